@@ -1,0 +1,36 @@
+"""mergeplan tells what to merge before you pay for it, and then merges fast.
+
+`import mergeplan` loads neither torch nor scipy; names below load what they need when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mergeplan._native import __version__, build_info
+
+if TYPE_CHECKING:
+    from mergeplan.fit import fit
+    from mergeplan.merge import MergeOptions, MergeReport, merge
+    from mergeplan.suggest import suggest
+
+__all__ = ["MergeOptions", "MergeReport", "__version__", "build_info", "fit", "merge", "suggest"]
+
+_HOMES = {
+    "MergeOptions": "mergeplan.merge",
+    "MergeReport": "mergeplan.merge",
+    "fit": "mergeplan.fit",
+    "merge": "mergeplan.merge",
+    "suggest": "mergeplan.suggest",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mergeplan' has no attribute '{name}'")
+
+
+if build_info()["debug"]:
+    import warnings
+
+    warnings.warn("mergeplan was built without optimisation and is slow", stacklevel=2)

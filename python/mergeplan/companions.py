@@ -1,0 +1,124 @@
+"""The files around the weights: config.json, tokenizer, model card, index and manifest."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mergeplan import __version__
+from mergeplan.config import MergeConfig
+from mergeplan.output import write_durably
+from mergeplan.plan import MergePlan
+
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
+
+
+def write_config(folder: Path, plan: MergePlan) -> None:
+    """The donor's `config.json`, with the dtype and the tying that the merged tensors have."""
+    if not plan.donor.config:
+        return
+    config = dict(plan.donor.config)
+    key = "dtype" if "dtype" in config else "torch_dtype"
+    config[key] = plan.out_dtype
+    if plan.unties_head:
+        config["tie_word_embeddings"] = False
+    write_durably(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def copy_tokenizer(folder: Path, plan: MergePlan) -> None:
+    """The donor's tokenizer and generation settings."""
+    for name in TOKENIZER_FILES:
+        source = plan.donor.path / name
+        if source.is_file():
+            shutil.copyfile(source, folder / name)
+
+
+def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_bytes: int) -> None:
+    """The shard index, where there is more than one shard.
+
+    Args:
+        files: Name, length and tensors of each shard.
+        tensor_bytes: Bytes of all tensors, without headers.
+    """
+    if len(files) < 2:
+        return
+    index = {
+        "metadata": {"total_size": tensor_bytes, "mergeplan_version": __version__},
+        "weight_map": {tensor: name for name, _, tensors in files for tensor in tensors},
+    }
+    path = folder / "model.safetensors.index.json"
+    write_durably(path, json.dumps(index, indent=2) + "\n")
+
+
+def write_card(folder: Path, name: str, config: MergeConfig, seed: int) -> None:
+    """README.md in the hub's form, and the config verbatim, under mergekit's name for it."""
+    method = config.method
+    on_base = f" on top of `{config.base_model}`" if config.base_model else ""
+    models = [model.path for model in config.models if model.path != config.base_model]
+    bullets = "\n".join(f"- `{model}`" for model in models)
+    card = f"""---
+library_name: transformers
+tags:
+- mergekit
+- merge
+- mergeplan
+---
+# {name}
+
+Merged by mergeplan {__version__} with the method [{method.title}]({method.reference_url}){on_base}.
+Seed of random masks: {seed}.
+
+## Models
+
+{bullets}
+
+## Configuration
+
+```yaml
+{config.text.rstrip()}
+```
+"""
+    write_durably(folder / "README.md", card)
+    write_durably(folder / "mergekit_config.yml", config.text)
+
+
+def write_manifest(
+    folder: Path, plan: MergePlan, config: MergeConfig, files: dict[str, int], hashes: dict[str, str]
+) -> None:
+    """What was merged from what: enough to say later whether an output is still that merge.
+
+    Tensor hashes are xxh3 of the stored bytes, over blocks of 65,536 elements.
+    """
+    manifest: dict[str, Any] = {
+        "mergeplan_version": __version__,
+        "manifest_version": 1,
+        "seed": plan.data["seed"],
+        "config": config.text,
+        "plan_sha256": hashlib.sha256(plan.json().encode()).hexdigest(),
+        "inputs": [
+            {"model": checkpoint.name, "files": [_identity(path) for path in checkpoint.files]}
+            for checkpoint in plan.checkpoints
+        ],
+        "files": files,
+        "tensors": hashes,
+    }
+    write_durably(folder / "mergeplan_manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"path": str(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

@@ -1,0 +1,59 @@
+"""Errors for people: what and where, then a hint. Every class carries its exit code."""
+
+
+class MergeplanError(Exception):
+    """Something that a user can be told in one sentence.
+
+    Args:
+        message: What is wrong and where; lower case, no full stop, names in backticks.
+        hint: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type, tuple[str, str | None]]:
+        return type(self), (self.message, self.hint)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InputError(MergeplanError, ValueError):
+    """An input file, key or value is not what it must be."""
+
+
+class MissingInputError(InputError, FileNotFoundError):
+    """An input file or tensor is not there."""
+
+
+class SurroundingsError(MergeplanError, OSError):
+    """No space, no permission, or an output that is in the way."""
+
+
+class InternalError(MergeplanError):
+    """A fault of mergeplan itself."""
+
+    exit_code = 3
+
+
+class UnreachableError(MergeplanError):
+    """Nothing that was measured or predicted reaches the target."""
+
+    exit_code = 4
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """A hint that names the nearest of `known`, if one is near.
+
+    >>> nearest("densty", ["weight", "density"])
+    'did you mean `density`?'
+    """
+    from difflib import get_close_matches
+
+    matches = get_close_matches(word, known, n=1)
+    return f"did you mean `{matches[0]}`?" if matches else None

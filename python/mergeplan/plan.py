@@ -1,0 +1,167 @@
+"""From a config and headers to the plan: one job for each output tensor, every option resolved."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mergeplan.checkpoints import Checkpoint, Match, match_tensors, open_checkpoint
+from mergeplan.config import MergeConfig
+from mergeplan.errors import InputError
+from mergeplan.settings import depth_of, layer_of, resolve
+
+VERSION = 1
+TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+STORED_NAMES = {name: stored for stored, name in TORCH_NAMES.items()}
+# Integers and booleans are buffers: copied where all inputs agree, never averaged.
+BUFFERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """What Rust is asked to do, and what the files around the weights need to know.
+
+    Attributes:
+        data: The plan as JSON-ready data; see `rust/core/src/plan.rs`.
+        checkpoints: The inputs, in the order of the config.
+        donor: Whose config and tokenizer the output gets.
+        out_dtype: Torch name of the output's floating-point tensors, by bytes the most common.
+        unties_head: Whether the output has a head of its own while some input ties it.
+    """
+
+    data: dict[str, Any]
+    checkpoints: tuple[Checkpoint, ...]
+    donor: Checkpoint
+    out_dtype: str
+    unties_head: bool
+    warnings: tuple[str, ...]
+
+    def json(self) -> str:
+        """Canonical text: the same plan gives the same bytes."""
+        return json.dumps(self.data, sort_keys=True, separators=(",", ":"))
+
+
+def build_plan(
+    config: MergeConfig, *, seed: int, max_shard_bytes: int, allow_nonfinite: bool = False
+) -> MergePlan:
+    """Open the headers of all models and resolve every option of every tensor.
+
+    Raises:
+        InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
+    """
+    checkpoints = [open_checkpoint(model.path) for model in config.models]
+    _refuse_duplicates(checkpoints)
+    paths = [model.path for model in config.models]
+    donor = checkpoints[paths.index(config.donor)]
+    matches, warnings = match_tensors(checkpoints, donor)
+    layers = [layer for match in matches if (layer := layer_of(match.name)) is not None]
+    n_layers = max(layers, default=0) + 1
+    jobs = [_job(config, match, checkpoints, n_layers) for match in matches]
+    data = {
+        "version": VERSION,
+        "seed": seed,
+        "allow_nonfinite": allow_nonfinite,
+        "max_shard_bytes": max_shard_bytes,
+        "models": [str(checkpoint.path) for checkpoint in checkpoints],
+        "jobs": jobs,
+    }
+    return MergePlan(
+        data=data,
+        checkpoints=tuple(checkpoints),
+        donor=donor,
+        out_dtype=_most_common_dtype(jobs),
+        unties_head=any(match.tied for match in matches),
+        warnings=(*_ignored_settings(config), *warnings),
+    )
+
+
+def _refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
+    seen: dict[str, str] = {}
+    for checkpoint in checkpoints:
+        other = seen.setdefault(str(checkpoint.path), checkpoint.name)
+        if other != checkpoint.name:
+            raise InputError(f"models `{other}` and `{checkpoint.name}` are the same folder")
+
+
+def _ignored_settings(config: MergeConfig) -> list[str]:
+    """Settings that mergekit accepts and does not use, so that nobody counts on them."""
+    if not config.method.base_required:
+        return []
+    base = next(model for model in config.models if model.path == config.base_model)
+    return [f"`{key}` of the base model has no effect" for key in base.parameters]
+
+
+def _job(
+    config: MergeConfig, match: Match, checkpoints: list[Checkpoint], n_layers: int
+) -> dict[str, Any]:
+    tensors = [c.tensors[name] for c, name in zip(checkpoints, match.inputs, strict=True)]
+    job: dict[str, Any] = {"tensor": match.name, "shape": list(tensors[0].shape)}
+    found = {tensor.dtype for tensor in tensors}
+    if found <= BUFFERS:
+        inputs = [{"model": i, "tensor": name} for i, name in enumerate(match.inputs)]
+        return {**job, "out_dtype": tensors[0].dtype, "merge": {"kind": "copy", "inputs": inputs}}
+    for checkpoint, name, tensor in zip(checkpoints, match.inputs, tensors, strict=True):
+        if tensor.dtype not in TORCH_NAMES:
+            raise InputError(
+                f"`{checkpoint.path / tensor.file}`: tensor `{name}`: expected dtype F32, BF16 or"
+                f" F16, found {tensor.dtype}",
+                "convert the checkpoint to a floating-point dtype first",
+            )
+    dtype = config.dtype or TORCH_NAMES[_promote(found)]
+    merge = _merge(config, match, dtype, depth_of(match.name, n_layers))
+    return {**job, "out_dtype": STORED_NAMES[config.out_dtype or dtype], "merge": merge}
+
+
+def _promote(dtypes: set[str]) -> str:
+    """The dtype that holds all of them, as in torch: bfloat16 and float16 meet in float32."""
+    return next(iter(dtypes)) if len(dtypes) == 1 else "F32"
+
+
+def _merge(config: MergeConfig, match: Match, dtype: str, depth: float) -> dict[str, Any]:
+    method = config.method
+
+    def option(name: str) -> Any:
+        return resolve(config, name, match.name, depth)
+
+    inputs = []
+    base = None
+    for number, (model, name) in enumerate(zip(config.models, match.inputs, strict=True)):
+        if method.base_required and model.path == config.base_model:
+            base = {"model": number, "tensor": name}
+            continue
+        entry = {"model": number, "tensor": name}
+        for key, spec in method.options.items():
+            if spec.per_input:
+                entry[key] = resolve(config, key, match.name, depth, model)  # type: ignore[assignment]
+        inputs.append(entry)
+    if not method.base_required:
+        normalize = option("normalize")
+        if normalize and sum(entry["weight"] for entry in inputs) == 0:  # type: ignore[misc]
+            raise InputError(
+                f"tensor `{match.name}`: the weights sum to zero and cannot be normalised",
+                "change a weight, or set `normalize: false`",
+            )
+        return {"kind": "linear", "dtype": dtype, "normalize": normalize, "inputs": inputs}
+    return {
+        "kind": "delta",
+        "dtype": dtype,
+        "base": base,
+        "sparsify": method.sparsify,
+        "consensus": method.consensus,
+        "rescale": option("rescale"),
+        "normalize": option("normalize"),
+        "lambda": option("lambda"),
+        "inputs": inputs,
+    }
+
+
+def _most_common_dtype(jobs: list[dict[str, Any]]) -> str:
+    from math import prod
+
+    totals: dict[str, int] = {}
+    for job in jobs:
+        name = TORCH_NAMES.get(job["out_dtype"])
+        if name is not None:
+            totals[name] = totals.get(name, 0) + prod(job["shape"])
+    return max(sorted(totals), key=lambda name: totals[name], default="float32")
+
+

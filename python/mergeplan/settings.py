@@ -1,0 +1,79 @@
+"""Which value an option takes for one tensor: filters, gradients, precedence; as in mergekit."""
+
+import re
+
+from mergeplan.config import Conditional, Gradient, MergeConfig, ModelInput, Scalar, Setting
+from mergeplan.errors import InputError
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+
+
+def layer_of(tensor: str) -> int | None:
+    """Number of the layer that a tensor belongs to, from its name.
+
+    >>> layer_of("model.layers.11.mlp.up_proj.weight")
+    11
+    """
+    match = _LAYER.search(tensor)
+    return int(match[1]) if match else None
+
+
+def depth_of(tensor: str, n_layers: int) -> float:
+    """Position of a tensor along a gradient, in [0, 1].
+
+    The first layer is 0 and the last 1; in a model of one layer it is 1. Tensors outside the
+    layers, before and after them alike, are at 0.
+    """
+    layer = layer_of(tensor)
+    if layer is None:
+        return 0.0
+    return layer / (n_layers - 1) if n_layers > 1 else 1.0
+
+
+def evaluate(setting: Setting, tensor: str, depth: float) -> Scalar | None:
+    """The value of a setting for a tensor; `None` where no filter matches."""
+    if isinstance(setting, tuple):
+        conditions = [entry for entry in setting if isinstance(entry, Conditional)]
+        if conditions:
+            for condition in conditions:
+                if condition.matches(tensor):
+                    return _along(condition.value, depth)
+            return None
+    return _along(setting, depth)  # type: ignore[arg-type]
+
+
+def _along(gradient: Gradient, depth: float) -> Scalar:
+    if not isinstance(gradient, tuple):
+        return gradient
+    place = depth * (len(gradient) - 1)
+    low = int(place)
+    if isinstance(gradient[0], bool):
+        return gradient[low]
+    high = min(len(gradient) - 1, low + 1)
+    share = place - low
+    return (1 - share) * gradient[low] + share * gradient[high]
+
+
+def resolve(
+    config: MergeConfig, option: str, tensor: str, depth: float, model: ModelInput | None = None
+) -> Scalar:
+    """The value of an option: the model's own setting, else the merge's, else the default.
+
+    Raises:
+        InputError: The option has no default and no setting matches.
+    """
+    scopes = [model.parameters] if model is not None else []
+    for parameters in [*scopes, config.parameters]:
+        if option in parameters:
+            value = evaluate(parameters[option], tensor, depth)
+            if value is not None:
+                return value
+    default = config.method.options[option].default
+    if default is None:
+        where = f"model `{model.path}`, " if model else ""
+        raise InputError(
+            f"`{option}` is missing for {where}tensor `{tensor}`",
+            f"give each model `parameters: {{{option}: ...}}`, with a value that every filter"
+            " falls back to",
+        )
+    return default

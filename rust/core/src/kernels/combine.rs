@@ -1,0 +1,118 @@
+//! Mix weighted deltas and add them to the base.
+//!
+//! ```text
+//! mixed   = Σ d            over all experts, or with consensus over those whose sign is that of Σ d
+//! divisor = Σ w            over the same experts, for each element
+//! out     = base + lambda · mixed / divisor
+//! ```
+//! Each step is rounded to the working dtype; sums over experts run in `f32`, in the order of the
+//! config, and are rounded once, as torch sums 16-bit tensors. A sum of exactly zero votes for plus,
+//! and a delta of zero agrees with nobody.
+
+use multiversion::multiversion;
+
+use crate::precision::Precision;
+
+/// Weights of fewer than this divide by one instead, in merges without consensus.
+const SMALLEST_DIVISOR: f32 = 1e-8;
+
+/// The options of a mix.
+#[derive(Debug, Clone)]
+pub struct Mix {
+    /// Weights of the experts, already rounded to the working dtype.
+    pub weights: Vec<f32>,
+    /// Elect a sign for each element and mix only the deltas that have it.
+    pub consensus: bool,
+    /// Divide by the sum of weights.
+    pub normalize: bool,
+    /// Factor on the mixed delta; no step at all where it is 1.
+    pub lambda: f32,
+}
+
+/// Buffers of [`combine`], each as long as a chunk.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    vote: Vec<f32>,
+    mixed: Vec<f32>,
+    divisor: Vec<f32>,
+}
+
+/// Mix `deltas` (each multiplied by its weight already) and add the result to `out`, which holds the
+/// base.
+pub fn combine<P: Precision>(
+    mix: &Mix,
+    deltas: &[Vec<f32>],
+    out: &mut [f32],
+    buffers: &mut Buffers,
+) {
+    let n = out.len();
+    for buffer in [&mut buffers.vote, &mut buffers.mixed, &mut buffers.divisor] {
+        buffer.clear();
+        buffer.resize(n, 0.0);
+    }
+    let Buffers { vote, mixed, divisor } = buffers;
+    if mix.consensus {
+        for delta in deltas {
+            add(vote, &delta[..n]);
+        }
+        for (delta, weight) in deltas.iter().zip(&mix.weights) {
+            add_agreeing::<P>(mixed, divisor, vote, &delta[..n], *weight);
+        }
+        finish_elected::<P>(mixed, divisor, mix.normalize);
+    } else {
+        for delta in deltas {
+            add(mixed, &delta[..n]);
+        }
+        let sum = P::round(mix.weights.iter().sum());
+        let divide = mix.normalize && sum.abs() >= SMALLEST_DIVISOR;
+        finish::<P>(mixed, if divide { sum } else { 1.0 });
+    }
+    add_to_base::<P>(out, mixed, mix.lambda);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn add(sums: &mut [f32], values: &[f32]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += *value;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn add_agreeing<P: Precision>(
+    mixed: &mut [f32],
+    divisor: &mut [f32],
+    vote: &[f32],
+    delta: &[f32],
+    weight: f32,
+) {
+    for (((mixed, divisor), vote), delta) in mixed.iter_mut().zip(divisor).zip(vote).zip(delta) {
+        let plus = P::round(*vote) >= 0.0;
+        let agrees = if plus { *delta > 0.0 } else { *delta < 0.0 };
+        *mixed += if agrees { *delta } else { 0.0 };
+        *divisor += if agrees { weight } else { 0.0 };
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn finish_elected<P: Precision>(mixed: &mut [f32], divisor: &[f32], normalize: bool) {
+    for (mixed, divisor) in mixed.iter_mut().zip(divisor) {
+        let rounded = P::round(*divisor);
+        let divisor = if rounded == 0.0 || !normalize { 1.0 } else { rounded };
+        *mixed = P::round(P::round(*mixed) / divisor);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn finish<P: Precision>(mixed: &mut [f32], divisor: f32) {
+    for mixed in mixed {
+        *mixed = P::round(P::round(*mixed) / divisor);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn add_to_base<P: Precision>(out: &mut [f32], mixed: &[f32], lambda: f32) {
+    for (out, mixed) in out.iter_mut().zip(mixed) {
+        // Multiplying by 1 changes nothing that is not NaN, so it needs no branch.
+        *out = P::round(*out + P::round(*mixed * lambda));
+    }
+}

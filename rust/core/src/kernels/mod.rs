@@ -1,0 +1,7 @@
+//! The arithmetic, on slices that fit the second-level cache. Nothing here knows files or threads.
+
+pub mod combine;
+pub mod drop;
+pub mod elementwise;
+pub mod linear;
+pub mod trim;

@@ -1,0 +1,79 @@
+//! Keep the largest magnitudes of a delta.
+//!
+//! A magnitude is the float's bits without the sign: comparing the integers compares the values.
+//! Finding the threshold is [`crate::statistics::magnitude`]'s work.
+
+use multiversion::multiversion;
+
+const MAGNITUDE: u32 = 0x7fff_ffff;
+
+/// The bits of `|value|`.
+#[inline(always)]
+pub fn magnitude(value: f32) -> u32 {
+    value.to_bits() & MAGNITUDE
+}
+
+/// Zero every element below `threshold`, and of those equal to it all but the first `*ties`; then
+/// take the ties that were kept off `*ties`.
+pub fn trim(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
+    let equal = count_equal(deltas, threshold);
+    if equal <= *ties {
+        zero_below(deltas, threshold);
+        *ties -= equal;
+    } else if *ties == 0 {
+        zero_below(deltas, threshold + 1);
+    } else {
+        for delta in deltas {
+            let bits = magnitude(*delta);
+            if bits < threshold || (bits == threshold && *ties == 0) {
+                *delta = 0.0;
+            } else if bits == threshold {
+                *ties -= 1;
+            }
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn count_equal(deltas: &[f32], threshold: u32) -> u64 {
+    // Counts in 32 bits vectorise to the width of the elements.
+    deltas
+        .chunks(1 << 20)
+        .map(|part| {
+            let count: u32 = part.iter().map(|d| u32::from(magnitude(*d) == threshold)).sum();
+            u64::from(count)
+        })
+        .sum()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn zero_below(deltas: &mut [f32], threshold: u32) {
+    for delta in deltas {
+        *delta = if magnitude(*delta) < threshold { 0.0 } else { *delta };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_are_kept_by_index_across_calls() {
+        let values = [1.0_f32, -2.0, 0.5, 2.0, -2.0, 3.0, 2.0];
+        for kept in 0..=4_u64 {
+            let mut whole = values;
+            let mut ties = kept;
+            trim(&mut whole, magnitude(2.0), &mut ties);
+            let mut parts = values;
+            let mut left = kept;
+            for part in parts.chunks_mut(3) {
+                trim(part, magnitude(2.0), &mut left);
+            }
+            assert_eq!((whole, ties), (parts, left));
+            let nonzero = whole.iter().filter(|value| **value != 0.0).count() as u64;
+            assert_eq!(nonzero, 1 + kept);
+            assert_eq!(whole[1] != 0.0, kept > 0);
+            assert_eq!(whole[6] != 0.0, kept == 4);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Where every output byte goes, decided before the first read: so workers may fill disjoint
+//! ranges in any order, and the space can be reserved.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+
+/// All output files.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The shards, in order.
+    pub files: Vec<FileLayout>,
+    /// For each job of the plan: the file and the offset of its first byte there.
+    pub places: Vec<Place>,
+}
+
+/// One output file.
+#[derive(Debug, Clone)]
+pub struct FileLayout {
+    /// Its name.
+    pub name: String,
+    /// Length prefix and JSON header.
+    pub header: Vec<u8>,
+    /// Length of the whole file.
+    pub bytes: u64,
+    /// The jobs whose tensors it holds, in the order of the plan.
+    pub jobs: Vec<usize>,
+}
+
+/// First byte of an output tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Index into [`Layout::files`].
+    pub file: usize,
+    /// Offset in the file.
+    pub offset: u64,
+}
+
+impl Layout {
+    /// Pack the plan's tensors into shards as mergekit does: in the plan's order, a new shard where
+    /// the next tensor would exceed the limit; inside a shard sorted by element size, then name.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] where a header cannot be written.
+    pub fn new(plan: &Plan) -> Result<Self> {
+        let mut shards: Vec<Vec<usize>> = vec![vec![]];
+        let mut filled = 0_u64;
+        for (number, job) in plan.jobs.iter().enumerate() {
+            let bytes = job.out_bytes();
+            let last = shards.len() - 1;
+            if !shards[last].is_empty() && filled.saturating_add(bytes) > plan.max_shard_bytes {
+                shards.push(vec![]);
+                filled = 0;
+            }
+            filled += bytes;
+            let last = shards.len() - 1;
+            shards[last].push(number);
+        }
+
+        let count = shards.len();
+        let mut places = vec![Place { file: 0, offset: 0 }; plan.jobs.len()];
+        let mut files = Vec::with_capacity(count);
+        for (file, jobs) in shards.into_iter().enumerate() {
+            let name = match count {
+                1 => "model.safetensors".to_owned(),
+                _ => format!("model-{:05}-of-{count:05}.safetensors", file + 1),
+            };
+            let (header, bytes) = pack(plan, &jobs, file, &mut places)?;
+            files.push(FileLayout { name, header, bytes, jobs });
+        }
+        Ok(Self { files, places })
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Header and length of one file; sets the places of its tensors.
+fn pack(plan: &Plan, jobs: &[usize], file: usize, places: &mut [Place]) -> Result<(Vec<u8>, u64)> {
+    let invalid = |error: String| Error::Plan { reason: format!("cannot lay out: {error}") };
+    let mut order = jobs.to_vec();
+    order.sort_by(|&a, &b| {
+        let (a, b) = (&plan.jobs[a], &plan.jobs[b]);
+        b.out_dtype.cmp(&a.out_dtype).then_with(|| a.tensor.cmp(&b.tensor))
+    });
+    let mut end = 0_u64;
+    let mut infos = Vec::with_capacity(order.len());
+    for &number in &order {
+        let job = &plan.jobs[number];
+        let start = end;
+        end += job.out_bytes();
+        places[number] = Place { file, offset: start };
+        let data_offsets = (start as usize, end as usize);
+        let (dtype, shape) = (job.out_dtype, job.shape.clone());
+        infos.push((job.tensor.clone(), TensorInfo { dtype, shape, data_offsets }));
+    }
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos).map_err(|e| invalid(e.to_string()))?;
+    let mut json = serde_json::to_vec(&metadata).map_err(|e| invalid(e.to_string()))?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.extend_from_slice(&json);
+    for &number in &order {
+        places[number].offset += header.len() as u64;
+    }
+    let bytes = header.len() as u64 + end;
+    Ok((header, bytes))
+}

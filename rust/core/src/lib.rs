@@ -1,0 +1,49 @@
+//! mergeplan-core merges safetensors checkpoints in bounded memory. It knows no Python.
+//!
+//! # How a merge runs
+//! A [`plan::Plan`] lists one job for each output tensor. [`execute::Prepared`] opens the inputs and
+//! checks every job against their headers, so that nothing fails after the first output byte that
+//! could have failed before it. [`layout::Layout`] then fixes every output header and offset, the
+//! [`sink::Sink`] reserves the space, and workers stream: read a chunk of every input from its
+//! [`source::Source`], compute in `f32` registers rounded to the working dtype, write the block at
+//! its place.
+//!
+//! # Why layout first
+//! Output dtypes and shapes follow from the plan. With every offset known, workers fill disjoint
+//! ranges in any order, and memory holds chunks, never tensors or shards.
+//!
+//! # Why two passes
+//! Trimming keeps the largest magnitudes of a *tensor*, and DARE restores the norm of a *tensor*:
+//! [`statistics`] goes over the blocks once and leaves a small state; the second pass applies it.
+//! States know nothing of the other experts, so a sweep over subsets can share them.
+//!
+//! # Why Philox
+//! A random mask must not depend on threads, chunks or the order of work, and must be the same in
+//! every subset that an expert takes part in. [`philox`] computes the word for element `i` from the
+//! seed, the tensor's name, the expert's content and `i` alone.
+//!
+//! # What never changes a byte
+//! Threads, chunk size, CPU and the order of files. Ties at a threshold break by index, sums over a
+//! tensor run over fixed blocks in float64, sums over experts run in the order of the config.
+//!
+//! # When not to use it
+//! Inputs are memory-mapped: they must not change during a merge. A file that is truncated while it
+//! is mapped ends the process with SIGBUS.
+
+pub mod checkpoint;
+pub mod dtype;
+pub mod error;
+pub mod exchange;
+pub mod execute;
+pub mod kernels;
+pub mod layout;
+pub mod parallel;
+pub mod philox;
+pub mod plan;
+pub mod precision;
+pub mod segments;
+pub mod sink;
+pub mod source;
+pub mod statistics;
+
+pub use error::{Error, Result};

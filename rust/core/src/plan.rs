@@ -1,0 +1,204 @@
+//! The plan: what Python decided, as versioned JSON. With [`crate::source::Source`] and
+//! [`crate::sink::Sink`] it is all that crosses between the two languages.
+
+use std::path::PathBuf;
+
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use crate::dtype::Float;
+use crate::error::{Error, Result};
+
+/// Version of the plan's format.
+pub const VERSION: u32 = 1;
+
+/// One merge: inputs, tensor jobs in the order in which they are packed into shards, and the seed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Seed of the random masks.
+    pub seed: u64,
+    /// Merge NaN and infinity instead of refusing them.
+    pub allow_nonfinite: bool,
+    /// A new shard begins where the tensors of one would take more bytes than this.
+    pub max_shard_bytes: u64,
+    /// Folders of the checkpoints that the jobs refer to by number.
+    pub models: Vec<PathBuf>,
+    /// One job for each output tensor.
+    pub jobs: Vec<Job>,
+}
+
+/// How one output tensor is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Name of the output tensor.
+    pub tensor: String,
+    /// Its shape, and that of every input.
+    pub shape: Vec<usize>,
+    /// Its dtype in the output file.
+    pub out_dtype: Dtype,
+    /// The arithmetic.
+    pub merge: Merge,
+}
+
+/// A tensor of one of the plan's models.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorRef {
+    /// Index into [`Plan::models`].
+    pub model: usize,
+    /// Name of the tensor there.
+    pub tensor: String,
+}
+
+/// An input of a merge with its options.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Index into [`Plan::models`].
+    pub model: usize,
+    /// Name of the tensor there.
+    pub tensor: String,
+    /// Factor of this input.
+    pub weight: f64,
+    /// Share of its delta that is kept, in [0, 1].
+    #[serde(default = "one")]
+    pub density: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The arithmetic of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Merge {
+    /// The same bytes from every input: buffers that are not floating point.
+    Copy {
+        /// All inputs must agree; the first is copied.
+        inputs: Vec<TensorRef>,
+    },
+    /// A weighted sum of whole tensors: mergekit's `linear`.
+    Linear {
+        /// Dtype to which inputs and result are rounded; sums are float32.
+        dtype: Float,
+        /// Divide by the sum of the weights.
+        normalize: bool,
+        /// The tensors.
+        inputs: Vec<Input>,
+    },
+    /// `base + lambda · mix(weight · sparsify(expert − base))`: task arithmetic and its kin.
+    Delta {
+        /// Dtype to which every step is rounded.
+        dtype: Float,
+        /// The tensor that deltas are taken from.
+        base: TensorRef,
+        /// Which elements of a delta are kept.
+        sparsify: Sparsify,
+        /// Scale what is kept so that its L1 norm is that of the whole delta.
+        rescale: bool,
+        /// Keep only the elements that agree with the sign of the weighted sum (TIES).
+        consensus: bool,
+        /// Divide by the sum of the weights that took part.
+        normalize: bool,
+        /// Factor on the mixed delta.
+        lambda: f64,
+        /// The experts.
+        inputs: Vec<Input>,
+    },
+}
+
+/// Rule by which a delta is thinned to its density.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sparsify {
+    /// Keep everything.
+    None,
+    /// Keep the largest magnitudes (TIES).
+    Magnitude,
+    /// Keep each element with probability `density` (DARE).
+    Random,
+}
+
+impl Plan {
+    /// Read a plan and check what can be checked without the inputs.
+    ///
+    /// # Errors
+    /// [`Error::Plan`]
+    pub fn from_json(text: &str) -> Result<Self> {
+        let invalid = |reason: String| Error::Plan { reason };
+        let plan: Self = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        if plan.version != VERSION {
+            return Err(invalid(format!("expected version {VERSION}, found {}", plan.version)));
+        }
+        let mut names = std::collections::HashSet::new();
+        for job in &plan.jobs {
+            let name = &job.tensor;
+            if !names.insert(name) {
+                return Err(invalid(format!("tensor `{name}` has two jobs")));
+            }
+            if job.merge.tensors().any(|(model, _)| model >= plan.models.len()) {
+                return Err(invalid(format!("tensor `{name}`: no such model")));
+            }
+            let sides = job.shape.iter().try_fold(8_usize, |n, &side| n.checked_mul(side));
+            if sides.is_none_or(|bytes| bytes > isize::MAX as usize) {
+                return Err(invalid(format!(
+                    "tensor `{name}`: shape {:?} is too large",
+                    job.shape
+                )));
+            }
+            if !matches!(job.merge, Merge::Copy { .. }) && Float::of(job.out_dtype).is_none() {
+                return Err(invalid(format!("tensor `{name}`: cannot write {}", job.out_dtype)));
+            }
+            for input in job.merge.inputs() {
+                if !input.weight.is_finite() || !(0.0..=1.0).contains(&input.density) {
+                    return Err(invalid(format!(
+                        "tensor `{name}`: weight or density out of range"
+                    )));
+                }
+            }
+        }
+        Ok(plan)
+    }
+}
+
+impl Job {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the output tensor.
+    pub fn out_bytes(&self) -> u64 {
+        (self.len() * self.out_dtype.bitsize() / 8) as u64
+    }
+}
+
+impl Merge {
+    /// Every tensor that is read, as (model, name); the base first.
+    pub fn tensors(&self) -> impl Iterator<Item = (usize, &str)> {
+        let (refs, inputs): (&[TensorRef], &[Input]) = match self {
+            Merge::Copy { inputs } => (inputs, &[]),
+            Merge::Linear { inputs, .. } => (&[], inputs),
+            Merge::Delta { base, inputs, .. } => (std::slice::from_ref(base), inputs),
+        };
+        let refs = refs.iter().map(|r| (r.model, r.tensor.as_str()));
+        refs.chain(inputs.iter().map(|i| (i.model, i.tensor.as_str())))
+    }
+
+    fn inputs(&self) -> &[Input] {
+        match self {
+            Merge::Copy { .. } => &[],
+            Merge::Linear { inputs, .. } | Merge::Delta { inputs, .. } => inputs,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! One match from the core's errors to the classes of `mergeplan.errors`.
+
+use std::io::ErrorKind;
+
+use mergeplan_core::Error;
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+
+/// The Python exception for a core error, with its hint.
+pub fn raise(py: Python<'_>, error: Error) -> PyErr {
+    let class = match &error {
+        Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => "MissingInputError",
+        Error::Io { .. } => "SurroundingsError",
+        Error::MissingTensor { .. } | Error::NoCheckpoint { .. } => "MissingInputError",
+        Error::Plan { .. } => "InternalError",
+        Error::Cancelled => return PyKeyboardInterrupt::new_err(()),
+        _ => "InputError",
+    };
+    let made = py
+        .import("mergeplan.errors")
+        .and_then(|errors| errors.getattr(class))
+        .and_then(|class| class.call1((error.to_string(), error.hint())));
+    match made {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(failure) => failure,
+    }
+}

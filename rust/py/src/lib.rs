@@ -1,0 +1,129 @@
+//! Module `mergeplan._native`: converts between Python and mergeplan-core, and nothing else.
+
+mod errors;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use mergeplan_core::checkpoint::Checkpoint;
+use mergeplan_core::exchange;
+use mergeplan_core::execute::{Options, Prepared, DEFAULT_CHUNK};
+use mergeplan_core::layout::Layout;
+use mergeplan_core::philox::{self, Stream};
+use mergeplan_core::plan::Plan;
+use mergeplan_core::statistics::content;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::errors::raise;
+
+type TensorRow = (String, String, Vec<usize>, String, u64);
+type FileRow = (String, u64, Vec<String>);
+
+#[pyfunction]
+fn read_checkpoint(py: Python<'_>, path: PathBuf) -> PyResult<Vec<TensorRow>> {
+    let checkpoint = py.detach(|| Checkpoint::open(&path)).map_err(|error| raise(py, error))?;
+    let row = |(name, entry): (&String, &mergeplan_core::checkpoint::TensorEntry)| {
+        let file = checkpoint.shards()[entry.shard].path().file_name().unwrap_or_default();
+        let file = Path::new(file).display().to_string();
+        (name.clone(), entry.dtype.to_string(), entry.shape.clone(), file, entry.bytes)
+    };
+    Ok(checkpoint.tensors().iter().map(row).collect())
+}
+
+#[pyclass(frozen)]
+struct PreparedMerge {
+    prepared: Prepared,
+    layout: Layout,
+}
+
+#[pymethods]
+impl PreparedMerge {
+    #[new]
+    fn new(py: Python<'_>, plan_json: &str) -> PyResult<Self> {
+        let prepare = || {
+            let prepared = Prepared::new(Plan::from_json(plan_json)?)?;
+            let layout = Layout::new(prepared.plan())?;
+            Ok(Self { prepared, layout })
+        };
+        py.detach(prepare).map_err(|error| raise(py, error))
+    }
+
+    #[getter]
+    fn files(&self) -> Vec<FileRow> {
+        let name = |&job: &usize| self.prepared.plan().jobs[job].tensor.clone();
+        let row = |file: &mergeplan_core::layout::FileLayout| {
+            (file.name.clone(), file.bytes, file.jobs.iter().map(name).collect())
+        };
+        self.layout.files.iter().map(row).collect()
+    }
+
+    #[getter]
+    fn tensor_bytes(&self) -> u64 {
+        self.prepared.plan().jobs.iter().map(mergeplan_core::plan::Job::out_bytes).sum()
+    }
+
+    #[getter]
+    fn work_bytes(&self, py: Python<'_>) -> PyResult<u64> {
+        self.prepared.work_bytes().map_err(|error| raise(py, error))
+    }
+
+    #[pyo3(signature = (out_dir, *, threads, chunk = DEFAULT_CHUNK, progress = None))]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        out_dir: PathBuf,
+        threads: usize,
+        chunk: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let options = Options::new(threads, chunk).map_err(|error| raise(py, error))?;
+        let hashes =
+            run::to_files(py, &self.prepared, &self.layout, &out_dir, options, progress.as_ref())?;
+        let result = PyDict::new(py);
+        for (job, hash) in self.prepared.plan().jobs.iter().zip(hashes) {
+            result.set_item(&job.tensor, format!("{hash:016x}"))?;
+        }
+        Ok(result)
+    }
+}
+
+#[pyfunction]
+fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    philox::philox4x32_10(counter, key)
+}
+
+#[pyfunction]
+fn stream_id(tensor: &str, content_hash: u64) -> u64 {
+    Stream::new(0, tensor, content_hash).id()
+}
+
+#[pyfunction]
+fn content_hash(data: &Bound<'_, PyBytes>, element_bytes: usize) -> u64 {
+    content::hash(data.as_bytes(), element_bytes)
+}
+
+#[pyfunction]
+fn exchange(py: Python<'_>, a: PathBuf, b: PathBuf) -> PyResult<()> {
+    exchange::exchange(&a, &b).map_err(|error| raise(py, error))
+}
+
+#[pyfunction]
+fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let info = PyDict::new(py);
+    info.set_item("debug", cfg!(debug_assertions))?;
+    info.set_item("target", std::env::consts::ARCH)?;
+    Ok(info)
+}
+
+#[pymodule(gil_used = false)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<PreparedMerge>()?;
+    module.add_function(wrap_pyfunction!(exchange, module)?)?;
+    module.add_function(wrap_pyfunction!(read_checkpoint, module)?)?;
+    module.add_function(wrap_pyfunction!(philox4x32_10, module)?)?;
+    module.add_function(wrap_pyfunction!(stream_id, module)?)?;
+    module.add_function(wrap_pyfunction!(content_hash, module)?)?;
+    module.add_function(wrap_pyfunction!(build_info, module)?)
+}

@@ -1,0 +1,60 @@
+//! The doorway for long calls: off the interpreter, and back every 100 ms for signals and progress.
+
+use std::path::Path;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::time::Duration;
+
+use mergeplan_core::execute::{Control, Options, Prepared};
+use mergeplan_core::layout::Layout;
+use mergeplan_core::sink::FileSink;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// Merge into the files of `layout` in `folder`. `progress(done_bytes)` is called now and then.
+/// An exception from a signal handler or from `progress` cancels the merge and is raised.
+pub fn to_files(
+    py: Python<'_>,
+    prepared: &Prepared,
+    layout: &Layout,
+    folder: &Path,
+    options: Options,
+    progress: Option<&Py<PyAny>>,
+) -> PyResult<Vec<u64>> {
+    let control = Control::default();
+    let (sender, mut receiver) = channel();
+    let work =
+        || FileSink::create(folder, layout).and_then(|sink| prepared.run(&sink, options, &control));
+    std::thread::scope(|scope| {
+        let work = &work;
+        scope.spawn(move || {
+            // A panic drops the sender, which the loop below reports.
+            let _ = sender.send(work());
+        });
+        let mut stopped = None;
+        loop {
+            let waiting = &mut receiver;
+            let finished = py.detach(move || {
+                let wait = waiting.recv_timeout(POLL);
+                wait.map_err(|error| error == RecvTimeoutError::Timeout)
+            });
+            match (finished, stopped.take()) {
+                (Ok(_), Some(interrupt)) => return Err(interrupt),
+                (Ok(result), None) => return result.map_err(|error| raise(py, error)),
+                (Err(true), Some(interrupt)) => stopped = Some(interrupt),
+                (Err(true), None) => {
+                    let report = |callback: &Py<PyAny>| callback.call1(py, (control.done_bytes(),));
+                    let told = py.check_signals().and_then(|()| progress.map(report).transpose());
+                    stopped = told.err();
+                    if stopped.is_some() {
+                        control.cancel();
+                    }
+                }
+                (Err(false), _) => return Err(PyRuntimeError::new_err("a worker panicked")),
+            }
+        }
+    })
+}
