@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 from mergeplan._native import __version__, build_info
 
 if TYPE_CHECKING:
-    from mergeplan.fit import fit
-    from mergeplan.merge import MergeOptions, MergeReport, merge
-    from mergeplan.suggest import suggest
+    from mergeplan.fitting import fit
+    from mergeplan.merging import MergeOptions, MergeReport, merge
+    from mergeplan.suggest import recommend
 
-__all__ = ["MergeOptions", "MergeReport", "__version__", "build_info", "fit", "merge", "suggest"]
+__all__ = ["MergeOptions", "MergeReport", "__version__", "build_info", "fit", "merge", "recommend"]
 
+# Modules are not named like the functions, which importing them would hide.
 _HOMES = {
-    "MergeOptions": "mergeplan.merge",
-    "MergeReport": "mergeplan.merge",
-    "fit": "mergeplan.fit",
-    "merge": "mergeplan.merge",
-    "suggest": "mergeplan.suggest",
+    "MergeOptions": "mergeplan.merging",
+    "MergeReport": "mergeplan.merging",
+    "fit": "mergeplan.fitting",
+    "merge": "mergeplan.merging",
+    "recommend": "mergeplan.suggest",
 }
 
 

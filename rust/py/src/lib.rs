@@ -6,7 +6,7 @@ mod run;
 use std::path::{Path, PathBuf};
 
 use mergeplan_core::checkpoint::Checkpoint;
-use mergeplan_core::exchange;
+use mergeplan_core::exchange::exchange as swap;
 use mergeplan_core::execute::{Options, Prepared, DEFAULT_CHUNK};
 use mergeplan_core::layout::Layout;
 use mergeplan_core::philox::{self, Stream};
@@ -105,7 +105,7 @@ fn content_hash(data: &Bound<'_, PyBytes>, element_bytes: usize) -> u64 {
 
 #[pyfunction]
 fn exchange(py: Python<'_>, a: PathBuf, b: PathBuf) -> PyResult<()> {
-    exchange::exchange(&a, &b).map_err(|error| raise(py, error))
+    swap(&a, &b).map_err(|error| raise(py, error))
 }
 
 #[pyfunction]

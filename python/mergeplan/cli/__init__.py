@@ -1,0 +1,103 @@
+"""The command line. Commands are imported when they run, so that `--help` is quick."""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from mergeplan._native import __version__
+from mergeplan.errors import MergeplanError
+
+COMMANDS = {
+    "merge": "run a mergekit YAML",
+    "fit": "fit the merging law to measured losses",
+    "suggest": "recommend how many experts to merge for a target loss",
+    "demo": "the whole path on a small bundled pool",
+}
+
+
+class LazyGroup(click.Group):
+    """Lists commands from a table and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"mergeplan.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            from mergeplan.errors import nearest
+
+            hint = nearest(name, list(COMMANDS)) or "see `mergeplan --help`"
+            raise click.UsageError(f"no such command `{name}`; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mergeplan")
+def group() -> None:
+    """Plan language-model merges by their scaling law, and run them fast.
+
+    Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the input or its
+    surroundings are at fault, 2 usage, 3 a fault of mergeplan, 4 nothing reaches the target,
+    130 and 143 stopped by Ctrl-C and SIGTERM.
+    """
+
+
+def warn(message: str) -> None:
+    """A warning on stderr."""
+    click.echo(f"warning: {message}", err=True)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Run the command line; every failure becomes a message, a hint and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        sys.exit(group.main(standalone_mode=False, prog_name="mergeplan") or 0)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except MergeplanError as error:
+        _fail(error.message, error.hint, error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: `{error.filename}`", None, 1)
+    except Exception as error:
+        if os.environ.get("MERGEPLAN_TRACEBACK"):
+            raise
+        hint = "this is a fault of mergeplan; MERGEPLAN_TRACEBACK=1 shows where"
+        _fail(f"{type(error).__name__}: {error}", hint, 3)
+
+
+def _fail(message: str, hint: str | None, code: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"\nhint: {hint}", err=True)
+    sys.exit(code)

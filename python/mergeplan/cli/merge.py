@@ -1,0 +1,94 @@
+"""`mergeplan merge`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from mergeplan.cli import warn
+from mergeplan.cli.units import BYTES, SEED
+
+
+@click.command("merge")
+@click.argument("config_file", metavar="CONFIG.yml", type=click.Path(path_type=Path))
+@click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
+@click.option("--random-seed", type=SEED, default=0, show_default=True, help="Seed of the masks.")
+@click.option(
+    "-j",
+    "--threads",
+    "--num-threads",
+    type=click.IntRange(1, 1024),
+    help="Worker threads. [default: one on each core]",
+)
+@click.option(
+    "--out-shard-size",
+    type=BYTES,
+    default="5GB",
+    show_default=True,
+    help="Bytes of tensors in one output file: 5GB, 500MB, 2GiB; a bare k, M or B means 10^3, 10^6"
+    " or 10^9 bytes, as mergekit counts them.",
+)
+@click.option("--copy-tokenizer/--no-copy-tokenizer", default=True, help="[default: copy]")
+@click.option("--write-model-card/--no-write-model-card", default=True, help="[default: write]")
+@click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity all the same.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
+@click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
+def command(
+    config_file: Path,
+    out_dir: Path,
+    random_seed: int,
+    threads: int | None,
+    out_shard_size: int,
+    copy_tokenizer: bool,
+    write_model_card: bool,
+    allow_nonfinite: bool,
+    overwrite: bool,
+    discard: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run the merge that CONFIG.yml describes, as mergekit-yaml would, into OUT_DIR.
+
+    OUT_DIR is absent or complete at any moment. The same inputs, config and seed give the same
+    bytes on any machine, with any number of threads.
+    """
+    from mergeplan.config import load_config
+    from mergeplan.merging import MergeOptions, merge, plan_merge
+    from mergeplan.output import format_bytes
+    from mergeplan.progress import ProgressLine
+
+    options = MergeOptions(
+        seed=random_seed,
+        threads=threads,
+        max_shard_bytes=out_shard_size,
+        allow_nonfinite=allow_nonfinite,
+        overwrite=overwrite,
+        discard=discard,
+        copy_tokenizer=copy_tokenizer,
+        write_model_card=write_model_card,
+    )
+    config = load_config(config_file)
+    if dry_run:
+        click.echo(json.dumps(plan_merge(config, options).data, indent=1))
+        return
+    line = ProgressLine(quiet=quiet)
+    try:
+        report = merge(config, out_dir, options, line)
+    finally:
+        line.clear()
+    if not quiet:
+        for warning in report.warnings:
+            warn(warning)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report), default=str))
+    else:
+        rate = format_bytes(report.read_bytes / max(report.seconds, 1e-9))
+        click.echo(
+            f"{report.out}: {report.tensors} tensors, {format_bytes(report.written_bytes)} in"
+            f" {report.seconds:.2f} s ({rate}/s read)"
+        )

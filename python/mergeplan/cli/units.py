@@ -1,0 +1,46 @@
+"""Option types with units."""
+
+import re
+
+import click
+
+_FACTORS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "b": 10**9,
+    "t": 10**12,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+class ByteCount(click.ParamType):
+    """A number of bytes such as `5GB`, `512MiB` or mergekit's `5B`."""
+
+    name = "BYTES"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
+        factor = _FACTORS.get(match[2].lower()) if match else None
+        if match is None or factor is None:
+            self.fail(f"expected bytes such as 5GB or 512MiB, found `{value}`", param, ctx)
+        count = int(float(match[1]) * factor)
+        if count < 1:
+            self.fail(f"expected at least 1 byte, found `{value}`", param, ctx)
+        return count
+
+
+BYTES = ByteCount()
+SEED = click.IntRange(0, 2**64 - 1)
