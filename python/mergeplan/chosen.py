@@ -1,0 +1,109 @@
+"""From a recommendation to the YAML of a concrete merge: which experts, and where they lie."""
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from mergeplan.checkpoints import open_checkpoint
+from mergeplan.emit import merge_config, to_yaml
+from mergeplan.errors import InputError
+from mergeplan.fitting import format_count
+from mergeplan.plan import TORCH_NAMES
+from mergeplan.pool import Pool, PoolSize
+from mergeplan.suggest import Candidate
+
+# Measured sizes are often names (3B) of bases that count a little more or less.
+_SIZE_TOLERANCE = 1.3
+
+
+@dataclass(frozen=True)
+class ChosenMerge:
+    """A merge to run.
+
+    Attributes:
+        subset: Names of the experts.
+        reason: Why these.
+        text: The YAML.
+    """
+
+    subset: tuple[str, ...]
+    reason: str
+    text: str
+
+
+def choose_merge(candidate: Candidate, pool: Pool, *, target_loss: float, seed: int) -> ChosenMerge:
+    """The merge that a candidate recommends: the best measured subset of its size, else a random
+    one.
+
+    Raises:
+        InputError: The pool lacks the method, the size, or enough experts.
+    """
+    series = candidate.fit.series
+    if candidate.k is None:
+        raise InputError("nothing to write: no merge reaches the target")
+    label, options = _method(series.method, series.options, pool)
+    size = _size(series.n_params, pool)
+    if candidate.k > len(size.experts):
+        raise InputError(
+            f"the pool has {len(size.experts)} experts, and k = {candidate.k} was recommended",
+            "say `--pool-size`",
+        )
+    subset, reason = _subset(candidate, size, seed)
+    config = merge_config(
+        label, options, size.base, [size.experts[name] for name in subset], _dtype(size)
+    )
+    comments = [
+        f"written by mergeplan suggest for a target loss of {target_loss:g} nats",
+        f"expected loss of {candidate.k} experts by {label}: {candidate.predicted:.4f}",
+        reason,
+    ]
+    return ChosenMerge(subset, reason, to_yaml(config, comments))
+
+
+def _subset(candidate: Candidate, size: PoolSize, seed: int) -> tuple[tuple[str, ...], str]:
+    point = candidate.measured
+    if point is not None and point.best_subset and set(point.best_subset) <= set(size.experts):
+        names = ", ".join(point.best_subset)
+        return point.best_subset, (
+            f"experts: {names}; of {point.n_subsets} measured subsets of {point.k} the one with the"
+            f" lowest loss, {point.best_loss:.4f}"
+        )
+    drawn = random.Random(seed).sample(sorted(size.experts), candidate.k or 0)
+    subset = tuple(sorted(drawn))
+    return subset, f"experts: {', '.join(subset)}; drawn at random with seed {seed}"
+
+
+def _method(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]]:
+    """Label and options: those that were measured, else those of the pool's label."""
+    label = label or next(iter(pool.methods))
+    measured = json.loads(options)
+    if measured or label not in pool.methods:
+        return label, measured
+    return label, pool.methods[label]
+
+
+def _size(n_params: float | None, pool: Pool) -> PoolSize:
+    if len(pool.sizes) == 1:
+        return pool.sizes[0]
+    if n_params is None:
+        raise InputError(
+            f"the pool has {len(pool.sizes)} sizes, and the measurements name none",
+            "add a column `n_params`",
+        )
+    counts = [size.count_params() for size in pool.sizes]
+    ratios = [max(count / n_params, n_params / count) for count in counts]
+    if min(ratios) > _SIZE_TOLERANCE:
+        have = ", ".join(format_count(count) for count in counts)
+        raise InputError(f"the pool has no base of {format_count(n_params)}: found {have}")
+    return pool.sizes[ratios.index(min(ratios))]
+
+
+def _dtype(size: PoolSize) -> str:
+    """The base's own dtype, by bytes the most common."""
+    totals: dict[str, int] = {}
+    for tensor in open_checkpoint(str(size.base)).tensors.values():
+        name = TORCH_NAMES.get(tensor.dtype)
+        if name is not None:
+            totals[name] = totals.get(name, 0) + tensor.n_bytes
+    return max(sorted(totals), key=lambda name: totals[name], default="float32")

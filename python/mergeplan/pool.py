@@ -1,0 +1,129 @@
+"""`POOL.yml`: the bases, their experts, the texts to measure on, and the methods."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mergeplan.checkpoints import Checkpoint, open_checkpoint
+from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.measurements import parse_count
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """One base size.
+
+    Attributes:
+        experts: Absolute folder by name.
+        n_params: As the file gives it; `None` to count it from the headers.
+    """
+
+    base: Path
+    experts: dict[str, Path]
+    n_params: float | None = None
+
+    def count_params(self) -> float:
+        """N: every tensor of the base once, a head that is tied to the embedding not at all.
+
+        Raises:
+            InputError: The base's headers are at fault.
+        """
+        return self.n_params or float(count_params(open_checkpoint(str(self.base))))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A validated pool. `methods` holds each label's options; data paths are absolute."""
+
+    sizes: tuple[PoolSize, ...]
+    data: dict[str, Path]
+    methods: dict[str, dict[str, Any]]
+
+
+def count_params(checkpoint: Checkpoint) -> int:
+    """Elements of all tensors, tied ones once."""
+    from math import prod
+
+    from mergeplan.checkpoints import TIED_HEADS
+
+    tied = checkpoint.config.get("tie_word_embeddings") is True
+    return sum(
+        prod(tensor.shape)
+        for name, tensor in checkpoint.tensors.items()
+        if not (tied and name in TIED_HEADS)
+    )
+
+
+def load_pool(path: Path) -> Pool:
+    """Read a pool file; relative paths in it are relative to it.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It is no valid pool; the message names the key.
+    """
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise MissingInputError(f"cannot open pool `{path}`: no such file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read pool `{path}`: {' '.join(str(error).split())}") from error
+    try:
+        return _pool(data, path.resolve().parent)
+    except InputError as error:
+        raise type(error)(f"`{path}`: {error.message}", error.hint) from error
+
+
+def _pool(data: object, folder: Path) -> Pool:
+    top = _mapping(data, "the file", ("sizes", "data", "methods"))
+    sizes = top.get("sizes")
+    if not isinstance(sizes, list) or not sizes:
+        raise InputError("`sizes`: expected a list with a `base` and its `experts`")
+    texts = _mapping(top.get("data") or {}, "data")
+    methods = _mapping(top.get("methods") or {"average": {}}, "methods")
+    return Pool(
+        sizes=tuple(_size(size, f"sizes[{i}]", folder) for i, size in enumerate(sizes)),
+        data={domain: _path(text, f"data.{domain}", folder) for domain, text in texts.items()},
+        methods={
+            label: dict(_mapping(options or {}, f"methods.{label}"))
+            for label, options in methods.items()
+        },
+    )
+
+
+def _size(value: object, where: str, folder: Path) -> PoolSize:
+    size = _mapping(value, where, ("base", "experts", "n_params"))
+    experts = _mapping(size.get("experts"), f"{where}.experts")
+    if not experts:
+        raise InputError(f"`{where}.experts` is empty")
+    for name in experts:
+        if not isinstance(name, str) or not name or set(name) & set("+,\n"):
+            raise InputError(f"`{where}.experts`: `{name}` is no name: use words without + and ,")
+    n_params = size.get("n_params")
+    try:
+        count = None if n_params is None else parse_count(str(n_params))
+    except ValueError as error:
+        raise InputError(f"`{where}.n_params`: found `{n_params}`", str(error)) from error
+    return PoolSize(
+        base=_path(size.get("base"), f"{where}.base", folder),
+        experts={
+            name: _path(path, f"{where}.experts.{name}", folder) for name, path in experts.items()
+        },
+        n_params=count,
+    )
+
+
+def _mapping(value: object, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"`{where}`: expected a mapping")
+    for key in value:
+        if known is not None and key not in known:
+            raise InputError(f"unknown key `{key}` in {where}", nearest(str(key), list(known)))
+    return value
+
+
+def _path(value: object, where: str, folder: Path) -> Path:
+    if not isinstance(value, str) or not value:
+        raise InputError(f"`{where}`: expected a path")
+    return folder / Path(value).expanduser()
