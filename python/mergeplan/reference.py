@@ -63,7 +63,7 @@ def linear(
     for tensor, factor in zip(tensors, factors, strict=True):
         total = inner(total + factor * tensor)  # one rounding: a fused multiply-add
     if normalize:
-        total = inner(total / inner(factors.sum()))
+        total = inner(total / _sum_over_experts(list(factors), inner))
     return round_to(total, precision)
 
 

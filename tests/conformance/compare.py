@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cases import Case
+from mergeplan.reference import round_to, trim
 
 Array = NDArray[np.float64]
 MANTISSA = {"float32": 24, "bfloat16": 8, "float16": 11}
@@ -22,7 +23,6 @@ def threshold_elements(case: Case, name: str) -> NDArray[np.bool_]:
     mergekit's sort is not stable: which of the tied elements it keeps is chance.
     """
     from backends import values
-    from mergeplan.reference import round_to
 
     base = values(case.base[name])
     tied = np.zeros(base.shape, bool)
@@ -37,11 +37,31 @@ def threshold_elements(case: Case, name: str) -> NDArray[np.bool_]:
     return tied
 
 
+def undecided_signs(case: Case, name: str) -> NDArray[np.bool_]:
+    """Elements whose vote is zero up to rounding, with five experts or more.
+
+    There the order of summation decides the elected sign.
+    """
+    from backends import values
+
+    base = values(case.base[name])
+    votes = np.zeros(base.shape)
+    total = np.zeros(base.shape)
+    for expert, weight, density in zip(case.experts, case.weights, case.densities, strict=True):
+        delta = weight * trim(round_to(values(expert[name]) - base, case.dtype), density)
+        votes += delta
+        total += np.abs(delta)
+    return np.abs(votes) <= 4 * ulp(total, case.dtype)
+
+
 def scale_of(case: Case, name: str, results: Array) -> Array:
     """Magnitude of the terms that are added up for each element."""
     from backends import values
 
-    terms = np.abs(values(case.base[name])) + np.abs(results)
-    for expert in case.experts:
-        terms = np.maximum(terms, np.abs(values(expert[name])))
-    return terms
+    base = values(case.base[name])
+    moved = np.zeros(base.shape)
+    for expert, weight in zip(case.experts, case.weights, strict=True):
+        moved += np.abs(weight) * np.abs(values(expert[name]) - base)
+    if case.parameters["normalize"] and not case.method.endswith("ties"):
+        moved /= abs(sum(case.weights))
+    return np.abs(base) + np.abs(results) + moved * abs(case.parameters.get("lambda", 1.0))

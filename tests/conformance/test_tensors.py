@@ -1,6 +1,6 @@
 """Kernels against each other: Rust against the reference to the bit, both against mergekit.
 
-`MERGEPLAN_FULL=1` runs ten times as many cases.
+`MERGEPLAN_FULL=1` runs 4,500 cases instead of 360.
 """
 
 import numpy as np
@@ -8,10 +8,10 @@ import pytest
 
 from backends import by_mergekit, by_native, by_reference
 from cases import Case, all_cases
-from compare import scale_of, threshold_elements, ulp
+from compare import scale_of, threshold_elements, ulp, undecided_signs
 from conftest import FULL
 
-CASES = all_cases(rounds=10 if FULL else 1)
+CASES = all_cases(rounds=50 if FULL else 4)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -33,6 +33,8 @@ def test_class_a_equals_mergekit(case: Case):
             # torch sums five terms and more in another order.
             near = 2 * ulp(scale_of(case, name, values), case.dtype)
             equal |= np.abs(found[name] - values) <= near
+            if case.method == "ties":
+                equal |= undecided_signs(case, name)
         assert equal.all(), f"{name}: {found[name][~equal][:3]} is not {values[~equal][:3]}"
 
 

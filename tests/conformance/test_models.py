@@ -1,0 +1,228 @@
+"""Whole merges of real (tiny) transformers models: mergekit's output and ours, file by file."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import DEMO_POOL, FULL
+from helpers import config_text, load_tensors, run_mergekit, run_mergeplan, save_checkpoint
+
+LAYERS = 3
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "plain": {"parameters": {"weight": 1.0, "density": 0.5}},
+    "gradient": {"parameters": {"weight": [0.2, 1.0, 0.6], "density": [0.3, 0.9]}},
+    "filter": {
+        "parameters": {
+            "weight": [
+                {"filter": "self_attn", "value": [0.1, 0.9]},
+                {"filter": "mlp", "value": 0.5},
+                {"value": 1.0},
+            ],
+            "density": 0.4,
+        }
+    },
+    "per-model": {
+        "per_model": [{"weight": 0.7, "density": [0.1, 0.5]}, {"weight": 0.4}, {}],
+        "parameters": {"weight": 1, "density": 0.8, "normalize": False},
+    },
+    "options": {
+        "parameters": {
+            "weight": 0.5,
+            "normalize": [True, False],
+            "lambda": [0.5, 1.5],
+            "int8_mask": True,
+            "density": 0.6,
+        }
+    },
+}
+
+
+def tiny_model(family: str, tied: bool, dtype: torch.dtype, seed: int):
+    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 96,
+        "tie_word_embeddings": tied,
+    }
+    config = {"qwen2": Qwen2Config, "llama": LlamaConfig}[family](**sizes)
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config).to(dtype)
+
+
+def save_family(
+    folder: Path, family: str, dtype: str, *, tied: bool = False, shards: int = 1, experts: int = 3
+) -> tuple[Path, list[Path]]:
+    """A base and experts of one architecture; the experts move a little from the base."""
+    model = tiny_model(family, tied, getattr(torch, dtype), seed=0)
+    model.save_pretrained(folder / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DEMO_POOL / "base" / name, folder / "base" / name)
+    base = load_tensors(folder / "base")
+    config = json.loads((folder / "base" / "config.json").read_text())
+    found = []
+    for number in range(experts):
+        generator = torch.Generator().manual_seed(number + 1)
+        moved = {
+            name: (tensor.float() + 0.01 * torch.randn(tensor.shape, generator=generator)).to(
+                tensor.dtype
+            )
+            for name, tensor in base.items()
+        }
+        path = folder / f"expert{number}"
+        found.append(save_checkpoint(path, moved, config, shards=shards if number else 1))
+    return folder / "base", found
+
+
+def text_for(method: str, base: Path, experts: list[Path], scenario: str, **top: Any) -> str:
+    wanted = {key: dict(value) if isinstance(value, dict) else list(value)
+              for key, value in SCENARIOS[scenario].items()}
+    if method == "linear":
+        known = {"weight", "normalize"}
+        wanted["parameters"] = {k: v for k, v in wanted["parameters"].items() if k in known}
+        wanted["per_model"] = [
+            {k: v for k, v in entry.items() if k in known}
+            for entry in wanted.get("per_model", [])
+        ]
+    return config_text(
+        method, experts, base=base, per_model=wanted.get("per_model"),
+        parameters=wanted["parameters"], **top,
+    )
+
+
+def header(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {"names": list(file.keys()), "metadata": file.metadata()}
+
+
+def assert_same_output(ours: Path, theirs: Path, *, exact: bool = True) -> None:
+    """The same weights, names, dtypes, metadata, shards and config; exact or near."""
+    from transformers import AutoConfig
+
+    mine = {p.name for p in ours.iterdir()} - {"mergeplan_manifest.json"}
+    assert mine == {p.name for p in theirs.iterdir()}
+    for path in ours.glob("*.safetensors"):
+        assert header(path) == header(theirs / path.name)
+    for name, tensor in load_tensors(theirs).items():
+        found = load_tensors(ours)[name]
+        assert found.dtype == tensor.dtype
+        if exact:
+            assert torch.equal(found, tensor), name
+        else:
+            assert torch.allclose(found.float(), tensor.float(), rtol=0.01, atol=1e-5), name
+    found_config, expected = (AutoConfig.from_pretrained(p).to_dict() for p in (ours, theirs))
+    for config in (found_config, expected):
+        config.pop("_name_or_path", None)
+    assert found_config == expected
+
+
+def merge_both(text: str, folder: Path, shard_bytes: int = 5_000_000_000) -> tuple[Path, Path]:
+    run_mergeplan(text, folder / "ours", max_shard_bytes=shard_bytes)
+    run_mergekit(text, folder / "theirs", out_shard_size=shard_bytes)
+    return folder / "ours", folder / "theirs"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"] if FULL else ["float32"])
+def test_options_resolve_as_in_mergekit(method, dtype, scenario, tmp_path):
+    base, experts = save_family(tmp_path, "qwen2", dtype)
+    text = text_for(method, base, experts, scenario)
+    # In 16 bit many magnitudes tie at the threshold, and mergekit keeps any of them.
+    exact = method != "ties" or dtype == "float32"
+    assert_same_output(*merge_both(text, tmp_path), exact=exact)
+
+
+@pytest.mark.parametrize("shard_bytes", [5_000_000_000, 20_000])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_architectures_shards_and_heads(family, tied, shard_bytes, tmp_path):
+    base, experts = save_family(tmp_path, family, "bfloat16", tied=tied, shards=3)
+    text = text_for("linear", base, experts, "plain", dtype="float32", out_dtype="bfloat16")
+    ours, theirs = merge_both(text, tmp_path, shard_bytes)
+    assert_same_output(ours, theirs)
+    assert ("lm_head.weight" in load_tensors(ours)) is not tied
+    if shard_bytes == 20_000:
+        mine, his = (
+            json.loads((p / "model.safetensors.index.json").read_text()) for p in (ours, theirs)
+        )
+        assert len(set(mine["weight_map"].values())) >= 3
+        assert mine["weight_map"] == his["weight_map"]
+        assert mine["metadata"]["total_size"] == his["metadata"]["total_size"]
+
+
+def test_tied_and_untied_models_merge_into_an_untied_one(tmp_path):
+    base, experts = save_family(tmp_path, "qwen2", "float32", tied=True)
+    tensors = load_tensors(experts[0])
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 1.5
+    config = json.loads((experts[0] / "config.json").read_text())
+    untied = save_checkpoint(tmp_path / "untied", tensors, {**config, "tie_word_embeddings": False})
+    text = text_for("task_arithmetic", base, [experts[1], untied], "plain")
+    ours, theirs = merge_both(text, tmp_path)
+    for name, tensor in load_tensors(theirs).items():
+        assert torch.equal(load_tensors(ours)[name], tensor)
+    assert header(ours / "model.safetensors") == header(theirs / "model.safetensors")
+    # mergekit leaves the base's `true`, so that loaders tie the head and lose the merged one.
+    assert json.loads((ours / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "top"),
+    [
+        (("bfloat16", "float16"), {}),
+        (("bfloat16", "float32"), {}),
+        (("float32", "float32"), {"dtype": "bfloat16"}),
+        (("bfloat16", "bfloat16"), {"dtype": "float32"}),
+        (("float16", "float32"), {"dtype": "float16", "out_dtype": "bfloat16"}),
+    ],
+    ids=str,
+)
+def test_dtypes_mix_as_in_mergekit(dtypes, top, tmp_path):
+    base, experts = save_family(tmp_path, "llama", dtypes[0], experts=2)
+    wide = {k: v.to(getattr(torch, dtypes[1])) for k, v in load_tensors(experts[1]).items()}
+    config = json.loads((base / "config.json").read_text())
+    other = save_checkpoint(tmp_path / "other", wide, config)
+    text = text_for("task_arithmetic", base, [experts[0], other], "plain", **top)
+    ours, theirs = merge_both(text, tmp_path)
+    for name, tensor in load_tensors(theirs).items():
+        found = load_tensors(ours)[name]
+        assert found.dtype == tensor.dtype
+        assert torch.equal(found, tensor), name
+
+
+@pytest.mark.parametrize("method", ["dare_ties", "dare_linear"])
+def test_random_methods_leave_the_same_files(method, tmp_path):
+    base, experts = save_family(tmp_path, "qwen2", "float32")
+    ours, theirs = merge_both(text_for(method, base, experts, "plain"), tmp_path)
+    for path in ours.glob("*.safetensors"):
+        assert header(path) == header(theirs / path.name)
+    for name, tensor in load_tensors(theirs).items():
+        assert load_tensors(ours)[name].shape == tensor.shape
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare_ties"])
+def test_the_result_loads_and_generates(method, demo_pool, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    experts = [demo_pool / name for name in ("python", "perl", "md")]
+    text = config_text(
+        method, experts, base=demo_pool / "base",
+        parameters={"weight": 0.4} if method == "linear" else {"weight": 0.4, "density": 0.5},
+        per_model=None,
+    )
+    run_mergeplan(text, tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    prompt = tokenizer("import ", return_tensors="pt")
+    generated = model.generate(**prompt, max_new_tokens=5, do_sample=False)
+    assert generated.shape[1] == prompt["input_ids"].shape[1] + 5
