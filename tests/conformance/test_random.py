@@ -46,8 +46,9 @@ def test_mean_and_keep_rate_equal_mergekits(n, dtype, rescale, density):
 
     error = np.sqrt((ours.var(0) + theirs.var(0)) / SEEDS)
     beyond = np.abs(ours.mean(0) - theirs.mean(0)) / np.maximum(error, 1e-12)
-    # Of 1,000 fair elements one lies beyond four standard errors with a chance of 6 %.
-    assert (beyond > STANDARD_ERRORS).sum() <= n // 1000
+    # Of 1,000 fair elements one lies beyond four standard errors with a chance of 6 %, and four with
+    # one of 5e-7: that many would be a fault.
+    assert (beyond > STANDARD_ERRORS).sum() <= 3 * n // 1000
     assert (beyond <= STANDARD_ERRORS + 1).all()
 
     kept, kept_theirs = np.count_nonzero(ours), np.count_nonzero(theirs)

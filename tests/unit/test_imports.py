@@ -1,0 +1,57 @@
+"""`import mergeplan` and `--help` load nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["torch", "transformers", "scipy", "matplotlib", "mergekit", "numpy", "yaml"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import mergeplan", "from mergeplan.cli import group; group(['--help'], standalone_mode=False)"],
+    ids=["import", "help"],
+)
+def test_nothing_heavy_is_loaded(code):
+    check = f"{code}\nimport sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_merge_needs_neither_torch_nor_scipy(small_models):
+    from helpers import config_text
+
+    config = small_models / "c.yml"
+    config.write_text(
+        config_text("ties", [small_models / "a"], base=small_models / "base", parameters={"weight": 1})
+    )
+    code = (
+        "import sys, mergeplan\n"
+        f"mergeplan.merge({str(config)!r}, {str(small_models / 'out')!r})\n"
+        "print([m for m in ('torch', 'scipy', 'numpy', 'mergekit') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_public_names_are_functions_even_after_their_modules_were_imported():
+    import mergeplan
+    import mergeplan.fitting
+    import mergeplan.merging
+    import mergeplan.suggest
+
+    for name in ("fit", "merge", "recommend"):
+        assert callable(getattr(mergeplan, name))
+    with pytest.raises(AttributeError):
+        mergeplan.nothing  # noqa: B018
+
+
+def test_errors_survive_pickling():
+    import pickle
+
+    from mergeplan.errors import InputError, MissingInputError
+
+    for error in (InputError("what", "how"), MissingInputError("what")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), again.message, again.hint) == (type(error), error.message, error.hint)
