@@ -1,0 +1,159 @@
+"""`mergeplan merge` as a user meets it."""
+
+import json
+
+import pytest
+
+from helpers import cli, config_text, load_tensors, weights_of
+
+
+@pytest.fixture
+def config(small_models):
+    path = small_models / "c.yml"
+    path.write_text(
+        config_text(
+            "ties",
+            [small_models / "a", small_models / "b"],
+            base=small_models / "base",
+            parameters={"weight": 1, "density": 0.5},
+        )
+    )
+    return path
+
+
+def test_a_merge_writes_what_mergekit_leaves_and_a_manifest(config, small_models):
+    run = cli("merge", config, small_models / "out")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "2 tensors" in run.stdout
+    assert {path.name for path in (small_models / "out").iterdir()} == {
+        "model.safetensors",
+        "README.md",
+        "mergekit_config.yml",
+        "mergeplan_manifest.json",
+    }
+    assert (small_models / "out" / "mergekit_config.yml").read_text() == config.read_text()
+    assert config.read_text().strip() in (small_models / "out" / "README.md").read_text()
+    manifest = json.loads((small_models / "out" / "mergeplan_manifest.json").read_text())
+    assert set(manifest["tensors"]) == {"x", "y"}
+    assert not (small_models / "out.partial").exists()
+
+
+def test_json_reports_what_was_done(config, small_models):
+    run = cli("merge", config, small_models / "out", "--json", "--random-seed", 5)
+    report = json.loads(run.stdout)
+    assert report["tensors"] == 2
+    assert report["seed"] == 5
+    written = (small_models / "out" / "model.safetensors").stat().st_size
+    assert report["written_bytes"] == written
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(config, small_models):
+    run = cli("merge", config, small_models / "out", "--dry-run")
+    plan = json.loads(run.stdout)
+    assert [job["tensor"] for job in plan["jobs"]] == ["x", "y"]
+    assert not (small_models / "out").exists()
+
+
+def test_paths_in_a_config_are_relative_to_where_it_runs(small_models):
+    text = config_text("linear", ["a", "b"], parameters={"weight": 1})
+    (small_models / "c.yml").write_text(text)
+    assert cli("merge", "c.yml", "out", cwd=small_models).returncode == 0
+
+
+@pytest.mark.parametrize("size", ["100", "0.1kB", "100b", "1KiB"])
+def test_shard_sizes_take_units(config, small_models, size):
+    run = cli("merge", config, small_models / "out", "--out-shard-size", size)
+    assert run.returncode == 0
+    assert len(weights_of(small_models / "out")) == (2 if size in ("100", "0.1kB") else 1)
+    assert set(load_tensors(small_models / "out")) == {"x", "y"}
+
+
+def test_output_with_content_is_only_replaced_on_request(config, small_models):
+    out = small_models / "out"
+    assert cli("merge", config, out).returncode == 0
+    (out / "stale.safetensors").write_text("old")
+    run = cli("merge", config, out)
+    assert run.returncode == 1
+    assert "is not empty" in run.stderr
+    assert "--overwrite" in run.stderr
+    assert cli("merge", config, out, "--overwrite").returncode == 0
+    assert not (out / "stale.safetensors").exists()
+    assert not (small_models / "out.partial").exists()
+
+
+def test_an_empty_output_folder_is_used(config, small_models):
+    (small_models / "out").mkdir()
+    assert cli("merge", config, small_models / "out").returncode == 0
+
+
+def test_settings_of_the_base_are_said_to_do_nothing(small_models):
+    text = config_text(
+        "ties",
+        [small_models / "base", small_models / "a"],
+        base=small_models / "base",
+        per_model=[{"weight": 0.5}, {"weight": 1}],
+    )
+    (small_models / "c.yml").write_text(text)
+    run = cli("merge", small_models / "c.yml", small_models / "out")
+    assert "warning: `weight` of the base model has no effect" in run.stderr
+    quiet = cli("merge", small_models / "c.yml", small_models / "out2", "--quiet")
+    assert quiet.stderr == ""
+
+
+def test_tensors_that_the_donor_lacks_are_left_out_and_named(small_models):
+    import torch
+
+    from helpers import save_checkpoint
+
+    tensors = load_tensors(small_models / "a") | {"value_head": torch.ones(3)}
+    save_checkpoint(small_models / "more", tensors)
+    text = config_text(
+        "ties", [small_models / "more", small_models / "b"], base=small_models / "base",
+        parameters={"weight": 1},
+    )
+    (small_models / "c.yml").write_text(text)
+    run = cli("merge", small_models / "c.yml", small_models / "out")
+    assert run.returncode == 0
+    assert "left out 1 tensors" in run.stderr
+    assert "value_head" in run.stderr
+
+
+def test_integer_buffers_are_copied_where_all_agree(small_models):
+    import torch
+
+    from helpers import save_checkpoint
+
+    for name in ("base", "a", "b"):
+        tensors = load_tensors(small_models / name) | {"ids": torch.arange(7)}
+        save_checkpoint(small_models / f"{name}2", tensors)
+    models = [small_models / "a2", small_models / "b2"]
+    text = config_text("linear", models, parameters={"weight": 1}, dtype="bfloat16")
+    (small_models / "c.yml").write_text(text)
+    assert cli("merge", small_models / "c.yml", small_models / "out").returncode == 0
+    ids = load_tensors(small_models / "out")["ids"]
+    assert ids.tolist() == list(range(7))
+    assert ids.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ([], 2, "Missing argument"),
+        (["c.yml"], 2, "Missing argument"),
+        (["c.yml", "out", "--threads", "0"], 2, "threads"),
+        (["c.yml", "out", "--out-shard-size", "5 apples"], 2, "expected bytes such as 5GB"),
+        (["c.yml", "out", "--random-seed", "-1"], 2, "random-seed"),
+        (["none.yml", "out"], 1, "cannot open config `none.yml`"),
+    ],
+)
+def test_usage(args, code, message, tmp_path):
+    run = cli("merge", *args, cwd=tmp_path)
+    assert run.returncode == code
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_command_that_is_misspelt_is_guessed():
+    run = cli("mergee")
+    assert run.returncode == 2
+    assert "`merge`" in run.stderr
