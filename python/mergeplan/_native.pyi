@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import final
 
 __version__: str
 
@@ -16,6 +17,7 @@ def read_checkpoint(path: Path | str) -> list[tuple[str, str, list[int], str, in
         InputError: A header or index that is damaged, truncated or contradicts itself.
     """
 
+@final
 class PreparedMerge:
     """A plan whose inputs are open and agree with it.
 
@@ -45,15 +47,15 @@ class PreparedMerge:
         out_dir: Path | str,
         *,
         threads: int,
-        chunk: int = 4096,
+        chunk: int = ...,
         progress: Callable[[int], object] | None = None,
     ) -> dict[str, str]:
         """Merge into new files in `out_dir`, and sync them.
 
         Args:
             threads: Worker threads, at least 1.
-            chunk: Elements that a kernel works on at a time, a power of two from 16 to 65,536. Like
-                `threads`, it changes no byte of the output.
+            chunk: Elements that a kernel works on at a time, a power of two from 16 to 65,536;
+                4,096 by default. Like `threads`, it changes no byte of the output.
             progress: Called about ten times a second with the bytes done, of `work_bytes`.
 
         Returns:

@@ -97,7 +97,11 @@ Seed of random masks: {seed}.
 
 
 def write_manifest(
-    folder: Path, plan: MergePlan, config: MergeConfig, files: dict[str, int], hashes: dict[str, str]
+    folder: Path,
+    plan: MergePlan,
+    config: MergeConfig,
+    files: dict[str, int],
+    hashes: dict[str, str],
 ) -> None:
     """What was merged from what: enough to say later whether an output is still that merge.
 

@@ -1,5 +1,6 @@
 """mergekit's YAML, read strictly: a key that mergekit would ignore is an error that names it."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,7 +256,7 @@ def _setting(value: object, where: str, option: Option) -> Setting:
         name = entry.get("filter")
         if name is not None and not isinstance(name, str):
             raise InputError(f"`{here}.filter`: expected part of a tensor's name")
-        conditions.append(Conditional(inner, name))  # type: ignore[arg-type]
+        conditions.append(Conditional(inner, name))
     return tuple(conditions)
 
 
@@ -266,10 +267,8 @@ def _scalar(value: object, where: str, option: Option) -> Scalar:
         raise InputError(f"`{where}`: expected true or false, found {_kind(value)}")
     if isinstance(value, str):
         # YAML 1.1 reads `1e-5`, which has no dot, as text.
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"`{where}`: expected a number, found {_kind(value)}")
     number = float(value)
@@ -286,4 +285,5 @@ def _kind(value: object) -> str:
         return "nothing"
     if isinstance(value, str | bool | int | float):
         return f"`{value}`"
-    return {list: "a list", dict: "a mapping"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {list: "a list", dict: "a mapping"}
+    return names.get(type(value), type(value).__name__)

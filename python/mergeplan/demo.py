@@ -63,11 +63,11 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
         f"   {report.tensors} tensors, {format_bytes(report.written_bytes)}, "
         f"{report.seconds * 1000:.0f} ms"
     )
-    label = [
+    losses = [
         row.loss_nats
         for row in data.rows
         if row.method == METHOD and row.subset == tuple(sorted(chosen.subset))
     ]
-    if label:
-        say(f"   this very merge was measured: {label[0]:.4f}; the base: {everything.base_loss:.4f}")
+    if losses:
+        say(f"   this very merge was measured: {losses[0]:.4f}; base: {everything.base_loss:.4f}")
     say(f"\ndone in {time.perf_counter() - begun:.2f} s; files in {folder}")

@@ -108,15 +108,16 @@ def fit_series(series: Series) -> Fit:
     warnings = list(series.warnings)
     if len(k) == 2:
         law = SizeLaw(*_linear(k, loss, k, 0.0), 0.0)
-        warnings.append("two different k only: the offset b is set to 0, and nothing checks the fit")
+        warnings.append("two different k only: the offset b is set to 0, and the fit is unchecked")
     else:
         law = fit_law(k, loss, weights=k)
         if len(k) == 3:
-            warnings.append("three different k only: the curve passes through them, R² says nothing")
+            warnings.append("three different k only: R² says nothing about the fit")
     if law.tail == 0:
         warnings.append("the loss does not fall with k: merging more experts does not help")
     elif law.offset > MAX_OFFSET - _AT_BOUND:
-        warnings.append(f"the offset b is at its bound, {MAX_OFFSET:g}: the curve is not of this form")
+        bound = f"the offset b is at its bound, {MAX_OFFSET:g}"
+        warnings.append(f"{bound}: the curve is not of this form")
     residuals = loss - np.array([law.predict(x) for x in k])
     spread = float(((loss - loss.mean()) ** 2).sum())
     r2 = 1 - float((residuals**2).sum()) / spread if spread > 0 else 1.0

@@ -115,7 +115,8 @@ def _row(record: dict[str, str], row: int) -> Measurement:
 
     def fail(column: str, expected: str, hint: str | None = None) -> InputError:
         found = text(column) or "nothing"
-        return InputError(f"row {row}, column `{column}`: expected {expected}, found `{found}`", hint)
+        where = f"row {row}, column `{column}`"
+        return InputError(f"{where}: expected {expected}, found `{found}`", hint)
 
     try:
         k = int(text("k"))
@@ -215,7 +216,12 @@ def series_of(
                 f"method `{label}`: k = {points[-1].k} is measured, but the pool size is {size}",
                 "give the number of experts as `--pool-size`",
             )
-        singles = [(s[0], loss) for (k, s), values in losses.items() if k == 1 and s for loss in values]
+        singles = [
+            (subset[0], loss)
+            for (k, subset), values in losses.items()
+            if k == 1 and subset
+            for loss in values
+        ]
         base = [loss for (k, _), values in losses.items() if k == 0 for loss in values]
         found.append(
             Series(

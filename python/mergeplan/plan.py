@@ -128,14 +128,14 @@ def _merge(config: MergeConfig, match: Match, dtype: str, depth: float) -> dict[
         if method.base_required and model.path == config.base_model:
             base = {"model": number, "tensor": name}
             continue
-        entry = {"model": number, "tensor": name}
+        entry: dict[str, Any] = {"model": number, "tensor": name}
         for key, spec in method.options.items():
             if spec.per_input:
-                entry[key] = resolve(config, key, match.name, depth, model)  # type: ignore[assignment]
+                entry[key] = resolve(config, key, match.name, depth, model)
         inputs.append(entry)
     if not method.base_required:
         normalize = option("normalize")
-        if normalize and sum(entry["weight"] for entry in inputs) == 0:  # type: ignore[misc]
+        if normalize and sum(entry["weight"] for entry in inputs) == 0:
             raise InputError(
                 f"tensor `{match.name}`: the weights sum to zero and cannot be normalised",
                 "change a weight, or set `normalize: false`",
@@ -163,5 +163,3 @@ def _most_common_dtype(jobs: list[dict[str, Any]]) -> str:
         if name is not None:
             totals[name] = totals.get(name, 0) + prod(job["shape"])
     return max(sorted(totals), key=lambda name: totals[name], default="float32")
-
-

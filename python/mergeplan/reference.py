@@ -56,7 +56,7 @@ def linear(
     normalize: bool = True,
     precision: str = "float64",
 ) -> Array:
-    """Σ wᵢxᵢ, divided by Σ wᵢ if `normalize`. mergekit's `linear`: sums in float32, one rounding."""
+    """Σ wᵢxᵢ, divided by Σ wᵢ if `normalize`. (mergekit's `linear`: float32 sums, one rounding)"""
     inner = ROUNDERS["float64" if precision == "float64" else "float32"]
     factors = inner(np.asarray(weights, np.float64))  # (k,)
     total = np.zeros_like(np.asarray(tensors[0], np.float64))
@@ -68,7 +68,7 @@ def linear(
 
 
 def trim(delta: Array, density: float) -> Array:
-    """Keep the `int(density · n)` largest magnitudes, at least one; ties by index. (TIES, step 1)"""
+    """Keep the `int(density · n)` largest magnitudes, at least one; ties by index. (TIES)"""
     if density >= 1:
         return delta
     if density <= 0 or delta.size == 0:
@@ -153,17 +153,15 @@ def merge_deltas(
         agrees = [np.sign(delta) == sign for delta in deltas]
     else:
         agrees = [np.ones(base.shape, bool) for _ in deltas]
-    mixed = round_(
-        _sum_over_experts([np.where(a, d, 0.0) for a, d in zip(agrees, deltas, strict=True)], inner)
-    )
-    divisor = round_(
-        _sum_over_experts([np.where(a, f, 0.0) for a, f in zip(agrees, factors, strict=True)], inner)
-    )
+    agreeing = [np.where(a, d, 0.0) for a, d in zip(agrees, deltas, strict=True)]
+    present = [np.where(a, f, 0.0) for a, f in zip(agrees, factors, strict=True)]
+    mixed = round_(_sum_over_experts(agreeing, inner))
+    divisor = round_(_sum_over_experts(present, inner))
     smallest = np.nextafter(0, 1) if options.consensus else SMALLEST_DIVISOR
     if options.normalize:
         mixed = round_(mixed / np.where(np.abs(divisor) < smallest, 1.0, divisor))
     if options.lambda_ != 1:
-        mixed = round_(mixed * inner(np.float64(options.lambda_)))
+        mixed = round_(mixed * inner(np.asarray(options.lambda_)))
     return round_(base + mixed)
 
 

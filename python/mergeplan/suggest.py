@@ -91,7 +91,7 @@ def _candidate(fit: Fit, target: float) -> Candidate:
             gain = law.predict(k) - law.predict(k + 1)
             reasons.append(f"one more expert would take off another {gain:.4f}")
     elif target <= law.floor:
-        reasons.append(f"the target is not above the floor, {law.floor:.4f}, of any number of experts")
+        reasons.append(f"the target is not above the floor of any merge, {law.floor:.4f}")
     else:
         needed = "more experts than any pool has" if solution is None else f"k = {solution:.1f}"
         reasons.append(f"the target needs {needed}; the pool has {pool}")
@@ -124,15 +124,21 @@ def _warnings(fit: Fit, target: float, k: int | None, measured: Point | None) ->
     if at > largest:
         found.append(f"k = {at} is beyond the largest measured k, {largest}: an extrapolation")
     if series.base_loss is not None and series.base_loss <= fit.law.predict(at):
-        found.append(
-            f"the base itself has {series.base_loss:.4f}, no more than the merge: at these options"
-            " merging does not pay; try a smaller lambda"
-        )
+        found.append(_base_wins(fit, series.base_loss))
     if k is not None and series.best_single is not None:
         name, loss = series.best_single
         if loss <= fit.law.predict(k):
             found.append(f"the single expert `{name}` alone has {loss:.4f}, no more than the merge")
     return found
+
+
+def _base_wins(fit: Fit, base_loss: float) -> str:
+    pool = fit.series.pool_size
+    said = f"the base itself has {base_loss:.4f}, no more than the merge"
+    if base_loss <= fit.law.predict(pool):
+        return f"{said}: at these options merging does not pay; try a smaller lambda"
+    beats = next(k for k in range(1, pool + 1) if fit.law.predict(k) < base_loss)
+    return f"{said}; merges of k = {beats} and more beat it"
 
 
 def describe(recommendation: Recommendation) -> str:
@@ -148,12 +154,14 @@ def describe(recommendation: Recommendation) -> str:
         head = f"no merge reaches a loss of {target}"
     law = best.fit.law
     lines = [head, *(f"  {reason}" for reason in best.reasons), ""]
-    lines.append(f"{name_of(series)}: floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}")
+    curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
+    lines.append(f"{name_of(series)}: {curve}")
     lines.append(f"  R² {best.fit.r2:.5f} in-sample, from k = {_ks(best.fit)}")
     if series.base_loss is not None:
         lines.append(f"  base (k = 0): {series.base_loss:.4f}")
     if series.best_single is not None:
-        lines.append(f"  best single expert: `{series.best_single[0]}`, {series.best_single[1]:.4f}")
+        name, loss = series.best_single
+        lines.append(f"  best single expert: `{name}`, {loss:.4f}")
     if len(recommendation.candidates) > 1:
         lines += ["", "k      expected  method and size"]
         for candidate in recommendation.candidates:

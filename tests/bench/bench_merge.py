@@ -2,10 +2,10 @@
 
     pytest tests/bench/bench_merge.py --benchmark-columns=min,median -s
 
-A synthetic checkpoint of Qwen2.5-0.5B's shape (494 M parameters, bfloat16) and four experts are made
-once in the temporary folder (5 GB; `MERGEPLAN_BENCH_DIR` names another place and keeps them). Every
-contender is a whole process, started the same way, with the inputs in the page cache. The ratios
-stand in `extra_info` and are printed at the end.
+A synthetic checkpoint of Qwen2.5-0.5B's shape (494 M parameters, bfloat16) and four experts are
+made once in the temporary folder (5 GB; `MERGEPLAN_BENCH_DIR` names another place and keeps them).
+Every contender is a whole process, started the same way, with the inputs in the page cache. The
+ratios stand in `extra_info` and are printed at the end.
 
 mergekit takes some minutes for each method: `-k 'not mergekit'` leaves it out.
 """
@@ -147,7 +147,8 @@ def copy_floor(pool: Path, out: Path) -> None:
 
 
 def run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
 def remove(out: Path) -> None:
@@ -187,7 +188,8 @@ def test_mergeplan(benchmark, pool, method, dtype):
     )
     record(benchmark, (method, dtype or "bfloat16"))
     if ("copy", "") in SECONDS:
-        benchmark.extra_info["times_copy"] = SECONDS[method, dtype or "bfloat16"] / SECONDS["copy", ""]
+        ratio = SECONDS[method, dtype or "bfloat16"] / SECONDS["copy", ""]
+        benchmark.extra_info["times_copy"] = ratio
     assert (out / "model.safetensors").stat().st_size > 900_000_000
     remove(out)
 

@@ -108,7 +108,9 @@ def test_tensors_that_the_donor_lacks_are_left_out_and_named(small_models):
     tensors = load_tensors(small_models / "a") | {"value_head": torch.ones(3)}
     save_checkpoint(small_models / "more", tensors)
     text = config_text(
-        "ties", [small_models / "more", small_models / "b"], base=small_models / "base",
+        "ties",
+        [small_models / "more", small_models / "b"],
+        base=small_models / "base",
         parameters={"weight": 1},
     )
     (small_models / "c.yml").write_text(text)

@@ -58,9 +58,7 @@ def by_reference(case: Case, seed: int = 0) -> Results:
 def by_native(case: Case, folder: Path, seed: int = 0) -> Results:
     """The whole path of `mergeplan merge`, through files."""
     base = save_checkpoint(folder / "base", case.base)
-    models = [
-        save_checkpoint(folder / f"e{i}", expert) for i, expert in enumerate(case.experts)
-    ]
+    models = [save_checkpoint(folder / f"e{i}", expert) for i, expert in enumerate(case.experts)]
     text = config_text(
         case.method,
         models,

@@ -13,7 +13,7 @@ TORCH_DTYPES = {
 }
 DELTA_METHODS = ("task_arithmetic", "ties", "dare_ties", "dare_linear")
 METHODS = ("linear", *DELTA_METHODS)
-# Scalars, the vector widths and their neighbours, one column, one row, empty; and more than a chunk.
+# Scalars, vector widths and their neighbours, one column, one row, empty; more than a chunk.
 SHAPES = [(), (0,), (1,), (2,), (15,), (16,), (17,), (48,), (300, 1), (1, 300), (64, 65), (4097,)]
 
 
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def class_a(self) -> bool:
-        """Whether design and mergekit agree to the bit (up to the order of five or more summands)."""
+        """Whether the merge equals mergekit's to the bit, up to the order of five or more terms."""
         random_mask = self.method.startswith("dare") and any(0 < d < 1 for d in self.densities)
         return not random_mask and not self.parameters.get("rescale", False)
 
@@ -80,9 +80,7 @@ def make_case(seed: int, method: str, dtype: str, k: int, ties: bool, rescale: b
         moved = {name: value + tensor(tuple(value.shape), 0.004) for name, value in base.items()}
         experts.append({name: value.to(TORCH_DTYPES[dtype]) for name, value in moved.items()})
     base = {name: value.to(TORCH_DTYPES[dtype]) for name, value in base.items()}
-    return Case(
-        method, dtype, weights, densities, parameters, seed, ties, base, tuple(experts)
-    )
+    return Case(method, dtype, weights, densities, parameters, seed, ties, base, tuple(experts))
 
 
 def all_cases(rounds: int) -> list[Case]:

@@ -83,18 +83,23 @@ def save_family(
 
 
 def text_for(method: str, base: Path, experts: list[Path], scenario: str, **top: Any) -> str:
-    wanted = {key: dict(value) if isinstance(value, dict) else list(value)
-              for key, value in SCENARIOS[scenario].items()}
+    wanted = {
+        key: dict(value) if isinstance(value, dict) else list(value)
+        for key, value in SCENARIOS[scenario].items()
+    }
     if method == "linear":
         known = {"weight", "normalize"}
         wanted["parameters"] = {k: v for k, v in wanted["parameters"].items() if k in known}
         wanted["per_model"] = [
-            {k: v for k, v in entry.items() if k in known}
-            for entry in wanted.get("per_model", [])
+            {k: v for k, v in entry.items() if k in known} for entry in wanted.get("per_model", [])
         ]
     return config_text(
-        method, experts, base=base, per_model=wanted.get("per_model"),
-        parameters=wanted["parameters"], **top,
+        method,
+        experts,
+        base=base,
+        per_model=wanted.get("per_model"),
+        parameters=wanted["parameters"],
+        **top,
     )
 
 
@@ -216,7 +221,9 @@ def test_the_result_loads_and_generates(method, demo_pool, tmp_path):
 
     experts = [demo_pool / name for name in ("python", "perl", "md")]
     text = config_text(
-        method, experts, base=demo_pool / "base",
+        method,
+        experts,
+        base=demo_pool / "base",
         parameters={"weight": 0.4} if method == "linear" else {"weight": 0.4, "density": 0.5},
         per_model=None,
     )

@@ -1,8 +1,8 @@
 """DARE's masks: the same keep rate and the same mean as mergekit's, over many seeds.
 
-`MERGEPLAN_FULL=1` takes 10,000 seeds instead of 1,500. Rescaling by the L1 norm is a ratio estimator,
-so that small tensors are biased, in mergekit and here alike: the means are compared with mergekit's,
-not with the merge of whole deltas.
+`MERGEPLAN_FULL=1` takes 10,000 seeds instead of 1,500. Rescaling by the L1 norm is a ratio
+estimator, so that small tensors are biased, in mergekit and here alike: the means are compared with
+mergekit's, not with the merge of whole deltas.
 """
 
 import numpy as np
@@ -46,8 +46,8 @@ def test_mean_and_keep_rate_equal_mergekits(n, dtype, rescale, density):
 
     error = np.sqrt((ours.var(0) + theirs.var(0)) / SEEDS)
     beyond = np.abs(ours.mean(0) - theirs.mean(0)) / np.maximum(error, 1e-12)
-    # Of 1,000 fair elements one lies beyond four standard errors with a chance of 6 %, and four with
-    # one of 5e-7: that many would be a fault.
+    # Of 1,000 fair elements one lies beyond four standard errors with a chance of 6 %, and four
+    # with one of 5e-7: that many would be a fault.
     assert (beyond > STANDARD_ERRORS).sum() <= 3 * n // 1000
     assert (beyond <= STANDARD_ERRORS + 1).all()
 

@@ -11,7 +11,7 @@ from mergeplan import _native
 from mergeplan.config import parse_config
 from mergeplan.merging import MergeOptions, plan_merge
 
-# More than one block of 65,536 elements, with a rest; and a tensor large enough to be cut in segments.
+# More than one block of 65,536 elements, with a rest; and a tensor that is cut in segments.
 SHAPES = {"small": (3, 5), "blocks": (700, 301), "row": (1,), "none": (0,), "deep": (2, 3, 4, 5)}
 LARGE = {"large": (1 << 12, (1 << 12) + 1)}
 METHODS = {
@@ -70,8 +70,10 @@ def test_shards_of_the_input_change_no_byte(tmp_path):
     base, *experts = make_models(tmp_path, SHAPES, torch.float32)
     from helpers import load_tensors
 
-    split = [save_checkpoint(tmp_path / f"s{i}", load_tensors(e), shards=3)
-             for i, e in enumerate(experts)]
+    split = [
+        save_checkpoint(tmp_path / f"s{i}", load_tensors(e), shards=3)
+        for i, e in enumerate(experts)
+    ]
     parameters = {"weight": 0.5, "density": 0.4}
     outputs = []
     for number, models in enumerate((experts, split)):
@@ -87,7 +89,9 @@ def test_a_mask_is_the_same_in_every_subset_and_position(tmp_path):
     settings = [([a], [1]), ([a, b], [1, 0]), ([b, a], [0, 1])]
     for number, (models, weights) in enumerate(settings):
         text = config_text(
-            "dare_linear", models, base=base,
+            "dare_linear",
+            models,
+            base=base,
             per_model=[{"weight": weight, "density": 0.4} for weight in weights],
         )
         outputs.append(merge_with(text, tmp_path / f"out{number}", 2, 4096))
@@ -95,7 +99,7 @@ def test_a_mask_is_the_same_in_every_subset_and_position(tmp_path):
 
 
 def test_seed_and_content_each_change_the_mask(tmp_path):
-    base, a, b = make_models(tmp_path, {"x": (50, 50)}, torch.float32)
+    base, a, _ = make_models(tmp_path, {"x": (50, 50)}, torch.float32)
     text = config_text("dare_linear", [a], base=base, parameters={"weight": 1, "density": 0.4})
     one = merge_with(text, tmp_path / "one", 1, 4096, seed=0)
     assert one != merge_with(text, tmp_path / "two", 1, 4096, seed=1)
@@ -120,7 +124,9 @@ def test_identical_experts_merge_into_themselves(tmp_path):
     twin = save_checkpoint(tmp_path / "twin", load_tensors(a))
     for method in ("linear", "ties", "task_arithmetic"):
         text = config_text(
-            method, [a, twin], base=None if method == "linear" else base,
+            method,
+            [a, twin],
+            base=None if method == "linear" else base,
             parameters={"weight": 1.0, "normalize": True},
         )
         run_mergeplan(text, tmp_path / method)

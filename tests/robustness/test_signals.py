@@ -37,7 +37,13 @@ def long_merge(tmp_path):
 def start(folder) -> subprocess.Popen:
     command = [sys.executable, "-m", "mergeplan", "merge", "c.yml", "out", "--threads", "1"]
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in a shell's background inherits an ignored Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not (folder / "out.partial" / "model.safetensors").exists():

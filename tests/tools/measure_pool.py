@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 torch.set_num_threads(1)
+COLUMNS = ["method", "options", "n_params", "k", "subset", "domain", "loss_nats", "n_tokens"]
 
 
 def load_texts(folder: Path, tokenizer) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -70,7 +71,7 @@ def main() -> None:
 
     with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow("method,options,n_params,k,subset,domain,loss_nats,n_tokens".split(","))
+        writer.writerow(COLUMNS)
         for setting in args.scale:
             label, _, scale = setting.partition("=")
             options = json.dumps({} if label == "average" else {"lambda": float(scale)})
@@ -84,10 +85,8 @@ def main() -> None:
                 model.load_state_dict(merged)
                 for domain, (ids, mask) in texts.items():
                     loss, n_tokens = loss_nats(model, ids, mask)
-                    writer.writerow(
-                        [label, options, n_params, len(subset), "+".join(subset), domain]
-                        + [f"{loss:.6f}", n_tokens]
-                    )
+                    merge = [label, options, n_params, len(subset), "+".join(subset)]
+                    writer.writerow([*merge, domain, f"{loss:.6f}", n_tokens])
 
 
 if __name__ == "__main__":

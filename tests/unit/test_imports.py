@@ -10,7 +10,10 @@ HEAVY = ["torch", "transformers", "scipy", "matplotlib", "mergekit", "numpy", "y
 
 @pytest.mark.parametrize(
     "code",
-    ["import mergeplan", "from mergeplan.cli import group; group(['--help'], standalone_mode=False)"],
+    [
+        "import mergeplan",
+        "from mergeplan.cli import group\ngroup(['--help'], standalone_mode=False)",
+    ],
     ids=["import", "help"],
 )
 def test_nothing_heavy_is_loaded(code):
@@ -23,9 +26,8 @@ def test_a_merge_needs_neither_torch_nor_scipy(small_models):
     from helpers import config_text
 
     config = small_models / "c.yml"
-    config.write_text(
-        config_text("ties", [small_models / "a"], base=small_models / "base", parameters={"weight": 1})
-    )
+    models, base = [small_models / "a"], small_models / "base"
+    config.write_text(config_text("ties", models, base=base, parameters={"weight": 1}))
     code = (
         "import sys, mergeplan\n"
         f"mergeplan.merge({str(config)!r}, {str(small_models / 'out')!r})\n"

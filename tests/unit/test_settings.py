@@ -53,8 +53,8 @@ def test_a_model_without_a_match_falls_back_to_the_merge_then_to_the_default():
     found = config("{weight: [{filter: mlp, value: 2}]}", "{weight: 5}")
     assert resolve(found, "weight", "norm", 0.0, found.models[0]) == 5
     assert resolve(found, "density", "norm", 0.0, found.models[0]) == 1.0
+    alone = config("{weight: [{filter: mlp, value: 2}]}")
     with pytest.raises(InputError, match="`weight` is missing for model `a`, tensor `norm`"):
-        alone = config("{weight: [{filter: mlp, value: 2}]}")
         resolve(alone, "weight", "norm", 0.0, alone.models[0])
 
 

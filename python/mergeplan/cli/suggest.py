@@ -62,9 +62,7 @@ def command(
     best = recommendation.best
     chosen = None
     if recommendation.reached and pool_file is not None and out is not None:
-        chosen = choose_merge(
-            best, load_pool(pool_file), target_loss=target_loss, seed=random_seed
-        )
+        chosen = choose_merge(best, load_pool(pool_file), target_loss=target_loss, seed=random_seed)
         write_durably(out, chosen.text)
     if as_json:
         data = dataclasses.asdict(recommendation)

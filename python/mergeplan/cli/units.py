@@ -22,7 +22,7 @@ _FACTORS = {
 }
 
 
-class ByteCount(click.ParamType):
+class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A number of bytes such as `5GB`, `512MiB` or mergekit's `5B`."""
 
     name = "BYTES"

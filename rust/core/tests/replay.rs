@@ -1,0 +1,123 @@
+//! A plan is text: it can be replayed without Python, into files or into memory.
+
+use std::path::Path;
+
+use mergeplan_core::execute::{Control, Options, Prepared};
+use mergeplan_core::layout::Layout;
+use mergeplan_core::plan::Plan;
+use mergeplan_core::sink::{FileSink, MemorySink, Sink};
+use mergeplan_core::Error;
+
+const ELEMENTS: usize = 70_000;
+
+/// A checkpoint of one float32 tensor `x`.
+fn checkpoint(folder: &Path, value: impl Fn(usize) -> f32) {
+    std::fs::create_dir(folder).unwrap();
+    let bytes = 4 * ELEMENTS;
+    let json = format!(
+        r#"{{"x":{{"dtype":"F32","shape":[{ELEMENTS}],"data_offsets":[0,{bytes}]}}}}"#
+    );
+    let mut file = (json.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(json.as_bytes());
+    file.extend((0..ELEMENTS).flat_map(|i| value(i).to_le_bytes()));
+    std::fs::write(folder.join("model.safetensors"), file).unwrap();
+}
+
+fn plan(folder: &Path, sparsify: &str) -> Plan {
+    let text = format!(
+        r#"{{"version":1,"seed":3,"allow_nonfinite":false,"max_shard_bytes":5000000000,
+            "models":["{0}/base","{0}/a","{0}/b"],
+            "jobs":[{{"tensor":"x","shape":[{ELEMENTS}],"out_dtype":"BF16","merge":{{
+              "kind":"delta","dtype":"float32","base":{{"model":0,"tensor":"x"}},
+              "sparsify":"{sparsify}","rescale":true,"consensus":true,"normalize":true,"lambda":0.5,
+              "inputs":[{{"model":1,"tensor":"x","weight":1.0,"density":0.3}},
+                        {{"model":2,"tensor":"x","weight":0.5,"density":0.6}}]}}}}]}}"#,
+        folder.display()
+    );
+    Plan::from_json(&text).unwrap()
+}
+
+fn models(folder: &Path) {
+    checkpoint(&folder.join("base"), |i| (i % 97) as f32 * 0.01);
+    checkpoint(&folder.join("a"), |i| (i % 89) as f32 * 0.011);
+    checkpoint(&folder.join("b"), |i| (i % 83) as f32 * 0.012);
+}
+
+#[test]
+fn memory_and_files_get_the_same_bytes_at_any_thread_count() {
+    let folder = tempfile::tempdir().unwrap();
+    models(folder.path());
+    for sparsify in ["none", "magnitude", "random"] {
+        let prepared = Prepared::new(plan(folder.path(), sparsify)).unwrap();
+        let layout = Layout::new(prepared.plan()).unwrap();
+        let out = folder.path().join(sparsify);
+        std::fs::create_dir(&out).unwrap();
+        let control = Control::default();
+        let files = FileSink::create(&out, &layout).unwrap();
+        let hashes = prepared.run(&files, Options::new(1, 4096).unwrap(), &control).unwrap();
+        assert_eq!(control.done_bytes(), prepared.work_bytes().unwrap());
+
+        let memory = MemorySink::new(prepared.plan().jobs.iter().map(|job| job.out_bytes()));
+        let options = Options::new(7, 64).unwrap();
+        let again = prepared.run(&memory, options, &Control::default()).unwrap();
+        assert_eq!(hashes, again);
+
+        let written = std::fs::read(out.join("model.safetensors")).unwrap();
+        let place = layout.places[0].offset as usize;
+        assert_eq!(written.len() as u64, layout.bytes());
+        assert_eq!(written[place..], memory.into_tensors()[0]);
+    }
+}
+
+#[test]
+fn a_cancelled_run_stops() {
+    struct CancelAtFirstWrite<'a>(&'a Control);
+    impl Sink for CancelAtFirstWrite<'_> {
+        fn write(&self, _: usize, offset: u64, _: &[u8]) -> mergeplan_core::Result<()> {
+            assert_eq!(offset, 0, "a second block was written after the cancellation");
+            self.0.cancel();
+            Ok(())
+        }
+        fn finish(&self) -> mergeplan_core::Result<()> {
+            panic!("a cancelled run must not finish");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    models(folder.path());
+    let prepared = Prepared::new(plan(folder.path(), "none")).unwrap();
+    let control = Control::default();
+    let sink = CancelAtFirstWrite(&control);
+    let result = prepared.run(&sink, Options::new(1, 4096).unwrap(), &control);
+    assert!(matches!(result, Err(Error::Cancelled)));
+}
+
+#[test]
+fn plans_that_cannot_run_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    models(folder.path());
+    let good = serde_json::to_value(plan(folder.path(), "magnitude")).unwrap();
+    let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut plan = good.clone();
+        change(&mut plan);
+        let text = plan.to_string();
+        Plan::from_json(&text).and_then(Prepared::new).unwrap_err()
+    };
+    let job = "/jobs/0";
+    let set = |path: &'static str, value: serde_json::Value| {
+        move |plan: &mut serde_json::Value| *plan.pointer_mut(path).unwrap() = value.clone()
+    };
+    assert!(matches!(refused(&set("/version", 2.into())), Error::Plan { .. }));
+    assert!(matches!(refused(&set("/jobs/0/merge/base/model", 9.into())), Error::Plan { .. }));
+    assert!(matches!(refused(&set("/jobs/0/merge/inputs/0/density", 2.into())), Error::Plan { .. }));
+    assert!(matches!(refused(&set("/jobs/0/out_dtype", "I8".into())), Error::Plan { .. }));
+    let huge = serde_json::json!([1_u64 << 62, 4]);
+    assert!(matches!(refused(&set("/jobs/0/shape", huge)), Error::Plan { .. }));
+    assert!(matches!(refused(&set("/jobs/0/shape", serde_json::json!([3]))), Error::Shape { .. }));
+    let missing = set("/jobs/0/merge/base/tensor", "y".into());
+    assert!(matches!(refused(&missing), Error::MissingTensor { tensor, .. } if tensor == "y"));
+    let twice = |plan: &mut serde_json::Value| {
+        let copy = plan.pointer(job).unwrap().clone();
+        plan["jobs"].as_array_mut().unwrap().push(copy);
+    };
+    assert!(matches!(refused(&twice), Error::Plan { .. }));
+}

@@ -1,0 +1,55 @@
+"""`POOL.yml`: read strictly, paths relative to the file, N counted from headers."""
+
+import pytest
+
+from mergeplan.errors import InputError
+from mergeplan.pool import load_pool
+
+
+def test_the_bundled_pool(demo_pool):
+    pool = load_pool(demo_pool / "pool.yml")
+    (size,) = pool.sizes
+    assert size.count_params() == 80_592
+    assert len(size.experts) == 9
+    assert size.experts["md"].is_absolute()
+    assert pool.methods["task_arithmetic"] == {"lambda": 0.4}
+
+
+def test_n_params_may_be_given(tmp_path):
+    (tmp_path / "p.yml").write_text("sizes: [{base: b, experts: {x: x}, n_params: 0.5B}]")
+    assert load_pool(tmp_path / "p.yml").sizes[0].count_params() == 5e8
+
+
+def test_a_tied_head_counts_once(tmp_path):
+    import torch
+
+    from helpers import save_checkpoint
+
+    tensors = {"model.embed_tokens.weight": torch.ones(5, 4), "lm_head.weight": torch.ones(5, 4)}
+    save_checkpoint(tmp_path / "tied", tensors, {"tie_word_embeddings": True})
+    save_checkpoint(tmp_path / "untied", tensors, {"tie_word_embeddings": False})
+    for name, count in (("tied", 20), ("untied", 40)):
+        (tmp_path / "p.yml").write_text(f"sizes: [{{base: {name}, experts: {{x: x}}}}]")
+        assert load_pool(tmp_path / "p.yml").sizes[0].count_params() == count
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a mapping"),
+        ("sizes: []", "`sizes`: expected a list"),
+        ("sizs: []", "unknown key `sizs`"),
+        ("sizes: [{base: b}]", "`sizes[0].experts`: expected a mapping"),
+        ("sizes: [{base: b, experts: {}}]", "`sizes[0].experts` is empty"),
+        ("sizes: [{experts: {x: x}}]", "`sizes[0].base`: expected a path"),
+        ("sizes: [{base: b, experts: {x+y: x}}]", "`x+y` is no name"),
+        ("sizes: [{base: b, experts: {x: 3}}]", "`sizes[0].experts.x`: expected a path"),
+        ("sizes: [{base: b, experts: {x: x}, n_params: 3}]", "`sizes[0].n_params`: found `3`"),
+        ("sizes: [", "cannot read pool"),
+    ],
+)
+def test_a_bad_pool_is_named_by_key(text, message, tmp_path):
+    (tmp_path / "p.yml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_pool(tmp_path / "p.yml")
+    assert message in caught.value.message

@@ -1,0 +1,169 @@
+"""Decisions: the smallest k, what speaks against it, and what to write."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mergeplan
+from mergeplan.chosen import choose_merge
+from mergeplan.emit import merge_config, to_yaml
+from mergeplan.errors import InputError
+from mergeplan.fitting import fit
+from mergeplan.lawfile import load_law, to_data
+from mergeplan.pool import load_pool
+from mergeplan.suggest import recommend
+
+PUBLISHED = Path(__file__).parent.parent / "data" / "measured_llama3b_16_experts.csv"
+
+
+@pytest.fixture
+def demo(demo_pool):
+    return fit(demo_pool / "measurements.csv", method="task_arithmetic")
+
+
+def test_the_published_target_takes_twelve_experts():
+    best = recommend(fit(PUBLISHED, pool_size=16), 0.66).best
+    assert best.k == 12
+    assert best.solution == pytest.approx(11.94, abs=0.01)
+    assert any("measured mean at k = 12 is 0.6603, above" in warning for warning in best.warnings)
+
+
+def test_a_target_out_of_reach_is_a_result_with_the_best_to_be_had():
+    recommendation = recommend(fit(PUBLISHED, pool_size=16), 0.60)
+    assert not recommendation.reached
+    assert "the pool has 16" in recommendation.best.reasons[0]
+    assert "with all 16 experts" in recommendation.best.reasons[-1]
+    floor = recommend(fit(PUBLISHED, pool_size=16), 0.5)
+    assert "not above the floor of any merge" in floor.best.reasons[0]
+
+
+def test_k_is_the_smallest_that_reaches_the_target_and_never_above_the_pool(demo):
+    law = demo.fits[0].law
+    for target in (1.95, 1.9227, 1.915, 1.9076, 1.9055, 1.9044):
+        k = recommend(demo, target).best.k
+        assert law.predict(k) <= target
+        assert k == 1 or law.predict(k - 1) > target
+    assert not recommend(demo, 1.9043).reached
+
+
+def test_a_target_met_exactly_takes_no_extra_expert(demo):
+    law = demo.fits[0].law
+    assert recommend(demo, law.predict(4)).best.k == 4
+
+
+def test_a_base_that_beats_the_merge_is_said_aloud(demo_pool):
+    average = fit(demo_pool / "measurements.csv", method="average")
+    best = recommend(average, 1.93).best
+    assert any("the base itself has 1.9068" in warning for warning in best.warnings)
+    assert any("merging does not pay" in warning for warning in best.warnings)
+    assert average.fits[0].series.best_single[0] == "md"
+
+
+def test_a_base_that_only_larger_merges_beat_is_said_with_their_k(demo):
+    best = recommend(demo, 1.93).best
+    assert best.k == 1
+    assert any("merges of k = 5 and more beat it" in warning for warning in best.warnings)
+
+
+def test_the_smallest_base_comes_first_then_the_fewest_experts(tmp_path):
+    rows = "method,n_params,k,loss_nats\n"
+    for size, floor in (("1.5B", 0.5), ("0.5B", 0.6)):
+        rows += "".join(f"average,{size},{k},{floor + 0.3 / k}\n" for k in (1, 2, 4))
+    (tmp_path / "m.csv").write_text(rows)
+    result = fit(tmp_path / "m.csv", pool_size=8)
+    best = recommend(result, 0.7).best
+    assert (best.fit.series.n_params, best.k) == (5e8, 3)
+    best = recommend(result, 0.61).best
+    assert (best.fit.series.n_params, best.k) == (1.5e9, 3)
+    assert best.k <= 8
+
+
+def test_a_law_file_gives_the_same_recommendation(demo, tmp_path):
+    (tmp_path / "law.json").write_text(json.dumps(to_data(demo)))
+    assert recommend(load_law(tmp_path / "law.json"), 1.9055) == recommend(demo, 1.9055)
+
+
+def test_a_law_of_another_version_is_refused(tmp_path):
+    (tmp_path / "law.json").write_text('{"law_version": 2}')
+    with pytest.raises(InputError, match="expected law version 1, found 2"):
+        load_law(tmp_path / "law.json")
+    (tmp_path / "law.json").write_text('{"law_version": 1}')
+    with pytest.raises(InputError, match="is damaged"):
+        load_law(tmp_path / "law.json")
+
+
+def test_the_best_measured_subset_is_taken(demo, demo_pool):
+    best = recommend(demo, 1.9055).best
+    chosen = choose_merge(best, load_pool(demo_pool / "pool.yml"), target_loss=1.9055, seed=0)
+    assert chosen.subset == ("cheader", "html", "js", "json", "mande", "manfr")
+    assert "of 84 measured subsets of 6 the one with the lowest loss" in chosen.reason
+    config = yaml.safe_load(chosen.text)
+    assert config["parameters"] == {"normalize": True, "lambda": 0.4}
+    assert config["dtype"] == config["out_dtype"] == "float32"
+    assert [Path(model["model"]).name for model in config["models"]] == list(chosen.subset)
+
+
+def test_without_a_measured_subset_a_seeded_random_one_is_taken(demo_pool):
+    data = mergeplan.fit(demo_pool / "measurements.csv", method="task_arithmetic")
+    law = data.fits[0]
+    import dataclasses
+
+    points = tuple(p for p in law.series.points if p.k in (1, 2, 4))
+    few = dataclasses.replace(law, series=dataclasses.replace(law.series, points=points))
+    best = recommend(dataclasses.replace(data, fits=(few,)), 1.9055).best
+    pool = load_pool(demo_pool / "pool.yml")
+    one, again, other = (
+        choose_merge(best, pool, target_loss=1.9055, seed=seed) for seed in (0, 0, 1)
+    )
+    assert one == again
+    assert one.subset != other.subset
+    assert len(set(one.subset)) == 6
+    assert "drawn at random with seed 0" in one.text
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "method", "parameters"),
+    [
+        ("average", {}, "linear", {"normalize": True}),
+        ("task_arithmetic", {"lambda": 0.8}, "task_arithmetic", {"normalize": True, "lambda": 0.8}),
+        (
+            "ties",
+            {"density": 0.2},
+            "ties",
+            {"normalize": True, "density": 0.2, "lambda": 1.0},
+        ),
+        (
+            "dare",
+            {"density": 0.8},
+            "dare_linear",
+            {"normalize": True, "density": 0.8, "lambda": 1.0, "rescale": True},
+        ),
+        (
+            "ties_strong",
+            {"method": "ties", "density": 0.2},
+            "ties",
+            {"normalize": True, "density": 0.2, "lambda": 1.0},
+        ),
+    ],
+)
+def test_emitted_configs_state_the_normalisation(label, options, method, parameters):
+    config = merge_config(label, options, Path("base"), [Path("x"), Path("y")], "bfloat16")
+    assert config["merge_method"] == method
+    assert config["parameters"] == parameters
+    assert (config["dtype"], config["out_dtype"]) == ("float32", "bfloat16")
+    weights = {m["model"]: m["parameters"]["weight"] for m in config["models"]}
+    assert weights == {"x": 1.0, "y": 1.0} | ({"base": 0.0} if method == "linear" else {})
+    assert yaml.safe_load(to_yaml(config, ["a note"])) == config
+
+
+def test_what_cannot_be_written_is_refused():
+    for label, options, message in (
+        ("slerp", {}, "cannot write a merge by `slerp`"),
+        ("ties", {"densty": 1}, "has no option `densty`"),
+    ):
+        with pytest.raises(InputError, match=message):
+            merge_config(label, options, Path("b"), [Path("x")], "float32")
+    with pytest.raises(InputError, match="reads `@` and `\\+`"):
+        merge_config("ties", {}, Path("b"), [Path("x+y")], "float32")
