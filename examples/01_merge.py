@@ -1,6 +1,6 @@
 """Merge three experts of the bundled pool by TIES.
 
-    python examples/01_merge.py [OUT_DIR]
+python examples/01_merge.py [OUT_DIR]
 """
 
 import sys

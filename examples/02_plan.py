@@ -1,6 +1,6 @@
 """Fit the law to losses at k = 1, 2 and 4, and ask for the smallest merge that reaches a target.
 
-    python examples/02_plan.py
+python examples/02_plan.py
 """
 
 import csv
