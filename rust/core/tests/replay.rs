@@ -1,5 +1,8 @@
 //! A plan is text: it can be replayed without Python, into files or into memory.
 
+// The helpers below are part of the tests, which may unwrap.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use mergeplan_core::execute::{Control, Options, Prepared};
@@ -14,9 +17,8 @@ const ELEMENTS: usize = 70_000;
 fn checkpoint(folder: &Path, value: impl Fn(usize) -> f32) {
     std::fs::create_dir(folder).unwrap();
     let bytes = 4 * ELEMENTS;
-    let json = format!(
-        r#"{{"x":{{"dtype":"F32","shape":[{ELEMENTS}],"data_offsets":[0,{bytes}]}}}}"#
-    );
+    let json =
+        format!(r#"{{"x":{{"dtype":"F32","shape":[{ELEMENTS}],"data_offsets":[0,{bytes}]}}}}"#);
     let mut file = (json.len() as u64).to_le_bytes().to_vec();
     file.extend_from_slice(json.as_bytes());
     file.extend((0..ELEMENTS).flat_map(|i| value(i).to_le_bytes()));
@@ -108,7 +110,10 @@ fn plans_that_cannot_run_are_refused() {
     };
     assert!(matches!(refused(&set("/version", 2.into())), Error::Plan { .. }));
     assert!(matches!(refused(&set("/jobs/0/merge/base/model", 9.into())), Error::Plan { .. }));
-    assert!(matches!(refused(&set("/jobs/0/merge/inputs/0/density", 2.into())), Error::Plan { .. }));
+    assert!(matches!(
+        refused(&set("/jobs/0/merge/inputs/0/density", 2.into())),
+        Error::Plan { .. }
+    ));
     assert!(matches!(refused(&set("/jobs/0/out_dtype", "I8".into())), Error::Plan { .. }));
     let huge = serde_json::json!([1_u64 << 62, 4]);
     assert!(matches!(refused(&set("/jobs/0/shape", huge)), Error::Plan { .. }));
