@@ -4,6 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
+__all__ = [
+    "PreparedMerge",
+    "__version__",
+    "build_info",
+    "content_hash",
+    "exchange",
+    "philox4x32_10",
+    "read_checkpoint",
+    "stream_id",
+]
+
 __version__: str
 
 def read_checkpoint(path: Path | str) -> list[tuple[str, str, list[int], str, int]]:
