@@ -67,7 +67,9 @@ def open_checkpoint(name: str) -> Checkpoint:
         if "+" in name:
             hint = "merge the LoRA adapter into its base first (peft's `merge_and_unload`)"
         elif name.count("/") == 1 and not name.startswith((".", "/")):
-            hint = f"if it is a hub id, download it first: `hf download {name} --local-dir DIR`"
+            model, _, revision = name.partition("@")
+            which = f"{model} --revision {revision}" if revision else model
+            hint = f"if it is a hub id, download it first: `hf download {which} --local-dir DIR`"
         raise MissingInputError(f"model `{name}` is not a folder", hint)
     path = path.resolve()
     rows = _native.read_checkpoint(path)
@@ -83,7 +85,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read `{path}`: {error}") from error
     if not isinstance(config, dict):
         raise InputError(f"`{path}`: expected a JSON object")
@@ -153,7 +155,7 @@ def _input_for(name: str, checkpoint: Checkpoint) -> str:
             if embedding in checkpoint.tensors:
                 return embedding
     raise MissingInputError(
-        f"model `{checkpoint.name}`: tensor `{name}` is missing",
+        f"model `{checkpoint.name}`: tensor `{name}` is missing, which the other models have",
         "all models of a merge must have the same architecture",
     )
 

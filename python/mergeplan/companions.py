@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from mergeplan import __version__
 from mergeplan.config import MergeConfig
-from mergeplan.output import write_durably
+from mergeplan.output import copy_durably, write_durably
 from mergeplan.plan import MergePlan
 
 TOKENIZER_FILES = (
@@ -16,6 +15,11 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.txt",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
@@ -24,6 +28,18 @@ TOKENIZER_FILES = (
     "generation_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
+)
+
+
+VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.txt",
+    "vocab.json",
 )
 
 
@@ -44,7 +60,18 @@ def copy_tokenizer(folder: Path, plan: MergePlan) -> None:
     for name in TOKENIZER_FILES:
         source = plan.donor.path / name
         if source.is_file():
-            shutil.copyfile(source, folder / name)
+            copy_durably(source, folder / name)
+
+
+def missing_companions(plan: MergePlan) -> list[str]:
+    """What the donor lacks, so that nobody expects it in the output."""
+    donor = plan.donor
+    found = []
+    if not donor.config:
+        found.append(f"`{donor.name}` has no config.json: the output cannot be loaded without one")
+    if not any((donor.path / name).is_file() for name in VOCABULARIES):
+        found.append(f"`{donor.name}` has no tokenizer that could be copied")
+    return found
 
 
 def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_bytes: int) -> None:

@@ -131,7 +131,11 @@ class _StrictLoader(yaml.SafeLoader):
 def _load_yaml(text: str) -> dict[str, Any]:
     try:
         data = yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
+    except InputError:
+        raise
+    except RecursionError as error:
+        raise InputError("invalid YAML: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"invalid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(
@@ -164,7 +168,7 @@ def _method(data: dict[str, Any]) -> Method:
     name = data.get("merge_method")
     if name is None:
         raise InputError("`merge_method` is missing", f"one of: {', '.join(METHODS)}")
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         hint = nearest(str(name), list(METHODS)) or f"known methods: {', '.join(METHODS)}"
         raise InputError(f"`merge_method`: unknown method `{name}`", hint)
     return METHODS[name]
@@ -271,7 +275,7 @@ def _scalar(value: object, where: str, option: Option) -> Scalar:
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"`{where}`: expected a number, found {_kind(value)}")
-    number = float(value)
+    number = float(value) if abs(value) < 1e300 else math.inf
     low, high = option.minimum, option.maximum
     if not math.isfinite(number):
         raise InputError(f"`{where}`: expected a finite number, found {value}")

@@ -5,17 +5,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mergeplan.companions import (
     copy_tokenizer,
+    missing_companions,
     write_card,
     write_config,
     write_index,
     write_manifest,
 )
 from mergeplan.config import MergeConfig, load_config
-from mergeplan.output import check_output, check_space, partial_folder, publishing
+from mergeplan.output import (
+    check_output,
+    check_space,
+    clear_leftover,
+    partial_folder,
+    publishing,
+)
 from mergeplan.plan import MergePlan, build_plan
+
+if TYPE_CHECKING:
+    from mergeplan._native import PreparedMerge
 
 # mergekit's default, which it counts in bytes too.
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -63,18 +74,50 @@ class MergeReport:
     warnings: tuple[str, ...]
 
 
-def plan_merge(config: MergeConfig, options: MergeOptions) -> MergePlan:
-    """The plan of a merge, from headers alone.
+@dataclass(frozen=True)
+class CheckedMerge:
+    """A merge that can begin: its inputs fit, and its output has a place and room.
+
+    Attributes:
+        out: Resolved folder.
+        prepared: The Rust core's view, with all inputs open.
+    """
+
+    config: MergeConfig
+    plan: MergePlan
+    out: Path
+    prepared: "PreparedMerge"
+    warnings: tuple[str, ...]
+
+
+def check_merge(
+    config: MergeConfig | str | Path, out: str | Path, options: MergeOptions
+) -> CheckedMerge:
+    """Check everything that can be checked before the first output byte.
 
     Raises:
-        InputError: As `build_plan`.
+        InputError: Config, headers, shapes, dtypes or options do not fit.
+        SurroundingsError: The output is in the way, or has no room.
     """
-    return build_plan(
+    from mergeplan import _native
+
+    if not isinstance(config, MergeConfig):
+        config = load_config(Path(config))
+    place = Path(out).expanduser().resolve()
+    plan = build_plan(
         config,
         seed=options.seed,
         max_shard_bytes=options.max_shard_bytes,
         allow_nonfinite=options.allow_nonfinite,
     )
+    read = [path for c in plan.checkpoints for path in (c.path, *c.files)]
+    check_output(place, read, overwrite=options.overwrite)
+    check_output(partial_folder(place), read, overwrite=True)
+    prepared = _native.PreparedMerge(plan.json())
+    clear_leftover(place, discard=options.discard)
+    check_space(place, sum(length for _, length, _ in prepared.files) + COMPANION_BYTES)
+    warnings = (*plan.warnings, *missing_companions(plan))
+    return CheckedMerge(config, plan, place, prepared, warnings)
 
 
 def merge(
@@ -91,50 +134,54 @@ def merge(
         progress: Called some ten times a second with bytes done and bytes in all.
 
     Raises:
-        InputError: Config or inputs are at fault. All but NaN and infinity is found before the
-            first output byte.
+        InputError: Config or inputs are at fault. All but values that are not finite is found
+            before the first output byte.
         SurroundingsError: The output is in the way, or has no room.
 
     Example:
         >>> import mergeplan
         >>> mergeplan.merge("merge.yml", "merged")  # doctest: +SKIP
     """
-    from mergeplan import _native
-
     begun = time.perf_counter()
     options = options or MergeOptions()
-    if not isinstance(config, MergeConfig):
-        config = load_config(Path(config))
-    out = Path(out)
-    plan = plan_merge(config, options)
-    inputs = [checkpoint.path for checkpoint in plan.checkpoints]
-    for folder in (out, partial_folder(out)):
-        check_output(folder, inputs, overwrite=options.overwrite or folder != out)
-    prepared = _native.PreparedMerge(plan.json())
-    files = prepared.files
+    checked = check_merge(config, out, options)
+    prepared, plan = checked.prepared, checked.plan
     total = prepared.work_bytes
-    check_space(out, sum(length for _, length, _ in files) + COMPANION_BYTES)
-
-    with publishing(out, discard=options.discard) as work:
+    lengths = {name: length for name, length, _ in prepared.files}
+    allow_open_files(len(lengths) + sum(len(c.files) for c in plan.checkpoints))
+    with publishing(checked.out) as work:
         hashes = prepared.run(
             work,
             threads=options.threads or os.cpu_count() or 1,
             progress=(lambda done: progress(done, total)) if progress else None,
         )
-        write_index(work, files, prepared.tensor_bytes)
+        write_index(work, prepared.files, prepared.tensor_bytes)
         write_config(work, plan)
         if options.copy_tokenizer:
             copy_tokenizer(work, plan)
         if options.write_model_card:
-            write_card(work, out.resolve().name, config, options.seed)
-        write_manifest(work, plan, config, {name: length for name, length, _ in files}, hashes)
+            write_card(work, checked.out.name, checked.config, options.seed)
+        write_manifest(work, plan, checked.config, lengths, hashes)
     return MergeReport(
-        out=out,
+        out=Path(out),
         tensors=len(hashes),
-        files=tuple(name for name, _, _ in files),
+        files=tuple(lengths),
         read_bytes=total,
-        written_bytes=sum(length for _, length, _ in files),
+        written_bytes=sum(lengths.values()),
         seconds=time.perf_counter() - begun,
         seed=options.seed,
-        warnings=plan.warnings,
+        warnings=checked.warnings,
     )
+
+
+def allow_open_files(count: int) -> None:
+    """Raise the soft limit on open files, as far as the hard one allows, if `count` needs it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + 64
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

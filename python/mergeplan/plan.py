@@ -7,7 +7,7 @@ from typing import Any
 from mergeplan.checkpoints import Checkpoint, Match, match_tensors, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
-from mergeplan.settings import depth_of, layer_of, resolve
+from mergeplan.settings import depths_of, resolve
 
 VERSION = 1
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -53,9 +53,10 @@ def build_plan(
     paths = [model.path for model in config.models]
     donor = checkpoints[paths.index(config.donor)]
     matches, warnings = match_tensors(checkpoints, donor)
-    layers = [layer for match in matches if (layer := layer_of(match.name)) is not None]
-    n_layers = max(layers, default=0) + 1
-    jobs = [_job(config, match, checkpoints, n_layers) for match in matches]
+    if not matches:
+        raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
+    depths = depths_of([match.name for match in matches])
+    jobs = [_job(config, match, checkpoints, depths[match.name]) for match in matches]
     data = {
         "version": VERSION,
         "seed": seed,
@@ -91,7 +92,7 @@ def _ignored_settings(config: MergeConfig) -> list[str]:
 
 
 def _job(
-    config: MergeConfig, match: Match, checkpoints: list[Checkpoint], n_layers: int
+    config: MergeConfig, match: Match, checkpoints: list[Checkpoint], depth: float
 ) -> dict[str, Any]:
     tensors = [c.tensors[name] for c, name in zip(checkpoints, match.inputs, strict=True)]
     job: dict[str, Any] = {"tensor": match.name, "shape": list(tensors[0].shape)}
@@ -107,7 +108,7 @@ def _job(
                 "convert the checkpoint to a floating-point dtype first",
             )
     dtype = config.dtype or TORCH_NAMES[_promote(found)]
-    merge = _merge(config, match, dtype, depth_of(match.name, n_layers))
+    merge = _merge(config, match, dtype, depth)
     return {**job, "out_dtype": STORED_NAMES[config.out_dtype or dtype], "merge": merge}
 
 
@@ -135,11 +136,6 @@ def _merge(config: MergeConfig, match: Match, dtype: str, depth: float) -> dict[
         inputs.append(entry)
     if not method.base_required:
         normalize = option("normalize")
-        if normalize and sum(entry["weight"] for entry in inputs) == 0:
-            raise InputError(
-                f"tensor `{match.name}`: the weights sum to zero and cannot be normalised",
-                "change a weight, or set `normalize: false`",
-            )
         return {"kind": "linear", "dtype": dtype, "normalize": normalize, "inputs": inputs}
     return {
         "kind": "delta",

@@ -8,26 +8,35 @@ from mergeplan.errors import InputError
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
 
-def layer_of(tensor: str) -> int | None:
-    """Number of the layer that a tensor belongs to, from its name.
+def layer_of(tensor: str) -> tuple[str, int] | None:
+    """Stack and number of the layer that a tensor belongs to, from its name.
 
     >>> layer_of("model.layers.11.mlp.up_proj.weight")
-    11
+    ('model.layers.', 11)
     """
     match = _LAYER.search(tensor)
-    return int(match[1]) if match else None
+    return (tensor[: match.start(1)], int(match[1])) if match else None
 
 
-def depth_of(tensor: str, n_layers: int) -> float:
-    """Position of a tensor along a gradient, in [0, 1].
+def depths_of(tensors: list[str]) -> dict[str, float]:
+    """Position of each tensor of a model along a gradient, in [0, 1].
 
-    The first layer is 0 and the last 1; in a model of one layer it is 1. Tensors outside the
-    layers, before and after them alike, are at 0.
+    In each stack of layers the first is at 0 and the last at 1; a stack of one layer is at 1.
+    Tensors outside the layers, before and after them alike, are at 0.
     """
-    layer = layer_of(tensor)
-    if layer is None:
-        return 0.0
-    return layer / (n_layers - 1) if n_layers > 1 else 1.0
+    places = {tensor: layer_of(tensor) for tensor in tensors}
+    last: dict[str, int] = {}
+    for place in places.values():
+        if place is not None:
+            last[place[0]] = max(last.get(place[0], 0), place[1])
+    depths = {}
+    for tensor, place in places.items():
+        if place is None:
+            depths[tensor] = 0.0
+        else:
+            stack, number = place
+            depths[tensor] = number / last[stack] if last[stack] else 1.0
+    return depths
 
 
 def evaluate(setting: Setting, tensor: str, depth: float) -> Scalar | None:

@@ -23,7 +23,10 @@ def config(small_models):
 
 def test_a_merge_writes_what_mergekit_leaves_and_a_manifest(config, small_models):
     run = cli("merge", config, small_models / "out")
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0
+    # These models have weights and nothing else, and that is said.
+    assert "no config.json" in run.stderr
+    assert "no tokenizer" in run.stderr
     assert "2 tensors" in run.stdout
     assert {path.name for path in (small_models / "out").iterdir()} == {
         "model.safetensors",
@@ -66,6 +69,39 @@ def test_shard_sizes_take_units(config, small_models, size):
     assert run.returncode == 0
     assert len(weights_of(small_models / "out")) == (2 if size in ("100", "0.1kB") else 1)
     assert set(load_tensors(small_models / "out")) == {"x", "y"}
+
+
+def test_a_dry_run_refuses_what_a_run_would_refuse(config, small_models):
+    (small_models / "full").mkdir()
+    (small_models / "full" / "x").write_text("")
+    for out in ("full", "a/out"):
+        assert cli("merge", config, small_models / out, "--dry-run").returncode == 1
+
+
+@pytest.mark.parametrize("kind", ["dot", "link", "dangling"])
+def test_the_output_may_be_here_or_behind_a_link(kind, config, small_models):
+    real = small_models / "real"
+    if kind != "dangling":
+        real.mkdir()
+    (small_models / "link").symlink_to(real)
+    if kind == "dot":
+        run = cli("merge", config, ".", cwd=real)
+    else:
+        run = cli("merge", config, small_models / "link")
+    assert run.returncode == 0, run.stderr
+    assert (real / "model.safetensors").exists()
+    assert (small_models / "link").is_symlink()
+
+
+def test_a_linked_output_is_replaced_where_it_really_is(config, small_models):
+    real = small_models / "real"
+    real.mkdir()
+    (real / "old").write_text("")
+    (small_models / "link").symlink_to(real)
+    assert cli("merge", config, small_models / "link", "--overwrite").returncode == 0
+    assert (small_models / "link").is_symlink()
+    assert sorted(p.name for p in real.iterdir())[0] == "README.md"
+    assert not (small_models / "real.partial").exists()
 
 
 def test_output_with_content_is_only_replaced_on_request(config, small_models):

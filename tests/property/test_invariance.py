@@ -9,7 +9,8 @@ import torch
 from helpers import config_text, run_mergeplan, save_checkpoint, weights_of
 from mergeplan import _native
 from mergeplan.config import parse_config
-from mergeplan.merging import MergeOptions, plan_merge
+from mergeplan.merging import DEFAULT_SHARD_BYTES
+from mergeplan.plan import build_plan
 
 # More than one block of 65,536 elements, with a rest; and a tensor that is cut in segments.
 SHAPES = {"small": (3, 5), "blocks": (700, 301), "row": (1,), "none": (0,), "deep": (2, 3, 4, 5)}
@@ -36,7 +37,7 @@ def make_models(folder: Path, shapes: dict, dtype: torch.dtype, k: int = 2) -> l
 
 
 def merge_with(text: str, out: Path, threads: int, chunk: int, seed: int = 0) -> dict[str, bytes]:
-    plan = plan_merge(parse_config(text), MergeOptions(seed=seed))
+    plan = build_plan(parse_config(text), seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES)
     out.mkdir()
     _native.PreparedMerge(plan.json()).run(out, threads=threads, chunk=chunk)
     return weights_of(out)

@@ -114,6 +114,32 @@ def test_a_damaged_expert_is_named_before_anything_is_written(how, words, method
             ["the weights sum to zero"],
         ),
         (
+            "merge_method: linear\nmodels: [{model: a, parameters: {weight: 0.3}},"
+            " {model: b, parameters: {weight: -0.3}}]",
+            ["the weights sum to zero"],
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1.0e-46}}]",
+            ["the weights sum to zero"],
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1.0e+39}}]",
+            ["too large for float32"],
+        ),
+        (
+            "merge_method: ties\nbase_model: base\nmodels: [{model: a}]\ndtype: float16\n"
+            "parameters: {weight: 70000}",
+            ["too large for `float16`"],
+        ),
+        (
+            "merge_method: ties\nbase_model: base\nmodels: [{model: a}]\n"
+            "parameters: {weight: 1, lambda: 1.0e+200}",
+            ["too large for `float32`"],
+        ),
+        ("merge_method: [ties]\nmodels: [{model: a}]", ["unknown method"]),
+        ("merge_method: linear\nmodels: [{model: a}]\nx: 2001-99-99", ["invalid YAML"]),
+        ("[" * 5000, ["invalid YAML"]),
+        (
             "merge_method: ties\nbase_model: base\nmodels: [{model: a}]\n"
             "parameters: {weight: 1, density: 1.2}",
             ["`parameters.density`: expected a number from 0 to 1, found 1.2"],
@@ -216,6 +242,40 @@ def test_a_value_too_large_for_the_working_dtype_is_not_finite_there(tmp_path):
     run = cli("merge", tmp_path / "c.yml", tmp_path / "out")
     assert run.returncode == 1
     assert "element 1 is 70000, not a finite `float16`" in run.stderr
+
+
+def test_a_result_that_overflows_the_output_dtype_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "a", {"x": torch.tensor([1.0, 1e6])})
+    text = config_text("linear", [tmp_path / "a"], parameters={"weight": 1}, out_dtype="float16")
+    (tmp_path / "c.yml").write_text(text)
+    run = cli("merge", tmp_path / "c.yml", tmp_path / "out")
+    assert run.returncode == 1
+    assert "output tensor `x`: element 1 is not finite in `float16`" in run.stderr
+    assert not (tmp_path / "out").exists()
+    assert cli("merge", tmp_path / "c.yml", tmp_path / "out", "--allow-nonfinite").returncode == 0
+
+
+def test_an_input_that_lies_in_the_output_through_a_link_is_kept(small_models):
+    out = small_models / "out"
+    out.mkdir()
+    (small_models / "a" / "model.safetensors").rename(out / "model.safetensors")
+    (small_models / "a" / "model.safetensors").symlink_to(out / "model.safetensors")
+    text = config_text("linear", [small_models / "a"], parameters={"weight": 1})
+    (small_models / "c.yml").write_text(text)
+    run = cli("merge", small_models / "c.yml", out, "--overwrite")
+    assert run.returncode == 1
+    assert "holds input" in run.stderr
+    assert (out / "model.safetensors").exists()
+
+
+def test_checkpoints_without_tensors_are_refused(tmp_path):
+    for name in ("a", "b"):
+        save_checkpoint(tmp_path / name, {})
+    text = config_text("linear", [tmp_path / "a", tmp_path / "b"], parameters={"weight": 1})
+    (tmp_path / "c.yml").write_text(text)
+    run = cli("merge", tmp_path / "c.yml", tmp_path / "out")
+    assert run.returncode == 1
+    assert "nothing to merge" in run.stderr
 
 
 def test_integer_buffers_that_differ_are_refused(tmp_path):

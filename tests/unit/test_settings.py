@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mergeplan.config import parse_config
 from mergeplan.errors import InputError
-from mergeplan.settings import depth_of, evaluate, layer_of, resolve
+from mergeplan.settings import depths_of, evaluate, layer_of, resolve
 
 
 def config(model: str, shared: str = "{}"):
@@ -28,18 +28,26 @@ def config(model: str, shared: str = "{}"):
     ],
 )
 def test_the_layer_is_read_off_the_name(name, layer):
-    assert layer_of(name) == layer
+    found = layer_of(name)
+    assert (found[1] if found else None) == layer
 
 
 def test_tensors_outside_the_layers_take_the_first_value():
     setting = config("{weight: 1, density: [0.2, 0.8]}").models[0].parameters["density"]
-    for name in ("lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"):
-        assert evaluate(setting, name, depth_of(name, 4)) == 0.2
-    assert evaluate(setting, "x", depth_of("model.layers.3.x", 4)) == 0.8
+    outside = ["lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"]
+    depths = depths_of([*outside, *(f"model.layers.{i}.x" for i in range(4))])
+    for name in outside:
+        assert evaluate(setting, name, depths[name]) == 0.2
+    assert evaluate(setting, "x", depths["model.layers.3.x"]) == 0.8
 
 
 def test_a_model_of_one_layer_takes_the_last_value():
-    assert depth_of("model.layers.0.x", 1) == 1.0
+    assert depths_of(["model.layers.0.x"]) == {"model.layers.0.x": 1.0}
+
+
+def test_each_stack_of_layers_has_a_gradient_of_its_own():
+    names = [f"visual.blocks.{i}.x" for i in range(4)] + [f"model.layers.{i}.x" for i in range(2)]
+    assert list(depths_of(names).values()) == [0, 1 / 3, 2 / 3, 1, 0, 1]
 
 
 def test_the_first_filter_that_matches_wins():

@@ -88,7 +88,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        _fail(f"{error.strerror or error}: `{error.filename}`", None, 1)
+        where = f": `{error.filename}`" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}", None, 1)
     except Exception as error:
         if os.environ.get("MERGEPLAN_TRACEBACK"):
             raise

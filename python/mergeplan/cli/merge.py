@@ -58,7 +58,7 @@ def command(
     bytes on any machine, with any number of threads.
     """
     from mergeplan.config import load_config
-    from mergeplan.merging import MergeOptions, merge, plan_merge
+    from mergeplan.merging import MergeOptions, check_merge, merge
     from mergeplan.output import format_bytes
     from mergeplan.progress import ProgressLine
 
@@ -74,7 +74,10 @@ def command(
     )
     config = load_config(config_file)
     if dry_run:
-        click.echo(json.dumps(plan_merge(config, options).data, indent=1))
+        checked = check_merge(config, out_dir, options)
+        for warning in checked.warnings:
+            warn(warning)
+        click.echo(json.dumps(checked.plan.data, indent=1))
         return
     line = ProgressLine(quiet=quiet)
     try:

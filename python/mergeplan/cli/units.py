@@ -36,9 +36,10 @@ class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         factor = _FACTORS.get(match[2].lower()) if match else None
         if match is None or factor is None:
             self.fail(f"expected bytes such as 5GB or 512MiB, found `{value}`", param, ctx)
-        count = int(float(match[1]) * factor)
-        if count < 1:
-            self.fail(f"expected at least 1 byte, found `{value}`", param, ctx)
+        # Longer numbers are no sizes, and would not fit a float.
+        count = int(float(match[1]) * factor) if len(match[1]) < 30 else 0
+        if not 1 <= count < 2**63:
+            self.fail(f"expected 1 byte to 8 EiB, found `{value}`", param, ctx)
         return count
 
 

@@ -128,6 +128,24 @@ pub enum Error {
         /// Dtype of the computation.
         dtype: &'static str,
     },
+    /// A result is NaN or infinite although all inputs are finite.
+    #[error("output tensor `{tensor}`: element {index} is not finite in `{dtype}`")]
+    Overflow {
+        /// The output tensor.
+        tensor: String,
+        /// Flat index of the first such element in its chunk.
+        index: u64,
+        /// Dtype of the output.
+        dtype: &'static str,
+    },
+    /// Weights or other options that cannot be computed with.
+    #[error("tensor `{tensor}`: {reason}")]
+    Options {
+        /// The output tensor.
+        tensor: String,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// A tensor that is not floating point (a buffer) is not the same in all inputs.
     #[error(
         "`{path}`: tensor `{tensor}` is not floating point and differs from the one in `{first}`"
@@ -169,6 +187,10 @@ impl Error {
             }
             Error::Index { .. } => "fetch the checkpoint again, with its index and all of its shards",
             Error::NonFinite { .. } => "pass `--allow-nonfinite` to merge it all the same",
+            Error::Overflow { .. } => {
+                "write a wider dtype such as `out_dtype: bfloat16`, or pass `--allow-nonfinite`"
+            }
+            Error::Options { .. } => "change a weight, or set `normalize: false`",
             Error::BufferDiffers { .. } => "merge only checkpoints that agree on their integer buffers",
             _ => return None,
         })

@@ -19,14 +19,23 @@ pub fn exchange(a: &Path, b: &Path) -> Result<()> {
     let mut aside = a.as_os_str().to_owned();
     aside.push(".replaced");
     let aside = Path::new(&aside);
-    for (from, to) in [(b, aside), (a, b), (aside, a)] {
-        std::fs::rename(from, to).map_err(|source| Error::Io {
-            path: from.into(),
-            action: "rename",
-            source,
-        })?;
+    rename(b, aside)?;
+    if let Err(error) = rename(a, b) {
+        // Put back what was there; if even that fails, the message says where it is.
+        return match rename(aside, b) {
+            Ok(()) => Err(error),
+            Err(lost) => Err(lost),
+        };
     }
-    Ok(())
+    rename(aside, a)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|source| Error::Io {
+        path: from.into(),
+        action: "rename",
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -44,6 +53,9 @@ mod tests {
         exchange(&a, &b).unwrap();
         assert_eq!(std::fs::read(a.join("f")).unwrap(), b"two");
         assert_eq!(std::fs::read(b.join("f")).unwrap(), b"one");
-        assert!(exchange(&a, &folder.path().join("none")).is_err());
+        let none = folder.path().join("none");
+        assert!(exchange(&a, &none).is_err());
+        assert!(exchange(&none, &a).is_err());
+        assert_eq!(std::fs::read(a.join("f")).unwrap(), b"two");
     }
 }

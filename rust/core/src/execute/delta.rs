@@ -58,6 +58,12 @@ impl<'a> DeltaJob<'a> {
             weights.push(input.weight as f32);
         }
         round_all(*dtype, &mut weights);
+        if !weights.iter().all(|weight| weight.is_finite()) || !(*lambda as f32).is_finite() {
+            return Err(Error::Options {
+                tensor: job.tensor.clone(),
+                reason: format!("a weight or lambda is too large for `{}`", dtype.name()),
+            });
+        }
         Ok(Self {
             name: &job.tensor,
             len: job.len(),

@@ -7,7 +7,7 @@ use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::execute::delta::DeltaJob;
 use crate::execute::Control;
-use crate::kernels::elementwise::with_precision;
+use crate::kernels::elementwise::{first_nonfinite, round_all, with_precision};
 use crate::kernels::linear;
 use crate::parallel::Parallel;
 use crate::plan::{Input, Job, Merge, Plan, TensorRef};
@@ -22,6 +22,7 @@ pub struct BoundJob<'a> {
     job: &'a Job,
     position: (usize, usize, u64),
     kind: Kind<'a>,
+    allow_nonfinite: bool,
 }
 
 enum Kind<'a> {
@@ -54,7 +55,17 @@ impl<'a> BoundJob<'a> {
                 Kind::Copy { inputs: inputs.iter().map(bind).collect::<Result<_>>()? }
             }
             Merge::Linear { dtype, normalize, inputs } => {
-                let sum = inputs.iter().map(|input| input.weight as f32).sum();
+                let sum: f32 = inputs.iter().map(|input| input.weight as f32).sum();
+                let refused = |reason: &str| Error::Options {
+                    tensor: job.tensor.clone(),
+                    reason: reason.into(),
+                };
+                if !sum.is_finite() {
+                    return Err(refused("the weights are too large for float32"));
+                }
+                if *normalize && sum == 0.0 {
+                    return Err(refused("the weights sum to zero and cannot be normalised"));
+                }
                 // A weight of zero adds nothing: such an input is not read.
                 let used = inputs.iter().filter(|input| input.weight != 0.0);
                 let bind = |input: &'a Input| {
@@ -77,7 +88,7 @@ impl<'a> BoundJob<'a> {
                 return Err(Error::Plan { reason: format!("tensor `{}` has no input", job.tensor) })
             }
         };
-        Ok(Self { job, position, kind })
+        Ok(Self { job, position, kind, allow_nonfinite: plan.allow_nonfinite })
     }
 
     /// Where the input lies that decides the order of work.
@@ -111,7 +122,8 @@ impl<'a> BoundJob<'a> {
         parallel: &Parallel,
     ) -> Result<u64> {
         let segments = segments(self.len());
-        let out = Output { job: self.job, number, sink, chunk, control };
+        let allow_nonfinite = self.allow_nonfinite;
+        let out = Output { job: self.job, number, sink, chunk, control, allow_nonfinite };
         let blocks = match &self.kind {
             Kind::Copy { inputs } => vec![out.copy(inputs)?],
             Kind::Linear { dtype, divisor, inputs } => parallel.map(segments.len(), |i| {
@@ -172,6 +184,7 @@ struct Output<'a> {
     sink: &'a dyn Sink,
     chunk: usize,
     control: &'a Control,
+    allow_nonfinite: bool,
 }
 
 impl Output<'_> {
@@ -190,12 +203,31 @@ impl Output<'_> {
             for (range, out) in pieces(block.clone(), self.chunk).zip(out) {
                 let values = &mut values[..range.len()];
                 apply.chunk(range.start, values)?;
+                if !self.allow_nonfinite {
+                    self.check_finite(dtype, range.start, values)?;
+                }
                 dtype.narrow(values, out);
             }
             self.sink.write(self.number, (block.start * dtype.size()) as u64, &bytes)?;
             hashes.push(xxh3_64(&bytes));
         }
         Ok(hashes)
+    }
+
+    /// Refuse values that are not finite once rounded to the output's dtype.
+    fn check_finite(&self, dtype: Float, start: usize, values: &mut [f32]) -> Result<()> {
+        // Only float16 has less range than the float32 in which values come.
+        if dtype == Float::F16 {
+            round_all(dtype, values);
+        }
+        match first_nonfinite(values) {
+            None => Ok(()),
+            Some(index) => Err(Error::Overflow {
+                tensor: self.job.tensor.clone(),
+                index: (start + index) as u64,
+                dtype: dtype.name(),
+            }),
+        }
     }
 
     /// Copy a buffer after checking that every input has the same one.
