@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mergeplan
 from mergeplan.demo import POOL
-from mergeplan.suggest import describe
+from mergeplan.render import describe
 
 # Keep the few rows that someone would have measured: the base, and k = 1, 2, 4.
 few = Path(tempfile.mkdtemp()) / "measurements.csv"

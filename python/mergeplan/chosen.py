@@ -8,7 +8,7 @@ from typing import Any
 from mergeplan.checkpoints import open_checkpoint
 from mergeplan.emit import merge_config, to_yaml
 from mergeplan.errors import InputError
-from mergeplan.fitting import format_count
+from mergeplan.names import format_count
 from mergeplan.plan import TORCH_NAMES
 from mergeplan.pool import Pool, PoolSize
 from mergeplan.suggest import Candidate
@@ -32,9 +32,13 @@ class ChosenMerge:
     text: str
 
 
-def choose_merge(candidate: Candidate, pool: Pool, *, target_loss: float, seed: int) -> ChosenMerge:
+def choose_merge(candidate: Candidate, pool: Pool, *, wish: str, seed: int) -> ChosenMerge:
     """The merge that a candidate recommends: the best measured subset of its size, else a random
     one.
+
+    Args:
+        wish: What was asked for, for the comment in the YAML.
+        seed: Of a random subset.
 
     Raises:
         InputError: The pool lacks the method, the size, or enough experts.
@@ -54,8 +58,8 @@ def choose_merge(candidate: Candidate, pool: Pool, *, target_loss: float, seed: 
         label, options, size.base, [size.experts[name] for name in subset], _dtype(size)
     )
     comments = [
-        f"written by mergeplan suggest for a target loss of {target_loss:g} nats",
-        f"expected loss of {candidate.k} experts by {label}: {candidate.predicted:.4f}",
+        f"written by mergeplan suggest {wish}",
+        f"expected loss of {candidate.k} experts by {label}: {candidate.predicted.loss:.4f}",
         reason,
     ]
     return ChosenMerge(subset, reason, to_yaml(config, comments))

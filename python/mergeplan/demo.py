@@ -12,7 +12,8 @@ from mergeplan.measurements import load_measurements
 from mergeplan.merging import MergeOptions, merge
 from mergeplan.output import format_bytes, write_durably
 from mergeplan.pool import load_pool
-from mergeplan.suggest import describe, recommend
+from mergeplan.render import describe
+from mergeplan.suggest import recommend
 
 POOL = Path(__file__).parent / "demo_pool"
 METHOD = "task_arithmetic"
@@ -52,7 +53,8 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     say(f"\n2. recommend a merge for a loss of {TARGET_LOSS}")
     recommendation = recommend(law, TARGET_LOSS)
     say("   " + describe(recommendation).replace("\n", "\n   "))
-    chosen = choose_merge(recommendation.best, pool, target_loss=TARGET_LOSS, seed=0)
+    wish = f"for a target loss of {TARGET_LOSS} nats"
+    chosen = choose_merge(recommendation.best, pool, wish=wish, seed=0)
     config = folder / "merge.yml"
     write_durably(config, chosen.text)
     say(f"   {chosen.reason}")

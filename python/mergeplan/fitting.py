@@ -1,26 +1,93 @@
-"""Fit the law to mean losses: weighted least squares, linear coefficients solved exactly.
+"""Fit the law to mean losses, with intervals.
 
-The paper fits by weighted least squares with weights proportional to k (the variance of a mean
-over subsets falls like 1/k) and names neither solver nor bounds (Sections 3.1 and J.1). Here floor
-and tail are solved in closed form, non-negative, for each offset, and the offset is searched on
-[0, 50]: one dimension, no starting values.
+The paper fits by least squares with weights proportional to k (Sections 3.1 and J.1). Those weights
+stand in for a variance that falls like 1/k; where subsets were measured one by one, the variance of
+each mean is known, and takes their place, with a lack of fit that is estimated.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
+from mergeplan.joint import JointFit, fit_joint
 from mergeplan.laws import SizeLaw
-from mergeplan.measurements import Measurements, Series, load_measurements, series_of
-
-MAX_OFFSET = 50.0
-_GRID = 201
-_AT_BOUND = 1e-6
+from mergeplan.measurements import Measurements, load_measurements
+from mergeplan.names import format_count, name_of
+from mergeplan.posterior import (
+    LACK_OF_FIT_SCALE,
+    MAX_OFFSET,
+    Axis,
+    Observations,
+    central,
+    draw,
+    shortest,
+)
+from mergeplan.series import Series, series_of
+from mergeplan.spread import SpreadLaw, fit_spread, sampling_variance
+from mergeplan.tails import HYPERBOLIC, TAILS, TailScore, compare_tails, fit_curve
 
 Array = NDArray[np.float64]
+Interval = tuple[float, float]
+
+DRAWS = 2000
+CONFIDENCE = 0.9
+# log(1 + b) of the lowest offset that is tried where negative ones are allowed.
+_NEAR_POLE = float(np.log(0.05))
+# An offset below this is 0.
+_NO_OFFSET = 1e-9
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Expected loss, in nats, of this pool's merges of k, with its interval at `confidence`.
+
+    Attributes:
+        extrapolated: Whether k or N lies beyond what was measured.
+    """
+
+    loss: float
+    low: float
+    high: float
+    confidence: float
+    extrapolated: bool
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The k that reaches a target.
+
+    Attributes:
+        k: Smallest whole number by the fitted curve, at most the pool's size; `None` for none.
+        exact: The same before rounding up.
+        low, high: Interval of `exact`; infinite where the target may never be reached.
+        confident: Smallest k that reaches it with the chosen confidence.
+    """
+
+    k: int | None
+    exact: float | None
+    low: float
+    high: float
+    confident: int | None
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The posterior: shape (draws,) each; `tau` is the lack of fit in nats."""
+
+    floor: Array
+    tail: Array
+    offset: Array
+    tau: Array
+    noise: Array
+
+    def law_at(self, k: float) -> Array:
+        return self.floor + self.tail / (k + self.offset)
 
 
 @dataclass(frozen=True)
@@ -29,21 +96,173 @@ class Fit:
 
     Attributes:
         r2: Share of the variance of the mean losses that the law explains, in-sample, unweighted.
+        offset_unbounded: The offset where negative ones are allowed; slightly below 0 is no alarm.
+        lack_of_fit: Standard deviation of what the law leaves, in nats, beside sampling error.
+        weighting: `variance` or `k`.
+        tails: Other forms of the tail beside this one, by leaving out each k.
+        spread: Scatter of single subsets; `None` where it was not measured.
     """
 
     series: Series
     law: SizeLaw
     r2: float
+    offset_unbounded: float
+    lack_of_fit: float
+    weighting: str
+    tails: tuple[TailScore, ...] = ()
+    spread: SpreadLaw | None = None
     warnings: tuple[str, ...] = ()
+    seed: int = field(default=0, repr=False)
+
+    @cached_property
+    def draws(self) -> Draws | None:
+        """Posterior draws; `None` for two k, which leave the offset open, and with interference."""
+        if len(self.series.points) < 3 or self.law.interference:
+            return None
+        return _draws(self)
+
+    def predict(self, k: float, confidence: float = CONFIDENCE) -> Prediction:
+        """Mean loss over this pool's subsets of k, for a k that need not have been measured."""
+        loss = self.law.predict(k)
+        largest = self.series.points[-1].k
+        extrapolated = k > largest
+        if self.draws is None:
+            return Prediction(loss, float("nan"), float("nan"), confidence, extrapolated)
+        values = self._pool_means(k)
+        low, high = shortest(values, confidence)
+        return Prediction(loss, min(low, loss), max(high, loss), confidence, extrapolated)
+
+    def another_pool(self, k: float, confidence: float = CONFIDENCE) -> Prediction | None:
+        """The same for another pool like this one: as many experts, drawn from the same kind.
+
+        A pool's own mean varies around that of all pools with variance scale / M.
+        """
+        if self.draws is None or self.spread is None:
+            return None
+        rng = np.random.default_rng(self.seed + 1)
+        between = np.sqrt(self.spread.scale / self.series.pool_size)
+        values = self._pool_means(k) + between * rng.standard_normal(DRAWS)
+        low, high = shortest(values, confidence)
+        return Prediction(self.law.predict(k), low, high, confidence, k > self.series.points[-1].k)
+
+    def solve(self, target_loss: float, confidence: float = CONFIDENCE) -> Solution:
+        """The number of experts for a target loss, in nats."""
+        ks = range(1, self.series.pool_size + 1)
+        slack = 1e-12 * abs(target_loss)
+        k = next((k for k in ks if self.law.predict(k) <= target_loss + slack), None)
+        exact = self.law.solve(target_loss)
+        if self.draws is None:
+            return Solution(k, exact, float("nan"), float("nan"), None, confidence)
+        draws = self.draws
+        shifted = target_loss + self._shared_error()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            solutions = np.where(
+                shifted > draws.floor, draws.tail / (shifted - draws.floor) - draws.offset, np.inf
+            )
+        low, high = central(np.maximum(solutions, 0.0), confidence)
+        confident = next(
+            (k for k in ks if float((self._pool_means(k) <= target_loss).mean()) >= confidence),
+            None,
+        )
+        return Solution(k, exact, low, high, confident, confidence)
+
+    def intervals(self, confidence: float = CONFIDENCE) -> dict[str, Interval]:
+        """Intervals of the coefficients, by name; empty where there are no draws."""
+        if self.draws is None:
+            return {}
+        found = {}
+        for name in ("floor", "tail", "offset"):
+            value = getattr(self.law, name)
+            values = getattr(self.draws, name)
+            if name == "floor":
+                values = values + self._shared_error()
+            low, high = shortest(values, confidence)
+            found[name] = (min(low, value), max(high, value))
+        return found
+
+    def _pool_means(self, k: float) -> Array:
+        """Draws of this pool's mean at k: the curve, its lack of fit, and the texts' error.
+
+        Beyond the measured k the lack of fit grows in proportion.
+        """
+        assert self.draws is not None
+        reach = max(1.0, k / self.series.points[-1].k)
+        misfit = self.draws.tau * self.draws.noise * reach
+        return self.draws.law_at(k) + misfit + self._shared_error()
+
+    def _shared_error(self) -> Array:
+        """The evaluation text's error, shared by all rows: it moves every loss alike."""
+        rng = np.random.default_rng(self.seed + 2)
+        return np.asarray(self.series.loss_se * rng.standard_normal(DRAWS))
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """All fits of a file. `skipped` says which series had too few points, and why."""
+    """All fits of a file.
+
+    Attributes:
+        joints: One for each method and options measured at three sizes or more.
+        skipped: Which series had too few points, and why.
+    """
 
     fits: tuple[Fit, ...]
     data_sha256: str
+    joints: tuple[JointFit, ...] = ()
     skipped: tuple[str, ...] = ()
+
+    def choose(self, n: float | None = None, method: str | None = None) -> Fit:
+        """The fit of one base size (parameters) and method.
+
+        Raises:
+            InputError: There is none, or more than one.
+        """
+        found = [
+            fit
+            for fit in self.fits
+            if (n is None or fit.series.n_params == n)
+            and (method is None or fit.series.method == method)
+        ]
+        if len(found) != 1:
+            have = "; ".join(name_of(fit.series) for fit in self.fits)
+            raise InputError(f"{len(found)} fits match, expected one of: {have}")
+        return found[0]
+
+    def predict(
+        self,
+        k: float,
+        n: float | None = None,
+        method: str | None = None,
+        confidence: float = CONFIDENCE,
+    ) -> Prediction:
+        """Expected loss at k for a base of n parameters; by the joint law where n was not measured.
+
+        Raises:
+            InputError: No fit, or more than one, matches.
+        """
+        measured = {fit.series.n_params for fit in self.fits}
+        joints = [j for j in self.joints if method is None or j.method == method]
+        if n is None or n in measured or not joints:
+            return self.choose(n, method).predict(k, confidence)
+        if len(joints) > 1:
+            raise InputError("several methods match", "name one as `method`")
+        loss, low, high = joints[0].predict(k, n, confidence)
+        sizes = [size for size in measured if size is not None]
+        outside = not min(sizes) <= n <= max(sizes)
+        return Prediction(loss, low, high, confidence, outside or k > joints[0].largest_k)
+
+    def solve(
+        self,
+        target_loss: float,
+        n: float | None = None,
+        method: str | None = None,
+        confidence: float = CONFIDENCE,
+    ) -> Solution:
+        """The number of experts for a target loss at one measured base size.
+
+        Raises:
+            InputError: No fit, or more than one, matches.
+        """
+        return self.choose(n, method).solve(target_loss, confidence)
 
 
 def fit(
@@ -52,111 +271,229 @@ def fit(
     domain: str | None = None,
     method: str | None = None,
     pool_size: int | None = None,
+    form: str = "hyperbolic",
+    robust: bool = False,
+    seed: int = 0,
 ) -> FitResult:
-    """Fit `Linf + A / (k + b)` to every method and base size in a file.
+    """Fit the law to every method and base size in a file, and to all sizes together.
 
     Args:
         data: Measurements, or the path of a CSV file.
         domain: Which domain; by default the macro mean.
         method: Only this label.
         pool_size: Number of experts there are, M.
+        form: `hyperbolic`, or `interference` for curves that turn up again.
+        robust: Weigh down means that lie far from the curve (Huber's weights).
+        seed: Of the posterior draws.
 
     Raises:
         InputError: The file is at fault, or no series has two different k.
 
     Example:
         >>> import mergeplan
-        >>> mergeplan.fit("measurements.csv").fits[0].law.predict(4)  # doctest: +SKIP
+        >>> mergeplan.fit("measurements.csv").predict(4)  # doctest: +SKIP
     """
     if not isinstance(data, Measurements):
         data = load_measurements(Path(data))
+    all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)
     fits, skipped = [], []
-    for series in series_of(data, domain=domain, method=method, pool_size=pool_size):
+    for series in all_series:
         if len(series.points) < 2:
             skipped.append(f"{name_of(series)}: needs losses at two different k or more")
         else:
-            fits.append(fit_series(series))
+            fits.append(fit_series(series, form=form, robust=robust, seed=seed))
     if not fits:
         raise InputError(f"nothing to fit: {'; '.join(skipped)}", "measure at k = 1, 2 and 4")
-    return FitResult(tuple(fits), data.sha256, tuple(skipped))
+    joints = []
+    groups: dict[tuple[str, str], list[Series]] = {}
+    for entry in fits:
+        groups.setdefault((entry.series.method, entry.series.options), []).append(entry.series)
+    for members in groups.values():
+        sizes = {series.n_params for series in members}
+        if None not in sizes and len(sizes) >= 3:
+            joints.append(fit_joint(members, seed=seed))
+        elif len(sizes) == 2:
+            skipped.append(f"{members[0].method}: a law over sizes needs three, found two")
+    return FitResult(tuple(fits), data.sha256, tuple(joints), tuple(skipped))
 
 
-def name_of(series: Series) -> str:
-    """How messages call a series."""
-    label = series.method or "all rows"
-    options = "" if series.options == "{}" else f" {series.options}"
-    size = "" if series.n_params is None else f" at {format_count(series.n_params)}"
-    return f"{label}{options}{size}"
-
-
-def format_count(n_params: float) -> str:
-    """Parameters for people.
-
-    >>> format_count(80592.0)
-    '80.6k'
-    """
-    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if n_params >= factor:
-            return f"{n_params / factor:.3g}{unit}"
-    return f"{n_params:.0f}"
-
-
-def fit_series(series: Series) -> Fit:
-    """Fit one series with weights proportional to k."""
+def fit_series(
+    series: Series, *, form: str = "hyperbolic", robust: bool = False, seed: int = 0
+) -> Fit:
+    """Fit one series, which has losses at two different k or more."""
     k = np.array([point.k for point in series.points], np.float64)  # (n_k,)
     loss = np.array([point.loss for point in series.points])  # (n_k,)
+    spread = fit_spread(series.points, series.pool_size)
+    variance = known_variance(series, spread)
     warnings = list(series.warnings)
+    weights = k if variance is None else 1 / (variance + _first_lack_of_fit(loss) ** 2)
+    law = _fit_law(k, loss, weights, form, robust)
+    left = _lack_of_fit(k, loss, law, variance)
+    if variance is not None and len(k) > 3:
+        weights = 1 / (variance + left**2)
+        law = _fit_law(k, loss, weights, form, robust)
+        left = _lack_of_fit(k, loss, law, variance)
     if len(k) == 2:
-        law = SizeLaw(*_linear(k, loss, k, 0.0), 0.0)
         warnings.append("two different k only: the offset b is set to 0, and the fit is unchecked")
-    else:
-        law = fit_law(k, loss, weights=k)
-        if len(k) == 3:
-            warnings.append("three different k only: R² says nothing about the fit")
-    if law.tail == 0:
-        warnings.append("the loss does not fall with k: merging more experts does not help")
-    elif law.offset > MAX_OFFSET - _AT_BOUND:
-        bound = f"the offset b is at its bound, {MAX_OFFSET:g}"
-        warnings.append(f"{bound}: the curve is not of this form")
+    elif len(k) == 3:
+        warnings.append(
+            "three different k only: R² says nothing about the fit, and the intervals rest on"
+            " stated priors for b and the lack of fit"
+        )
+    free = fit_curve(HYPERBOLIC, k, loss, weights, low=_NEAR_POLE) if len(k) > 2 else None
     residuals = loss - np.array([law.predict(x) for x in k])
-    spread = float(((loss - loss.mean()) ** 2).sum())
-    r2 = 1 - float((residuals**2).sum()) / spread if spread > 0 else 1.0
-    return Fit(series, law, r2, tuple(warnings))
+    total = float(((loss - loss.mean()) ** 2).sum())
+    return Fit(
+        series=series,
+        law=law,
+        r2=1 - float((residuals**2).sum()) / total if total > 0 else 1.0,
+        offset_unbounded=float(np.expm1(free.s)) if free else law.offset,
+        lack_of_fit=left,
+        weighting="k" if variance is None else "variance",
+        tails=compare_tails(k, loss, weights),
+        spread=spread,
+        warnings=tuple(warnings),
+        seed=seed,
+    )
 
 
 def fit_law(k: Array, loss: Array, weights: Array) -> SizeLaw:
-    """The law with the least weighted sum of squares.
+    """The law with the least weighted sum of squares, offset in [0, 50].
 
     Args:
         k, loss, weights: Shape (n_k,), with three different k or more.
     """
-    from scipy.optimize import minimize_scalar
-
-    def cost(scale: float) -> float:
-        offset = float(np.expm1(scale))
-        floor, tail = _linear(k, loss, weights, offset)
-        return float((weights * (loss - floor - tail / (k + offset)) ** 2).sum())
-
-    # Equal steps in log(1 + b): fine where b is small and matters most.
-    grid = np.linspace(0.0, np.log1p(MAX_OFFSET), _GRID)
-    best = int(np.argmin([cost(scale) for scale in grid]))
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, _GRID - 1)]
-    found = minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-12})
-    scale = min((float(found.x), low, high), key=cost)
-    offset = float(np.expm1(scale))
-    return SizeLaw(*_linear(k, loss, weights, offset), offset)
+    curve = fit_curve(HYPERBOLIC, k, loss, weights)
+    offset = float(np.expm1(curve.s))
+    return SizeLaw(float(curve.floor), float(curve.tail), offset if offset > _NO_OFFSET else 0.0)
 
 
-def _linear(k: Array, loss: Array, weights: Array, offset: float) -> tuple[float, float]:
-    """Floor and tail, neither negative, that fit best at this offset."""
-    x = 1.0 / (k + offset)  # (n_k,)
-    total = weights.sum()
-    mean_x, mean_loss = (weights * x).sum() / total, (weights * loss).sum() / total
-    slope = float((weights * (x - mean_x) * (loss - mean_loss)).sum())
-    tail = slope / float((weights * (x - mean_x) ** 2).sum())
-    if tail <= 0:
-        return float(mean_loss), 0.0
-    floor = float(mean_loss - tail * mean_x)
-    if floor < 0:
-        return 0.0, float((weights * x * loss).sum() / (weights * x**2).sum())
-    return floor, tail
+def known_variance(series: Series, spread: SpreadLaw | None) -> Array | None:
+    """Sampling variance of each mean, shape (n_k,); `None` where that of some is unknown."""
+    found = [sampling_variance(point, spread) for point in series.points]
+    return None if None in found else np.array(found, np.float64)
+
+
+def _fit_law(k: Array, loss: Array, weights: Array, form: str, robust: bool) -> SizeLaw:
+    if form == "interference":
+        return fit_interference(k, loss, weights)
+    if form != "hyperbolic":
+        raise InputError(f"unknown form `{form}`", "one of: hyperbolic, interference")
+    if len(k) == 2:
+        curve = fit_curve(TAILS[0], k, loss, weights)
+        return SizeLaw(float(curve.floor), float(curve.tail), 0.0)
+    law = fit_law(k, loss, weights)
+    for _ in range(20 if robust else 0):
+        residuals = np.abs(loss - law.predict(k)) * np.sqrt(weights)  # type: ignore[arg-type]
+        scale = max(1.4826 * float(np.median(residuals)), 1e-12)
+        law = fit_law(
+            k, loss, weights * np.minimum(1.0, 1.345 * scale / np.maximum(residuals, 1e-300))
+        )
+    return law
+
+
+def fit_interference(k: Array, loss: Array, weights: Array) -> SizeLaw:
+    """The bounded non-monotone form, with b in [0, 50] and q in [0.5, 200].
+
+    Raises:
+        InputError: Fewer than six different k: five coefficients would pass through anything.
+    """
+    from mergeplan.projection import project
+
+    if len(k) < 6:
+        raise InputError(f"the form `interference` needs six different k, found {len(k)}")
+
+    def design(shape: Array) -> Array:
+        offset, saturation = np.expm1(shape[0]), np.exp(shape[1])
+        return np.stack([np.ones_like(k), 1 / (k + offset), k / (k + saturation)], axis=1)
+
+    bounds = [(0.0, float(np.log1p(MAX_OFFSET))), (float(np.log(0.5)), float(np.log(200.0)))]
+    found = project(design, loss, weights, bounds)
+    floor, tail, interference = map(float, found.linear)
+    offset, saturation = float(np.expm1(found.shape[0])), float(np.exp(found.shape[1]))
+    return SizeLaw(floor, tail, offset, interference, saturation)
+
+
+def _first_lack_of_fit(loss: Array) -> float:
+    return max(LACK_OF_FIT_SCALE * float(np.ptp(loss)), 1e-12)
+
+
+def _lack_of_fit(k: Array, loss: Array, law: SizeLaw, variance: Array | None) -> float:
+    """Standard deviation that brings the residuals' chi-square to their degrees of freedom."""
+    squares = (loss - np.array([law.predict(x) for x in k])) ** 2
+    smallest, largest = 1e-9 * float(np.ptp(loss)) + 1e-15, float(np.ptp(loss)) + 1e-12
+    freedom = len(k) - 3
+    if freedom < 1:
+        return _first_lack_of_fit(loss)
+    known = np.zeros_like(squares) if variance is None else variance
+    low, high = np.log(smallest), np.log(largest)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float((squares / (known + np.exp(2 * middle))).sum()) > freedom:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))
+
+
+def _draws(fitted: Fit) -> Draws:
+    series = fitted.series
+    k = np.array([point.k for point in series.points], np.float64)  # (n_k,)
+    loss = np.array([point.loss for point in series.points])
+    variance = known_variance(series, fitted.spread)
+    unknown = variance is None
+    data = Observations(
+        loss,
+        np.zeros_like(k) if variance is None else variance,
+        # Weights proportional to k say that the variance falls with it.
+        k.mean() / k if unknown else np.ones_like(k),
+    )
+    last = float(max(series.pool_size, k.max()))
+
+    def design(values: list[Array]) -> Array:
+        offset = np.expm1(values[0])[:, None]  # (G, 1)
+        whole = 1 / (1 + offset) - 1 / (last + offset)
+        drop = (1 / (k + offset) - 1 / (last + offset)) / whole
+        return np.stack([np.ones_like(drop), drop], axis=-1)  # (G, n_k, 2)
+
+    rng = np.random.default_rng(fitted.seed)
+    axis = Axis(0.0, float(np.log1p(MAX_OFFSET)), 41, lambda u: -u)
+    kept: list[Array] = []
+    # Draws with a negative coefficient have no prior mass: draw until enough are left.
+    while sum(len(part[0]) for part in kept) < DRAWS and len(kept) < 20:
+        (u,), linear, tau = draw(design, [axis], data, 2 * DRAWS, rng)
+        offset = np.expm1(u)
+        tail = linear[:, 1] / (1 / (1 + offset) - 1 / (last + offset))
+        floor = linear[:, 0] - tail / (last + offset)
+        possible = (tail >= 0) & (floor >= 0)
+        kept.append(np.stack([floor, tail, offset, tau])[:, possible])
+    floor, tail, offset, tau = np.concatenate(kept, axis=1)[:, :DRAWS]
+    if len(floor) < DRAWS:  # nearly all mass on impossible values: repeat what there is
+        again = rng.integers(max(len(floor), 1), size=DRAWS)
+        if len(floor) == 0:
+            law = fitted.law
+            floor, tail, offset, tau = (
+                np.full(1, x) for x in (law.floor, law.tail, law.offset, fitted.lack_of_fit)
+            )
+        floor, tail, offset, tau = floor[again], tail[again], offset[again], tau[again]
+    return Draws(floor, tail, offset, tau, rng.standard_normal(DRAWS))
+
+
+def options_of(series: Series) -> dict[str, object]:
+    """The method's options as data."""
+    found: dict[str, object] = json.loads(series.options)
+    return found
+
+
+__all__ = [
+    "CONFIDENCE",
+    "Fit",
+    "FitResult",
+    "Prediction",
+    "Solution",
+    "fit",
+    "fit_law",
+    "fit_series",
+    "format_count",
+    "name_of",
+]

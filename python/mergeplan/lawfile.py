@@ -1,4 +1,8 @@
-"""`law.json`: fits that reload to the same predictions."""
+"""`law.json`: fits that reload to the same predictions.
+
+The file holds the mean losses and the settings beside the coefficients. Intervals are recomputed
+from them with the same seed, so that they need not be stored draw by draw.
+"""
 
 import dataclasses
 import json
@@ -7,20 +11,30 @@ from typing import Any
 
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.fitting import Fit, FitResult
-from mergeplan.laws import SizeLaw
-from mergeplan.measurements import Point, Series
+from mergeplan.joint import JointFit
+from mergeplan.laws import JointLaw, SizeLaw
+from mergeplan.series import ExpertEffect, Point, Series
+from mergeplan.spread import SpreadLaw
+from mergeplan.tails import TailScore
 
 VERSION = 1
 
 
 def to_data(result: FitResult) -> dict[str, Any]:
-    """JSON-ready data; N is a plain count of parameters."""
+    """JSON-ready data; `n_params` is a plain count, the joint law has N in billions."""
+    fits = []
+    for fit in result.fits:
+        fits.append({**dataclasses.asdict(fit), "intervals_90": fit.intervals()})
+    joints = []
+    for joint in result.joints:
+        joints.append({**dataclasses.asdict(joint), "intervals_90": joint.intervals()})
     return {
         "law_version": VERSION,
-        "form": "Linf + A / (k + b)",
+        "form": "Linf + A / (k + b); joint: L* + B N^-beta + A0 N^-gamma / (k + b), N in billions",
         "data_sha256": result.data_sha256,
         "skipped": list(result.skipped),
-        "fits": [dataclasses.asdict(fit) for fit in result.fits],
+        "fits": fits,
+        "joints": joints,
     }
 
 
@@ -29,13 +43,13 @@ def load_law(path: Path) -> FitResult:
 
     Raises:
         MissingInputError: There is no such file.
-        InputError: It is no law, or one of a newer version.
+        InputError: It is no law, or one of another version.
     """
     try:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise MissingInputError(f"cannot open `{path}`: no such file") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read law `{path}`: {error}") from error
     found = data.get("law_version") if isinstance(data, dict) else None
     if found != VERSION:
@@ -44,18 +58,46 @@ def load_law(path: Path) -> FitResult:
             "fit it again with this version of mergeplan",
         )
     try:
-        fits = tuple(_fit(entry) for entry in data["fits"])
-        return FitResult(fits, data["data_sha256"], tuple(data["skipped"]))
-    except (KeyError, TypeError) as error:
+        return FitResult(
+            tuple(_fit(entry) for entry in data["fits"]),
+            data["data_sha256"],
+            tuple(_joint(entry) for entry in data["joints"]),
+            tuple(data["skipped"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"`{path}` is damaged: {error}", "fit it again") from error
 
 
 def _fit(data: dict[str, Any]) -> Fit:
-    series = dict(data["series"])
-    series["points"] = tuple(
-        Point(**{**point, "best_subset": tuple(point["best_subset"])}) for point in series["points"]
+    known = {key: value for key, value in data.items() if key != "intervals_90"}
+    spread = known["spread"]
+    return Fit(
+        **{
+            **known,
+            "series": _series(known["series"]),
+            "law": SizeLaw(**known["law"]),
+            "tails": tuple(TailScore(**score) for score in known["tails"]),
+            "spread": None if spread is None else SpreadLaw(**spread),
+            "warnings": tuple(known["warnings"]),
+        }
     )
-    if series["best_single"] is not None:
-        series["best_single"] = tuple(series["best_single"])
-    series["warnings"] = tuple(series["warnings"])
-    return Fit(Series(**series), SizeLaw(**data["law"]), data["r2"], tuple(data["warnings"]))
+
+
+def _joint(data: dict[str, Any]) -> JointFit:
+    known = {key: value for key, value in data.items() if key != "intervals_90"}
+    series = tuple(_series(entry) for entry in known["series"])
+    return JointFit(**{**known, "law": JointLaw(**known["law"]), "series": series})
+
+
+def _series(data: dict[str, Any]) -> Series:
+    points = (Point(**{**p, "best_subset": tuple(p["best_subset"])}) for p in data["points"])
+    single = data["best_single"]
+    return Series(
+        **{
+            **data,
+            "points": tuple(points),
+            "best_single": None if single is None else (single[0], single[1]),
+            "effects": tuple(ExpertEffect(**effect) for effect in data["effects"]),
+            "warnings": tuple(data["warnings"]),
+        }
+    )

@@ -1,46 +1,97 @@
-"""Decide: the smallest merge that reaches a target loss."""
+"""Decide: how many experts, at which base size, by which method, at what cost."""
 
 import math
 from dataclasses import dataclass
 
-from mergeplan.fitting import Fit, FitResult, format_count, name_of
-from mergeplan.measurements import Point
+from mergeplan.costs import CostModel
+from mergeplan.fitting import CONFIDENCE, Fit, FitResult, Prediction, Solution
+from mergeplan.series import Point
 
-# Rounding of a solution that is a whole number up to float error.
-_SLACK = 1e-9
+# The paper's simplest method, and the share of the loss below which a better one is not worth it.
+SIMPLE = "average"
+WORTH_IT = 0.01
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked for.
+
+    Attributes:
+        target_loss: In nats per token; without one, `fraction` decides.
+        fraction: Share of the whole improvement from one expert to all of them.
+        epsilon: Distance to the floor, in nats, for one more answer.
+        budget: Most that a merge may cost.
+        confidence: Of all intervals.
+    """
+
+    target_loss: float | None = None
+    fraction: float = 0.9
+    epsilon: float | None = None
+    budget: float | None = None
+    confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Option:
+    """One (N, k) of one series, with what it is expected to give and to cost.
+
+    Attributes:
+        cost: In the cost model's unit; `None` where N is not known.
+    """
+
+    method: str
+    n_params: float | None
+    k: int
+    loss: float
+    cost: float | None
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one method at one base size can do about the target.
+    """What one method at one base size can do about the goal.
 
     Attributes:
-        k: Smallest number of experts whose expected loss is at or below the target, at most the
-            pool's size; `None` where there is none.
-        solution: The same before rounding up, where the law has one.
-        predicted: Expected loss, in nats, at k, or at the whole pool where k is `None`.
-        measured: What was measured at that k.
+        k: Experts to merge; `None` where the goal cannot be reached.
+        predicted: Expected loss at k, or with the whole pool where k is `None`.
+        solution: For a target: the same question with intervals and at a confidence.
+        chance: That one random subset of k, not their mean, meets the target; where the spread is
+            known.
+        near_floor: Smallest k within `epsilon` of the floor, which may exceed the pool.
+        k80, k90: Smallest k with 80 and 90 % of the improvement.
+        next_gain: What one more expert would take off.
     """
 
     fit: Fit
     k: int | None
-    solution: float | None
-    predicted: float
+    predicted: Prediction
+    solution: Solution | None
     measured: Point | None
+    chance: float | None
+    near_floor: int | None
+    k80: int
+    k90: int
+    next_gain: float
+    cost: float | None
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The candidates, the one to take first: smallest base, then fewest experts.
+    """The candidates, the one to take first; where none reaches the goal, the nearest first.
 
     Attributes:
-        best: The candidate to take; where none reaches the target, the one that comes nearest.
+        pareto: Options that no other beats in both cost and loss, cheapest first.
+        within_budget: The lowest expected loss that the budget allows.
+        sharpen: Which measurement would tell most.
     """
 
-    target_loss: float
+    goal: Goal
+    costs: CostModel
     candidates: tuple[Candidate, ...]
+    pareto: tuple[Option, ...]
+    within_budget: Option | None
+    sharpen: str
 
     @property
     def best(self) -> Candidate:
@@ -51,76 +102,155 @@ class Recommendation:
         return self.best.k is not None
 
 
-def recommend(result: FitResult, target_loss: float) -> Recommendation:
-    """The smallest k, and with it the base and the method, for a target loss.
+def recommend(
+    result: FitResult,
+    target_loss: float | None = None,
+    *,
+    goal: Goal | None = None,
+    costs: CostModel | None = None,
+) -> Recommendation:
+    """The smallest merge that reaches a goal: its k, its base and its method.
 
-    A poor or unreachable target is a result with reasons, not an exception.
+    An unreachable goal is a result with reasons, not an exception.
 
     Args:
-        target_loss: In nats per token.
+        target_loss: In nats per token; short for `goal=Goal(target_loss=…)`.
+        costs: By default GPU hours as in the paper.
+
+    Example:
+        >>> import mergeplan
+        >>> mergeplan.recommend(mergeplan.fit("m.csv"), 0.66).best.k  # doctest: +SKIP
     """
-    candidates = [_candidate(fit, target_loss) for fit in result.fits]
-
-    def order(candidate: Candidate) -> tuple[bool, float, float, float]:
-        n_params = candidate.fit.series.n_params or 0.0
-        if candidate.k is None:
-            return True, candidate.predicted, n_params, 0.0
-        return False, n_params, candidate.k, candidate.predicted
-
-    return Recommendation(target_loss, tuple(sorted(candidates, key=order)))
-
-
-def _candidate(fit: Fit, target: float) -> Candidate:
-    law, series = fit.law, fit.series
-    pool = series.pool_size
-    at_one, at_all = law.predict(1), law.predict(pool)
-    solution = law.solve(target)
-    k: int | None = None
-    if at_one <= target:
-        k = 1
-    elif solution is not None:
-        whole = math.ceil(solution - _SLACK * max(1.0, abs(solution)))
-        k = whole if whole <= pool else None
-
-    reasons = []
-    if k is not None:
-        reasons.append(f"the expected loss at k = {k} is {law.predict(k):.4f}")
-        if solution is not None and k > 1:
-            reasons.append(f"it crosses the target at k = {solution:.2f}")
-        if k < pool:
-            gain = law.predict(k) - law.predict(k + 1)
-            reasons.append(f"one more expert would take off another {gain:.4f}")
-    elif target <= law.floor:
-        reasons.append(f"the target is not above the floor of any merge, {law.floor:.4f}")
-    else:
-        needed = "more experts than any pool has" if solution is None else f"k = {solution:.1f}"
-        reasons.append(f"the target needs {needed}; the pool has {pool}")
-    if k is None:
-        reasons.append(f"the best to be had is {at_all:.4f}, with all {pool} experts")
-
-    at = k if k is not None else pool
-    measured = next((point for point in series.points if point.k == at), None)
-    return Candidate(
-        fit=fit,
-        k=k,
-        solution=solution,
-        predicted=law.predict(at),
-        measured=measured,
-        reasons=tuple(reasons),
-        warnings=(*fit.warnings, *_warnings(fit, target, k, measured)),
+    goal = goal or Goal(target_loss=target_loss)
+    costs = costs or CostModel()
+    options = _options(result, costs)
+    within = None
+    if goal.budget is not None:
+        affordable = [o for o in options if o.cost is not None and o.cost <= goal.budget]
+        within = min(affordable, key=lambda o: (o.loss, o.cost), default=None)
+    candidates = [_candidate(fit, goal, costs) for fit in result.fits]
+    candidates.sort(key=_order)
+    candidates = _prefer_simple(candidates, goal)
+    return Recommendation(
+        goal=goal,
+        costs=costs,
+        candidates=tuple(candidates),
+        pareto=tuple(_pareto(options)),
+        within_budget=within,
+        sharpen=_sharpen(candidates[0]),
     )
 
 
-def _warnings(fit: Fit, target: float, k: int | None, measured: Point | None) -> list[str]:
-    series = fit.series
+def _order(candidate: Candidate) -> tuple[bool, float, float, float]:
+    """Reaching before not; then the cheapest, which without costs is the smallest base."""
+    n_params = candidate.fit.series.n_params or 0.0
+    if candidate.k is None:
+        return True, candidate.predicted.loss, n_params, 0.0
+    cost = candidate.cost if candidate.cost is not None else float(candidate.k)
+    return False, cost, n_params, candidate.predicted.loss
+
+
+def _prefer_simple(candidates: list[Candidate], goal: Goal) -> list[Candidate]:
+    """Take the average instead of the first candidate where the gap at that k is under 1 %."""
+    best = candidates[0]
+    if best.k is None or best.fit.series.method == SIMPLE:
+        return candidates
+    for candidate in candidates[1:]:
+        series = candidate.fit.series
+        same_size = series.n_params == best.fit.series.n_params
+        if series.method != SIMPLE or not same_size or candidate.k is None:
+            continue
+        gap = candidate.fit.law.predict(best.k) / best.predicted.loss - 1
+        if gap < WORTH_IT:
+            rest = [other for other in candidates if other is not candidate]
+            said = f"{best.fit.series.method} is only {100 * gap:.2f} % better at k = {best.k}"
+            chosen = _with_reason(candidate, f"{said}: the simpler average is taken")
+            return [chosen, *rest]
+    return candidates
+
+
+def _with_reason(candidate: Candidate, reason: str) -> Candidate:
+    from dataclasses import replace
+
+    return replace(candidate, reasons=(*candidate.reasons, reason))
+
+
+def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
+    law, series = fit.law, fit.series
+    pool = series.pool_size
+    solution = None
+    if goal.target_loss is not None:
+        solution = fit.solve(goal.target_loss, goal.confidence)
+        k = solution.k
+    else:
+        k = law.reaching(goal.fraction, pool)
+    at = k if k is not None else pool
+    n_billion = series.n_billion
+    cost = None if n_billion is None else costs.cost(n_billion, at)
+    too_dear = goal.budget is not None and cost is not None and cost > goal.budget
+    chance = None
+    if fit.spread is not None and goal.target_loss is not None:
+        chance = fit.spread.chance(goal.target_loss, law.predict(at), at)
+    reasons = _reasons(fit, goal, k, solution)
+    if k is not None and too_dear:
+        reasons.append(f"it costs {cost:.3g} {costs.unit}, more than the budget of {goal.budget:g}")
+        k = None
+    return Candidate(
+        fit=fit,
+        k=k,
+        predicted=fit.predict(at, goal.confidence),
+        solution=solution,
+        measured=next((point for point in series.points if point.k == at), None),
+        chance=chance,
+        near_floor=None if goal.epsilon is None else law.near_floor(goal.epsilon),
+        k80=law.reaching(0.8, pool),
+        k90=law.reaching(0.9, pool),
+        next_gain=law.gain(at),
+        cost=cost,
+        reasons=tuple(reasons),
+        warnings=(*fit.warnings, *_warnings(fit, goal, k)),
+    )
+
+
+def _reasons(fit: Fit, goal: Goal, k: int | None, solution: Solution | None) -> list[str]:
+    law, pool = fit.law, fit.series.pool_size
+    target = goal.target_loss
+    if target is None:
+        at = law.reaching(goal.fraction, pool)
+        return [
+            f"k = {at} has {100 * law.fraction(at, pool):.0f} % of what all {pool} experts gain"
+        ]
+    reasons = []
+    exact = solution.exact if solution else None
+    if k is not None:
+        reasons.append(f"the expected loss at k = {k} is {law.predict(k):.4f}")
+        if exact is not None and k > 1:
+            reasons.append(f"it crosses the target at k = {exact:.2f}")
+        if k < pool:
+            reasons.append(f"one more expert would take off another {law.gain(k):.4f}")
+        return reasons
+    if target <= law.floor:
+        reasons.append(f"the target is not above the floor of any merge, {law.floor:.4f}")
+    else:
+        needed = "more experts than any pool has" if exact is None else f"k = {exact:.1f}"
+        reasons.append(f"the target needs {needed}; the pool has {pool}")
+    lowest = min(range(1, pool + 1), key=lambda size: law.predict(size))
+    whole = f"with all {pool} experts" if lowest == pool else f"with {lowest} experts"
+    reasons.append(f"the best to be had is {law.predict(lowest):.4f}, {whole}")
+    return reasons
+
+
+def _warnings(fit: Fit, goal: Goal, k: int | None) -> list[str]:
+    series, target = fit.series, goal.target_loss
     found = []
-    if k is not None and measured is not None and measured.loss > target:
+    at = k if k is not None else series.pool_size
+    measured = next((point for point in series.points if point.k == at), None)
+    if k is not None and measured is not None and target is not None and measured.loss > target:
         found.append(
             f"the measured mean at k = {k} is {measured.loss:.4f}, above the target: the curve"
             " reaches it, this measurement does not"
         )
     largest = series.points[-1].k
-    at = k if k is not None else series.pool_size
     if at > largest:
         found.append(f"k = {at} is beyond the largest measured k, {largest}: an extrapolation")
     if series.base_loss is not None and series.base_loss <= fit.law.predict(at):
@@ -141,34 +271,46 @@ def _base_wins(fit: Fit, base_loss: float) -> str:
     return f"{said}; merges of k = {beats} and more beat it"
 
 
-def describe(recommendation: Recommendation) -> str:
-    """The recommendation in words, for people."""
-    best = recommendation.best
+def _options(result: FitResult, costs: CostModel) -> list[Option]:
+    found = []
+    for fit in result.fits:
+        series = fit.series
+        for k in range(1, series.pool_size + 1):
+            n = series.n_billion
+            cost = None if n is None else costs.cost(n, k)
+            found.append(Option(series.method, series.n_params, k, fit.law.predict(k), cost))
+    return found
+
+
+def _pareto(options: list[Option]) -> list[Option]:
+    """Options that no cheaper or equally cheap one beats, cheapest first."""
+    front: list[Option] = []
+    priced = [option for option in options if option.cost is not None]
+    for option in sorted(priced, key=lambda o: (o.cost, o.loss)):
+        if not front or option.loss < front[-1].loss - 1e-12:
+            front.append(option)
+    return front
+
+
+def _sharpen(best: Candidate) -> str:
+    """Where one more measurement would narrow the answer most: the widest gap that matters."""
     series = best.fit.series
-    target = f"{recommendation.target_loss:g} nats on `{series.domain or 'the text'}`"
-    if best.k is not None:
-        size = "" if series.n_params is None else f" of {format_count(series.n_params)} parameters"
-        head = f"for a loss of {target}, merge {best.k} of {series.pool_size} experts{size}"
-        head += f" by {series.method}" if series.method else ""
-    else:
-        head = f"no merge reaches a loss of {target}"
-    law = best.fit.law
-    lines = [head, *(f"  {reason}" for reason in best.reasons), ""]
-    curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
-    lines.append(f"{name_of(series)}: {curve}")
-    lines.append(f"  R² {best.fit.r2:.5f} in-sample, from k = {_ks(best.fit)}")
-    if series.base_loss is not None:
-        lines.append(f"  base (k = 0): {series.base_loss:.4f}")
-    if series.best_single is not None:
-        name, loss = series.best_single
-        lines.append(f"  best single expert: `{name}`, {loss:.4f}")
-    if len(recommendation.candidates) > 1:
-        lines += ["", "k      expected  method and size"]
-        for candidate in recommendation.candidates:
-            k = "-" if candidate.k is None else str(candidate.k)
-            lines.append(f"{k:6} {candidate.predicted:.4f}    {name_of(candidate.fit.series)}")
-    return "\n".join(lines)
-
-
-def _ks(fit: Fit) -> str:
-    return ", ".join(str(point.k) for point in fit.series.points)
+    measured = [point.k for point in series.points]
+    at = best.k if best.k is not None else series.pool_size
+    noisy = [point for point in series.points if not point.complete]
+    if series.pool_size not in measured:
+        return f"measure all {series.pool_size} experts merged: one merge, and it pins the far end"
+    if at not in measured:
+        return f"measure at k = {at}, where the decision lies"
+    if 1 not in measured:
+        return "measure the single experts: they pin the near end"
+    if noisy:
+        worst = max(
+            noisy, key=lambda point: (point.spread or math.inf) / math.sqrt(point.n_subsets)
+        )
+        return f"measure more subsets of {worst.k}: their mean is the least certain"
+    missing = [k for k in range(1, series.pool_size + 1) if k not in measured]
+    if missing:
+        near = min(missing, key=lambda k: abs(k - at))
+        return f"measure at k = {near}, the nearest that is missing"
+    return "nothing: every subset was measured"

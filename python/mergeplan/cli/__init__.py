@@ -15,7 +15,8 @@ from mergeplan.errors import MergeplanError
 COMMANDS = {
     "merge": "run a mergekit YAML",
     "fit": "fit the merging law to measured losses",
-    "suggest": "recommend how many experts to merge for a target loss",
+    "suggest": "recommend how many experts to merge, at which size, by which method",
+    "plot": "draw the fitted curves with their bands",
     "demo": "the whole path on a small bundled pool",
 }
 

@@ -2,99 +2,118 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from mergeplan.cli import warn
-from mergeplan.cli.measured import domain_option, method_option, pool_size_option
-from mergeplan.cli.units import SEED
-
-if TYPE_CHECKING:
-    from mergeplan.fitting import FitResult
+from mergeplan.cli.measured import fit_options, load, overwrite_option
+from mergeplan.cli.units import SEED, Positive
 
 
 @click.command("suggest")
 @click.argument("source", metavar="LAW_OR_MEASUREMENTS", type=click.Path(path_type=Path))
+@click.option("--target-loss", type=Positive(), help="Loss to reach, in nats per token.")
 @click.option(
-    "--target-loss",
-    type=click.FloatRange(0, min_open=True),
-    required=True,
-    help="Loss to reach, in nats per token.",
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.9,
+    show_default=True,
+    help="Without a target: share of the improvement from one expert to all of them.",
 )
-@domain_option
-@method_option
-@pool_size_option
+@click.option("--epsilon", type=Positive(), help="Also say from which k the floor is this near.")
+@click.option("--budget", type=Positive(), help="Most that a merge may cost.")
+@click.option(
+    "--cost",
+    "cost_file",
+    type=click.Path(path_type=Path),
+    help="Costs (YAML: unit, train, train_fixed, merge, serve). [default: GPU hours of the paper]",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 0.999),
+    default=0.9,
+    show_default=True,
+    help="Of all intervals.",
+)
+@fit_options
 @click.option("--pool", "pool_file", type=click.Path(path_type=Path), help="The pool's YAML.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
+@overwrite_option
 @click.option(
     "--random-seed", type=SEED, default=0, show_default=True, help="Seed of a random subset."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the recommendation as JSON.")
 def command(
     source: Path,
-    target_loss: float,
-    domain: str | None,
-    method: str | None,
-    pool_size: int | None,
+    target_loss: float | None,
+    fraction: float,
+    epsilon: float | None,
+    budget: float | None,
+    cost_file: Path | None,
+    confidence: float,
     pool_file: Path | None,
     out: Path | None,
+    overwrite: bool,
     random_seed: int,
     as_json: bool,
+    **fitting: Any,
 ) -> None:
-    """Recommend the smallest merge whose expected loss is at or below the target.
+    """Recommend how many experts to merge, at which base size and by which method.
 
-    The expectation is over random subsets of the pool. With --pool and -o, writes the mergekit YAML
-    of such a merge, which `mergeplan merge` and `mergekit-yaml` both run. Exit code 4, and no file,
-    where nothing reaches the target.
+    The loss that is compared with the target is the expected loss of a random subset of the pool.
+    With --pool and -o, writes the mergekit YAML of such a merge, which `mergeplan merge` and
+    `mergekit-yaml` both run. Exit code 4, and no file, where nothing reaches the target.
     """
     from mergeplan.chosen import choose_merge
+    from mergeplan.costs import CostModel, load_costs
+    from mergeplan.diagnose import all_signs
     from mergeplan.errors import UnreachableError
-    from mergeplan.output import write_durably
+    from mergeplan.output import refuse_existing, write_durably
     from mergeplan.pool import load_pool
-    from mergeplan.suggest import describe, recommend
+    from mergeplan.render import describe
+    from mergeplan.suggest import Goal, recommend
 
     if (pool_file is None) != (out is None):
         raise click.UsageError("--pool and -o belong together")
-    result = _load(source, domain, method, pool_size)
-    recommendation = recommend(result, target_loss)
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    costs = load_costs(cost_file) if cost_file else CostModel()
+    result = load(source, **fitting)
+    goal = Goal(target_loss, fraction, epsilon, budget, confidence)
+    recommendation = recommend(result, goal=goal, costs=costs)
     best = recommendation.best
     chosen = None
     if recommendation.reached and pool_file is not None and out is not None:
-        chosen = choose_merge(best, load_pool(pool_file), target_loss=target_loss, seed=random_seed)
+        wish = f"for {fraction:.0%} of the improvement"
+        if target_loss is not None:
+            wish = f"for a target loss of {target_loss:g} nats"
+        chosen = choose_merge(best, load_pool(pool_file), wish=wish, seed=random_seed)
         write_durably(out, chosen.text)
     if as_json:
         data = dataclasses.asdict(recommendation)
-        data["reached"] = recommendation.reached
-        data["subset"] = chosen.subset if chosen else None
-        click.echo(json.dumps(data))
+        data |= {"reached": recommendation.reached, "subset": chosen.subset if chosen else None}
+        click.echo(json.dumps(_finite(data)))
     else:
         click.echo(describe(recommendation))
         if chosen is not None:
             click.echo(f"\n{chosen.reason}\nwrote {out}; next: mergeplan merge {out} OUT_DIR")
-    for skipped in result.skipped:
-        warn(skipped)
-    for message in best.warnings:
+    for message in (*result.skipped, *best.warnings, *all_signs(result)):
         warn(message)
     if not recommendation.reached:
+        wish = "the budget" if target_loss is None else f"a loss of {target_loss:g}"
         raise UnreachableError(
-            f"nothing reaches a loss of {target_loss:g}: {best.reasons[-1]}",
+            f"nothing reaches {wish}: {best.reasons[-1]}",
             "raise the target, add experts to the pool, or measure a larger base",
         )
 
 
-def _load(
-    source: Path, domain: str | None, method: str | None, pool_size: int | None
-) -> "FitResult":
-    if source.suffix.lower() != ".json":
-        from mergeplan.fitting import fit
-
-        return fit(source, domain=domain, method=method, pool_size=pool_size)
-    from mergeplan.lawfile import load_law
-
-    given = {"--domain": domain, "--method": method, "--pool-size": pool_size}
-    for name, value in given.items():
-        if value is not None:
-            raise click.UsageError(f"{name} is decided when the law is fitted; give it to `fit`")
-    return load_law(source)
+def _finite(data: Any) -> Any:
+    """JSON knows neither infinity nor NaN: they become null."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -45,3 +45,20 @@ class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 BYTES = ByteCount()
 SEED = click.IntRange(0, 2**64 - 1)
+
+
+class Positive(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A finite number above zero."""
+
+    name = "NUMBER"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = 0.0
+        if not 0 < number < 1e300:
+            self.fail(f"expected a number above 0, found `{value}`", param, ctx)
+        return number

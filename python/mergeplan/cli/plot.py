@@ -1,0 +1,32 @@
+"""`mergeplan plot`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mergeplan.cli.measured import fit_options, load, overwrite_option
+from mergeplan.cli.units import Positive
+
+
+@click.command("plot")
+@click.argument("source", metavar="LAW_OR_MEASUREMENTS", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="A .png or .svg file."
+)
+@overwrite_option
+@click.option("--target-loss", type=Positive(), help="Draw the target and the k that reach it.")
+@fit_options
+def command(
+    source: Path, out: Path, overwrite: bool, target_loss: float | None, **fitting: Any
+) -> None:
+    """Draw the curves with 90 % bands, the measured means, residuals, and floors and tails over N.
+
+    Needs matplotlib: pip install 'mergeplan[plot]'.
+    """
+    from mergeplan.output import refuse_existing
+    from mergeplan.plotting import plot
+
+    refuse_existing(out, overwrite=overwrite)
+    plot(load(source, **fitting), out, target_loss)
+    click.echo(str(out))
