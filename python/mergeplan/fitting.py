@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
 from mergeplan.joint import JointFit, fit_joint
-from mergeplan.laws import SizeLaw
+from mergeplan.laws import SizeLaw, through_three_points
 from mergeplan.measurements import Measurements, load_measurements
 from mergeplan.names import format_count, name_of
 from mergeplan.posterior import (
     LACK_OF_FIT_SCALE,
     MAX_OFFSET,
+    NO_OFFSET,
     Axis,
     Observations,
     central,
@@ -38,8 +39,6 @@ DRAWS = 2000
 CONFIDENCE = 0.9
 # log(1 + b) of the lowest offset that is tried where negative ones are allowed.
 _NEAR_POLE = float(np.log(0.05))
-# An offset below this is 0.
-_NO_OFFSET = 1e-9
 
 
 @dataclass(frozen=True)
@@ -365,7 +364,7 @@ def fit_law(k: Array, loss: Array, weights: Array) -> SizeLaw:
     """
     curve = fit_curve(HYPERBOLIC, k, loss, weights)
     offset = float(np.expm1(curve.s))
-    return SizeLaw(float(curve.floor), float(curve.tail), offset if offset > _NO_OFFSET else 0.0)
+    return SizeLaw(float(curve.floor), float(curve.tail), offset if offset > NO_OFFSET else 0.0)
 
 
 def known_variance(series: Series, spread: SpreadLaw | None) -> Array | None:
@@ -382,6 +381,10 @@ def _fit_law(k: Array, loss: Array, weights: Array, form: str, robust: bool) -> 
     if len(k) == 2:
         curve = fit_curve(TAILS[0], k, loss, weights)
         return SizeLaw(float(curve.floor), float(curve.tail), 0.0)
+    if len(k) == 3:
+        exact = through_three_points(tuple(k), tuple(loss))
+        if exact is not None and exact.floor >= 0 and 0 <= exact.offset <= MAX_OFFSET:
+            return exact
     law = fit_law(k, loss, weights)
     for _ in range(20 if robust else 0):
         residuals = np.abs(loss - law.predict(k)) * np.sqrt(weights)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.laws import JointLaw
-from mergeplan.posterior import MAX_OFFSET, Axis, Observations, draw, shortest
+from mergeplan.posterior import MAX_OFFSET, NO_OFFSET, Axis, Observations, draw, shortest
 from mergeplan.projection import project
 from mergeplan.series import Series
 from mergeplan.spread import fit_spread, sampling_variance
@@ -63,9 +63,11 @@ class JointFit:
         return loss, min(low, loss), max(high, loss)
 
     def intervals(self, confidence: float = 0.9) -> dict[str, tuple[float, float]]:
-        """Intervals of the coefficients."""
+        """Intervals of the coefficients; none for a gamma that is set to 0, not estimated."""
         found = {}
         for name in ("l_star", "b_size", "beta", "a_0", "gamma", "offset"):
+            if name == "gamma" and not self.gamma_identified:
+                continue
             value = getattr(self.law, name)
             low, high = shortest(self.draws[name], confidence)
             found[name] = (min(low, value), max(high, value))
@@ -128,6 +130,7 @@ def _fit(
     l_star, b_size, a_0 = map(float, found.linear)
     gamma = float(found.shape[2]) if free_gamma else 0.0
     beta, offset = float(np.exp(found.shape[0])), float(np.expm1(found.shape[1]))
+    offset = offset if offset > NO_OFFSET else 0.0
     return JointLaw(l_star, b_size, beta, a_0, gamma, offset), found.cost
 
 

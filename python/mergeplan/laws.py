@@ -72,7 +72,8 @@ class SizeLaw:
 
     def reaching(self, fraction: float, pool_size: int) -> int:
         """Smallest k that reaches this share of the improvement: k80 and k90 of the paper."""
-        reach = (k for k in range(1, pool_size + 1) if self.fraction(k, pool_size) >= fraction)
+        enough = fraction - 1e-9
+        reach = (k for k in range(1, pool_size + 1) if self.fraction(k, pool_size) >= enough)
         return next(reach, pool_size)
 
 
@@ -107,7 +108,7 @@ def through_three_points(
     """The one curve Linf + A / (k + b) through three points, in closed form.
 
     Returns:
-        `None` where there is no such curve with k + b > 0: the drops do not shrink fast enough.
+        `None` where there is no such falling curve with k + b > 0.
 
     >>> law = SizeLaw(0.7137, 0.0783, 0.6875)
     >>> found = through_three_points((1, 2, 4), tuple(law.predict(k) for k in (1, 2, 4)))
@@ -124,4 +125,6 @@ def through_three_points(
     if k1 + offset <= 0:
         return None
     tail = (l1 - l2) * (k1 + offset) * (k2 + offset) / (k2 - k1)
+    if tail < 0:
+        return None
     return SizeLaw(l1 - tail / (k1 + offset), tail, offset)

@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 MAX_OFFSET = 50.0
+# An offset below this is 0.
+NO_OFFSET = 1e-9
 LACK_OF_FIT_SCALE = 0.02
 _NARROWINGS = 8
 _TAU_NODES = 25
@@ -107,7 +109,12 @@ def draw(
     )
     linear *= drop
     linear[:, 0] += level
-    return [values[node] for values in mesh], linear, np.exp(log_tau)[tau_node] * drop
+    # A node stands for its cell: without this, intervals would end on nodes, half a cell short.
+    spread_out = []
+    for axis, values, points in zip(axes, mesh, nodes, strict=True):
+        within = (points[1] - points[0]) * (rng.random(draws) - 0.5)
+        spread_out.append(np.clip(values[node] + within, axis.low, axis.high))
+    return spread_out, linear, np.exp(log_tau)[tau_node] * drop
 
 
 class _Grid:

@@ -4,7 +4,7 @@ import math
 
 from mergeplan.fitting import Fit, FitResult
 from mergeplan.names import format_count, name_of
-from mergeplan.suggest import Candidate, Recommendation
+from mergeplan.suggest import Candidate, Option, Recommendation
 
 
 def fit_table(result: FitResult) -> str:
@@ -21,6 +21,13 @@ def fit_table(result: FitResult) -> str:
             cells = [f"{low:.4g} to {high:.4g}" for low, high in ranges.values()]
             names = ", ".join(f"{n} {c}" for n, c in zip(ranges, cells, strict=True))
             lines.append(f"         90 %: {names}")
+        if fit.spread is not None:
+            one = fit.spread.deviation(1)
+            lines.append(f"         single subsets: standard deviation {one:.4f} at k = 1, as")
+            lines[-1] += f" the root of 1/k - 1/{series.pool_size} from there on"
+        if fit.tails:
+            errors = ", ".join(f"{score.name} {score.left_out:.2g}" for score in fit.tails)
+            lines.append(f"         error at a k that is left out: {errors}")
     for joint in result.joints:
         whole = joint.law
         lines += [
@@ -52,14 +59,9 @@ def describe(recommendation: Recommendation) -> str:
     lines += _curve(best.fit)
     lines.append(f"  k80 {best.k80}, k90 {best.k90}" + _near_floor(best, goal.epsilon))
     if best.cost is not None:
-        lines.append(f"  cost {best.cost:.3g} {recommendation.costs.unit}")
-    if recommendation.within_budget is not None:
-        o = recommendation.within_budget
-        lines.append(
-            f"  best within the budget: k = {o.k} by {o.method}, {o.loss:.4f} for {o.cost:.3g}"
-        )
-    elif goal.budget is not None:
-        lines.append("  nothing is within the budget")
+        unit = recommendation.costs.unit
+        lines.append(f"  cost {best.cost:.3g} {unit}; the next expert {best.next_cost:.3g} more")
+    lines += _alternatives(recommendation)
     if len(recommendation.candidates) > 1:
         lines += ["", "k      expected  cost      method and size"]
         for candidate in recommendation.candidates:
@@ -69,6 +71,29 @@ def describe(recommendation: Recommendation) -> str:
             lines.append(f"{k:6} {candidate.predicted.loss:.4f}    {cost:9} {name}")
     lines += ["", f"to be surer: {recommendation.sharpen}"]
     return "\n".join(lines)
+
+
+def _alternatives(recommendation: Recommendation) -> list[str]:
+    """Other answers by cost: within the budget, cheapest for the target, and the Pareto set."""
+    lines = []
+    if recommendation.cheapest is not None:
+        lines.append(f"  cheapest for the target: {_option(recommendation.cheapest)}")
+    if recommendation.within_budget is not None:
+        lines.append(f"  best within the budget: {_option(recommendation.within_budget)}")
+    elif recommendation.goal.budget is not None:
+        lines.append("  nothing is within the budget")
+    sizes = {option.n_params for option in recommendation.pareto}
+    if len(sizes) > 1:
+        lines.append("  no option is both cheaper and better than these:")
+        lines += [f"    {_option(option)}" for option in recommendation.pareto]
+    return lines
+
+
+def _option(option: Option) -> str:
+    size = "" if option.n_params is None else f" at {format_count(option.n_params)}"
+    by = f" by {option.method}" if option.method else ""
+    note = " (size not measured)" if option.forecast else ""
+    return f"k = {option.k}{size}{by}: {option.loss:.4f} for {option.cost:.3g}{note}"
 
 
 def _certainty(best: Candidate) -> list[str]:

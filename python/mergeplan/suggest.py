@@ -33,10 +33,11 @@ class Goal:
 
 @dataclass(frozen=True)
 class Option:
-    """One (N, k) of one series, with what it is expected to give and to cost.
+    """One (N, k) of one method, with what it is expected to give and to cost.
 
     Attributes:
         cost: In the cost model's unit; `None` where N is not known.
+        forecast: Whether the size was not measured, and the joint law stands in for its curve.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Option:
     k: int
     loss: float
     cost: float | None
+    forecast: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Candidate:
             known.
         near_floor: Smallest k within `epsilon` of the floor, which may exceed the pool.
         k80, k90: Smallest k with 80 and 90 % of the improvement.
-        next_gain: What one more expert would take off.
+        next_gain, next_cost: What one more expert would take off, and cost.
     """
 
     fit: Fit
@@ -71,6 +73,7 @@ class Candidate:
     k80: int
     k90: int
     next_gain: float
+    next_cost: float | None
     cost: float | None
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -83,6 +86,7 @@ class Recommendation:
     Attributes:
         pareto: Options that no other beats in both cost and loss, cheapest first.
         within_budget: The lowest expected loss that the budget allows.
+        cheapest: The cheapest option at or below the target.
         sharpen: Which measurement would tell most.
     """
 
@@ -91,6 +95,7 @@ class Recommendation:
     candidates: tuple[Candidate, ...]
     pareto: tuple[Option, ...]
     within_budget: Option | None
+    cheapest: Option | None
     sharpen: str
 
     @property
@@ -108,6 +113,7 @@ def recommend(
     *,
     goal: Goal | None = None,
     costs: CostModel | None = None,
+    sizes: tuple[float, ...] = (),
 ) -> Recommendation:
     """The smallest merge that reaches a goal: its k, its base and its method.
 
@@ -116,6 +122,7 @@ def recommend(
     Args:
         target_loss: In nats per token; short for `goal=Goal(target_loss=…)`.
         costs: By default GPU hours as in the paper.
+        sizes: Further base sizes, in parameters, that the joint law is asked about.
 
     Example:
         >>> import mergeplan
@@ -123,10 +130,15 @@ def recommend(
     """
     goal = goal or Goal(target_loss=target_loss)
     costs = costs or CostModel()
-    options = _options(result, costs)
+    options = [*_options(result, costs), *_forecasts(result, costs, sizes)]
+    priced = [option for option in options if option.cost is not None]
+    cheapest = None
+    if goal.target_loss is not None:
+        enough = [option for option in priced if option.loss <= goal.target_loss]
+        cheapest = min(enough, key=lambda o: (o.cost, o.loss), default=None)
     within = None
     if goal.budget is not None:
-        affordable = [o for o in options if o.cost is not None and o.cost <= goal.budget]
+        affordable = [o for o in priced if (o.cost or 0.0) <= goal.budget]
         within = min(affordable, key=lambda o: (o.loss, o.cost), default=None)
     candidates = [_candidate(fit, goal, costs) for fit in result.fits]
     candidates.sort(key=_order)
@@ -135,8 +147,9 @@ def recommend(
         goal=goal,
         costs=costs,
         candidates=tuple(candidates),
-        pareto=tuple(_pareto(options)),
+        pareto=tuple(_pareto(priced)),
         within_budget=within,
+        cheapest=cheapest,
         sharpen=_sharpen(candidates[0]),
     )
 
@@ -206,6 +219,7 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         k80=law.reaching(0.8, pool),
         k90=law.reaching(0.9, pool),
         next_gain=law.gain(at),
+        next_cost=None if n_billion is None else costs.cost(n_billion, at + 1) - (cost or 0.0),
         cost=cost,
         reasons=tuple(reasons),
         warnings=(*fit.warnings, *_warnings(fit, goal, k)),
@@ -228,6 +242,9 @@ def _reasons(fit: Fit, goal: Goal, k: int | None, solution: Solution | None) -> 
             reasons.append(f"it crosses the target at k = {exact:.2f}")
         if k < pool:
             reasons.append(f"one more expert would take off another {law.gain(k):.4f}")
+        if k > 1:
+            low, high = law.predict(k), law.predict(k - 1)
+            reasons.append(f"any target from {low:.4f} to {high:.4f} would give the same k")
         return reasons
     if target <= law.floor:
         reasons.append(f"the target is not above the floor of any merge, {law.floor:.4f}")
@@ -282,10 +299,25 @@ def _options(result: FitResult, costs: CostModel) -> list[Option]:
     return found
 
 
-def _pareto(options: list[Option]) -> list[Option]:
+def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) -> list[Option]:
+    """Options at sizes that were not measured, by the joint law of each method."""
+    found = []
+    for joint in result.joints:
+        pool = max(series.pool_size for series in joint.series)
+        measured = {series.n_params for series in joint.series}
+        for n_params in sizes:
+            if n_params in measured:
+                continue
+            n = n_params / 1e9
+            for k in range(1, pool + 1):
+                loss = joint.law.predict(k, n)
+                found.append(Option(joint.method, n_params, k, loss, costs.cost(n, k), True))
+    return found
+
+
+def _pareto(priced: list[Option]) -> list[Option]:
     """Options that no cheaper or equally cheap one beats, cheapest first."""
     front: list[Option] = []
-    priced = [option for option in options if option.cost is not None]
     for option in sorted(priced, key=lambda o: (o.cost, o.loss)):
         if not front or option.loss < front[-1].loss - 1e-12:
             front.append(option)

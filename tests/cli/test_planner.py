@@ -12,7 +12,9 @@ PUBLISHED = Path(__file__).parent.parent / "data" / "measured_llama3b_16_experts
 
 def test_fit_prints_a_table_and_writes_a_law(tmp_path):
     run = cli("fit", PUBLISHED, "--pool-size", 16, "-o", tmp_path / "law.json")
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0
+    assert run.stderr.count("warning: ") == 1
+    assert "large offset: b = 5.24" in run.stderr
     assert "0.57448  1.46871  5.239    0.99932" in run.stdout
     law = json.loads((tmp_path / "law.json").read_text())
     assert law["law_version"] == 1
@@ -88,7 +90,11 @@ def test_json_holds_the_recommendation(demo_pool):
     [
         (["suggest", "none.csv", "--target-loss", "1"], 1, "cannot open `none.csv`"),
         (["suggest", "none.json", "--target-loss", "1"], 1, "cannot open `none.json`"),
-        (["suggest", "none.csv"], 2, "--target-loss"),
+        (["suggest", "none.csv", "--target-loss", "nan"], 2, "--target-loss"),
+        (["suggest", "none.csv", "--fraction", "2"], 2, "--fraction"),
+        (["suggest", "none.csv", "--cost", "none.yml"], 1, "cannot open costs `none.yml`"),
+        (["plot", "none.csv"], 2, "--out"),
+        (["plot", "none.csv", "-o", "x.png"], 1, "cannot open `none.csv`"),
         (["suggest", "none.csv", "--target-loss", "-1"], 2, "--target-loss"),
         (["suggest", "x.csv", "--target-loss", "1", "--pool", "p.yml"], 2, "belong together"),
         (["suggest", "x.json", "--target-loss", "1", "--domain", "a"], 2, "give it to `fit`"),
@@ -105,7 +111,87 @@ def test_usage(args, code, message, tmp_path):
 def test_the_demo_runs_the_whole_path(tmp_path):
     run = cli("demo", "-o", tmp_path / "demo")
     assert run.returncode == 0, run.stderr
-    assert "forecast for k = 9: 1.9043, measured 1.9044" in run.stdout
+    assert "forecast for k = 9: 1.9042, measured 1.9044" in run.stdout
     assert "merge 6 of 9 experts" in run.stdout
     assert (tmp_path / "demo" / "merged" / "model.safetensors").exists()
     assert cli("demo").returncode == 0
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_plot_draws_curves_and_sizes(ending, tmp_path):
+    pools = Path(__file__).parent.parent / "data" / "real_pools.csv"
+    out = tmp_path / f"law.{ending}"
+    run = cli("plot", pools, "-o", out, "--target-loss", 1.7)
+    assert run.returncode == 0, run.stderr
+    first = out.read_bytes()
+    assert len(first) > 20_000
+    if ending == "svg":
+        text = first.decode()
+        for words in ("average at 80.6k", "target 1.7", "measured − law", "floor, nats", "base"):
+            assert words in text
+        cli("plot", pools, "-o", out, "--target-loss", 1.7, "--overwrite")
+        assert out.read_bytes() == first
+
+
+def test_plot_refuses_other_files():
+    run = cli("plot", PUBLISHED, "-o", "law.pdf")
+    assert run.returncode == 1
+    assert "ends in .png or .svg" in run.stderr
+
+
+@pytest.mark.parametrize("command", ["fit", "plot"])
+def test_a_file_that_exists_is_not_written_over_unless_told(command, tmp_path):
+    out = tmp_path / "x.svg"
+    out.write_text("mine")
+    run = cli(command, PUBLISHED, "-o", out)
+    assert run.returncode == 1
+    assert "--overwrite" in run.stderr
+    assert out.read_text() == "mine"
+    assert cli(command, PUBLISHED, "-o", out, "--overwrite").returncode == 0
+
+
+def test_suggest_answers_in_full(demo_pool):
+    run = cli(
+        "suggest",
+        demo_pool / "measurements.csv",
+        "--method",
+        "task_arithmetic",
+        "--target-loss",
+        1.9055,
+        "--epsilon",
+        0.004,
+        "--budget",
+        0.01,
+    )
+    assert run.returncode == 0, run.stderr
+    for words in (
+        "merge 6 of 9 experts",
+        "90 % interval of this pool's mean",
+        "90 % interval of k",
+        "with 90 % confidence: k = 7",
+        "one random subset of that size meets it with a chance of",
+        "another pool like this one",
+        "k80",
+        "within 0.004 of the floor from k = ",
+        "GPU hours",
+        "best within the budget",
+        "base (k = 0): 1.9068",
+        "best single expert: `cheader`",
+        "to be surer:",
+    ):
+        assert words in run.stdout, words
+
+
+def test_a_budget_that_is_too_small_exits_with_4(demo_pool):
+    run = cli(
+        "suggest",
+        demo_pool / "measurements.csv",
+        "--method",
+        "task_arithmetic",
+        "--target-loss",
+        1.9055,
+        "--budget",
+        1e-6,
+    )
+    assert run.returncode == 4
+    assert "more than the budget" in run.stderr

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mergeplan
+from mergeplan.diagnose import diagnose
 from mergeplan.errors import InputError
 from mergeplan.fitting import MAX_OFFSET, fit_law
 from mergeplan.laws import SizeLaw
@@ -112,7 +113,7 @@ def test_a_rising_curve_has_no_tail_and_says_so(tmp_path):
     rows = "k,loss_nats\n1,1.0\n2,1.1\n3,1.2\n"
     (found,) = mergeplan.fit(write(tmp_path / "m.csv", rows), pool_size=3).fits
     assert found.law.tail == 0
-    assert any("does not fall with k" in warning for warning in found.warnings)
+    assert any("does not fall with k" in sign.evidence for sign in diagnose(found))
 
 
 @pytest.mark.parametrize(
@@ -150,5 +151,5 @@ def test_an_unknown_method_or_domain_is_guessed():
 
 
 def test_a_k_beyond_the_pool_is_refused():
-    with pytest.raises(InputError, match="k = 16 is measured, but the pool size is 9"):
+    with pytest.raises(InputError, match="column `k`: k = 10 is measured, but the pool size is 9"):
         mergeplan.fit(PUBLISHED, pool_size=9)

@@ -10,7 +10,7 @@ import click
 
 from mergeplan.cli import warn
 from mergeplan.cli.measured import fit_options, load, overwrite_option
-from mergeplan.cli.units import SEED, Positive
+from mergeplan.cli.units import SEED, Counts, Positive
 
 
 @click.command("suggest")
@@ -30,6 +30,12 @@ from mergeplan.cli.units import SEED, Positive
     "cost_file",
     type=click.Path(path_type=Path),
     help="Costs (YAML: unit, train, train_fixed, merge, serve). [default: GPU hours of the paper]",
+)
+@click.option(
+    "--sizes",
+    type=Counts(),
+    default=(),
+    help="Base sizes to ask the joint law about too: 7B,14B.",
 )
 @click.option(
     "--confidence",
@@ -53,6 +59,7 @@ def command(
     epsilon: float | None,
     budget: float | None,
     cost_file: Path | None,
+    sizes: tuple[float, ...],
     confidence: float,
     pool_file: Path | None,
     out: Path | None,
@@ -83,7 +90,7 @@ def command(
     costs = load_costs(cost_file) if cost_file else CostModel()
     result = load(source, **fitting)
     goal = Goal(target_loss, fraction, epsilon, budget, confidence)
-    recommendation = recommend(result, goal=goal, costs=costs)
+    recommendation = recommend(result, goal=goal, costs=costs, sizes=sizes)
     best = recommendation.best
     chosen = None
     if recommendation.reached and pool_file is not None and out is not None:

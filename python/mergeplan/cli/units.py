@@ -62,3 +62,21 @@ class Positive(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if not 0 < number < 1e300:
             self.fail(f"expected a number above 0, found `{value}`", param, ctx)
         return number
+
+
+class Counts(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Numbers of parameters, joined by commas."""
+
+    name = "COUNTS"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        from mergeplan.measurements import parse_count
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(parse_count(part) for part in str(value).split(","))
+        except ValueError as error:
+            self.fail(f"{error}", param, ctx)

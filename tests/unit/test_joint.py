@@ -1,0 +1,77 @@
+"""The law over sizes: published coefficients come back, and the data decide on gamma."""
+
+import numpy as np
+import pytest
+from test_laws import published
+
+from mergeplan.joint import fit_joint
+from mergeplan.laws import JointLaw
+from mergeplan.series import Point, Series
+
+SIZES = (0.5, 1.5, 3, 7, 14, 32, 72)
+NAMES = ("l_star", "b_size", "beta", "a_0", "gamma", "offset")
+METHODS = ("average", "task_arithmetic", "ties")
+# R² printed beside each fit; the noise of the tests is drawn to that level.
+R2 = {"average": 0.988, "task_arithmetic": 0.994, "ties": 0.985}
+
+
+def measured(law: JointLaw, noise: np.ndarray | None = None) -> list[Series]:
+    """Series of means at k = 1 to 9 for all sizes; noise has shape (sizes, 9)."""
+    found = []
+    for number, n in enumerate(SIZES):
+        points = tuple(
+            Point(k, law.predict(k, n) + (0.0 if noise is None else noise[number, k - 1]), 1, 10**6)
+            for k in range(1, 10)
+        )
+        found.append(Series("m", "{}", n * 1e9, "macro", 9, points))
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("domain", sorted(published("average")))
+def test_noiseless_published_fits_come_back(method, domain):
+    law = published(method)[domain]
+    found = fit_joint(measured(law)).law
+    for name in NAMES:
+        expected = getattr(law, name)
+        if name in ("gamma", "offset"):
+            assert getattr(found, name) == pytest.approx(expected, abs=1e-6), name
+        else:
+            assert getattr(found, name) == pytest.approx(expected, rel=1e-6), name
+
+
+def test_with_noise_the_intervals_hold_the_published_coefficients():
+    inside: dict[str, list[bool]] = {name: [] for name in NAMES}
+    for method in METHODS:
+        for number, law in enumerate(published(method).values()):
+            clean = np.array([[law.predict(k, n) for k in range(1, 10)] for n in SIZES])
+            rng = np.random.default_rng([number, METHODS.index(method)])
+            deviation = clean.std() * np.sqrt(1 - R2[method])
+            # The paper's weights: the variance of a mean falls like 1/k.
+            falling = np.sqrt(3.2 / np.arange(1, 10))
+            noise = rng.normal(0, deviation, clean.shape) * falling
+            found = fit_joint(measured(law, noise)).intervals(0.9)
+            for name, (low, high) in found.items():
+                inside[name].append(low - 1e-6 <= getattr(law, name) <= high + 1e-6)
+    shares = {name: float(np.mean(held)) for name, held in inside.items() if held}
+    # 90 % intervals, 27 fits: one standard error of a share is 6 %.
+    assert min(shares.values()) >= 0.8, shares
+
+
+def test_gamma_stays_zero_unless_the_data_ask_for_it():
+    flat = JointLaw(0.2, 0.3, 0.4, 0.1, 0.0, 0.1)
+    falling = JointLaw(0.2, 0.3, 0.4, 0.1, 0.4, 0.1)
+    noise = np.random.default_rng(0).normal(0, 1e-3, (len(SIZES), 9))
+    assert not fit_joint(measured(flat, noise)).gamma_identified
+    found = fit_joint(measured(falling, noise))
+    assert found.gamma_identified
+    assert found.law.gamma == pytest.approx(0.4, abs=0.1)
+
+
+def test_beyond_the_measured_sizes_the_interval_widens():
+    law = published("average")["code"]
+    noise = np.random.default_rng(1).normal(0, 2e-3, (len(SIZES), 9))
+    fit = fit_joint(measured(law, noise))
+    widths = [high - low for _, low, high in (fit.predict(5, n * 1e9) for n in (7, 72, 300, 1000))]
+    assert widths == sorted(widths)
+    assert widths[-1] > 1.5 * widths[0]
