@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mergeplan.fitting import Fit, FitResult
+from mergeplan.curve import Fit
+from mergeplan.fitting import FitResult
 from mergeplan.names import format_count, name_of
 from mergeplan.posterior import MAX_OFFSET
+from mergeplan.spread import known_variance
 
 # Differences below this many standard errors are taken for chance.
 _CLEAR = 2.0
@@ -76,8 +78,6 @@ def diagnose_sizes(result: FitResult) -> list[Diagnosis]:
 
 def _errors(fit: Fit) -> dict[int, float]:
     """Standard error of each mean: sampling where it is known, else the lack of fit."""
-    from mergeplan.fitting import known_variance
-
     known = known_variance(fit.series, fit.spread)
     points = fit.series.points
     if known is None:

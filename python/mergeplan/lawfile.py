@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mergeplan.curve import Fit
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.fitting import Fit, FitResult
+from mergeplan.fitting import FitResult
 from mergeplan.joint import JointFit
 from mergeplan.laws import JointLaw, SizeLaw
 from mergeplan.series import ExpertEffect, Point, Series

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mergeplan.curve import Fit
 from mergeplan.errors import InputError
-from mergeplan.fitting import Fit, FitResult
+from mergeplan.fitting import FitResult
 from mergeplan.names import format_count, name_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 import math
 
-from mergeplan.fitting import Fit, FitResult
+from mergeplan.curve import Fit
+from mergeplan.fitting import FitResult
 from mergeplan.names import format_count, name_of
 from mergeplan.suggest import Candidate, Option, Recommendation
 

@@ -8,7 +8,10 @@ figures follow this better than 1/k (design notes on Corollary 3.2).
 import math
 from dataclasses import dataclass
 
-from mergeplan.series import Point
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.series import Point, Series
 
 # Weight of the variance law, in subsets, beside the subsets measured at one k.
 _PRIOR_SUBSETS = 4.0
@@ -63,3 +66,9 @@ def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
     own = point.spread**2 * (point.n_subsets - 1) if point.spread is not None else 0.0
     pooled = (own + _PRIOR_SUBSETS * law.variance(point.k)) / (point.n_subsets - 1 + _PRIOR_SUBSETS)
     return pooled / point.n_subsets * (1 - point.n_subsets / point.n_possible)
+
+
+def known_variance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:
+    """Sampling variance of each mean, shape (n_k,); `None` where that of some is unknown."""
+    found = [sampling_variance(point, law) for point in series.points]
+    return None if None in found else np.array(found, np.float64)

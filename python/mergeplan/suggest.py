@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from mergeplan.costs import CostModel
-from mergeplan.fitting import CONFIDENCE, Fit, FitResult, Prediction, Solution
+from mergeplan.curve import CONFIDENCE, Fit, Prediction, Solution
+from mergeplan.fitting import FitResult
 from mergeplan.series import Point
 
 # The paper's simplest method, and the share of the loss below which a better one is not worth it.
