@@ -63,6 +63,8 @@ def load_costs(path: Path) -> CostModel:
             hint = nearest(str(key), known) or f"known: {', '.join(known)}"
             raise InputError(f"`{path}`: unknown key `{key}`", hint)
         if key == "unit":
+            if not isinstance(value, str):
+                raise InputError(f"`{path}`: `unit`: expected a word, found `{value}`")
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
             raise InputError(f"`{path}`: `{key}`: expected a cost of 0 or more, found `{value}`")

@@ -101,23 +101,24 @@ class Fit:
     def predict(self, k: float, confidence: float = CONFIDENCE) -> Prediction:
         """Mean loss over this pool's subsets of k, for a k that need not have been measured."""
         loss = self.law.predict(k)
-        largest = self.series.points[-1].k
-        extrapolated = k > largest
+        extrapolated = not self.series.points[0].k <= k <= self.series.points[-1].k
         if self.draws is None:
             return Prediction(loss, float("nan"), float("nan"), confidence, extrapolated)
         values = self._pool_means(k)
         low, high = shortest(values, confidence)
-        return Prediction(loss, min(low, loss), max(high, loss), confidence, extrapolated)
+        low = max(0.0, min(low, loss))
+        return Prediction(loss, low, max(high, loss), confidence, extrapolated)
 
     def another_pool(self, k: float, confidence: float = CONFIDENCE) -> Prediction | None:
         """The same for another pool like this one: as many experts, drawn from the same kind.
 
-        A pool's own mean varies around that of all pools with variance scale / M.
+        A pool's mean varies around that of all pools with variance scale / M, this one's as well as
+        the other's: their difference with twice that.
         """
         if self.draws is None or self.spread is None:
             return None
         rng = np.random.default_rng(self.seed + 1)
-        between = np.sqrt(self.spread.scale / self.series.pool_size)
+        between = np.sqrt(2 * self.spread.scale / self.series.pool_size)
         values = self._pool_means(k) + between * rng.standard_normal(DRAWS)
         low, high = shortest(values, confidence)
         return Prediction(self.law.predict(k), low, high, confidence, k > self.series.points[-1].k)
@@ -160,10 +161,11 @@ class Fit:
     def _pool_means(self, k: float) -> Array:
         """Draws of this pool's mean at k: the curve, its lack of fit, and the texts' error.
 
-        Beyond the measured k the lack of fit grows in proportion.
+        Outside the measured k the lack of fit grows in proportion.
         """
         assert self.draws is not None
-        reach = max(1.0, k / self.series.points[-1].k)
+        points = self.series.points
+        reach = max(1.0, k / points[-1].k, points[0].k / k)
         misfit = self.draws.tau * self.draws.noise * reach
         return self.draws.law_at(k) + misfit + self._shared_error()
 

@@ -98,8 +98,8 @@ def _upturn(fit: Fit) -> Diagnosis | None:
         "upturn",
         f"the loss rises from {lowest.loss:.4f} at k = {lowest.k} to {last.loss:.4f} at"
         f" k = {last.k}",
-        f"merge at most {lowest.k}; for TIES at lambda 1, lambda 0.5 restores the monotone tail;"
-        " `--form interference` fits such curves",
+        f"merge at most {lowest.k}; for TIES at lambda 1, lambda 0.5 restores the monotone tail"
+        + ("" if fit.law.interference else "; `--form interference` fits such curves"),
     )
 
 
@@ -187,7 +187,7 @@ def _base(fit: Fit) -> Diagnosis | None:
 
 def _lambda(fit: Fit) -> float:
     found = json.loads(fit.series.options).get("lambda", 1.0)
-    return float(found)
+    return float(found) if isinstance(found, int | float) else 1.0
 
 
 def _transfer(fit: Fit) -> Diagnosis | None:

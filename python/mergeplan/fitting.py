@@ -18,6 +18,7 @@ from mergeplan.laws import SizeLaw, through_three_points
 from mergeplan.measurements import Measurements, load_measurements
 from mergeplan.names import name_of
 from mergeplan.posterior import LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET
+from mergeplan.projection import huber, project
 from mergeplan.series import Series, series_of
 from mergeplan.spread import fit_spread, known_variance
 from mergeplan.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
@@ -129,6 +130,8 @@ def fit(
         data = load_measurements(Path(data))
     all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)
     fits, skipped = [], []
+    if data.unequal:
+        skipped.append(f"{data.unequal} rows of unequal weights are left out")
     for series in all_series:
         if len(series.points) < 2:
             skipped.append(f"{name_of(series)}: needs losses at two different k or more")
@@ -142,10 +145,12 @@ def fit(
         groups.setdefault((entry.series.method, entry.series.options), []).append(entry.series)
     for members in groups.values():
         sizes = {series.n_params for series in members}
-        if None not in sizes and len(sizes) >= 3:
-            joints.append(fit_joint(members, seed=seed))
+        if form != "hyperbolic":
+            skipped.append("a law over sizes is not fitted with this form")
+        elif None not in sizes and len(sizes) >= 3:
+            joints.append(fit_joint(members, seed=seed, robust=robust))
         elif len(sizes) == 2:
-            skipped.append(f"{members[0].method}: a law over sizes needs three, found two")
+            skipped.append(f"{name_of(members[0])}: a law over sizes needs three, found two")
     return FitResult(tuple(fits), data.sha256, tuple(joints), tuple(skipped))
 
 
@@ -213,12 +218,11 @@ def _fit_law(k: Array, loss: Array, weights: Array, form: str, robust: bool) -> 
         if exact is not None and exact.floor >= 0 and 0 <= exact.offset <= MAX_OFFSET:
             return exact
     law = fit_law(k, loss, weights)
+    reweighted = weights
     for _ in range(20 if robust else 0):
-        residuals = np.abs(loss - law.predict(k)) * np.sqrt(weights)  # type: ignore[arg-type]
-        scale = max(1.4826 * float(np.median(residuals)), 1e-12)
-        law = fit_law(
-            k, loss, weights * np.minimum(1.0, 1.345 * scale / np.maximum(residuals, 1e-300))
-        )
+        predicted = np.array([law.predict(x) for x in k])
+        reweighted = weights * huber((loss - predicted) * np.sqrt(weights))
+        law = fit_law(k, loss, reweighted)
     return law
 
 
@@ -228,8 +232,6 @@ def fit_interference(k: Array, loss: Array, weights: Array) -> SizeLaw:
     Raises:
         InputError: Fewer than six different k: five coefficients would pass through anything.
     """
-    from mergeplan.projection import project
-
     if len(k) < 6:
         raise InputError(f"the form `interference` needs six different k, found {len(k)}")
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mergeplan.laws import JointLaw
 from mergeplan.posterior import MAX_OFFSET, NO_OFFSET, Axis, Observations, draw, shortest
-from mergeplan.projection import project
+from mergeplan.projection import huber, project
 from mergeplan.series import Series
 from mergeplan.spread import fit_spread, sampling_variance
 
@@ -59,8 +59,9 @@ class JointFit:
         d = self.draws
         curve = d["l_star"] + d["b_size"] * n ** -d["beta"]
         curve = curve + d["a_0"] * n ** -d["gamma"] / (k + d["offset"])
-        low, high = shortest(curve + d["tau"] * d["noise"] * self._reach(k, n), confidence)
-        return loss, min(low, loss), max(high, loss)
+        moved = curve + d["tau"] * d["noise"] * self._reach(k, n) + self._shared_error()
+        low, high = shortest(moved, confidence)
+        return loss, max(0.0, min(low, loss)), max(high, loss)
 
     def intervals(self, confidence: float = 0.9) -> dict[str, tuple[float, float]]:
         """Intervals of the coefficients; none for a gamma that is set to 0, not estimated."""
@@ -69,21 +70,38 @@ class JointFit:
             if name == "gamma" and not self.gamma_identified:
                 continue
             value = getattr(self.law, name)
-            low, high = shortest(self.draws[name], confidence)
+            values = self.draws[name]
+            if name == "l_star":
+                values = values + self._shared_error()
+            low, high = shortest(values, confidence)
             found[name] = (min(low, value), max(high, value))
         return found
+
+    def _shared_error(self) -> Array:
+        """The evaluation text's error, shared by all rows."""
+        size = float(np.mean([series.loss_se for series in self.series]))
+        return size * np.random.default_rng(self.seed + 2).standard_normal(DRAWS)
 
     def _reach(self, k: float, n: float) -> float:
         sizes = [series.n_billion or 0.0 for series in self.series]
         span = np.log(max(sizes) / min(sizes))
         outside = max(np.log(n / max(sizes)), np.log(min(sizes) / n), 0.0)
-        return float(max(1.0, k / self.largest_k) * (1 + outside / span))
+        smallest_k = min(series.points[0].k for series in self.series)
+        return float(max(1.0, k / self.largest_k, smallest_k / k) * (1 + outside / span))
 
 
-def fit_joint(members: list[Series], seed: int = 0) -> JointFit:
-    """Fit all sizes of one method together; three sizes or more."""
+def fit_joint(members: list[Series], seed: int = 0, robust: bool = False) -> JointFit:
+    """Fit all sizes of one method together; three sizes or more.
+
+    Args:
+        robust: Weigh down means that lie far from the law (Huber's weights).
+    """
     n, k, loss, variance = _table(members)
     weights = k if variance is None else 1 / (variance + (0.02 * np.ptp(loss)) ** 2 + 1e-30)
+    for _ in range(5 if robust else 0):
+        rough, _ = _fit(n, k, loss, weights, free_gamma=False, seed=seed)
+        predicted = np.array([rough.predict(a, b) for a, b in zip(k, n, strict=True)])
+        weights = weights * huber((loss - predicted) * np.sqrt(weights))
     fixed, fixed_cost = _fit(n, k, loss, weights, free_gamma=False, seed=seed)
     law, cost = fixed, fixed_cost
     if len(loss) > 8:

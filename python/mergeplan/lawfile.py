@@ -47,7 +47,7 @@ def load_law(path: Path) -> FitResult:
         InputError: It is no law, or one of another version.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise MissingInputError(f"cannot open `{path}`: no such file") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -59,14 +59,26 @@ def load_law(path: Path) -> FitResult:
             "fit it again with this version of mergeplan",
         )
     try:
-        return FitResult(
+        result = FitResult(
             tuple(_fit(entry) for entry in data["fits"]),
             data["data_sha256"],
             tuple(_joint(entry) for entry in data["joints"]),
             tuple(data["skipped"]),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+        for fit in result.fits:
+            fit.law.predict(fit.series.points[-1].k)
+            if not 1 <= fit.series.points[0].k <= fit.series.points[-1].k <= fit.series.pool_size:
+                raise ValueError("k and pool size do not fit")
+            json.loads(fit.series.options).get("lambda")
+        if not result.fits:
+            raise ValueError("no fits")
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise InputError(f"`{path}` is damaged: {error}", "fit it again") from error
+    return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _fit(data: dict[str, Any]) -> Fit:

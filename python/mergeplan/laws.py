@@ -59,15 +59,19 @@ class SizeLaw:
         >>> SizeLaw(floor=0.5, tail=0.074, offset=0.0).near_floor(0.01)
         8
         """
-        return max(1, math.ceil(self.tail / epsilon - self.offset - 1e-9))
+        needed = self.tail / epsilon - self.offset
+        return max(1, math.ceil(min(needed, 1e18) - 1e-9))
 
     def fraction(self, k: float, pool_size: int) -> float:
-        """Share of the whole improvement from one expert to all of the pool that k reaches (4.4).
+        """Share of the improvement from one expert to the best of the pool that k reaches (4.4).
 
         >>> round(SizeLaw(floor=0.5, tail=1.0, offset=0.0).fraction(5, 9), 3)
         0.9
         """
-        whole = self.predict(1) - self.predict(pool_size)
+        lowest = self.predict(pool_size)
+        if self.interference:
+            lowest = min(self.predict(size) for size in range(1, pool_size + 1))
+        whole = self.predict(1) - lowest
         return (self.predict(1) - self.predict(k)) / whole if whole > 0 else 1.0
 
     def reaching(self, fraction: float, pool_size: int) -> int:

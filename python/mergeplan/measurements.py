@@ -14,6 +14,10 @@ MACRO = "macro"
 ALIASES = {"overall": MACRO}
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _SMALLEST_COUNT = 10_000
+_LARGEST_COUNT = 1e18
+# Beyond these a number is no loss of a language model, and arithmetic runs out of digits.
+SMALLEST_LOSS, LARGEST_LOSS = 1e-6, 1e6
+LARGEST_POOL = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,16 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Measurements:
-    """All rows of a file, and its hash."""
+    """The rows of a file, and its hash.
+
+    Attributes:
+        unequal: Rows left out because their experts have different weights: the law is about equal
+            ones.
+    """
 
     rows: tuple[Measurement, ...]
     sha256: str
+    unequal: int = 0
 
 
 def load_measurements(path: Path) -> Measurements:
@@ -73,16 +83,22 @@ def load_measurements(path: Path) -> Measurements:
                 nearest(needed, columns) or "needed are `k` and `loss_nats`",
             )
     try:
-        rows = tuple(_row(record, reader.line_num) for record in reader)
+        every = [_row(record, reader.line_num) for record in reader]
+    except csv.Error as error:
+        raise InputError(f"`{path}`, row {reader.line_num}: {error}") from error
     except InputError as error:
         raise InputError(f"`{path}`, {error.message}", error.hint) from error
+    rows = tuple(row for row in every if row is not None)
     if not rows:
-        raise InputError(f"`{path}` has no rows")
+        raise InputError(f"`{path}` has no rows of equally weighted merges")
     _refuse_repetition(path, rows)
-    return Measurements(rows, hashlib.sha256(raw).hexdigest())
+    left_out = len(every) - len(rows)
+    return Measurements(rows, hashlib.sha256(raw).hexdigest(), left_out)
 
 
-def _row(record: dict[str, str], row: int) -> Measurement:
+def _row(record: dict[str, str], row: int) -> Measurement | None:
+    """One row; `None` for a merge of unequal weights."""
+
     def text(column: str) -> str:
         return (record.get(column) or "").strip()
 
@@ -95,22 +111,31 @@ def _row(record: dict[str, str], row: int) -> Measurement:
         k = int(text("k"))
     except ValueError:
         k = -1
-    if k < 0:
+    if not 0 <= k <= LARGEST_POOL:
         raise fail("k", "a whole number, 0 or more")
     try:
         loss = float(text("loss_nats"))
     except ValueError:
         loss = math.nan
-    if not (math.isfinite(loss) and loss > 0):
+    if not SMALLEST_LOSS <= loss <= LARGEST_LOSS:
         raise fail("loss_nats", "a positive loss in nats")
-    subset = tuple(name for name in text("subset").split("+") if name)
-    if subset and len(set(subset)) != k:
+    try:
+        weights = {float(weight) for weight in text("weights").split("+") if weight}
+    except ValueError as error:
+        raise fail("weights", "numbers joined by `+`") from error
+    if len(weights) > 1:
+        return None
+    subset = tuple(name.strip() for name in text("subset").split("+") if name.strip())
+    if subset and not len(subset) == len(set(subset)) == k:
         raise fail("subset", f"{k} different experts joined by `+`")
     pool_size = None
     if text("pool_size"):
-        if not text("pool_size").isdigit():
-            raise fail("pool_size", "a whole number")
-        pool_size = int(text("pool_size"))
+        try:
+            pool_size = int(text("pool_size"))
+        except ValueError:
+            pool_size = 0
+        if not 1 <= pool_size <= LARGEST_POOL:
+            raise fail("pool_size", f"a whole number from 1 to {LARGEST_POOL}")
         if k > pool_size:
             raise fail("k", f"at most the pool size, {pool_size}")
     loss_se = None
@@ -177,10 +202,12 @@ def parse_count(text: str) -> float:
     >>> parse_count("0.5B"), parse_count("80592")
     (500000000.0, 80592.0)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmbt]?)", text.strip().lower())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmbt]?)", text.strip().lower())
     if not match:
         raise ValueError("write a count such as 494032768, or 0.5B")
     count = float(match[1]) * _UNITS[match[2]]
+    if not 1 <= count <= _LARGEST_COUNT:
+        raise ValueError(f"no model has {text} parameters")
     if not match[2] and count < _SMALLEST_COUNT:
         raise ValueError(f"a number below {_SMALLEST_COUNT} needs a unit: {text}B or {text}k?")
     return count

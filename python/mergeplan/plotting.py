@@ -75,7 +75,7 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
             marker=marker,
             ms=6,
             color=colour,
-            label=name_of(series) if many else "measured mean",
+            label=name_of(series).replace("$", r"\$") if many else "measured mean",
         )
         _draw_spread(axes, fit, colour)
         if series.base_loss is not None and series.base_loss not in bases:

@@ -53,6 +53,17 @@ def solve_linear(design: Array, loss: Array, weights: Array) -> tuple[Array, Arr
     return linear, (loss - design @ linear) * root
 
 
+def huber(residuals: Array) -> Array:
+    """Factors on weights that let a residual far from the others count linearly, not squared.
+
+    Args:
+        residuals: Weighted, shape (n,).
+    """
+    size = np.abs(residuals)
+    scale = max(1.4826 * float(np.median(size)), 1e-12)
+    return np.asarray(np.minimum(1.0, 1.345 * scale / np.maximum(size, 1e-300)))
+
+
 def project(
     design: Design,
     loss: Array,

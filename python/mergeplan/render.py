@@ -17,6 +17,10 @@ def fit_table(result: FitResult) -> str:
             f"{law.floor:<8.5f} {law.tail:<8.5f} {law.offset:<8.4g} {fit.r2:<8.5f}"
             f" {series.domain or '-':<11} {name_of(series)}"
         )
+        if law.interference:
+            far = law.floor + law.interference
+            term = f"{law.interference:.5f}·k/(k + {law.saturation:.4g})"
+            lines.append(f"         and {term}: ever more experts approach {far:.5f}")
         ranges = fit.intervals()
         if ranges:
             cells = [f"{low:.4g} to {high:.4g}" for low, high in ranges.values()]
@@ -46,7 +50,9 @@ def describe(recommendation: Recommendation) -> str:
     series = best.fit.series
     goal = recommendation.goal
     where = f"`{series.domain}`" if series.domain else "the text"
-    if goal.target_loss is None:
+    if goal.target_loss is None and goal.budget is not None:
+        wish = f"for the lowest loss on {where} that {goal.budget:g} buys"
+    elif goal.target_loss is None:
         wish = f"for {100 * goal.fraction:.0f} % of the improvement on {where}"
     else:
         wish = f"for a loss of {goal.target_loss:g} nats on {where}"
@@ -55,7 +61,7 @@ def describe(recommendation: Recommendation) -> str:
         by = f" by {series.method}" if series.method else ""
         head = f"{wish}, merge {best.k} of {series.pool_size} experts{size}{by}"
     else:
-        head = f"no merge is enough {wish}"
+        head = f"no measured size is enough {wish}"
     lines = [head, *(f"  {reason}" for reason in best.reasons), *_certainty(best), ""]
     lines += _curve(best.fit)
     lines.append(f"  k80 {best.k80}, k90 {best.k90}" + _near_floor(best, goal.epsilon))
@@ -93,8 +99,11 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
 def _option(option: Option) -> str:
     size = "" if option.n_params is None else f" at {format_count(option.n_params)}"
     by = f" by {option.method}" if option.method else ""
-    note = " (size not measured)" if option.forecast else ""
-    return f"k = {option.k}{size}{by}: {option.loss:.4f} for {option.cost:.3g}{note}"
+    settings = "" if option.options == "{}" else f" {option.options}"
+    note = ""
+    if option.forecast:
+        note = f" (size not measured; {option.low:.4f} to {option.high:.4f})"
+    return f"k = {option.k}{size}{by}{settings}: {option.loss:.4f} for {option.cost:.3g}{note}"
 
 
 def _certainty(best: Candidate) -> list[str]:
@@ -107,8 +116,10 @@ def _certainty(best: Candidate) -> list[str]:
         )
     solution = best.solution
     if solution is not None and not math.isnan(solution.low):
-        high = "never" if math.isinf(solution.high) else f"{solution.high:.2f}"
-        lines.append(f"  {percent} interval of k: {solution.low:.2f} to {high}")
+        low, high = (
+            "never" if math.isinf(x) else f"{x:.2f}" for x in (solution.low, solution.high)
+        )
+        lines.append(f"  {percent} interval of k: {low if low == high else f'{low} to {high}'}")
         if solution.confident is None:
             lines.append(f"  no k of the pool reaches it with {percent} confidence")
         else:

@@ -1,5 +1,6 @@
 """From rows to curves: mean losses by k, their spread over subsets, and what each expert does."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from math import comb
@@ -90,20 +91,41 @@ def series_of(
         InputError: No row is left, the domain is not there, or k exceeds the pool.
     """
     groups: dict[tuple[str, str, float | None], list[Measurement]] = defaultdict(list)
+    bases: dict[float | None, list[Measurement]] = defaultdict(list)
     for row in data.rows:
-        if method is None or row.method == method:
+        if row.k == 0:
+            # The base is the same whatever the method that it stands beside.
+            bases[row.n_params].append(row)
+        elif method is None or row.method == method:
             groups[row.method, row.options, row.n_params].append(row)
     if not groups:
         known = sorted({row.method for row in data.rows})
         hint = nearest(method or "", known) or f"methods: {', '.join(known)}"
         raise InputError(f"no rows of method `{method}`", hint)
-    return [_series(rows, domain, pool_size) for rows in groups.values()]
+    names = {name for row in data.rows for name in row.subset}
+    return [
+        _series(rows, _bases_beside(rows, bases[key[2]]), names, domain, pool_size)
+        for key, rows in groups.items()
+    ]
 
 
-def _series(rows: list[Measurement], domain: str | None, given_size: int | None) -> Series:
+def _bases_beside(rows: list[Measurement], bases: list[Measurement]) -> list[Measurement]:
+    """The base's rows under the same method and options, or else all of that size."""
+    same = [b for b in bases if (b.method, b.options) == (rows[0].method, rows[0].options)]
+    return same or bases
+
+
+def _series(
+    rows: list[Measurement],
+    bases: list[Measurement],
+    names: set[str],
+    domain: str | None,
+    given_size: int | None,
+) -> Series:
     first = rows[0]
+    size, warnings = _pool_size(rows, names, given_size)
+    rows = [*rows, *bases]
     name, losses = _by_merge(rows, domain)
-    size, warnings = _pool_size(rows, given_size)
     for row in rows:
         if row.k > size:
             raise InputError(
@@ -112,7 +134,6 @@ def _series(rows: list[Measurement], domain: str | None, given_size: int | None)
             )
     singles = [(subset[0], fmean(v)) for (k, subset), v in losses.items() if k == 1 and subset]
     base = [loss for (k, _), values in losses.items() if k == 0 for loss in values]
-    errors = [row.loss_se for row in rows if row.loss_se is not None and row.domain == name]
     return Series(
         method=first.method,
         options=first.options,
@@ -122,7 +143,7 @@ def _series(rows: list[Measurement], domain: str | None, given_size: int | None)
         points=tuple(_points(losses, size)),
         base_loss=fmean(base) if base else None,
         best_single=min(singles, key=lambda item: item[1]) if singles else None,
-        loss_se=fmean(errors) if errors else 0.0,
+        loss_se=_shared_error(rows, name),
         effects=tuple(_effects(losses)),
         warnings=tuple(warnings),
     )
@@ -159,7 +180,23 @@ def _by_merge(rows: list[Measurement], domain: str | None) -> tuple[str, dict[Me
     return domain, losses
 
 
-def _pool_size(rows: list[Measurement], given: int | None) -> tuple[int, list[str]]:
+def _shared_error(rows: list[Measurement], domain: str) -> float:
+    """Standard error from the texts; of a macro mean that was formed, from its domains'."""
+    by_domain: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.loss_se is not None:
+            by_domain[row.domain].append(row.loss_se)
+    if domain in by_domain:
+        return fmean(by_domain[domain])
+    if domain != MACRO or not by_domain:
+        return 0.0
+    squares: float = sum(fmean(errors) ** 2 for errors in by_domain.values())
+    return math.sqrt(squares) / len(by_domain)
+
+
+def _pool_size(
+    rows: list[Measurement], names: set[str], given: int | None
+) -> tuple[int, list[str]]:
     if given is not None:
         return given, []
     stated = {row.pool_size for row in rows if row.pool_size is not None}
@@ -167,7 +204,6 @@ def _pool_size(rows: list[Measurement], given: int | None) -> tuple[int, list[st
         raise InputError(f"column `pool_size` has several values: {sorted(stated)}")
     if stated:
         return stated.pop(), []
-    names = {name for row in rows for name in row.subset}
     if names:
         return len(names), []
     largest = max(row.k for row in rows)
@@ -178,7 +214,14 @@ def _points(losses: dict[Merge, list[float]], pool_size: int) -> list[Point]:
     points = []
     for k in sorted({k for k, _ in losses if k > 0}):
         named = {s: fmean(v) for (size, s), v in losses.items() if size == k and s}
-        values = [*named.values(), *losses.get((k, ()), [])]
+        unnamed = losses.get((k, ()), [])
+        values = [*named.values(), *unnamed]
+        if unnamed and len(values) > comb(pool_size, k):
+            raise InputError(
+                f"k = {k} has {len(values)} rows, and a pool of {pool_size} only"
+                f" {comb(pool_size, k)} subsets of that size",
+                "name the subsets, or give the number of experts as `--pool-size`",
+            )
         best, best_loss = min(
             named.items(), key=lambda item: (item[1], item[0]), default=((), None)
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mergeplan.costs import CostModel
 from mergeplan.curve import CONFIDENCE, Fit, Prediction, Solution
+from mergeplan.errors import InputError
 from mergeplan.fitting import FitResult
 from mergeplan.series import Point
 
@@ -39,6 +40,7 @@ class Option:
     Attributes:
         cost: In the cost model's unit; `None` where N is not known.
         forecast: Whether the size was not measured, and the joint law stands in for its curve.
+        low, high: Interval of a forecast loss.
     """
 
     method: str
@@ -46,7 +48,10 @@ class Option:
     k: int
     loss: float
     cost: float | None
+    options: str = "{}"
     forecast: bool = False
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ class Recommendation:
 
     @property
     def reached(self) -> bool:
-        return self.best.k is not None
+        """Whether a measured size reaches the goal, or by the law over sizes another does."""
+        return self.best.k is not None or self.cheapest is not None
 
 
 def recommend(
@@ -131,18 +137,21 @@ def recommend(
     """
     goal = goal or Goal(target_loss=target_loss)
     costs = costs or CostModel()
+    if goal.budget is not None and any(fit.series.n_params is None for fit in result.fits):
+        raise InputError("a budget needs the sizes of the bases", "add a column `n_params`")
     options = [*_options(result, costs), *_forecasts(result, costs, sizes)]
     priced = [option for option in options if option.cost is not None]
     cheapest = None
     if goal.target_loss is not None:
-        enough = [option for option in priced if option.loss <= goal.target_loss]
+        most = math.inf if goal.budget is None else goal.budget
+        enough = [o for o in priced if o.loss <= goal.target_loss and (o.cost or 0.0) <= most]
         cheapest = min(enough, key=lambda o: (o.cost, o.loss), default=None)
     within = None
     if goal.budget is not None:
         affordable = [o for o in priced if (o.cost or 0.0) <= goal.budget]
         within = min(affordable, key=lambda o: (o.loss, o.cost), default=None)
     candidates = [_candidate(fit, goal, costs) for fit in result.fits]
-    candidates.sort(key=_order)
+    candidates.sort(key=lambda candidate: _order(candidate, goal))
     candidates = _prefer_simple(candidates, goal)
     return Recommendation(
         goal=goal,
@@ -155,11 +164,16 @@ def recommend(
     )
 
 
-def _order(candidate: Candidate) -> tuple[bool, float, float, float]:
-    """Reaching before not; then the cheapest, which without costs is the smallest base."""
+def _order(candidate: Candidate, goal: Goal) -> tuple[bool, float, float, float]:
+    """Reaching before not. For a target the cheapest first, which without costs has the fewest
+    experts; within a budget the lowest loss; else the smallest base, and there the lowest loss."""
     n_params = candidate.fit.series.n_params or 0.0
-    if candidate.k is None:
-        return True, candidate.predicted.loss, n_params, 0.0
+    loss = candidate.predicted.loss
+    if candidate.k is None or goal.target_loss is None:
+        missed = candidate.k is None
+        return (
+            (missed, loss, n_params, 0.0) if goal.budget or missed else (False, n_params, loss, 0)
+        )
     cost = candidate.cost if candidate.cost is not None else float(candidate.k)
     return False, cost, n_params, candidate.predicted.loss
 
@@ -196,6 +210,8 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
     if goal.target_loss is not None:
         solution = fit.solve(goal.target_loss, goal.confidence)
         k = solution.k
+    elif goal.budget is not None:
+        k = _affordable(fit, goal.budget, costs)
     else:
         k = law.reaching(goal.fraction, pool)
     at = k if k is not None else pool
@@ -216,7 +232,9 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         solution=solution,
         measured=next((point for point in series.points if point.k == at), None),
         chance=chance,
-        near_floor=None if goal.epsilon is None else law.near_floor(goal.epsilon),
+        near_floor=None
+        if goal.epsilon is None or law.interference
+        else law.near_floor(goal.epsilon),
         k80=law.reaching(0.8, pool),
         k90=law.reaching(0.9, pool),
         next_gain=law.gain(at),
@@ -227,9 +245,20 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
     )
 
 
+def _affordable(fit: Fit, budget: float, costs: CostModel) -> int | None:
+    """The k of the lowest loss that the budget allows."""
+    n = fit.series.n_billion or 0.0
+    within = [k for k in range(1, fit.series.pool_size + 1) if costs.cost(n, k) <= budget]
+    return min(within, key=fit.law.predict, default=None)
+
+
 def _reasons(fit: Fit, goal: Goal, k: int | None, solution: Solution | None) -> list[str]:
     law, pool = fit.law, fit.series.pool_size
     target = goal.target_loss
+    if target is None and goal.budget is not None:
+        if k is None:
+            return [f"not even one expert is within the budget of {goal.budget:g}"]
+        return [f"k = {k} has the lowest loss that a budget of {goal.budget:g} allows"]
     if target is None:
         at = law.reaching(goal.fraction, pool)
         return [
@@ -268,9 +297,9 @@ def _warnings(fit: Fit, goal: Goal, k: int | None) -> list[str]:
             f"the measured mean at k = {k} is {measured.loss:.4f}, above the target: the curve"
             " reaches it, this measurement does not"
         )
-    largest = series.points[-1].k
-    if at > largest:
-        found.append(f"k = {at} is beyond the largest measured k, {largest}: an extrapolation")
+    smallest, largest = series.points[0].k, series.points[-1].k
+    if not smallest <= at <= largest:
+        found.append(f"k = {at} is outside the measured k, {smallest} to {largest}: extrapolated")
     if series.base_loss is not None and series.base_loss <= fit.law.predict(at):
         found.append(_base_wins(fit, series.base_loss))
     if k is not None and series.best_single is not None:
@@ -296,7 +325,8 @@ def _options(result: FitResult, costs: CostModel) -> list[Option]:
         for k in range(1, series.pool_size + 1):
             n = series.n_billion
             cost = None if n is None else costs.cost(n, k)
-            found.append(Option(series.method, series.n_params, k, fit.law.predict(k), cost))
+            loss = fit.law.predict(k)
+            found.append(Option(series.method, series.n_params, k, loss, cost, series.options))
     return found
 
 
@@ -311,8 +341,11 @@ def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) ->
                 continue
             n = n_params / 1e9
             for k in range(1, pool + 1):
-                loss = joint.law.predict(k, n)
-                found.append(Option(joint.method, n_params, k, loss, costs.cost(n, k), True))
+                loss, low, high = joint.predict(k, n_params)
+                cost = costs.cost(n, k)
+                found.append(
+                    Option(joint.method, n_params, k, loss, cost, joint.options, True, low, high)
+                )
     return found
 
 

@@ -46,8 +46,8 @@ def command(
     )
     data = to_data(result)
     if out is not None:
-        write_durably(out, json.dumps(data, indent=1) + "\n")
-    click.echo(json.dumps(data) if as_json else fit_table(result))
+        write_durably(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    click.echo(json.dumps(data, allow_nan=False) if as_json else fit_table(result))
     for message in result.skipped:
         warn(message)
     for entry in result.fits:

@@ -93,7 +93,7 @@ def command(
     recommendation = recommend(result, goal=goal, costs=costs, sizes=sizes)
     best = recommendation.best
     chosen = None
-    if recommendation.reached and pool_file is not None and out is not None:
+    if best.k is not None and pool_file is not None and out is not None:
         wish = f"for {fraction:.0%} of the improvement"
         if target_loss is not None:
             wish = f"for a target loss of {target_loss:g} nats"
@@ -109,6 +109,8 @@ def command(
             click.echo(f"\n{chosen.reason}\nwrote {out}; next: mergeplan merge {out} OUT_DIR")
     for message in (*result.skipped, *best.warnings, *all_signs(result)):
         warn(message)
+    if recommendation.reached and best.k is None:
+        warn("only a size that was not measured reaches it: no YAML can be written for that")
     if not recommendation.reached:
         wish = "the budget" if target_loss is None else f"a loss of {target_loss:g}"
         raise UnreachableError(
