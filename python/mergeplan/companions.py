@@ -10,27 +10,6 @@ from mergeplan.config import MergeConfig
 from mergeplan.output import copy_durably, write_durably
 from mergeplan.plan import MergePlan
 
-TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tiktoken.model",
-    "tekken.json",
-    "vocab.txt",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-)
-
-
 VOCABULARIES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -40,6 +19,18 @@ VOCABULARIES = (
     "tekken.json",
     "vocab.txt",
     "vocab.json",
+)
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
 )
 
 

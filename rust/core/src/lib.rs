@@ -41,6 +41,7 @@ pub mod parallel;
 pub mod philox;
 pub mod plan;
 pub mod precision;
+pub mod rounding;
 pub mod segments;
 pub mod sink;
 pub mod source;

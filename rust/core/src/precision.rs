@@ -2,6 +2,7 @@
 //! every step, as torch does with 16-bit tensors on a CPU.
 
 use crate::dtype::Float;
+use crate::rounding::{round_bf16, round_f16};
 
 /// A working dtype. `round` is applied after each arithmetic step.
 pub trait Precision: Copy + Send + Sync + 'static {
@@ -42,67 +43,5 @@ impl Precision for F16 {
     #[inline(always)]
     fn round(value: f32) -> f32 {
         round_f16(value)
-    }
-}
-
-/// Round to bfloat16, branch-free so that loops over it vectorise.
-#[inline(always)]
-pub fn round_bf16(value: f32) -> f32 {
-    let bits = value.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
-    // Rounding up the mantissa of a NaN would run into the sign: keep it a quiet NaN instead.
-    let nan = (bits | 0x0040_0000) & 0xffff_0000;
-    f32::from_bits(if value.is_nan() { nan } else { rounded })
-}
-
-/// Round to float16, branch-free: adding and subtracting a power of two whose last place is the
-/// float16 last place of `value` lets the `f32` adder do the rounding.
-#[inline(always)]
-pub fn round_f16(value: f32) -> f32 {
-    const SMALLEST_NORMAL: u32 = 113 << 23; // 2^-14
-    let magnitude = value.abs();
-    let exponent = magnitude.to_bits() & 0x7f80_0000;
-    let clamped = if exponent < SMALLEST_NORMAL { SMALLEST_NORMAL } else { exponent };
-    let magic = f32::from_bits(clamped.wrapping_add(13 << 23));
-    let rounded = (magnitude + magic) - magic;
-    let overflowed = if rounded > 65_504.0 { f32::INFINITY } else { rounded };
-    // Above 2^16 `magic` itself can overflow, and a NaN or infinity must stay what it is.
-    let large = if magnitude >= 65_536.0 { f32::INFINITY } else { overflowed };
-    let result = if value.is_nan() { value } else { large };
-    result.copysign(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use half::{bf16, f16};
-    use proptest::prelude::*;
-
-    fn same(a: f32, b: f32) -> bool {
-        a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
-    }
-
-    #[test]
-    fn rounding_is_exact_on_and_around_every_16_bit_value() {
-        for pattern in 0..=u16::MAX {
-            for value in [bf16::from_bits(pattern).to_f32(), f16::from_bits(pattern).to_f32()] {
-                for step in
-                    [-0x8001_i32, -0x8000, -0x1001, -0x1000, -1, 0, 1, 0x1000, 0x1001, 0x8000]
-                {
-                    let near = f32::from_bits(value.to_bits().wrapping_add_signed(step));
-                    assert!(same(round_bf16(near), bf16::from_f32(near).to_f32()), "{near:e}");
-                    assert!(same(round_f16(near), f16::from_f32(near).to_f32()), "{near:e}");
-                }
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn rounding_agrees_with_half(bits: u32) {
-            let value = f32::from_bits(bits);
-            prop_assert!(same(round_bf16(value), bf16::from_f32(value).to_f32()));
-            prop_assert!(same(round_f16(value), f16::from_f32(value).to_f32()));
-        }
     }
 }

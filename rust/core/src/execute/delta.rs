@@ -2,7 +2,7 @@
 
 use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::execute::job::Apply;
+use crate::execute::apply::Apply;
 use crate::execute::Control;
 use crate::kernels::combine::{combine, Buffers, Mix};
 use crate::kernels::elementwise::{round_all, scale, subtract, with_precision};

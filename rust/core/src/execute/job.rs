@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::dtype::Float;
 use crate::error::{Error, Result};
+use crate::execute::apply::Apply;
 use crate::execute::delta::DeltaJob;
 use crate::execute::Control;
 use crate::kernels::elementwise::{first_nonfinite, round_all, with_precision};
@@ -36,12 +37,6 @@ struct RawTensor<'a> {
     reader: &'a Reader,
     offset: u64,
     bytes: u64,
-}
-
-/// Turns a run of elements into output values, chunk by chunk; one for each segment.
-pub trait Apply {
-    /// Elements `start .. start + out.len()` of the result.
-    fn chunk(&mut self, start: usize, out: &mut [f32]) -> Result<()>;
 }
 
 impl<'a> BoundJob<'a> {

@@ -1,5 +1,6 @@
 //! Run a plan: open the inputs, check every job against their headers, then stream.
 
+mod apply;
 mod delta;
 mod job;
 

@@ -5,7 +5,7 @@ use crate::dtype::Float;
 use crate::error::Result;
 use crate::kernels::elementwise::{add_magnitudes, SUM_LANES};
 use crate::parallel::Parallel;
-use crate::precision::{round_bf16, round_f16};
+use crate::rounding::{round_bf16, round_f16};
 use crate::segments::{Segment, BLOCK};
 use crate::statistics::{DeltaWalk, Selection};
 
