@@ -9,7 +9,7 @@ from mergeplan.checkpoints import open_checkpoint
 from mergeplan.emit import merge_config, to_yaml
 from mergeplan.errors import InputError
 from mergeplan.names import format_count
-from mergeplan.plan import TORCH_NAMES
+from mergeplan.plan import most_common_dtype
 from mergeplan.pool import Pool, PoolSize
 from mergeplan.suggest import Candidate
 
@@ -105,9 +105,5 @@ def _size(n_params: float | None, pool: Pool) -> PoolSize:
 
 def _dtype(size: PoolSize) -> str:
     """The base's own dtype, by bytes the most common."""
-    totals: dict[str, int] = {}
-    for tensor in open_checkpoint(str(size.base)).tensors.values():
-        name = TORCH_NAMES.get(tensor.dtype)
-        if name is not None:
-            totals[name] = totals.get(name, 0) + tensor.n_bytes
-    return max(sorted(totals), key=lambda name: totals[name], default="float32")
+    tensors = open_checkpoint(str(size.base)).tensors.values()
+    return most_common_dtype((tensor.dtype, tensor.n_bytes) for tensor in tensors)

@@ -8,9 +8,8 @@ experts took 0.63 to 0.82 hours at 72B (Table 13), so 0.0011. Serving costs noth
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
-
-from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.errors import InputError, nearest
+from mergeplan.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,7 @@ def load_costs(path: Path) -> CostModel:
         MissingInputError: There is no such file.
         InputError: A key is unknown or a value is no cost.
     """
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MissingInputError(f"cannot open costs `{path}`: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read costs `{path}`: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "costs")
     if not isinstance(data, dict):
         raise InputError(f"`{path}`: expected a mapping such as `train: 2.0`")
     known = [field.name for field in fields(CostModel)]

@@ -218,11 +218,9 @@ def _fit_law(k: Array, loss: Array, weights: Array, form: str, robust: bool) -> 
         if exact is not None and exact.floor >= 0 and 0 <= exact.offset <= MAX_OFFSET:
             return exact
     law = fit_law(k, loss, weights)
-    reweighted = weights
     for _ in range(20 if robust else 0):
         predicted = np.array([law.predict(x) for x in k])
-        reweighted = weights * huber((loss - predicted) * np.sqrt(weights))
-        law = fit_law(k, loss, reweighted)
+        law = fit_law(k, loss, weights * huber((loss - predicted) * np.sqrt(weights)))
     return law
 
 

@@ -1,7 +1,9 @@
 """From a config and headers to the plan: one job for each output tensor, every option resolved."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from mergeplan.checkpoints import Checkpoint, Match, match_tensors, open_checkpoint
@@ -24,7 +26,7 @@ class MergePlan:
         data: The plan as JSON-ready data; see `rust/core/src/plan.rs`.
         checkpoints: The inputs, in the order of the config.
         donor: Whose config and tokenizer the output gets.
-        out_dtype: Torch name of the output's floating-point tensors, by bytes the most common.
+        out_dtype: Torch name of the output's floating-point tensors, by elements the most common.
         unties_head: Whether the output has a head of its own while some input ties it.
     """
 
@@ -69,7 +71,7 @@ def build_plan(
         data=data,
         checkpoints=tuple(checkpoints),
         donor=donor,
-        out_dtype=_most_common_dtype(jobs),
+        out_dtype=most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs),
         unties_head=any(match.tied for match in matches),
         warnings=(*_ignored_settings(config), *warnings),
     )
@@ -150,12 +152,15 @@ def _merge(config: MergeConfig, match: Match, dtype: str, depth: float) -> dict[
     }
 
 
-def _most_common_dtype(jobs: list[dict[str, Any]]) -> str:
-    from math import prod
+def most_common_dtype(amounts: Iterable[tuple[str, int]]) -> str:
+    """Torch name of the floating-point dtype that holds most.
 
+    Args:
+        amounts: safetensors' name of a dtype, and how much has it; buffers do not count.
+    """
     totals: dict[str, int] = {}
-    for job in jobs:
-        name = TORCH_NAMES.get(job["out_dtype"])
+    for stored, amount in amounts:
+        name = TORCH_NAMES.get(stored)
         if name is not None:
-            totals[name] = totals.get(name, 0) + prod(job["shape"])
+            totals[name] = totals.get(name, 0) + amount
     return max(sorted(totals), key=lambda name: totals[name], default="float32")

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mergeplan.checkpoints import Checkpoint, open_checkpoint
-from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.errors import InputError, nearest
 from mergeplan.measurements import parse_count
+from mergeplan.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,7 @@ def load_pool(path: Path) -> Pool:
         MissingInputError: There is no such file.
         InputError: It is no valid pool; the message names the key.
     """
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MissingInputError(f"cannot open pool `{path}`: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read pool `{path}`: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "pool")
     try:
         return _pool(data, path.resolve().parent)
     except InputError as error:

@@ -1,7 +1,7 @@
 """Decide: how many experts, at which base size, by which method, at what cost."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mergeplan.costs import CostModel
 from mergeplan.curve import CONFIDENCE, Fit, Prediction, Solution
@@ -141,18 +141,17 @@ def recommend(
         raise InputError("a budget needs the sizes of the bases", "add a column `n_params`")
     options = [*_options(result, costs), *_forecasts(result, costs, sizes)]
     priced = [option for option in options if option.cost is not None]
-    cheapest = None
+    most = math.inf if goal.budget is None else goal.budget
+    affordable = [option for option in priced if (option.cost or 0.0) <= most]
+    cheapest = within = None
     if goal.target_loss is not None:
-        most = math.inf if goal.budget is None else goal.budget
-        enough = [o for o in priced if o.loss <= goal.target_loss and (o.cost or 0.0) <= most]
+        enough = [option for option in affordable if option.loss <= goal.target_loss]
         cheapest = min(enough, key=lambda o: (o.cost, o.loss), default=None)
-    within = None
     if goal.budget is not None:
-        affordable = [o for o in priced if (o.cost or 0.0) <= goal.budget]
         within = min(affordable, key=lambda o: (o.loss, o.cost), default=None)
     candidates = [_candidate(fit, goal, costs) for fit in result.fits]
     candidates.sort(key=lambda candidate: _order(candidate, goal))
-    candidates = _prefer_simple(candidates, goal)
+    candidates = _prefer_simple(candidates)
     return Recommendation(
         goal=goal,
         costs=costs,
@@ -169,16 +168,17 @@ def _order(candidate: Candidate, goal: Goal) -> tuple[bool, float, float, float]
     experts; within a budget the lowest loss; else the smallest base, and there the lowest loss."""
     n_params = candidate.fit.series.n_params or 0.0
     loss = candidate.predicted.loss
-    if candidate.k is None or goal.target_loss is None:
-        missed = candidate.k is None
-        return (
-            (missed, loss, n_params, 0.0) if goal.budget or missed else (False, n_params, loss, 0)
-        )
-    cost = candidate.cost if candidate.cost is not None else float(candidate.k)
-    return False, cost, n_params, candidate.predicted.loss
+    if candidate.k is None:
+        return True, loss, n_params, 0.0
+    if goal.target_loss is not None:
+        cost = candidate.cost if candidate.cost is not None else float(candidate.k)
+        return False, cost, n_params, loss
+    if goal.budget is not None:
+        return False, loss, n_params, 0.0
+    return False, n_params, loss, 0.0
 
 
-def _prefer_simple(candidates: list[Candidate], goal: Goal) -> list[Candidate]:
+def _prefer_simple(candidates: list[Candidate]) -> list[Candidate]:
     """Take the average instead of the first candidate where the gap at that k is under 1 %."""
     best = candidates[0]
     if best.k is None or best.fit.series.method == SIMPLE:
@@ -192,15 +192,9 @@ def _prefer_simple(candidates: list[Candidate], goal: Goal) -> list[Candidate]:
         if gap < WORTH_IT:
             rest = [other for other in candidates if other is not candidate]
             said = f"{best.fit.series.method} is only {100 * gap:.2f} % better at k = {best.k}"
-            chosen = _with_reason(candidate, f"{said}: the simpler average is taken")
-            return [chosen, *rest]
+            reasons = (*candidate.reasons, f"{said}: the simpler average is taken")
+            return [replace(candidate, reasons=reasons), *rest]
     return candidates
-
-
-def _with_reason(candidate: Candidate, reason: str) -> Candidate:
-    from dataclasses import replace
-
-    return replace(candidate, reasons=(*candidate.reasons, reason))
 
 
 def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:

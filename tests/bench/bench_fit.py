@@ -15,7 +15,6 @@ from mergeplan.laws import SizeLaw
 
 CURVES = 1000
 K = np.arange(1.0, 10.0)
-ROWS: dict[str, dict[str, float]] = {}
 
 
 def curves() -> list[tuple[SizeLaw, np.ndarray]]:
