@@ -158,6 +158,32 @@ pub enum Error {
         /// The checkpoint that it is compared with.
         first: PathBuf,
     },
+    /// An input file is no longer what it was when the merge began.
+    #[error("`{path}` changed during the merge: expected {expected}, found {found}")]
+    InputChanged {
+        /// The file.
+        path: PathBuf,
+        /// What it was when it was opened.
+        expected: String,
+        /// What it is now.
+        found: String,
+    },
+    /// The merge needs more memory than it may use.
+    #[error("the merge needs {needed} bytes of memory, found a limit of {limit} bytes")]
+    Memory {
+        /// The least that it can run in.
+        needed: u64,
+        /// What it may use.
+        limit: u64,
+    },
+    /// What an interrupted run left cannot be continued.
+    #[error("cannot resume from `{path}`: {reason}")]
+    Resume {
+        /// The file that says so.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The plan is not one that this version can run.
     #[error("invalid plan: {reason}")]
     Plan {
@@ -191,6 +217,8 @@ impl Error {
                 "write a wider dtype such as `out_dtype: bfloat16`, or pass `--allow-nonfinite`"
             }
             Error::Options { .. } => "change a weight, or set `normalize: false`",
+            Error::InputChanged { .. } => "merge again once nothing writes to the inputs",
+            Error::Resume { .. } => "pass `--discard` to start over",
             Error::BufferDiffers { .. } => "merge only checkpoints that agree on their integer buffers",
             _ => return None,
         })

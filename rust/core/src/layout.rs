@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Error, Result};
-use crate::plan::Plan;
+use crate::plan::{Job, Plan};
+use crate::segments::BLOCK;
 
 /// All output files.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Layout {
     pub files: Vec<FileLayout>,
     /// For each job of the plan: the file and the offset of its first byte there.
     pub places: Vec<Place>,
+    /// For each job: elements, and bits of an element.
+    tensors: Vec<(usize, usize)>,
 }
 
 /// One output file.
@@ -71,7 +74,22 @@ impl Layout {
             let (header, bytes) = pack(plan, &jobs, file, &mut places)?;
             files.push(FileLayout { name, header, bytes, jobs });
         }
-        Ok(Self { files, places })
+        let size = |job: &Job| (job.len(), job.out_dtype.bitsize());
+        Ok(Self { files, places, tensors: plan.jobs.iter().map(size).collect() })
+    }
+
+    /// Number of blocks of all tensors.
+    pub fn blocks(&self) -> u64 {
+        self.tensors.iter().map(|(len, _)| len.div_ceil(BLOCK) as u64).sum()
+    }
+
+    /// Where a block begins, and its length in bytes; `None` where there is no such block.
+    pub fn block(&self, job: usize, number: usize) -> Option<(Place, usize)> {
+        let &(len, bits) = self.tensors.get(job)?;
+        let start = number.checked_mul(BLOCK).filter(|start| *start < len)?;
+        let Place { file, offset } = self.places[job];
+        let place = Place { file, offset: offset + (start * bits / 8) as u64 };
+        Some((place, BLOCK.min(len - start) * bits / 8))
     }
 
     /// Bytes of all files.

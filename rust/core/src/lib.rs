@@ -35,6 +35,8 @@ pub mod dtype;
 pub mod error;
 pub mod exchange;
 pub mod execute;
+pub mod fault;
+pub mod journal;
 pub mod kernels;
 pub mod layout;
 pub mod parallel;

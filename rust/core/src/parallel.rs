@@ -18,6 +18,14 @@ pub enum Parallel<'a> {
 }
 
 impl Parallel<'_> {
+    /// How many pieces run at once.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Here => 1,
+            Self::Pool(pool) => pool.current_num_threads(),
+        }
+    }
+
     /// `work(0), work(1), …, work(n − 1)`. After the first error no further piece begins.
     ///
     /// # Errors

@@ -8,17 +8,18 @@
 use multiversion::multiversion;
 use xxhash_rust::xxh3::xxh3_64;
 
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: usize = 10;
 /// Blocks of four words that are computed side by side.
-const LANES: usize = 16;
+const LANES: usize = 32;
+const LOW: u64 = 0xffff_ffff;
 
 /// One block: four words from a 128-bit counter and a 64-bit key.
 pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let mut c = counter.map(|word| [word; 1]);
+    let mut c = counter.map(|word| [u64::from(word); 1]);
     rounds(&mut c, key);
-    c.map(|[word]| word)
+    c.map(|[word]| word as u32)
 }
 
 /// A stream of random words, one for each element of a tensor of one expert.
@@ -61,33 +62,36 @@ fn fill(seed: u64, id: u64, first_block: u64, words: &mut [u32]) {
     let key = [seed as u32, (seed >> 32) as u32];
     for (group, words) in words.chunks_mut(4 * LANES).enumerate() {
         let first = first_block + (group * LANES) as u64;
-        let mut c = [[0; LANES], [0; LANES], [id as u32; LANES], [(id >> 32) as u32; LANES]];
+        let mut c = [[0; LANES], [0; LANES], [id & LOW; LANES], [id >> 32; LANES]];
         for lane in 0..LANES {
             let block = first + lane as u64;
-            c[0][lane] = block as u32;
-            c[1][lane] = (block >> 32) as u32;
+            c[0][lane] = block & LOW;
+            c[1][lane] = block >> 32;
         }
         rounds(&mut c, key);
         let mut interleaved = [0; 4 * LANES];
-        for lane in 0..LANES {
+        for (lane, block) in interleaved.chunks_exact_mut(4).enumerate() {
             for word in 0..4 {
-                interleaved[4 * lane + word] = c[word][lane];
+                block[word] = c[word][lane] as u32;
             }
         }
         words.copy_from_slice(&interleaved[..words.len()]);
     }
 }
 
+/// Words stand in 64-bit lanes with anything in their upper halves: the multiplier of vector units
+/// takes 32-bit factors from 64-bit lanes and ignores what is above them, so nothing has to be
+/// packed between rounds.
 #[inline(always)]
-fn rounds<const N: usize>(c: &mut [[u32; N]; 4], mut key: [u32; 2]) {
+fn rounds<const N: usize>(c: &mut [[u64; N]; 4], mut key: [u32; 2]) {
     for _ in 0..ROUNDS {
         for lane in 0..N {
-            let a = u64::from(c[0][lane]) * u64::from(MULTIPLIERS[0]);
-            let b = u64::from(c[2][lane]) * u64::from(MULTIPLIERS[1]);
-            c[0][lane] = (b >> 32) as u32 ^ c[1][lane] ^ key[0];
-            c[1][lane] = b as u32;
-            c[2][lane] = (a >> 32) as u32 ^ c[3][lane] ^ key[1];
-            c[3][lane] = a as u32;
+            let a = (c[0][lane] & LOW) * MULTIPLIERS[0];
+            let b = (c[2][lane] & LOW) * MULTIPLIERS[1];
+            c[0][lane] = (b >> 32) ^ c[1][lane] ^ u64::from(key[0]);
+            c[1][lane] = b;
+            c[2][lane] = (a >> 32) ^ c[3][lane] ^ u64::from(key[1]);
+            c[3][lane] = a;
         }
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }

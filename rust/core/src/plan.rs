@@ -67,6 +67,12 @@ pub struct Input {
     /// Share of its delta that is kept, in [0, 1].
     #[serde(default = "one")]
     pub density: f64,
+    /// Share of the largest magnitudes that is dropped, for [`Sparsify::Outliers`].
+    #[serde(default)]
+    pub gamma: f64,
+    /// Half the spread of the probabilities in a row, for [`Sparsify::Ranks`].
+    #[serde(default)]
+    pub epsilon: f64,
 }
 
 fn one() -> f64 {
@@ -120,8 +126,12 @@ pub enum Sparsify {
     None,
     /// Keep the largest magnitudes (TIES).
     Magnitude,
+    /// Drop the largest magnitudes and keep the next ones (breadcrumbs).
+    Outliers,
     /// Keep each element with probability `density` (DARE).
     Random,
+    /// Keep each element with a probability that grows with its magnitude's rank in its row (DELLA).
+    Ranks,
 }
 
 impl Plan {
@@ -155,8 +165,16 @@ impl Plan {
                 return Err(invalid(format!("tensor `{name}`: cannot write {}", job.out_dtype)));
             }
             for input in job.merge.inputs() {
-                if !(0.0..=1.0).contains(&input.density) {
-                    return Err(invalid(format!("tensor `{name}`: density out of range")));
+                let Input { density, gamma, epsilon, .. } = *input;
+                let ranked = matches!(&job.merge, Merge::Delta { sparsify, .. } if *sparsify == Sparsify::Ranks)
+                    && density > 0.0
+                    && density < 1.0;
+                let spread = epsilon >= 0.0
+                    && (!ranked || density - epsilon > 0.0 && density + epsilon < 1.0);
+                if !(0.0..=1.0).contains(&density) || !(0.0..=1.0).contains(&gamma) || !spread {
+                    return Err(invalid(format!(
+                        "tensor `{name}`: density, gamma or epsilon out of range"
+                    )));
                 }
             }
         }

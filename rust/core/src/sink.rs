@@ -1,19 +1,36 @@
 //! Where output goes: positional writes of finished blocks, in any order, from any thread.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
+use crate::journal::{Journal, Written};
 use crate::layout::Layout;
+
+/// Where a block belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Block {
+    /// Number of the job whose tensor it is part of.
+    pub job: usize,
+    /// Number of the block in that tensor.
+    pub number: usize,
+    /// Its first byte, from the start of the tensor.
+    pub offset: u64,
+}
 
 /// Takes the blocks of output tensors.
 pub trait Sink: Sync {
-    /// Store `bytes` at `offset` within the tensor of job number `job`. No two calls overlap.
+    /// Store a block, whose xxh3 is `hash`. No two calls overlap.
     ///
     /// # Errors
     /// [`Error::Io`]
-    fn write(&self, job: usize, offset: u64, bytes: &[u8]) -> Result<()>;
+    fn write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<()>;
+
+    /// The hash of a block that is stored already, from an earlier run.
+    fn written(&self, _job: usize, _number: usize) -> Option<u64> {
+        None
+    }
 
     /// Everything was written: make it durable.
     ///
@@ -22,11 +39,13 @@ pub trait Sink: Sync {
     fn finish(&self) -> Result<()>;
 }
 
-/// Safetensors files in a folder.
+/// Safetensors files in a folder, with a journal of the blocks that they hold.
 #[derive(Debug)]
 pub struct FileSink<'a> {
     layout: &'a Layout,
     files: Vec<(PathBuf, File)>,
+    journal: Journal,
+    written: Written,
 }
 
 impl<'a> FileSink<'a> {
@@ -34,38 +53,88 @@ impl<'a> FileSink<'a> {
     ///
     /// # Errors
     /// [`Error::Io`]: a file exists already, or the disk has no room for the whole layout.
-    pub fn create(folder: &Path, layout: &'a Layout) -> Result<Self> {
+    pub fn create(folder: &Path, layout: &'a Layout, journal: &Path) -> Result<Self> {
         let mut files = Vec::with_capacity(layout.files.len());
         for file in &layout.files {
             let path = folder.join(&file.name);
             let failed = |action, source| Error::Io { path: path.clone(), action, source };
-            let handle = File::create_new(&path).map_err(|source| failed("create", source))?;
+            let handle = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map_err(|source| failed("create", source))?;
+            crate::fault::hit("layout").map_err(|source| failed("write", source))?;
             reserve(&handle, file.bytes).map_err(|source| failed("reserve space for", source))?;
             write_all_at(&handle, &file.header, 0).map_err(|source| failed("write", source))?;
             files.push((path, handle));
         }
-        Ok(Self { layout, files })
+        let journal = Journal::create(journal, layout.blocks())?;
+        Ok(Self { layout, files, journal, written: Written::default() })
+    }
+
+    /// Open what an interrupted run left, and find out which blocks are whole: those in the journal
+    /// whose bytes still have the hash that it names.
+    ///
+    /// # Errors
+    /// [`Error::Resume`]: the files are not those of this layout.
+    pub fn resume(folder: &Path, layout: &'a Layout, journal: &Path) -> Result<Self> {
+        let mut files = Vec::with_capacity(layout.files.len());
+        for file in &layout.files {
+            let path = folder.join(&file.name);
+            let handle = open_again(&path).map_err(|source| Error::Io {
+                path: path.clone(),
+                action: "open",
+                source,
+            })?;
+            let mut header = vec![0; file.header.len()];
+            let length = handle.metadata().map(|found| found.len()).unwrap_or(0);
+            let same = length == file.bytes
+                && read_exact_at(&handle, &mut header, 0).is_ok()
+                && header == file.header;
+            if !same {
+                let reason = "it is not the file that this merge would write".to_owned();
+                return Err(Error::Resume { path, reason });
+            }
+            files.push((path, handle));
+        }
+        let (journal, mut written) = Journal::resume(journal)?;
+        let mut bytes = Vec::new();
+        written.retain(|job, number, hash| {
+            let Some((place, length)) = layout.block(job, number) else { return false };
+            bytes.resize(length, 0);
+            let (_, file) = &files[place.file];
+            read_exact_at(file, &mut bytes, place.offset).is_ok()
+                && xxhash_rust::xxh3::xxh3_64(&bytes) == hash
+        });
+        Ok(Self { layout, files, journal, written })
+    }
+
+    /// Blocks that an earlier run has left whole.
+    pub fn resumed_blocks(&self) -> usize {
+        self.written.len()
     }
 }
 
 impl Sink for FileSink<'_> {
-    fn write(&self, job: usize, offset: u64, bytes: &[u8]) -> Result<()> {
-        let place = self.layout.places[job];
+    fn write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<()> {
+        let place = self.layout.places[block.job];
         let (path, file) = &self.files[place.file];
-        write_all_at(file, bytes, place.offset + offset).map_err(|source| Error::Io {
-            path: path.clone(),
-            action: "write",
-            source,
-        })
+        let failed = |source| Error::Io { path: path.clone(), action: "write", source };
+        crate::fault::hit("write").map_err(failed)?;
+        write_all_at(file, bytes, place.offset + block.offset).map_err(failed)?;
+        self.journal.add(block.job, block.number, hash)
+    }
+
+    fn written(&self, job: usize, number: usize) -> Option<u64> {
+        self.written.get(job, number)
     }
 
     fn finish(&self) -> Result<()> {
         for (path, file) in &self.files {
-            file.sync_all().map_err(|source| Error::Io {
-                path: path.clone(),
-                action: "sync",
-                source,
-            })?;
+            let failed = |source| Error::Io { path: path.clone(), action: "sync", source };
+            crate::fault::hit("sync").map_err(failed)?;
+            file.sync_all().map_err(failed)?;
         }
         Ok(())
     }
@@ -92,9 +161,9 @@ impl MemorySink {
 }
 
 impl Sink for MemorySink {
-    fn write(&self, job: usize, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut tensor = self.tensors[job].lock().unwrap_or_else(|e| e.into_inner());
-        let start = offset as usize;
+    fn write(&self, block: Block, bytes: &[u8], _hash: u64) -> Result<()> {
+        let mut tensor = self.tensors[block.job].lock().unwrap_or_else(|e| e.into_inner());
+        let start = block.offset as usize;
         tensor[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
@@ -120,9 +189,43 @@ fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Open a file of ours for more writing. A link in its place is somebody else's: it is not followed.
+pub(crate) fn open_again(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    }
+    options.open(path)
+}
+
+#[cfg(unix)]
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
 #[cfg(unix)]
 fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+pub(crate) fn read_exact_at(
+    file: &File,
+    mut bytes: &mut [u8],
+    mut offset: u64,
+) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = &mut bytes[n..];
+        offset += n as u64;
+    }
+    Ok(())
 }
 
 #[cfg(windows)]

@@ -1,11 +1,16 @@
 //! Where input comes from: blocks of a base or of an expert.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::kernels::elementwise::{first_nonfinite, round_all};
+use crate::kernels::elementwise::{first_nonfinite, round_all, subtract, with_precision};
+use crate::kernels::fused;
+use crate::kernels::linear::accumulate;
+use crate::precision::{Bf16, F16, F32};
 
 /// A tensor that can be read block by block.
 pub trait Source: Sync {
@@ -24,11 +29,42 @@ pub trait Source: Sync {
         scratch: &mut Vec<u8>,
     ) -> Result<()>;
 
+    /// Those elements minus `base`, rounded to `working`.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn read_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// `sums := fma(weight, element, sums)` over those elements.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn accumulate(
+        &self,
+        working: Float,
+        start: usize,
+        weight: f32,
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()>;
+
     /// xxh3 of the stored bytes of elements `start .. start + length`.
     ///
     /// # Errors
     /// [`Error::Io`]
     fn hash(&self, start: usize, length: usize, scratch: &mut Vec<u8>) -> Result<u64>;
+
+    /// Elements that will be read soon, and elements that need not stay resident. Advice only.
+    fn will_need(&self, elements: Range<usize>);
+    /// See [`Source::will_need`].
+    fn release(&self, elements: Range<usize>);
 }
 
 /// A tensor in a checkpoint.
@@ -81,18 +117,32 @@ impl<'a> CheckpointTensor<'a> {
         self.reader.read(self.offset + (start * size) as u64, length * size, scratch)
     }
 
-    fn nonfinite(&self, working: Float, start: usize, index: usize) -> Error {
-        let mut value = [0.0];
-        let mut scratch = Vec::new();
-        if let Ok(bytes) = self.bytes(start + index, 1, &mut scratch) {
-            self.dtype.widen(bytes, &mut value);
+    fn byte_range(&self, elements: Range<usize>) -> Range<u64> {
+        let size = self.dtype.size();
+        let at = |element: usize| self.offset + (element * size) as u64;
+        at(elements.start)..at(elements.end)
+    }
+
+    /// The first of some elements that is not finite in `working`, as an error.
+    fn check_finite(&self, working: Float, start: usize, length: usize) -> Result<()> {
+        if self.allow_nonfinite {
+            return Ok(());
         }
-        Error::NonFinite {
-            path: self.reader.path().into(),
-            tensor: self.name.into(),
-            index: (start + index) as u64,
-            value: value[0],
-            dtype: working.name(),
+        let mut scratch = Vec::new();
+        let bytes = self.bytes(start, length, &mut scratch)?;
+        let mut values = vec![0.0; length];
+        self.dtype.widen(bytes, &mut values);
+        let mut rounded = values.clone();
+        round_all(working, &mut rounded);
+        match first_nonfinite(&rounded) {
+            None => Ok(()),
+            Some(index) => Err(Error::NonFinite {
+                path: self.reader.path().into(),
+                tensor: self.name.into(),
+                index: (start + index) as u64,
+                value: values[index],
+                dtype: working.name(),
+            }),
         }
     }
 }
@@ -114,12 +164,62 @@ impl Source for CheckpointTensor<'_> {
             round_all(working, out);
         }
         match first_nonfinite(out) {
-            Some(index) if !self.allow_nonfinite => Err(self.nonfinite(working, start, index)),
-            _ => Ok(()),
+            Some(_) => self.check_finite(working, start, out.len()),
+            None => Ok(()),
+        }
+    }
+
+    fn read_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let bytes = self.bytes(start, out.len(), scratch)?;
+        match fused::subtract(self.dtype, working, bytes, base, out) {
+            Some(true) => Ok(()),
+            // A delta of finite values can overflow too; that shows in the output.
+            Some(false) => self.check_finite(working, start, out.len()),
+            None => {
+                self.read(working, start, out, scratch)?;
+                with_precision!(working, P => subtract::<P>(out, base));
+                Ok(())
+            }
+        }
+    }
+
+    fn accumulate(
+        &self,
+        working: Float,
+        start: usize,
+        weight: f32,
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let bytes = self.bytes(start, sums.len(), scratch)?;
+        match fused::accumulate(self.dtype, working, bytes, weight, sums) {
+            Some(true) => Ok(()),
+            Some(false) => self.check_finite(working, start, sums.len()),
+            None => {
+                let mut values = vec![0.0; sums.len()];
+                self.read(working, start, &mut values, scratch)?;
+                accumulate(sums, &values, weight);
+                Ok(())
+            }
         }
     }
 
     fn hash(&self, start: usize, length: usize, scratch: &mut Vec<u8>) -> Result<u64> {
         Ok(xxh3_64(self.bytes(start, length, scratch)?))
+    }
+
+    fn will_need(&self, elements: Range<usize>) {
+        self.reader.will_need(self.byte_range(elements));
+    }
+
+    fn release(&self, elements: Range<usize>) {
+        self.reader.release(self.byte_range(elements));
     }
 }

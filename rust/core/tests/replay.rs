@@ -8,7 +8,7 @@ use std::path::Path;
 use mergeplan_core::execute::{Control, Options, Prepared};
 use mergeplan_core::layout::Layout;
 use mergeplan_core::plan::Plan;
-use mergeplan_core::sink::{FileSink, MemorySink, Sink};
+use mergeplan_core::sink::{Block, FileSink, MemorySink, Sink};
 use mergeplan_core::Error;
 
 const ELEMENTS: usize = 70_000;
@@ -32,11 +32,15 @@ fn plan(folder: &Path, sparsify: &str) -> Plan {
             "jobs":[{{"tensor":"x","shape":[{ELEMENTS}],"out_dtype":"BF16","merge":{{
               "kind":"delta","dtype":"float32","base":{{"model":0,"tensor":"x"}},
               "sparsify":"{sparsify}","rescale":true,"consensus":true,"normalize":true,"lambda":0.5,
-              "inputs":[{{"model":1,"tensor":"x","weight":1.0,"density":0.3}},
-                        {{"model":2,"tensor":"x","weight":0.5,"density":0.6}}]}}}}]}}"#,
+              "inputs":[{{"model":1,"tensor":"x","weight":1.0,"density":0.3,"epsilon":0.2}},
+                        {{"model":2,"tensor":"x","weight":0.5,"density":0.6,"gamma":0.1}}]}}}}]}}"#,
         folder.display()
     );
     Plan::from_json(&text).unwrap()
+}
+
+fn options(threads: usize, chunk: usize) -> Options {
+    Options::new(threads, chunk, 256 << 20).unwrap()
 }
 
 fn models(folder: &Path) {
@@ -49,19 +53,20 @@ fn models(folder: &Path) {
 fn memory_and_files_get_the_same_bytes_at_any_thread_count() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());
-    for sparsify in ["none", "magnitude", "random"] {
+    for sparsify in ["none", "magnitude", "outliers", "random", "ranks"] {
         let prepared = Prepared::new(plan(folder.path(), sparsify)).unwrap();
         let layout = Layout::new(prepared.plan()).unwrap();
         let out = folder.path().join(sparsify);
         std::fs::create_dir(&out).unwrap();
         let control = Control::default();
-        let files = FileSink::create(&out, &layout).unwrap();
-        let hashes = prepared.run(&files, Options::new(1, 4096).unwrap(), &control).unwrap();
-        assert_eq!(control.done_bytes(), prepared.work_bytes().unwrap());
+        let journal = folder.path().join(format!("{sparsify}.journal"));
+        let files = FileSink::create(&out, &layout, &journal).unwrap();
+        let hashes = prepared.run(&files, options(1, 4096), &control).unwrap();
+        files.finish().unwrap();
+        assert_eq!(control.done_bytes(), prepared.forecast(1).unwrap().work_bytes);
 
         let memory = MemorySink::new(prepared.plan().jobs.iter().map(|job| job.out_bytes()));
-        let options = Options::new(7, 64).unwrap();
-        let again = prepared.run(&memory, options, &Control::default()).unwrap();
+        let again = prepared.run(&memory, options(7, 64), &Control::default()).unwrap();
         assert_eq!(hashes, again);
 
         let written = std::fs::read(out.join("model.safetensors")).unwrap();
@@ -72,11 +77,57 @@ fn memory_and_files_get_the_same_bytes_at_any_thread_count() {
 }
 
 #[test]
+fn a_resumed_run_keeps_whole_blocks_and_ends_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    models(folder.path());
+    let prepared = Prepared::new(plan(folder.path(), "magnitude")).unwrap();
+    let layout = Layout::new(prepared.plan()).unwrap();
+    let (out, journal) = (folder.path().join("out"), folder.path().join("journal"));
+    std::fs::create_dir(&out).unwrap();
+    let run = |sink: &FileSink| prepared.run(sink, options(1, 4096), &Control::default()).unwrap();
+    let hashes = run(&FileSink::create(&out, &layout, &journal).unwrap());
+    let file = out.join("model.safetensors");
+    let (whole, records) = (std::fs::read(&file).unwrap(), std::fs::read(&journal).unwrap());
+    for keep in 0..=2_usize {
+        for damage in [false, true] {
+            std::fs::write(&journal, &records[..24 * keep]).unwrap();
+            let mut bytes = whole.clone();
+            let data = layout.places[0].offset as usize;
+            bytes[data] ^= u8::from(damage);
+            std::fs::write(&file, &bytes).unwrap();
+            let sink = FileSink::resume(&out, &layout, &journal).unwrap();
+            assert_eq!(sink.resumed_blocks(), keep - usize::from(damage && keep > 0));
+            assert_eq!(run(&sink), hashes);
+            // A damaged block that no record vouches for is written again.
+            assert_eq!(std::fs::read(&file).unwrap(), whole);
+        }
+    }
+    std::fs::write(&file, &whole[1..]).unwrap();
+    let error = FileSink::resume(&out, &layout, &journal).unwrap_err();
+    assert!(matches!(error, Error::Resume { .. }), "{error}");
+}
+
+#[test]
+fn too_little_memory_is_refused_with_the_least_that_would_do() {
+    let folder = tempfile::tempdir().unwrap();
+    models(folder.path());
+    let prepared = Prepared::new(plan(folder.path(), "magnitude")).unwrap();
+    let run = |memory| {
+        let sink = MemorySink::new([2 * ELEMENTS as u64]);
+        prepared.run(&sink, Options::new(2, 4096, memory).unwrap(), &Control::default())
+    };
+    let Err(Error::Memory { needed, limit: 1000 }) = run(1000) else { panic!() };
+    assert_eq!(needed, prepared.forecast(2).unwrap().least_memory_bytes);
+    assert!(run(needed - 1).is_err());
+    assert_eq!(run(needed).unwrap(), run(1 << 30).unwrap());
+}
+
+#[test]
 fn a_cancelled_run_stops() {
     struct CancelAtFirstWrite<'a>(&'a Control);
     impl Sink for CancelAtFirstWrite<'_> {
-        fn write(&self, _: usize, offset: u64, _: &[u8]) -> mergeplan_core::Result<()> {
-            assert_eq!(offset, 0, "a second block was written after the cancellation");
+        fn write(&self, block: Block, _: &[u8], _: u64) -> mergeplan_core::Result<()> {
+            assert_eq!(block.offset, 0, "a second block was written after the cancellation");
             self.0.cancel();
             Ok(())
         }
@@ -89,7 +140,7 @@ fn a_cancelled_run_stops() {
     let prepared = Prepared::new(plan(folder.path(), "none")).unwrap();
     let control = Control::default();
     let sink = CancelAtFirstWrite(&control);
-    let result = prepared.run(&sink, Options::new(1, 4096).unwrap(), &control);
+    let result = prepared.run(&sink, options(1, 4096), &control);
     assert!(matches!(result, Err(Error::Cancelled)));
 }
 

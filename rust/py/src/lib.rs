@@ -5,7 +5,7 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use mergeplan_core::checkpoint::Checkpoint;
+use mergeplan_core::checkpoint::{Checkpoint, Identity};
 use mergeplan_core::exchange::exchange as swap;
 use mergeplan_core::execute::{Options, Prepared, DEFAULT_CHUNK};
 use mergeplan_core::layout::Layout;
@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::raise;
+use crate::run::Place;
 
 type TensorRow = (String, String, Vec<usize>, String, u64);
 type FileRow = (String, u64, Vec<String>);
@@ -64,28 +65,55 @@ impl PreparedMerge {
     }
 
     #[getter]
-    fn work_bytes(&self, py: Python<'_>) -> PyResult<u64> {
-        self.prepared.work_bytes().map_err(|error| raise(py, error))
+    fn identities(&self) -> Vec<(PathBuf, u64, u64)> {
+        let row = |i: &Identity| (i.path.clone(), i.bytes, i.mtime_ns);
+        self.prepared.identities().into_iter().map(row).collect()
     }
 
-    #[pyo3(signature = (out_dir, *, threads, chunk = DEFAULT_CHUNK, progress = None))]
+    fn forecast<'py>(&self, py: Python<'py>, threads: usize) -> PyResult<Bound<'py, PyDict>> {
+        let found = self.prepared.forecast(threads).map_err(|error| raise(py, error))?;
+        let result = PyDict::new(py);
+        result.set_item("work_bytes", found.work_bytes)?;
+        result.set_item("input_bytes", found.input_bytes)?;
+        result.set_item("least_memory_bytes", found.least_memory_bytes)?;
+        result.set_item("most_memory_bytes", found.most_memory_bytes)?;
+        Ok(result)
+    }
+
+    #[pyo3(signature = (out_dir, *, journal, threads, memory_bytes, resume = false,
+                        chunk = DEFAULT_CHUNK, progress = None))]
+    #[allow(clippy::too_many_arguments)] // they are keywords, and each is its own
     fn run<'py>(
         &self,
         py: Python<'py>,
         out_dir: PathBuf,
+        journal: PathBuf,
         threads: usize,
+        memory_bytes: u64,
+        resume: bool,
         chunk: usize,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let options = Options::new(threads, chunk).map_err(|error| raise(py, error))?;
-        let hashes =
-            run::to_files(py, &self.prepared, &self.layout, &out_dir, options, progress.as_ref())?;
-        let result = PyDict::new(py);
-        for (job, hash) in self.prepared.plan().jobs.iter().zip(hashes) {
-            result.set_item(&job.tensor, format!("{hash:016x}"))?;
+        let options = Options::new(threads, chunk, memory_bytes).map_err(|e| raise(py, e))?;
+        let place = Place { folder: &out_dir, journal: &journal, resume };
+        let done =
+            run::to_files(py, &self.prepared, &self.layout, &place, options, progress.as_ref())?;
+        let hashes = PyDict::new(py);
+        for (job, hash) in self.prepared.plan().jobs.iter().zip(done.hashes) {
+            hashes.set_item(&job.tensor, format!("{hash:016x}"))?;
         }
+        let result = PyDict::new(py);
+        result.set_item("hashes", hashes)?;
+        result.set_item("read_bytes", done.read_bytes)?;
+        result.set_item("resumed_blocks", done.resumed_blocks)?;
+        result.set_item("sync_seconds", done.sync_seconds)?;
         Ok(result)
     }
+}
+
+#[pyfunction]
+fn fault(point: &str) -> PyResult<()> {
+    Ok(mergeplan_core::fault::hit(point)?)
 }
 
 #[pyfunction]
@@ -121,6 +149,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<PreparedMerge>()?;
     module.add_function(wrap_pyfunction!(exchange, module)?)?;
+    module.add_function(wrap_pyfunction!(fault, module)?)?;
     module.add_function(wrap_pyfunction!(read_checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(philox4x32_10, module)?)?;
     module.add_function(wrap_pyfunction!(stream_id, module)?)?;

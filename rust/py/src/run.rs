@@ -2,11 +2,26 @@
 
 use std::path::Path;
 use std::sync::mpsc::{channel, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mergeplan_core::execute::{Control, Options, Prepared};
 use mergeplan_core::layout::Layout;
-use mergeplan_core::sink::FileSink;
+use mergeplan_core::sink::{FileSink, Sink};
+
+/// Where output goes: the folder of the files, and the journal; and whether both are there already.
+pub struct Place<'a> {
+    pub folder: &'a Path,
+    pub journal: &'a Path,
+    pub resume: bool,
+}
+
+/// What a run did.
+pub struct Done {
+    pub hashes: Vec<u64>,
+    pub read_bytes: u64,
+    pub resumed_blocks: usize,
+    pub sync_seconds: f64,
+}
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -14,20 +29,32 @@ use crate::errors::raise;
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// Merge into the files of `layout` in `folder`. `progress(done_bytes)` is called now and then.
-/// An exception from a signal handler or from `progress` cancels the merge and is raised.
+/// Merge into the files of `layout`. `progress(done_bytes)` is called now and then. An exception from a
+/// signal handler or from `progress` cancels the merge and is raised.
 pub fn to_files(
     py: Python<'_>,
     prepared: &Prepared,
     layout: &Layout,
-    folder: &Path,
+    place: &Place,
     options: Options,
     progress: Option<&Py<PyAny>>,
-) -> PyResult<Vec<u64>> {
+) -> PyResult<Done> {
     let control = Control::default();
     let (sender, mut receiver) = channel();
-    let work =
-        || FileSink::create(folder, layout).and_then(|sink| prepared.run(&sink, options, &control));
+    let work = || {
+        let Place { folder, journal, resume } = *place;
+        let open = if resume { FileSink::resume } else { FileSink::create };
+        let sink = open(folder, layout, journal)?;
+        let hashes = prepared.run(&sink, options, &control)?;
+        let begun = Instant::now();
+        sink.finish()?;
+        Ok(Done {
+            hashes,
+            read_bytes: control.read_bytes(),
+            resumed_blocks: sink.resumed_blocks(),
+            sync_seconds: begun.elapsed().as_secs_f64(),
+        })
+    };
     std::thread::scope(|scope| {
         let work = &work;
         scope.spawn(move || {

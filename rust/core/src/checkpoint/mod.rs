@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use safetensors::Dtype;
 
-pub use reader::Reader;
+pub use reader::{Identity, Reader};
 
 use crate::error::{Error, Result};
 

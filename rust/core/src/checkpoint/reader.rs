@@ -1,84 +1,190 @@
-//! Bytes of one input file: mapped where the system can, read where it cannot.
+//! Bytes of one input file: mapped where that is fastest, read where it cannot be or must not.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// The path by which it was opened.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last modified, in nanoseconds since 1970.
+    pub mtime_ns: u64,
+}
+
+impl Identity {
+    fn of(path: &Path, metadata: &std::fs::Metadata) -> Self {
+        let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+        let mtime_ns = modified.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+        Self { path: path.into(), bytes: metadata.len(), mtime_ns }
+    }
+}
+
 /// An open input file.
 #[derive(Debug)]
 pub struct Reader {
-    path: PathBuf,
-    bytes: u64,
-    access: Access,
-}
-
-#[derive(Debug)]
-enum Access {
-    Map(Mmap),
-    File(File),
+    identity: Identity,
+    file: File,
+    map: Option<Mmap>,
 }
 
 impl Reader {
-    /// Open a file and map it; a file that cannot be mapped is read instead.
+    /// Open a file and map it; a file that cannot be mapped, or lies on a network file system, is
+    /// read instead: a map of a file that shrinks ends the process, and over a network that happens.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
-        let file = File::open(path).map_err(|source| failed("open", source))?;
-        let metadata = file.metadata().map_err(|source| failed("read", source))?;
+        // Asked before it is opened: opening a pipe waits for somebody to write to it.
+        let metadata = std::fs::metadata(path).map_err(|source| failed("open", source))?;
         if metadata.is_dir() {
             return Err(failed("read", std::io::ErrorKind::IsADirectory.into()));
         }
+        if !metadata.is_file() {
+            let source = std::io::Error::other("not a regular file");
+            return Err(failed("read", source));
+        }
+        let file = File::open(path).map_err(|source| failed("open", source))?;
+        let metadata = file.metadata().map_err(|source| failed("read", source))?;
+        let identity = Identity::of(path, &metadata);
         // SAFETY: the map is read-only. That nobody truncates or rewrites an input during a merge is
         // a documented condition; the merge never opens an input for writing, and refuses an
         // output inside an input folder.
-        let access = match unsafe { Mmap::map(&file) } {
-            Ok(map) => {
-                #[cfg(unix)]
-                // Advice only: where it is refused, the merge is slower and no less right.
-                let _ = map.advise(memmap2::Advice::Sequential);
-                Access::Map(map)
-            }
-            Err(_) => Access::File(file),
-        };
-        Ok(Self { path: path.into(), bytes: metadata.len(), access })
+        let map = if is_remote(&file) { None } else { unsafe { Mmap::map(&file) }.ok() };
+        #[cfg(unix)]
+        if let Some(map) = &map {
+            // Advice only: where it is refused, the merge is slower and no less right.
+            let _ = map.advise(memmap2::Advice::Sequential);
+        }
+        Ok(Self { identity, file, map })
     }
 
-    /// Where the file is.
+    /// The file's path.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.identity.path
+    }
+
+    /// What the file was when it was opened.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Length of the file.
     pub fn len(&self) -> u64 {
-        self.bytes
+        self.identity.bytes
     }
 
     /// Whether the file is empty.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.len() == 0
     }
 
     /// `length` bytes from `offset`: a slice of the map, or else `scratch`, filled.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
     pub fn read<'a>(
         &'a self,
         offset: u64,
         length: usize,
         scratch: &'a mut Vec<u8>,
     ) -> Result<&'a [u8]> {
-        let failed = |source| Error::Io { path: self.path.clone(), action: "read", source };
-        match &self.access {
-            Access::Map(map) => usize::try_from(offset)
+        let failed = |source| Error::Io { path: self.path().into(), action: "read", source };
+        crate::fault::hit("read").map_err(failed)?;
+        match &self.map {
+            Some(map) => usize::try_from(offset)
                 .ok()
                 .and_then(|start| map.get(start..start.checked_add(length)?))
                 .ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into())),
-            Access::File(file) => {
+            None => {
                 scratch.resize(length, 0);
-                read_exact_at(file, scratch, offset).map_err(failed)?;
+                read_exact_at(&self.file, scratch, offset).map_err(failed)?;
                 Ok(scratch)
             }
         }
+    }
+
+    /// Ask the system to fetch a range that will be read soon. Advice only.
+    pub fn will_need(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{fadvise, Advice};
+            let length = std::num::NonZeroU64::new(range.end - range.start);
+            let _ = fadvise(&self.file, range.start, length, Advice::WillNeed);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    /// Give back the pages of a range that has been read, so that they no longer count as resident.
+    /// They stay in the system's cache while there is room for them.
+    pub fn release(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map {
+            let (start, length) = (range.start as usize, (range.end - range.start) as usize);
+            if length > 0 && start.checked_add(length).is_some_and(|end| end <= map.len()) {
+                // SAFETY: the map is shared with the file and read-only, so a page that is dropped
+                // and touched again holds the same bytes: nothing can be lost.
+                let _ = unsafe {
+                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length)
+                };
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    /// Check that the file is still what it was when it was opened.
+    ///
+    /// # Errors
+    /// [`Error::InputChanged`], [`Error::Io`]
+    pub fn check_unchanged(&self) -> Result<()> {
+        let path = self.path();
+        let failed = |source| Error::Io { path: path.into(), action: "read", source };
+        let now = Identity::of(path, &std::fs::metadata(path).map_err(failed)?);
+        if now == self.identity {
+            return Ok(());
+        }
+        let words = |i: &Identity| format!("{} bytes, modified at {} ns", i.bytes, i.mtime_ns);
+        Err(Error::InputChanged {
+            path: path.into(),
+            expected: words(&self.identity),
+            found: words(&now),
+        })
+    }
+}
+
+/// Whether the file lies on another machine, or on a file system of somebody's own making.
+fn is_remote(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // Magic numbers of statfs(2): NFS, SMB, SMB2, CIFS, FUSE, 9P, Ceph, AFS, Lustre.
+        const REMOTE: [u32; 9] = [
+            0x6969,
+            0x517b,
+            0xfe53_4d42,
+            0xff53_4d42,
+            0x6573_5546,
+            0x0102_1997,
+            0x00c3_6400,
+            0x5346_414f,
+            0x0bd0_0bd3,
+        ];
+        rustix::fs::fstatfs(file).is_ok_and(|found| REMOTE.contains(&(found.f_type as u32)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        false
     }
 }
 
@@ -110,14 +216,37 @@ mod tests {
         let path = folder.path().join("f");
         std::fs::write(&path, b"0123456789").unwrap();
         let mapped = Reader::open(&path).unwrap();
-        assert!(matches!(mapped.access, Access::Map(_)));
-        let access = Access::File(File::open(&path).unwrap());
-        let read = Reader { path: path.clone(), bytes: 10, access };
+        assert!(mapped.map.is_some());
+        let read = Reader { map: None, ..Reader::open(&path).unwrap() };
         let (mut a, mut b) = (Vec::new(), Vec::new());
         assert_eq!(mapped.read(3, 4, &mut a).unwrap(), b"3456");
         assert_eq!(read.read(3, 4, &mut b).unwrap(), b"3456");
+        mapped.release(0..10);
+        assert_eq!(mapped.read(3, 4, &mut a).unwrap(), b"3456");
         assert!(mapped.read(8, 4, &mut a).is_err());
         assert!(read.read(8, 4, &mut b).is_err());
         assert!(mapped.read(u64::MAX, 4, &mut a).is_err());
+    }
+
+    #[test]
+    fn a_file_that_changes_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let reader = Reader::open(&path).unwrap();
+        reader.check_unchanged().unwrap();
+        std::fs::write(&path, b"0123456789a").unwrap();
+        assert!(matches!(reader.check_unchanged().unwrap_err(), Error::InputChanged { .. }));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_or_device_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        assert!(Reader::open(&pipe).is_err());
+        assert!(Reader::open(Path::new("/dev/zero")).is_err());
     }
 }

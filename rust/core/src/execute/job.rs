@@ -1,19 +1,17 @@
 //! One output tensor: its job, bound to open inputs.
 
-use xxhash_rust::xxh3::xxh3_64;
-
-use crate::checkpoint::{Checkpoint, Reader};
+use crate::checkpoint::Checkpoint;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::execute::apply::Apply;
 use crate::execute::delta::DeltaJob;
-use crate::execute::Control;
-use crate::kernels::elementwise::{first_nonfinite, round_all, with_precision};
+use crate::execute::output::{Output, RawTensor};
+use crate::execute::{JobControl, Resources};
+use crate::kernels::elementwise::with_precision;
 use crate::kernels::linear;
-use crate::parallel::Parallel;
 use crate::plan::{Input, Job, Merge, Plan, TensorRef};
 use crate::precision::{Bf16, F16, F32};
-use crate::segments::{pieces, segments, Segment};
+use crate::segments::{segments, Segment, BLOCK};
 use crate::sink::Sink;
 use crate::source::{CheckpointTensor, Source};
 use crate::statistics::content;
@@ -30,13 +28,6 @@ enum Kind<'a> {
     Copy { inputs: Vec<RawTensor<'a>> },
     Linear { dtype: Float, divisor: Option<f32>, inputs: Vec<(CheckpointTensor<'a>, f32)> },
     Delta(DeltaJob<'a>),
-}
-
-/// A tensor as bytes.
-struct RawTensor<'a> {
-    reader: &'a Reader,
-    offset: u64,
-    bytes: u64,
 }
 
 impl<'a> BoundJob<'a> {
@@ -95,56 +86,98 @@ impl<'a> BoundJob<'a> {
         self.job.len()
     }
 
-    /// Bytes that will be read, each as often as it is read.
-    pub fn work_bytes(&self) -> u64 {
-        let elements = self.len() as u64;
+    /// The floating-point tensors that are read.
+    pub fn inputs(&self) -> Vec<&CheckpointTensor<'a>> {
         match &self.kind {
+            Kind::Copy { .. } => vec![],
+            Kind::Linear { inputs, .. } => inputs.iter().map(|(tensor, _)| tensor).collect(),
+            Kind::Delta(delta) => delta.inputs().collect(),
+        }
+    }
+
+    /// Bytes of the inputs, each read once.
+    pub fn input_bytes(&self) -> u64 {
+        let each = |tensor: &&CheckpointTensor| tensor.dtype().size() as u64;
+        let raw: u64 = match &self.kind {
             Kind::Copy { inputs } => inputs.iter().map(|input| input.bytes).sum(),
-            Kind::Linear { inputs, .. } => {
-                inputs.iter().map(|(tensor, _)| elements * tensor.dtype().size() as u64).sum()
-            }
-            Kind::Delta(delta) => elements * delta.bytes_per_element(),
+            _ => 0,
+        };
+        raw + self.inputs().iter().map(each).sum::<u64>() * self.len() as u64
+    }
+
+    /// Bytes that the passes go over which every run makes.
+    pub fn work_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Delta(delta) => self.len() as u64 * delta.bytes_per_element(),
+            _ => self.input_bytes(),
+        }
+    }
+
+    /// Bytes that one worker's buffers take at the most.
+    pub fn worker_bytes(&self, chunk: usize) -> usize {
+        let block = BLOCK.min(self.len().max(1));
+        let out = block * self.job.out_dtype.bitsize().div_ceil(8);
+        let values = |n: usize| 4 * chunk * n;
+        out + match &self.kind {
+            // Two blocks are compared where the files cannot be mapped.
+            Kind::Copy { .. } => 2 * out,
+            Kind::Linear { .. } => values(3),
+            Kind::Delta(delta) => values(delta.inputs().count() + 3) + delta.mask_bytes(chunk),
+        }
+    }
+
+    /// Bytes that the statistics of the tensor take: the least, and what serves speed best.
+    pub fn statistics_bytes(&self, threads: usize) -> (usize, usize) {
+        match &self.kind {
+            Kind::Delta(delta) => delta.statistics_bytes(threads),
+            _ => (0, 0),
         }
     }
 
     /// Merge the tensor into `sink` and return its content hash.
-    pub fn run(
-        &self,
-        number: usize,
-        sink: &dyn Sink,
-        chunk: usize,
-        control: &Control,
-        parallel: &Parallel,
-    ) -> Result<u64> {
+    pub fn run(&self, number: usize, sink: &dyn Sink, resources: &Resources) -> Result<u64> {
+        let Resources { chunk, control, parallel, .. } = *resources;
         let segments = segments(self.len());
         let allow_nonfinite = self.allow_nonfinite;
         let out = Output { job: self.job, number, sink, chunk, control, allow_nonfinite };
+        let written: Vec<_> = segments.iter().map(|segment| out.written(segment)).collect();
+        if written.iter().all(Option::is_some) {
+            return Ok(content::combine(
+                &written.into_iter().flatten().flatten().collect::<Vec<_>>(),
+            ));
+        }
+        let inputs = self.inputs();
+        let each = |work: &(dyn Fn(&Segment) -> Result<Vec<u64>> + Sync)| {
+            parallel.map(segments.len(), |i| match &written[i] {
+                Some(hashes) => Ok(hashes.clone()),
+                None => work(&segments[i]),
+            })
+        };
         let blocks = match &self.kind {
-            Kind::Copy { inputs } => vec![out.copy(inputs)?],
-            Kind::Linear { dtype, divisor, inputs } => parallel.map(segments.len(), |i| {
+            Kind::Copy { inputs } => each(&|segment| out.copy(segment, inputs))?,
+            Kind::Linear { dtype, divisor, inputs: weighted } => each(&|segment| {
                 let (dtype, divisor) = (*dtype, *divisor);
-                let mut apply = LinearApply {
-                    dtype,
-                    divisor,
-                    inputs,
-                    control,
-                    values: vec![],
-                    scratch: vec![],
-                };
-                out.segment(&segments[i], &mut apply)
+                let scratch = vec![];
+                let mut apply = LinearApply { dtype, divisor, inputs: weighted, control, scratch };
+                out.segment(segment, &inputs, &mut apply)
             })?,
             Kind::Delta(delta) => {
-                let states = delta.states(&segments, chunk, control, parallel)?;
-                parallel.map(segments.len(), |i| {
-                    let segment = &segments[i];
+                let states = delta.states(&segments, resources)?;
+                crate::fault::hit("apply").map_err(|source| sink_error(self.job, source))?;
+                each(&|segment| {
                     with_precision!(delta.dtype(), P => {
-                        out.segment(segment, &mut delta.apply::<P>(&states, segment, control))
+                        let mut apply = delta.apply::<P>(&states, segment, chunk, control)?;
+                        out.segment(segment, &inputs, &mut apply)
                     })
                 })?
             }
         };
         Ok(content::combine(&blocks.concat()))
     }
+}
+
+fn sink_error(job: &Job, source: std::io::Error) -> Error {
+    Error::Io { path: job.tensor.clone().into(), action: "merge", source }
 }
 
 impl<'a> RawTensor<'a> {
@@ -172,103 +205,19 @@ impl<'a> RawTensor<'a> {
     }
 }
 
-/// Where a job's blocks go.
-struct Output<'a> {
-    job: &'a Job,
-    number: usize,
-    sink: &'a dyn Sink,
-    chunk: usize,
-    control: &'a Control,
-    allow_nonfinite: bool,
-}
-
-impl Output<'_> {
-    /// Compute and write one segment; returns the hashes of its blocks.
-    fn segment(&self, segment: &Segment, apply: &mut dyn Apply) -> Result<Vec<u64>> {
-        let dtype = Float::of(self.job.out_dtype).ok_or_else(|| Error::Plan {
-            reason: format!("tensor `{}`: cannot write {}", self.job.tensor, self.job.out_dtype),
-        })?;
-        let mut values = vec![0.0; self.chunk.min(segment.range.len())];
-        let mut bytes = Vec::new();
-        let mut hashes = Vec::new();
-        for block in segment.blocks() {
-            self.control.check()?;
-            bytes.resize(block.len() * dtype.size(), 0);
-            let out = bytes.chunks_mut(self.chunk * dtype.size());
-            for (range, out) in pieces(block.clone(), self.chunk).zip(out) {
-                let values = &mut values[..range.len()];
-                apply.chunk(range.start, values)?;
-                if !self.allow_nonfinite {
-                    self.check_finite(dtype, range.start, values)?;
-                }
-                dtype.narrow(values, out);
-            }
-            self.sink.write(self.number, (block.start * dtype.size()) as u64, &bytes)?;
-            hashes.push(xxh3_64(&bytes));
-        }
-        Ok(hashes)
-    }
-
-    /// Refuse values that are not finite once rounded to the output's dtype.
-    fn check_finite(&self, dtype: Float, start: usize, values: &mut [f32]) -> Result<()> {
-        // Only float16 has less range than the float32 in which values come.
-        if dtype == Float::F16 {
-            round_all(dtype, values);
-        }
-        match first_nonfinite(values) {
-            None => Ok(()),
-            Some(index) => Err(Error::Overflow {
-                tensor: self.job.tensor.clone(),
-                index: (start + index) as u64,
-                dtype: dtype.name(),
-            }),
-        }
-    }
-
-    /// Copy a buffer after checking that every input has the same one.
-    fn copy(&self, inputs: &[RawTensor]) -> Result<Vec<u64>> {
-        const PIECE: usize = 1 << 18;
-        let Some((first, others)) = inputs.split_first() else { return Ok(vec![]) };
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        let mut hashes = Vec::new();
-        for piece in pieces(0..first.bytes as usize, PIECE) {
-            self.control.check()?;
-            let bytes =
-                first.reader.read(first.offset + piece.start as u64, piece.len(), &mut a)?;
-            for other in others {
-                let at = other.offset + piece.start as u64;
-                if other.reader.read(at, piece.len(), &mut b)? != bytes {
-                    return Err(Error::BufferDiffers {
-                        path: other.reader.path().into(),
-                        tensor: self.job.tensor.clone(),
-                        first: first.reader.path().into(),
-                    });
-                }
-            }
-            self.sink.write(self.number, piece.start as u64, bytes)?;
-            self.control.add(piece.len() * inputs.len());
-            hashes.push(xxh3_64(bytes));
-        }
-        Ok(hashes)
-    }
-}
-
 struct LinearApply<'a> {
     dtype: Float,
     divisor: Option<f32>,
     inputs: &'a [(CheckpointTensor<'a>, f32)],
-    control: &'a Control,
-    values: Vec<f32>,
+    control: &'a JobControl<'a>,
     scratch: Vec<u8>,
 }
 
 impl Apply for LinearApply<'_> {
     fn chunk(&mut self, start: usize, out: &mut [f32]) -> Result<()> {
-        self.values.resize(out.len(), 0.0);
         out.fill(0.0);
         for (tensor, weight) in self.inputs {
-            tensor.read(self.dtype, start, &mut self.values, &mut self.scratch)?;
-            linear::accumulate(out, &self.values, *weight);
+            tensor.accumulate(self.dtype, start, *weight, out, &mut self.scratch)?;
             self.control.add(out.len() * tensor.dtype().size());
         }
         let divisor = self.divisor.unwrap_or(1.0);

@@ -29,45 +29,37 @@ pub struct Mix {
     pub lambda: f32,
 }
 
-/// Buffers of [`combine`], each as long as a chunk.
-#[derive(Debug, Default)]
-pub struct Buffers {
-    vote: Vec<f32>,
-    mixed: Vec<f32>,
-    divisor: Vec<f32>,
-}
+/// Elements that are mixed at a time: few enough for all buffers to stay in the first-level cache.
+const TILE: usize = 512;
 
 /// Mix `deltas` (each multiplied by its weight already) and add the result to `out`, which holds the
 /// base.
-pub fn combine<P: Precision>(
-    mix: &Mix,
-    deltas: &[Vec<f32>],
-    out: &mut [f32],
-    buffers: &mut Buffers,
-) {
-    let n = out.len();
-    for buffer in [&mut buffers.vote, &mut buffers.mixed, &mut buffers.divisor] {
-        buffer.clear();
-        buffer.resize(n, 0.0);
+pub fn combine<P: Precision>(mix: &Mix, deltas: &[Vec<f32>], out: &mut [f32]) {
+    let sum = P::round(mix.weights.iter().sum());
+    let divide = mix.normalize && sum.abs() >= SMALLEST_DIVISOR;
+    let sum = if divide { sum } else { 1.0 };
+    for (tile, out) in out.chunks_mut(TILE).enumerate() {
+        let start = tile * TILE;
+        let deltas = || deltas.iter().map(|delta| &delta[start..start + out.len()]);
+        let mut buffer = [0.0; TILE];
+        let mixed = &mut buffer[..out.len()];
+        if mix.consensus {
+            let (mut vote, mut divisor) = ([0.0; TILE], [0.0; TILE]);
+            for delta in deltas() {
+                add(&mut vote, delta);
+            }
+            for (delta, weight) in deltas().zip(&mix.weights) {
+                add_agreeing::<P>(mixed, &mut divisor, &vote, delta, *weight);
+            }
+            finish_elected::<P>(mixed, &divisor, mix.normalize);
+        } else {
+            for delta in deltas() {
+                add(mixed, delta);
+            }
+            finish::<P>(mixed, sum);
+        }
+        add_to_base::<P>(out, mixed, mix.lambda);
     }
-    let Buffers { vote, mixed, divisor } = buffers;
-    if mix.consensus {
-        for delta in deltas {
-            add(vote, &delta[..n]);
-        }
-        for (delta, weight) in deltas.iter().zip(&mix.weights) {
-            add_agreeing::<P>(mixed, divisor, vote, &delta[..n], *weight);
-        }
-        finish_elected::<P>(mixed, divisor, mix.normalize);
-    } else {
-        for delta in deltas {
-            add(mixed, &delta[..n]);
-        }
-        let sum = P::round(mix.weights.iter().sum());
-        let divide = mix.normalize && sum.abs() >= SMALLEST_DIVISOR;
-        finish::<P>(mixed, if divide { sum } else { 1.0 });
-    }
-    add_to_base::<P>(out, mixed, mix.lambda);
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]

@@ -3,5 +3,6 @@
 pub mod combine;
 pub mod drop;
 pub mod elementwise;
+pub mod fused;
 pub mod linear;
 pub mod trim;

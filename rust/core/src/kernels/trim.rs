@@ -34,6 +34,27 @@ pub fn trim(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
     }
 }
 
+/// Zero what [`trim`] would keep: every element above `threshold`, and of those equal to it the first
+/// `*ties`; then take the ties that were dropped off `*ties`.
+pub fn trim_top(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
+    let equal = count_equal(deltas, threshold);
+    if equal <= *ties {
+        zero_above(deltas, threshold.saturating_sub(1));
+        // Zeros, which a threshold of zero would drop, are zero already.
+        *ties -= equal;
+    } else if *ties == 0 {
+        zero_above(deltas, threshold);
+    } else {
+        for delta in deltas {
+            let bits = magnitude(*delta);
+            if bits > threshold || (bits == threshold && *ties > 0) {
+                *ties -= u64::from(bits == threshold);
+                *delta = 0.0;
+            }
+        }
+    }
+}
+
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 fn count_equal(deltas: &[f32], threshold: u32) -> u64 {
     // Counts in 32 bits vectorise to the width of the elements.
@@ -50,6 +71,13 @@ fn count_equal(deltas: &[f32], threshold: u32) -> u64 {
 fn zero_below(deltas: &mut [f32], threshold: u32) {
     for delta in deltas {
         *delta = if magnitude(*delta) < threshold { 0.0 } else { *delta };
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn zero_above(deltas: &mut [f32], threshold: u32) {
+    for delta in deltas {
+        *delta = if magnitude(*delta) > threshold { 0.0 } else { *delta };
     }
 }
 
@@ -75,5 +103,24 @@ mod tests {
             assert_eq!(whole[1] != 0.0, kept > 0);
             assert_eq!(whole[6] != 0.0, kept == 4);
         }
+    }
+
+    #[test]
+    fn the_top_that_is_dropped_is_what_trimming_keeps() {
+        let values = [1.0_f32, -2.0, 0.5, 2.0, -2.0, 3.0, 2.0, 0.0];
+        for ties in 0..=4_u64 {
+            let (mut kept, mut rest) = (values, values);
+            trim(&mut kept, magnitude(2.0), &mut ties.clone());
+            let mut left = ties;
+            for part in rest.chunks_mut(3) {
+                trim_top(part, magnitude(2.0), &mut left);
+            }
+            for i in 0..values.len() {
+                assert_eq!(kept[i] + rest[i], values[i]);
+                assert!(kept[i] == 0.0 || rest[i] == 0.0);
+            }
+        }
+        let mut zeros = [0.0_f32; 4];
+        trim_top(&mut zeros, 0, &mut 2);
     }
 }

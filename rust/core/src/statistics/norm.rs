@@ -7,41 +7,76 @@ use crate::kernels::elementwise::{add_magnitudes, SUM_LANES};
 use crate::parallel::Parallel;
 use crate::rounding::{round_bf16, round_f16};
 use crate::segments::{Segment, BLOCK};
-use crate::statistics::{DeltaWalk, Selection};
+use crate::statistics::selection::Selection;
+use crate::statistics::DeltaWalk;
 
 /// Norms below this are left alone, as in mergekit.
 const SMALLEST_NORM: f64 = 1e-7;
 
-/// The factor that gives the selected elements the L1 norm of the whole delta, rounded as `rounding`
-/// says (mergekit computes it in the dtype of the delta).
+/// Sums over the blocks of one segment, before and after selection.
+#[derive(Debug, Clone)]
+pub struct Leaves {
+    start: usize,
+    blocks: Vec<[[f64; SUM_LANES]; 2]>,
+}
+
+impl Leaves {
+    /// Zero for every block of `segment`.
+    pub fn new(segment: &Segment) -> Self {
+        let blocks = vec![[[0.0; SUM_LANES]; 2]; segment.range.len().div_ceil(BLOCK)];
+        Self { start: segment.range.start, blocks }
+    }
+
+    /// Bytes of the leaves of a tensor of `len` elements.
+    pub fn bytes(len: usize) -> usize {
+        len.div_ceil(BLOCK) * 2 * 8 * SUM_LANES
+    }
+
+    /// Add a chunk as it is before selection; its first element is element `start` of the tensor.
+    pub fn before(&mut self, start: usize, chunk: &[f32]) {
+        add_magnitudes(chunk, &mut self.blocks[(start - self.start) / BLOCK][0]);
+    }
+
+    /// Add a chunk as it is after selection.
+    pub fn after(&mut self, start: usize, chunk: &[f32]) {
+        add_magnitudes(chunk, &mut self.blocks[(start - self.start) / BLOCK][1]);
+    }
+}
+
+/// The factor that gives the selected elements the L1 norm of the whole delta, from the leaves of all
+/// segments in order; rounded as `rounding` says (mergekit computes it in the dtype of the delta).
+pub fn scale_of<'a>(leaves: impl Iterator<Item = &'a Leaves> + Clone, rounding: Float) -> f32 {
+    let total = |which: usize| -> f64 {
+        leaves.clone().flat_map(|l| &l.blocks).map(|leaf| leaf[which].iter().sum::<f64>()).sum()
+    };
+    ratio(total(0), total(1), rounding)
+}
+
+/// The factors of streams whose selections are by magnitude.
 ///
 /// # Errors
 /// Whatever reading gives.
-pub fn l1_scale(
+pub fn l1_scales(
     deltas: &dyn DeltaWalk,
     segments: &[Segment],
-    selection: &Selection,
+    selections: &[&Selection],
     rounding: Float,
     parallel: &Parallel,
-) -> Result<f32> {
+) -> Result<Vec<f32>> {
     let sums = parallel.map(segments.len(), |number| {
         let segment = &segments[number];
-        let mut cursor = selection.cursor(segment);
-        let mut words = Vec::new();
-        let mut leaves = vec![[[0.0; SUM_LANES]; 2]; segment.range.len().div_ceil(BLOCK)];
-        deltas.walk(segment, &mut |start, chunk| {
-            let [before, after] = &mut leaves[(start - segment.range.start) / BLOCK];
-            add_magnitudes(chunk, before);
-            selection.apply(&mut cursor, start, chunk, &mut words);
-            add_magnitudes(chunk, after);
+        let mut cursors: Vec<_> = selections.iter().map(|s| s.cursor(segment, None)).collect();
+        let mut leaves = vec![Leaves::new(segment); selections.len()];
+        deltas.walk(segment, &mut |stream, start, chunk| {
+            leaves[stream].before(start, chunk);
+            cursors[stream].apply(start, chunk);
+            leaves[stream].after(start, chunk);
             Ok(())
         })?;
         Ok(leaves)
     })?;
-    let total = |which: usize| -> f64 {
-        sums.iter().flatten().map(|leaf| leaf[which].iter().sum::<f64>()).sum()
-    };
-    Ok(ratio(total(0), total(1), rounding))
+    let scale = |stream: usize| scale_of(sums.iter().map(|leaves| &leaves[stream]), rounding);
+    Ok((0..selections.len()).map(scale).collect())
 }
 
 fn ratio(before: f64, after: f64, rounding: Float) -> f32 {

@@ -1,0 +1,172 @@
+//! Random masks of one segment, with the L1 norms before and after where they are wanted.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::execute::delta::DeltaJob;
+use crate::execute::output::Behind;
+use crate::execute::JobControl;
+use crate::kernels::drop::Mask;
+use crate::philox::Stream;
+use crate::segments::{pieces, Segment, BLOCK};
+use crate::source::Source;
+use crate::statistics::norm::Leaves;
+use crate::statistics::ranks::{RankLimits, RowSorter};
+use crate::statistics::selection::{Chance, Selection};
+
+/// Rows at either end of a run are ranked twice; a run this many rows long makes that cheap.
+const ROWS_PER_RUN: usize = 16;
+
+/// Makes the masks of a job's experts, with its buffers.
+pub struct MaskMaker<'a> {
+    job: &'a DeltaJob<'a>,
+    chunk: usize,
+    control: &'a JobControl<'a>,
+    scratch: Vec<u8>,
+    base: Vec<f32>,
+    delta: Vec<f32>,
+    words: Vec<u32>,
+    limits: Vec<u32>,
+    sorter: RowSorter,
+}
+
+impl<'a> MaskMaker<'a> {
+    pub fn new(job: &'a DeltaJob<'a>, chunk: usize, control: &'a JobControl<'a>) -> Self {
+        Self {
+            job,
+            chunk,
+            control,
+            scratch: vec![],
+            base: vec![],
+            delta: vec![],
+            words: vec![],
+            limits: vec![],
+            sorter: RowSorter::default(),
+        }
+    }
+
+    /// Bytes of the buffers at their largest.
+    pub fn bytes(job: &DeltaJob, chunk: usize) -> usize {
+        match job.sparsify {
+            crate::plan::Sparsify::Ranks => {
+                let slab = job.rows.slab().min(job.len);
+                let widest = (run_elements(slab) + 2 * slab).min(job.len + slab);
+                4 * 4 * widest + 16 * job.rows.columns.min(job.len) + 4 * chunk
+            }
+            _ => 3 * 4 * chunk,
+        }
+    }
+
+    /// The mask of one expert over `segment`, or none where its selection is not random. Norms are
+    /// added to `leaves`, which takes reading the delta where the mask alone would not.
+    pub fn mask(
+        &mut self,
+        expert: usize,
+        selection: &Selection,
+        segment: &Segment,
+        leaves: Option<&mut Leaves>,
+    ) -> Result<Option<Mask>> {
+        let Selection::Random { stream, chance } = selection else { return Ok(None) };
+        let mut mask = Mask::new(segment.range.len());
+        match chance {
+            Chance::Same(limit) => {
+                self.same(expert, *stream, *limit, segment, &mut mask, leaves)?;
+            }
+            Chance::Ranked(table) => {
+                self.ranked(expert, *stream, table, segment, &mut mask, leaves)?
+            }
+        }
+        Ok(Some(mask))
+    }
+
+    fn same(
+        &mut self,
+        expert: usize,
+        stream: Stream,
+        limit: u64,
+        segment: &Segment,
+        mask: &mut Mask,
+        mut leaves: Option<&mut Leaves>,
+    ) -> Result<()> {
+        let inputs = [&self.job.base, &self.job.experts[expert].tensor];
+        let mut behind = Behind::new(&inputs, segment);
+        for range in pieces(segment.range.clone(), self.chunk) {
+            behind.passed(range.start);
+            self.words.resize(range.len(), 0);
+            stream.fill(range.start as u64, &mut self.words);
+            mask.keep_below(range.start - segment.range.start, &self.words, limit);
+            if let Some(leaves) = leaves.as_deref_mut() {
+                self.control.check()?;
+                self.read(expert, range.clone())?;
+                let delta = &mut self.delta[..range.len()];
+                leaves.before(range.start, delta);
+                mask.apply(range.start - segment.range.start, delta);
+                leaves.after(range.start, delta);
+            }
+        }
+        Ok(())
+    }
+
+    fn ranked(
+        &mut self,
+        expert: usize,
+        stream: Stream,
+        table: &RankLimits,
+        segment: &Segment,
+        mask: &mut Mask,
+        mut leaves: Option<&mut Leaves>,
+    ) -> Result<()> {
+        let (rows, job) = (self.job.rows, self.job);
+        let slab = rows.slab();
+        let inputs = [&job.base, &job.experts[expert].tensor];
+        let mut behind = Behind::new(&inputs, segment);
+        for run in pieces(segment.range.clone(), run_elements(slab)) {
+            self.control.check()?;
+            behind.passed(run.start);
+            let whole = run.start / slab * slab..run.end.next_multiple_of(slab);
+            self.read(expert, whole.clone())?;
+            self.limits.resize(whole.len(), 0);
+            for first in (0..whole.len()).step_by(slab) {
+                let (delta, limits) =
+                    (&self.delta[first..first + slab], &mut self.limits[first..first + slab]);
+                for place in (0..rows.stride).map(|lane| (lane, rows.stride)) {
+                    self.sorter.limits(table, delta, place, job.has_low_bits(), limits);
+                }
+            }
+            for range in pieces(run.clone(), self.chunk) {
+                self.words.resize(range.len(), 0);
+                stream.fill(range.start as u64, &mut self.words);
+                let inside = range.start - whole.start..range.end - whole.start;
+                let offset = range.start - segment.range.start;
+                mask.keep_below_each(offset, &self.words, &self.limits[inside.clone()]);
+                if let Some(leaves) = leaves.as_deref_mut() {
+                    let delta = &mut self.delta[inside];
+                    leaves.before(range.start, delta);
+                    mask.apply(offset, delta);
+                    leaves.after(range.start, delta);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fill `self.delta` with one expert's delta.
+    fn read(&mut self, expert: usize, range: Range<usize>) -> Result<()> {
+        let (job, expert) = (self.job, &self.job.experts[expert].tensor);
+        self.base.resize(range.len(), 0.0);
+        self.delta.resize(range.len(), 0.0);
+        for part in pieces(0..range.len(), self.chunk) {
+            let start = range.start + part.start;
+            let (base, delta) = (&mut self.base[part.clone()], &mut self.delta[part]);
+            job.base.read(job.dtype, start, base, &mut self.scratch)?;
+            expert.read_delta(job.dtype, start, base, delta, &mut self.scratch)?;
+        }
+        Ok(())
+    }
+}
+
+/// Elements that are ranked at a time, whole blocks.
+fn run_elements(slab: usize) -> usize {
+    let rows = if slab <= BLOCK { ROWS_PER_RUN } else { 1 };
+    (rows * slab).next_multiple_of(BLOCK)
+}

@@ -1,0 +1,92 @@
+//! Steps that begin at the bytes of a file, fused so that a value passes through memory once.
+//!
+//! Only dtypes whose loads vectorise stand here; callers take the plain steps for the others.
+
+use multiversion::multiversion;
+
+use crate::dtype::Float;
+use crate::precision::{Bf16, Precision, F32};
+
+const EXPONENT: u32 = 0x7f80_0000;
+
+/// An element as it stands in a file.
+trait Stored {
+    const BYTES: usize;
+    fn load(bytes: &[u8]) -> f32;
+}
+
+struct StoredF32;
+struct StoredBf16;
+
+impl Stored for StoredF32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    fn load(b: &[u8]) -> f32 {
+        f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+    }
+}
+
+impl Stored for StoredBf16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn load(b: &[u8]) -> f32 {
+        f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)
+    }
+}
+
+/// `out := round(stored − base)` and whether all of it is finite; `None` where these dtypes are not
+/// fused. Stored values must be values of the working dtype.
+pub fn subtract(
+    stored: Float,
+    working: Float,
+    bytes: &[u8],
+    base: &[f32],
+    out: &mut [f32],
+) -> Option<bool> {
+    Some(match (stored, working) {
+        (Float::Bf16, Float::Bf16) => subtract_from::<StoredBf16, Bf16>(bytes, base, out),
+        (Float::Bf16, Float::F32) => subtract_from::<StoredBf16, F32>(bytes, base, out),
+        (Float::F32, Float::F32) => subtract_from::<StoredF32, F32>(bytes, base, out),
+        _ => return None,
+    })
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn subtract_from<S: Stored, P: Precision>(bytes: &[u8], base: &[f32], out: &mut [f32]) -> bool {
+    let mut largest = 0;
+    for ((out, base), b) in out.iter_mut().zip(base).zip(bytes.chunks_exact(S::BYTES)) {
+        let delta = P::round(S::load(b) - *base);
+        largest = largest.max(delta.to_bits() & EXPONENT);
+        *out = delta;
+    }
+    largest < EXPONENT
+}
+
+/// `sums := fma(weight, stored, sums)` and whether all that was loaded is finite; `None` where these
+/// dtypes are not fused.
+pub fn accumulate(
+    stored: Float,
+    working: Float,
+    bytes: &[u8],
+    weight: f32,
+    sums: &mut [f32],
+) -> Option<bool> {
+    Some(match (stored, working) {
+        (Float::Bf16, Float::Bf16 | Float::F32) => {
+            accumulate_from::<StoredBf16>(bytes, weight, sums)
+        }
+        (Float::F32, Float::F32) => accumulate_from::<StoredF32>(bytes, weight, sums),
+        _ => return None,
+    })
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn accumulate_from<S: Stored>(bytes: &[u8], weight: f32, sums: &mut [f32]) -> bool {
+    let mut largest = 0;
+    for (sum, b) in sums.iter_mut().zip(bytes.chunks_exact(S::BYTES)) {
+        let value = S::load(b);
+        largest = largest.max(value.to_bits() & EXPONENT);
+        *sum = value.mul_add(weight, *sum);
+    }
+    largest < EXPONENT
+}

@@ -1,0 +1,177 @@
+//! DELLA's probabilities: the larger a magnitude is among those of its row, the likelier it is kept.
+//!
+//! ```text
+//! p(rank) = (density − epsilon) + (rank − 1) / (columns − 1) · 2 · epsilon      rank = 1 .. columns
+//! ```
+//! 1. mergekit computes `p` in the dtype of the delta, with a rounding after each step: so does the
+//!    table here, and the rank itself is rounded too (a bfloat16 counts exactly to 256 only).
+//! 2. Tied magnitudes have no order of their own; each gets the mean of `p` over their ranks.
+//! 3. A row is sorted by radix, eight bits at a time, with the index in the lower half of the key.
+
+use crate::kernels::trim::magnitude;
+use crate::precision::Precision;
+
+/// Rows up to this length are sorted by comparison: the tables of a radix sort cost more.
+const SHORT: usize = 128;
+const DIGIT: u32 = 8;
+
+/// Limits on 32-bit words by rank; see [`crate::kernels::drop::limit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankLimits {
+    /// Sum of the limits of all ranks below, so that the mean over any run is one subtraction.
+    below: Vec<u64>,
+}
+
+impl RankLimits {
+    /// The table for rows of `columns` elements.
+    pub fn new<P: Precision>(columns: usize, density: f64, epsilon: f64) -> Self {
+        let (low, epsilon) = ((density - epsilon) as f32, epsilon as f32);
+        let rank = |index: usize| P::round(P::round(index as f32) + 1.0);
+        let span = P::round(rank(columns.saturating_sub(1)) - 1.0);
+        let mut below = Vec::with_capacity(columns + 1);
+        let mut sum = 0;
+        below.push(sum);
+        for index in 0..columns {
+            let probability = if columns == 1 {
+                density as f32
+            } else {
+                let share = P::round(P::round(rank(index) - 1.0) / span).clamp(0.0, 1.0);
+                P::round(P::round(P::round(share * 2.0) * epsilon) + low)
+            };
+            sum += crate::kernels::drop::limit(probability.clamp(0.0, 1.0));
+            below.push(sum);
+        }
+        Self { below }
+    }
+
+    /// Bytes of the table.
+    pub fn bytes(columns: usize) -> usize {
+        8 * (columns + 1)
+    }
+
+    fn mean(&self, ranks: std::ops::Range<usize>) -> u32 {
+        let sum = self.below[ranks.end] - self.below[ranks.start];
+        u32::try_from(sum / ranks.len() as u64).unwrap_or(u32::MAX)
+    }
+}
+
+/// Buffers for one row, 16 bytes an element.
+#[derive(Debug, Default)]
+pub struct RowSorter {
+    keys: Vec<u64>,
+    other: Vec<u64>,
+}
+
+impl RowSorter {
+    /// Limits of a row whose elements stand `stride` apart, from `first` on, in `deltas`; they go to
+    /// the same places in `limits`. `low_bits` says whether magnitudes have more than 16 bits.
+    pub fn limits(
+        &mut self,
+        table: &RankLimits,
+        deltas: &[f32],
+        (first, stride): (usize, usize),
+        low_bits: bool,
+        limits: &mut [u32],
+    ) {
+        let columns = table.below.len() - 1;
+        let elements = deltas[first..].iter().step_by(stride).take(columns);
+        self.keys.clear();
+        self.keys.extend(
+            elements.enumerate().map(|(i, delta)| u64::from(magnitude(*delta)) << 32 | i as u64),
+        );
+        if columns <= SHORT {
+            self.keys.sort_unstable();
+        } else {
+            self.sort(if low_bits { 32 } else { 48 });
+        }
+        let mut begin = 0;
+        while begin < columns {
+            let bits = self.keys[begin] >> 32;
+            let mut end = begin + 1;
+            while end < columns && self.keys[end] >> 32 == bits {
+                end += 1;
+            }
+            let limit = table.mean(begin..end);
+            for key in &self.keys[begin..end] {
+                limits[first + (*key as u32) as usize * stride] = limit;
+            }
+            begin = end;
+        }
+    }
+
+    /// Sort by the bits from `lowest` up, least significant digit first.
+    fn sort(&mut self, lowest: u32) {
+        const BINS: usize = 1 << DIGIT;
+        self.other.resize(self.keys.len(), 0);
+        for shift in (lowest..64).step_by(DIGIT as usize) {
+            let digit = |key: u64| (key >> shift) as usize & (BINS - 1);
+            let mut places = [0_u32; BINS];
+            for key in &self.keys {
+                places[digit(*key)] += 1;
+            }
+            if places.contains(&(self.keys.len() as u32)) {
+                continue; // all the same: nothing to move
+            }
+            let mut next = 0;
+            for place in &mut places {
+                next += std::mem::replace(place, next);
+            }
+            for key in &self.keys {
+                let place = &mut places[digit(*key)];
+                self.other[*place as usize] = *key;
+                *place += 1;
+            }
+            std::mem::swap(&mut self.keys, &mut self.other);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::precision::{Bf16, F32};
+    use crate::rounding::round_bf16;
+
+    fn limits_of(deltas: &[f32], low_bits: bool, stride: usize, first: usize) -> Vec<u32> {
+        let columns = (deltas.len() - first).div_ceil(stride);
+        let table = RankLimits::new::<F32>(columns, 0.5, 0.2);
+        let mut limits = vec![7; deltas.len()];
+        RowSorter::default().limits(&table, deltas, (first, stride), low_bits, &mut limits);
+        limits
+    }
+
+    #[test]
+    fn a_larger_magnitude_is_likelier_kept_and_ties_share() {
+        for n in [2_usize, 3, 100, 129, 1000, 5000] {
+            for low_bits in [false, true] {
+                let value = |i: usize| ((i * 7919) % (n / 2 + 1)) as f32 - 3.0;
+                let deltas: Vec<f32> = (0..n).map(|i| round_bf16(value(i))).collect();
+                let limits = limits_of(&deltas, low_bits, 1, 0);
+                for i in 0..n {
+                    for j in 0..n.min(50) {
+                        let (a, b) = (deltas[i].abs(), deltas[j].abs());
+                        assert_eq!(a.partial_cmp(&b), limits[i].partial_cmp(&limits[j]));
+                    }
+                }
+                let mean = limits.iter().map(|&l| f64::from(l)).sum::<f64>() / n as f64;
+                assert!((mean / 2f64.powi(32) - 0.5).abs() < 1e-6, "{n}: {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_row_have_density_minus_and_plus_epsilon() {
+        let limits = limits_of(&[3.0, -1.0, 2.0], true, 1, 0);
+        let share = |limit: &u32| (f64::from(*limit) / 2f64.powi(32) * 1e6).round() / 1e6;
+        assert_eq!(limits.iter().map(share).collect::<Vec<_>>(), [0.7, 0.3, 0.5]);
+        let one = RankLimits::new::<Bf16>(1, 0.5, 0.2);
+        assert_eq!(one.mean(0..1), 1 << 31);
+    }
+
+    #[test]
+    fn a_strided_row_touches_its_own_places_only() {
+        let limits = limits_of(&[9.0, 1.0, 9.0, 2.0, 9.0, 3.0], true, 2, 1);
+        assert_eq!([limits[0], limits[2], limits[4]], [7, 7, 7]);
+        assert!(limits[1] < limits[3] && limits[3] < limits[5]);
+    }
+}
