@@ -1,9 +1,7 @@
-"""The output folder: refuse what is unsafe, work beside it, publish by one rename."""
+"""The output folder: refuse what is unsafe, publish by one rename, write small files durably."""
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mergeplan.errors import InputError, SurroundingsError
@@ -17,7 +15,7 @@ def check_output(out: Path, inputs: list[Path], *, overwrite: bool) -> None:
         inputs: Folders and files that are read, links or not.
 
     Raises:
-        SurroundingsError: It has content, is a file, or is a mount point.
+        SurroundingsError: It has content, or is a file.
         InputError: It is an input, lies inside one, or holds one.
     """
     for path in inputs:
@@ -30,9 +28,7 @@ def check_output(out: Path, inputs: list[Path], *, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise SurroundingsError(f"output `{out}` is a file", "choose another folder")
-    if os.path.ismount(out):
-        raise SurroundingsError(f"output `{out}` is a mount point", "give a folder inside it")
-    if any(out.iterdir()) and not overwrite:
+    if content_of(out) and not overwrite:
         raise SurroundingsError(
             f"output `{out}` is not empty", "choose another folder, or pass `--overwrite`"
         )
@@ -43,26 +39,13 @@ def _same(a: Path, b: Path) -> bool:
     return a == b or (a.exists() and b.exists() and a.samefile(b))
 
 
-def partial_folder(out: Path) -> Path:
-    """Where the work for `out` happens: a sibling, so that publishing is one rename."""
-    return out.with_name(out.name + ".partial")
+# What a file system keeps in its root, and where a merge onto a mount point works.
+_NO_CONTENT = {"lost+found", ".mergeplan.partial"}
 
 
-def clear_leftover(out: Path, *, discard: bool) -> None:
-    """Remove what an interrupted run left, if that is wanted.
-
-    Raises:
-        SurroundingsError: There is something, and it is not to be discarded.
-    """
-    work = partial_folder(out)
-    if not work.exists():
-        return
-    if not discard:
-        raise SurroundingsError(
-            f"an earlier run left `{work}`",
-            "if no other merge is writing there, pass `--discard` to start over",
-        )
-    shutil.rmtree(work)
+def content_of(folder: Path) -> list[Path]:
+    """What is in an output folder, but for what does not count as content."""
+    return [path for path in folder.iterdir() if path.name not in _NO_CONTENT]
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:
@@ -81,45 +64,45 @@ def check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-@contextmanager
-def publishing(out: Path) -> Iterator[Path]:
-    """A fresh folder that becomes `out` when the block ends, and vanishes when it fails.
+def publish(data: Path, out: Path) -> None:
+    """Give finished data its name: one rename, or one exchange with what was there.
 
-    A process that is killed outright leaves the `.partial` folder behind, never a half-written
-    `out`.
+    A mount point cannot be renamed onto. There the files move in one by one, those last without which
+    no loader takes the folder for a model: whole but for a moment's weaker guarantee.
 
     Raises:
         SurroundingsError: The system refuses.
     """
-    work = partial_folder(out)
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise SurroundingsError(f"cannot create `{work}`: {error.strerror}") from error
-    try:
-        yield work
-        _sync_folder(work)
-        _publish(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-
-
-def _publish(work: Path, out: Path) -> None:
     from mergeplan import _native
 
-    if out.exists() and any(out.iterdir()):
+    _native.fault("publish")
+    if os.path.ismount(out):
+        _move_into(data, out)
+    elif out.exists() and any(out.iterdir()):
         # In one step where the system can exchange two folders; else in three renames.
-        _native.exchange(work, out)
-        shutil.rmtree(work)
+        _native.exchange(data, out)
     else:
         if out.exists() and os.name == "nt":
             out.rmdir()  # elsewhere a rename replaces an empty folder
-        work.rename(out)
-    _sync_folder(out.parent)
+        data.rename(out)
+    sync_folder(out.parent)
+    _native.fault("published")
 
 
-def _sync_folder(folder: Path) -> None:
+def _move_into(data: Path, out: Path) -> None:
+    last = ("model.safetensors.index.json", "config.json")
+    for name in last:
+        (out / name).unlink(missing_ok=True)
+    fresh = {path.name for path in data.iterdir()}
+    for path in content_of(out):
+        if path.is_file() and path.suffix == ".safetensors" and path.name not in fresh:
+            path.unlink()
+    for path in sorted(data.iterdir(), key=lambda path: (path.name in last, path.name)):
+        path.replace(out / path.name)
+    sync_folder(out)
+
+
+def sync_folder(folder: Path) -> None:
     """Make names durable, where the system lets a folder be synced."""
     if os.name != "posix":
         return
