@@ -31,6 +31,7 @@
 //! is mapped ends the process with SIGBUS.
 
 pub mod checkpoint;
+pub mod diff;
 pub mod dtype;
 pub mod error;
 pub mod exchange;
@@ -46,5 +47,6 @@ pub mod segments;
 pub mod sink;
 pub mod source;
 pub mod statistics;
+pub mod verify;
 
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! Module `mergeplan._native`: converts between Python and mergeplan-core, and nothing else.
 
+mod checks;
 mod errors;
 mod run;
 
@@ -11,6 +12,7 @@ use mergeplan_core::execute::{Options, Prepared, DEFAULT_CHUNK};
 use mergeplan_core::layout::Layout;
 use mergeplan_core::philox::{self, Stream};
 use mergeplan_core::plan::Plan;
+use mergeplan_core::sink::FileSink;
 use mergeplan_core::statistics::content;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -78,8 +80,10 @@ impl PreparedMerge {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let options = Options::new(threads, chunk).map_err(|error| raise(py, error))?;
-        let hashes =
-            run::to_files(py, &self.prepared, &self.layout, &out_dir, options, progress.as_ref())?;
+        let hashes = run::watched(py, progress.as_ref(), |control| {
+            let sink = FileSink::create(&out_dir, &self.layout)?;
+            self.prepared.run(&sink, options, control)
+        })?;
         let result = PyDict::new(py);
         for (job, hash) in self.prepared.plan().jobs.iter().zip(hashes) {
             result.set_item(&job.tensor, format!("{hash:016x}"))?;
@@ -120,6 +124,9 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<PreparedMerge>()?;
+    module.add_class::<checks::TensorDistance>()?;
+    module.add_function(wrap_pyfunction!(checks::content_hashes, module)?)?;
+    module.add_function(wrap_pyfunction!(checks::tensor_distances, module)?)?;
     module.add_function(wrap_pyfunction!(exchange, module)?)?;
     module.add_function(wrap_pyfunction!(read_checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(philox4x32_10, module)?)?;

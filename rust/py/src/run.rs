@@ -1,12 +1,10 @@
 //! The doorway for long calls: off the interpreter, and back every 100 ms for signals and progress.
 
-use std::path::Path;
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::Duration;
 
-use mergeplan_core::execute::{Control, Options, Prepared};
-use mergeplan_core::layout::Layout;
-use mergeplan_core::sink::FileSink;
+use mergeplan_core::execute::Control;
+use mergeplan_core::Result;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -14,25 +12,20 @@ use crate::errors::raise;
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// Merge into the files of `layout` in `folder`. `progress(done_bytes)` is called now and then.
-/// An exception from a signal handler or from `progress` cancels the merge and is raised.
-pub fn to_files(
+/// Run `work` on a thread of its own. `progress(done_bytes)` is called now and then.
+/// An exception from a signal handler or from `progress` cancels the work and is raised.
+pub fn watched<T: Send>(
     py: Python<'_>,
-    prepared: &Prepared,
-    layout: &Layout,
-    folder: &Path,
-    options: Options,
     progress: Option<&Py<PyAny>>,
-) -> PyResult<Vec<u64>> {
+    work: impl Fn(&Control) -> Result<T> + Sync,
+) -> PyResult<T> {
     let control = Control::default();
     let (sender, mut receiver) = channel();
-    let work =
-        || FileSink::create(folder, layout).and_then(|sink| prepared.run(&sink, options, &control));
     std::thread::scope(|scope| {
-        let work = &work;
+        let (work, control) = (&work, &control);
         scope.spawn(move || {
             // A panic drops the sender, which the loop below reports.
-            let _ = sender.send(work());
+            let _ = sender.send(work(control));
         });
         let mut stopped = None;
         loop {

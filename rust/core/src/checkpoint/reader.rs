@@ -25,11 +25,18 @@ impl Reader {
     /// Open a file and map it; a file that cannot be mapped is read instead.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
-        let file = File::open(path).map_err(|source| failed("open", source))?;
-        let metadata = file.metadata().map_err(|source| failed("read", source))?;
+        // Before it is opened: opening a named pipe would wait for a writer for ever.
+        let metadata = std::fs::metadata(path).map_err(|source| failed("open", source))?;
         if metadata.is_dir() {
             return Err(failed("read", std::io::ErrorKind::IsADirectory.into()));
         }
+        if !metadata.is_file() {
+            let reason = "expected a regular file, found a pipe, socket or device";
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
+            return Err(failed("read", source));
+        }
+        let file = File::open(path).map_err(|source| failed("open", source))?;
+        let metadata = file.metadata().map_err(|source| failed("read", source))?;
         // SAFETY: the map is read-only. That nobody truncates or rewrites an input during a merge is
         // a documented condition; the merge never opens an input for writing, and refuses an
         // output inside an input folder.

@@ -64,7 +64,7 @@ impl Control {
         self.done_bytes.load(Ordering::Relaxed)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             Err(Error::Cancelled)
         } else {
@@ -72,7 +72,7 @@ impl Control {
         }
     }
 
-    fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.done_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
