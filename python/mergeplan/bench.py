@@ -2,17 +2,15 @@
 
 import json
 import os
-import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mergeplan import __version__
+from mergeplan.bench_machine import describe_machine
 from mergeplan.bench_models import SHAPES, make_pool
 from mergeplan.bench_run import (
     Run,
@@ -112,7 +110,6 @@ def bench(root: Path, options: BenchOptions, tell: Tell) -> BenchReport:
     shape = SHAPES[options.shape]
     with_mergekit = options.mergekit_k is not None
     experts = max(options.ks)
-    root.mkdir(parents=True, exist_ok=True)
     made = sum((root / name / "bench.json").exists() for name in _names(experts))
     # The models that are missing, and the outputs of two contenders.
     check_space(root, (experts + 1 - made + 2) * shape.n_bytes)
@@ -218,48 +215,3 @@ def write_config(root: Path, work: Path, method: str, dtype: str, k: int) -> Pat
     path = work / f"{method}-{dtype}-{k}.yml"
     path.write_text(json.dumps(config, indent=1), "utf-8")  # JSON is YAML
     return path
-
-
-def has_mergekit() -> bool:
-    """Whether this interpreter could run mergekit; it is not imported."""
-    from importlib.util import find_spec
-
-    return find_spec("mergekit") is not None
-
-
-def describe_machine(with_mergekit: bool) -> dict[str, Any]:
-    """Where the numbers come from."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    machine: dict[str, Any] = {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "memory_bytes": _memory_bytes(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "mergeplan": __version__,
-        "date": date.today().isoformat(),
-    }
-    for name in ("mergekit", "torch") if with_mergekit else ():
-        try:
-            machine[name] = version(name)
-        except PackageNotFoundError:
-            machine[name] = None
-    return machine
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -114,7 +114,7 @@ def make_pool(root: Path, shape: Shape, experts: int) -> Iterator[str]:
                 "give `--dir` a folder of its own",
             )
         yield name
-        marker.parent.mkdir(exist_ok=True)
+        marker.parent.mkdir(parents=True, exist_ok=True)
         # Ours from here on; whole only when it says what it is.
         marker.write_text("", "utf-8")
         _make_model(root / name, shape, seed)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -118,36 +119,33 @@ def copy_floor(inputs: Sequence[Path], out: Path, threads: int) -> float:
     """
     length = inputs[0].stat().st_size
     begun = time.perf_counter()
-    target = os.open(out, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o644)
+    out.write_bytes(b"")
     failures: list[OSError] = []
 
     def part(start: int, end: int) -> None:
         buffer = memoryview(bytearray(_PIECE_BYTES))
-        handles = [os.open(path, os.O_RDONLY) for path in inputs]
         try:
-            for offset in range(start, end, _PIECE_BYTES):
-                piece = buffer[: min(_PIECE_BYTES, end - offset)]
-                for handle in handles:
-                    os.preadv(handle, [piece], offset)
-                os.pwrite(target, piece, offset)
+            with ExitStack() as stack:
+                target = stack.enter_context(out.open("r+b", buffering=0))
+                sources = [stack.enter_context(path.open("rb", buffering=0)) for path in inputs]
+                for offset in range(start, end, _PIECE_BYTES):
+                    piece = buffer[: min(_PIECE_BYTES, end - offset)]
+                    for source in sources:
+                        source.seek(offset)
+                        source.readinto(piece)
+                    target.seek(offset)
+                    target.write(piece)
         except OSError as error:
             failures.append(error)
-        finally:
-            for handle in handles:
-                os.close(handle)
 
-    try:
-        bounds = [length * number // threads for number in range(threads + 1)]
-        workers = [
-            threading.Thread(target=part, args=(start, end)) for start, end in pairwise(bounds)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        os.fsync(target)
-    finally:
-        os.close(target)
+    bounds = [length * number // threads for number in range(threads + 1)]
+    workers = [threading.Thread(target=part, args=(start, end)) for start, end in pairwise(bounds)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    with out.open("r+b") as target:
+        os.fsync(target.fileno())
     if failures:
         raise failures[0]
     return time.perf_counter() - begun

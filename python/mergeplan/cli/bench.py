@@ -2,7 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -58,14 +61,13 @@ def command(
     Makes a base and as many experts as the largest k (1 GB each at 0.5b). Ratios between
     contenders of one run mean more than seconds.
     """
-    from tempfile import TemporaryDirectory
-
-    from mergeplan.bench import CASES, BenchOptions, bench, has_mergekit
+    from mergeplan.bench import CASES, BenchOptions, bench
+    from mergeplan.bench_machine import has_mergekit
     from mergeplan.bench_models import SHAPES
     from mergeplan.bench_table import data, markdown
 
     chosen = tuple(methods.split(",")) if methods else tuple(CASES)
-    _check_choice("--shape", [shape], list(SHAPES))
+    _check_choice("--shape", (shape,), list(SHAPES))
     _check_choice("--methods", chosen, list(CASES))
     if mergekit and not has_mergekit():
         raise click.UsageError("mergekit is not installed: `pip install mergekit==0.1.5`")
@@ -79,21 +81,30 @@ def command(
         raise click.UsageError(f"--mergekit-k {mergekit_k} is not among --k")
     options = BenchOptions(shape, chosen, ks, threads, rounds, mergekit_k if mergekit else None)
 
-    def tell(what: str) -> None:
-        if not quiet and sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{what}", nl=False, err=True)
-
-    if folder is not None:
-        report = bench(folder.resolve(), options, tell)
-    else:
-        with TemporaryDirectory(prefix="mergeplan-bench-") as temporary:
-            report = bench(Path(temporary).resolve(), options, tell)
-    if not quiet and sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="mergeplan-bench-")))
+        status = stack.enter_context(_status_line(quiet=quiet))
+        report = bench(folder.resolve(), options, status)
     click.echo(json.dumps(data(report)) if as_json else markdown(report))
 
 
-def _check_choice(option: str, given: "list[str] | tuple[str, ...]", known: list[str]) -> None:
+@contextmanager
+def _status_line(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Says what is being measured, on one line, where a person watches."""
+    shown = not quiet and sys.stderr.isatty()
+
+    def tell(what: str) -> None:
+        if shown:
+            click.echo(f"\r\x1b[K{what}", nl=False, err=True)
+
+    try:
+        yield tell
+    finally:
+        tell("")
+
+
+def _check_choice(option: str, given: tuple[str, ...], known: list[str]) -> None:
     for name in given:
         if name not in known:
             raise click.BadParameter(
