@@ -6,19 +6,22 @@ from typing import final
 
 __all__ = [
     "PreparedMerge",
+    "TensorDistance",
     "__version__",
     "build_info",
     "content_hash",
+    "content_hashes",
     "exchange",
     "philox4x32_10",
     "read_checkpoint",
     "stream_id",
+    "tensor_distances",
 ]
 
 __version__: str
 
 def read_checkpoint(path: Path | str) -> list[tuple[str, str, list[int], str, int]]:
-    """Read the headers of a checkpoint's folder.
+    """Read the headers of a checkpoint's folder, or of one safetensors file.
 
     Returns:
         Name, dtype as safetensors spells it, shape, file name and bytes of each tensor, by name.
@@ -78,6 +81,101 @@ class PreparedMerge:
             KeyboardInterrupt: Or whatever a signal handler or `progress` raised, after the workers
                 have stopped.
         """
+
+def content_hashes(
+    path: Path | str,
+    *,
+    threads: int,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, str]:
+    """Hash every tensor of a checkpoint's folder, or of one safetensors file.
+
+    Args:
+        threads: Worker threads, at least 1; they change nothing of the result.
+        progress: Called about ten times a second with the bytes hashed so far.
+
+    Returns:
+        `content_hash` of each tensor as 16 hexadecimal digits, as manifests hold it.
+
+    Raises:
+        MissingInputError, InputError: As for `read_checkpoint`.
+        SurroundingsError: Reading failed.
+        KeyboardInterrupt: Or whatever a signal handler or `progress` raised.
+    """
+
+@final
+class TensorDistance:
+    """How far two tensors are apart.
+
+    NaN equals NaN, and 0 equals -0. An element is unmatched where it differs and one of the two is
+    NaN or infinite; maxima and means are over all other elements. Tensors that are not float32,
+    bfloat16 or float16 are compared by their bytes: their differences and ULPs are `None`.
+    """
+
+    @property
+    def elements(self) -> int:
+        """Elements compared; bytes, where an element is smaller than a byte."""
+
+    @property
+    def differing(self) -> int:
+        """Elements that differ, the unmatched ones among them."""
+
+    @property
+    def ulp_dtype(self) -> str | None:
+        """Torch name of the dtype in which ULPs are counted: the coarser of the two."""
+
+    @property
+    def unmatched(self) -> int:
+        """Differing elements of which one is NaN or infinite."""
+
+    @property
+    def nan_a(self) -> int:
+        """Elements that are NaN in the first tensor."""
+
+    @property
+    def nan_b(self) -> int:
+        """Elements that are NaN in the second tensor."""
+
+    @property
+    def max_difference(self) -> float | None:
+        """Largest |a - b|."""
+
+    @property
+    def mean_difference(self) -> float | None:
+        """Mean |a - b|."""
+
+    @property
+    def max_ulp(self) -> int | None:
+        """Largest number of steps from one value to the other in `ulp_dtype`."""
+
+    @property
+    def mean_ulp(self) -> float | None:
+        """Mean number of steps."""
+
+def tensor_distances(
+    a: Path | str,
+    b: Path | str,
+    tensors: list[str],
+    *,
+    threads: int,
+    progress: Callable[[int], object] | None = None,
+) -> list[TensorDistance]:
+    """Compare tensors of two checkpoints, each a folder or one safetensors file.
+
+    Args:
+        tensors: Names of tensors that have the same shape on both sides, and the same dtype or two
+            of float32, bfloat16 and float16.
+        threads: Worker threads, at least 1; they change nothing of the result.
+        progress: Called about ten times a second with the bytes read so far, of both sides.
+
+    Returns:
+        One distance for each name, in order.
+
+    Raises:
+        MissingInputError, InputError: As for `read_checkpoint`, or tensors that cannot be compared.
+        SurroundingsError: Reading failed.
+        KeyboardInterrupt: Or whatever a signal handler or `progress` raised.
+    """
 
 def exchange(a: Path | str, b: Path | str) -> None:
     """Swap two names of the file system.

@@ -7,6 +7,9 @@ from typing import Any
 
 from mergeplan import __version__
 from mergeplan.config import MergeConfig
+from mergeplan.manifest import NAME as MANIFEST
+from mergeplan.manifest import VERSION as MANIFEST_VERSION
+from mergeplan.manifest import header_sha256
 from mergeplan.output import copy_durably, write_durably
 from mergeplan.plan import MergePlan
 
@@ -123,11 +126,12 @@ def write_manifest(
 ) -> None:
     """What was merged from what: enough to say later whether an output is still that merge.
 
-    Tensor hashes are xxh3 of the stored bytes, over blocks of 65,536 elements.
+    Tensor hashes are xxh3 of the stored bytes, over blocks of 65,536 elements. Dtypes, shapes and
+    places stand in the headers, which have hashes of their own.
     """
     manifest: dict[str, Any] = {
         "mergeplan_version": __version__,
-        "manifest_version": 1,
+        "manifest_version": MANIFEST_VERSION,
         "seed": plan.data["seed"],
         "config": config.text,
         "plan_sha256": hashlib.sha256(plan.json().encode()).hexdigest(),
@@ -136,9 +140,10 @@ def write_manifest(
             for checkpoint in plan.checkpoints
         ],
         "files": files,
+        "headers": {name: header_sha256(folder / name) for name in files},
         "tensors": hashes,
     }
-    write_durably(folder / "mergeplan_manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_durably(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def _identity(path: Path) -> dict[str, Any]:

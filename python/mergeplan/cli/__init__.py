@@ -17,6 +17,9 @@ COMMANDS = {
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "plot": "draw the fitted curves with their bands",
+    "verify": "check a merge against its manifest",
+    "diff": "compare two checkpoints tensor by tensor, in ULPs",
+    "bench": "measure merges on this machine beside mergekit and a plain copy",
     "demo": "the whole path on a small bundled pool",
 }
 

@@ -80,3 +80,28 @@ class Counts(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             return tuple(parse_count(part) for part in str(value).split(","))
         except ValueError as error:
             self.fail(f"{error}", param, ctx)
+
+
+class Integers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Whole numbers within bounds, joined by commas."""
+
+    name = "NUMBERS"
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        # Longer than six digits is out of any bounds here, and need not be parsed.
+        numbers = tuple(int(part) for part in parts if re.fullmatch(r"\s*[0-9]{1,6}\s*", part))
+        if len(numbers) != len(parts) or not all(self._low <= n <= self._high for n in numbers):
+            self.fail(
+                f"expected numbers from {self._low} to {self._high} such as 2,4,8, found `{value}`",
+                param,
+                ctx,
+            )
+        return tuple(dict.fromkeys(numbers))

@@ -89,7 +89,7 @@ impl Layout {
         let start = number.checked_mul(BLOCK).filter(|start| *start < len)?;
         let Place { file, offset } = self.places[job];
         let place = Place { file, offset: offset + (start * bits / 8) as u64 };
-        Some((place, BLOCK.min(len - start) * bits / 8))
+        Some((place, (BLOCK.min(len - start) * bits).div_ceil(8)))
     }
 
     /// Bytes of all files.

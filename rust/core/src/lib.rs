@@ -22,6 +22,10 @@
 //! every subset that an expert takes part in. [`philox`] computes the word for element `i` from the
 //! seed, the tensor's name, the expert's content and `i` alone.
 //!
+//! # How an output is checked
+//! [`verify`] hashes the tensors of a checkpoint as a merge hashed its output, and [`diff`] measures
+//! how far two checkpoints are apart. Both read runs of blocks in any order and fold them in one.
+//!
 //! # What never changes a byte
 //! Threads, chunk size, CPU and the order of files. Ties at a threshold break by index, sums over a
 //! tensor run over fixed blocks in float64, sums over experts run in the order of the config.
@@ -31,6 +35,7 @@
 //! is mapped ends the process with SIGBUS.
 
 pub mod checkpoint;
+pub mod diff;
 pub mod dtype;
 pub mod error;
 pub mod exchange;
@@ -48,5 +53,6 @@ pub mod segments;
 pub mod sink;
 pub mod source;
 pub mod statistics;
+pub mod verify;
 
 pub use error::{Error, Result};

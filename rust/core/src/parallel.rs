@@ -1,12 +1,54 @@
 //! Run numbered pieces of work on a private pool, handing them out in order: files are read from
 //! front to back, and results come back in order whatever the timing.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
 
-use rayon::ThreadPool;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
+use crate::segments::{pieces, BLOCK};
+
+/// Elements of a run: enough that handing it out costs nothing, few enough that workers end together.
+const RUN: usize = 16 * BLOCK;
+
+/// A private pool.
+///
+/// # Errors
+/// [`Error::Plan`] where the system gives no threads.
+pub fn pool(threads: usize) -> Result<ThreadPool> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|number| format!("mergeplan-{number}"))
+        .build()
+        .map_err(|error| Error::Plan { reason: error.to_string() })
+}
+
+/// Go over tensors of `lengths` elements in runs of whole blocks: `work(tensor, elements)`.
+///
+/// Returns what the runs of each tensor gave, in order. Runs are cut by length alone, so a result
+/// that folds them in order does not depend on `threads`.
+///
+/// # Errors
+/// The first error that a run gave.
+pub fn over_runs<T: Send>(
+    lengths: &[usize],
+    threads: usize,
+    work: impl Fn(usize, Range<usize>) -> Result<T> + Sync,
+) -> Result<Vec<Vec<T>>> {
+    let of = |(tensor, &length)| pieces(0..length, RUN).map(move |range| (tensor, range));
+    let runs: Vec<(usize, Range<usize>)> = lengths.iter().enumerate().flat_map(of).collect();
+    let results = Parallel::Pool(&pool(threads)?).map(runs.len(), |number| {
+        let (tensor, range) = runs[number].clone();
+        work(tensor, range)
+    })?;
+    let mut by_tensor: Vec<Vec<T>> = lengths.iter().map(|_| Vec::new()).collect();
+    for ((tensor, _), result) in runs.iter().zip(results) {
+        by_tensor[*tensor].push(result);
+    }
+    Ok(by_tensor)
+}
 
 /// Where pieces of work run.
 #[derive(Debug)]

@@ -1,9 +1,11 @@
 //! Module `mergeplan._native`: converts between Python and mergeplan-core, and nothing else.
 
+mod checks;
 mod errors;
 mod run;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use mergeplan_core::checkpoint::{Checkpoint, Identity};
 use mergeplan_core::exchange::exchange as swap;
@@ -11,12 +13,12 @@ use mergeplan_core::execute::{Options, Prepared, DEFAULT_CHUNK};
 use mergeplan_core::layout::Layout;
 use mergeplan_core::philox::{self, Stream};
 use mergeplan_core::plan::Plan;
+use mergeplan_core::sink::{FileSink, Sink};
 use mergeplan_core::statistics::content;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::raise;
-use crate::run::Place;
 
 type TensorRow = (String, String, Vec<usize>, String, u64);
 type FileRow = (String, u64, Vec<String>);
@@ -95,18 +97,24 @@ impl PreparedMerge {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let options = Options::new(threads, chunk, memory_bytes).map_err(|e| raise(py, e))?;
-        let place = Place { folder: &out_dir, journal: &journal, resume };
-        let done =
-            run::to_files(py, &self.prepared, &self.layout, &place, options, progress.as_ref())?;
-        let hashes = PyDict::new(py);
-        for (job, hash) in self.prepared.plan().jobs.iter().zip(done.hashes) {
-            hashes.set_item(&job.tensor, format!("{hash:016x}"))?;
-        }
         let result = PyDict::new(py);
-        result.set_item("hashes", hashes)?;
-        result.set_item("read_bytes", done.read_bytes)?;
-        result.set_item("resumed_blocks", done.resumed_blocks)?;
-        result.set_item("sync_seconds", done.sync_seconds)?;
+        let (hashes, facts) = run::watched(py, progress.as_ref(), |control| {
+            let open = if resume { FileSink::resume } else { FileSink::create };
+            let sink = open(&out_dir, &self.layout, &journal)?;
+            let hashes = self.prepared.run(&sink, options, control)?;
+            let begun = Instant::now();
+            sink.finish()?;
+            let sync_seconds = begun.elapsed().as_secs_f64();
+            Ok((hashes, (control.read_bytes(), sink.resumed_blocks(), sync_seconds)))
+        })?;
+        result.set_item("read_bytes", facts.0)?;
+        result.set_item("resumed_blocks", facts.1)?;
+        result.set_item("sync_seconds", facts.2)?;
+        let by_name = PyDict::new(py);
+        for (job, hash) in self.prepared.plan().jobs.iter().zip(hashes) {
+            by_name.set_item(&job.tensor, format!("{hash:016x}"))?;
+        }
+        result.set_item("hashes", by_name)?;
         Ok(result)
     }
 }
@@ -148,6 +156,9 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<PreparedMerge>()?;
+    module.add_class::<checks::TensorDistance>()?;
+    module.add_function(wrap_pyfunction!(checks::content_hashes, module)?)?;
+    module.add_function(wrap_pyfunction!(checks::tensor_distances, module)?)?;
     module.add_function(wrap_pyfunction!(exchange, module)?)?;
     module.add_function(wrap_pyfunction!(fault, module)?)?;
     module.add_function(wrap_pyfunction!(read_checkpoint, module)?)?;

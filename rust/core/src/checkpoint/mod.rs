@@ -53,6 +53,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Open a folder that holds `model.safetensors` or `model.safetensors.index.json` with its
     /// shards, as the hub lays checkpoints out. As in mergekit, an index wins over a single file.
+    /// A path that is a file is opened as a checkpoint of that one safetensors file.
     ///
     /// # Errors
     /// Every fault that shows in headers or index: missing or truncated files, overlapping or
@@ -60,7 +61,9 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self> {
         let index = path.join(INDEX);
         let mut checkpoint = Self { path: path.into(), shards: vec![], tensors: BTreeMap::new() };
-        if index.exists() {
+        if path.is_file() {
+            checkpoint.add_shard(path)?;
+        } else if index.exists() {
             checkpoint.open_shards(&index)?;
         } else if path.join(SINGLE).exists() {
             checkpoint.add_shard(&path.join(SINGLE))?;
@@ -73,7 +76,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The folder.
+    /// The folder, or the single file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -199,6 +202,16 @@ mod tests {
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
         assert_eq!(checkpoint.tensor("a").unwrap().len(), 2);
         assert!(checkpoint.tensor("b").is_err());
+    }
+
+    #[test]
+    fn one_file_is_a_checkpoint_whatever_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        write(&path, ONE, &[0; 4]);
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        assert_eq!(checkpoint.tensors().len(), 1);
+        assert_eq!(checkpoint.shards()[0].path(), path);
     }
 
     #[test]

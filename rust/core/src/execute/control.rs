@@ -34,6 +34,12 @@ impl Control {
         self.touched_bytes.load(Ordering::Relaxed)
     }
 
+    /// Some input bytes were gone over, outside any job.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.done_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             Err(Error::Cancelled)

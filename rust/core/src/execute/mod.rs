@@ -8,11 +8,9 @@ mod memory;
 mod output;
 mod read_ahead;
 
-use rayon::ThreadPoolBuilder;
-
 use crate::checkpoint::{Checkpoint, Identity};
 use crate::error::{Error, Result};
-use crate::parallel::Parallel;
+use crate::parallel::{pool, Parallel};
 use crate::plan::Plan;
 use crate::segments::is_large;
 use crate::sink::Sink;
@@ -117,11 +115,7 @@ impl Prepared {
     pub fn run(&self, sink: &dyn Sink, options: Options, control: &Control) -> Result<Vec<u64>> {
         let jobs = self.bind()?;
         let budget = Budget::new(&jobs, options)?;
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(options.threads)
-            .thread_name(|number| format!("mergeplan-{number}"))
-            .build()
-            .map_err(|error| Error::Plan { reason: error.to_string() })?;
+        let pool = pool(options.threads)?;
         let mut order: Vec<usize> = (0..jobs.len()).collect();
         order.sort_by_key(|&number| jobs[number].position());
         let ordered: Vec<&BoundJob> = order.iter().map(|&number| &jobs[number]).collect();

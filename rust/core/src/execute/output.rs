@@ -96,7 +96,7 @@ impl Output<'_> {
         let mut hashes = Vec::new();
         for block in segment.blocks() {
             self.control.check()?;
-            let (offset, length) = (block.start * bits / 8, block.len() * bits / 8);
+            let (offset, length) = (block.start * bits / 8, (block.len() * bits).div_ceil(8));
             let bytes = first.reader.read(first.offset + offset as u64, length, &mut a)?;
             for other in others {
                 let at = other.offset + offset as u64;

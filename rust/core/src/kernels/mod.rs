@@ -1,6 +1,7 @@
 //! The arithmetic, on slices that fit the second-level cache. Nothing here knows files or threads.
 
 pub mod combine;
+pub mod distance;
 pub mod drop;
 pub mod elementwise;
 pub mod fused;

@@ -1,0 +1,74 @@
+"""`mergeplan diff`."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("diff")
+@click.argument("a", metavar="A", type=click.Path(path_type=Path))
+@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.option(
+    "--tolerance-ulp",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="A tensor whose elements are all this near counts as equal.",
+)
+@click.option(
+    "--ignore-dtype", is_flag=True, help="Judge tensors of different dtypes by their values alone."
+)
+@click.option("--all", "show_all", is_flag=True, help="List equal tensors too.")
+@click.option(
+    "-j",
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Worker threads. [default: one on each core]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    a: Path,
+    b: Path,
+    tolerance_ulp: int,
+    ignore_dtype: bool,
+    show_all: bool,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare checkpoints A and B, folders or .safetensors files, tensor by tensor.
+
+    float32, bfloat16 and float16 are compared by value; ULPs are steps between neighbouring
+    values of the dtype, of the coarser one where the dtypes differ. NaN equals NaN, 0 equals -0,
+    and an element that is NaN or infinite on one side only always differs. Other dtypes are
+    compared by their bytes. Exit code 0: equal. 1: they differ.
+    """
+    from mergeplan.diff_table import data, summary, table
+    from mergeplan.diffing import diff
+    from mergeplan.progress import ProgressLine
+
+    line = ProgressLine(quiet=quiet)
+    try:
+        result = diff(
+            a,
+            b,
+            tolerance_ulp=tolerance_ulp,
+            ignore_dtype=ignore_dtype,
+            threads=threads,
+            progress=line,
+        )
+    finally:
+        line.clear()
+    if as_json:
+        click.echo(json.dumps(data(result, tolerance_ulp)))
+    else:
+        shown = result.tensors if show_all else result.differing
+        for row in table(shown):
+            click.echo(row)
+        click.echo(summary(result, tolerance_ulp))
+    if result.differing:
+        ctx.exit(1)

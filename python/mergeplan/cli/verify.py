@@ -1,0 +1,61 @@
+"""`mergeplan verify`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("verify")
+@click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--inputs", is_flag=True, help="Also check that the inputs have their recorded size and time."
+)
+@click.option(
+    "-j",
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Worker threads. [default: one on each core]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and no word where all matches.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    out_dir: Path,
+    inputs: bool,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Check a merge in OUT_DIR against its mergeplan_manifest.json.
+
+    Every tensor is hashed; files, lengths, headers, shard index and the files beside the weights
+    are checked as far as the manifest lists them. Exit code 0: it matches. 1: it differs, and each
+    difference is a line: file, tensor, expected, found.
+    """
+    from mergeplan.output import format_bytes
+    from mergeplan.progress import ProgressLine
+    from mergeplan.verifying import verify
+
+    line = ProgressLine(quiet=quiet)
+    try:
+        result = verify(out_dir, inputs=inputs, threads=threads, progress=line)
+    finally:
+        line.clear()
+    if as_json:
+        data = {"matches": result.matches, **dataclasses.asdict(result), "out": str(result.out)}
+        click.echo(json.dumps(data))
+    else:
+        for difference in result.differences:
+            click.echo(str(difference))
+        checked = f"{result.tensors} tensors, {format_bytes(result.read_bytes)}"
+        if not result.matches:
+            unchecked = f"; {result.unchecked} tensors not checked" if result.unchecked else ""
+            words = "difference" if len(result.differences) == 1 else "differences"
+            click.echo(f"{out_dir}: {len(result.differences)} {words}{unchecked}", err=True)
+        elif not quiet:
+            click.echo(f"{out_dir}: matches its manifest ({checked})")
+    if not result.matches:
+        ctx.exit(1)

@@ -1,0 +1,107 @@
+"""`mergeplan bench` at a size that takes seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from helpers import cli
+from mergeplan.bench import CASES
+from mergeplan.methods import METHODS
+
+TINY = ("bench", "--shape", "tiny", "--rounds", 1)
+KNOWN = [name for name in CASES if name in METHODS]
+
+
+def test_the_table_has_a_row_for_each_case_and_keeps_nothing(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    run = cli(*TINY, "--no-mergekit", "--k", "1,2", "--threads", 1, env=environment)
+    assert (run.returncode, run.stderr) == (0, "")
+    rows = [line for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 2 * 2 * len(KNOWN)
+    assert len({row.count("|") for row in rows}) == 1
+    for method in CASES:
+        assert (method in METHODS) == any(f"| {method}" in row for row in rows)
+    assert "mergekit ran" not in run.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_every_run_and_the_machine(tmp_path):
+    args = (*TINY, "--no-mergekit", "--k", 2, "--methods", "linear", "--rounds", 2, "--json")
+    run = cli(*args, "--dir", tmp_path / "d")
+    data = json.loads(run.stdout)
+    copy, *merges = data["runs"]
+    assert (copy["contender"], len(copy["runs"])) == ("copy", 2)
+    assert [m["dtype"] for m in merges] == ["bfloat16", "float32"]
+    for row, merge in zip(data["table"], merges, strict=True):
+        seconds = sorted(run["seconds"] for run in merge["runs"])
+        assert row["mergeplan_seconds"] == sum(seconds) / 2
+        assert row["over_copy"] == row["mergeplan_seconds"] / row["copy_seconds"]
+        assert row["mergekit_seconds"] is None
+    assert {"cpu", "cores", "memory_bytes", "date", "mergeplan"} <= set(data["machine"])
+    # Models are kept, and nothing else.
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["base", "e0", "e1"]
+    made = (tmp_path / "d" / "e1" / "model.safetensors").stat().st_mtime_ns
+    assert cli(*args, "--dir", tmp_path / "d").returncode == 0
+    assert (tmp_path / "d" / "e1" / "model.safetensors").stat().st_mtime_ns == made
+
+
+def test_mergekit_runs_the_same_config():
+    pytest.importorskip("mergekit")
+    run = cli(*TINY, "--mergekit", "--k", "1,2", "--methods", "linear", "--json")
+    assert run.returncode == 0, run.stderr
+    data = json.loads(run.stdout)
+    assert data["machine"]["mergekit"] == "0.1.5"
+    # Of k = 1 and 2, the nearest to 4.
+    measured = [(row["k"], row["dtype"]) for row in data["table"] if row["mergekit_seconds"]]
+    assert measured == [(2, "bfloat16")]
+    assert data["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--shape", "7b"), "expected one of 0.5b, tiny, found `7b`"),
+        (("--methods", "tise"), "found `tise`"),
+        (("--k", "2,x"), "expected numbers from 1 to 64"),
+        (("--k", "0"), "expected numbers from 1 to 64"),
+        (("--k", "9" * 5000), "expected numbers from 1 to 64"),
+        (("--rounds", "0"), "0"),
+        (("--mergekit-k", "3"), "is not among --k"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_matter_of_usage(args, words):
+    run = cli("bench", *args)
+    assert run.returncode == 2
+    assert words in run.stderr
+
+
+def test_a_folder_with_models_of_someone_else_is_refused(small_models):
+    run = cli(*TINY, "--no-mergekit", "--dir", small_models)
+    assert run.returncode == 1
+    assert "no model that `bench` made" in run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals to send")
+def test_a_stop_removes_the_temporary_folder_and_the_measured_process(tmp_path):
+    command = [sys.executable, "-m", "mergeplan", *map(str, TINY), "--rounds", "1000"]
+    process = subprocess.Popen(
+        [*command, "--no-mergekit"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("*/run-*/out*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,55 @@
+"""`mergeplan diff` as a user meets it."""
+
+import json
+
+import torch
+
+from helpers import cli, save_checkpoint
+
+
+def test_a_checkpoint_equals_itself(small_models):
+    run = cli("diff", small_models / "a", small_models / "a")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "equal: 2 tensors\n", "")
+    run = cli("diff", small_models / "a", small_models / "a", "--all")
+    assert len(run.stdout.splitlines()) == 4
+
+
+def test_the_table_lists_what_differs_worst_first(tmp_path):
+    a = {"x": torch.ones(10), "y": torch.ones(10), "z": torch.ones(10)}
+    b = {"x": torch.ones(10), "y": torch.ones(10) + 2**-23, "z": torch.ones(10) * 2}
+    save_checkpoint(tmp_path / "a", a)
+    save_checkpoint(tmp_path / "b", b)
+    run = cli("diff", "a", "b", cwd=tmp_path)
+    assert run.returncode == 1
+    head, z, y, summary = run.stdout.splitlines()
+    assert head.split()[0] == "tensor"
+    assert z.split() == ["z", "differs", "100", "%", "1", "1", "8388608", "8.39e+06", "-"]
+    assert y.split() == ["y", "differs", "100", "%", "1.19e-07", "1.19e-07", "1", "1", "-"]
+    assert summary == "2 of 3 tensors differ, 1 are equal; at most 8388608 ULP apart"
+    run = cli("diff", "a", "b", "--tolerance-ulp", 1, cwd=tmp_path)
+    assert "1 of 3 tensors differ, 2 are equal within 1 ULP" in run.stdout
+
+
+def test_json_has_every_tensor(tmp_path):
+    nan = float("nan")
+    save_checkpoint(tmp_path / "a", {"x": torch.tensor([nan, 1.0]), "only": torch.ones(1)})
+    save_checkpoint(tmp_path / "b", {"x": torch.tensor([2.0, 1.0])})
+    run = cli("diff", "a", "b", "--json", cwd=tmp_path)
+    assert run.returncode == 1
+    data = json.loads(run.stdout, parse_constant=lambda name: pytest_fail(name))
+    assert (data["equal"], data["differing"]) == (False, 2)
+    first, second = data["tensors"]
+    assert (first["tensor"], first["status"], first["b"]) == ("only", "only in a", None)
+    assert second["distance"]["unmatched"] == 1
+    assert second["a"] == {"dtype": "F32", "shape": [2], "file": "model.safetensors"}
+
+
+def pytest_fail(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_a_file_is_a_checkpoint_too(small_models):
+    a = small_models / "a"
+    run = cli("diff", a / "model.safetensors", a)
+    assert run.returncode == 0
+    assert cli("diff", a, small_models / "b" / "model.safetensors").returncode == 1
