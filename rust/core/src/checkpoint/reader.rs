@@ -1,6 +1,6 @@
 //! Bytes of one input file: mapped where the system can, read where it cannot.
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -22,14 +22,16 @@ enum Access {
 }
 
 impl Reader {
-    /// Open a file and map it; a file that cannot be mapped is read instead.
+    /// Open a regular file, or a link to one, and map it; what cannot be mapped is read instead.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
+        // Before the file is opened: to open a named pipe would wait for a writer.
+        let kind = std::fs::metadata(path).map_err(|source| failed("open", source))?.file_type();
+        if !kind.is_file() {
+            return Err(Error::FileKind { path: path.into(), found: kind_name(kind) });
+        }
         let file = File::open(path).map_err(|source| failed("open", source))?;
         let metadata = file.metadata().map_err(|source| failed("read", source))?;
-        if metadata.is_dir() {
-            return Err(failed("read", std::io::ErrorKind::IsADirectory.into()));
-        }
         // SAFETY: the map is read-only. That nobody truncates or rewrites an input during a merge is
         // a documented condition; the merge never opens an input for writing, and refuses an
         // output inside an input folder.
@@ -79,6 +81,25 @@ impl Reader {
                 Ok(scratch)
             }
         }
+    }
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a named pipe";
+        } else if kind.is_socket() {
+            return "a socket";
+        } else if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    if kind.is_dir() {
+        "a folder"
+    } else {
+        "something else"
     }
 }
 
