@@ -198,7 +198,8 @@ mod tests {
         let make_folder = |path: &Path| std::fs::create_dir(path).unwrap();
         let make_device = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
         let make_socket = |path: &Path| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
-        let cases: [(&str, &dyn Fn(&Path)); 4] = [
+        type Make<'a> = &'a dyn Fn(&Path);
+        let cases: [(&str, Make); 4] = [
             ("a named pipe", &make_pipe),
             ("a folder", &make_folder),
             ("a device", &make_device),

@@ -11,22 +11,24 @@ use crate::{header, index};
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// One file alone, or an index of two.
+/// One file alone, or two with their index.
 type Mutant = (header::Mutant, Option<(header::Mutant, index::Mutant)>);
 
+/// Most files of a folder stay whole, or no folder would ever be accepted.
 fn mutants() -> impl Strategy<Value = Mutant> {
-    let sharded = (header::mutants(), index::mutants());
-    (header::mutants(), proptest::option::weighted(0.7, sharded)).prop_map(
-        |(first, mut sharded)| {
-            if let Some((second, index)) = &mut sharded {
-                second.first = 10;
-                let shard = |name: &'static str| move |tensor: String| (tensor, name);
-                index.tensors = first.names().map(shard("s1")).collect();
-                index.tensors.extend(second.names().map(shard("s2")));
-            }
-            (first, sharded)
-        },
-    )
+    let whole = || header::mutants().prop_map(header::Mutant::unchanged);
+    let file = || prop_oneof![1 => header::mutants(), 2 => whole()];
+    let sharded = (file(), index::mutants(), any::<bool>());
+    (file(), proptest::option::weighted(0.7, sharded)).prop_map(|(first, sharded)| {
+        let sharded = sharded.map(|(mut second, mut index, whole)| {
+            second.first = 10;
+            let shard = |name: &'static str| move |tensor: String| (tensor, name);
+            index.tensors = first.names().map(shard("s1")).collect();
+            index.tensors.extend(second.names().map(shard("s2")));
+            (second, if whole { index.unchanged() } else { index })
+        });
+        (first, sharded)
+    })
 }
 
 /// What the files of a mutant hold; a file that is only a length is a sparse one.

@@ -96,6 +96,13 @@ impl Mutant {
         (self.first..self.first + self.tensors.len()).map(|i| format!("w.{i}"))
     }
 
+    pub fn unchanged(mut self) -> Self {
+        self.changes.clear();
+        self.byte_changes.clear();
+        (self.prefix, self.data) = (0, 0);
+        self
+    }
+
     pub fn file(&self) -> File {
         let mut fields = vec![];
         if self.metadata {

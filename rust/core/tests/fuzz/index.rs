@@ -38,6 +38,12 @@ pub fn mutants() -> impl Strategy<Value = Mutant> {
 }
 
 impl Mutant {
+    pub fn unchanged(mut self) -> Self {
+        self.changes.clear();
+        self.byte_changes.clear();
+        self
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let tensor = |(name, shard): &(String, &str)| (format!("\"{name}\""), Json::string(shard));
         let map = Json::Object(self.tensors.iter().map(tensor).collect());
