@@ -1,5 +1,6 @@
 //! The index of a checkpoint in shards: which tensor is in which file.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fmt;
@@ -105,11 +106,13 @@ impl<'de> Visitor<'de> for WeightMapVisitor {
         while let Some((tensor, shard)) = map.next_entry::<String, String>()? {
             let next = found.shards.len();
             let number = *found.shards.entry(shard).or_insert(next);
-            if found.tensors.contains_key(&tensor) {
-                let reason = format!("`{}` stands twice", readable(&tensor));
-                return Err(A::Error::custom(reason));
-            }
-            found.tensors.insert(tensor, number);
+            match found.tensors.entry(tensor) {
+                Entry::Vacant(place) => place.insert(number),
+                Entry::Occupied(twin) => {
+                    let reason = format!("`{}` stands twice", readable(twin.key()));
+                    return Err(A::Error::custom(reason));
+                }
+            };
         }
         Ok(found)
     }

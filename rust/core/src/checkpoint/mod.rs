@@ -7,7 +7,7 @@ pub mod header;
 pub mod index;
 mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -143,11 +143,14 @@ impl Checkpoint {
                 offset: header::PREFIX + json_bytes + info.data_offsets.0 as u64,
                 bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
             };
-            if self.tensors.contains_key(&name) {
-                let reason = format!("tensor `{}` stands in another shard too", readable(&name));
-                return Err(Error::HeaderJson { path: path.into(), reason });
-            }
-            self.tensors.insert(name, entry);
+            match self.tensors.entry(name) {
+                Entry::Vacant(place) => place.insert(entry),
+                Entry::Occupied(twin) => {
+                    let tensor = readable(twin.key());
+                    let reason = format!("tensor `{tensor}` stands in another shard too");
+                    return Err(Error::HeaderJson { path: path.into(), reason });
+                }
+            };
         }
         self.shards.push(reader);
         Ok(())
