@@ -14,6 +14,9 @@ use crate::error::{readable, Error, Result};
 /// Bytes of the longest index that is read: as for a header. Real ones have a few megabytes.
 pub const MAX_INDEX: u64 = 100_000_000;
 
+/// Shards of one checkpoint: as many as the hub's names with five digits can count.
+const MAX_SHARDS: usize = 100_000;
+
 /// A parsed index.
 #[derive(Debug)]
 pub struct Index {
@@ -106,6 +109,9 @@ impl<'de> Visitor<'de> for WeightMapVisitor {
         while let Some((tensor, shard)) = map.next_entry::<String, String>()? {
             let next = found.shards.len();
             let number = *found.shards.entry(shard).or_insert(next);
+            if number >= MAX_SHARDS {
+                return Err(A::Error::custom(format!("more than {MAX_SHARDS} shards")));
+            }
             match found.tensors.entry(tensor) {
                 Entry::Vacant(place) => place.insert(number),
                 Entry::Occupied(twin) => {
@@ -167,6 +173,13 @@ mod tests {
             let json = format!(r#"{{"weight_map":{{"a":"{name}"}}}}"#);
             assert_eq!(parse(Path::new("i"), json.as_bytes()).unwrap().shards, [name]);
         }
+    }
+
+    #[test]
+    fn endless_shards_are_refused() {
+        let shards: Vec<String> = (0..=MAX_SHARDS).map(|i| format!(r#""{i}":"{i}""#)).collect();
+        let reason = refusal(&format!(r#"{{"weight_map":{{{}}}}}"#, shards.join(",")));
+        assert!(reason.contains("more than 100000 shards"));
     }
 
     #[test]
