@@ -16,6 +16,14 @@ pub enum Error {
         /// The system's own error.
         source: std::io::Error,
     },
+    /// An input is a folder, a device or a pipe.
+    #[error("`{path}`: expected a regular file, found {found}")]
+    FileKind {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
+    },
     /// A folder holds no safetensors checkpoint.
     #[error("no safetensors checkpoint in `{path}`: expected `model.safetensors` or `model.safetensors.index.json`")]
     NoCheckpoint {
@@ -198,6 +206,23 @@ pub enum Error {
 /// The crate's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Text from a file, fit for a message: not endless, and without characters that a terminal obeys.
+pub(crate) fn readable(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut out = String::new();
+    for character in text.chars() {
+        if out.len() >= LONGEST {
+            out.push('…');
+            break;
+        }
+        match character {
+            '"' | '\'' | '\\' => out.push(character),
+            _ => out.extend(character.escape_debug()),
+        }
+    }
+    out
+}
+
 impl Error {
     /// What the user can do about it, where there is something to say.
     pub fn hint(&self) -> Option<&'static str> {
@@ -211,6 +236,7 @@ impl Error {
             Error::NoCheckpoint { .. } => {
                 "give the folder of a checkpoint; pickled `.bin` files must be converted to safetensors first"
             }
+            Error::FileKind { .. } => "put the file itself there, or a link to it",
             Error::Index { .. } => "fetch the checkpoint again, with its index and all of its shards",
             Error::NonFinite { .. } => "pass `--allow-nonfinite` to merge it all the same",
             Error::Overflow { .. } => {

@@ -3,13 +3,12 @@
 //! The `safetensors` crate parses headers too, but its errors name neither the file nor what was
 //! expected, and it lets the last of two tensors with one name win.
 
-use std::fmt;
 use std::path::Path;
 
 use safetensors::tensor::TensorInfo;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use crate::error::{Error, Result};
+use crate::checkpoint::entries::Tensors;
+use crate::error::{readable, Error, Result};
 
 /// Bytes of the length prefix.
 pub const PREFIX: u64 = 8;
@@ -30,19 +29,18 @@ pub fn json_length(path: &Path, prefix: [u8; 8], file_bytes: u64) -> Result<u64>
 ///
 /// Returns the tensors in the order of their data; offsets count from the end of the header.
 pub fn parse(path: &Path, json: &[u8], file_bytes: u64) -> Result<Vec<(String, TensorInfo)>> {
-    let invalid = |reason: String| Error::HeaderJson { path: path.into(), reason };
-    let Entries(entries) =
-        serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
-    let mut tensors = Vec::with_capacity(entries.len());
-    for (name, value) in entries {
-        if name == "__metadata__" {
-            continue;
-        }
-        let info: TensorInfo = serde_json::from_value(value)
-            .map_err(|error| invalid(format!("tensor `{name}`: {error}")))?;
-        tensors.push((name, info));
+    let invalid = |reason: &str| Error::HeaderJson { path: path.into(), reason: readable(reason) };
+    let text = std::str::from_utf8(json).map_err(|error| invalid(&error.to_string()))?;
+    let Tensors(mut tensors) =
+        serde_json::from_str(text).map_err(|error| invalid(&error.to_string()))?;
+    // Sorted twice rather than with a set of names beside them: a header may hold millions.
+    tensors.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    if let Some(twins) = tensors.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(invalid(&format!("`{}` stands twice", readable(&twins[0].0))));
     }
-    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    tensors.sort_unstable_by(|(a_name, a), (b_name, b)| {
+        a.data_offsets.cmp(&b.data_offsets).then_with(|| a_name.cmp(b_name))
+    });
 
     let mut end = 0_u64;
     for (name, info) in &tensors {
@@ -50,7 +48,7 @@ pub fn parse(path: &Path, json: &[u8], file_bytes: u64) -> Result<Vec<(String, T
         if start != end {
             return Err(Error::TensorOffset {
                 path: path.into(),
-                tensor: name.clone(),
+                tensor: readable(name),
                 expected: end,
                 found: start,
             });
@@ -63,14 +61,15 @@ pub fn parse(path: &Path, json: &[u8], file_bytes: u64) -> Result<Vec<(String, T
             };
             return Err(Error::TensorBytes {
                 path: path.into(),
-                tensor: name.clone(),
+                tensor: readable(name),
                 expected: words(expected, "no whole number, or more than 2^63"),
                 found: words(found, "a negative number"),
             });
         }
         end = stop;
     }
-    let expected = PREFIX + json.len() as u64 + end;
+    // Saturated only where it cannot be the length of any file.
+    let expected = (PREFIX + json.len() as u64).saturating_add(end);
     if expected != file_bytes {
         return Err(Error::FileLength { path: path.into(), expected, found: file_bytes });
     }
@@ -78,41 +77,9 @@ pub fn parse(path: &Path, json: &[u8], file_bytes: u64) -> Result<Vec<(String, T
 }
 
 fn byte_length(info: &TensorInfo) -> Option<u64> {
-    let bits = info
-        .shape
-        .iter()
-        .try_fold(info.dtype.bitsize() as u64, |n, &side| n.checked_mul(side as u64))?;
+    let elements = info.shape.iter().try_fold(1_usize, |n, &side| n.checked_mul(side))?;
+    let bits = (elements as u64).checked_mul(info.dtype.bitsize() as u64)?;
     (bits % 8 == 0 && bits < 1 << 63).then_some(bits / 8)
-}
-
-/// A JSON object as a list, so that a name that stands twice is seen.
-struct Entries(Vec<(String, serde_json::Value)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct ObjectVisitor;
-        impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = Entries;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                let mut seen = std::collections::HashSet::new();
-                while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
-                    if !seen.insert(name.clone()) {
-                        return Err(serde::de::Error::custom(format!("`{name}` stands twice")));
-                    }
-                    entries.push((name, value));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(ObjectVisitor)
-    }
 }
 
 #[cfg(test)]
@@ -168,5 +135,71 @@ mod tests {
         let error = json_length(Path::new("f"), 1000_u64.to_le_bytes(), 20).unwrap_err();
         assert!(matches!(error, Error::HeaderLength { header_bytes: 1000, file_bytes: 20, .. }));
         assert!(json_length(Path::new("f"), u64::MAX.to_le_bytes(), u64::MAX).is_err());
+    }
+
+    /// Found by fuzzing: files that the `safetensors` crate refuses and this reader took.
+    #[test]
+    fn what_the_format_forbids_is_refused() {
+        const A: &str = r#""dtype":"F32","shape":[1],"data_offsets":[0,4]"#;
+        for json in [
+            r#"{"__metadata__":0}"#.to_owned(),
+            r#"{"__metadata__":{"format":1}}"#.to_owned(),
+            r#"{"__metadata__":{},"__metadata__":{}}"#.to_owned(),
+            format!(r#"{{"a":{{{A},"shape":[1]}}}}"#),
+            r#"{"a":["F32",[1],[0,4]]}"#.to_owned(),
+            format!(r#"{{"a":{{{A},"more":1e400}}}}"#),
+            format!(r#"{{"a":{{{A},"more":"\ud800"}}}}"#),
+            format!(r#"{{"a":{{{A},"more":{}1{}}}}}"#, "[".repeat(200), "]".repeat(200)),
+        ] {
+            let data_bytes = if json.contains("F32") { 4 } else { 0 };
+            let result = parse_str(&json, data_bytes);
+            assert!(matches!(result, Err(Error::HeaderJson { .. })), "{json}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_no_metadata_are_no_fault() {
+        let json = r#"{"__metadata__":null,
+                       "a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"more":[{"b":[1,"c"]}]}}"#;
+        assert_eq!(parse_str(json, 4).unwrap().len(), 1);
+    }
+
+    /// Found by fuzzing: the sum of the lengths overflowed.
+    #[test]
+    fn tensors_that_together_exceed_the_address_space_are_refused() {
+        let step = 1_u64 << 59;
+        let tensor = |i: u64| {
+            let (start, stop) = (i * step, (i + 1).saturating_mul(step));
+            format!(
+                r#""{i}":{{"dtype":"U8","shape":[{}],"data_offsets":[{start},{stop}]}}"#,
+                stop - start
+            )
+        };
+        let json = format!("{{{}}}", (0..32).map(tensor).collect::<Vec<_>>().join(","));
+        let error = parse_str(&json, 0).unwrap_err();
+        assert!(matches!(error, Error::FileLength { expected: u64::MAX, .. }), "{error}");
+    }
+
+    #[test]
+    fn tensors_without_elements_share_an_offset() {
+        let json = r#"{"c":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
+                       "b":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},
+                       "a":{"dtype":"F64","shape":[3,0],"data_offsets":[0,0]},
+                       "d":{"dtype":"F4","shape":[0],"data_offsets":[4,4]}}"#;
+        let tensors = parse_str(json, 4).unwrap();
+        let names: Vec<_> = tensors.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_message_is_short_and_has_no_control_characters() {
+        let name = format!("\\u001b[31m{}", "x".repeat(100_000));
+        for json in [
+            format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}}}"#),
+            format!(r#"{{"{name}":{{"dtype":"{name}"}}}}"#),
+        ] {
+            let text = parse_str(&json, 4).unwrap_err().to_string();
+            assert!(text.len() < 1000 && !text.contains(char::is_control), "{text:?}");
+        }
     }
 }

@@ -1,16 +1,20 @@
 //! A checkpoint on disk: one safetensors file, or shards with an index.
 
-mod header;
+mod entries;
+#[doc(hidden)]
+pub mod header;
+#[doc(hidden)]
+pub mod index;
 mod reader;
 
-use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
 pub use reader::{Identity, Reader};
 
-use crate::error::{Error, Result};
+use crate::error::{readable, Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -101,39 +105,26 @@ impl Checkpoint {
             .ok_or_else(|| Error::MissingTensor { path: self.path.clone(), tensor: name.into() })
     }
 
-    fn open_shards(&mut self, index: &Path) -> Result<()> {
-        let invalid = |reason: String| Error::Index { path: index.into(), reason };
-        let text = std::fs::read(index).map_err(|source| Error::Io {
-            path: index.into(),
-            action: "read",
-            source,
-        })?;
-        #[derive(serde::Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
+    fn open_shards(&mut self, path: &Path) -> Result<()> {
+        let invalid = |reason: String| Error::Index { path: path.into(), reason };
+        let reader = Reader::open(path)?;
+        if reader.len() > index::MAX_INDEX {
+            let reason = format!("{} bytes, at most {}", reader.len(), index::MAX_INDEX);
+            return Err(invalid(reason));
         }
-        let Index { weight_map } =
-            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-        let mut names: Vec<&String> = weight_map.values().collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            let mut parts = Path::new(name).components();
-            let plain =
-                matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none();
-            if !plain {
-                return Err(invalid(format!("shard `{name}` is not a plain file name")));
-            }
+        let mut scratch = Vec::new();
+        let index = index::parse(path, reader.read(0, reader.len() as usize, &mut scratch)?)?;
+        for name in &index.shards {
             self.add_shard(&self.path.join(name))?;
         }
-        for (tensor, shard) in &weight_map {
-            let found = self.tensors.get(tensor).map(|entry| self.shards[entry.shard].path());
-            if found != Some(&self.path.join(shard)) {
+        for (tensor, &shard) in &index.tensors {
+            if self.tensors.get(tensor).map(|entry| entry.shard) != Some(shard) {
+                let (tensor, shard) = (readable(tensor), &index.shards[shard]);
                 return Err(invalid(format!("tensor `{tensor}` is not in `{shard}`")));
             }
         }
         // As mergekit does: a tensor that the index does not list is not part of the checkpoint.
-        self.tensors.retain(|name, _| weight_map.contains_key(name));
+        self.tensors.retain(|name, _| index.tensors.contains_key(name));
         Ok(())
     }
 
@@ -155,10 +146,14 @@ impl Checkpoint {
                 offset: header::PREFIX + json_bytes + info.data_offsets.0 as u64,
                 bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
             };
-            if self.tensors.insert(name.clone(), entry).is_some() {
-                let reason = format!("tensor `{name}` stands in another shard too");
-                return Err(Error::HeaderJson { path: path.into(), reason });
-            }
+            match self.tensors.entry(name) {
+                Entry::Vacant(place) => place.insert(entry),
+                Entry::Occupied(twin) => {
+                    let tensor = readable(twin.key());
+                    let reason = format!("tensor `{tensor}` stands in another shard too");
+                    return Err(Error::HeaderJson { path: path.into(), reason });
+                }
+            };
         }
         self.shards.push(reader);
         Ok(())
@@ -177,20 +172,6 @@ mod tests {
     }
 
     const ONE: &str = r#"{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
-
-    #[test]
-    fn shard_names_that_leave_the_folder_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["../x.safetensors", "/etc/passwd", "a/b", "."] {
-            let index = format!(r#"{{"weight_map":{{"a":"{name}"}}}}"#);
-            std::fs::write(folder.path().join(INDEX), index).unwrap();
-            let error = Checkpoint::open(folder.path()).unwrap_err();
-            assert!(
-                matches!(&error, Error::Index { reason, .. } if reason.contains("plain")),
-                "{error}"
-            );
-        }
-    }
 
     #[test]
     fn an_index_must_name_the_shard_that_holds_the_tensor() {
@@ -219,6 +200,78 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::NoCheckpoint { .. }));
         std::fs::write(folder.path().join(SINGLE), b"").unwrap();
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::HeaderLength { .. }));
+    }
+
+    /// Opening a named pipe waits for a writer, and a device never ends.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        use rustix::fs::{mknodat, FileType, Mode, CWD};
+        let make_pipe = |path: &Path| {
+            mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        };
+        let make_folder = |path: &Path| std::fs::create_dir(path).unwrap();
+        let make_device = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+        let make_socket = |path: &Path| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+        type Make<'a> = &'a dyn Fn(&Path);
+        let cases: [(&str, Make); 4] = [
+            ("a named pipe", &make_pipe),
+            ("a folder", &make_folder),
+            ("a device", &make_device),
+            ("a socket", &make_socket),
+        ];
+        for (kind, make) in cases {
+            for name in [SINGLE, INDEX, "s1"] {
+                let folder = tempfile::tempdir().unwrap();
+                make(&folder.path().join(name));
+                if name == "s1" {
+                    let index = r#"{"weight_map":{"a":"s1"}}"#;
+                    std::fs::write(folder.path().join(INDEX), index).unwrap();
+                }
+                let error = Checkpoint::open(folder.path()).unwrap_err();
+                assert!(
+                    matches!(&error, Error::FileKind { found, .. } if *found == kind),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn shards_may_be_links_to_files_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        write(&elsewhere.path().join("blob"), ONE, &[0; 4]);
+        let (blob, shard) = (elsewhere.path().join("blob"), folder.path().join("s1"));
+        std::os::unix::fs::symlink(blob, shard).unwrap();
+        std::fs::write(folder.path().join(INDEX), r#"{"weight_map":{"a":"s1"}}"#).unwrap();
+        assert_eq!(Checkpoint::open(folder.path()).unwrap().tensors().len(), 1);
+    }
+
+    #[test]
+    fn an_endless_index_and_an_endless_file_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, bytes: u64| {
+            std::fs::File::create(folder.path().join(name)).unwrap().set_len(bytes).unwrap();
+        };
+        // Sparse: lengths that take no disk. The header of zeros is one of no bytes.
+        make(SINGLE, 1 << 42);
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::HeaderJson { .. }));
+        make(INDEX, 1 << 42);
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::Index { .. }));
+    }
+
+    #[test]
+    fn pickled_weights_are_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
+            std::fs::write(folder.path().join(name), "\u{80}").unwrap();
+        }
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::NoCheckpoint { .. }));
+        let index = r#"{"weight_map":{"a":"pytorch_model.bin"}}"#;
+        std::fs::write(folder.path().join(INDEX), index).unwrap();
         assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::HeaderLength { .. }));
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes of one input file: mapped where that is fastest, read where it cannot be or must not.
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -45,13 +45,9 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
         // Asked before it is opened: opening a pipe waits for somebody to write to it.
-        let metadata = std::fs::metadata(path).map_err(|source| failed("open", source))?;
-        if metadata.is_dir() {
-            return Err(failed("read", std::io::ErrorKind::IsADirectory.into()));
-        }
-        if !metadata.is_file() {
-            let source = std::io::Error::other("not a regular file");
-            return Err(failed("read", source));
+        let kind = std::fs::metadata(path).map_err(|source| failed("open", source))?.file_type();
+        if !kind.is_file() {
+            return Err(Error::FileKind { path: path.into(), found: kind_name(kind) });
         }
         let file = File::open(path).map_err(|source| failed("open", source))?;
         let metadata = file.metadata().map_err(|source| failed("read", source))?;
@@ -160,6 +156,25 @@ impl Reader {
             expected: words(&self.identity),
             found: words(&now),
         })
+    }
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a named pipe";
+        } else if kind.is_socket() {
+            return "a socket";
+        } else if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    if kind.is_dir() {
+        "a folder"
+    } else {
+        "something else"
     }
 }
 
