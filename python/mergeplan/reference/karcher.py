@@ -33,15 +33,15 @@ def karcher(
     ]
     if not units:
         return np.zeros(shape)
-    mean = _mean_direction(units, max_iter, tol, scalar=len(shape) == 0, r=r)
-    scale = r.running_sum([r.register(r.register(1 / len(points)) * n) for n in lengths])
-    return _times(scale, mean, scalar=len(shape) == 0, r=r).reshape(shape)
+    share = 1 / len(points)
+    mean = _mean_direction(units, r.register(share / sum(share for _ in units)), max_iter, tol, r)
+    scale = r.running_sum([r.register(r.register(share) * length) for length in lengths])
+    return r.step(r.step(scale) * mean).reshape(shape)
 
 
 def _mean_direction(
-    units: Sequence[Array], max_iter: int, tol: float, scalar: bool, r: Rounding
+    units: Sequence[Array], share: Array, max_iter: int, tol: float, r: Rounding
 ) -> Array:
-    share = r.register(1 / len(units))
     mean = np.zeros_like(units[0])
     for unit in units:
         mean = r.step(mean + r.step(share * unit))
@@ -52,20 +52,18 @@ def _mean_direction(
         for unit in units:
             cosine = np.clip(r.step(np.dot(mean, unit)), -1, 1)
             theta = r.step(np.arccos(cosine))
-            if theta < tol:
+            if theta == 0 or theta < tol:
                 continue
             factor = r.step(share * r.step(theta / r.step(np.sin(theta))))
             away = r.step(unit - r.step(cosine * mean))
             tangent = r.step(tangent + r.step(factor * away))
         angle = _length(tangent, r)
-        if angle < tol:
+        if angle == 0 or angle < tol:
             break
-        cosine, sine = r.register(np.cos(angle)), r.register(np.sin(angle))
+        # torch rounds numbers of no dimensions to the dtype of the tensor that they multiply.
+        cosine, sine = r.step(np.cos(angle)), r.step(np.sin(angle))
         direction = r.step(tangent / angle)
-        mean = r.step(
-            _times(cosine, mean, scalar, r, last=False)
-            + _times(sine, direction, scalar, r, last=False)
-        )
+        mean = r.step(r.step(cosine * mean) + r.step(sine * direction))
         length = _length(mean, r)
         if length > tol:
             mean = r.step(mean / length)
@@ -74,15 +72,3 @@ def _mean_direction(
 
 def _length(values: Array, r: Rounding) -> Array:
     return r.register(np.sqrt((values * values).sum()))
-
-
-def _times(number: Array, values: Array, scalar: bool, r: Rounding, last: bool = True) -> Array:
-    """A float32 number times a tensor: torch rounds both to the tensor's dtype.
-
-    Not so where the tensor has no dimensions either: then the product is float32, and only the
-    `last` one is rounded.
-    """
-    if not scalar:
-        return r.step(r.step(number) * values)
-    product = r.register(number * values)
-    return r.step(product) if last else product

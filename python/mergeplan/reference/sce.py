@@ -54,22 +54,27 @@ def largest_variances(deltas: Array, density: float, precision: str) -> NDArray[
     """
     mask = np.zeros(deltas.shape[1], bool)
     if density > 0:
-        variance = round_variance(deltas, precision)
+        variance = variance_over_experts(deltas, precision)
         n_varying = np.float32(np.count_nonzero(variance))
         n_selected = int(n_varying * np.float32(min(density, 1.0)))
         mask[np.argsort(-variance, kind="stable")[:n_selected]] = True
     return mask
 
 
-def round_variance(deltas: Array, precision: str) -> Array:
-    """Population variance over the experts, rounded once. Shape (numel,)."""
-    return Rounding(precision).step(deltas.var(axis=0))
+def variance_over_experts(deltas: Array, precision: str) -> Array:
+    """Population variance by Welford's recurrence, rounded once. Shape (numel,)."""
+    mean, squares = np.zeros(deltas.shape[1]), np.zeros(deltas.shape[1])
+    for number, delta in enumerate(deltas, start=1):
+        before = delta - mean
+        mean = mean + before / number
+        squares = squares + before * (delta - mean)
+    return Rounding(precision).step(squares / len(deltas))
 
 
 def _weights(deltas: Array, r: Rounding) -> Array:
     """Each expert's share of the mean squares; equal shares where there is next to nothing."""
     energy = r.mean(r.step(deltas * deltas), axis=1)[:, None]  # (k, 1)
-    total = r.over_experts(energy)
+    total = r.sum(energy)
     if abs(total) < SMALLEST_TOTAL:
         return r.step(np.ones_like(energy) / len(energy))
     return r.step(energy / total)

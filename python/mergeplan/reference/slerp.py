@@ -15,15 +15,13 @@ PARALLEL_SQUARED_SINE = 1e-16
 def slerp(base: Array, other: Array, t: float, precision: str = "float64") -> Array:
     """The point at `t` on the arc from `base` to `other`, seen as two vectors. (Shoemake 1985)
 
-    mergekit works in float32 throughout and rounds the result alone.
+    mergekit works in float32 throughout and rounds the result alone. Its cosine is a sum over unit
+    vectors, here it comes from the exact product.
     """
     r = Rounding("float64" if precision == "float64" else "float32")
     norms = [r.norm(tensor) for tensor in (base, other)]
-    units = [
-        r.step(tensor / (norm if norm > r.step(SMALLEST_NORM) else 1.0))
-        for tensor, norm in zip((base, other), norms, strict=True)
-    ]
-    cosine = np.clip(r.sum(r.step(units[0] * units[1])), -1, 1)
+    lengths = [norm if norm > r.step(SMALLEST_NORM) else 1.0 for norm in norms]
+    cosine = np.clip(r.step((base * other).sum() / lengths[0] / lengths[1]), -1, 1)
     t_ = r.step(t)
     left = r.step(1 - t_)
     if abs(cosine) > r.step(PARALLEL):
@@ -71,9 +69,7 @@ def _as_vectors(tensor: Array, along: str) -> Array:
 
 
 def _between(first: Array, second: Array, t: float, r: Rounding) -> Array:
-    smallest = r.step(SMALLEST_DIVISOR)
-    units = [r.step(v / np.maximum(r.norm(v, axis=-1), smallest)) for v in (first, second)]
-    cosine = np.clip(r.sum(r.step(units[0] * units[1]), axis=-1), -1, 1)  # (..., 1)
+    cosine = np.clip(_cosine(first, second, r), -1, 1)  # (..., 1)
     parallel = r.step(1 - r.step(cosine * cosine)) <= r.step(PARALLEL_SQUARED_SINE)
     theta = r.step(np.arccos(np.where(parallel, 0.0, cosine)))
     sine = r.step(np.sin(theta))
@@ -84,3 +80,13 @@ def _between(first: Array, second: Array, t: float, r: Rounding) -> Array:
     )
     chord = r.step(r.step(left * first) + r.step(right * second))
     return np.where(parallel, chord, r.step(arc / sine))
+
+
+def _cosine(first: Array, second: Array, r: Rounding) -> Array:
+    """Of vectors along the last dimension, which stays. In 16 bit unit vectors are rounded."""
+    smallest = r.step(SMALLEST_DIVISOR)
+    norms = [np.maximum(r.norm(v, axis=-1), smallest) for v in (first, second)]
+    if r.precision in ("float64", "float32"):
+        return r.step((first * second).sum(axis=-1, keepdims=True) / norms[0] / norms[1])
+    units = [r.step(v / norm) for v, norm in zip((first, second), norms, strict=True)]
+    return r.sum(r.step(units[0] * units[1]), axis=-1)
