@@ -1,5 +1,6 @@
 """Seeded cases for the conformance tests: options, and tensors of every awkward size."""
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +96,7 @@ def make_case(seed: int, method: str, dtype: str, k: int, ties: bool, rescale: b
         values = torch.randn(shape, generator=generator) * scale
         return (values / scale).round() * scale if ties else values
 
-    base = {f"t{i}": tensor(shape, 0.02) for i, shape in enumerate(SHAPES)}
+    base = {f"t{i}": tensor(shape, 0.02) for i, shape in enumerate(_shapes(method, k))}
     experts = []
     for _ in range(k):
         moved = {name: value + tensor(tuple(value.shape), 0.004) for name, value in base.items()}
@@ -104,12 +105,19 @@ def make_case(seed: int, method: str, dtype: str, k: int, ties: bool, rescale: b
     return Case(method, dtype, k, per_input, parameters, seed, ties, base, tuple(experts))
 
 
+def _shapes(method: str, k: int) -> list[tuple[int, ...]]:
+    if method == "multislerp" and k > 2:
+        # One or two elements have few directions, which then may cancel: that is refused.
+        return [shape for shape in SHAPES if math.prod(shape) not in (1, 2)]
+    return SHAPES
+
+
 def _per_input(method: str, k: int, choose: random.Random) -> dict[str, tuple[float, ...]]:
     # With five terms and more, torch's order of summation differs: no cancellation there, so that
     # the difference stays within some units of the last place.
     factors = [1.0, 0.3, 0.5, -0.4, 1.7, 0.0] if k <= 4 else [1.0, 0.3, 0.5, 0.4, 1.7, 0.0]
     if method == "multislerp":
-        # Directions must not cancel: that is not defined.
+        # Directions must not cancel.
         factors = [1.0, 0.3, 0.5, 1.7]
     values = {
         "weight": factors,
