@@ -88,8 +88,9 @@ def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_by
 def write_card(folder: Path, name: str, config: MergeConfig, seed: int) -> None:
     """README.md in the hub's form, and the config verbatim, under mergekit's name for it."""
     method = config.method
-    on_base = f" on top of `{config.base_model}`" if config.base_model else ""
-    models = [model.path for model in config.models if model.path != config.base_model]
+    title = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
+    on_base = f" on top of `{config.compared_with}`" if config.compared_with else ""
+    models = [model.path for model in config.models if model.path != config.compared_with]
     bullets = "\n".join(f"- `{model}`" for model in models)
     card = f"""---
 library_name: transformers
@@ -100,7 +101,7 @@ tags:
 ---
 # {name}
 
-Merged by mergeplan {__version__} with the method [{method.title}]({method.reference_url}){on_base}.
+Merged by mergeplan {__version__} with the method {title}{on_base}.
 Seed of random masks: {seed}.
 
 ## Models

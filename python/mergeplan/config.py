@@ -1,7 +1,5 @@
 """mergekit's YAML, read strictly: a key that mergekit would ignore is an error that names it."""
 
-import contextlib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,28 +7,13 @@ from typing import Any
 import yaml
 
 from mergeplan.errors import InputError, MissingInputError, nearest
-from mergeplan.methods import METHODS, Method, Option
+from mergeplan.methods import METHODS, Method
+from mergeplan.values import Setting, kind_of, read_setting
 
 DTYPES = ("float32", "bfloat16", "float16")
 TOP_LEVEL = ("models", "merge_method", "base_model", "dtype", "out_dtype", "parameters")
 # Keys of mergekit's that this version cannot run; better refused than ignored.
 NOT_YET = ("slices", "modules", "tokenizer_source", "tokenizer", "chat_template")
-
-
-@dataclass(frozen=True)
-class Conditional:
-    """A value for the tensors whose name contains `filter`; `None` or `*` matches all."""
-
-    value: "Gradient"
-    filter: str | None = None
-
-    def matches(self, tensor: str) -> bool:
-        return self.filter is None or self.filter == "*" or self.filter in tensor
-
-
-Scalar = bool | float
-Gradient = Scalar | tuple[Scalar, ...]
-Setting = Gradient | tuple[Conditional, ...]
 
 
 @dataclass(frozen=True)
@@ -61,11 +44,16 @@ class MergeConfig:
 
     @property
     def donor(self) -> str:
-        """The model whose config and tokenizer the output gets.
+        """Path of the model whose config and tokenizer the output gets.
 
         mergekit takes any of them at random where there is no base; here it is the first.
         """
         return self.base_model or self.models[0].path
+
+    @property
+    def compared_with(self) -> str | None:
+        """Path of the base that the other models are compared with, if the method has one."""
+        return None if self.method.base == "none" else self.base_model
 
 
 def load_config(path: Path) -> MergeConfig:
@@ -97,19 +85,53 @@ def parse_config(text: str) -> MergeConfig:
     _check_keys(data, TOP_LEVEL, "", also=NOT_YET)
     method = _method(data)
     base_model = _model_path(data["base_model"], "base_model") if data.get("base_model") else None
-    if method.base_required and base_model is None:
+    if method.base == "required" and base_model is None:
         raise InputError(f"`{method.name}` needs a `base_model`", "add `base_model: PATH`")
     models = _models(data, method)
     if base_model is not None and base_model not in [model.path for model in models]:
         models.append(ModelInput(base_model, {}))
-    return MergeConfig(
+    parameters = _parameters(data.get("parameters"), "parameters", method, in_model=False)
+    _check_required(method, parameters)
+    config = MergeConfig(
         method=method,
         models=tuple(models),
         base_model=base_model,
         dtype=_dtype(data, "dtype"),
         out_dtype=_dtype(data, "out_dtype"),
-        parameters=_parameters(data.get("parameters"), "parameters", method, in_model=False),
+        parameters=parameters,
         text=text,
+    )
+    _check_number(config)
+    return config
+
+
+def _check_required(method: Method, parameters: dict[str, Setting]) -> None:
+    for key, option in method.options.items():
+        if option.required and not option.per_input and key not in parameters:
+            raise InputError(f"`{method.name}` needs `{key}`", f"add `parameters: {{{key}: ...}}`")
+
+
+def _check_number(config: MergeConfig) -> None:
+    """Whether the method takes as many models as there are."""
+    method = config.method
+    found = sum(model.path != config.compared_with for model in config.models)
+    least, most = method.min_inputs, method.max_inputs
+    if found >= least and (most is None or found <= most):
+        return
+    number = f"exactly {least}" if least == most else f"at least {least}"
+    besides = " besides the base" if config.compared_with else ""
+    hint = None
+    if found < least:
+        hint = "add models to `models`"
+    elif config.base_model and method.base == "none":
+        hint = f"`{method.name}` takes `base_model` as one of its inputs: leave it out"
+    elif config.base_model is None and method.base == "optional":
+        hint = "perhaps one of them is the base: name it as `base_model`"
+    else:
+        hint = "take models out of `models`"
+    raise InputError(
+        f"`{method.name}` merges {number} model{'' if least == 1 else 's'}{besides}, found {found}",
+        hint,
     )
 
 
@@ -139,7 +161,7 @@ def _load_yaml(text: str) -> dict[str, Any]:
         raise InputError(f"invalid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(
-            f"expected a mapping with `models` and `merge_method`, found {_kind(data)}"
+            f"expected a mapping with `models` and `merge_method`, found {kind_of(data)}"
         )
     return data
 
@@ -177,13 +199,14 @@ def _method(data: dict[str, Any]) -> Method:
 def _models(data: dict[str, Any], method: Method) -> list[ModelInput]:
     entries = data.get("models")
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"`models`: expected a list of models, found {_kind(entries)}")
+        raise InputError(f"`models`: expected a list of models, found {kind_of(entries)}")
     models: list[ModelInput] = []
     for number, entry in enumerate(entries):
         where = f"models[{number}]"
         if not isinstance(entry, dict) or "model" not in entry:
             raise InputError(
-                f"`{where}`: expected `model: PATH` and perhaps `parameters`, found {_kind(entry)}"
+                f"`{where}`: expected `model: PATH` and perhaps `parameters`,"
+                f" found {kind_of(entry)}"
             )
         for key in entry:
             if key in method.options:
@@ -203,7 +226,7 @@ def _models(data: dict[str, Any], method: Method) -> list[ModelInput]:
 
 def _model_path(value: object, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise InputError(f"`{where}`: expected a path, found {_kind(value)}")
+        raise InputError(f"`{where}`: expected a path, found {kind_of(value)}")
     return value
 
 
@@ -222,7 +245,7 @@ def _parameters(value: object, where: str, method: Method, in_model: bool) -> di
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"`{where}`: expected a mapping, found {_kind(value)}")
+        raise InputError(f"`{where}`: expected a mapping, found {kind_of(value)}")
     settings = {}
     for key, setting in value.items():
         option = method.options.get(key)
@@ -235,59 +258,5 @@ def _parameters(value: object, where: str, method: Method, in_model: bool) -> di
                 f"`{where}.{key}` does nothing there: it is one value for the whole merge",
                 f"move it to the top level's `parameters`: `{key}`",
             )
-        settings[key] = _setting(setting, f"{where}.{key}", option)
+        settings[key] = read_setting(setting, f"{where}.{key}", option)
     return settings
-
-
-def _setting(value: object, where: str, option: Option) -> Setting:
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        return _scalar(value, where, option)
-    if not value:
-        raise InputError(f"`{where}`: an empty list has no value")
-    if not any(isinstance(entry, dict) for entry in value):
-        return tuple(_scalar(entry, f"{where}[{i}]", option) for i, entry in enumerate(value))
-    conditions = []
-    for number, entry in enumerate(value):
-        here = f"{where}[{number}]"
-        if not isinstance(entry, dict) or "value" not in entry:
-            raise InputError(f"`{here}`: expected `value` and perhaps `filter`")
-        _check_keys(entry, ("value", "filter"), here)
-        inner = _setting(entry["value"], f"{here}.value", option)
-        if isinstance(inner, tuple) and isinstance(inner[0], Conditional):
-            raise InputError(f"`{here}.value`: conditions cannot be nested")
-        name = entry.get("filter")
-        if name is not None and not isinstance(name, str):
-            raise InputError(f"`{here}.filter`: expected part of a tensor's name")
-        conditions.append(Conditional(inner, name))
-    return tuple(conditions)
-
-
-def _scalar(value: object, where: str, option: Option) -> Scalar:
-    if option.kind is bool:
-        if isinstance(value, bool) or value in (0, 1):
-            return bool(value)
-        raise InputError(f"`{where}`: expected true or false, found {_kind(value)}")
-    if isinstance(value, str):
-        # YAML 1.1 reads `1e-5`, which has no dot, as text.
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"`{where}`: expected a number, found {_kind(value)}")
-    number = float(value) if abs(value) < 1e300 else math.inf
-    low, high = option.minimum, option.maximum
-    if not math.isfinite(number):
-        raise InputError(f"`{where}`: expected a finite number, found {value}")
-    if (low is not None and number < low) or (high is not None and number > high):
-        raise InputError(f"`{where}`: expected a number from {low:g} to {high:g}, found {value}")
-    return number
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, str | bool | int | float):
-        return f"`{value}`"
-    names: dict[type, str] = {list: "a list", dict: "a mapping"}
-    return names.get(type(value), type(value).__name__)

@@ -9,7 +9,8 @@ from typing import Any
 from mergeplan.checkpoints import Checkpoint, Match, match_tensors, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
-from mergeplan.settings import depths_of, resolve
+from mergeplan.lowering import Dtypes, lower
+from mergeplan.settings import depths_of
 
 VERSION = 1
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -87,10 +88,8 @@ def _refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
 
 def _ignored_settings(config: MergeConfig) -> list[str]:
     """Settings that mergekit accepts and does not use, so that nobody counts on them."""
-    if not config.method.base_required:
-        return []
-    base = next(model for model in config.models if model.path == config.base_model)
-    return [f"`{key}` of the base model has no effect" for key in base.parameters]
+    bases = [model for model in config.models if model.path == config.compared_with]
+    return [f"`{key}` of the base model has no effect" for base in bases for key in base.parameters]
 
 
 def _job(
@@ -109,47 +108,16 @@ def _job(
                 f" F16, found {tensor.dtype}",
                 "convert the checkpoint to a floating-point dtype first",
             )
-    dtype = config.dtype or TORCH_NAMES[_promote(found)]
-    merge = _merge(config, match, dtype, depth)
-    return {**job, "out_dtype": STORED_NAMES[config.out_dtype or dtype], "merge": merge}
+    promoted = TORCH_NAMES[_promote(found)]
+    working = config.dtype or promoted
+    dtypes = Dtypes(promoted, working, config.out_dtype or working)
+    merge = lower(config, match.name, match.inputs, dtypes, depth)
+    return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}
 
 
 def _promote(dtypes: set[str]) -> str:
     """The dtype that holds all of them, as in torch: bfloat16 and float16 meet in float32."""
     return next(iter(dtypes)) if len(dtypes) == 1 else "F32"
-
-
-def _merge(config: MergeConfig, match: Match, dtype: str, depth: float) -> dict[str, Any]:
-    method = config.method
-
-    def option(name: str) -> Any:
-        return resolve(config, name, match.name, depth)
-
-    inputs = []
-    base = None
-    for number, (model, name) in enumerate(zip(config.models, match.inputs, strict=True)):
-        if method.base_required and model.path == config.base_model:
-            base = {"model": number, "tensor": name}
-            continue
-        entry: dict[str, Any] = {"model": number, "tensor": name}
-        for key, spec in method.options.items():
-            if spec.per_input:
-                entry[key] = resolve(config, key, match.name, depth, model)
-        inputs.append(entry)
-    if not method.base_required:
-        normalize = option("normalize")
-        return {"kind": "linear", "dtype": dtype, "normalize": normalize, "inputs": inputs}
-    return {
-        "kind": "delta",
-        "dtype": dtype,
-        "base": base,
-        "sparsify": method.sparsify,
-        "consensus": method.consensus,
-        "rescale": option("rescale"),
-        "normalize": option("normalize"),
-        "lambda": option("lambda"),
-        "inputs": inputs,
-    }
 
 
 def most_common_dtype(amounts: Iterable[tuple[str, int]]) -> str:

@@ -2,8 +2,9 @@
 
 import re
 
-from mergeplan.config import Conditional, Gradient, MergeConfig, ModelInput, Scalar, Setting
+from mergeplan.config import MergeConfig, ModelInput
 from mergeplan.errors import InputError
+from mergeplan.values import Conditional, Gradient, Scalar, Setting
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
@@ -65,8 +66,10 @@ def _along(gradient: Gradient, depth: float) -> Scalar:
 
 def resolve(
     config: MergeConfig, option: str, tensor: str, depth: float, model: ModelInput | None = None
-) -> Scalar:
+) -> Scalar | None:
     """The value of an option: the model's own setting, else the merge's, else the default.
+
+    `None` is the value of an option that may be left unset, and is.
 
     Raises:
         InputError: The option has no default and no setting matches.
@@ -77,12 +80,13 @@ def resolve(
             value = evaluate(parameters[option], tensor, depth)
             if value is not None:
                 return value
-    default = config.method.options[option].default
-    if default is None:
+    spec = config.method.options[option]
+    if spec.required:
         where = f"model `{model.path}`, " if model else ""
+        place = "give each model" if model else "give the merge"
         raise InputError(
             f"`{option}` is missing for {where}tensor `{tensor}`",
-            f"give each model `parameters: {{{option}: ...}}`, with a value that every filter"
+            f"{place} `parameters: {{{option}: ...}}`, with a value that every filter"
             " falls back to",
         )
-    return default
+    return spec.default

@@ -10,10 +10,11 @@ from cases import Case
 from helpers import config_text, load_tensors, run_mergeplan, save_checkpoint
 from mergeplan import _native, reference
 
-Results = dict[str, NDArray[np.float64]]
+Array = NDArray[np.float64]
+Results = dict[str, Array]
 
 
-def values(tensor: torch.Tensor) -> NDArray[np.float64]:
+def values(tensor: torch.Tensor) -> Array:
     return tensor.double().numpy()
 
 
@@ -23,69 +24,108 @@ def stored_bytes(tensor: torch.Tensor) -> bytes:
 
 def by_reference(case: Case, seed: int = 0) -> Results:
     """`mergeplan.reference`, rounding each step to the case's dtype."""
-    results = {}
-    for name, base in case.base.items():
-        experts = [values(expert[name]) for expert in case.experts]
-        if case.method == "linear":
-            results[name] = reference.linear(
+    return {name: reference_of(case, name, seed) for name in case.experts[0]}
+
+
+def reference_of(
+    case: Case, name: str, seed: int = 0, mask: NDArray[np.bool_] | None = None
+) -> Array:
+    """One tensor; `mask` replaces what `sce` or `arcee_fusion` selects."""
+    experts = [values(expert[name]) for expert in case.experts]
+    base = values(case.base[name]) if case.base else None
+    precision, options = case.dtype, dict(case.parameters)
+    if case.info.family == "delta":
+        return reference.merge_deltas(
+            base, experts, case.weights, case.densities, delta_options(case, name, seed), precision
+        )
+    match case.method:
+        case "linear":
+            normalize = options["normalize"]
+            return reference.linear(experts, case.weights, normalize=normalize, precision=precision)
+        case "passthrough":
+            scale = case.per_input.get("scale", (None,))[0]
+            return reference.passthrough(experts[0], scale, precision)
+        case "slerp":
+            return reference.slerp(base, experts[0], options["t"], precision)
+        case "nuslerp":
+            total = sum(case.weights)
+            t = 0.5 if abs(total) < 1e-6 else case.weights[1] / total
+            along = "first" if options["nuslerp_row_wise"] else "last"
+            along = "tensor" if options["nuslerp_flatten"] else along
+            return reference.nuslerp(*experts, t, base=base, along=along, precision=precision)
+        case "multislerp":
+            return reference.multislerp(
                 experts,
                 case.weights,
-                normalize=case.parameters["normalize"],
-                precision=case.dtype,
+                base=base,
+                normalize=options["normalize_weights"],
+                eps=options["eps"],
+                precision=precision,
             )
-            continue
-        streams = [
-            _native.stream_id(
-                name, _native.content_hash(stored_bytes(expert[name]), base.element_size())
-            )
-            for expert in case.experts
-        ]
-        options = reference.DeltaOptions(
-            sparsify={"ties": "magnitude", "task_arithmetic": "none"}.get(case.method, "random"),
-            consensus=case.method.endswith("ties"),
-            normalize=case.parameters["normalize"],
-            rescale=case.parameters["rescale"],
-            lambda_=case.parameters["lambda"],
-            seed=seed,
-            stream_ids=streams,
+        case "sce":
+            density = options["select_topk"]
+            return reference.sce(base, experts, density, mask=mask, precision=precision)
+        case "karcher":
+            return reference.karcher(experts, **options, precision=precision)
+        case "nearswap":
+            return reference.nearswap(base, experts[0], options["t"], precision)
+        case "arcee_fusion":
+            return reference.arcee_fusion(base, experts[0], mask=mask, precision=precision)
+    return getattr(reference, case.method)(base, experts, **options, precision=precision)
+
+
+def delta_options(case: Case, name: str, seed: int) -> reference.DeltaOptions:
+    streams = [
+        _native.stream_id(
+            name, _native.content_hash(stored_bytes(expert[name]), expert[name].element_size())
         )
-        results[name] = reference.merge_deltas(
-            values(base), experts, case.weights, case.densities, options, case.dtype
-        )
-    return results
+        for expert in case.experts
+    ]
+    return reference.DeltaOptions(
+        sparsify=case.info.sparsify,
+        consensus=case.info.consensus,
+        normalize=case.parameters["normalize"],
+        rescale=case.parameters["rescale"],
+        lambda_=case.parameters["lambda"],
+        gammas=case.per_input.get("gamma", ()),
+        epsilons=case.per_input.get("epsilon", ()),
+        seed=seed,
+        stream_ids=streams,
+    )
 
 
 def by_native(case: Case, folder: Path, seed: int = 0) -> Results:
     """The whole path of `mergeplan merge`, through files."""
-    base = save_checkpoint(folder / "base", case.base)
+    base = save_checkpoint(folder / "base", case.base) if case.base else None
     models = [save_checkpoint(folder / f"e{i}", expert) for i, expert in enumerate(case.experts)]
     text = config_text(
-        case.method,
-        models,
-        base=None if case.method == "linear" else base,
-        per_model=case.per_model,
-        parameters=case.parameters,
+        case.method, models, base=base, per_model=case.per_model, parameters=case.parameters
     )
     run_mergeplan(text, folder / "out", seed=seed)
     return {name: values(tensor) for name, tensor in load_tensors(folder / "out").items()}
 
 
-def by_mergekit(case: Case) -> Results:
-    """mergekit's own kernels on the tensors."""
+def by_mergekit(case: Case, names: list[str] | None = None) -> Results:
+    """mergekit's own kernels on the tensors, rounded to the case's dtype.
+
+    `arcee_fusion` and `ramplus_tl` return float32 for tensors of 16 bit: mergekit then writes
+    float32 unless the config has an `out_dtype`.
+    """
     from mergekit.merge_methods import merge_tensors
 
     torch.set_num_threads(1)
     results = {}
-    for name, base in case.base.items():
+    for name in names or list(case.experts[0]):
         tensors = [expert[name] for expert in case.experts]
-        ids = list(range(len(tensors)))
-        parameters = dict(case.parameters, weight=dict(zip(ids, case.weights, strict=True)))
+        ids: list[object] = list(range(case.k))
+        parameters = dict(case.parameters)
+        for key, found in case.per_input.items():
+            parameters[key] = dict(zip(ids, found, strict=True))
         base_index = None
-        if case.method != "linear":
-            parameters["density"] = dict(zip(ids, case.densities, strict=True))
-            tensors, ids, base_index = [*tensors, base], [*ids, "base"], len(tensors)
+        if case.base:
+            tensors, ids, base_index = [*tensors, case.base[name]], [*ids, "base"], case.k
         merged = merge_tensors(
             tensors, case.method, parameters=parameters, ids=ids, base_index=base_index
         )
-        results[name] = values(merged)
+        results[name] = values(merged.to(tensors[0].dtype))
     return results

@@ -1,60 +1,121 @@
-"""DARE's masks: the same keep rate and the same mean as mergekit's, over many seeds.
+"""Masks of DARE and DELLA: the same keep rate and mean as mergekit's, over many seeds.
 
 `MERGEPLAN_FULL=1` takes 10,000 seeds instead of 1,500. Rescaling by the L1 norm is a ratio
 estimator, so that small tensors are biased, in mergekit and here alike: the means are compared with
 mergekit's, not with the merge of whole deltas.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from backends import values
+from backends import Array, values
 from cases import TORCH_DTYPES
 from conftest import FULL
 from mergeplan import reference
+from mergeplan.reference.sparsify import rank_limits
 
 SEEDS = 10_000 if FULL else 1_500
 STANDARD_ERRORS = 4.0
+STREAM = 0xFEDC_BA98_7654_3210
 
 
-def deltas(n: int, dtype: str) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(n)
-    return (torch.randn(n, generator=generator) * 0.01).to(TORCH_DTYPES[dtype])
+def deltas(shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(shape[0])
+    return (torch.randn(shape, generator=generator) * 0.01).to(TORCH_DTYPES[dtype])
+
+
+def by_seed(
+    delta: torch.Tensor, density: float, options: reference.DeltaOptions, dtype: str
+) -> Array:
+    """One expert's delta, thinned with each seed. Shape (seeds, numel)."""
+    exact = values(delta)
+    zero = np.zeros(exact.shape)
+    merged = np.empty((SEEDS, exact.size))
+    for seed in range(SEEDS):
+        seeded = dataclasses.replace(options, seed=seed)
+        result = reference.merge_deltas(zero, [exact], [1.0], [density], seeded, dtype)
+        merged[seed] = result.reshape(-1)
+    return merged
+
+
+def assert_same_distribution(ours: Array, theirs: Array, density: float) -> None:
+    """Means of each element, and the share of elements kept. Shapes (seeds, numel)."""
+    trials, n = ours.size, ours.shape[1]
+    error = np.sqrt((ours.var(0) + theirs.var(0)) / len(ours))
+    beyond = np.abs(ours.mean(0) - theirs.mean(0)) / np.maximum(error, 1e-12)
+    # Of 1,000 fair elements one lies beyond four standard errors with a chance of 6 %, and four
+    # with one of 5e-7: that many would be a fault.
+    assert (beyond > STANDARD_ERRORS).sum() <= 3 * n // 1000
+    assert (beyond <= STANDARD_ERRORS + 1).all()
+    kept, kept_theirs = np.count_nonzero(ours), np.count_nonzero(theirs)
+    assert abs(kept - kept_theirs) <= STANDARD_ERRORS * np.sqrt(
+        2 * density * (1 - density) * trials
+    )
 
 
 @pytest.mark.parametrize("density", [0.2, 0.53, 0.9])
 @pytest.mark.parametrize("rescale", [False, True], ids=["plain", "rescaled"])
 @pytest.mark.parametrize("dtype", TORCH_DTYPES)
 @pytest.mark.parametrize("n", [1, 8, 48, 1000])
-def test_mean_and_keep_rate_equal_mergekits(n, dtype, rescale, density):
+def test_dares_mean_and_keep_rate_equal_mergekits(n, dtype, rescale, density):
     from mergekit.sparsify import RescaleNorm, bernoulli
 
-    delta = deltas(n, dtype)
-    exact = values(delta)
+    delta = deltas((n,), dtype)
     norm = RescaleNorm.l1 if rescale else None
-    options = reference.DeltaOptions(
-        sparsify="random", rescale=rescale, stream_ids=[0xFEDC_BA98_7654_3210]
-    )
     torch.manual_seed(n)
-    ours, theirs = np.empty((SEEDS, n)), np.empty((SEEDS, n))
-    zero = np.zeros(n)
+    theirs = np.stack([values(bernoulli(delta, density, norm)) for _ in range(SEEDS)])
+    options = reference.DeltaOptions(sparsify="random", rescale=rescale, stream_ids=[STREAM])
+    assert_same_distribution(by_seed(delta, density, options, dtype), theirs, density)
+
+
+# Columns of two dimensions rank along the second, so a row has eight.
+DELLA_SHAPES = [(8,), (6, 8), (48,), (1000,)] if FULL else [(8,), (6, 8), (48,)]
+
+
+@pytest.mark.parametrize(("density", "epsilon"), [(0.2, 0.15), (0.53, 0.0), (0.9, 0.05)])
+@pytest.mark.parametrize("rescale", [False, True], ids=["plain", "rescaled"])
+@pytest.mark.parametrize("dtype", TORCH_DTYPES)
+@pytest.mark.parametrize("shape", DELLA_SHAPES, ids=str)
+def test_dellas_mean_and_keep_rate_equal_mergekits(shape, dtype, rescale, density, epsilon):
+    from mergekit.sparsify import RescaleNorm, della_magprune
+
+    delta = deltas(shape, dtype)
+    norm = RescaleNorm.l1 if rescale else None
+    torch.manual_seed(len(shape))
+    theirs = np.stack(
+        [values(della_magprune(delta, density, epsilon, norm)).reshape(-1) for _ in range(SEEDS)]
+    )
+    options = reference.DeltaOptions(
+        sparsify="ranks", rescale=rescale, epsilons=[epsilon], stream_ids=[STREAM]
+    )
+    assert_same_distribution(by_seed(delta, density, options, dtype), theirs, density)
+
+
+@pytest.mark.parametrize("dtype", TORCH_DTYPES)
+def test_della_keeps_each_rank_as_often_as_it_should(dtype):
+    n, density, epsilon = 48, 0.5, 0.3
+    delta = np.linspace(0.5, 1.5, n)  # by rank
+    delta = reference.round_to(delta, dtype)
+    kept = np.zeros(n)
     for seed in range(SEEDS):
-        theirs[seed] = values(bernoulli(delta, density, norm))
-        seeded = reference.DeltaOptions(**{**vars(options), "seed": seed})
-        ours[seed] = reference.merge_deltas(zero, [exact], [1.0], [density], seeded, dtype)
+        kept += reference.drop_by_rank(delta, density, epsilon, seed, STREAM, dtype) != 0
+    expected = density - epsilon + 2 * epsilon * np.arange(n) / (n - 1)
+    error = np.sqrt(expected * (1 - expected) / SEEDS) + 2.0**-8 * (dtype == "bfloat16")
+    assert (np.abs(kept / SEEDS - expected) <= STANDARD_ERRORS * error).all()
 
-    error = np.sqrt((ours.var(0) + theirs.var(0)) / SEEDS)
-    beyond = np.abs(ours.mean(0) - theirs.mean(0)) / np.maximum(error, 1e-12)
-    # Of 1,000 fair elements one lies beyond four standard errors with a chance of 6 %, and four
-    # with one of 5e-7: that many would be a fault.
-    assert (beyond > STANDARD_ERRORS).sum() <= 3 * n // 1000
-    assert (beyond <= STANDARD_ERRORS + 1).all()
 
-    kept, kept_theirs = np.count_nonzero(ours), np.count_nonzero(theirs)
-    trials = SEEDS * n
-    rate_error = np.sqrt(2 * density * (1 - density) * trials)
-    assert abs(kept - kept_theirs) <= STANDARD_ERRORS * rate_error
+def test_della_ties_share_one_probability():
+    delta = np.asarray([[1.0, -1.0, 1.0, 2.0], [3.0, 3.0, 3.0, 3.0]])
+    limits = rank_limits(4, 0.5, 0.2, "float32")
+    kept = np.zeros(delta.shape)
+    for seed in range(SEEDS):
+        kept += reference.drop_by_rank(delta, 0.5, 0.2, seed, STREAM, "float32") != 0
+    shares = limits / 2.0**32
+    expected = np.asarray([[shares[:3].mean()] * 3 + [shares[3]], [shares.mean()] * 4])
+    assert (np.abs(kept / SEEDS - expected) <= STANDARD_ERRORS * np.sqrt(0.25 / SEEDS)).all()
 
 
 def test_bfloat16_rounds_the_density_as_mergekit_does():

@@ -1,0 +1,103 @@
+"""Methods that mix deltas element by element: task arithmetic, TIES, DARE, Breadcrumbs, DELLA."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mergeplan.reference.rounding import Array, Rounding
+from mergeplan.reference.sparsify import drop, drop_by_rank, l1_scale, trim, trim_outliers
+
+# Divisors below this are left alone, as in mergekit.
+SMALLEST_DIVISOR = 1e-8
+
+
+@dataclass(frozen=True)
+class DeltaOptions:
+    """Options of the methods that merge deltas; names as in mergekit's YAML.
+
+    Attributes:
+        sparsify: `none`, `magnitude` (TIES), `random` (DARE), `outliers` (Breadcrumbs) or `ranks`
+            (DELLA).
+        consensus: Elect a sign for each element and keep what agrees with it (TIES).
+        gammas: For `outliers`, the share of each expert's largest magnitudes that is dropped.
+        epsilons: For `ranks`, how far each expert's probabilities depart from its density.
+        stream_ids: For `random` and `ranks`, the stream of each expert; see
+            `rust/core/src/philox.rs`.
+    """
+
+    sparsify: str = "none"
+    consensus: bool = False
+    normalize: bool = False
+    rescale: bool = False
+    lambda_: float = 1.0
+    gammas: Sequence[float] = ()
+    epsilons: Sequence[float] = ()
+    seed: int = 0
+    stream_ids: Sequence[int] = ()
+
+
+def merge_deltas(
+    base: Array,
+    experts: Sequence[Array],
+    weights: Sequence[float],
+    densities: Sequence[float],
+    options: DeltaOptions,
+    precision: str = "float64",
+) -> Array:
+    """base + λ · mix(wᵢ · sparsify(expertᵢ − base)).
+
+    Sources: Ilharco et al. 2022 (task arithmetic), Yadav et al. 2023 (TIES), Yu et al. 2023 (DARE),
+    Davari and Belilovsky 2023 (Breadcrumbs), Deep et al. 2024 (DELLA); normalisation, rescaling and
+    rounding as in mergekit 0.1.5.
+    """
+    r = Rounding(precision)
+    base = np.asarray(base, np.float64)
+    if not experts:
+        return base
+    factors = r.step(r.register(weights))  # (k,)
+    deltas = []
+    for number, (expert, density) in enumerate(zip(experts, densities, strict=True)):
+        delta = r.step(expert - base)
+        thin = _thin(delta, density, number, options, precision)
+        deltas.append(r.step(thin * factors[number]))
+
+    if options.consensus:
+        sign = np.where(r.over_experts(deltas) >= 0, 1.0, -1.0)
+        agrees = [np.sign(delta) == sign for delta in deltas]
+    else:
+        agrees = [np.ones(base.shape, bool) for _ in deltas]
+    agreeing = [np.where(a, d, 0.0) for a, d in zip(agrees, deltas, strict=True)]
+    present = [np.where(a, f, 0.0) for a, f in zip(agrees, factors, strict=True)]
+    mixed = r.over_experts(agreeing)
+    divisor = r.over_experts(present)
+    smallest = np.nextafter(0, 1) if options.consensus else SMALLEST_DIVISOR
+    if options.normalize:
+        mixed = r.step(mixed / np.where(np.abs(divisor) < smallest, 1.0, divisor))
+    if options.lambda_ != 1:
+        mixed = r.step(mixed * r.register(options.lambda_))
+    return r.step(base + mixed)
+
+
+def _thin(
+    delta: Array, density: float, number: int, options: DeltaOptions, precision: str
+) -> Array:
+    if options.sparsify == "none" or density >= 1:
+        return delta
+    scale_precision = precision
+    if options.sparsify == "magnitude":
+        thin = trim(delta, density)
+    elif options.sparsify == "outliers":
+        thin = trim_outliers(delta, density, options.gammas[number])
+    else:
+        stream_id = options.stream_ids[number]
+        if options.sparsify == "random":
+            thin = drop(delta, density, options.seed, stream_id, precision)
+        else:
+            epsilon = options.epsilons[number]
+            thin = drop_by_rank(delta, density, epsilon, options.seed, stream_id, precision)
+        # mergekit draws masks for float16 in float32, and takes the norms there too.
+        scale_precision = "float32" if precision == "float16" else precision
+    if not options.rescale or density <= 0:
+        return thin
+    return Rounding(precision).step(thin * l1_scale(delta, thin, scale_precision))
