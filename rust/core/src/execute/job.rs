@@ -7,6 +7,7 @@ use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::execute::apply::Apply;
 use crate::execute::delta::DeltaJob;
+use crate::execute::group::GroupJob;
 use crate::execute::Control;
 use crate::kernels::elementwise::{first_nonfinite, round_all, with_precision};
 use crate::kernels::linear;
@@ -30,6 +31,7 @@ enum Kind<'a> {
     Copy { inputs: Vec<RawTensor<'a>> },
     Linear { dtype: Float, divisor: Option<f32>, inputs: Vec<(CheckpointTensor<'a>, f32)> },
     Delta(DeltaJob<'a>),
+    Group(GroupJob<'a>),
 }
 
 /// A tensor as bytes.
@@ -73,6 +75,7 @@ impl<'a> BoundJob<'a> {
                 }
             }
             Merge::Delta { .. } => Kind::Delta(DeltaJob::new(job, plan.seed, tensor)?),
+            Merge::Group { .. } => Kind::Group(GroupJob::new(job, tensor)?),
         };
         let position = match job.merge.tensors().last() {
             Some((model, name)) => {
@@ -104,6 +107,7 @@ impl<'a> BoundJob<'a> {
                 inputs.iter().map(|(tensor, _)| elements * tensor.dtype().size() as u64).sum()
             }
             Kind::Delta(delta) => elements * delta.bytes_per_element(),
+            Kind::Group(group) => elements * group.bytes_per_element(),
         }
     }
 
@@ -140,6 +144,12 @@ impl<'a> BoundJob<'a> {
                     with_precision!(delta.dtype(), P => {
                         out.segment(segment, &mut delta.apply::<P>(&states, segment, control))
                     })
+                })?
+            }
+            Kind::Group(group) => {
+                let ready = group.prepare(chunk, control, parallel)?;
+                parallel.map(segments.len(), |i| {
+                    out.segment(&segments[i], &mut *ready.segment(&segments[i]))
                 })?
             }
         };

@@ -2,6 +2,7 @@
 
 mod apply;
 mod delta;
+mod group;
 mod job;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
