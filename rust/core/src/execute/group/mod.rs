@@ -159,8 +159,7 @@ impl<'a> GroupJob<'a> {
     ) -> Result<Box<dyn Ready + 's>> {
         let sweep = Sweep { inputs: &self.inputs, chunk, control, parallel };
         with_method!(self, P, method => {
-            let state = Method::<P>::statistics(method, &sweep)?;
-            Ok(Box::new(Prepared::<P, _> { method, sweep, state }))
+            Ok(Box::new(Prepared::<P, _>::new(method, sweep)?))
         })
     }
 }
@@ -175,6 +174,12 @@ struct Prepared<'a, P: Precision, M: Method<P>> {
     method: &'a M,
     sweep: Sweep<'a>,
     state: M::State,
+}
+
+impl<'a, P: Precision, M: Method<P>> Prepared<'a, P, M> {
+    fn new(method: &'a M, sweep: Sweep<'a>) -> Result<Self> {
+        Ok(Self { method, sweep, state: method.statistics(&sweep)? })
+    }
 }
 
 impl<P: Precision, M: Method<P>> Ready for Prepared<'_, P, M> {

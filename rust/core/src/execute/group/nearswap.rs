@@ -39,8 +39,8 @@ fn swap<P: Precision>(a: &[f32], b: &[f32], t: f32, out: &mut [f32]) {
     let smallest = P::round(1e-6);
     for ((a, b), out) in a.iter().zip(b).zip(out) {
         let distance = P::round(a - b).abs().max(smallest);
-        // `max` and `min` turn a NaN into a number.
-        let weight = P::round(P::round(1.0 / distance) * t).max(0.0).min(1.0);
+        let weight = P::round(P::round(1.0 / distance) * t).clamp(0.0, 1.0);
+        let weight = if weight.is_nan() { 0.0 } else { weight };
         *out = P::round(P::round(weight * b) + P::round(P::round(1.0 - weight) * a));
     }
 }
