@@ -25,8 +25,8 @@ pub struct ArceeFusion;
 /// Of the input and of the base: the largest element, and the sum of exponentials below it.
 #[derive(Default)]
 pub struct Softmax {
-    largest: [f64; 2],
-    sums: [f64; 2],
+    largest: [f32; 2],
+    sums: [f32; 2],
     divergence: f32,
 }
 
@@ -44,7 +44,7 @@ impl<P: Precision> Statistics<P> for ArceeFusion {
         false
     }
 
-    fn passes(&self) -> usize {
+    fn passes(&self, _vectors: Vectors) -> usize {
         3
     }
 
@@ -58,24 +58,26 @@ impl<P: Precision> Statistics<P> for ArceeFusion {
 
     fn add(&self, pass: usize, state: &Softmax, chunk: &Chunk, lanes: &mut [Lanes]) {
         let Softmax { largest, sums, .. } = state;
+        // Shares that differ by little cancel in the divergence: each is rounded as torch does.
+        let exponential = |value: f32, side: usize| f64::from(value - largest[side]).exp() as f32;
         let pairs = chunk.input(0).iter().zip(chunk.base()).enumerate();
         for (i, (p, q)) in pairs {
-            let (lane, values) = (i % SUM_LANES, [*p, *q].map(f64::from));
+            let (lane, values) = (i % SUM_LANES, [*p, *q]);
             match pass {
                 0 => {
                     for (lanes, value) in lanes.iter_mut().zip(values) {
-                        lanes[lane] = lanes[lane].max(value);
+                        lanes[lane] = lanes[lane].max(f64::from(value));
                     }
                 }
                 1 => {
                     for side in 0..2 {
-                        lanes[side][lane] += (values[side] - largest[side]).exp();
+                        lanes[side][lane] += f64::from(exponential(values[side], side));
                     }
                 }
                 _ => {
                     let share = |side: usize| {
-                        let share = (values[side] - largest[side]).exp() / sums[side];
-                        P::round(scalar::<P>(share) + P::round(1e-8))
+                        let share = exponential(values[side], side) / sums[side];
+                        P::round(P::round(share) + 1e-8)
                     };
                     let (p, q) = (share(0), share(1));
                     let log = scalar::<P>(f64::from(P::round(p / q)).ln());
@@ -87,8 +89,8 @@ impl<P: Precision> Statistics<P> for ArceeFusion {
 
     fn advance(&self, pass: usize, state: &mut Softmax, totals: &[f64]) {
         match pass {
-            0 => state.largest = [totals[0], totals[1]],
-            1 => state.sums = [totals[0], totals[1]],
+            0 => state.largest = [totals[0] as f32, totals[1] as f32],
+            1 => state.sums = [totals[0] as f32, totals[1] as f32],
             _ => state.divergence = scalar::<P>(totals[0]),
         }
     }
@@ -113,8 +115,8 @@ impl<P: Precision> Method<P> for ArceeFusion {
     type State = State;
 
     fn sweeps(&self, inputs: &Inputs) -> u64 {
-        let passes = Statistics::<P>::passes(self);
-        Vectors::last(inputs.shape).sweeps(passes) + 1 + u64::from(P::DTYPE != Float::Bf16)
+        let rows = Vectors::last(inputs.shape);
+        rows.sweeps(Statistics::<P>::passes(self, rows)) + 1 + u64::from(P::DTYPE != Float::Bf16)
     }
 
     fn statistics(&self, sweep: &Sweep) -> Result<State> {

@@ -47,7 +47,7 @@ impl<P: Precision> Statistics<P> for ModelStock {
         true
     }
 
-    fn passes(&self) -> usize {
+    fn passes(&self, _vectors: Vectors) -> usize {
         1
     }
 

@@ -5,8 +5,8 @@
 //! θ   = acos(⟨a/|a|, b/|b|⟩)
 //! out = (sin((1 − t)θ) · a + sin(tθ) · b) / sin θ        linear where cos²θ = 1
 //! ```
-//! In 16 bit the unit vectors and their products are rounded, so that the norms must be known first:
-//! two passes. In float32 one is enough.
+//! mergekit rounds the unit vectors and their products, so that the norms must be known first: two
+//! passes. In float32 that rounding only shows in short vectors; long ones take one pass.
 
 use multiversion::multiversion;
 
@@ -72,8 +72,9 @@ impl<P: Precision> Statistics<P> for Nuslerp {
         true
     }
 
-    fn passes(&self) -> usize {
-        if P::DTYPE == Float::F32 {
+    fn passes(&self, vectors: Vectors) -> usize {
+        let long = matches!(vectors, Vectors::Rows { .. }) && !vectors.in_memory();
+        if long && P::DTYPE == Float::F32 {
             1
         } else {
             2
@@ -113,7 +114,8 @@ impl<P: Precision> Method<P> for Nuslerp {
     type State = Kept<Factors>;
 
     fn sweeps(&self, inputs: &Inputs) -> u64 {
-        self.vectors(inputs.shape).sweeps(Statistics::<P>::passes(self))
+        let vectors = self.vectors(inputs.shape);
+        vectors.sweeps(Statistics::<P>::passes(self, vectors))
     }
 
     fn statistics(&self, sweep: &Sweep) -> Result<Kept<Factors>> {

@@ -44,10 +44,16 @@ impl Vectors {
 
     /// How often statistics of `passes` passes read the tensor.
     pub fn sweeps(self, passes: usize) -> u64 {
-        match self {
-            Self::Rows { length } if length <= BLOCK => 1,
-            _ => passes as u64,
+        if self.in_memory() {
+            1
+        } else {
+            passes as u64
         }
+    }
+
+    /// Whether further passes read nothing.
+    pub fn in_memory(self) -> bool {
+        matches!(self, Self::Rows { length } if length <= BLOCK)
     }
 
     /// Split a run of elements so that each part lies in one row, or in one line of columns:
@@ -94,7 +100,7 @@ pub trait Statistics<P: Precision>: Sync {
 
     /// Whether the inputs are taken as differences from the base.
     fn deltas(&self) -> bool;
-    fn passes(&self) -> usize;
+    fn passes(&self, vectors: Vectors) -> usize;
     /// What the pass folds, and how many of it.
     fn folds(&self, pass: usize) -> (Fold, usize);
     fn add(&self, pass: usize, state: &Self::State, chunk: &Chunk, sums: &mut [Lanes]);
@@ -116,7 +122,7 @@ pub fn statistics<P: Precision, S: Statistics<P>>(
 ) -> Result<Kept<S::Kept>> {
     let values = match vectors {
         _ if sweep.inputs.len() == 0 => vec![],
-        Vectors::Rows { length } if length <= BLOCK => short_rows(statistics, sweep, length)?,
+        Vectors::Rows { length } if vectors.in_memory() => short_rows(statistics, sweep, length)?,
         Vectors::Rows { length } => {
             let rows = pieces(0..sweep.inputs.len(), length);
             rows.map(|row| long_row(statistics, sweep, row)).collect::<Result<_>>()?
@@ -145,7 +151,7 @@ fn long_row<P: Precision, S: Statistics<P>>(
     row: Range<usize>,
 ) -> Result<S::Kept> {
     let mut state = S::State::default();
-    for pass in 0..statistics.passes() {
+    for pass in 0..statistics.passes(Vectors::Rows { length: row.len() }) {
         let (fold, count) = statistics.folds(pass);
         let totals = sweep.reduce(row.clone(), fold, count, |buffers, sums| {
             if statistics.deltas() {
@@ -183,7 +189,7 @@ fn short_rows<P: Precision, S: Statistics<P>>(
             for at in rows {
                 let chunk = Chunk { base: &buffers.base, inputs: &buffers.inputs, at };
                 let mut state = S::State::default();
-                for pass in 0..statistics.passes() {
+                for pass in 0..statistics.passes(Vectors::Rows { length }) {
                     let (fold, count) = statistics.folds(pass);
                     lanes.clear();
                     lanes.resize(count, [fold.start(); SUM_LANES]);
@@ -224,7 +230,7 @@ fn stripe<P: Precision, S: Statistics<P>>(
     let mut states: Vec<S::State> = columns.clone().map(|_| S::State::default()).collect();
     let (mut buffers, mut gathered) = (Buffers::default(), Buffers::default());
     gathered.inputs.resize_with(sweep.inputs.tensors.len(), Vec::new);
-    for pass in 0..statistics.passes() {
+    for pass in 0..statistics.passes(Vectors::Columns { width }) {
         let (fold, count) = statistics.folds(pass);
         // For each column and quantity, one partial result of each block.
         let mut blocks = vec![Vec::new(); count * columns.len()];
