@@ -402,4 +402,4 @@ def test_a_tensor_in_segments_is_the_same_at_any_thread_count(case, tmp_path):
     if name in ("slerp", "ram"):
         # The others hang on sums that torch makes in float32.
         expected = by_mergekit(name, options, has_base, models)
-        assert not differences({"0": first}, expected, "bfloat16")
+        assert not differences({"0": first}, expected, "bfloat16", exact_sums=False)
