@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::checkpoint::MAX_HEADER;
 use crate::error::{Error, Result};
 use crate::plan::{Job, Plan};
 use crate::segments::BLOCK;
@@ -121,6 +122,12 @@ fn pack(plan: &Plan, jobs: &[usize], file: usize, places: &mut [Place]) -> Resul
     let metadata = Metadata::new(Some(format), infos).map_err(|e| invalid(e.to_string()))?;
     let mut json = serde_json::to_vec(&metadata).map_err(|e| invalid(e.to_string()))?;
     json.resize(json.len().next_multiple_of(8), b' ');
+    if json.len() as u64 > MAX_HEADER {
+        return Err(invalid(format!(
+            "a header of {} bytes is longer than readers take",
+            json.len()
+        )));
+    }
     let mut header = (json.len() as u64).to_le_bytes().to_vec();
     header.extend_from_slice(&json);
     for &number in &order {
@@ -128,4 +135,38 @@ fn pack(plan: &Plan, jobs: &[usize], file: usize, places: &mut [Place]) -> Resul
     }
     let bytes = header.len() as u64 + end;
     Ok((header, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laid_out(max: u64, jobs: &[(&str, &str, &str)]) -> Result<Layout> {
+        let job = |(name, dtype, shape): &(&str, &str, &str)| {
+            format!(
+                r#"{{"tensor":"{name}","shape":{shape},"out_dtype":"{dtype}",
+                    "merge":{{"kind":"copy","inputs":[{{"model":0,"tensor":"x"}}]}}}}"#
+            )
+        };
+        let jobs: Vec<String> = jobs.iter().map(job).collect();
+        let text = format!(
+            r#"{{"version":1,"seed":0,"allow_nonfinite":false,"max_shard_bytes":{max},
+                "models":["m"],"jobs":[{}]}}"#,
+            jobs.join(",")
+        );
+        Plan::from_json(&text).and_then(|plan| Layout::new(&plan))
+    }
+
+    #[test]
+    fn what_no_file_could_hold_is_refused() {
+        assert!(laid_out(0, &[("a", "F64", "[3]")]).is_ok());
+        assert!(laid_out(0, &[("__metadata__", "F32", "[1]")]).is_err());
+        assert!(laid_out(0, &[("a", "F64", "[1152921504606846975]")]).is_err());
+        let names: Vec<String> = (0..40).map(|i| format!("t{i}")).collect();
+        let forty: Vec<_> =
+            names.iter().map(|name| (name.as_str(), "U8", "[1152921504606846975]")).collect();
+        assert!(laid_out(u64::MAX, &forty).is_err());
+        assert!(laid_out(0, &forty).is_err());
+        assert!(laid_out(0, &[(&"x".repeat(100_000_001), "F32", "[1]")]).is_err());
+    }
 }

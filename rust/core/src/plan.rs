@@ -1,6 +1,8 @@
 //! The plan: what Python decided, as versioned JSON. With [`crate::source::Source`] and
 //! [`crate::sink::Sink`] it is all that crosses between the two languages.
 
+mod group;
+
 use std::path::PathBuf;
 
 use safetensors::Dtype;
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::Float;
 use crate::error::{Error, Result};
+
+pub use group::{Along, GroupMethod};
 
 /// Version of the plan's format.
 pub const VERSION: u32 = 1;
@@ -116,6 +120,17 @@ pub enum Merge {
         /// The experts.
         inputs: Vec<Input>,
     },
+    /// A method that looks at whole vectors of the inputs.
+    Group {
+        /// Dtype to which every step is rounded.
+        dtype: Float,
+        /// The method with its options.
+        method: GroupMethod,
+        /// The base, where the method has one.
+        base: Option<TensorRef>,
+        /// All other tensors, in the order of the config.
+        inputs: Vec<TensorRef>,
+    },
 }
 
 /// Rule by which a delta is thinned to its density.
@@ -146,23 +161,33 @@ impl Plan {
             return Err(invalid(format!("expected version {VERSION}, found {}", plan.version)));
         }
         let mut names = std::collections::HashSet::new();
+        let mut bits = 0_u64;
         for job in &plan.jobs {
             let name = &job.tensor;
+            // The format keeps this name for itself.
+            if name == "__metadata__" {
+                return Err(invalid(format!("no tensor can be named `{name}`")));
+            }
             if !names.insert(name) {
                 return Err(invalid(format!("tensor `{name}` has two jobs")));
             }
             if job.merge.tensors().any(|(model, _)| model >= plan.models.len()) {
                 return Err(invalid(format!("tensor `{name}`: no such model")));
             }
-            let sides = job.shape.iter().try_fold(8_usize, |n, &side| n.checked_mul(side));
-            if sides.is_none_or(|bytes| bytes > isize::MAX as usize) {
-                return Err(invalid(format!(
-                    "tensor `{name}`: shape {:?} is too large",
-                    job.shape
-                )));
-            }
+            let own = job.shape.iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
+            // As float64 at least, so that no count of bytes in the run can overflow.
+            let own = own.and_then(|n| n.checked_mul(64.max(job.out_dtype.bitsize() as u64)));
+            bits =
+                own.and_then(|own| bits.checked_add(own)).filter(|sum| *sum < 1 << 62).ok_or_else(
+                    || invalid(format!("tensor `{name}`: shape {:?} is too large", job.shape)),
+                )?;
             if !matches!(job.merge, Merge::Copy { .. }) && Float::of(job.out_dtype).is_none() {
                 return Err(invalid(format!("tensor `{name}`: cannot write {}", job.out_dtype)));
+            }
+            if let Merge::Group { method, base, inputs, .. } = &job.merge {
+                if let Some(reason) = method.refuse(base.is_some(), inputs.len()) {
+                    return Err(invalid(format!("tensor `{name}`: {reason}")));
+                }
             }
             for input in job.merge.inputs() {
                 let Input { density, gamma, epsilon, .. } = *input;
@@ -202,18 +227,19 @@ impl Job {
 impl Merge {
     /// Every tensor that is read, as (model, name); the base first.
     pub fn tensors(&self) -> impl Iterator<Item = (usize, &str)> {
-        let (refs, inputs): (&[TensorRef], &[Input]) = match self {
-            Merge::Copy { inputs } => (inputs, &[]),
-            Merge::Linear { inputs, .. } => (&[], inputs),
-            Merge::Delta { base, inputs, .. } => (std::slice::from_ref(base), inputs),
+        let (base, refs, inputs): (&[TensorRef], &[TensorRef], &[Input]) = match self {
+            Merge::Copy { inputs } => (&[], inputs, &[]),
+            Merge::Linear { inputs, .. } => (&[], &[], inputs),
+            Merge::Delta { base, inputs, .. } => (std::slice::from_ref(base), &[], inputs),
+            Merge::Group { base, inputs, .. } => (base.as_slice(), inputs, &[]),
         };
-        let refs = refs.iter().map(|r| (r.model, r.tensor.as_str()));
+        let refs = base.iter().chain(refs).map(|r| (r.model, r.tensor.as_str()));
         refs.chain(inputs.iter().map(|i| (i.model, i.tensor.as_str())))
     }
 
     fn inputs(&self) -> &[Input] {
         match self {
-            Merge::Copy { .. } => &[],
+            Merge::Copy { .. } | Merge::Group { .. } => &[],
             Merge::Linear { inputs, .. } | Merge::Delta { inputs, .. } => inputs,
         }
     }

@@ -13,7 +13,7 @@ use crate::error::{readable, Error, Result};
 /// Bytes of the length prefix.
 pub const PREFIX: u64 = 8;
 /// The format's own bound on the header.
-const MAX_HEADER: u64 = 100_000_000;
+pub const MAX_HEADER: u64 = 100_000_000;
 
 /// Length of the JSON header, from the first eight bytes of a file of `file_bytes`.
 pub fn json_length(path: &Path, prefix: [u8; 8], file_bytes: u64) -> Result<u64> {

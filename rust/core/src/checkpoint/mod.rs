@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
+pub(crate) use header::MAX_HEADER;
 pub use reader::{Identity, Reader};
 
 use crate::error::{readable, Error, Result};

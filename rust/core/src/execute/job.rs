@@ -5,6 +5,7 @@ use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::execute::apply::Apply;
 use crate::execute::delta::DeltaJob;
+use crate::execute::group::GroupJob;
 use crate::execute::output::{Output, RawTensor};
 use crate::execute::{JobControl, Resources};
 use crate::kernels::elementwise::with_precision;
@@ -28,6 +29,7 @@ enum Kind<'a> {
     Copy { inputs: Vec<RawTensor<'a>> },
     Linear { dtype: Float, divisor: Option<f32>, inputs: Vec<(CheckpointTensor<'a>, f32)> },
     Delta(DeltaJob<'a>),
+    Group(GroupJob<'a>),
 }
 
 impl<'a> BoundJob<'a> {
@@ -64,6 +66,7 @@ impl<'a> BoundJob<'a> {
                 }
             }
             Merge::Delta { .. } => Kind::Delta(DeltaJob::new(job, plan.seed, tensor)?),
+            Merge::Group { .. } => Kind::Group(GroupJob::new(job, tensor)?),
         };
         let position = match job.merge.tensors().last() {
             Some((model, name)) => {
@@ -92,6 +95,7 @@ impl<'a> BoundJob<'a> {
             Kind::Copy { .. } => vec![],
             Kind::Linear { inputs, .. } => inputs.iter().map(|(tensor, _)| tensor).collect(),
             Kind::Delta(delta) => delta.inputs().collect(),
+            Kind::Group(group) => group.inputs().collect(),
         }
     }
 
@@ -109,6 +113,7 @@ impl<'a> BoundJob<'a> {
     pub fn work_bytes(&self) -> u64 {
         match &self.kind {
             Kind::Delta(delta) => self.len() as u64 * delta.bytes_per_element(),
+            Kind::Group(group) => self.len() as u64 * group.bytes_per_element(),
             _ => self.input_bytes(),
         }
     }
@@ -123,6 +128,7 @@ impl<'a> BoundJob<'a> {
             Kind::Copy { .. } => 2 * out,
             Kind::Linear { .. } => values(3),
             Kind::Delta(delta) => values(delta.inputs().count() + 3) + delta.mask_bytes(chunk),
+            Kind::Group(group) => group.worker_bytes(chunk),
         }
     }
 
@@ -130,6 +136,7 @@ impl<'a> BoundJob<'a> {
     pub fn statistics_bytes(&self, threads: usize) -> (usize, usize) {
         match &self.kind {
             Kind::Delta(delta) => delta.statistics_bytes(threads),
+            Kind::Group(group) => (group.statistics_bytes(), group.statistics_bytes()),
             _ => (0, 0),
         }
     }
@@ -170,6 +177,10 @@ impl<'a> BoundJob<'a> {
                         out.segment(segment, &inputs, &mut apply)
                     })
                 })?
+            }
+            Kind::Group(group) => {
+                let ready = group.prepare(resources)?;
+                each(&|segment| out.segment(segment, &inputs, &mut *ready.segment(segment)))?
             }
         };
         Ok(content::combine(&blocks.concat()))

@@ -3,6 +3,7 @@
 mod apply;
 mod control;
 mod delta;
+mod group;
 mod job;
 mod memory;
 mod output;
