@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 __all__ = [
     "PreparedMerge",
@@ -12,6 +12,7 @@ __all__ = [
     "content_hash",
     "content_hashes",
     "exchange",
+    "fault",
     "philox4x32_10",
     "read_checkpoint",
     "stream_id",
@@ -53,27 +54,45 @@ class PreparedMerge:
         """Bytes of all output tensors, without headers."""
 
     @property
-    def work_bytes(self) -> int:
-        """Input bytes that a run goes over, each as often as it is read."""
+    def identities(self) -> list[list[tuple[Path, int, int]]]:
+        """For each model, path, bytes and mtime (ns) of its files when they were opened."""
+
+    def forecast(self, threads: int) -> dict[str, int]:
+        """What a run reads and needs, from headers alone.
+
+        Returns:
+            `work_bytes`: input bytes that the passes go over, each as often as it is read;
+            `input_bytes`: each once; `least_memory_bytes`: anonymous memory without which the core
+            cannot run; `most_memory_bytes`: beyond which it gets no faster.
+        """
 
     def run(
         self,
         out_dir: Path | str,
         *,
+        journal: Path | str,
         threads: int,
+        memory_bytes: int,
+        resume: bool = False,
         chunk: int = ...,
         progress: Callable[[int], object] | None = None,
-    ) -> dict[str, str]:
+    ) -> dict[str, Any]:
         """Merge into new files in `out_dir`, and sync them.
 
         Args:
+            journal: File to create, or with `resume` to go on with: the blocks that are written.
             threads: Worker threads, at least 1.
-            chunk: Elements that a kernel works on at a time, a power of two from 16 to 65,536;
+            memory_bytes: Anonymous memory that the core may take.
+            resume: Go on in the files that are there, after checking every journalled block.
+            chunk: Elements that a kernel works on at a time, a power of two from 64 to 65,536;
                 4,096 by default. Like `threads`, it changes no byte of the output.
-            progress: Called about ten times a second with the bytes done, of `work_bytes`.
+            progress: Called about ten times a second with the bytes done, of the forecast's
+                `work_bytes`.
 
         Returns:
-            The content hash of each output tensor, as 16 hexadecimal digits.
+            `hashes`: the content hash of each output tensor, as 16 hexadecimal digits;
+            `read_bytes`: input bytes gone over, each as often as it was; `resumed_blocks`: blocks
+            found whole; `sync_seconds`: time until the files were durable.
 
         Raises:
             InputError: An input value is NaN or infinite, or integer buffers differ.
@@ -175,6 +194,13 @@ def tensor_distances(
         MissingInputError, InputError: As for `read_checkpoint`, or tensors that cannot be compared.
         SurroundingsError: Reading failed.
         KeyboardInterrupt: Or whatever a signal handler or `progress` raised.
+    """
+
+def fault(point: str) -> None:
+    """Pass a point at which `MERGEPLAN_FAULT` may ask for a fault; see `rust/core/src/fault.rs`.
+
+    Raises:
+        OSError: The fault that was asked for.
     """
 
 def exchange(a: Path | str, b: Path | str) -> None:

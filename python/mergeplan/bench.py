@@ -202,7 +202,7 @@ def write_config(root: Path, work: Path, method: str, dtype: str, k: int) -> Pat
     if "normalize" in METHODS[method].options:
         parameters["normalize"] = True
     models: list[dict[str, Any]] = [{"model": str(root / f"e{i}")} for i in range(k)]
-    if not METHODS[method].base_required:
+    if METHODS[method].base == "none":
         models.insert(0, {"model": str(root / "base"), "parameters": {"weight": 0}})
     config: dict[str, Any] = {
         "merge_method": method,

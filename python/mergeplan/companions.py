@@ -11,7 +11,9 @@ from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
 from mergeplan.manifest import header_sha256
 from mergeplan.output import copy_durably, write_durably
-from mergeplan.plan import MergePlan
+from mergeplan.plan import MergePlan, canonical_json
+
+Inputs = list[list[tuple[str, int, int]]]
 
 VOCABULARIES = (
     "tokenizer.json",
@@ -122,6 +124,7 @@ def write_manifest(
     folder: Path,
     plan: MergePlan,
     config: MergeConfig,
+    inputs: Inputs,
     files: dict[str, int],
     hashes: dict[str, str],
 ) -> None:
@@ -129,24 +132,32 @@ def write_manifest(
 
     Tensor hashes are xxh3 of the stored bytes, over blocks of 65,536 elements. Dtypes, shapes and
     places stand in the headers, which have hashes of their own.
+
+    Args:
+        inputs: For each model, path, bytes and mtime in nanoseconds of the files that were read.
+        files: Bytes of each file that was written.
+        hashes: Content hash of each tensor.
     """
+    keys = ("path", "bytes", "mtime_ns")
+    beside = sorted(path for path in folder.iterdir() if path.name not in files)
     manifest: dict[str, Any] = {
         "mergeplan_version": __version__,
         "manifest_version": MANIFEST_VERSION,
         "seed": plan.data["seed"],
         "config": config.text,
-        "plan_sha256": hashlib.sha256(plan.json().encode()).hexdigest(),
+        "plan_sha256": plan_hash(plan.data),
         "inputs": [
-            {"model": checkpoint.name, "files": [_identity(path) for path in checkpoint.files]}
-            for checkpoint in plan.checkpoints
+            {"model": model.name, "files": [dict(zip(keys, row, strict=True)) for row in rows]}
+            for model, rows in zip(plan.checkpoints, inputs, strict=True)
         ],
         "files": files,
         "headers": {name: header_sha256(folder / name) for name in files},
+        "companions": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in beside},
         "tensors": hashes,
     }
     write_durably(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
-def _identity(path: Path) -> dict[str, Any]:
-    status = path.stat()
-    return {"path": str(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+def plan_hash(plan: dict[str, Any]) -> str:
+    """SHA-256 of a plan's canonical text."""
+    return hashlib.sha256(canonical_json(plan).encode()).hexdigest()

@@ -1,13 +1,15 @@
 """Run a merge: config → plan → layout → stream → publish."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mergeplan.companions import (
+    Inputs,
     copy_tokenizer,
     missing_companions,
     write_card,
@@ -16,14 +18,18 @@ from mergeplan.companions import (
     write_manifest,
 )
 from mergeplan.config import MergeConfig, load_config
-from mergeplan.output import (
-    check_output,
-    check_space,
-    clear_leftover,
-    partial_folder,
-    publishing,
-)
+from mergeplan.errors import InputError
+from mergeplan.memory import MemoryWatch, anonymous_bytes, default_limit
+from mergeplan.output import check_output, check_space, format_bytes
 from mergeplan.plan import MergePlan, build_plan
+from mergeplan.workspace import (
+    Workspace,
+    check_leftover,
+    is_published,
+    merge_state,
+    open_workspace,
+    partial_folder,
+)
 
 if TYPE_CHECKING:
     from mergeplan._native import PreparedMerge
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 DEFAULT_SHARD_BYTES = 5_000_000_000
 # Room for the small files beside the weights.
 COMPANION_BYTES = 64_000_000
+# Anonymous memory that Python may take on while the core runs.
+RESERVE_BYTES = 8 << 20
 
 Progress = Callable[[int, int], None]
 
@@ -45,8 +53,11 @@ class MergeOptions:
         threads: Worker threads; `None` for one on each core.
         max_shard_bytes: Bytes of tensors in one output file.
         allow_nonfinite: Merge NaN and infinity instead of refusing them.
+        memory_limit: Bytes of anonymous memory that the whole process may take; `None` for 256 MiB
+            at two threads and 32 MiB for each further one, or what the merge needs at the least.
         overwrite: Replace an output folder that has content, at the very end.
-        discard: Throw away what an interrupted run left.
+        resume: Go on from what an interrupted run left, if there is anything.
+        discard: Throw that away.
         copy_tokenizer, write_model_card: Whether those files are written.
     """
 
@@ -54,7 +65,9 @@ class MergeOptions:
     threads: int | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     allow_nonfinite: bool = False
+    memory_limit: int | None = None
     overwrite: bool = False
+    resume: bool = False
     discard: bool = False
     copy_tokenizer: bool = True
     write_model_card: bool = True
@@ -62,14 +75,29 @@ class MergeOptions:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did. `read_bytes` counts every byte as often as it was read."""
+    """What a merge did.
+
+    Attributes:
+        read_bytes: Input bytes that were gone over, each as often as it was.
+        resumed_blocks: Blocks of 65,536 output elements that an earlier run had left whole.
+        phases: Seconds that `plan`, `merge`, `sync` and `publish` took.
+        peak_anonymous_bytes: Anonymous memory of the process at its highest, sampled; 0 where the
+            system does not say.
+        peak_resident_bytes: Its resident memory at its highest, mapped input pages among it.
+    """
 
     out: Path
     tensors: int
     files: tuple[str, ...]
     read_bytes: int
     written_bytes: int
+    resumed_blocks: int
     seconds: float
+    phases: dict[str, float]
+    threads: int
+    memory_limit_bytes: int
+    peak_anonymous_bytes: int
+    peak_resident_bytes: int
     seed: int
     warnings: tuple[str, ...]
 
@@ -81,13 +109,22 @@ class CheckedMerge:
     Attributes:
         out: Resolved folder.
         prepared: The Rust core's view, with all inputs open.
+        memory_limit: Bytes of anonymous memory for the whole process.
     """
 
     config: MergeConfig
     plan: MergePlan
     out: Path
     prepared: "PreparedMerge"
+    threads: int
+    memory_limit: int
     warnings: tuple[str, ...]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What makes this merge this merge; see `workspace.merge_state`."""
+        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in self.prepared.identities]
+        return merge_state(self.plan.data, inputs)
 
 
 def check_merge(
@@ -96,11 +133,14 @@ def check_merge(
     """Check everything that can be checked before the first output byte.
 
     Raises:
-        InputError: Config, headers, shapes, dtypes or options do not fit.
+        InputError: Config, headers, shapes, dtypes or options do not fit, or the memory limit is
+            too low.
         SurroundingsError: The output is in the way, or has no room.
     """
     from mergeplan import _native
 
+    if options.resume and options.discard:
+        raise InputError("`resume` and `discard` exclude each other")
     if not isinstance(config, MergeConfig):
         config = load_config(Path(config))
     place = Path(out).expanduser().resolve()
@@ -111,13 +151,31 @@ def check_merge(
         allow_nonfinite=options.allow_nonfinite,
     )
     read = [path for c in plan.checkpoints for path in (c.path, *c.files)]
-    check_output(place, read, overwrite=options.overwrite)
-    check_output(partial_folder(place), read, overwrite=True)
     prepared = _native.PreparedMerge(plan.json())
-    clear_leftover(place, discard=options.discard)
-    check_space(place, sum(length for _, length, _ in prepared.files) + COMPANION_BYTES)
+    threads = options.threads or os.cpu_count() or 1
+    limit = _memory_limit(prepared, threads, options.memory_limit)
     warnings = (*plan.warnings, *missing_companions(plan))
-    return CheckedMerge(config, plan, place, prepared, warnings)
+    checked = CheckedMerge(config, plan, place, prepared, threads, limit, warnings)
+    ours = options.resume and is_published(place, checked.state)
+    check_output(place, read, overwrite=options.overwrite or ours)
+    check_output(partial_folder(place), read, overwrite=True)
+    check_leftover(place, resume=options.resume, discard=options.discard)
+    if not partial_folder(place).exists() and not ours:
+        check_space(place, sum(length for _, length, _ in prepared.files) + COMPANION_BYTES)
+    return checked
+
+
+def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -> int:
+    least = anonymous_bytes() + RESERVE_BYTES + prepared.forecast(threads)["least_memory_bytes"]
+    if wished is None:
+        return max(least, default_limit(threads))
+    if wished < least:
+        raise InputError(
+            f"the memory limit is too low: expected {format_bytes(least)} or more with {threads}"
+            f" threads, found {format_bytes(wished)}",
+            "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
+        )
+    return wished
 
 
 def merge(
@@ -127,6 +185,9 @@ def merge(
     progress: Progress | None = None,
 ) -> MergeReport:
     """Merge checkpoints into a new folder.
+
+    A merge that is stopped, by an error or from outside, leaves `OUT.partial`; the same call with
+    `resume` goes on from there.
 
     Args:
         config: A validated config, or the path of a mergekit YAML.
@@ -145,33 +206,89 @@ def merge(
     begun = time.perf_counter()
     options = options or MergeOptions()
     checked = check_merge(config, out, options)
-    prepared, plan = checked.prepared, checked.plan
-    total = prepared.work_bytes
-    lengths = {name: length for name, length, _ in prepared.files}
-    allow_open_files(len(lengths) + sum(len(c.files) for c in plan.checkpoints))
-    with publishing(checked.out) as work:
-        hashes = prepared.run(
-            work,
-            threads=options.threads or os.cpu_count() or 1,
-            progress=(lambda done: progress(done, total)) if progress else None,
-        )
-        write_index(work, prepared.files, prepared.tensor_bytes)
-        write_config(work, plan)
-        if options.copy_tokenizer:
-            copy_tokenizer(work, plan)
-        if options.write_model_card:
-            write_card(work, checked.out.name, checked.config, options.seed)
-        write_manifest(work, plan, checked.config, lengths, hashes)
+    state = checked.state
+    planned = time.perf_counter()
+    lengths = {name: length for name, length, _ in checked.prepared.files}
+    done: dict[str, Any] = {"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0, "hashes": {}}
+    watch = MemoryWatch()
+    if options.resume and is_published(checked.out, state):
+        shutil.rmtree(partial_folder(checked.out), ignore_errors=True)
+        merged = time.perf_counter()
+    else:
+        resume, discard = options.resume, options.discard
+        work = open_workspace(checked.out, state, resume=resume, discard=discard)
+        try:
+            done = _run(checked, work, progress, watch)
+            merged = time.perf_counter()
+            _write_companions(checked, work.data, options, done["hashes"])
+            work.publish()
+        except BaseException:
+            work.leave()
+            raise
+    ended = time.perf_counter()
     return MergeReport(
         out=Path(out),
-        tensors=len(hashes),
+        tensors=len(checked.plan.data["jobs"]),
         files=tuple(lengths),
-        read_bytes=total,
+        read_bytes=done["read_bytes"],
         written_bytes=sum(lengths.values()),
-        seconds=time.perf_counter() - begun,
+        resumed_blocks=done["resumed_blocks"],
+        seconds=ended - begun,
+        phases={
+            "plan": planned - begun,
+            "merge": merged - planned - done["sync_seconds"],
+            "sync": done["sync_seconds"],
+            "publish": ended - merged,
+        },
+        threads=checked.threads,
+        memory_limit_bytes=checked.memory_limit,
+        peak_anonymous_bytes=watch.peak_anonymous_bytes(),
+        peak_resident_bytes=watch.peak_resident_bytes(),
         seed=options.seed,
         warnings=checked.warnings,
     )
+
+
+def _run(
+    checked: CheckedMerge, work: Workspace, progress: Progress | None, watch: MemoryWatch
+) -> dict[str, Any]:
+    prepared = checked.prepared
+    total = prepared.forecast(checked.threads)["work_bytes"]
+    allow_open_files(len(prepared.files) + sum(len(c.files) for c in checked.plan.checkpoints))
+
+    def report(done: int) -> None:
+        watch.sample()
+        if progress:
+            progress(done, total)
+
+    done: dict[str, Any] = prepared.run(
+        work.data,
+        journal=work.journal,
+        threads=checked.threads,
+        memory_bytes=checked.memory_limit - anonymous_bytes() - RESERVE_BYTES,
+        resume=work.resumed,
+        progress=report,
+    )
+    watch.sample()
+    return done
+
+
+def _write_companions(
+    checked: CheckedMerge, folder: Path, options: MergeOptions, hashes: dict[str, str]
+) -> None:
+    from mergeplan import _native
+
+    prepared, plan = checked.prepared, checked.plan
+    files = {name: length for name, length, _ in prepared.files}
+    _native.fault("companions")
+    write_index(folder, prepared.files, prepared.tensor_bytes)
+    _native.fault("index")
+    write_config(folder, plan)
+    if options.copy_tokenizer:
+        copy_tokenizer(folder, plan)
+    if options.write_model_card:
+        write_card(folder, checked.out.name, checked.config, options.seed)
+    write_manifest(folder, plan, checked.config, checked.state["inputs"], files, hashes)
 
 
 def allow_open_files(count: int) -> None:

@@ -67,8 +67,8 @@ def check_space(folder: Path, needed_bytes: int) -> None:
 def publish(data: Path, out: Path) -> None:
     """Give finished data its name: one rename, or one exchange with what was there.
 
-    A mount point cannot be renamed onto. There the files move in one by one, those last without which
-    no loader takes the folder for a model: whole but for a moment's weaker guarantee.
+    A mount point cannot be renamed onto. There the files move in one by one, and last those
+    without which no loader takes the folder for a model: a weaker guarantee.
 
     Raises:
         SurroundingsError: The system refuses.

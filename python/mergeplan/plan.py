@@ -40,7 +40,12 @@ class MergePlan:
 
     def json(self) -> str:
         """Canonical text: the same plan gives the same bytes."""
-        return json.dumps(self.data, sort_keys=True, separators=(",", ":"))
+        return canonical_json(self.data)
+
+
+def canonical_json(data: dict[str, Any]) -> str:
+    """JSON with one spelling for equal data."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 
 def build_plan(

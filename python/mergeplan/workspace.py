@@ -1,9 +1,9 @@
 """`OUT.partial`: where a merge works, what it leaves when it is stopped, and how it goes on.
 
-    OUT.partial/
-      merge.json    what is being merged from what; a resumed run must be the same merge
-      journal       the blocks that are written, with their hashes (rust/core/src/journal.rs)
-      data/         the output; becomes OUT by one rename
+OUT.partial/
+  merge.json    what is being merged from what; a resumed run must be the same merge
+  journal       the blocks that are written, with their hashes (rust/core/src/journal.rs)
+  data/         the output; becomes OUT by one rename
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mergeplan import __version__
+from mergeplan.companions import Inputs, plan_hash
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.output import publish, sync_folder, write_durably
 
@@ -67,12 +68,12 @@ class Workspace:
         return worth
 
 
-def merge_state(plan: dict[str, Any], inputs: list[tuple[str, int, int]]) -> dict[str, Any]:
-    """What makes a merge this merge: version, plan, and each input's path, bytes and mtime in ns."""
+def merge_state(plan: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
+    """What makes a merge this merge: version, plan, and each input's path, bytes and mtime (ns)."""
     return {
         "state_version": STATE_VERSION,
         "mergeplan_version": __version__,
-        "inputs": [list(row) for row in inputs],
+        "inputs": [[list(row) for row in rows] for rows in inputs],
         "plan": plan,
     }
 
@@ -118,12 +119,12 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
 
 def is_published(out: Path, state: dict[str, Any]) -> bool:
     """Whether `out` is this merge already, by its manifest: a run was stopped after publishing."""
-    from mergeplan.companions import plan_hash
-
     try:
         manifest = json.loads((out / "mergeplan_manifest.json").read_text("utf-8"))
-        files = [file for model in manifest["inputs"] for file in model["files"]]
-        inputs = [[file["path"], file["bytes"], file["mtime_ns"]] for file in files]
+        inputs = [
+            [[file["path"], file["bytes"], file["mtime_ns"]] for file in model["files"]]
+            for model in manifest["inputs"]
+        ]
         return bool(
             manifest["plan_sha256"] == plan_hash(state["plan"])
             and manifest["mergeplan_version"] == state["mergeplan_version"]

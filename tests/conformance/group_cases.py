@@ -137,8 +137,16 @@ def run(plan: str, out: Path, threads: int = 2, chunk: int = 4096) -> Tensors:
     done = []
     prepared = _native.PreparedMerge(plan)
     out.mkdir()
-    prepared.run(out, threads=threads, chunk=chunk, progress=done.append)
-    assert all(bytes_done <= prepared.work_bytes for bytes_done in done)
+    journal, memory = out.with_name(out.name + ".journal"), 1 << 28
+    prepared.run(
+        out,
+        journal=journal,
+        threads=threads,
+        memory_bytes=memory,
+        chunk=chunk,
+        progress=done.append,
+    )
+    assert all(bytes_done <= prepared.forecast(threads)["work_bytes"] for bytes_done in done)
     return load_tensors(out)
 
 

@@ -205,7 +205,9 @@ def test_opposite_inputs_that_balance_out_are_refused(tmp_path):
     prepared = _native.PreparedMerge(json.dumps(plan))
     (tmp_path / "out").mkdir()
     with pytest.raises(Exception, match="tensor `0`: the weighted sum of the normalised inputs"):
-        prepared.run(tmp_path / "out", threads=1)
+        prepared.run(
+            tmp_path / "out", journal=tmp_path / "journal", threads=1, memory_bytes=1 << 28
+        )
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,14 @@ def make_models(folder: Path, shapes: dict, dtype: torch.dtype, k: int = 2) -> l
     return paths
 
 
-def merge_with(text: str, out: Path, threads: int, chunk: int, seed: int = 0) -> dict[str, bytes]:
+def merge_with(
+    text: str, out: Path, threads: int, chunk: int, seed: int = 0, memory: int = 1 << 28
+) -> dict[str, bytes]:
     plan = build_plan(parse_config(text), seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES)
     out.mkdir()
-    _native.PreparedMerge(plan.json()).run(out, threads=threads, chunk=chunk)
+    journal = out.with_name(out.name + ".journal")
+    prepared = _native.PreparedMerge(plan.json())
+    prepared.run(out, journal=journal, threads=threads, memory_bytes=memory, chunk=chunk)
     return weights_of(out)
 
 
@@ -48,7 +52,7 @@ def merge_with(text: str, out: Path, threads: int, chunk: int, seed: int = 0) ->
 def test_threads_and_chunks_change_no_byte(method, dtype, tmp_path):
     base, *experts = make_models(tmp_path, SHAPES, dtype)
     text = config_text(method, experts, base=base, parameters=METHODS[method])
-    runs = [(1, 4096), (2, 4096), (7, 4096), (2, 16), (1, 65_536), (3, 1024)]
+    runs = [(1, 4096), (2, 4096), (7, 4096), (2, 64), (1, 65_536), (3, 1024)]
     outputs = [
         merge_with(text, tmp_path / f"out{i}", threads, chunk)
         for i, (threads, chunk) in enumerate(runs)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -32,7 +33,13 @@ from mergeplan.cli.units import BYTES, SEED
 @click.option("--copy-tokenizer/--no-copy-tokenizer", default=True, help="[default: copy]")
 @click.option("--write-model-card/--no-write-model-card", default=True, help="[default: write]")
 @click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity all the same.")
+@click.option(
+    "--memory-limit",
+    type=BYTES,
+    help="Anonymous memory of the whole process: 256MiB, 1GB. [default: 256MiB at 2 threads]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
+@click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -46,7 +53,9 @@ def command(
     copy_tokenizer: bool,
     write_model_card: bool,
     allow_nonfinite: bool,
+    memory_limit: int | None,
     overwrite: bool,
+    resume: bool,
     discard: bool,
     dry_run: bool,
     as_json: bool,
@@ -61,13 +70,16 @@ def command(
     from mergeplan.merging import MergeOptions, check_merge, merge
     from mergeplan.output import format_bytes
     from mergeplan.progress import ProgressLine
+    from mergeplan.workspace import partial_folder
 
     options = MergeOptions(
         seed=random_seed,
         threads=threads,
         max_shard_bytes=out_shard_size,
         allow_nonfinite=allow_nonfinite,
+        memory_limit=memory_limit,
         overwrite=overwrite,
+        resume=resume,
         discard=discard,
         copy_tokenizer=copy_tokenizer,
         write_model_card=write_model_card,
@@ -82,8 +94,14 @@ def command(
     line = ProgressLine(quiet=quiet)
     try:
         report = merge(config, out_dir, options, line)
-    finally:
+    except BaseException:
         line.clear()
+        left = partial_folder(out_dir.expanduser().resolve())
+        if (left / "journal").exists():
+            again = f"mergeplan merge {shlex.quote(str(config_file))} {shlex.quote(str(out_dir))}"
+            click.echo(f"what is done stays in `{left}`; `{again} --resume` goes on", err=True)
+        raise
+    line.clear()
     if not quiet:
         for warning in report.warnings:
             warn(warning)

@@ -67,9 +67,10 @@ impl PreparedMerge {
     }
 
     #[getter]
-    fn identities(&self) -> Vec<(PathBuf, u64, u64)> {
+    fn identities(&self) -> Vec<Vec<(PathBuf, u64, u64)>> {
         let row = |i: &Identity| (i.path.clone(), i.bytes, i.mtime_ns);
-        self.prepared.identities().into_iter().map(row).collect()
+        let rows = |files: Vec<&Identity>| files.into_iter().map(row).collect();
+        self.prepared.identities().into_iter().map(rows).collect()
     }
 
     fn forecast<'py>(&self, py: Python<'py>, threads: usize) -> PyResult<Bound<'py, PyDict>> {

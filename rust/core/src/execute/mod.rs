@@ -9,7 +9,7 @@ mod memory;
 mod output;
 mod read_ahead;
 
-use crate::checkpoint::{Checkpoint, Identity};
+use crate::checkpoint::{Checkpoint, Identity, Reader};
 use crate::error::{Error, Result};
 use crate::parallel::{pool, Parallel};
 use crate::plan::Plan;
@@ -93,10 +93,12 @@ impl Prepared {
         &self.plan
     }
 
-    /// What every input file was when it was opened.
-    pub fn identities(&self) -> Vec<&Identity> {
-        let shards = self.checkpoints.iter().flat_map(Checkpoint::shards);
-        shards.map(|reader| reader.identity()).collect()
+    /// For each model, what its files were when they were opened.
+    pub fn identities(&self) -> Vec<Vec<&Identity>> {
+        self.checkpoints
+            .iter()
+            .map(|model| model.shards().iter().map(Reader::identity).collect())
+            .collect()
     }
 
     /// What a run reads and needs, from headers alone.
