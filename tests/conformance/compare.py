@@ -143,7 +143,7 @@ def conditioning(case: Case, name: str) -> float:
         t = step_length(base.reshape(rows), vectors)
         return 1.0 + float(np.square(t).max(initial=0.0))
     if case.method == "multislerp":
-        return 1.0 + 2.0 * total_weight(case)
+        return 2.0 + 2.0 * total_weight(case)
     if case.method == "karcher":
         return 2.0 if case.dtype != "float32" else 1.0
     if case.method in ("slerp", "nuslerp"):
