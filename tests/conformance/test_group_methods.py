@@ -191,6 +191,10 @@ def test_degenerate_inputs_agree(case, special, dtype, tmp_path, exact_sums, tie
         # float16 has no 1e-8: mergekit divides zero by zero, and we do not.
         assert dtype == "float16"
         expected = {}
+    if (name, special, dtype, has_base) == ("nuslerp", "opposite", "float32", False):
+        # Whether mergekit sees that they are opposite hangs on the rounding of a norm; we do see it.
+        t, (a, b) = options["t"], models[1:3]
+        expected = {n: (1 - t) * a[n] + t * b[n] for n in a}
     found = run(plan_of(name, options, has_base, models, dtype, tmp_path), tmp_path / "out")
     # Where inputs cancel, what is left of them is measured by their own size.
     largest = max(float(value.abs().max()) for model in models for value in model.values())
