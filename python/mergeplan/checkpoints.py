@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ class Tensor:
     shape: tuple[int, ...]
     file: str
     n_bytes: int
+
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,16 @@ def open_checkpoint(name: str, *, file_too: bool = False) -> Checkpoint:
             hint = f"if it is a hub id, download it first: `hf download {which} --local-dir DIR`"
         raise MissingInputError(f"model `{name}` is not a folder", hint)
     return _read(name, path.resolve(), path.resolve())
+
+
+def count_params(checkpoint: Checkpoint) -> int:
+    """Elements of all tensors, tied ones once."""
+    tied = checkpoint.config.get("tie_word_embeddings") is True
+    return sum(
+        tensor.n_elements
+        for name, tensor in checkpoint.tensors.items()
+        if not (tied and name in TIED_HEADS)
+    )
 
 
 def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
