@@ -78,7 +78,7 @@ def describe(checkpoint: Checkpoint) -> CheckpointFacts:
     """Count what a checkpoint holds."""
     tensors = checkpoint.tensors
     architectures = checkpoint.config.get("architectures")
-    named = isinstance(architectures, list) and architectures
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
     return CheckpointFacts(
         name=checkpoint.name,
         path=checkpoint.path,
@@ -89,7 +89,7 @@ def describe(checkpoint: Checkpoint) -> CheckpointFacts:
             [(tensor.dtype, tensor.n_elements, tensor.n_bytes) for tensor in tensors.values()]
         ),
         shapes=_shapes(list(tensors.values())),
-        architecture=str(architectures[0]) if named else None,
+        architecture=None if first is None else str(first),
         vocabulary=_vocabulary(checkpoint),
         head=head_of(checkpoint),
         tensors=tuple(

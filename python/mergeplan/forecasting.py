@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from mergeplan._native import PreparedMerge
 
 
+# Methods that count or iterate until they are done.
+DATA_DEPENDENT = {"karcher", "sce", "arcee_fusion"}
+_MIB = 1 << 20
+# What one process may take more than another that does the same.
+_MARGIN = 1 << 20
+
+
 @dataclass(frozen=True)
 class MemoryForecast:
     """Anonymous memory in bytes; mapped pages of the inputs are not among it.
@@ -25,7 +32,8 @@ class MemoryForecast:
         process_bytes: What Python takes, with the plan and a reserve.
         core_least_bytes: What the core cannot do without.
         core_most_bytes: Beyond which it gets no faster.
-        minimum_bytes: The lowest limit under which the merge runs.
+        minimum_bytes: The lowest limit to give, in whole MiB: another process may take a little
+            more than this one.
         limit_bytes: The limit that was given, else the default at so many threads.
         limit_given: Whether it was given.
         holds: Whether the merge runs within it.
@@ -79,8 +87,10 @@ class Forecast:
 
     Attributes:
         input_bytes: Bytes of the tensors that are read, each once.
-        read_bytes: The same bytes, each as often as a pass goes over it.
-        read_is_exact: Whether that number does not depend on the weights.
+        read_bytes: The same bytes, each as often as a pass goes over it; with room for all
+            statistics.
+        read_is_exact: Whether it is certain: it is not where the number of passes depends on the
+            weights, or on memory that the limit does not leave.
         written_bytes: Bytes of the output's safetensors files.
     """
 
@@ -110,16 +120,16 @@ def forecast(
         out: Where it would be written, if that is known.
     """
     core = prepared.forecast(threads)
+    least, most = core["least_memory_bytes"], core["most_memory_bytes"]
+    memory = _memory(least, most, threads, memory_limit)
     written = sum(length for _, length, _ in prepared.files)
     return Forecast(
         threads=threads,
         input_bytes=core["input_bytes"],
         read_bytes=core["work_bytes"],
-        read_is_exact=_is_exact(plan),
+        read_is_exact=_is_exact(plan) and memory.peak_bytes >= memory.process_bytes + most,
         written_bytes=written,
-        memory=_memory(
-            core["least_memory_bytes"], core["most_memory_bytes"], threads, memory_limit
-        ),
+        memory=memory,
         disk=_disk(written + COMPANION_BYTES, out),
         time=_time(config, plan, core["input_bytes"], written, threads),
     )
@@ -145,13 +155,9 @@ def _is_exact(plan: MergePlan) -> bool:
     return not trimmed and not groups & DATA_DEPENDENT
 
 
-# Methods that count or iterate until they are done.
-DATA_DEPENDENT = {"karcher", "sce", "arcee_fusion"}
-
-
 def _memory(least: int, most: int, threads: int, limit: int | None) -> MemoryForecast:
     process = anonymous_bytes() + RESERVE_BYTES
-    minimum = process + least
+    minimum = (process + least + _MARGIN + _MIB - 1) // _MIB * _MIB
     allowed = default_limit(threads) if limit is None else limit
     return MemoryForecast(
         process_bytes=process,
@@ -161,7 +167,7 @@ def _memory(least: int, most: int, threads: int, limit: int | None) -> MemoryFor
         limit_bytes=allowed,
         limit_given=limit is not None,
         holds=minimum <= allowed,
-        peak_bytes=min(process + most, max(minimum, allowed)),
+        peak_bytes=min(process + max(least, most), max(minimum, allowed)),
     )
 
 

@@ -53,7 +53,7 @@ def _summary(facts: CheckpointFacts) -> str:
 
 def _merge(merge: MergeInspection, tensors: bool) -> Iterator[str]:
     on = f" on `{merge.base}`" if merge.base else ""
-    yield f"{merge.config}: {merge.method} of {len(merge.models) - bool(merge.base)} models{on}"
+    yield f"{merge.config}: {merge.method}{on}, {len(merge.models)} models"
     for model in merge.models:
         yield f"  {_summary(model)}, {_dtypes(model.dtypes)}"
     if merge.output:
@@ -97,14 +97,14 @@ def _forecast(found: Forecast) -> Iterator[str]:
 def _memory(memory: MemoryForecast, threads: int) -> str:
     limit = format_bytes(memory.limit_bytes)
     if memory.limit_given:
-        verdict = f"the limit of {limit} {'does' if memory.holds else 'is too low'}"
+        verdict = f"the limit of {limit} {'is enough' if memory.holds else 'is too low'}"
     elif memory.holds:
-        verdict = f"the default limit of {limit} does"
+        verdict = f"the default limit of {limit} is enough"
     else:
         verdict = f"more than the default limit of {limit}, which is raised"
     return (
         f"at most {format_bytes(memory.peak_bytes)} of anonymous memory with {threads} threads;"
-        f" {format_bytes(memory.minimum_bytes)} at the least; {verdict}"
+        f" {verdict}; the lowest limit is {memory.minimum_bytes >> 20}MiB"
     )
 
 

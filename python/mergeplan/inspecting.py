@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints import open_checkpoint
 from mergeplan.compatibility import (
     Problem,
     compare,
@@ -111,6 +112,8 @@ def inspect_paths(paths: list[Path | str], options: InspectOptions | None = None
     options = options or InspectOptions()
     configs = [Path(path) for path in paths if str(path).lower().endswith(CONFIG_ENDINGS)]
     names = [str(path) for path in paths if not str(path).lower().endswith(CONFIG_ENDINGS)]
+    if len(paths) == len(names) == 1:
+        open_checkpoint(names[0], file_too=True)
     checkpoints, problems = open_all(names, file_too=True)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
     if len(checkpoints) > 1:
