@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mergeplan._native import PreparedMerge
 
 
-# Methods that count or iterate until they are done.
-DATA_DEPENDENT = {"karcher", "sce", "arcee_fusion"}
+# Methods that stop early where the inputs let them.
+DATA_DEPENDENT = {"karcher", "multislerp"}
 _MIB = 1 << 20
 # What one process may take more than another that does the same.
 _MARGIN = 1 << 20
@@ -166,7 +166,7 @@ def _memory(least: int, most: int, threads: int, limit: int | None) -> MemoryFor
         minimum_bytes=minimum,
         limit_bytes=allowed,
         limit_given=limit is not None,
-        holds=minimum <= allowed,
+        holds=process + least <= allowed,
         peak_bytes=min(process + max(least, most), max(minimum, allowed)),
     )
 

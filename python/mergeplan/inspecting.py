@@ -132,20 +132,24 @@ def _inspect_merge(path: Path, options: InspectOptions) -> MergeInspection:
     config = load_config(path)
     checkpoints, problems = open_all(model.path for model in config.models)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
-    if len(checkpoints) > 1 or not problems:
+    output = found = None
+    if checkpoints:
         donor = next((c for c in checkpoints if c.name == config.donor), checkpoints[0])
         pairing, between, differences = compare(checkpoints, donor)
+        complete = not problems
         problems += between
         warnings += differences
-        if len(checkpoints) == len(config.models):
-            problems += option_problems(config, pairing, checkpoints)
-    output = found = None
-    if not problems:
         try:
-            output, found, more = _plan(config, options, problems)
-            warnings += [warning for warning in more if warning not in warnings]
+            if not problems:
+                output, found, more = _plan(config, options, problems)
+                warnings += [warning for warning in more if warning not in warnings]
+            elif complete:
+                problems += option_problems(config, pairing, checkpoints)
         except MergeplanError as error:
-            problems.append(problem_of("option", error))
+            # Of many tensors' complaints it names the first.
+            problems += option_problems(config, pairing, checkpoints) or [
+                problem_of("option", error)
+            ]
     return MergeInspection(
         config=path,
         method=config.method.name,

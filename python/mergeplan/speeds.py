@@ -35,5 +35,5 @@ MILLION_ELEMENTS: dict[str, tuple[float, float]] = {
 START_SECONDS = 0.2
 TENSOR_SECONDS = 2e-4
 # Bytes in a second: making an output durable there, and a disk to compare with.
-WRITE = 2e9
+WRITE = 4e9
 DISK = 1e9

@@ -165,6 +165,18 @@ def test_every_problem_of_a_config_is_listed(small_models):
     assert (code, [p["kind"] for p in problems]) == (1, ["option"])
     assert problems[0]["message"] == "`weight` is missing for model `a`, tensor `y`"
     assert found["merges"][0]["forecast"] is None
+    # What only the core finds.
+    path.write_text(config_text("linear", ["a", "b"], parameters={"weight": 0}))
+    code, found = inspect("c.yml", cwd=small_models)
+    problems = found["merges"][0]["problems"]
+    assert (code, [p["kind"] for p in problems]) == (1, ["option"])
+    assert "the weights sum to zero" in problems[0]["message"]
+    # Options and tensors, both at fault.
+    path.write_text(config_text("linear", ["a", "c"], per_model=[{"weight": 1}, {}]))
+    save_checkpoint(small_models / "c", {"x": torch.ones(8, 6)})
+    code, found = inspect("c.yml", cwd=small_models)
+    kinds = [p["kind"] for p in found["merges"][0]["problems"]]
+    assert (code, kinds) == (1, ["missing", "option"])
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What `inspect` forecasts is what happens."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ OPTIONS = {
     "scale": 0.9,
     "rescale": True,
 }
+EXPERTS = ("a", "b", "c")
 # In a process of its own, since other libraries take memory.
 RUN = """
 import dataclasses, json, sys
@@ -34,10 +36,10 @@ print(json.dumps([dataclasses.asdict(found), dataclasses.asdict(done)], default=
 """
 
 
-def run(folder, method, *, limit=0):
+def run(folder, method, *, limit=0, experts=3):
     """Write a config with every option of the method; inspect it, then merge."""
     spec = METHODS[method]
-    names = ["a", "b", "c"][: spec.max_inputs or 3]
+    names = EXPERTS[: spec.max_inputs or experts]
     config = {
         "merge_method": method,
         "models": [{"model": str(folder / name)} for name in names],
@@ -53,10 +55,10 @@ def run(folder, method, *, limit=0):
     return json.loads(done.stdout)
 
 
-def make_pool(folder, dtype, shapes):
+def make_pool(folder, dtype, shapes, experts=3):
     generator = torch.Generator().manual_seed(0)
     base = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    for name in ("base", "a", "b", "c"):
+    for name in ("base", *EXPERTS[:experts]):
         tensors = {
             key: (value + 0.01 * torch.randn(value.shape, generator=generator)).to(dtype)
             for key, value in base.items()
@@ -81,12 +83,37 @@ def test_a_merge_reads_writes_and_takes_what_was_forecast(method, dtype, tmp_pat
     if forecast["read_is_exact"]:
         assert done["read_bytes"] == forecast["read_bytes"]
     else:
-        print(method, dtype, done["read_bytes"] / forecast["read_bytes"])
-        assert done["read_bytes"] == pytest.approx(forecast["read_bytes"], rel=0.15)
+        assert done["read_bytes"] <= 1.15 * forecast["read_bytes"]
+    if METHODS[method].family == "delta":
+        assert done["read_bytes"] >= forecast["read_bytes"]
     assert forecast["input_bytes"] <= forecast["read_bytes"]
     assert memory["holds"]
     assert 0 < done["peak_anonymous_bytes"] <= memory["peak_bytes"]
-    assert memory["minimum_bytes"] <= memory["peak_bytes"] <= done["memory_limit_bytes"]
+    assert memory["peak_bytes"] <= done["memory_limit_bytes"]
+
+
+@pytest.mark.parametrize("method", ["ties", "della", "sce"])
+def test_a_merge_takes_no_more_than_the_lowest_limit(method, tmp_path):
+    make_pool(tmp_path, torch.float32, SHAPES)
+    lowest = run(tmp_path, method)[0]["forecast"]["memory"]["minimum_bytes"]
+    shutil.rmtree(tmp_path / "out")
+    found, done = run(tmp_path, method, limit=lowest)
+    assert found["problems"] == []
+    assert done["peak_anonymous_bytes"] <= done["memory_limit_bytes"] == lowest
+
+
+def test_a_large_tensor_too(tmp_path):
+    """One that all threads share; its thresholds take more memory, and a limit costs passes."""
+    make_pool(tmp_path, torch.float32, {"embed": (17_000, 1000)}, experts=2)
+    found, done = run(tmp_path, "ties", experts=2)
+    forecast = found["forecast"]
+    assert done["read_bytes"] == pytest.approx(forecast["read_bytes"], rel=0.15)
+    assert done["peak_anonymous_bytes"] <= forecast["memory"]["peak_bytes"]
+    shutil.rmtree(tmp_path / "out")
+    found, done = run(tmp_path, "ties", experts=2, limit=forecast["memory"]["minimum_bytes"])
+    assert not found["forecast"]["read_is_exact"]
+    assert done["read_bytes"] >= forecast["read_bytes"]
+    assert done["peak_anonymous_bytes"] <= found["forecast"]["memory"]["peak_bytes"]
 
 
 def test_every_method_has_a_speed():
