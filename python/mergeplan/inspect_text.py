@@ -53,7 +53,8 @@ def _summary(facts: CheckpointFacts) -> str:
 
 def _merge(merge: MergeInspection, tensors: bool) -> Iterator[str]:
     on = f" on `{merge.base}`" if merge.base else ""
-    yield f"{merge.config}: {merge.method}{on}, {len(merge.models)} models"
+    count = len(merge.models)
+    yield f"{merge.config}: {merge.method}{on}, {count} model{'' if count == 1 else 's'}"
     for model in merge.models:
         yield f"  {_summary(model)}, {_dtypes(model.dtypes)}"
     if merge.output:
