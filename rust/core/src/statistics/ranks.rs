@@ -25,7 +25,7 @@ pub struct RankLimits {
 impl RankLimits {
     /// The table for rows of `columns` elements.
     pub fn new<P: Precision>(columns: usize, density: f64, epsilon: f64) -> Self {
-        let (low, epsilon) = ((density - epsilon) as f32, epsilon as f32);
+        let (low, epsilon) = (P::round((density - epsilon) as f32), epsilon as f32);
         let rank = |index: usize| P::round(P::round(index as f32) + 1.0);
         let span = P::round(rank(columns.saturating_sub(1)) - 1.0);
         let mut below = Vec::with_capacity(columns + 1);
@@ -33,7 +33,7 @@ impl RankLimits {
         below.push(sum);
         for index in 0..columns {
             let probability = if columns == 1 {
-                density as f32
+                P::round(density as f32)
             } else {
                 let share = P::round(P::round(rank(index) - 1.0) / span).clamp(0.0, 1.0);
                 P::round(P::round(P::round(share * 2.0) * epsilon) + low)
