@@ -1,7 +1,6 @@
 """Run a merge: config → plan → layout → stream → publish."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,17 +17,19 @@ from mergeplan.companions import (
     write_manifest,
 )
 from mergeplan.config import MergeConfig, load_config
-from mergeplan.errors import InputError
+from mergeplan.errors import ContentError, InputError
 from mergeplan.memory import MemoryWatch, anonymous_bytes, default_limit
-from mergeplan.output import check_output, check_space, format_bytes
+from mergeplan.output import check_output, check_space, clear_folder, format_bytes
 from mergeplan.plan import MergePlan, build_plan
 from mergeplan.workspace import (
     Workspace,
     check_leftover,
     is_published,
+    is_publishing,
     merge_state,
     open_workspace,
     partial_folder,
+    remove_leftover,
 )
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def check_merge(
     limit = _memory_limit(prepared, threads, options.memory_limit)
     warnings = (*plan.warnings, *missing_companions(plan))
     checked = CheckedMerge(config, plan, place, prepared, threads, limit, warnings)
-    ours = options.resume and is_published(place, checked.state)
+    ours = options.resume and (is_publishing(place) or is_published(place, checked.state))
     check_output(place, read, overwrite=options.overwrite or ours)
     check_output(partial_folder(place), read, overwrite=True)
     check_leftover(place, resume=options.resume, discard=options.discard)
@@ -187,7 +188,7 @@ def merge(
     """Merge checkpoints into a new folder.
 
     A merge that is stopped, by an error or from outside, leaves `OUT.partial`; the same call with
-    `resume` goes on from there.
+    `resume` goes on from there. Only where the inputs are at fault nothing stays.
 
     Args:
         config: A validated config, or the path of a mergekit YAML.
@@ -212,18 +213,26 @@ def merge(
     done: dict[str, Any] = {"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0, "hashes": {}}
     watch = MemoryWatch()
     if options.resume and is_published(checked.out, state):
-        shutil.rmtree(partial_folder(checked.out), ignore_errors=True)
+        remove_leftover(checked.out)
         merged = time.perf_counter()
     else:
         resume, discard = options.resume, options.discard
         work = open_workspace(checked.out, state, resume=resume, discard=discard)
         try:
-            done = _run(checked, work, progress, watch)
+            if not work.is_publishing:
+                done = _run(checked, work, progress, watch)
             merged = time.perf_counter()
-            _write_companions(checked, work.data, options, done["hashes"])
+            if not work.is_publishing:
+                _write_companions(checked, work.data, options, done["hashes"])
             work.publish()
-        except BaseException:
-            work.leave()
+        except ContentError:
+            work.remove()
+            raise
+        except BaseException as error:
+            if work.leave():
+                note = f"what is done stays in `{work.folder}`; `resume` goes on from there"
+                # What `add_note` of Python 3.11 does.
+                error.__notes__ = [*getattr(error, "__notes__", ()), note]
             raise
     ended = time.perf_counter()
     return MergeReport(
@@ -281,6 +290,8 @@ def _write_companions(
     prepared, plan = checked.prepared, checked.plan
     files = {name: length for name, length, _ in prepared.files}
     _native.fault("companions")
+    # A run that was stopped here may have had other ideas of what goes beside the weights.
+    clear_folder(folder, keep=files)
     write_index(folder, prepared.files, prepared.tensor_bytes)
     _native.fault("index")
     write_config(folder, plan)
