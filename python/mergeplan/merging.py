@@ -17,7 +17,7 @@ from mergeplan.companions import (
     write_manifest,
 )
 from mergeplan.config import MergeConfig, load_config
-from mergeplan.errors import ContentError, InputError
+from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.memory import MemoryWatch, anonymous_bytes, default_limit
 from mergeplan.output import check_output, check_space, clear_folder, format_bytes
 from mergeplan.plan import MergePlan, build_plan
@@ -229,7 +229,8 @@ def merge(
             work.remove()
             raise
         except BaseException as error:
-            if work.leave():
+            refused = isinstance(error, InputError) and not isinstance(error, MissingInputError)
+            if work.leave() and not refused:
                 note = f"what is done stays in `{work.folder}`; `resume` goes on from there"
                 # What `add_note` of Python 3.11 does.
                 error.__notes__ = [*getattr(error, "__notes__", ()), note]

@@ -1,11 +1,11 @@
 """Pools that are merged and disturbed, made once."""
 
-import sys
+from pathlib import Path
 
 import pytest
-from runs import Undisturbed, make_pool
+from runs import Undisturbed, make_pool, make_zeros
 
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="uses /proc, mounts or signals")
+from helpers import config_text
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +22,17 @@ def large(full, tmp_path_factory) -> Undisturbed:
         pytest.skip("part of the long run: MERGEPLAN_FULL=1")
     folder = tmp_path_factory.mktemp("large")
     return Undisturbed(make_pool(folder / "pool", 6, (4096, 4100)), folder / "undisturbed")
+
+
+@pytest.fixture
+def long_merge(tmp_path) -> Path:
+    """A folder to merge in, a gigabyte in, long enough to be met at work."""
+    make_zeros(tmp_path / "zeros", 1 << 26)
+    text = config_text(
+        "ties",
+        [tmp_path / "zeros" / name for name in "abc"],
+        base=tmp_path / "zeros" / "base",
+        parameters={"weight": 1, "density": 0.5},
+    )
+    (tmp_path / "c.yml").write_text(text)
+    return tmp_path

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -90,6 +91,17 @@ def make_pool(folder: Path, tensors: int, shape: tuple[int, int]) -> Pool:
         (model / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "n": number}))
         (model / "tokenizer.json").write_text(json.dumps({"name": name}))
     return Pool(folder, tensors, elements, shard_bytes=tensors * elements * 2 * 6 // 10)
+
+
+def make_zeros(folder: Path, elements: int) -> None:
+    """Write four float32 models of zeros, as sparse files that take no room."""
+    x = {"dtype": "F32", "shape": [elements], "data_offsets": [0, 4 * elements]}
+    header = json.dumps({"x": x}).encode()
+    for name in ("base", "a", "b", "c"):
+        (folder / name).mkdir(parents=True)
+        with (folder / name / "model.safetensors").open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            file.truncate(8 + len(header) + 4 * elements)
 
 
 def _bfloat16(values: np.ndarray) -> Any:
