@@ -158,9 +158,9 @@ def check_merge(
     warnings = (*plan.warnings, *missing_companions(plan))
     checked = CheckedMerge(config, plan, place, prepared, threads, limit, warnings)
     ours = options.resume and (is_publishing(place) or is_published(place, checked.state))
-    check_output(place, read, overwrite=options.overwrite or ours)
     check_output(partial_folder(place), read, overwrite=True)
     check_leftover(place, resume=options.resume, discard=options.discard)
+    check_output(place, read, overwrite=options.overwrite or ours)
     if not partial_folder(place).exists() and not ours:
         check_space(place, sum(length for _, length, _ in prepared.files) + COMPANION_BYTES)
     return checked

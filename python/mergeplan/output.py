@@ -101,7 +101,8 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
 
     _native.fault("publish")
     last = ("model.safetensors.index.json", "config.json")
-    left = sorted((path.name for path in data.iterdir()), key=lambda name: (name in last, name))
+    left = sorted(path.name for path in data.iterdir())
+    left.sort(key=lambda name: last.index(name) if name in last else -1)
     if any(name not in last for name in left):
         for name in last:
             (out / name).unlink(missing_ok=True)
