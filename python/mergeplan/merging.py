@@ -171,9 +171,10 @@ def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -
     if wished is None:
         return max(least, default_limit(threads))
     if wished < least:
+        enough = -(-least // 1_000_000)  # rounded up: whoever follows the message gets through
         raise InputError(
-            f"the memory limit is too low: expected {format_bytes(least)} or more with {threads}"
-            f" threads, found {format_bytes(wished)}",
+            f"the memory limit is too low: expected {enough} MB or more with {threads} threads,"
+            f" found {format_bytes(wished)}",
             "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
         )
     return wished

@@ -17,11 +17,16 @@ def small(tmp_path_factory) -> Undisturbed:
 
 @pytest.fixture(scope="session")
 def large(full, tmp_path_factory) -> Undisturbed:
-    """Six tensors that are cut into segments, 800 MB in all; only in the long run."""
+    """Six tensors that are cut into segments, 800 MB in all, and merges of 2 s or more.
+
+    Only in the long run.
+    """
     if not full:
         pytest.skip("part of the long run: MERGEPLAN_FULL=1")
     folder = tmp_path_factory.mktemp("large")
-    return Undisturbed(make_pool(folder / "pool", 6, (4096, 4100)), folder / "undisturbed")
+    times = {"linear": 8, "ties": 3, "model_stock": 3, "ties_float32": 2}
+    pool = make_pool(folder / "pool", 6, (4096, 4100), **times)
+    return Undisturbed(pool, folder / "undisturbed")
 
 
 @pytest.fixture

@@ -2,18 +2,19 @@
 
 import hashlib
 import json
+import math
 import os
 import signal
 import struct
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from helpers import config_text
 
@@ -38,12 +39,14 @@ class Pool:
 
     Attributes:
         shard_bytes: Shard size that gives an output of several shards.
+        times: How often a recipe merges each expert, where once would be too quick.
     """
 
     folder: Path
     tensors: int
     elements: int
     shard_bytes: int
+    times: dict[str, int] = field(default_factory=dict)
 
     @property
     def blocks(self) -> int:
@@ -53,8 +56,8 @@ class Pool:
     def config(self, recipe: str) -> str:
         method, options, dtype = RECIPES[recipe]
         base = None if method == "linear" else self.folder / "base"
-        models = [self.folder / name for name in "abc"]
-        per_model = [options] * 3 if options else None
+        models = [self.folder / name for name in "abc"] * self.times.get(recipe, 1)
+        per_model = [options] * len(models) if options else None
         return config_text(method, models, base=base, per_model=per_model, dtype=dtype)
 
     def points(self, recipe: str) -> dict[str, int]:
@@ -70,27 +73,53 @@ class Pool:
         return 4 if RECIPES[recipe][2] == "float32" else 2
 
 
-def make_pool(folder: Path, tensors: int, shape: tuple[int, int]) -> Pool:
+def make_pool(folder: Path, tensors: int, shape: tuple[int, int], **times: int) -> Pool:
     """Write bfloat16 checkpoints, each with a config and a tokenizer."""
-    from safetensors.torch import save_file as save_torch
-
-    generator = np.random.default_rng(7)
     elements = shape[0] * shape[1]
-    noise = generator.normal(scale=0.02, size=elements).astype(np.float32)
+    noise = _noise(elements)
     for number, name in enumerate(("base", "a", "b", "c")):
-        model = folder / name
-        model.mkdir(parents=True)
         values = {
             f"layers.{i}.weight": np.roll(noise, i * 977) + 0.1 * np.roll(noise, number * 13 + i)
             for i in range(tensors)
         }
-        save_torch(
-            {key: _bfloat16(value).reshape(shape) for key, value in values.items()},
-            model / "model.safetensors",
-        )
-        (model / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "n": number}))
-        (model / "tokenizer.json").write_text(json.dumps({"name": name}))
-    return Pool(folder, tensors, elements, shard_bytes=tensors * elements * 2 * 6 // 10)
+        save_bfloat16(folder / name, {key: v.reshape(shape) for key, v in values.items()})
+        (folder / name / "tokenizer.json").write_text(json.dumps({"name": name}))
+    shard_bytes = tensors * elements * 2 * 6 // 10
+    return Pool(folder, tensors, elements, shard_bytes, times)
+
+
+def make_vocabulary(folder: Path, models: int) -> list[Path]:
+    """Write models with one tensor that is cut into segments, and two small ones."""
+    shapes = {"embed": (4100, 4096), "x": (700, 300), "y": (1000,)}
+    noise = _noise(4100 * 4096)
+    paths = []
+    for number in range(models):
+        values = noise + 0.1 * np.roll(noise, 13 * number + 1)
+        tensors = {name: values[: math.prod(s)].reshape(s) for name, s in shapes.items()}
+        paths.append(save_bfloat16(folder / f"m{number}", tensors))
+    return paths
+
+
+def _noise(elements: int) -> np.ndarray:
+    generator = np.random.default_rng(7)
+    return generator.normal(scale=0.02, size=elements).astype(np.float32)
+
+
+def save_bfloat16(folder: Path, tensors: dict[str, np.ndarray]) -> Path:
+    """Write float32 values, cut to bfloat16, as a checkpoint."""
+    folder.mkdir(parents=True)
+    header: dict[str, Any] = {}
+    end = 0
+    for name, values in tensors.items():
+        begin, end = end, end + 2 * values.size
+        header[name] = {"dtype": "BF16", "shape": values.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for values in tensors.values():
+            file.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+    (folder / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16"}))
+    return folder
 
 
 def make_zeros(folder: Path, elements: int) -> None:
@@ -104,22 +133,17 @@ def make_zeros(folder: Path, elements: int) -> None:
             file.truncate(8 + len(header) + 4 * elements)
 
 
-def _bfloat16(values: np.ndarray) -> Any:
-    import torch
+def start(
+    cwd: Path, *args: object, fault: str = "", first: Callable[[], None] | None = None
+) -> "subprocess.Popen[str]":
+    """Begin `mergeplan merge c.yml out …` in `cwd`; `first` is called in the new process."""
 
-    return torch.from_numpy(values).to(torch.bfloat16)
+    def prepare() -> None:
+        # A test run in a shell's background inherits an ignored Ctrl-C.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if first:
+            first()
 
-
-def save_float32(folder: Path, tensors: dict[str, np.ndarray]) -> Path:
-    """Write a checkpoint without torch."""
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"torch_dtype": "float32"}))
-    return folder
-
-
-def start(cwd: Path, *args: object, fault: str = "") -> "subprocess.Popen[str]":
-    """Begin `mergeplan merge c.yml out …` in `cwd`."""
     return subprocess.Popen(
         [sys.executable, "-m", "mergeplan", "merge", "c.yml", "out", *map(str, args)],
         cwd=cwd,
@@ -127,13 +151,8 @@ def start(cwd: Path, *args: object, fault: str = "") -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A test run in a shell's background inherits an ignored Ctrl-C.
-        preexec_fn=_plain_signals if os.name == "posix" else None,
+        preexec_fn=prepare if os.name == "posix" else None,
     )
-
-
-def _plain_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
