@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -56,7 +57,8 @@ class Pool:
     def config(self, recipe: str) -> str:
         method, options, dtype = RECIPES[recipe]
         base = None if method == "linear" else self.folder / "base"
-        models = [self.folder / name for name in "abc"] * self.times.get(recipe, 1)
+        turns = range(self.times.get(recipe, 1))
+        models = [self.folder / f"{name}{turn or ''}" for turn in turns for name in "abc"]
         per_model = [options] * len(models) if options else None
         return config_text(method, models, base=base, per_model=per_model, dtype=dtype)
 
@@ -84,6 +86,9 @@ def make_pool(folder: Path, tensors: int, shape: tuple[int, int], **times: int) 
         }
         save_bfloat16(folder / name, {key: v.reshape(shape) for key, v in values.items()})
         (folder / name / "tokenizer.json").write_text(json.dumps({"name": name}))
+    for turn in range(1, max(times.values(), default=1)):
+        for name in "abc":
+            shutil.copytree(folder / name, folder / f"{name}{turn}", copy_function=os.link)
     shard_bytes = tensors * elements * 2 * 6 // 10
     return Pool(folder, tensors, elements, shard_bytes, times)
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from runs import contents, run, succeed
 
 from helpers import run_mergeplan
 from mergeplan import merging
 from mergeplan.errors import SurroundingsError
+from runs import contents, run, succeed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts tmpfs")
 ROOM = "100m"  # more than the output and what is kept free for the files beside it

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 import pytest
+
 from runs import RECIPES, RECORD_BYTES, contents, end, run, start, succeed, wait_for_blocks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from runs import contents, end, make_vocabulary, run, start
 
 from helpers import config_text
 from mergeplan.methods import METHODS
+from runs import contents, end, make_vocabulary, run, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MIB = 1 << 20

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+
 from runs import start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")

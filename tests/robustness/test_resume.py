@@ -7,6 +7,7 @@ import signal
 import sys
 
 import pytest
+
 from runs import contents, end, run, start, succeed, wait_for_blocks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")

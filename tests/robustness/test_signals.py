@@ -4,9 +4,9 @@ import signal
 import sys
 
 import pytest
-from runs import contents, end, start, succeed, wait_for_blocks
 
 from helpers import cli, config_text
+from runs import contents, end, start, succeed, wait_for_blocks
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="no such signals to send")
 
