@@ -41,6 +41,8 @@ DEFAULT_SHARD_BYTES = 5_000_000_000
 COMPANION_BYTES = 64_000_000
 # Anonymous memory that Python may take on while the core runs.
 RESERVE_BYTES = 8 << 20
+# By how much that may differ between two processes that begin the same merge.
+SLACK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
 
@@ -171,7 +173,8 @@ def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -
     if wished is None:
         return max(least, default_limit(threads))
     if wished < least:
-        enough = -(-least // 1_000_000)  # rounded up: whoever follows the message gets through
+        # Whoever follows the message gets through, though the next process begins a little larger.
+        enough = -(-(least + SLACK_BYTES) // 1_000_000)
         raise InputError(
             f"the memory limit is too low: expected {enough} MB or more with {threads} threads,"
             f" found {format_bytes(wished)}",
@@ -264,7 +267,8 @@ def _run(
     checked: CheckedMerge, work: Workspace, progress: Progress | None, watch: MemoryWatch
 ) -> dict[str, Any]:
     prepared = checked.prepared
-    total = prepared.forecast(checked.threads)["work_bytes"]
+    forecast = prepared.forecast(checked.threads)
+    total = forecast["work_bytes"]
     allow_open_files(len(prepared.files) + sum(len(c.files) for c in checked.plan.checkpoints))
 
     def report(done: int) -> None:
@@ -272,11 +276,13 @@ def _run(
         if progress:
             progress(done, total)
 
+    left = checked.memory_limit - anonymous_bytes() - RESERVE_BYTES
     done: dict[str, Any] = prepared.run(
         work.data,
         journal=work.journal,
         threads=checked.threads,
-        memory_bytes=checked.memory_limit - anonymous_bytes() - RESERVE_BYTES,
+        # What Python took since the limit was checked comes out of its reserve.
+        memory_bytes=max(left, forecast["least_memory_bytes"]),
         resume=work.resumed,
         progress=report,
     )

@@ -60,8 +60,9 @@ def watched(cwd: Path, *args: object, first=None) -> tuple[dict, int]:
 
     def look() -> None:
         while process.poll() is None:
-            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
-            seen.append(int(found[1]) << 10 if found else 0)
+            with suppress(OSError):  # it ends as it likes
+                found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
+                seen.append(int(found[1]) << 10 if found else 0)
             time.sleep(0.002)
 
     watcher = threading.Thread(target=look)
