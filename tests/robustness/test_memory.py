@@ -139,7 +139,7 @@ def test_resident_memory_does_not_grow_with_the_inputs(models, tmp_path):
 def test_resident_memory_stays_at_one_tensor_of_each_input(large, tmp_path):
     """Statistics go over a tensor several times; its pages are given back at the last."""
     pool = large.pool
-    cwd = large.place(tmp_path / "w", "dare_ties")
+    cwd = large.place(tmp_path / "w", "della")
     report, _ = watched(cwd, "--threads", 1, "--memory-limit", "64MiB")
     size = 4 * pool.tensors * pool.elements * 2
     print(f"\nresident {report['peak_resident_bytes']} of {size} bytes of inputs", file=sys.stderr)
