@@ -31,6 +31,10 @@ class MissingInputError(InputError, FileNotFoundError):
     """An input file or tensor is not there."""
 
 
+class ContentError(InputError):
+    """What the inputs hold cannot be merged, found while the merge ran; resuming cannot mend it."""
+
+
 class SurroundingsError(MergeplanError, OSError):
     """No space, no permission, or an output that is in the way."""
 

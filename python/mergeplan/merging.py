@@ -1,7 +1,6 @@
 """Run a merge: config → plan → layout → stream → publish."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,17 +17,19 @@ from mergeplan.companions import (
     write_manifest,
 )
 from mergeplan.config import MergeConfig, load_config
-from mergeplan.errors import InputError
+from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.memory import MemoryWatch, anonymous_bytes, default_limit
-from mergeplan.output import check_output, check_space, format_bytes
+from mergeplan.output import check_output, check_space, clear_folder, format_bytes
 from mergeplan.plan import MergePlan, build_plan
 from mergeplan.workspace import (
     Workspace,
     check_leftover,
     is_published,
+    is_publishing,
     merge_state,
     open_workspace,
     partial_folder,
+    remove_leftover,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ DEFAULT_SHARD_BYTES = 5_000_000_000
 COMPANION_BYTES = 64_000_000
 # Anonymous memory that Python may take on while the core runs.
 RESERVE_BYTES = 8 << 20
+# By how much that may differ between two processes that begin the same merge.
+SLACK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
 
@@ -158,10 +161,10 @@ def check_merge(
     limit, core = _memory_limit(prepared, threads, options.memory_limit)
     warnings = (*plan.warnings, *missing_companions(plan))
     checked = CheckedMerge(config, plan, place, prepared, threads, limit, core, warnings)
-    ours = options.resume and is_published(place, checked.state)
-    check_output(place, read, overwrite=options.overwrite or ours)
+    ours = options.resume and (is_publishing(place) or is_published(place, checked.state))
     check_output(partial_folder(place), read, overwrite=True)
     check_leftover(place, resume=options.resume, discard=options.discard)
+    check_output(place, read, overwrite=options.overwrite or ours)
     if not partial_folder(place).exists() and not ours:
         check_space(place, sum(length for _, length, _ in prepared.files) + COMPANION_BYTES)
     return checked
@@ -174,9 +177,11 @@ def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -
     if wished is None:
         wished = max(least, default_limit(threads))
     if wished < least:
+        # Whoever follows the message gets through, though the next process begins a little larger.
+        enough = -(-(least + SLACK_BYTES) // 1_000_000)
         raise InputError(
-            f"the memory limit is too low: expected {format_bytes(least)} or more with {threads}"
-            f" threads, found {format_bytes(wished)}",
+            f"the memory limit is too low: expected {enough} MB or more with {threads} threads,"
+            f" found {format_bytes(wished)}",
             "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
         )
     return wished, wished - own
@@ -191,7 +196,7 @@ def merge(
     """Merge checkpoints into a new folder.
 
     A merge that is stopped, by an error or from outside, leaves `OUT.partial`; the same call with
-    `resume` goes on from there.
+    `resume` goes on from there. Only where the inputs are at fault nothing stays.
 
     Args:
         config: A validated config, or the path of a mergekit YAML.
@@ -216,18 +221,27 @@ def merge(
     done: dict[str, Any] = {"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0, "hashes": {}}
     watch = MemoryWatch()
     if options.resume and is_published(checked.out, state):
-        shutil.rmtree(partial_folder(checked.out), ignore_errors=True)
+        remove_leftover(checked.out)
         merged = time.perf_counter()
     else:
         resume, discard = options.resume, options.discard
         work = open_workspace(checked.out, state, resume=resume, discard=discard)
         try:
-            done = _run(checked, work, progress, watch)
+            if not work.is_publishing:
+                done = _run(checked, work, progress, watch)
             merged = time.perf_counter()
-            _write_companions(checked, work.data, options, done["hashes"])
+            if not work.is_publishing:
+                _write_companions(checked, work.data, options, done["hashes"])
             work.publish()
-        except BaseException:
-            work.leave()
+        except ContentError:
+            work.remove()
+            raise
+        except BaseException as error:
+            refused = isinstance(error, InputError) and not isinstance(error, MissingInputError)
+            if work.leave() and not refused:
+                note = f"what is done stays in `{work.folder}`; `resume` goes on from there"
+                # What `add_note` of Python 3.11 does.
+                error.__notes__ = [*getattr(error, "__notes__", ()), note]
             raise
     ended = time.perf_counter()
     return MergeReport(
@@ -257,7 +271,8 @@ def _run(
     checked: CheckedMerge, work: Workspace, progress: Progress | None, watch: MemoryWatch
 ) -> dict[str, Any]:
     prepared = checked.prepared
-    total = prepared.forecast(checked.threads)["work_bytes"]
+    forecast = prepared.forecast(checked.threads)
+    total = forecast["work_bytes"]
     allow_open_files(len(prepared.files) + sum(len(c.files) for c in checked.plan.checkpoints))
 
     def report(done: int) -> None:
@@ -265,6 +280,7 @@ def _run(
         if progress:
             progress(done, total)
 
+    left = checked.memory_limit - anonymous_bytes() - RESERVE_BYTES
     done: dict[str, Any] = prepared.run(
         work.data,
         journal=work.journal,
@@ -285,6 +301,8 @@ def _write_companions(
     prepared, plan = checked.prepared, checked.plan
     files = {name: length for name, length, _ in prepared.files}
     _native.fault("companions")
+    # A run that was stopped here may have had other ideas of what goes beside the weights.
+    clear_folder(folder, keep=files)
     write_index(folder, prepared.files, prepared.tensor_bytes)
     _native.fault("index")
     write_config(folder, plan)

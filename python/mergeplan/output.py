@@ -1,8 +1,12 @@
 """The output folder: refuse what is unsafe, publish by one rename, write small files durably."""
 
+import io
 import os
 import shutil
+from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from mergeplan.errors import InputError, SurroundingsError
 
@@ -67,18 +71,13 @@ def check_space(folder: Path, needed_bytes: int) -> None:
 def publish(data: Path, out: Path) -> None:
     """Give finished data its name: one rename, or one exchange with what was there.
 
-    A mount point cannot be renamed onto. There the files move in one by one, and last those
-    without which no loader takes the folder for a model: a weaker guarantee.
-
     Raises:
         SurroundingsError: The system refuses.
     """
     from mergeplan import _native
 
     _native.fault("publish")
-    if os.path.ismount(out):
-        _move_into(data, out)
-    elif out.exists() and any(out.iterdir()):
+    if out.exists() and any(out.iterdir()):
         # In one step where the system can exchange two folders; else in three renames.
         _native.exchange(data, out)
     else:
@@ -89,17 +88,43 @@ def publish(data: Path, out: Path) -> None:
     _native.fault("published")
 
 
-def _move_into(data: Path, out: Path) -> None:
+def move_into(data: Path, out: Path, names: list[str]) -> None:
+    """Publish onto a mount point, which cannot be renamed onto: the files move in one by one.
+
+    Last come those without which no loader takes the folder for a model. Whoever was stopped in
+    between calls again with the same names.
+
+    Args:
+        names: All files that `out` is to have; those that are not in `data` have moved already.
+    """
+    from mergeplan import _native
+
+    _native.fault("publish")
     last = ("model.safetensors.index.json", "config.json")
-    for name in last:
-        (out / name).unlink(missing_ok=True)
-    fresh = {path.name for path in data.iterdir()}
+    left = sorted(path.name for path in data.iterdir())
+    left.sort(key=lambda name: last.index(name) if name in last else -1)
+    if any(name not in last for name in left):
+        for name in last:
+            (out / name).unlink(missing_ok=True)
     for path in content_of(out):
-        if path.is_file() and path.suffix == ".safetensors" and path.name not in fresh:
+        if path.is_file() and path.suffix == ".safetensors" and path.name not in names:
             path.unlink()
-    for path in sorted(data.iterdir(), key=lambda path: (path.name in last, path.name)):
-        path.replace(out / path.name)
+    for name in left:
+        _native.fault("move")
+        (data / name).replace(out / name)
     sync_folder(out)
+    _native.fault("published")
+
+
+def clear_folder(folder: Path, keep: Container[str] = ()) -> None:
+    """Remove what is in a folder; links go, and what they lead to stays."""
+    for path in folder.iterdir():
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -115,23 +140,29 @@ def sync_folder(folder: Path) -> None:
 
 def write_durably(path: Path, text: str) -> None:
     """Write a small file beside its place, sync it, and put it there in one step."""
+    _place_durably(path, io.BytesIO(text.encode()))
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a small file in the same way."""
+    with source.open("rb") as file:
+        _place_durably(target, file)
+
+
+def _place_durably(path: Path, content: IO[bytes]) -> None:
     beside = path.with_name(path.name + ".partial")
     try:
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        # What is there was left by a run that was stopped, or is a link that must not be followed.
+        beside.unlink(missing_ok=True)
+        with beside.open("xb") as file:
+            shutil.copyfileobj(content, file)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise SurroundingsError(f"cannot write `{path}`: {error.strerror}") from error
-
-
-def copy_durably(source: Path, target: Path) -> None:
-    """Copy a small file and sync it."""
-    shutil.copyfile(source, target)
-    with target.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -2,23 +2,30 @@
 
 OUT.partial/
   merge.json    what is being merged from what; a resumed run must be the same merge
+  lock          held by the run that works here
   journal       the blocks that are written, with their hashes (rust/core/src/journal.rs)
   data/         the output; becomes OUT by one rename
+  publishing    only where OUT is a mount point: the names of all files, which are moving there
 """
 
 import json
 import os
+import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import Repr
 from typing import IO, Any
 
 from mergeplan import __version__
 from mergeplan.companions import Inputs, plan_hash
-from mergeplan.errors import InputError, SurroundingsError
-from mergeplan.output import publish, sync_folder, write_durably
+from mergeplan.errors import InputError, MergeplanError, SurroundingsError
+from mergeplan.output import clear_folder, move_into, publish, sync_folder, write_durably
 
 STATE_VERSION = 1
+LOCK = "lock"
+PUBLISHING = "publishing"
 
 
 def partial_folder(out: Path) -> Path:
@@ -36,7 +43,7 @@ class Workspace:
     """An open `OUT.partial`, locked against other runs.
 
     Attributes:
-        resumed: Whether an earlier run left it.
+        resumed: Whether an earlier run left blocks in it.
     """
 
     out: Path
@@ -52,19 +59,41 @@ class Workspace:
     def journal(self) -> Path:
         return self.folder / "journal"
 
+    @property
+    def is_publishing(self) -> bool:
+        """Whether all is complete and durable, and some files may be in `out` already."""
+        return is_publishing(self.out)
+
     def publish(self) -> None:
         """Make the data durable, give it its name, and remove the rest."""
-        sync_folder(self.data)
-        publish(self.data, self.out)
-        self.lock.close()
+        if not self.is_publishing:
+            sync_folder(self.data)
+        if os.path.ismount(self.out):
+            marker = self.folder / PUBLISHING
+            if not self.is_publishing:
+                names = sorted(path.name for path in self.data.iterdir())
+                write_durably(marker, json.dumps(names))
+                sync_folder(self.folder)
+            move_into(self.data, self.out, json.loads(marker.read_text("utf-8")))
+        else:
+            publish(self.data, self.out)
+        self.remove()
+
+    def remove(self) -> None:
+        """Give the place up, with all that is in it."""
+        if os.name == "nt":
+            self.lock.close()  # there a file that is open cannot be removed
         shutil.rmtree(self.folder)
+        self.lock.close()
 
     def leave(self) -> bool:
         """Stop. What is worth continuing stays; returns whether anything is."""
         worth = self.journal.exists() and self.journal.stat().st_size > 0
-        self.lock.close()
-        if not worth:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if worth or not self.folder.exists():
+            self.lock.close()
+        else:
+            with suppress(OSError):
+                self.remove()
         return worth
 
 
@@ -86,6 +115,7 @@ def check_leftover(out: Path, *, resume: bool, discard: bool) -> None:
     """
     folder = partial_folder(out)
     if folder.exists() and not (resume or discard):
+        _lock(folder).close()
         raise SurroundingsError(
             f"an earlier run left `{folder}`",
             "pass `--resume` to go on from there, or `--discard` to start over",
@@ -100,25 +130,54 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
         SurroundingsError: It is in use, cannot be created, or neither `resume` nor `discard` says
             what to do with it.
     """
+    from mergeplan import _native
+
     folder = partial_folder(out)
     check_leftover(out, resume=resume, discard=discard)
-    if folder.exists() and discard:
-        _lock(folder / "merge.json").close()
-        shutil.rmtree(folder)
-    if folder.exists():
-        lock = _lock(folder / "merge.json")
-        _check_same(folder / "merge.json", state)
-        return Workspace(out, folder, (folder / "journal").exists(), lock)
     try:
-        (folder / "data").mkdir(parents=True)
-        write_durably(folder / "merge.json", json.dumps(state))
+        folder.mkdir(parents=True, exist_ok=resume or discard)
+        lock = _lock(folder)
+        # A run that was stopped before its first block has left nothing to go on with.
+        begun = (folder / "journal").exists() or (folder / PUBLISHING).exists()
+        if begun and not discard:
+            _check_same(folder, state)
+            return Workspace(out, folder, True, lock)
+        work = Workspace(out, folder, False, lock)
+        try:
+            clear_folder(folder, keep=(LOCK,))
+            _native.fault("begin")
+            work.data.mkdir()
+            write_durably(folder / "merge.json", json.dumps(state))
+        except BaseException:
+            work.leave()
+            raise
     except OSError as error:
-        raise SurroundingsError(f"cannot create `{folder}`: {error.strerror}") from error
-    return Workspace(out, folder, False, _lock(folder / "merge.json"))
+        if isinstance(error, MergeplanError):
+            raise
+        raise SurroundingsError(f"cannot create `{folder}`: {error.strerror or error}") from error
+    return work
+
+
+def remove_leftover(out: Path) -> None:
+    """Remove what a run left that was stopped after publishing.
+
+    Raises:
+        SurroundingsError: Another run works there.
+    """
+    folder = partial_folder(out)
+    if folder.exists():
+        Workspace(out, folder, True, _lock(folder)).remove()
+
+
+def is_publishing(out: Path) -> bool:
+    """Whether a run was stopped while it moved finished files onto a mount point."""
+    return (partial_folder(out) / PUBLISHING).exists()
 
 
 def is_published(out: Path, state: dict[str, Any]) -> bool:
     """Whether `out` is this merge already, by its manifest: a run was stopped after publishing."""
+    if is_publishing(out):
+        return False  # the manifest may have moved before other files
     try:
         manifest = json.loads((out / "mergeplan_manifest.json").read_text("utf-8"))
         inputs = [
@@ -134,45 +193,70 @@ def is_published(out: Path, state: dict[str, Any]) -> bool:
         return False
 
 
-def _lock(path: Path) -> IO[str]:
+def _lock(folder: Path) -> IO[str]:
     """Hold a file while this process lives, so that no two runs write to one place."""
-    try:
-        file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise SurroundingsError(
-            f"cannot open `{path}`: {error.strerror}", "pass `--discard` to start over"
-        ) from error
+    path = folder / LOCK
+    in_use = SurroundingsError(
+        f"another merge is working in `{folder}`", "wait for it, or choose another output"
+    )
     try:
         import fcntl
-    except ImportError:  # Windows refuses to remove a file that is open, which serves as well
-        return file
+    except ImportError:
+        try:  # Windows refuses to remove a file that is open, which serves as well
+            path.unlink(missing_ok=True)
+        except PermissionError as error:
+            raise in_use from error
+        return path.open("w", encoding="utf-8")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8")
+    except OSError as error:
+        raise SurroundingsError(f"cannot open `{path}`: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise SurroundingsError(
-            f"another merge is working in `{path.parent}`", "wait for it, or choose another output"
-        ) from error
+        raise in_use from error
     except OSError:
         pass  # a file system without locks
     return file
 
 
-def _check_same(path: Path, state: dict[str, Any]) -> None:
+def _check_same(folder: Path, state: dict[str, Any]) -> None:
+    path = folder / "merge.json"
     try:
         left = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot resume: `{path}` is damaged", "pass `--discard` to start over"
         ) from error
+    if (folder / "data").is_symlink() or not (folder / "data").is_dir():
+        raise InputError(
+            f"cannot resume: `{folder / 'data'}` is no folder", "pass `--discard` to start over"
+        )
     found = first_difference(left, json.loads(json.dumps(state)))
     if found is not None:
         where, before, now = found
         raise InputError(
-            f"cannot resume: `{where}` has changed since `{path.parent}` was begun:"
-            f" expected {before}, found {now}",
+            f"cannot resume: {_named(where, state)} has changed since `{folder}` was begun:"
+            f" expected {_SHORT.repr(before)}, found {_SHORT.repr(now)}",
             "undo the change, or pass `--discard` to start over",
         )
+
+
+# Long enough for a path, short enough for a list of all tensors.
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 300
+
+
+def _named(where: str, state: dict[str, Any]) -> str:
+    """A place in the state, in words where it is an input file."""
+    place = re.fullmatch(r"inputs\[(\d+)\]\[(\d+)\]\[([12])\]", where)
+    if place is None:
+        return f"`{where}`"
+    model, file, column = map(int, place.groups())
+    word = ("length in bytes", "time of change (ns)")[column - 1]
+    return f"the {word} of input `{state['inputs'][model][file][0]}`"
 
 
 def first_difference(a: object, b: object, where: str = "") -> tuple[str, object, object] | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -94,12 +95,13 @@ def command(
     line = ProgressLine(quiet=quiet)
     try:
         report = merge(config, out_dir, options, line)
-    except BaseException:
+    except BaseException as error:
         line.clear()
-        left = partial_folder(out_dir.expanduser().resolve())
-        if (left / "journal").exists():
-            again = f"mergeplan merge {shlex.quote(str(config_file))} {shlex.quote(str(out_dir))}"
-            click.echo(f"what is done stays in `{left}`; `{again} --resume` goes on", err=True)
+        if getattr(error, "__notes__", None):
+            left = partial_folder(out_dir.expanduser().resolve())
+            given = [word for word in sys.argv[1:] if word not in ("--resume", "--discard")]
+            again = shlex.join(["mergeplan", *given, "--resume"])
+            click.echo(f"what is done stays in `{left}`; `{again}` goes on", err=True)
         raise
     line.clear()
     if not quiet:

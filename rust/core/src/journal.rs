@@ -67,7 +67,10 @@ impl Journal {
     /// [`Error::Io`]
     pub fn resume(path: &Path) -> Result<(Self, Written)> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
-        let file = open_again(path).map_err(|source| failed("open", source))?;
+        let file = open_again(path).map_err(|source| Error::Resume {
+            path: path.into(),
+            reason: format!("cannot open it: {source}"),
+        })?;
         let length = file.metadata().map_err(|source| failed("read", source))?.len();
         let mut written = Written::default();
         let mut whole = 0;

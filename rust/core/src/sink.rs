@@ -82,10 +82,9 @@ impl<'a> FileSink<'a> {
         let mut files = Vec::with_capacity(layout.files.len());
         for file in &layout.files {
             let path = folder.join(&file.name);
-            let handle = open_again(&path).map_err(|source| Error::Io {
+            let handle = open_again(&path).map_err(|source| Error::Resume {
                 path: path.clone(),
-                action: "open",
-                source,
+                reason: format!("cannot open it: {source}"),
             })?;
             let mut header = vec![0; file.header.len()];
             let length = handle.metadata().map(|found| found.len()).unwrap_or(0);

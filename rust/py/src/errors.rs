@@ -13,6 +13,10 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::Io { .. } => "SurroundingsError",
         Error::MissingTensor { .. } | Error::NoCheckpoint { .. } => "MissingInputError",
         Error::Plan { .. } => "InternalError",
+        Error::NonFinite { .. }
+        | Error::Overflow { .. }
+        | Error::BufferDiffers { .. }
+        | Error::InputChanged { .. } => "ContentError",
         Error::Cancelled => return PyKeyboardInterrupt::new_err(()),
         _ => "InputError",
     };

@@ -169,8 +169,9 @@ impl<'a> BoundJob<'a> {
                 out.segment(segment, &inputs, &mut apply)
             })?,
             Kind::Delta(delta) => {
+                self.pass("statistics")?;
                 let states = delta.states(&segments, resources)?;
-                crate::fault::hit("apply").map_err(|source| sink_error(self.job, source))?;
+                self.pass("apply")?;
                 each(&|segment| {
                     with_precision!(delta.dtype(), P => {
                         let mut apply = delta.apply::<P>(&states, segment, chunk, control)?;
@@ -179,16 +180,23 @@ impl<'a> BoundJob<'a> {
                 })?
             }
             Kind::Group(group) => {
+                self.pass("statistics")?;
                 let ready = group.prepare(resources)?;
+                self.pass("apply")?;
                 each(&|segment| out.segment(segment, &inputs, &mut *ready.segment(segment)))?
             }
         };
         Ok(content::combine(&blocks.concat()))
     }
-}
 
-fn sink_error(job: &Job, source: std::io::Error) -> Error {
-    Error::Io { path: job.tensor.clone().into(), action: "merge", source }
+    /// Pass a point of `fault`.
+    fn pass(&self, point: &str) -> Result<()> {
+        crate::fault::hit(point).map_err(|source| Error::Io {
+            path: self.job.tensor.clone().into(),
+            action: "merge",
+            source,
+        })
+    }
 }
 
 impl<'a> RawTensor<'a> {
