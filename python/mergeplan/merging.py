@@ -280,7 +280,6 @@ def _run(
         if progress:
             progress(done, total)
 
-    left = checked.memory_limit - anonymous_bytes() - RESERVE_BYTES
     done: dict[str, Any] = prepared.run(
         work.data,
         journal=work.journal,

@@ -192,7 +192,7 @@ def test_degenerate_inputs_agree(case, special, dtype, tmp_path, exact_sums, tie
         assert dtype == "float16"
         expected = {}
     if (name, special, dtype, has_base) == ("nuslerp", "opposite", "float32", False):
-        # Whether mergekit sees that they are opposite hangs on the rounding of a norm; we do see it.
+        # Whether mergekit sees that they are opposite hangs on the rounding of a norm; we see it.
         t, (a, b) = options["t"], models[1:3]
         expected = {n: (1 - t) * a[n] + t * b[n] for n in a}
     found = run(plan_of(name, options, has_base, models, dtype, tmp_path), tmp_path / "out")
