@@ -27,6 +27,14 @@ settings.load_profile("full" if FULL else "share")
 DEMO_POOL = Path(__file__).parent.parent / "python" / "mergeplan" / "demo_pool"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked `long`, but for the long run."""
+    left_out = [item for item in items if item.get_closest_marker("long") and not FULL]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.fixture(scope="session")
 def full() -> bool:
     """Whether the long suites run in full, or the share of them that CI runs."""
@@ -64,13 +72,11 @@ def small(tmp_path_factory) -> Undisturbed:
 
 
 @pytest.fixture(scope="session")
-def large(full, tmp_path_factory) -> Undisturbed:
+def large(tmp_path_factory) -> Undisturbed:
     """Six tensors that are cut into segments, 800 MB in all, and merges of 2 s or more.
 
-    Only in the long run.
+    For tests marked `long`.
     """
-    if not full:
-        pytest.skip("part of the long run: MERGEPLAN_FULL=1")
     folder = tmp_path_factory.mktemp("large")
     times = {"linear": 15, "ties": 5, "dare_ties": 3, "model_stock": 6, "ties_float32": 3}
     pool = make_pool(folder / "pool", 6, (4096, 4100), **times)

@@ -15,6 +15,7 @@ from mergeplan.plan import MergePlan, canonical_json
 
 Inputs = list[list[tuple[str, int, int]]]
 
+INDEX = "model.safetensors.index.json"
 VOCABULARIES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -83,7 +84,7 @@ def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_by
         "metadata": {"total_size": tensor_bytes, "mergeplan_version": __version__},
         "weight_map": {tensor: name for name, _, tensors in files for tensor in tensors},
     }
-    path = folder / "model.safetensors.index.json"
+    path = folder / INDEX
     write_durably(path, json.dumps(index, indent=2) + "\n")
 
 
@@ -139,7 +140,8 @@ def write_manifest(
         hashes: Content hash of each tensor.
     """
     keys = ("path", "bytes", "mtime_ns")
-    beside = sorted(path for path in folder.iterdir() if path.name not in files)
+    # The index is checked by what it says, and may be written anew.
+    beside = sorted(path for path in folder.iterdir() if path.name not in {*files, INDEX})
     manifest: dict[str, Any] = {
         "mergeplan_version": __version__,
         "manifest_version": MANIFEST_VERSION,

@@ -16,7 +16,7 @@ def merged(request, tmp_path):
     for name in ("base", "a", "b"):
         tensors = {
             "big": torch.randn(70_000, 2, generator=generator).bfloat16(),
-            "ids": torch.arange(5),
+            "ids": torch.arange(70_000),
             "small": torch.randn(7, generator=generator).bfloat16(),
         }
         save_checkpoint(tmp_path / name, tensors)
@@ -51,7 +51,7 @@ def edit_manifest(out, **changes):
 def test_a_merge_matches_its_manifest(merged):
     run = cli("verify", merged, "--inputs", "--threads", 3)
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout == f"{merged}: matches its manifest (3 tensors, 280 kB)\n"
+    assert run.stdout == f"{merged}: matches its manifest (3 tensors, 840 kB)\n"
     run = cli("verify", merged, "--quiet")
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     data = json.loads(cli("verify", merged, "--json").stdout)

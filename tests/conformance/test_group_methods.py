@@ -101,6 +101,15 @@ def allowed(name: str, size: int) -> int:
     return 2 + size // 200 if name == "arcee_fusion" else 0
 
 
+def ill_conditioned(name: str, dtype: str, size: int) -> int:
+    """Elements of vectors of two or three elements that are nearly opposite.
+
+    There the last bit of a float32 cosine, which mergekit takes from rounded unit vectors and we
+    from exact sums, moves the angle.
+    """
+    return size // 500 if (name, dtype) == ("nuslerp", "float32") else 0
+
+
 @pytest.mark.parametrize(("name", "options", "mergekit_options", "has_base", "k", "dtype"), CASES)
 def test_the_chain_of_roundings_is_mergekits(
     name, options, mergekit_options, has_base, k, dtype, tmp_path, exact_sums, ties_by_index
@@ -140,7 +149,9 @@ def test_a_vector_longer_than_a_block_agrees(filter_wise, dtype, tmp_path, exact
             name, options, mergekit_options, True, k, dtype, tmp_path / str(i), shapes
         )
         for tensor, (count, report) in differences(found, expected, dtype).items():
-            assert count <= allowed(name, expected[tensor].numel()), f"{name} {report}"
+            size = expected[tensor].numel()
+            most = allowed(name, size) + ill_conditioned(name, dtype, size)
+            assert count <= most, f"{name} {report}"
 
 
 @pytest.mark.parametrize("dtype", TORCH_DTYPES)

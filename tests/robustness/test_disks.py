@@ -154,9 +154,8 @@ def test_a_kill_before_or_while_files_move_onto_a_mount_point(point, onto, small
     assert not (out / ".mergeplan.partial").exists()
 
 
-def test_every_moment_of_moving(full, onto, small, arguments):
-    if not full:
-        pytest.skip("part of the long run: MERGEPLAN_FULL=1")
+@pytest.mark.long
+def test_every_moment_of_moving(onto, small, arguments):
     expected, _ = small("ties", *arguments)
     for number in range(1, len(expected) + 1):
         ended = run(onto, *arguments, "--overwrite", fault=f"move:{number}:kill")

@@ -98,6 +98,7 @@ def test_a_kill_then_an_error_while_resuming_then_the_same_bytes(point, small, t
     check_resumed(cwd, arguments, expected, journalled(cwd))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", ["kill", "error"])
 def test_every_phase_of_merges_that_take_seconds(mode, large, tmp_path):

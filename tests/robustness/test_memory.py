@@ -105,11 +105,10 @@ def test_the_limit_holds(name, k, dtype, models, tmp_path):
     check(tmp_path, 2)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("name", "k", "dtype"), ALL)
-def test_the_limit_holds_for_every_method(name, k, dtype, full, models, tmp_path):
-    if not full:
-        pytest.skip("part of the long run: MERGEPLAN_FULL=1")
+def test_the_limit_holds_for_every_method(name, k, dtype, models, tmp_path):
     write_config(tmp_path, models, name, k, dtype)
     for threads in (1, 4):
         least, seen = check(tmp_path, threads)
@@ -135,6 +134,7 @@ def test_resident_memory_does_not_grow_with_the_inputs(models, tmp_path):
     assert report["peak_resident_bytes"] < 0.65 * size
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_resident_memory_stays_at_one_tensor_of_each_input(large, tmp_path):
     """Statistics go over a tensor several times; its pages are given back at the last."""

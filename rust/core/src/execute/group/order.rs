@@ -29,6 +29,11 @@ fn value(key: u32) -> f32 {
     f32::from_bits(if key & SIGN == 0 { !key } else { key & !SIGN })
 }
 
+/// The value of a key without its lower 16 bits, which are zeros in the float.
+fn bfloat16(key: u32) -> f32 {
+    value(if key & SIGN == 0 { key | 0xffff } else { key })
+}
+
 /// The element of one rank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statistic {
@@ -68,7 +73,7 @@ pub fn order_statistics(
     let found: Vec<(usize, u64)> = ranks.iter().map(|rank| bin(&high, 0, *rank)).collect();
     if !has_low_bits || ranks.is_empty() {
         let statistic = |(bucket, below): (usize, u64)| Statistic {
-            value: value((bucket as u32) << 16),
+            value: bfloat16((bucket as u32) << 16),
             below,
             equal: high.iter().map(|counts| u64::from(counts[bucket])).collect(),
         };
@@ -139,6 +144,10 @@ mod tests {
         values.sort_by(f32::total_cmp);
         assert!(values.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
         assert!(values.iter().all(|v| value(key(*v)).to_bits() == v.to_bits()));
+        for short in [-2.0, -0.0, 0.0, 3.5, -1.5e-20] {
+            let short = crate::rounding::round_bf16(short);
+            assert_eq!(bfloat16(key(short) >> 16 << 16).to_bits(), short.to_bits());
+        }
         assert!(key(-f32::NAN) > key(f32::INFINITY));
     }
 }
