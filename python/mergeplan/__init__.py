@@ -10,16 +10,29 @@ from mergeplan._native import __version__, build_info
 
 if TYPE_CHECKING:
     from mergeplan.fitting import fit
+    from mergeplan.inspecting import InspectOptions, inspect_paths
     from mergeplan.merging import MergeOptions, MergeReport, merge
     from mergeplan.suggest import recommend
 
-__all__ = ["MergeOptions", "MergeReport", "__version__", "build_info", "fit", "merge", "recommend"]
+__all__ = [
+    "InspectOptions",
+    "MergeOptions",
+    "MergeReport",
+    "__version__",
+    "build_info",
+    "fit",
+    "inspect_paths",
+    "merge",
+    "recommend",
+]
 
 # Modules are not named like the functions, which importing them would hide.
 _HOMES = {
+    "InspectOptions": "mergeplan.inspecting",
     "MergeOptions": "mergeplan.merging",
     "MergeReport": "mergeplan.merging",
     "fit": "mergeplan.fitting",
+    "inspect_paths": "mergeplan.inspecting",
     "merge": "mergeplan.merging",
     "recommend": "mergeplan.suggest",
 }

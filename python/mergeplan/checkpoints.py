@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class Tensor:
     file: str
     n_bytes: int
 
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -51,16 +56,19 @@ class Checkpoint:
         return [self.path / name for name in sorted({t.file for t in self.tensors.values()})]
 
 
-def open_checkpoint(name: str) -> Checkpoint:
+def open_checkpoint(name: str, *, file_too: bool = False) -> Checkpoint:
     """Read a local checkpoint's headers.
+
+    Args:
+        file_too: Take a single safetensors file as well as a folder.
 
     Raises:
         MissingInputError, InputError: Every fault that headers, index or `config.json` show.
     """
-    from mergeplan import _native
-
     path = Path(name).expanduser()
     if not path.is_dir():
+        if path.is_file() and file_too:
+            return _read(name, path.resolve().parent, path.resolve())
         if path.exists():
             raise InputError(f"model `{name}` is a file", "give the folder that holds it")
         hint = "give the path of a local folder"
@@ -71,13 +79,28 @@ def open_checkpoint(name: str) -> Checkpoint:
             which = f"{model} --revision {revision}" if revision else model
             hint = f"if it is a hub id, download it first: `hf download {which} --local-dir DIR`"
         raise MissingInputError(f"model `{name}` is not a folder", hint)
-    path = path.resolve()
-    rows = _native.read_checkpoint(path)
+    return _read(name, path.resolve(), path.resolve())
+
+
+def count_params(checkpoint: Checkpoint) -> int:
+    """Elements of all tensors, tied ones once."""
+    tied = checkpoint.config.get("tie_word_embeddings") is True
+    return sum(
+        tensor.n_elements
+        for name, tensor in checkpoint.tensors.items()
+        if not (tied and name in TIED_HEADS)
+    )
+
+
+def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
+    from mergeplan import _native
+
+    rows = _native.read_checkpoint(weights)
     tensors = {
         tensor: Tensor(dtype, tuple(shape), file, n_bytes)
         for tensor, dtype, shape, file, n_bytes in rows
     }
-    return Checkpoint(name, path, tensors, _read_config(path / "config.json"))
+    return Checkpoint(name, folder, tensors, _read_config(folder / "config.json"))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -106,20 +129,68 @@ class Match:
     tied: bool = False
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why one tensor of one model cannot take part in a merge.
+
+    Attributes:
+        kind: `missing`, `shape`, `vocabulary` or `dtype`.
+        model: As the config writes it.
+    """
+
+    kind: str
+    model: str
+    tensor: str
+    error: InputError
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What belongs together in some checkpoints, and what does not fit.
+
+    Attributes:
+        matches: Sorted as mergekit writes them; a tensor that some model lacks is not among them.
+        extra: For each model the tensors that are left out, because the donor lacks them.
+        faults: All of them, by tensor; without any, the checkpoints can be merged.
+    """
+
+    matches: list[Match]
+    extra: dict[str, list[str]]
+    faults: list[Fault]
+
+
 def match_tensors(
     checkpoints: list[Checkpoint], donor: Checkpoint
 ) -> tuple[list[Match], list[str]]:
-    """Pair the checkpoints' tensors by name.
-
-    The donor's tensors make the output, and a head that any of them has: where it is tied, the
-    embedding stands in, as in mergekit.
+    """Pair the checkpoints' tensors by name, or say why they do not fit.
 
     Returns:
         The matches, sorted as mergekit writes them, and warnings about tensors left out.
 
     Raises:
         MissingInputError: A checkpoint lacks a tensor that the others have.
-        InputError: Shapes differ, or a dtype cannot be merged.
+        InputError: Shapes differ.
+    """
+    pairing = pair_tensors(checkpoints, donor)
+    if pairing.faults:
+        raise pairing.faults[0].error
+    return pairing.matches, left_out(pairing, donor)
+
+
+def left_out(pairing: Pairing, donor: Checkpoint) -> list[str]:
+    """Warnings about tensors that the output will not have."""
+    return [
+        f"`{model}`: left out {len(found)} tensors that `{donor.name}` does not have,"
+        f" the first `{found[0]}`"
+        for model, found in pairing.extra.items()
+    ]
+
+
+def pair_tensors(checkpoints: list[Checkpoint], donor: Checkpoint) -> Pairing:
+    """Pair the checkpoints' tensors by name, and find everything that does not fit.
+
+    The donor's tensors make the output, and a head that any of them has: where it is tied, the
+    embedding stands in, as in mergekit.
     """
     others = [set(c.tensors) for c in checkpoints if c is not donor]
     everywhere = set.intersection(*others) if others else set()
@@ -131,47 +202,64 @@ def match_tensors(
                 names.add(name)
             elif not name.endswith(IGNORED_ENDINGS):
                 extra.setdefault(checkpoint.name, []).append(name)
-    warnings = [
-        f"`{model}`: left out {len(found)} tensors that `{donor.name}` does not have,"
-        f" the first `{found[0]}`"
-        for model, found in extra.items()
-    ]
     matches = []
+    faults = []
     for name in sorted(names):
         if name.endswith(IGNORED_ENDINGS):
             continue
-        inputs = tuple(_input_for(name, checkpoint) for checkpoint in checkpoints)
-        _check_alike(name, inputs, checkpoints, donor)
-        matches.append(Match(name, inputs, tied=len(set(inputs)) > 1))
+        inputs = [_input_for(name, checkpoint) for checkpoint in checkpoints]
+        found = {
+            checkpoint.name: tensor
+            for checkpoint, tensor in zip(checkpoints, inputs, strict=True)
+            if tensor is not None
+        }
+        faults += [_missing(name, c.name) for c in checkpoints if c.name not in found]
+        faults += _shape_faults(name, found, checkpoints, donor)
+        if len(found) == len(checkpoints):
+            tied = len(set(found.values())) > 1
+            matches.append(Match(name, tuple(found.values()), tied))
     matches.sort(key=lambda match: (max(match.inputs), match.name))
-    return matches, warnings
+    return Pairing(matches, extra, faults)
 
 
-def _input_for(name: str, checkpoint: Checkpoint) -> str:
+def _input_for(name: str, checkpoint: Checkpoint) -> str | None:
     if name in checkpoint.tensors:
         return name
     if checkpoint.config.get("tie_word_embeddings", True):
         for embedding in TIED_HEADS.get(name, ()):
             if embedding in checkpoint.tensors:
                 return embedding
-    raise MissingInputError(
-        f"model `{checkpoint.name}`: tensor `{name}` is missing, which the other models have",
+    return None
+
+
+def _missing(name: str, model: str) -> Fault:
+    error = MissingInputError(
+        f"model `{model}`: tensor `{name}` is missing, which the other models have",
         "all models of a merge must have the same architecture",
     )
+    return Fault("missing", model, name, error)
 
 
-def _check_alike(
-    name: str, inputs: tuple[str, ...], checkpoints: list[Checkpoint], donor: Checkpoint
-) -> None:
-    reference = donor.tensors[inputs[checkpoints.index(donor)]]
-    for tensor_name, checkpoint in zip(inputs, checkpoints, strict=True):
+def _shape_faults(
+    name: str, found: dict[str, str], checkpoints: list[Checkpoint], donor: Checkpoint
+) -> list[Fault]:
+    """Tensors of another shape than the donor's, or than the first one's where it has none."""
+    having = [checkpoint for checkpoint in checkpoints if checkpoint.name in found]
+    like = donor if donor.name in found else having[0]
+    expected = like.tensors[found[like.name]].shape
+    faults = []
+    for checkpoint in having:
+        tensor_name = found[checkpoint.name]
         tensor = checkpoint.tensors[tensor_name]
-        if tensor.shape != reference.shape:
-            hint = "all models of a merge must have the same shapes"
-            if "embed" in name or name in TIED_HEADS:
-                hint = "the vocabularies differ; bring them to one size first"
-            raise InputError(
-                f"`{checkpoint.path / tensor.file}`: tensor `{tensor_name}`: expected shape"
-                f" {list(reference.shape)} as in `{donor.name}`, found {list(tensor.shape)}",
-                hint,
-            )
+        if tensor.shape == expected:
+            continue
+        kind, hint = "shape", "all models of a merge must have the same shapes"
+        if "embed" in name or name in TIED_HEADS:
+            kind, hint = "vocabulary", "the vocabularies differ; bring them to one size first"
+        error = InputError(
+            f"`{checkpoint.path / tensor.file}`: tensor `{tensor_name}`: expected shape"
+            f" {list(expected)} as in `{like.name}`, found {list(tensor.shape)}",
+            hint,
+        )
+        faults.append(Fault(kind, checkpoint.name, tensor_name, error))
+    return faults

@@ -113,6 +113,7 @@ class CheckedMerge:
         out: Resolved folder.
         prepared: The Rust core's view, with all inputs open.
         memory_limit: Bytes of anonymous memory for the whole process.
+        core_memory: The core's share of them.
     """
 
     config: MergeConfig
@@ -121,6 +122,7 @@ class CheckedMerge:
     prepared: "PreparedMerge"
     threads: int
     memory_limit: int
+    core_memory: int
     warnings: tuple[str, ...]
 
     @property
@@ -156,9 +158,9 @@ def check_merge(
     read = [path for c in plan.checkpoints for path in (c.path, *c.files)]
     prepared = _native.PreparedMerge(plan.json())
     threads = options.threads or os.cpu_count() or 1
-    limit = _memory_limit(prepared, threads, options.memory_limit)
+    limit, core = _memory_limit(prepared, threads, options.memory_limit)
     warnings = (*plan.warnings, *missing_companions(plan))
-    checked = CheckedMerge(config, plan, place, prepared, threads, limit, warnings)
+    checked = CheckedMerge(config, plan, place, prepared, threads, limit, core, warnings)
     ours = options.resume and (is_publishing(place) or is_published(place, checked.state))
     check_output(partial_folder(place), read, overwrite=True)
     check_leftover(place, resume=options.resume, discard=options.discard)
@@ -168,10 +170,12 @@ def check_merge(
     return checked
 
 
-def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -> int:
-    least = anonymous_bytes() + RESERVE_BYTES + prepared.forecast(threads)["least_memory_bytes"]
+def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -> tuple[int, int]:
+    """Bytes for the whole process, and those of them that are left for the core."""
+    own = anonymous_bytes() + RESERVE_BYTES
+    least = own + prepared.forecast(threads)["least_memory_bytes"]
     if wished is None:
-        return max(least, default_limit(threads))
+        wished = max(least, default_limit(threads))
     if wished < least:
         # Whoever follows the message gets through, though the next process begins a little larger.
         enough = -(-(least + SLACK_BYTES) // 1_000_000)
@@ -180,7 +184,7 @@ def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -
             f" found {format_bytes(wished)}",
             "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
         )
-    return wished
+    return wished, wished - own
 
 
 def merge(
@@ -276,13 +280,11 @@ def _run(
         if progress:
             progress(done, total)
 
-    left = checked.memory_limit - anonymous_bytes() - RESERVE_BYTES
     done: dict[str, Any] = prepared.run(
         work.data,
         journal=work.journal,
         threads=checked.threads,
-        # What Python took since the limit was checked comes out of its reserve.
-        memory_bytes=max(left, forecast["least_memory_bytes"]),
+        memory_bytes=checked.core_memory,
         resume=work.resumed,
         progress=report,
     )

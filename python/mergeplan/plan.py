@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from mergeplan.checkpoints import Checkpoint, Match, match_tensors, open_checkpoint
+from mergeplan.checkpoints import Checkpoint, Fault, Match, match_tensors, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.lowering import Dtypes, lower
@@ -57,14 +57,14 @@ def build_plan(
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
     checkpoints = [open_checkpoint(model.path) for model in config.models]
-    _refuse_duplicates(checkpoints)
+    refuse_duplicates(checkpoints)
     paths = [model.path for model in config.models]
     donor = checkpoints[paths.index(config.donor)]
     matches, warnings = match_tensors(checkpoints, donor)
     if not matches:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
     depths = depths_of([match.name for match in matches])
-    jobs = [_job(config, match, checkpoints, depths[match.name]) for match in matches]
+    jobs = [make_job(config, match, checkpoints, depths[match.name]) for match in matches]
     data = {
         "version": VERSION,
         "seed": seed,
@@ -83,7 +83,7 @@ def build_plan(
     )
 
 
-def _refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
+def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
     seen: dict[str, str] = {}
     for checkpoint in checkpoints:
         other = seen.setdefault(str(checkpoint.path), checkpoint.name)
@@ -97,27 +97,52 @@ def _ignored_settings(config: MergeConfig) -> list[str]:
     return [f"`{key}` of the base model has no effect" for base in bases for key in base.parameters]
 
 
-def _job(
+def make_job(
     config: MergeConfig, match: Match, checkpoints: list[Checkpoint], depth: float
 ) -> dict[str, Any]:
+    """One tensor's job in the plan.
+
+    Raises:
+        InputError: A dtype or an option does not fit.
+    """
     tensors = [c.tensors[name] for c, name in zip(checkpoints, match.inputs, strict=True)]
     job: dict[str, Any] = {"tensor": match.name, "shape": list(tensors[0].shape)}
+    faults = dtype_faults(match, checkpoints)
+    if faults:
+        raise faults[0].error
     found = {tensor.dtype for tensor in tensors}
     if found <= BUFFERS:
         inputs = [{"model": i, "tensor": name} for i, name in enumerate(match.inputs)]
         return {**job, "out_dtype": tensors[0].dtype, "merge": {"kind": "copy", "inputs": inputs}}
-    for checkpoint, name, tensor in zip(checkpoints, match.inputs, tensors, strict=True):
-        if tensor.dtype not in TORCH_NAMES:
-            raise InputError(
-                f"`{checkpoint.path / tensor.file}`: tensor `{name}`: expected dtype F32, BF16 or"
-                f" F16, found {tensor.dtype}",
-                "convert the checkpoint to a floating-point dtype first",
-            )
     promoted = TORCH_NAMES[_promote(found)]
     working = config.dtype or promoted
     dtypes = Dtypes(promoted, working, config.out_dtype or working)
     merge = lower(config, match.name, match.inputs, dtypes, depth)
     return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}
+
+
+def dtype_faults(match: Match, checkpoints: list[Checkpoint]) -> list[Fault]:
+    """Every tensor of a match that cannot be merged for its dtype."""
+    tensors = [c.tensors[name] for c, name in zip(checkpoints, match.inputs, strict=True)]
+    buffers = {tensor.dtype for tensor in tensors} <= BUFFERS
+    first = tensors[0].dtype
+    faults = []
+    for checkpoint, name, tensor in zip(checkpoints, match.inputs, tensors, strict=True):
+        if buffers and tensor.dtype != first:
+            expected = f"{first} as in `{checkpoints[0].name}`"
+            hint = "buffers are copied, so all models must have the same"
+        elif not buffers and tensor.dtype not in TORCH_NAMES:
+            expected = "F32, BF16 or F16"
+            hint = "convert the checkpoint to a floating-point dtype first"
+        else:
+            continue
+        error = InputError(
+            f"`{checkpoint.path / tensor.file}`: tensor `{name}`: expected dtype {expected},"
+            f" found {tensor.dtype}",
+            hint,
+        )
+        faults.append(Fault("dtype", checkpoint.name, name, error))
+    return faults
 
 
 def _promote(dtypes: set[str]) -> str:

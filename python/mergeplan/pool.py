@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints import Checkpoint, open_checkpoint
+from mergeplan.checkpoints import count_params, open_checkpoint
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements import parse_count
 from mergeplan.yamlfile import read_yaml
@@ -39,20 +39,6 @@ class Pool:
     sizes: tuple[PoolSize, ...]
     data: dict[str, Path]
     methods: dict[str, dict[str, Any]]
-
-
-def count_params(checkpoint: Checkpoint) -> int:
-    """Elements of all tensors, tied ones once."""
-    from math import prod
-
-    from mergeplan.checkpoints import TIED_HEADS
-
-    tied = checkpoint.config.get("tie_word_embeddings") is True
-    return sum(
-        prod(tensor.shape)
-        for name, tensor in checkpoint.tensors.items()
-        if not (tied and name in TIED_HEADS)
-    )
 
 
 def load_pool(path: Path) -> Pool:

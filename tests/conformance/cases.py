@@ -119,6 +119,9 @@ def _per_input(method: str, k: int, choose: random.Random) -> dict[str, tuple[fl
     if method == "multislerp":
         # Directions must not cancel.
         factors = [1.0, 0.3, 0.5, 1.7]
+    if method == "nuslerp":
+        # Weights of both signs extrapolate, and errors of the angle with them.
+        factors = [1.0, 0.3, 0.5, 1.7, 0.0]
     values = {
         "weight": factors,
         "density": [0.0, 0.1, 0.2, 0.5, 0.77, 1.0],

@@ -99,36 +99,83 @@ def scale_of(case: Case, name: str, results: Array) -> Array:
 # where ours are off by 1e-7 (measured against the float64 reference).
 FLOAT32_SUMS = 3e-6
 EXACT = 1e-6
+SUMMING = ("slerp", "nuslerp", "multislerp", "karcher", "model_stock")
 
 
 def group_tolerance(case: Case, name: str, expected: Array) -> Array:
     """How far from mergekit an element of a group method may be, flips apart.
 
-    In 16 bit: one unit in the last place of the largest input there; for karcher two, because it
-    divides by mergekit's float32 norms, which now and then rounds a term of its sums the other way.
+    In 16 bit: one unit in the last place of the largest input there, times `conditioning`.
     """
     tensors = [values(expert[name]) for expert in case.experts]
     if case.base:
         tensors.append(values(case.base[name]))
-    largest = np.maximum(np.abs(expected), np.max(np.abs(tensors), axis=0))
+    largest = np.maximum(np.abs(expected), total_weight(case) * np.max(np.abs(tensors), axis=0))
+    growth = conditioning(case, name)
     if case.dtype != "float32":
-        return ulp(largest, case.dtype) * (2 if case.method == "karcher" else 1)
-    share = EXACT if case.method not in SUMMING else FLOAT32_SUMS
-    return np.full(expected.shape, share * largest.max(initial=0.0)) * conditioning(case, name)
+        # A unit of a norm just above a power of two is two units of an element just below one.
+        return ulp(largest, case.dtype) * (2 * growth if growth > 1 else 1)
+    share = FLOAT32_SUMS if case.method in SUMMING else EXACT
+    return np.full(expected.shape, share * largest.max(initial=0.0) * growth)
 
 
-SUMMING = ("slerp", "nuslerp", "multislerp", "karcher", "model_stock")
+def total_weight(case: Case) -> float:
+    """What the inputs are multiplied by, all in all."""
+    if case.method != "multislerp" or case.parameters["normalize_weights"]:
+        return 1.0
+    return max(1.0, float(np.sum(case.weights)))
 
 
 def conditioning(case: Case, name: str) -> float:
-    """How much an error of the cosine grows: Model Stock divides by what may be near zero."""
-    if case.method != "model_stock":
-        return 1.0
-    shape = tuple(case.base[name].shape)
-    rows = shape if case.parameters["filter_wise"] and shape else (-1,)
-    tensors = [values(tensors[name]).reshape(rows) for tensors in (case.base, *case.experts)]
-    t = step_length(tensors[0], tensors[1:])
-    return 1.0 + float(np.square(t).max(initial=0.0))
+    """How much the last place of a norm or a cosine may come to in the result.
+
+    - Model Stock divides by what may be near zero.
+    - SLERP divides by the sine of the angle, which is near zero for opposite vectors.
+    - Multi-SLERP normalises a mean direction whose length is rounded, and subtracts it from each
+      direction as often as the weights say.
+    - Karcher sums rounded terms of each input.
+    """
+    tensors = [values(expert[name]) for expert in case.experts]
+    base = values(case.base[name]) if case.base else None
+    if case.method == "model_stock":
+        rows = base.shape if case.parameters["filter_wise"] and base.shape else (-1,)
+        vectors = [tensor.reshape(rows) for tensor in tensors]
+        t = step_length(base.reshape(rows), vectors)
+        return 1.0 + float(np.square(t).max(initial=0.0))
+    if case.method == "multislerp":
+        return 2.0 + 2.0 * total_weight(case)
+    if case.method == "karcher":
+        return 2.0 if case.dtype != "float32" else 1.0
+    if case.method in ("slerp", "nuslerp"):
+        return _opposition(case, base, tensors)
+    return 1.0
+
+
+def _opposition(case: Case, base: Array, tensors: list[Array]) -> float:
+    """1 / sin³ of the angle between the vectors that are nearest to opposite."""
+    if case.method == "slerp":
+        first, second = base.reshape(-1), tensors[0].reshape(-1)
+    else:
+        first, second = (t if base is None else t - base for t in tensors)
+        if case.parameters["nuslerp_flatten"] or first.ndim < 2:
+            first, second = first.reshape(-1), second.reshape(-1)
+        elif case.parameters["nuslerp_row_wise"]:
+            first, second = first.swapaxes(0, -1), second.swapaxes(0, -1)
+    dots = (first * second).sum(-1)
+    norms = np.sqrt(np.square(first).sum(-1) * np.square(second).sum(-1))
+    cosines = dots / np.where(norms == 0, 1.0, norms)
+    sines = np.sqrt(1 - np.square(np.clip(cosines, -1 + 1e-12, 1 - 1e-12)))
+    return float(np.where(cosines < 0, sines**-3.0, 1.0).max(initial=1.0))
+
+
+def undecided_fusion(case: Case, name: str, mask: Mask | None) -> Mask:
+    """Elements whose vote in `sce` is zero up to rounding, with five experts or more."""
+    base, deltas = inputs_of(case, name)
+    if case.method != "sce" or case.k < 5:
+        return np.zeros(base.shape, bool)
+    chosen = np.ones(base.shape, bool) if mask is None else mask.reshape(base.shape)
+    total = np.abs(deltas).sum(axis=0)
+    return chosen & (np.abs(np.sum(deltas, axis=0)) <= 4 * ulp(total, case.dtype))
 
 
 def mergekits_selection(case: Case, name: str) -> Mask | None:

@@ -1,6 +1,6 @@
 """Kernels against each other: Rust against the reference to the bit, both against mergekit.
 
-`MERGEPLAN_FULL=1` runs 12,150 cases instead of 972.
+`MERGEPLAN_FULL=1` runs 14,100 cases instead of 1,128.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from compare import (
     scale_of,
     threshold_elements,
     ulp,
+    undecided_fusion,
     undecided_signs,
     with_selection,
 )
@@ -100,6 +101,8 @@ def test_class_b_is_near_mergekit(case: Case):
             continue
         near = group_tolerance(case, name, expected)
         equal = np.abs(found - expected) <= near
+        if case.base:
+            equal |= undecided_fusion(case, name, mask)
         assert equal.all(), f"{name}: {found[~equal][:3]} is not {expected[~equal][:3]}"
 
 
@@ -117,7 +120,9 @@ def test_16_bit_group_methods_equal_mergekits_but_for_few_elements(dtype):
             found = with_selection(case, name, mergekits_selection(case, name))
             n_elements += expected.size
             n_different += np.count_nonzero(found != expected)
-    assert n_different <= 1e-4 * n_elements
+    # Where a norm lies within mergekit's float32 error of a boundary between two 16-bit numbers, it
+    # is rounded the other way, and a whole tensor moves.
+    assert n_different <= 3e-3 * n_elements
 
 
 @pytest.mark.parametrize(

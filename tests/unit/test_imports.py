@@ -22,7 +22,7 @@ def test_nothing_heavy_is_loaded(code):
     assert run.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_merge_needs_neither_torch_nor_scipy(small_models):
+def test_inspecting_and_merging_need_neither_torch_nor_scipy(small_models):
     from helpers import config_text
 
     config = small_models / "c.yml"
@@ -30,6 +30,8 @@ def test_a_merge_needs_neither_torch_nor_scipy(small_models):
     config.write_text(config_text("ties", models, base=base, parameters={"weight": 1}))
     code = (
         "import sys, mergeplan\n"
+        f"mergeplan.inspect_paths([{str(config)!r}])\n"
+        "import mergeplan.inspect_text\n"
         f"mergeplan.merge({str(config)!r}, {str(small_models / 'out')!r})\n"
         "print([m for m in ('torch', 'scipy', 'numpy', 'mergekit') if m in sys.modules])"
     )

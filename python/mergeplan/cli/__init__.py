@@ -14,6 +14,7 @@ from mergeplan.errors import MergeplanError
 
 COMMANDS = {
     "merge": "run a mergekit YAML",
+    "inspect": "what is in checkpoints, whether they fit, what a merge of them takes",
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "plot": "draw the fitted curves with their bands",

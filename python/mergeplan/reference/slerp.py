@@ -87,6 +87,9 @@ def _cosine(first: Array, second: Array, r: Rounding) -> Array:
     smallest = r.step(SMALLEST_DIVISOR)
     norms = [np.maximum(r.norm(v, axis=-1), smallest) for v in (first, second)]
     if r.precision in ("float64", "float32"):
+        norms = [
+            np.maximum(np.sqrt((v * v).sum(-1, keepdims=True)), smallest) for v in (first, second)
+        ]
         return r.step((first * second).sum(axis=-1, keepdims=True) / norms[0] / norms[1])
     units = [r.step(v / norm) for v, norm in zip((first, second), norms, strict=True)]
     return r.sum(r.step(units[0] * units[1]), axis=-1)

@@ -98,8 +98,8 @@ def rank_limits(length: int, density: float, epsilon: float, precision: str) -> 
     r = Rounding(_probability_precision(precision))
     if length == 1:
         return _limits(r.step([density]))
-    ranks = r.step(np.arange(1, length + 1))
-    place = np.clip(r.step(r.step(ranks - 1) / r.step(r.step(length) - 1)), 0, 1)
+    ranks = r.step(r.step(np.arange(length)) + 1)  # counted from 0, then one more: both rounded
+    place = np.clip(r.step(r.step(ranks - 1) / r.step(ranks[-1] - 1)), 0, 1)
     slope = r.step(place * 2 * r.register(epsilon))
     return _limits(r.step(r.step(density - epsilon) + slope))
 

@@ -6,7 +6,7 @@
 //! could have failed before it. [`layout::Layout`] then fixes every output header and offset, the
 //! [`sink::Sink`] reserves the space, and workers stream: read a chunk of every input from its
 //! [`source::Source`], compute in `f32` registers rounded to the working dtype, write the block at
-//! its place.
+//! its place, note it in the [`journal`]. Another thread asks for input ahead of them.
 //!
 //! # Why layout first
 //! Output dtypes and shapes follow from the plan. With every offset known, workers fill disjoint
@@ -14,25 +14,34 @@
 //!
 //! # Why two passes
 //! Trimming keeps the largest magnitudes of a *tensor*, and DARE restores the norm of a *tensor*:
-//! [`statistics`] goes over the blocks once and leaves a small state; the second pass applies it.
-//! States know nothing of the other experts, so a sweep over subsets can share them.
+//! [`statistics`] goes over the blocks once, all experts side by side so that the base is read once,
+//! and leaves a small state; the second pass applies it. States know nothing of the other experts,
+//! so a sweep over subsets can share them.
 //!
 //! # Why Philox
 //! A random mask must not depend on threads, chunks or the order of work, and must be the same in
 //! every subset that an expert takes part in. [`philox`] computes the word for element `i` from the
 //! seed, the tensor's name, the expert's content and `i` alone.
 //!
-//! # How an output is checked
-//! [`verify`] hashes the tensors of a checkpoint as a merge hashed its output, and [`diff`] measures
-//! how far two checkpoints are apart. Both read runs of blocks in any order and fold them in one.
+//! # How memory is bounded
+//! What a run needs is known before it begins: chunks of every input for each worker, and tables for
+//! the statistics of one tensor. What makes it faster beyond that (masks kept between passes, several
+//! experts counted at once, magnitudes set aside) gets what the limit leaves, and nothing else
+//! changes. Mapped pages are given back behind the cursor, so that resident memory is bounded too.
 //!
 //! # What never changes a byte
-//! Threads, chunk size, CPU and the order of files. Ties at a threshold break by index, sums over a
-//! tensor run over fixed blocks in float64, sums over experts run in the order of the config.
+//! Threads, chunk size, memory limit, CPU, being stopped and resumed, and the order of files. Ties at
+//! a threshold break by index, sums over a tensor run over fixed blocks in float64, sums over experts
+//! run in the order of the config.
 //!
 //! # When not to use it
-//! Inputs are memory-mapped: they must not change during a merge. A file that is truncated while it
-//! is mapped ends the process with SIGBUS.
+//! Inputs are memory-mapped: they must not change during a merge. A change that leaves the length is
+//! noticed at the end, by size and time of modification; a file that is truncated while it is mapped
+//! ends the process with SIGBUS, which leaves what a kill leaves. Files on network file systems are
+//! read, not mapped, for that reason.
+//!
+//! Beside merging, [`verify`] hashes a checkpoint as the merge did, to hold it against a manifest, and
+//! [`diff`] measures how far two checkpoints are apart.
 
 pub mod checkpoint;
 pub mod diff;

@@ -112,13 +112,28 @@ impl Reader {
     /// Ask the system to fetch a range that will be read soon. Advice only.
     pub fn will_need(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
-        {
+        if !self.seems_cached(&range) {
             use rustix::fs::{fadvise, Advice};
             let length = std::num::NonZeroU64::new(range.end - range.start);
             let _ = fadvise(&self.file, range.start, length, Advice::WillNeed);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = range;
+    }
+
+    /// Whether the middle and the end of a range are in the page cache. To ask for a range that is
+    /// costs the system a look at every page: 0.7 s for 4 GB, a third of a whole merge.
+    #[cfg(target_os = "linux")]
+    fn seems_cached(&self, range: &Range<u64>) -> bool {
+        use rustix::io::{preadv2, Errno, ReadWriteFlags};
+        let cached = |offset: u64| {
+            let mut byte = [0];
+            let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+            let read = preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT);
+            // What cannot be asked, as on a disk in memory, needs no reading ahead.
+            read != Err(Errno::AGAIN)
+        };
+        range.is_empty() || cached((range.start + range.end) / 2) && cached(range.end - 1)
     }
 
     /// Give back the pages of a range that has been read, so that they no longer count as resident.

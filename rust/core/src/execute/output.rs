@@ -1,5 +1,7 @@
 //! Blocks of one output tensor: computed chunk by chunk, checked, written, hashed.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::Reader;
@@ -125,13 +127,15 @@ pub struct RawTensor<'a> {
 /// Gives the pages behind a cursor back.
 pub struct Behind<'a, 'b> {
     inputs: &'a [&'a CheckpointTensor<'b>],
+    begin: usize,
     from: usize,
     end: usize,
 }
 
 impl<'a, 'b> Behind<'a, 'b> {
     pub fn new(inputs: &'a [&'a CheckpointTensor<'b>], segment: &Segment) -> Self {
-        Self { inputs, from: segment.range.start, end: segment.range.end }
+        let Range { start, end } = segment.range;
+        Self { inputs, begin: start, from: start, end }
     }
 
     /// Elements before `element` have been read.
@@ -141,6 +145,13 @@ impl<'a, 'b> Behind<'a, 'b> {
                 input.release(self.from..element);
             }
             self.from = element;
+        }
+    }
+
+    /// All elements have been read, and will be again before long: what is little stays mapped.
+    pub fn pause(self) {
+        if self.end - self.begin >= RELEASE {
+            self.finish();
         }
     }
 

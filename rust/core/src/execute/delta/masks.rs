@@ -104,6 +104,7 @@ impl<'a> MaskMaker<'a> {
                 leaves.after(range.start, delta);
             }
         }
+        behind.pause();
         Ok(())
     }
 
@@ -147,6 +148,7 @@ impl<'a> MaskMaker<'a> {
                 }
             }
         }
+        behind.pause();
         Ok(())
     }
 

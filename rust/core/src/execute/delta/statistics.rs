@@ -232,6 +232,7 @@ impl DeltaJob<'_> {
                 hashes.push(expert.tensor.hash(block.start, block.len(), &mut scratch)?);
                 control.add(block.len() * expert.tensor.dtype().size());
             }
+            behind.pause();
             Ok(hashes)
         })?;
         Ok(content::combine(&blocks.concat()))
@@ -306,6 +307,7 @@ impl DeltaWalk for Walk<'_> {
             }
             control.add(range.len() * read);
         }
+        behind.pause();
         Ok(())
     }
 }

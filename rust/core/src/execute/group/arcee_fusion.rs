@@ -25,8 +25,8 @@ pub struct ArceeFusion;
 /// Of the input and of the base: the largest element, and the sum of exponentials below it.
 #[derive(Default)]
 pub struct Softmax {
-    largest: [f32; 2],
-    sums: [f32; 2],
+    largest: [f64; 2],
+    sums: [f64; 2],
     divergence: f32,
 }
 
@@ -58,8 +58,7 @@ impl<P: Precision> Statistics<P> for ArceeFusion {
 
     fn add(&self, pass: usize, state: &Softmax, chunk: &Chunk, lanes: &mut [Lanes]) {
         let Softmax { largest, sums, .. } = state;
-        // Shares that differ by little cancel in the divergence: each is rounded as torch does.
-        let exponential = |value: f32, side: usize| f64::from(value - largest[side]).exp() as f32;
+        let exponential = |value: f32, side: usize| (f64::from(value) - largest[side]).exp();
         let pairs = chunk.input(0).iter().zip(chunk.base()).enumerate();
         for (i, (p, q)) in pairs {
             let (lane, values) = (i % SUM_LANES, [*p, *q]);
@@ -71,13 +70,13 @@ impl<P: Precision> Statistics<P> for ArceeFusion {
                 }
                 1 => {
                     for side in 0..2 {
-                        lanes[side][lane] += f64::from(exponential(values[side], side));
+                        lanes[side][lane] += exponential(values[side], side);
                     }
                 }
                 _ => {
                     let share = |side: usize| {
                         let share = exponential(values[side], side) / sums[side];
-                        P::round(P::round(share) + 1e-8)
+                        P::round(scalar::<P>(share) + P::round(1e-8))
                     };
                     let (p, q) = (share(0), share(1));
                     let log = scalar::<P>(f64::from(P::round(p / q)).ln());
@@ -89,8 +88,8 @@ impl<P: Precision> Statistics<P> for ArceeFusion {
 
     fn advance(&self, pass: usize, state: &mut Softmax, totals: &[f64]) {
         match pass {
-            0 => state.largest = [totals[0] as f32, totals[1] as f32],
-            1 => state.sums = [totals[0] as f32, totals[1] as f32],
+            0 => state.largest = [totals[0], totals[1]],
+            1 => state.sums = [totals[0], totals[1]],
             _ => state.divergence = scalar::<P>(totals[0]),
         }
     }

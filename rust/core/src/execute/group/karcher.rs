@@ -121,7 +121,7 @@ impl Karcher {
             add_squares(&buffers.scratch[1], sums);
         })?;
         let tangent_norm = square[0].sqrt() as f32;
-        if f64::from(tangent_norm) < self.tol {
+        if tangent_norm == 0.0 || f64::from(tangent_norm) < self.tol {
             return Ok(false);
         }
         state.steps.push(Step { terms, tangent_norm, mean_norm: 1.0 });
@@ -142,7 +142,7 @@ impl Karcher {
         let angle = scalar::<P>(f64::from(dot).acos());
         let sin = scalar::<P>(f64::from(angle).sin());
         let factor = P::round(P::round(angle / sin) * share);
-        (f64::from(angle) >= self.tol).then_some([dot, factor])
+        (angle > 0.0 && f64::from(angle) >= self.tol).then_some([dot, factor])
     }
 }
 

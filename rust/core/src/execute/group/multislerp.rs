@@ -110,7 +110,7 @@ impl<P: Precision> Method<P> for Multislerp {
             }
         })?;
         let norms: Vec<f32> = squares.iter().map(|square| scalar::<P>(square.sqrt())).collect();
-        state.norms = norms.iter().map(|norm| P::round(norm + self.eps)).collect();
+        state.norms = norms.iter().map(|norm| P::round(norm + P::round(self.eps))).collect();
 
         let square = sweep.sums(1, |buffers, sums| {
             self.mean::<P>(&state, buffers);
@@ -118,7 +118,8 @@ impl<P: Precision> Method<P> for Multislerp {
         })?;
         state.mean_norm = scalar::<P>(square[0].sqrt());
         if sweep.inputs.len() > 0 && state.mean_norm <= self.eps {
-            if count != 2 {
+            // Inputs that are all zero, as copies of the base are, have no direction to lose.
+            if count != 2 && norms.iter().any(|norm| *norm != 0.0) {
                 return Err(Error::Options {
                     tensor: sweep.inputs.name.to_owned(),
                     reason: "the weighted sum of the normalised inputs is zero: opposite inputs \

@@ -72,9 +72,9 @@ impl<P: Precision> Statistics<P> for Nuslerp {
         true
     }
 
-    fn passes(&self, vectors: Vectors) -> usize {
-        let long = matches!(vectors, Vectors::Rows { .. }) && !vectors.in_memory();
-        if long && P::DTYPE == Float::F32 {
+    /// In 16 bit the unit vectors are rounded, and so take a pass of their own.
+    fn passes(&self, _vectors: Vectors) -> usize {
+        if P::DTYPE == Float::F32 {
             1
         } else {
             2
@@ -99,9 +99,11 @@ impl<P: Precision> Statistics<P> for Nuslerp {
             state.cos = scalar::<P>(totals[0]);
             return;
         }
-        let norm = |square: f64| scalar::<P>(square.sqrt()).max(P::round(SMALLEST_NORM));
-        state.norms = [norm(totals[0]), norm(totals[1])];
-        let [a, b] = state.norms.map(f64::from);
+        let smallest = P::round(SMALLEST_NORM);
+        let norms = [totals[0].sqrt(), totals[1].sqrt()];
+        state.norms = norms.map(|norm| scalar::<P>(norm).max(smallest));
+        // With norms that are not rounded, parallel vectors have a cosine of one.
+        let [a, b] = norms.map(|norm| norm.max(smallest.into()));
         state.cos = scalar::<P>(totals[2] / a / b);
     }
 

@@ -134,6 +134,7 @@ impl<'a> Sweep<'a> {
                 visit(range.start, buffers);
             }
         }
+        behind.pause();
         Ok(())
     }
 
@@ -173,6 +174,7 @@ impl<'a> Sweep<'a> {
                 }
                 blocks.extend(lanes.iter().map(|lanes| fold.all(lanes.iter().copied())));
             }
+            behind.pause();
             Ok(blocks)
         })?;
         let blocks = blocks.concat();

@@ -1,0 +1,70 @@
+"""`mergeplan inspect`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from mergeplan.cli import warn
+from mergeplan.cli.units import BYTES
+
+
+@click.command("inspect")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.option("--tensors", is_flag=True, help="List every tensor, and every problem.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where the merge would go: is there room?"
+)
+@click.option("--overwrite", is_flag=True, help="The output may replace what is there.")
+@click.option(
+    "-j",
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Worker threads of the merge. [default: one on each core]",
+)
+@click.option("--memory-limit", type=BYTES, help="Would the merge do with this: 256MiB, 1GB?")
+@click.option(
+    "--out-shard-size",
+    type=BYTES,
+    default="5GB",
+    show_default=True,
+    help="Bytes of tensors in one output file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No warnings.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    tensors: bool,
+    out: Path | None,
+    overwrite: bool,
+    threads: int | None,
+    memory_limit: int | None,
+    out_shard_size: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Look into checkpoints and configs, by their headers alone.
+
+    PATH is a checkpoint's folder, a .safetensors file, or a merge's config (.yml). Several
+    checkpoints are checked against each other. A config is checked with its models, and its
+    memory, disk, bytes and time are forecast. Exit code 1: there are problems; all are listed.
+    """
+    from mergeplan.inspect_text import report
+    from mergeplan.inspecting import InspectOptions, inspect_paths
+    from mergeplan.manifest import printable
+
+    options = InspectOptions(out, threads, memory_limit, out_shard_size, overwrite)
+    found = inspect_paths(list(paths), options)
+    if as_json:
+        click.echo(json.dumps({"fits": found.fits, **dataclasses.asdict(found)}, default=str))
+    else:
+        for line in report(found, tensors=tensors):
+            click.echo(printable(line))
+        for warning in found.warnings + tuple(w for m in found.merges for w in m.warnings):
+            if not quiet:
+                warn(printable(warning))
+    if not found.fits:
+        ctx.exit(1)
