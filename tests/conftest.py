@@ -78,7 +78,7 @@ def large(tmp_path_factory) -> Undisturbed:
     For tests marked `long`.
     """
     folder = tmp_path_factory.mktemp("large")
-    times = {"linear": 15, "ties": 5, "dare_ties": 3, "model_stock": 6, "ties_float32": 3}
+    times = {"linear": 20, "ties": 5, "dare_ties": 3, "model_stock": 6, "ties_float32": 3}
     pool = make_pool(folder / "pool", 6, (4096, 4100), **times)
     return Undisturbed(pool, folder / "undisturbed")
 
