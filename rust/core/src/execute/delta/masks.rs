@@ -89,7 +89,7 @@ impl<'a> MaskMaker<'a> {
         mut leaves: Option<&mut Leaves>,
     ) -> Result<()> {
         let inputs = [&self.job.base, &self.job.experts[expert].tensor];
-        let mut behind = Behind::new(&inputs, segment);
+        let mut behind = Behind::early(&inputs, segment, self.job.len);
         for range in pieces(segment.range.clone(), self.chunk) {
             behind.passed(range.start);
             self.words.resize(range.len(), 0);
@@ -104,7 +104,7 @@ impl<'a> MaskMaker<'a> {
                 leaves.after(range.start, delta);
             }
         }
-        behind.pause();
+        behind.finish();
         Ok(())
     }
 
@@ -120,7 +120,7 @@ impl<'a> MaskMaker<'a> {
         let (rows, job) = (self.job.rows, self.job);
         let slab = rows.slab();
         let inputs = [&job.base, &job.experts[expert].tensor];
-        let mut behind = Behind::new(&inputs, segment);
+        let mut behind = Behind::early(&inputs, segment, job.len);
         for run in pieces(segment.range.clone(), run_elements(slab)) {
             self.control.check()?;
             behind.passed(run.start);
@@ -148,7 +148,7 @@ impl<'a> MaskMaker<'a> {
                 }
             }
         }
-        behind.pause();
+        behind.finish();
         Ok(())
     }
 

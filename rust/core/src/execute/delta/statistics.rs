@@ -225,14 +225,14 @@ impl DeltaJob<'_> {
             let mut scratch = Vec::new();
             let mut hashes = Vec::new();
             let inputs = [&expert.tensor];
-            let mut behind = Behind::new(&inputs, &segments[i]);
+            let mut behind = Behind::early(&inputs, &segments[i], self.len);
             for block in segments[i].blocks() {
                 control.check()?;
                 behind.passed(block.start);
                 hashes.push(expert.tensor.hash(block.start, block.len(), &mut scratch)?);
                 control.add(block.len() * expert.tensor.dtype().size());
             }
-            behind.pause();
+            behind.finish();
             Ok(hashes)
         })?;
         Ok(content::combine(&blocks.concat()))
@@ -292,7 +292,7 @@ impl DeltaWalk for Walk<'_> {
         let mut scratch = Vec::new();
         let tensors = self.experts.iter().map(|&expert| &self.job.experts[expert].tensor);
         let inputs: Vec<_> = std::iter::once(&self.job.base).chain(tensors).collect();
-        let mut behind = Behind::new(&inputs, segment);
+        let mut behind = Behind::early(&inputs, segment, self.job.len);
         for range in pieces(segment.range.clone(), chunk) {
             behind.passed(range.start);
             control.check()?;
@@ -307,7 +307,7 @@ impl DeltaWalk for Walk<'_> {
             }
             control.add(range.len() * read);
         }
-        behind.pause();
+        behind.finish();
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ impl<'a> Sweep<'a> {
         mut visit: impl FnMut(usize, &mut Buffers),
     ) -> Result<()> {
         let inputs = self.inputs.all();
-        let mut behind = Behind::new(&inputs, segment);
+        let mut behind = Behind::early(&inputs, segment, self.inputs.len());
         for block in segment.blocks() {
             self.control.check()?;
             behind.passed(block.start);
@@ -134,7 +134,7 @@ impl<'a> Sweep<'a> {
                 visit(range.start, buffers);
             }
         }
-        behind.pause();
+        behind.finish();
         Ok(())
     }
 
@@ -163,7 +163,8 @@ impl<'a> Sweep<'a> {
             let inputs = self.inputs.all();
             let part = &segments[number].range;
             let place = range.start + part.start..range.start + part.end;
-            let mut behind = Behind::new(&inputs, &Segment { number, range: place });
+            let mut behind =
+                Behind::early(&inputs, &Segment { number, range: place }, self.inputs.len());
             for block in segments[number].blocks() {
                 self.control.check()?;
                 behind.passed(range.start + block.start);
@@ -174,7 +175,7 @@ impl<'a> Sweep<'a> {
                 }
                 blocks.extend(lanes.iter().map(|lanes| fold.all(lanes.iter().copied())));
             }
-            behind.pause();
+            behind.finish();
             Ok(blocks)
         })?;
         let blocks = blocks.concat();
