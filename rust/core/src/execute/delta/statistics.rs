@@ -53,11 +53,22 @@ impl DeltaJob<'_> {
             return Ok(states);
         }
         if self.is_random() {
+            let masks = thinned.len() * Mask::bytes(self.len);
+            let keep =
+                self.rescale && masks + self.norm_bytes(thinned.len()) <= resources.cache_bytes;
+            if keep {
+                states.masks = vec![vec![None; self.experts.len()]; segments.len()];
+            }
+            // One expert after the other: its norms are taken while the cache still holds what was
+            // hashed.
             for &expert in &thinned {
                 states.selections[expert] = self.random(expert, segments, resources)?;
+                if self.rescale {
+                    self.norm_of_mask(expert, keep, segments, resources, &mut states)?;
+                }
             }
             if self.rescale {
-                self.norms_of_masks(&thinned, segments, resources, &mut states)?;
+                resources.control.add(self.len * self.base.dtype().size());
             }
             return Ok(states);
         }
@@ -238,36 +249,29 @@ impl DeltaJob<'_> {
         Ok(content::combine(&blocks.concat()))
     }
 
-    fn norms_of_masks(
+    /// Make one expert's mask and its factor.
+    fn norm_of_mask(
         &self,
-        thinned: &[usize],
+        expert: usize,
+        keep: bool,
         segments: &[Segment],
         resources: &Resources,
         states: &mut States,
     ) -> Result<()> {
-        let Resources { chunk, control, parallel, cache_bytes, .. } = *resources;
-        let masks = thinned.len() * Mask::bytes(self.len);
-        let keep = masks + self.norm_bytes(thinned.len()) <= cache_bytes;
+        let Resources { chunk, control, parallel, .. } = *resources;
+        let selection = &states.selections[expert];
         let made = parallel.map(segments.len(), |number| {
             let segment = &segments[number];
+            let mut leaves = Leaves::new(segment);
             let mut maker = MaskMaker::new(self, chunk, control);
-            let mut masks = vec![None; self.experts.len()];
-            let mut leaves = vec![Leaves::new(segment); thinned.len()];
-            for (&expert, leaves) in thinned.iter().zip(&mut leaves) {
-                let selection = &states.selections[expert];
-                let mask = maker.mask(expert, selection, segment, Some(leaves))?;
-                masks[expert] = mask.filter(|_| keep);
-                control.add(segment.range.len() * self.experts[expert].tensor.dtype().size());
-            }
-            control.add(segment.range.len() * self.base.dtype().size());
-            Ok((masks, leaves))
+            let mask = maker.mask(expert, selection, segment, Some(&mut leaves))?;
+            control.add(segment.range.len() * self.experts[expert].tensor.dtype().size());
+            Ok((mask.filter(|_| keep), leaves))
         })?;
-        let rounding = self.rescale_dtype();
-        for (i, &expert) in thinned.iter().enumerate() {
-            states.scales[expert] = scale_of(made.iter().map(|(_, leaves)| &leaves[i]), rounding);
-        }
-        if keep {
-            states.masks = made.into_iter().map(|(masks, _)| masks).collect();
+        let leaves = made.iter().map(|(_, leaves)| leaves);
+        states.scales[expert] = scale_of(leaves, self.rescale_dtype());
+        for (masks, (mask, _)) in states.masks.iter_mut().zip(made) {
+            masks[expert] = mask;
         }
         Ok(())
     }
