@@ -20,6 +20,8 @@ METHODS = {
     "ties": {"weight": 0.5, "density": 0.3, "rescale": True},
     "dare_ties": {"weight": 0.5, "density": 0.3},
     "dare_linear": {"weight": 0.5, "density": 0.3},
+    "breadcrumbs_ties": {"weight": 0.5, "density": 0.3, "gamma": 0.1},
+    "della": {"weight": 0.5, "density": 0.3, "epsilon": 0.2},
 }
 
 
@@ -37,19 +39,22 @@ def make_models(folder: Path, shapes: dict, dtype: torch.dtype, k: int = 2) -> l
 
 
 def merge_with(
-    text: str, out: Path, threads: int, chunk: int, seed: int = 0, memory: int = 1 << 28
+    text: str, out: Path, threads: int, chunk: int, seed: int = 0, memory: int | None = 1 << 28
 ) -> dict[str, bytes]:
+    """Merge; `memory` is the core's limit in bytes, `None` the least that it can do with."""
     plan = build_plan(parse_config(text), seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES)
     out.mkdir()
     journal = out.with_name(out.name + ".journal")
     prepared = _native.PreparedMerge(plan.json())
+    if memory is None:
+        memory = prepared.forecast(threads)["least_memory_bytes"]
     prepared.run(out, journal=journal, threads=threads, memory_bytes=memory, chunk=chunk)
     return weights_of(out)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_threads_and_chunks_change_no_byte(method, dtype, tmp_path):
+def test_threads_chunks_and_memory_change_no_byte(method, dtype, tmp_path):
     base, *experts = make_models(tmp_path, SHAPES, dtype)
     text = config_text(method, experts, base=base, parameters=METHODS[method])
     runs = [(1, 4096), (2, 4096), (7, 4096), (2, 64), (1, 65_536), (3, 1024)]
@@ -57,16 +62,20 @@ def test_threads_and_chunks_change_no_byte(method, dtype, tmp_path):
         merge_with(text, tmp_path / f"out{i}", threads, chunk)
         for i, (threads, chunk) in enumerate(runs)
     ]
+    outputs.append(merge_with(text, tmp_path / "least", 2, 4096, memory=None))
     assert all(output == outputs[0] for output in outputs)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_tensor_in_segments_is_the_same_at_any_thread_count(method, tmp_path):
+def test_a_tensor_in_segments_is_the_same_at_any_thread_count(method, dtype, tmp_path):
     base, *experts = make_models(tmp_path, LARGE, torch.bfloat16)
-    text = config_text(method, experts, base=base, parameters=METHODS[method])
+    text = config_text(method, experts, base=base, parameters=METHODS[method], dtype=dtype)
+    # With the least memory nothing is set aside between passes, and masks are made twice.
+    runs = [(1, 4096, 1 << 28), (2, 4096, None), (7, 65_536, 1 << 28)]
     outputs = [
-        merge_with(text, tmp_path / f"out{i}", threads, chunk)
-        for i, (threads, chunk) in enumerate([(1, 4096), (2, 4096), (7, 65_536)])
+        merge_with(text, tmp_path / f"out{i}", threads, chunk, memory=memory)
+        for i, (threads, chunk, memory) in enumerate(runs)
     ]
     assert all(output == outputs[0] for output in outputs)
 
