@@ -95,3 +95,18 @@ def long_merge(tmp_path) -> Path:
     )
     (tmp_path / "c.yml").write_text(text)
     return tmp_path
+
+
+@pytest.fixture
+def config(small_models) -> Path:
+    """A TIES merge of `small_models`."""
+    path = small_models / "c.yml"
+    path.write_text(
+        config_text(
+            "ties",
+            [small_models / "a", small_models / "b"],
+            base=small_models / "base",
+            parameters={"weight": 1, "density": 0.5},
+        )
+    )
+    return path

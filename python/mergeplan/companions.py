@@ -10,12 +10,11 @@ from mergeplan.config import MergeConfig
 from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
 from mergeplan.manifest import header_sha256
-from mergeplan.output import copy_durably, write_durably
+from mergeplan.output import INDEX, copy_durably, write_durably
 from mergeplan.plan import MergePlan, canonical_json
 
 Inputs = list[list[tuple[str, int, int]]]
 
-INDEX = "model.safetensors.index.json"
 VOCABULARIES = (
     "tokenizer.json",
     "tokenizer.model",

@@ -114,6 +114,8 @@ class CheckedMerge:
         prepared: The Rust core's view, with all inputs open.
         memory_limit: Bytes of anonymous memory for the whole process.
         core_memory: The core's share of them.
+        work_bytes: Input bytes that the passes are expected to go over.
+        state: What makes this merge this merge; see `workspace.merge_state`.
     """
 
     config: MergeConfig
@@ -123,13 +125,9 @@ class CheckedMerge:
     threads: int
     memory_limit: int
     core_memory: int
+    work_bytes: int
+    state: dict[str, Any]
     warnings: tuple[str, ...]
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What makes this merge this merge; see `workspace.merge_state`."""
-        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in self.prepared.identities]
-        return merge_state(self.plan.data, inputs)
 
 
 def check_merge(
@@ -158,22 +156,35 @@ def check_merge(
     read = [path for c in plan.checkpoints for path in (c.path, *c.files)]
     prepared = _native.PreparedMerge(plan.json())
     threads = options.threads or os.cpu_count() or 1
-    limit, core = _memory_limit(prepared, threads, options.memory_limit)
+    forecast = prepared.forecast(threads)
+    limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
+    inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in prepared.identities]
+    state = merge_state(plan.data, inputs)
     warnings = (*plan.warnings, *missing_companions(plan))
-    checked = CheckedMerge(config, plan, place, prepared, threads, limit, core, warnings)
-    ours = options.resume and (is_publishing(place) or is_published(place, checked.state))
+    ours = options.resume and (is_publishing(place) or is_published(place, state))
     check_output(partial_folder(place), read, overwrite=True)
     check_leftover(place, resume=options.resume, discard=options.discard)
     check_output(place, read, overwrite=options.overwrite or ours)
     if not partial_folder(place).exists() and not ours:
         check_space(place, sum(length for _, length, _ in prepared.files) + COMPANION_BYTES)
-    return checked
+    return CheckedMerge(
+        config=config,
+        plan=plan,
+        out=place,
+        prepared=prepared,
+        threads=threads,
+        memory_limit=limit,
+        core_memory=core,
+        work_bytes=forecast["work_bytes"],
+        state=state,
+        warnings=warnings,
+    )
 
 
-def _memory_limit(prepared: "PreparedMerge", threads: int, wished: int | None) -> tuple[int, int]:
+def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:
     """Bytes for the whole process, and those of them that are left for the core."""
     own = anonymous_bytes() + RESERVE_BYTES
-    least = own + prepared.forecast(threads)["least_memory_bytes"]
+    least = own + core_least
     if wished is None:
         wished = max(least, default_limit(threads))
     if wished < least:
@@ -271,14 +282,12 @@ def _run(
     checked: CheckedMerge, work: Workspace, progress: Progress | None, watch: MemoryWatch
 ) -> dict[str, Any]:
     prepared = checked.prepared
-    forecast = prepared.forecast(checked.threads)
-    total = forecast["work_bytes"]
     allow_open_files(len(prepared.files) + sum(len(c.files) for c in checked.plan.checkpoints))
 
     def report(done: int) -> None:
         watch.sample()
         if progress:
-            progress(done, total)
+            progress(done, checked.work_bytes)
 
     done: dict[str, Any] = prepared.run(
         work.data,

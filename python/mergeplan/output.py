@@ -43,6 +43,8 @@ def _same(a: Path, b: Path) -> bool:
     return a == b or (a.exists() and b.exists() and a.samefile(b))
 
 
+# The shard index, by its name on the hub.
+INDEX = "model.safetensors.index.json"
 # What a file system keeps in its root, and where a merge onto a mount point works.
 _NO_CONTENT = {"lost+found", ".mergeplan.partial"}
 
@@ -100,7 +102,7 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
     from mergeplan import _native
 
     _native.fault("publish")
-    last = ("model.safetensors.index.json", "config.json")
+    last = (INDEX, "config.json")
     left = sorted(path.name for path in data.iterdir())
     left.sort(key=lambda name: last.index(name) if name in last else -1)
     if any(name not in last for name in left):

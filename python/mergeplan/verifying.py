@@ -9,8 +9,8 @@ from typing import Any
 
 from mergeplan.errors import InputError
 from mergeplan.manifest import Manifest, header_sha256, load_manifest, printable, sha256_of
+from mergeplan.output import INDEX
 
-INDEX = "model.safetensors.index.json"
 Progress = Callable[[int, int], None]
 
 

@@ -179,20 +179,6 @@ def test_every_problem_of_a_config_is_listed(small_models):
     assert (code, kinds) == (1, ["missing", "option"])
 
 
-@pytest.fixture
-def config(small_models):
-    path = small_models / "c.yml"
-    path.write_text(
-        config_text(
-            "ties",
-            [small_models / "a", small_models / "b"],
-            base=small_models / "base",
-            parameters={"weight": 1, "density": 0.5},
-        )
-    )
-    return path
-
-
 def test_a_memory_limit_is_judged_and_the_lowest_one_is_enough(config, small_models):
     code, found = inspect(config, "-j", 2, "--memory-limit", "1MiB")
     assert code == 1

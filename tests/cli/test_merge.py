@@ -7,20 +7,6 @@ import pytest
 from helpers import cli, config_text, load_tensors, weights_of
 
 
-@pytest.fixture
-def config(small_models):
-    path = small_models / "c.yml"
-    path.write_text(
-        config_text(
-            "ties",
-            [small_models / "a", small_models / "b"],
-            base=small_models / "base",
-            parameters={"weight": 1, "density": 0.5},
-        )
-    )
-    return path
-
-
 def test_a_merge_writes_what_mergekit_leaves_and_a_manifest(config, small_models):
     run = cli("merge", config, small_models / "out")
     assert run.returncode == 0

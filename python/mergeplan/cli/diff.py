@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from mergeplan.cli.units import threads_option
+
 
 @click.command("diff")
 @click.argument("a", metavar="A", type=click.Path(path_type=Path))
@@ -20,12 +22,7 @@ import click
     "--ignore-dtype", is_flag=True, help="Judge tensors of different dtypes by their values alone."
 )
 @click.option("--all", "show_all", is_flag=True, help="List equal tensors too.")
-@click.option(
-    "-j",
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Worker threads. [default: one on each core]",
-)
+@threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context

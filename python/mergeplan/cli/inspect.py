@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mergeplan.cli import warn
-from mergeplan.cli.units import BYTES
+from mergeplan.cli.units import BYTES, threads_option
 
 
 @click.command("inspect")
@@ -17,12 +17,7 @@ from mergeplan.cli.units import BYTES
     "--out", type=click.Path(path_type=Path), help="Where the merge would go: is there room?"
 )
 @click.option("--overwrite", is_flag=True, help="The output may replace what is there.")
-@click.option(
-    "-j",
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Worker threads of the merge. [default: one on each core]",
-)
+@threads_option(what="Worker threads of the merge.")
 @click.option("--memory-limit", type=BYTES, help="Would the merge do with this: 256MiB, 1GB?")
 @click.option(
     "--out-shard-size",

@@ -9,20 +9,14 @@ from pathlib import Path
 import click
 
 from mergeplan.cli import warn
-from mergeplan.cli.units import BYTES, SEED
+from mergeplan.cli.units import BYTES, SEED, threads_option
 
 
 @click.command("merge")
 @click.argument("config_file", metavar="CONFIG.yml", type=click.Path(path_type=Path))
 @click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
 @click.option("--random-seed", type=SEED, default=0, show_default=True, help="Seed of the masks.")
-@click.option(
-    "-j",
-    "--threads",
-    "--num-threads",
-    type=click.IntRange(1, 1024),
-    help="Worker threads. [default: one on each core]",
-)
+@threads_option("--num-threads")
 @click.option(
     "--out-shard-size",
     type=BYTES,

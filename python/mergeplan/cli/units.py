@@ -1,6 +1,8 @@
-"""Option types with units."""
+"""Option types with units, and options that several commands have."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -45,6 +47,12 @@ class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 BYTES = ByteCount()
 SEED = click.IntRange(0, 2**64 - 1)
+
+
+def threads_option(*aliases: str, what: str = "Worker threads.") -> Callable[[Any], Any]:
+    """`--threads`, `None` where it is not given."""
+    text = f"{what} [default: one on each core]"
+    return click.option("-j", "--threads", *aliases, type=click.IntRange(1, 1024), help=text)
 
 
 class Positive(click.ParamType):  # type: ignore[type-arg,unused-ignore]

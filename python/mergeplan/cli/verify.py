@@ -6,18 +6,15 @@ from pathlib import Path
 
 import click
 
+from mergeplan.cli.units import threads_option
+
 
 @click.command("verify")
 @click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
 @click.option(
     "--inputs", is_flag=True, help="Also check that the inputs have their recorded size and time."
 )
-@click.option(
-    "-j",
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Worker threads. [default: one on each core]",
-)
+@threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, and no word where all matches.")
 @click.pass_context

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
-use crate::sink::{open_again, read_exact_at};
+use crate::positional::{open_again, read_exact_at};
 
 /// Bytes of a record.
 const RECORD: usize = 24;

@@ -56,6 +56,7 @@ pub mod layout;
 pub mod parallel;
 pub mod philox;
 pub mod plan;
+mod positional;
 pub mod precision;
 pub mod rounding;
 pub mod segments;

@@ -11,6 +11,7 @@
 
 use multiversion::multiversion;
 
+use crate::kernels::elementwise::add;
 use crate::precision::Precision;
 
 /// Weights of fewer than this divide by one instead, in merges without consensus.
@@ -59,13 +60,6 @@ pub fn combine<P: Precision>(mix: &Mix, deltas: &[Vec<f32>], out: &mut [f32]) {
             finish::<P>(mixed, sum);
         }
         add_to_base::<P>(out, mixed, mix.lambda);
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn add(sums: &mut [f32], values: &[f32]) {
-    for (sum, value) in sums.iter_mut().zip(values) {
-        *sum += *value;
     }
 }
 

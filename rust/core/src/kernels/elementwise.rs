@@ -38,6 +38,14 @@ fn round_in_place<P: Precision>(values: &mut [f32]) {
     }
 }
 
+/// `sums := sums + values`, not rounded.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub fn add(sums: &mut [f32], values: &[f32]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += *value;
+    }
+}
+
 /// `values := round(values − base)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 pub fn subtract<P: Precision>(values: &mut [f32], base: &[f32]) {

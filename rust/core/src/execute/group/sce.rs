@@ -16,7 +16,7 @@ use crate::execute::group::lanes::{add_rounded_squares, scalar};
 use crate::execute::group::order::order_statistics;
 use crate::execute::group::sweep::{Buffers, Inputs, Lanes, Sweep};
 use crate::execute::group::Method;
-use crate::kernels::elementwise::SUM_LANES;
+use crate::kernels::elementwise::{add, SUM_LANES};
 use crate::precision::Precision;
 use crate::segments::{Segment, BLOCK};
 
@@ -206,13 +206,6 @@ fn welford(mean: &mut [f64], square: &mut [f64], values: &[f32], count: f64) {
 fn mask(values: &mut [f32], mask: &[f32]) {
     for (value, mask) in values.iter_mut().zip(mask) {
         *value = if *mask == 0.0 { 0.0 } else { *value };
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn add(sums: &mut [f32], values: &[f32]) {
-    for (sum, value) in sums.iter_mut().zip(values) {
-        *sum += *value;
     }
 }
 
