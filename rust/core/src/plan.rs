@@ -134,7 +134,7 @@ pub enum Merge {
 }
 
 /// Rule by which a delta is thinned to its density.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sparsify {
     /// Keep everything.
@@ -235,6 +235,19 @@ impl Merge {
         };
         let refs = base.iter().chain(refs).map(|r| (r.model, r.tensor.as_str()));
         refs.chain(inputs.iter().map(|i| (i.model, i.tensor.as_str())))
+    }
+
+    /// Number the models anew: model `i` becomes `numbers[i]`.
+    pub fn renumber(&mut self, numbers: &[usize]) {
+        let (base, refs, inputs): (Option<&mut TensorRef>, &mut [TensorRef], &mut [Input]) =
+            match self {
+                Merge::Copy { inputs } => (None, inputs, &mut []),
+                Merge::Linear { inputs, .. } => (None, &mut [], inputs),
+                Merge::Delta { base, inputs, .. } => (Some(base), &mut [], inputs),
+                Merge::Group { base, inputs, .. } => (base.as_mut(), inputs, &mut []),
+            };
+        base.into_iter().chain(refs).for_each(|r| r.model = numbers[r.model]);
+        inputs.iter_mut().for_each(|input| input.model = numbers[input.model]);
     }
 
     fn inputs(&self) -> &[Input] {

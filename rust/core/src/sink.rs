@@ -1,13 +1,16 @@
 //! Where output goes: positional writes of finished blocks, in any order, from any thread.
 
+mod memory;
+
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Written};
 use crate::layout::Layout;
 use crate::positional::{open_again, read_exact_at, write_all_at};
+
+pub use memory::{MemorySink, Region};
 
 /// Where a block belongs.
 #[derive(Debug, Clone, Copy)]
@@ -136,39 +139,6 @@ impl Sink for FileSink<'_> {
             crate::fault::hit("sync").map_err(failed)?;
             file.sync_all().map_err(failed)?;
         }
-        Ok(())
-    }
-}
-
-/// The caller's memory: one buffer for each job.
-#[derive(Debug, Default)]
-pub struct MemorySink {
-    tensors: Vec<Mutex<Vec<u8>>>,
-}
-
-impl MemorySink {
-    /// Buffers of the given lengths.
-    pub fn new(bytes: impl IntoIterator<Item = u64>) -> Self {
-        let tensors = bytes.into_iter().map(|n| Mutex::new(vec![0; n as usize])).collect();
-        Self { tensors }
-    }
-
-    /// The buffers, in the order of the jobs.
-    pub fn into_tensors(self) -> Vec<Vec<u8>> {
-        let whole = |tensor: Mutex<Vec<u8>>| tensor.into_inner().unwrap_or_else(|e| e.into_inner());
-        self.tensors.into_iter().map(whole).collect()
-    }
-}
-
-impl Sink for MemorySink {
-    fn write(&self, block: Block, bytes: &[u8], _hash: u64) -> Result<()> {
-        let mut tensor = self.tensors[block.job].lock().unwrap_or_else(|e| e.into_inner());
-        let start = block.offset as usize;
-        tensor[start..start + bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finish(&self) -> Result<()> {
         Ok(())
     }
 }

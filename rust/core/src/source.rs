@@ -107,6 +107,16 @@ impl<'a> CheckpointTensor<'a> {
         Ok(Self { reader, name, dtype, offset: entry.offset, allow_nonfinite })
     }
 
+    /// Whether this is the same tensor of the same open file.
+    pub fn is(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+
+    /// What tells it from all other tensors that are open.
+    pub fn identity(&self) -> (usize, u64) {
+        (std::ptr::from_ref(self.reader) as usize, self.offset)
+    }
+
     fn bytes<'b>(
         &'b self,
         start: usize,

@@ -7,24 +7,12 @@ use std::path::Path;
 
 use mergeplan_core::execute::{Control, Options, Prepared};
 use mergeplan_core::plan::Plan;
-use mergeplan_core::sink::MemorySink;
+
+mod common;
+use common::{checkpoint, run_into_memory};
 
 const LINES: usize = 700;
 const WIDTH: usize = 101;
-
-/// A checkpoint of one float32 tensor `x`.
-fn checkpoint(folder: &Path, value: impl Fn(usize) -> f32) {
-    std::fs::create_dir(folder).unwrap();
-    let elements = LINES * WIDTH;
-    let bytes = 4 * elements;
-    let json = format!(
-        r#"{{"x":{{"dtype":"F32","shape":[{LINES},{WIDTH}],"data_offsets":[0,{bytes}]}}}}"#
-    );
-    let mut file = (json.len() as u64).to_le_bytes().to_vec();
-    file.extend_from_slice(json.as_bytes());
-    file.extend((0..elements).flat_map(|i| value(i).to_le_bytes()));
-    std::fs::write(folder.join("model.safetensors"), file).unwrap();
-}
 
 fn plan(folder: &Path, dtype: &str, method: &str, has_base: bool, inputs: usize) -> Plan {
     let tensor = |model: usize| format!(r#"{{"model":{model},"tensor":"x"}}"#);
@@ -45,10 +33,10 @@ fn plan(folder: &Path, dtype: &str, method: &str, has_base: bool, inputs: usize)
 #[test]
 fn all_bytes_are_counted_and_none_depends_on_threads_or_chunks() {
     let folder = tempfile::tempdir().unwrap();
-    checkpoint(&folder.path().join("base"), |i| (i % 97) as f32 * 0.01);
-    checkpoint(&folder.path().join("a"), |i| (i % 89) as f32 * 0.011);
-    checkpoint(&folder.path().join("b"), |i| (i % 83) as f32 * 0.012);
-    checkpoint(&folder.path().join("c"), |i| (i % 79) as f32 * 0.013);
+    checkpoint(&folder.path().join("base"), &[LINES, WIDTH], |i| (i % 97) as f32 * 0.01);
+    checkpoint(&folder.path().join("a"), &[LINES, WIDTH], |i| (i % 89) as f32 * 0.011);
+    checkpoint(&folder.path().join("b"), &[LINES, WIDTH], |i| (i % 83) as f32 * 0.012);
+    checkpoint(&folder.path().join("c"), &[LINES, WIDTH], |i| (i % 79) as f32 * 0.013);
     let methods = [
         (r#"{"name":"slerp","t":0.3}"#, true, 1),
         (r#"{"name":"nuslerp","t":0.3,"along":"tensor"}"#, true, 2),
@@ -76,14 +64,12 @@ fn all_bytes_are_counted_and_none_depends_on_threads_or_chunks() {
             let plan = plan(folder.path(), dtype, method, has_base, inputs);
             let prepared = Prepared::new(plan).unwrap();
             let outputs = [(1, 4096), (3, 64), (2, 65_536)].map(|(threads, chunk)| {
-                let sink = MemorySink::new(prepared.plan().jobs.iter().map(|job| job.out_bytes()));
                 let control = Control::default();
-                prepared
-                    .run(&sink, Options::new(threads, chunk, 256 << 20).unwrap(), &control)
-                    .unwrap();
+                let options = Options::new(threads, chunk, 256 << 20).unwrap();
+                let (_, tensors) = run_into_memory(&prepared, 0, options, &control);
                 let expected = prepared.forecast(threads).unwrap().work_bytes;
                 assert_eq!(control.done_bytes(), expected, "{method} {dtype}");
-                sink.into_tensors()
+                tensors
             });
             assert!(outputs.iter().all(|output| *output == outputs[0]), "{method} {dtype}");
         }

@@ -8,22 +8,13 @@ use std::path::Path;
 use mergeplan_core::execute::{Control, Options, Prepared};
 use mergeplan_core::layout::Layout;
 use mergeplan_core::plan::Plan;
-use mergeplan_core::sink::{Block, FileSink, MemorySink, Sink};
+use mergeplan_core::sink::{Block, FileSink, Sink};
 use mergeplan_core::Error;
 
-const ELEMENTS: usize = 70_000;
+mod common;
+use common::{checkpoint, run, run_into_memory};
 
-/// A checkpoint of one float32 tensor `x`.
-fn checkpoint(folder: &Path, value: impl Fn(usize) -> f32) {
-    std::fs::create_dir(folder).unwrap();
-    let bytes = 4 * ELEMENTS;
-    let json =
-        format!(r#"{{"x":{{"dtype":"F32","shape":[{ELEMENTS}],"data_offsets":[0,{bytes}]}}}}"#);
-    let mut file = (json.len() as u64).to_le_bytes().to_vec();
-    file.extend_from_slice(json.as_bytes());
-    file.extend((0..ELEMENTS).flat_map(|i| value(i).to_le_bytes()));
-    std::fs::write(folder.join("model.safetensors"), file).unwrap();
-}
+const ELEMENTS: usize = 70_000;
 
 fn plan(folder: &Path, sparsify: &str) -> Plan {
     let text = format!(
@@ -44,9 +35,9 @@ fn options(threads: usize, chunk: usize) -> Options {
 }
 
 fn models(folder: &Path) {
-    checkpoint(&folder.join("base"), |i| (i % 97) as f32 * 0.01);
-    checkpoint(&folder.join("a"), |i| (i % 89) as f32 * 0.011);
-    checkpoint(&folder.join("b"), |i| (i % 83) as f32 * 0.012);
+    checkpoint(&folder.join("base"), &[ELEMENTS], |i| (i % 97) as f32 * 0.01);
+    checkpoint(&folder.join("a"), &[ELEMENTS], |i| (i % 89) as f32 * 0.011);
+    checkpoint(&folder.join("b"), &[ELEMENTS], |i| (i % 83) as f32 * 0.012);
 }
 
 #[test]
@@ -55,24 +46,23 @@ fn memory_and_files_get_the_same_bytes_at_any_thread_count() {
     models(folder.path());
     for sparsify in ["none", "magnitude", "outliers", "random", "ranks"] {
         let prepared = Prepared::new(plan(folder.path(), sparsify)).unwrap();
-        let layout = Layout::new(prepared.plan()).unwrap();
+        let layout = Layout::new(&prepared.plans()[0]).unwrap();
         let out = folder.path().join(sparsify);
         std::fs::create_dir(&out).unwrap();
         let control = Control::default();
         let journal = folder.path().join(format!("{sparsify}.journal"));
         let files = FileSink::create(&out, &layout, &journal).unwrap();
-        let hashes = prepared.run(&files, options(1, 4096), &control).unwrap();
+        let hashes = run(&prepared, &files, options(1, 4096), &control).unwrap();
         files.finish().unwrap();
         assert_eq!(control.done_bytes(), prepared.forecast(1).unwrap().work_bytes);
 
-        let memory = MemorySink::new(prepared.plan().jobs.iter().map(|job| job.out_bytes()));
-        let again = prepared.run(&memory, options(7, 64), &Control::default()).unwrap();
+        let (again, memory) = run_into_memory(&prepared, 0, options(7, 64), &Control::default());
         assert_eq!(hashes, again);
 
         let written = std::fs::read(out.join("model.safetensors")).unwrap();
         let place = layout.places[0].offset as usize;
         assert_eq!(written.len() as u64, layout.bytes());
-        assert_eq!(written[place..], memory.into_tensors()[0]);
+        assert_eq!(written[place..], memory[0]);
     }
 }
 
@@ -81,11 +71,12 @@ fn a_resumed_run_keeps_whole_blocks_and_ends_with_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());
     let prepared = Prepared::new(plan(folder.path(), "magnitude")).unwrap();
-    let layout = Layout::new(prepared.plan()).unwrap();
+    let layout = Layout::new(&prepared.plans()[0]).unwrap();
     let (out, journal) = (folder.path().join("out"), folder.path().join("journal"));
     std::fs::create_dir(&out).unwrap();
-    let run = |sink: &FileSink| prepared.run(sink, options(1, 4096), &Control::default()).unwrap();
-    let hashes = run(&FileSink::create(&out, &layout, &journal).unwrap());
+    let merge =
+        |sink: &FileSink| run(&prepared, sink, options(1, 4096), &Control::default()).unwrap();
+    let hashes = merge(&FileSink::create(&out, &layout, &journal).unwrap());
     let file = out.join("model.safetensors");
     let (whole, records) = (std::fs::read(&file).unwrap(), std::fs::read(&journal).unwrap());
     for keep in 0..=2_usize {
@@ -97,7 +88,7 @@ fn a_resumed_run_keeps_whole_blocks_and_ends_with_the_same_bytes() {
             std::fs::write(&file, &bytes).unwrap();
             let sink = FileSink::resume(&out, &layout, &journal).unwrap();
             assert_eq!(sink.resumed_blocks(), keep - usize::from(damage && keep > 0));
-            assert_eq!(run(&sink), hashes);
+            assert_eq!(merge(&sink), hashes);
             // A damaged block that no record vouches for is written again.
             assert_eq!(std::fs::read(&file).unwrap(), whole);
         }
@@ -112,14 +103,22 @@ fn too_little_memory_is_refused_with_the_least_that_would_do() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());
     let prepared = Prepared::new(plan(folder.path(), "magnitude")).unwrap();
-    let run = |memory| {
-        let sink = MemorySink::new([2 * ELEMENTS as u64]);
-        prepared.run(&sink, Options::new(2, 4096, memory).unwrap(), &Control::default())
+    struct Nowhere;
+    impl Sink for Nowhere {
+        fn write(&self, _: Block, _: &[u8], _: u64) -> mergeplan_core::Result<()> {
+            Ok(())
+        }
+        fn finish(&self) -> mergeplan_core::Result<()> {
+            Ok(())
+        }
+    }
+    let within = |memory| {
+        run(&prepared, &Nowhere, Options::new(2, 4096, memory).unwrap(), &Control::default())
     };
-    let Err(Error::Memory { needed, limit: 1000 }) = run(1000) else { panic!() };
+    let Err(Error::Memory { needed, limit: 1000 }) = within(1000) else { panic!() };
     assert_eq!(needed, prepared.forecast(2).unwrap().least_memory_bytes);
-    assert!(run(needed - 1).is_err());
-    assert_eq!(run(needed).unwrap(), run(1 << 30).unwrap());
+    assert!(within(needed - 1).is_err());
+    assert_eq!(within(needed).unwrap(), within(1 << 30).unwrap());
 }
 
 #[test]
@@ -140,7 +139,7 @@ fn a_cancelled_run_stops() {
     let prepared = Prepared::new(plan(folder.path(), "none")).unwrap();
     let control = Control::default();
     let sink = CancelAtFirstWrite(&control);
-    let result = prepared.run(&sink, options(1, 4096), &control);
+    let result = run(&prepared, &sink, options(1, 4096), &control);
     assert!(matches!(result, Err(Error::Cancelled)));
 }
 

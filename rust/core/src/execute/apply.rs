@@ -4,6 +4,6 @@ use crate::error::Result;
 
 /// Turns a run of elements into output values, chunk by chunk; one for each segment.
 pub trait Apply {
-    /// Elements `start .. start + out.len()` of the result.
-    fn chunk(&mut self, start: usize, out: &mut [f32]) -> Result<()>;
+    /// Elements `start .. start + len` of every result, where `len` is the length of each of `outs`.
+    fn chunk(&mut self, start: usize, outs: &mut [Vec<f32>]) -> Result<()>;
 }

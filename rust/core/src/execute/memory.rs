@@ -5,7 +5,7 @@
 //! the limit leaves. Mapped input pages are not anonymous memory.
 
 use crate::error::{Error, Result};
-use crate::execute::job::BoundJob;
+use crate::execute::bundle::Bundle;
 use crate::execute::Options;
 use crate::segments::is_large;
 
@@ -31,15 +31,18 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    pub(crate) fn new(jobs: &[BoundJob], threads: usize) -> Self {
-        let statistics = |job: &BoundJob| job.statistics_bytes(job_threads(job, threads)).1;
-        let (workers, _) = worker_and_statistics(jobs, threads, crate::execute::DEFAULT_CHUNK);
-        let most = largest_sum(jobs, threads, statistics);
+    /// `kept` are bytes that stay between runs.
+    pub(crate) fn new(bundles: &[Bundle], threads: usize, kept: u64) -> Self {
+        let needs = Needs { bundles, threads, kept };
+        let chunk = crate::execute::DEFAULT_CHUNK;
+        let statistics = |bundle: &Bundle| bundle.statistics_bytes(needs.inside(bundle)).1;
         Self {
-            work_bytes: jobs.iter().map(BoundJob::work_bytes).sum(),
-            input_bytes: jobs.iter().map(BoundJob::input_bytes).sum(),
-            least_memory_bytes: least(jobs, threads, LEAST_CHUNK),
-            most_memory_bytes: workers + most + bookkeeping(jobs, threads),
+            work_bytes: bundles.iter().map(Bundle::work_bytes).sum(),
+            input_bytes: bundles.iter().map(Bundle::input_bytes).sum(),
+            least_memory_bytes: needs.least(LEAST_CHUNK, 1),
+            most_memory_bytes: needs.workers(chunk, usize::MAX)
+                + needs.largest_sum(statistics)
+                + needs.bookkeeping(),
         }
     }
 }
@@ -48,6 +51,8 @@ impl Forecast {
 pub(crate) struct Budget {
     /// Elements of a chunk.
     pub chunk: usize,
+    /// Merges of one tensor that are computed at a time.
+    pub members: usize,
     /// Bytes for statistics, all workers together.
     pub cache_bytes: usize,
 }
@@ -55,54 +60,71 @@ pub(crate) struct Budget {
 impl Budget {
     /// # Errors
     /// [`Error::Memory`] where the limit is below the least.
-    pub fn new(jobs: &[BoundJob], options: Options) -> Result<Self> {
-        let Options { threads, memory_bytes: limit, .. } = options;
-        let mut chunk = options.chunk;
-        while chunk > LEAST_CHUNK && least(jobs, threads, chunk) > limit {
+    pub fn new(bundles: &[Bundle], options: Options, kept: u64) -> Result<Self> {
+        let Options { threads, mut chunk, memory_bytes: limit } = options;
+        let needs = Needs { bundles, threads, kept };
+        let mut members = bundles.iter().map(|b| b.members().len()).max().unwrap_or(1).max(1);
+        // Another pass over inputs that are cached costs less than smaller chunks do.
+        while members > 1 && needs.least(chunk, members) > limit {
+            members = members.div_ceil(2);
+        }
+        while chunk > LEAST_CHUNK && needs.least(chunk, members) > limit {
             chunk /= 2;
         }
-        let needed = least(jobs, threads, chunk);
+        let needed = needs.least(chunk, members);
         if needed > limit {
             return Err(Error::Memory { needed, limit });
         }
-        let (workers, _) = worker_and_statistics(jobs, threads, chunk);
-        let left = limit - workers - bookkeeping(jobs, threads);
-        Ok(Self { chunk, cache_bytes: usize::try_from(left).unwrap_or(usize::MAX) })
+        let left = limit - needs.workers(chunk, members) - needs.bookkeeping();
+        let cache_bytes = usize::try_from(left).unwrap_or(usize::MAX);
+        Ok(Self { chunk, members, cache_bytes })
     }
 }
 
-fn least(jobs: &[BoundJob], threads: usize, chunk: usize) -> u64 {
-    let (workers, statistics) = worker_and_statistics(jobs, threads, chunk);
-    workers + statistics + bookkeeping(jobs, threads)
+/// What a run of some bundles takes.
+struct Needs<'a> {
+    bundles: &'a [Bundle<'a>],
+    threads: usize,
+    kept: u64,
 }
 
-/// Bytes of all workers' buffers, and the least that statistics take.
-fn worker_and_statistics(jobs: &[BoundJob], threads: usize, chunk: usize) -> (u64, u64) {
-    let worker = jobs.iter().map(|job| job.worker_bytes(chunk)).max().unwrap_or(0);
-    let least = |job: &BoundJob| job.statistics_bytes(job_threads(job, threads)).0;
-    (worker as u64 * threads as u64, largest_sum(jobs, threads, least))
-}
-
-/// A large tensor has the whole run to itself; of the others as many run side by side as there are
-/// threads.
-fn largest_sum(jobs: &[BoundJob], threads: usize, bytes: impl Fn(&BoundJob) -> usize) -> u64 {
-    let most = |large: bool| {
-        let some = jobs.iter().filter(|job| is_large(job.len()) == large);
-        some.map(&bytes).max().unwrap_or(0) as u64
-    };
-    most(true).max(most(false) * threads as u64)
-}
-
-fn job_threads(job: &BoundJob, threads: usize) -> usize {
-    if is_large(job.len()) {
-        threads
-    } else {
-        1
+impl Needs<'_> {
+    fn least(&self, chunk: usize, members: usize) -> u64 {
+        let least = |bundle: &Bundle| bundle.statistics_bytes(self.inside(bundle)).0;
+        self.workers(chunk, members) + self.largest_sum(least) + self.bookkeeping()
     }
-}
 
-fn bookkeeping(jobs: &[BoundJob], threads: usize) -> u64 {
-    let blocks: u64 =
-        jobs.iter().map(|job| job.len().div_ceil(crate::segments::BLOCK) as u64).sum();
-    THREAD_BYTES * (threads as u64 + 2) + TENSOR_BYTES * jobs.len() as u64 + BLOCK_BYTES * blocks
+    /// Bytes of all workers' buffers.
+    fn workers(&self, chunk: usize, members: usize) -> u64 {
+        let worker = self.bundles.iter().map(|bundle| bundle.worker_bytes(chunk, members)).max();
+        worker.unwrap_or(0) as u64 * self.threads as u64
+    }
+
+    /// A large tensor has the whole run to itself; of the others as many run side by side as there
+    /// are threads.
+    fn largest_sum(&self, bytes: impl Fn(&Bundle) -> usize) -> u64 {
+        let most = |large: bool| {
+            let some = self.bundles.iter().filter(|bundle| is_large(bundle.len()) == large);
+            some.map(&bytes).max().unwrap_or(0) as u64
+        };
+        most(true).max(most(false) * self.threads as u64)
+    }
+
+    /// Threads that work inside a tensor.
+    fn inside(&self, bundle: &Bundle) -> usize {
+        if is_large(bundle.len()) {
+            self.threads
+        } else {
+            1
+        }
+    }
+
+    fn bookkeeping(&self) -> u64 {
+        let each = |bundle: &Bundle| {
+            let blocks = bundle.len().div_ceil(crate::segments::BLOCK) as u64;
+            bundle.members().len() as u64 * (TENSOR_BYTES + BLOCK_BYTES * blocks)
+        };
+        let tensors: u64 = self.bundles.iter().map(each).sum();
+        THREAD_BYTES * (self.threads as u64 + 2) + tensors + self.kept
+    }
 }

@@ -8,6 +8,7 @@ use crate::checkpoint::Reader;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::execute::apply::Apply;
+use crate::execute::bundle::Member;
 use crate::execute::JobControl;
 use crate::kernels::elementwise::{first_nonfinite, round_all};
 use crate::plan::Job;
@@ -18,82 +19,76 @@ use crate::source::{CheckpointTensor, Source};
 /// Elements after which the pages behind the cursor are given back.
 const RELEASE: usize = 1 << 21;
 
-/// Where a job's blocks go.
+/// Where a bundle's blocks go.
 pub struct Output<'a> {
-    pub job: &'a Job,
-    pub number: usize,
-    pub sink: &'a dyn Sink,
+    /// Every member with its sink.
+    pub members: Vec<(&'a Member<'a>, &'a dyn Sink)>,
     pub chunk: usize,
     pub control: &'a JobControl<'a>,
     pub allow_nonfinite: bool,
 }
 
 impl Output<'_> {
-    /// The hashes of a segment's blocks, if an earlier run has written all of them.
-    pub fn written(&self, segment: &Segment) -> Option<Vec<u64>> {
-        segment.blocks().map(|block| self.sink.written(self.number, block.start / BLOCK)).collect()
+    /// For each member the hashes of a segment's blocks, if an earlier run has written all of them.
+    pub fn written(&self, segment: &Segment) -> Vec<Option<Vec<u64>>> {
+        let blocks = |(member, sink): &(&Member, &dyn Sink)| {
+            segment.blocks().map(|block| sink.written(member.number, block.start / BLOCK)).collect()
+        };
+        self.members.iter().map(blocks).collect()
     }
 
-    /// Compute and write one segment; returns the hashes of its blocks.
+    /// Compute and write one segment of some members; returns the hashes of its blocks.
     pub fn segment<'b>(
         &self,
         segment: &Segment,
+        some: Range<usize>,
         inputs: &[&CheckpointTensor<'b>],
         apply: &mut dyn Apply,
-    ) -> Result<Vec<u64>> {
-        let dtype = Float::of(self.job.out_dtype).ok_or_else(|| Error::Plan {
-            reason: format!("tensor `{}`: cannot write {}", self.job.tensor, self.job.out_dtype),
-        })?;
-        let mut values = vec![0.0; self.chunk.min(segment.range.len())];
-        let mut bytes = Vec::new();
-        let mut hashes = Vec::new();
+    ) -> Result<Vec<Vec<u64>>> {
+        let members = &self.members[some];
+        let dtypes = members.iter().map(|(member, _)| dtype_of(member.job));
+        let dtypes = dtypes.collect::<Result<Vec<Float>>>()?;
+        let mut values = vec![vec![]; members.len()];
+        let mut bytes = vec![vec![]; members.len()];
+        let mut hashes = vec![vec![]; members.len()];
         let mut behind = Behind::new(inputs, segment);
         for block in segment.blocks() {
             self.control.check()?;
-            bytes.resize(block.len() * dtype.size(), 0);
-            let out = bytes.chunks_mut(self.chunk * dtype.size());
-            for (range, out) in pieces(block.clone(), self.chunk).zip(out) {
-                let values = &mut values[..range.len()];
-                apply.chunk(range.start, values)?;
-                if !self.allow_nonfinite {
-                    self.check_finite(dtype, range.start, values)?;
-                }
-                dtype.narrow(values, out);
+            for (bytes, dtype) in bytes.iter_mut().zip(&dtypes) {
+                bytes.resize(block.len() * dtype.size(), 0);
             }
-            hashes.push(self.write(block.start, (block.start * dtype.size()) as u64, &bytes)?);
+            for range in pieces(block.clone(), self.chunk) {
+                for values in &mut values {
+                    values.resize(range.len(), 0.0);
+                }
+                apply.chunk(range.start, &mut values)?;
+                let outs = bytes.iter_mut().zip(&mut values).zip(members).zip(&dtypes);
+                for (((bytes, values), (member, _)), dtype) in outs {
+                    if !self.allow_nonfinite {
+                        check_finite(member.job, *dtype, range.start, values)?;
+                    }
+                    let place = (range.start - block.start) * dtype.size();
+                    dtype.narrow(values, &mut bytes[place..place + values.len() * dtype.size()]);
+                }
+            }
+            for (((member, bytes), hashes), dtype) in
+                members.iter().zip(&bytes).zip(&mut hashes).zip(&dtypes)
+            {
+                hashes.push(write(*member, block.start, block.start * dtype.size(), bytes)?);
+            }
             behind.passed(block.end);
         }
         behind.finish();
         Ok(hashes)
     }
 
-    fn write(&self, start: usize, offset: u64, bytes: &[u8]) -> Result<u64> {
-        let hash = xxh3_64(bytes);
-        let block = Block { job: self.number, number: start / BLOCK, offset };
-        self.sink.write(block, bytes, hash)?;
-        Ok(hash)
-    }
-
-    /// Refuse values that are not finite once rounded to the output's dtype.
-    fn check_finite(&self, dtype: Float, start: usize, values: &mut [f32]) -> Result<()> {
-        // Only float16 has less range than the float32 in which values come.
-        if dtype == Float::F16 {
-            round_all(dtype, values);
-        }
-        match first_nonfinite(values) {
-            None => Ok(()),
-            Some(index) => Err(Error::Overflow {
-                tensor: self.job.tensor.clone(),
-                index: (start + index) as u64,
-                dtype: dtype.name(),
-            }),
-        }
-    }
-
     /// Copy a segment of a buffer after checking that every input has the same one.
     pub fn copy(&self, segment: &Segment, inputs: &[RawTensor]) -> Result<Vec<u64>> {
-        let Some((first, others)) = inputs.split_first() else { return Ok(vec![]) };
-        let bits = self.job.out_dtype.bitsize();
+        let (Some((first, others)), [member]) = (inputs.split_first(), &self.members[..]) else {
+            return Ok(vec![]);
+        };
+        let job = member.0.job;
+        let bits = job.out_dtype.bitsize();
         let (mut a, mut b) = (Vec::new(), Vec::new());
         let mut hashes = Vec::new();
         for block in segment.blocks() {
@@ -105,15 +100,53 @@ impl Output<'_> {
                 if other.reader.read(at, length, &mut b)? != bytes {
                     return Err(Error::BufferDiffers {
                         path: other.reader.path().into(),
-                        tensor: self.job.tensor.clone(),
+                        tensor: job.tensor.clone(),
                         first: first.reader.path().into(),
                     });
                 }
             }
-            hashes.push(self.write(block.start, offset as u64, bytes)?);
+            hashes.push(write(*member, block.start, offset, bytes)?);
             self.control.add(length * inputs.len());
         }
         Ok(hashes)
+    }
+}
+
+fn dtype_of(job: &Job) -> Result<Float> {
+    Float::of(job.out_dtype).ok_or_else(|| Error::Plan {
+        reason: format!("tensor `{}`: cannot write {}", job.tensor, job.out_dtype),
+    })
+}
+
+fn write(
+    (member, sink): (&Member, &dyn Sink),
+    start: usize,
+    offset: usize,
+    bytes: &[u8],
+) -> Result<u64> {
+    let number = start / BLOCK;
+    // Of several members one may have been written already.
+    if let Some(hash) = sink.written(member.number, number) {
+        return Ok(hash);
+    }
+    let hash = xxh3_64(bytes);
+    sink.write(Block { job: member.number, number, offset: offset as u64 }, bytes, hash)?;
+    Ok(hash)
+}
+
+/// Refuse values that are not finite once rounded to the output's dtype.
+fn check_finite(job: &Job, dtype: Float, start: usize, values: &mut [f32]) -> Result<()> {
+    // Only float16 has less range than the float32 in which values come.
+    if dtype == Float::F16 {
+        round_all(dtype, values);
+    }
+    match first_nonfinite(values) {
+        None => Ok(()),
+        Some(index) => Err(Error::Overflow {
+            tensor: job.tensor.clone(),
+            index: (start + index) as u64,
+            dtype: dtype.name(),
+        }),
     }
 }
 

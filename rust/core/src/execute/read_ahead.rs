@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::execute::job::BoundJob;
+use crate::execute::bundle::Bundle;
 use crate::execute::Control;
 use crate::segments::pieces;
 use crate::source::{CheckpointTensor, Source};
@@ -23,9 +23,9 @@ pub(crate) struct ReadAhead<'a> {
 }
 
 impl ReadAhead<'_> {
-    /// Do `work` while another thread asks for the inputs of `jobs`, in order.
+    /// Do `work` while another thread asks for the inputs of `bundles`, in order.
     pub fn beside<T>(
-        jobs: &[&BoundJob],
+        bundles: &[Bundle],
         control: &Control,
         memory_bytes: u64,
         work: impl FnOnce() -> T,
@@ -33,18 +33,18 @@ impl ReadAhead<'_> {
         let stop = AtomicBool::new(false);
         let ahead = MOST_AHEAD.min(memory_bytes / 2);
         std::thread::scope(|scope| {
-            scope.spawn(|| ReadAhead { control, ahead, stop: &stop }.run(jobs));
+            scope.spawn(|| ReadAhead { control, ahead, stop: &stop }.run(bundles));
             let done = work();
             stop.store(true, Ordering::Relaxed);
             done
         })
     }
 
-    fn run(&self, jobs: &[&BoundJob]) {
+    fn run(&self, bundles: &[Bundle]) {
         let mut asked = 0;
-        for job in jobs {
-            let inputs = job.inputs();
-            for piece in pieces(0..job.len(), PIECE) {
+        for bundle in bundles {
+            let inputs = bundle.inputs();
+            for piece in pieces(0..bundle.len(), PIECE) {
                 for input in &inputs {
                     if !self.wait(asked) {
                         return;
@@ -53,7 +53,7 @@ impl ReadAhead<'_> {
                     asked += (piece.len() * input.dtype().size()) as u64;
                 }
             }
-            asked += job.input_bytes() - bytes_of(&inputs, job.len());
+            asked += bundle.input_bytes() - bytes_of(&inputs, bundle.len());
         }
     }
 

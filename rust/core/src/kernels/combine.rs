@@ -35,7 +35,7 @@ const TILE: usize = 512;
 
 /// Mix `deltas` (each multiplied by its weight already) and add the result to `out`, which holds the
 /// base.
-pub fn combine<P: Precision>(mix: &Mix, deltas: &[Vec<f32>], out: &mut [f32]) {
+pub fn combine<P: Precision>(mix: &Mix, deltas: &[&[f32]], out: &mut [f32]) {
     let sum = P::round(mix.weights.iter().sum());
     let divide = mix.normalize && sum.abs() >= SMALLEST_DIVISOR;
     let sum = if divide { sum } else { 1.0 };

@@ -1,12 +1,13 @@
 //! The last pass: thin every delta as its state says, mix, and add to the base.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::error::Result;
 use crate::execute::apply::Apply;
 use crate::execute::delta::masks::MaskMaker;
 use crate::execute::delta::statistics::States;
-use crate::execute::delta::DeltaJob;
+use crate::execute::delta::{DeltaJob, Mixed};
 use crate::execute::JobControl;
 use crate::kernels::combine::combine;
 use crate::kernels::elementwise::scale;
@@ -18,39 +19,52 @@ use crate::statistics::selection::Cursor;
 /// The work on one segment, once the statistics are known.
 pub struct DeltaApply<'a, P> {
     job: &'a DeltaJob<'a>,
+    mixes: &'a [Mixed],
     scales: &'a [f32],
-    cursors: Vec<Cursor<'a>>,
+    /// For each expert what walks over the segment; none where no mix takes it.
+    cursors: Vec<Option<Cursor<'a>>>,
     control: &'a JobControl<'a>,
     deltas: Vec<Vec<f32>>,
+    weighted: Vec<Vec<f32>>,
     scratch: Vec<u8>,
     precision: std::marker::PhantomData<P>,
 }
 
 impl<'a> DeltaJob<'a> {
+    /// Compute `some` of the mixes.
+    ///
     /// # Errors
     /// Whatever reading gives: masks that were not kept are made here again.
     pub fn apply<'b, P: Precision>(
         &'b self,
         states: &'b States,
+        some: Range<usize>,
         segment: &Segment,
         chunk: usize,
         control: &'b JobControl<'b>,
     ) -> Result<DeltaApply<'b, P>> {
+        let mixes = &self.mixes[some];
         let mut maker = MaskMaker::new(self, chunk, control);
         let mut cursors = Vec::with_capacity(self.experts.len());
         for (expert, selection) in states.selections.iter().enumerate() {
+            if !mixes.iter().any(|mixed| mixed.experts.contains(&expert)) {
+                cursors.push(None);
+                continue;
+            }
             let mask = match states.masks.get(segment.number).map(|masks| &masks[expert]) {
                 Some(kept) => kept.as_ref().map(Cow::Borrowed),
                 None => maker.mask(expert, selection, segment, None)?.map(Cow::Owned),
             };
-            cursors.push(selection.cursor(segment, mask));
+            cursors.push(Some(selection.cursor(segment, mask)));
         }
         Ok(DeltaApply {
             job: self,
+            mixes,
             scales: &states.scales,
             cursors,
             control,
             deltas: vec![Vec::new(); self.experts.len()],
+            weighted: vec![Vec::new(); self.experts.len()],
             scratch: Vec::new(),
             precision: std::marker::PhantomData,
         })
@@ -58,24 +72,60 @@ impl<'a> DeltaJob<'a> {
 }
 
 impl<P: Precision> Apply for DeltaApply<'_, P> {
-    fn chunk(&mut self, start: usize, out: &mut [f32]) -> Result<()> {
+    fn chunk(&mut self, start: usize, outs: &mut [Vec<f32>]) -> Result<()> {
+        let Some((base, others)) = outs.split_first_mut() else { return Ok(()) };
         let job = self.job;
         let mut read = job.base.dtype().size();
-        job.base.read(job.dtype, start, out, &mut self.scratch)?;
+        job.base.read(job.dtype, start, base, &mut self.scratch)?;
         for (number, expert) in job.experts.iter().enumerate() {
+            let Some(cursor) = &mut self.cursors[number] else { continue };
             let delta = &mut self.deltas[number];
-            delta.resize(out.len(), 0.0);
-            expert.tensor.read_delta(job.dtype, start, out, delta, &mut self.scratch)?;
-            self.cursors[number].apply(start, delta);
-            for factor in [self.scales[number], job.mix.weights[number]] {
-                if factor != 1.0 {
-                    scale::<P>(delta, factor);
-                }
-            }
+            delta.resize(base.len(), 0.0);
+            expert.tensor.read_delta(job.dtype, start, base, delta, &mut self.scratch)?;
+            cursor.apply(start, delta);
+            multiply::<P>(delta, self.scales[number]);
             read += expert.tensor.dtype().size();
         }
-        combine::<P>(&job.mix, &self.deltas, out);
-        self.control.add(read * out.len());
+        self.control.add(read * base.len());
+        if let [Mixed { experts, mix }] = self.mixes {
+            // Nobody else wants these deltas without their weights.
+            for (&expert, &weight) in experts.iter().zip(&mix.weights) {
+                multiply::<P>(&mut self.deltas[expert], weight);
+            }
+            let deltas: Vec<&[f32]> = experts.iter().map(|&i| &self.deltas[i][..]).collect();
+            combine::<P>(mix, &deltas, base);
+            return Ok(());
+        }
+        others.iter_mut().for_each(|out| out.copy_from_slice(base));
+        for (Mixed { experts, mix }, out) in self.mixes.iter().zip(outs) {
+            for ((&expert, &weight), weighted) in
+                experts.iter().zip(&mix.weights).zip(&mut self.weighted)
+            {
+                if weight != 1.0 {
+                    weighted.clone_from(&self.deltas[expert]);
+                    multiply::<P>(weighted, weight);
+                }
+            }
+            let chosen = experts.iter().zip(&mix.weights).zip(&self.weighted);
+            let deltas: Vec<&[f32]> = chosen
+                .map(
+                    |((&expert, &weight), weighted)| {
+                        if weight == 1.0 {
+                            &self.deltas[expert][..]
+                        } else {
+                            &weighted[..]
+                        }
+                    },
+                )
+                .collect();
+            combine::<P>(mix, &deltas, out);
+        }
         Ok(())
+    }
+}
+
+fn multiply<P: Precision>(values: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        scale::<P>(values, factor);
     }
 }

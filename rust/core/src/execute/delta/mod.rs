@@ -1,6 +1,8 @@
-//! Task arithmetic and its kin: statistics of every expert first, then one pass over all of them.
+//! Task arithmetic and its kin: statistics of every expert first, then one pass over all of them, for
+//! any number of mixes.
 
 mod apply;
+mod known;
 mod masks;
 mod statistics;
 
@@ -14,7 +16,10 @@ use crate::plan::{Input, Job, Merge, Sparsify};
 use crate::segments::segments;
 use crate::source::{CheckpointTensor, Source};
 
-/// A [`Merge::Delta`] bound to its inputs.
+pub use known::Known;
+
+/// One [`Merge::Delta`], or several that mix experts of the same base after the same treatment, bound
+/// to their inputs.
 pub struct DeltaJob<'a> {
     name: &'a str,
     len: usize,
@@ -23,16 +28,46 @@ pub struct DeltaJob<'a> {
     dtype: Float,
     sparsify: Sparsify,
     rescale: bool,
-    mix: Mix,
     base: CheckpointTensor<'a>,
+    /// The experts of all mixes, each once.
     experts: Vec<Expert<'a>>,
+    mixes: Vec<Mixed>,
 }
 
+/// One merge: some of the experts, by number, in the order of its config.
+struct Mixed {
+    experts: Vec<usize>,
+    mix: Mix,
+}
+
+/// An expert and how it is thinned.
+#[derive(Clone)]
 struct Expert<'a> {
     tensor: CheckpointTensor<'a>,
     density: f64,
     gamma: f64,
     epsilon: f64,
+}
+
+impl Expert<'_> {
+    fn is(&self, other: &Self) -> bool {
+        self.tensor.is(&other.tensor)
+            && (self.density, self.gamma, self.epsilon)
+                == (other.density, other.gamma, other.epsilon)
+    }
+}
+
+/// Whether two jobs take and thin their deltas alike, so that one pass can serve both.
+pub fn alike(a: &Job, b: &Job) -> bool {
+    fn treatment(job: &Job) -> Option<(&Float, usize, &str, &Sparsify, &bool)> {
+        match &job.merge {
+            Merge::Delta { dtype, base, sparsify, rescale, .. } => {
+                Some((dtype, base.model, &base.tensor, sparsify, rescale))
+            }
+            _ => None,
+        }
+    }
+    treatment(a) == treatment(b)
 }
 
 /// The rows in which ranks are taken: runs of `columns` elements, `stride` apart, as mergekit takes
@@ -63,12 +98,35 @@ impl<'a> DeltaJob<'a> {
         seed: u64,
         tensor: impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>>,
     ) -> Result<Self> {
-        let Merge::Delta { dtype, base, sparsify, rescale, consensus, normalize, lambda, inputs } =
-            &job.merge
-        else {
+        let Merge::Delta { dtype, base, sparsify, rescale, .. } = &job.merge else {
             return Err(Error::Plan {
                 reason: format!("tensor `{}` is no delta merge", job.tensor),
             });
+        };
+        let mut made = Self {
+            name: &job.tensor,
+            len: job.len(),
+            rows: Rows::of(&job.shape),
+            seed,
+            dtype: *dtype,
+            sparsify: *sparsify,
+            rescale: *rescale,
+            base: tensor(base.model, &base.tensor)?,
+            experts: vec![],
+            mixes: vec![],
+        };
+        made.add(job, tensor)?;
+        Ok(made)
+    }
+
+    /// One more merge of the same tensor.
+    pub fn add(
+        &mut self,
+        job: &'a Job,
+        tensor: impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>>,
+    ) -> Result<()> {
+        let Merge::Delta { dtype, consensus, normalize, lambda, inputs, .. } = &job.merge else {
+            return Ok(());
         };
         let mut experts = Vec::new();
         let mut weights = Vec::new();
@@ -76,7 +134,15 @@ impl<'a> DeltaJob<'a> {
         for input in inputs.iter().filter(|input| input.weight != 0.0) {
             let Input { density, gamma, epsilon, .. } = *input;
             let tensor = tensor(input.model, &input.tensor)?;
-            experts.push(Expert { tensor, density, gamma, epsilon });
+            let expert = Expert { tensor, density, gamma, epsilon };
+            // One that a config lists twice is two experts.
+            let mut known = self.experts.iter().enumerate();
+            let number = known.find(|(i, known)| known.is(&expert) && !experts.contains(i));
+            let number = number.map(|(i, _)| i);
+            experts.push(number.unwrap_or(self.experts.len()));
+            if number.is_none() {
+                self.experts.push(expert);
+            }
             weights.push(input.weight as f32);
         }
         round_all(*dtype, &mut weights);
@@ -86,27 +152,19 @@ impl<'a> DeltaJob<'a> {
                 reason: format!("a weight or lambda is too large for `{}`", dtype.name()),
             });
         }
-        Ok(Self {
-            name: &job.tensor,
-            len: job.len(),
-            rows: Rows::of(&job.shape),
-            seed,
-            dtype: *dtype,
-            sparsify: *sparsify,
-            rescale: *rescale,
-            mix: Mix {
-                weights,
-                consensus: *consensus,
-                normalize: *normalize,
-                lambda: *lambda as f32,
-            },
-            base: tensor(base.model, &base.tensor)?,
-            experts,
-        })
+        let (consensus, normalize, lambda) = (*consensus, *normalize, *lambda as f32);
+        self.mixes.push(Mixed { experts, mix: Mix { weights, consensus, normalize, lambda } });
+        Ok(())
     }
 
     pub fn dtype(&self) -> Float {
         self.dtype
+    }
+
+    /// Chunks that a worker holds while it computes so many mixes at a time.
+    pub fn buffers(&self, at_once: usize) -> usize {
+        let weighted = if at_once > 1 { self.experts.len() } else { 0 };
+        self.experts.len() + weighted + 3 + at_once
     }
 
     /// The tensors that are read.

@@ -220,7 +220,8 @@ struct GroupApply<'a, P: Precision, M: Method<P>> {
 }
 
 impl<P: Precision, M: Method<P>> Apply for GroupApply<'_, P, M> {
-    fn chunk(&mut self, start: usize, out: &mut [f32]) -> Result<()> {
+    fn chunk(&mut self, start: usize, outs: &mut [Vec<f32>]) -> Result<()> {
+        let Some(out) = outs.first_mut() else { return Ok(()) };
         let Prepared { method, sweep, state } = self.group;
         sweep.read(start..start + out.len(), &mut self.buffers)?;
         method.apply(state, start, &mut self.buffers, out);

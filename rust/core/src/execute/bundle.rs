@@ -1,0 +1,293 @@
+//! The jobs of one tensor that are done together: one, or those of several merges that share inputs.
+
+use std::ops::Range;
+
+use crate::checkpoint::Checkpoint;
+use crate::dtype::Float;
+use crate::error::{Error, Result};
+use crate::execute::delta::{alike, DeltaJob};
+use crate::execute::group::GroupJob;
+use crate::execute::linear::{LinearApply, LinearJob};
+use crate::execute::output::{Output, RawTensor};
+use crate::execute::{Resources, Target};
+use crate::kernels::elementwise::with_precision;
+use crate::plan::{Job, Merge, TensorRef};
+use crate::precision::{Bf16, F16, F32};
+use crate::segments::{segments, Segment, BLOCK};
+use crate::source::{CheckpointTensor, Source};
+use crate::statistics::content;
+
+/// One output of a bundle.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    /// Position of its target in the run.
+    pub target: usize,
+    /// Number of the job in its plan.
+    pub number: usize,
+    pub job: &'a Job,
+    pub seed: u64,
+}
+
+/// Jobs whose inputs were found and have the right shapes and dtypes.
+pub struct Bundle<'a> {
+    members: Vec<Member<'a>>,
+    position: (usize, usize, u64),
+    kind: Kind<'a>,
+    allow_nonfinite: bool,
+}
+
+/// Computes and writes a segment of some members; gives the hashes of each one's blocks.
+type Work<'w> = dyn Fn(&Segment, Range<usize>) -> Result<Vec<Vec<u64>>> + Sync + 'w;
+
+enum Kind<'a> {
+    Copy { inputs: Vec<RawTensor<'a>> },
+    Linear(Vec<LinearJob<'a>>),
+    Delta(DeltaJob<'a>),
+    Group(GroupJob<'a>),
+}
+
+impl<'a> Bundle<'a> {
+    pub fn new(
+        member: Member<'a>,
+        checkpoints: &'a [Checkpoint],
+        allow_nonfinite: bool,
+    ) -> Result<Self> {
+        let Member { job, seed, .. } = member;
+        let tensor = finder(job, checkpoints, allow_nonfinite);
+        let kind = match &job.merge {
+            Merge::Copy { inputs } => {
+                let bind = |input| RawTensor::new(input, job, checkpoints);
+                Kind::Copy { inputs: inputs.iter().map(bind).collect::<Result<_>>()? }
+            }
+            Merge::Linear { .. } => Kind::Linear(vec![LinearJob::new(job, tensor)?]),
+            Merge::Delta { .. } => Kind::Delta(DeltaJob::new(job, seed, tensor)?),
+            Merge::Group { .. } => Kind::Group(GroupJob::new(job, tensor)?),
+        };
+        let position = match job.merge.tensors().last() {
+            Some((model, name)) => {
+                let entry = checkpoints[model].tensor(name)?;
+                (model, entry.shard, entry.offset)
+            }
+            None => {
+                return Err(Error::Plan { reason: format!("tensor `{}` has no input", job.tensor) })
+            }
+        };
+        Ok(Self { members: vec![member], position, kind, allow_nonfinite })
+    }
+
+    /// Take a job in that can share a pass over the inputs; false where it cannot.
+    pub fn join(&mut self, member: Member<'a>, checkpoints: &'a [Checkpoint]) -> Result<bool> {
+        let (ours, theirs) = (&self.members[0], member.job);
+        if ours.job.shape != theirs.shape || ours.seed != member.seed {
+            return Ok(false);
+        }
+        let tensor = finder(theirs, checkpoints, self.allow_nonfinite);
+        match (&mut self.kind, &theirs.merge) {
+            (Kind::Linear(jobs), Merge::Linear { .. }) => {
+                jobs.push(LinearJob::new(theirs, tensor)?)
+            }
+            (Kind::Delta(delta), Merge::Delta { .. }) if alike(ours.job, theirs) => {
+                delta.add(theirs, tensor)?;
+            }
+            _ => return Ok(false),
+        }
+        self.members.push(member);
+        Ok(true)
+    }
+
+    /// Where the input lies that decides the order of work.
+    pub fn position(&self) -> (usize, usize, u64) {
+        self.position
+    }
+
+    pub fn members(&self) -> &[Member<'a>] {
+        &self.members
+    }
+
+    pub fn len(&self) -> usize {
+        self.members[0].job.len()
+    }
+
+    /// The floating-point tensors that are read.
+    pub fn inputs(&self) -> Vec<&CheckpointTensor<'a>> {
+        match &self.kind {
+            Kind::Copy { .. } => vec![],
+            Kind::Linear(jobs) => {
+                let mut found: Vec<&CheckpointTensor> = Vec::new();
+                for tensor in jobs.iter().flat_map(LinearJob::inputs) {
+                    if !found.iter().any(|other| other.is(tensor)) {
+                        found.push(tensor);
+                    }
+                }
+                found
+            }
+            Kind::Delta(delta) => delta.inputs().collect(),
+            Kind::Group(group) => group.inputs().collect(),
+        }
+    }
+
+    /// Bytes of the inputs, each read once.
+    pub fn input_bytes(&self) -> u64 {
+        let each = |tensor: &&CheckpointTensor| tensor.dtype().size() as u64;
+        let raw: u64 = match &self.kind {
+            Kind::Copy { inputs } => inputs.iter().map(|input| input.bytes).sum(),
+            _ => 0,
+        };
+        raw + self.inputs().iter().map(each).sum::<u64>() * self.len() as u64
+    }
+
+    /// Bytes that the passes go over which every run makes.
+    pub fn work_bytes(&self) -> u64 {
+        let each = |tensor: &CheckpointTensor| (self.len() * tensor.dtype().size()) as u64;
+        match &self.kind {
+            Kind::Copy { .. } => self.input_bytes(),
+            Kind::Linear(jobs) => jobs.iter().flat_map(LinearJob::inputs).map(each).sum(),
+            Kind::Delta(delta) => self.len() as u64 * delta.bytes_per_element(),
+            Kind::Group(group) => self.len() as u64 * group.bytes_per_element(),
+        }
+    }
+
+    /// Bytes that one worker's buffers take at the most, with so many members at a time.
+    pub fn worker_bytes(&self, chunk: usize, at_once: usize) -> usize {
+        let at_once = at_once.min(self.members.len());
+        let block = BLOCK.min(self.len().max(1));
+        let widest = self.members.iter().map(|member| member.job.out_dtype.bitsize()).max();
+        let out = block * widest.unwrap_or(0).div_ceil(8);
+        let values = |n: usize| 4 * chunk * n;
+        at_once * out
+            + match &self.kind {
+                // Two blocks are compared where the files cannot be mapped.
+                Kind::Copy { .. } => 2 * out,
+                Kind::Linear(_) => values(2 + at_once),
+                Kind::Delta(delta) => values(delta.buffers(at_once)) + delta.mask_bytes(chunk),
+                Kind::Group(group) => group.worker_bytes(chunk),
+            }
+    }
+
+    /// Bytes that the statistics of the tensor take: the least, and what serves speed best.
+    pub fn statistics_bytes(&self, threads: usize) -> (usize, usize) {
+        match &self.kind {
+            Kind::Delta(delta) => delta.statistics_bytes(threads),
+            Kind::Group(group) => (group.statistics_bytes(), group.statistics_bytes()),
+            _ => (0, 0),
+        }
+    }
+
+    /// Bytes that a family keeps of the tensor between runs.
+    pub fn known_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Delta(delta) => delta.known_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Merge the tensor into the targets' sinks and return its content hash for each member.
+    pub fn run(&self, targets: &[Target], resources: &Resources) -> Result<Vec<u64>> {
+        let Resources { chunk, control, .. } = *resources;
+        let segments = segments(self.len());
+        let members: Vec<(&Member, _)> =
+            self.members.iter().map(|member| (member, targets[member.target].sink)).collect();
+        let out = Output { members, chunk, control, allow_nonfinite: self.allow_nonfinite };
+        let written = segments.iter().map(|segment| out.written(segment)).collect::<Vec<_>>();
+        if written.iter().flatten().all(Option::is_some) {
+            let whole = written.into_iter().map(|hashes| hashes.into_iter().flatten().collect());
+            return Ok(combine(self.members.len(), whole.collect()));
+        }
+        let inputs = self.inputs();
+        // A few members at a time, where memory is short; each time one pass over the inputs.
+        let batches = || crate::segments::pieces(0..self.members.len(), resources.members);
+        let each = |work: &Work| {
+            resources.parallel.map(segments.len(), |i| {
+                let mut hashes = Vec::with_capacity(self.members.len());
+                for some in batches() {
+                    let there: Option<Vec<_>> = written[i][some.clone()].iter().cloned().collect();
+                    hashes.extend(match there {
+                        Some(there) => there,
+                        None => work(&segments[i], some)?,
+                    });
+                }
+                Ok(hashes)
+            })
+        };
+        let blocks = match &self.kind {
+            Kind::Copy { inputs } => each(&|segment, _| Ok(vec![out.copy(segment, inputs)?]))?,
+            Kind::Linear(jobs) => each(&|segment, some| {
+                let mut apply = LinearApply::new(jobs, some.clone(), control);
+                out.segment(segment, some, &inputs, &mut apply)
+            })?,
+            Kind::Delta(delta) => {
+                self.pass("statistics")?;
+                let states = delta.states_once(&segments, resources)?;
+                self.pass("apply")?;
+                each(&|segment, some| {
+                    with_precision!(delta.dtype(), P => {
+                        let mut apply =
+                            delta.apply::<P>(&states, some.clone(), segment, chunk, control)?;
+                        out.segment(segment, some, &inputs, &mut apply)
+                    })
+                })?
+            }
+            Kind::Group(group) => {
+                self.pass("statistics")?;
+                let ready = group.prepare(resources)?;
+                self.pass("apply")?;
+                each(&|segment, some| {
+                    out.segment(segment, some, &inputs, &mut *ready.segment(segment))
+                })?
+            }
+        };
+        Ok(combine(self.members.len(), blocks))
+    }
+
+    /// Pass a point of `fault`.
+    fn pass(&self, point: &str) -> Result<()> {
+        crate::fault::hit(point).map_err(|source| Error::Io {
+            path: self.members[0].job.tensor.clone().into(),
+            action: "merge",
+            source,
+        })
+    }
+}
+
+/// Finds tensors of a job's shape.
+fn finder<'a>(
+    job: &'a Job,
+    checkpoints: &'a [Checkpoint],
+    allow_nonfinite: bool,
+) -> impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>> {
+    move |model, name| CheckpointTensor::new(&checkpoints[model], name, &job.shape, allow_nonfinite)
+}
+
+/// From the hashes of blocks, by segment and member, the hash of each member's tensor.
+fn combine(members: usize, segments: Vec<Vec<Vec<u64>>>) -> Vec<u64> {
+    let of = |member: usize| {
+        let blocks = segments.iter().flat_map(|members| members[member].iter().copied());
+        content::combine(&blocks.collect::<Vec<_>>())
+    };
+    (0..members).map(of).collect()
+}
+
+impl<'a> RawTensor<'a> {
+    fn new(input: &'a TensorRef, job: &Job, checkpoints: &'a [Checkpoint]) -> Result<Self> {
+        let checkpoint = &checkpoints[input.model];
+        let entry = checkpoint.tensor(&input.tensor)?;
+        let reader = &checkpoint.shards()[entry.shard];
+        if entry.shape != job.shape {
+            return Err(Error::Shape {
+                path: reader.path().into(),
+                tensor: input.tensor.clone(),
+                expected: job.shape.clone(),
+                found: entry.shape.clone(),
+            });
+        }
+        if entry.dtype != job.out_dtype {
+            return Err(Error::Dtype {
+                path: reader.path().into(),
+                tensor: input.tensor.clone(),
+                expected: "the dtype that the other inputs have",
+                found: entry.dtype.to_string(),
+            });
+        }
+        Ok(Self { reader, offset: entry.offset, bytes: entry.bytes })
+    }
+}

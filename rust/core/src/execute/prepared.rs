@@ -1,0 +1,232 @@
+//! Plans whose inputs are open: one, or a family that shares its inputs.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::checkpoint::{Checkpoint, Identity, Reader};
+use crate::error::{Error, Result};
+use crate::execute::bundle::{Bundle, Member};
+use crate::execute::delta::Known;
+use crate::execute::memory::Budget;
+use crate::execute::read_ahead::ReadAhead;
+use crate::execute::{Control, Forecast, JobControl, Options, Resources};
+use crate::parallel::{pool, Parallel};
+use crate::plan::Plan;
+use crate::segments::is_large;
+use crate::sink::Sink;
+
+/// Plans whose inputs are open and agree with them.
+#[derive(Debug)]
+pub struct Prepared {
+    plans: Vec<Plan>,
+    checkpoints: Vec<Checkpoint>,
+    /// For each plan the numbers of its models among the checkpoints.
+    models: Vec<Vec<usize>>,
+    known: Known,
+}
+
+/// Some of a plan's jobs, and where their tensors go.
+#[derive(Clone)]
+pub struct Target<'a> {
+    /// Number of the plan.
+    pub plan: usize,
+    /// The jobs.
+    pub jobs: Range<usize>,
+    /// Takes the blocks.
+    pub sink: &'a dyn Sink,
+}
+
+impl Prepared {
+    /// Open all inputs and check every job against their headers.
+    ///
+    /// # Errors
+    /// Whatever [`Checkpoint::open`] gives; missing tensors, other shapes, dtypes that cannot be
+    /// merged.
+    pub fn new(plan: Plan) -> Result<Self> {
+        Self::family(vec![plan])
+    }
+
+    /// Open the inputs of several plans, each once.
+    ///
+    /// # Errors
+    /// As for [`Prepared::new`]; [`Error::Plan`] where the plans differ in how they treat values that
+    /// are not finite.
+    pub fn family(mut plans: Vec<Plan>) -> Result<Self> {
+        let mut numbers: HashMap<PathBuf, usize> = HashMap::new();
+        let mut checkpoints = Vec::new();
+        let mut models = Vec::with_capacity(plans.len());
+        for plan in &mut plans {
+            let mut own = Vec::with_capacity(plan.models.len());
+            for path in &plan.models {
+                let number = match numbers.get(path) {
+                    Some(&number) => number,
+                    None => {
+                        checkpoints.push(Checkpoint::open(path)?);
+                        numbers.insert(path.clone(), checkpoints.len() - 1);
+                        checkpoints.len() - 1
+                    }
+                };
+                own.push(number);
+            }
+            plan.jobs.iter_mut().for_each(|job| job.merge.renumber(&own));
+            models.push(own);
+        }
+        if plans.iter().any(|plan| plan.allow_nonfinite != plans[0].allow_nonfinite) {
+            let reason = "plans that run together must agree on `allow_nonfinite`".to_owned();
+            return Err(Error::Plan { reason });
+        }
+        let prepared = Self { plans, checkpoints, models, known: Known::default() };
+        prepared.bind(&prepared.all())?;
+        Ok(prepared)
+    }
+
+    /// All of a plan's tensors.
+    pub fn target<'s>(&self, plan: usize, sink: &'s dyn Sink) -> Target<'s> {
+        Target { plan, jobs: 0..self.plans[plan].jobs.len(), sink }
+    }
+
+    /// The plans, in order. Their jobs number the models anew, over the whole family.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
+    /// For each model of a plan, what its files were when they were opened.
+    pub fn identities(&self, plan: usize) -> Vec<Vec<&Identity>> {
+        let files = |&model: &usize| self.checkpoints[model].shards().iter().map(Reader::identity);
+        self.models[plan].iter().map(|model| files(model).collect()).collect()
+    }
+
+    /// What a run of all plans reads and needs, from headers alone.
+    ///
+    /// # Errors
+    /// None once [`Prepared::family`] has succeeded.
+    pub fn forecast(&self, threads: usize) -> Result<Forecast> {
+        let bundles = self.bind(&self.all())?;
+        Ok(Forecast::new(&bundles, threads, self.kept(&bundles)))
+    }
+
+    /// Merge into the targets' sinks, which are left to be finished: one pass over each tensor's
+    /// inputs for all of them, as far as memory goes. Returns for each target the content hashes of
+    /// its tensors, in the order of its jobs.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], [`Error::BufferDiffers`], [`Error::Io`], [`Error::Memory`],
+    /// [`Error::InputChanged`], [`Error::Cancelled`].
+    pub fn run(
+        &self,
+        targets: &[Target],
+        options: Options,
+        control: &Control,
+    ) -> Result<Vec<Vec<u64>>> {
+        let parts: Vec<_> =
+            targets.iter().map(|target| (target.plan, target.jobs.clone())).collect();
+        let mut bundles = self.bind(&parts)?;
+        bundles.sort_by_key(Bundle::position);
+        let budget = Budget::new(&bundles, options, self.kept(&bundles))?;
+        let pool = pool(options.threads)?;
+        let run = Run {
+            targets,
+            budget: &budget,
+            control,
+            pool: &Parallel::Pool(&pool),
+            known: self.is_family().then_some(&self.known),
+        };
+        let hashes =
+            ReadAhead::beside(&bundles, control, options.memory_bytes, || run.all(&bundles))?;
+        let used = targets.iter().flat_map(|target| &self.models[target.plan]);
+        let mut used: Vec<usize> = used.copied().collect();
+        used.sort_unstable();
+        used.dedup();
+        for reader in used.iter().flat_map(|&model| self.checkpoints[model].shards()) {
+            reader.check_unchanged()?;
+        }
+        Ok(hashes)
+    }
+
+    /// Whether runs of other plans can use what a run finds out.
+    fn is_family(&self) -> bool {
+        self.plans.len() > 1
+    }
+
+    /// Bytes that stay between runs.
+    fn kept(&self, bundles: &[Bundle]) -> u64 {
+        let all: usize = bundles.iter().map(Bundle::known_bytes).sum();
+        if self.is_family() {
+            all as u64
+        } else {
+            0
+        }
+    }
+
+    fn all(&self) -> Vec<(usize, Range<usize>)> {
+        self.plans.iter().enumerate().map(|(i, plan)| (i, 0..plan.jobs.len())).collect()
+    }
+
+    /// The jobs of some parts of plans, those together that can share their passes.
+    fn bind(&self, parts: &[(usize, Range<usize>)]) -> Result<Vec<Bundle<'_>>> {
+        let mut bundles: Vec<Bundle> = Vec::new();
+        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (target, (plan, jobs)) in parts.iter().enumerate() {
+            let Plan { jobs: all, seed, allow_nonfinite, .. } = &self.plans[*plan];
+            'jobs: for number in jobs.clone() {
+                let job = &all[number];
+                let member = Member { target, number, job, seed: *seed };
+                let others = by_name.entry(&job.tensor).or_default();
+                for &other in others.iter() {
+                    if bundles[other].join(member, &self.checkpoints)? {
+                        continue 'jobs;
+                    }
+                }
+                others.push(bundles.len());
+                bundles.push(Bundle::new(member, &self.checkpoints, *allow_nonfinite)?);
+            }
+        }
+        Ok(bundles)
+    }
+}
+
+/// One run over some bundles.
+struct Run<'a> {
+    targets: &'a [Target<'a>],
+    budget: &'a Budget,
+    control: &'a Control,
+    pool: &'a Parallel<'a>,
+    known: Option<&'a Known>,
+}
+
+impl Run<'_> {
+    /// Large tensors one by one, all workers inside each; those between them side by side.
+    fn all(&self, bundles: &[Bundle]) -> Result<Vec<Vec<u64>>> {
+        let mut hashes: Vec<Vec<u64>> =
+            self.targets.iter().map(|target| vec![0; target.jobs.len()]).collect();
+        for wave in bundles.chunk_by(|a, b| !is_large(a.len()) && !is_large(b.len())) {
+            let done = match wave {
+                [bundle] if is_large(bundle.len()) => {
+                    vec![self.one(bundle, self.pool, self.budget.cache_bytes)?]
+                }
+                _ => {
+                    let share = self.budget.cache_bytes / self.pool.threads();
+                    self.pool.map(wave.len(), |i| self.one(&wave[i], &Parallel::Here, share))?
+                }
+            };
+            for (bundle, found) in wave.iter().zip(done) {
+                for (member, hash) in bundle.members().iter().zip(found) {
+                    let first = self.targets[member.target].jobs.start;
+                    hashes[member.target][member.number - first] = hash;
+                }
+            }
+        }
+        Ok(hashes)
+    }
+
+    fn one(&self, bundle: &Bundle, parallel: &Parallel, cache_bytes: usize) -> Result<Vec<u64>> {
+        let control = &JobControl::new(self.control, bundle.work_bytes(), bundle.input_bytes());
+        let Budget { chunk, members, .. } = *self.budget;
+        let known = self.known;
+        let resources = Resources { chunk, cache_bytes, control, parallel, members, known };
+        let hashes = bundle.run(self.targets, &resources)?;
+        control.finish();
+        Ok(hashes)
+    }
+}
