@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, final
 
 __all__ = [
+    "PreparedFamily",
     "PreparedMerge",
     "TensorDistance",
     "__version__",
@@ -99,6 +100,76 @@ class PreparedMerge:
             SurroundingsError: Reading or writing failed, or the disk has no room.
             KeyboardInterrupt: Or whatever a signal handler or `progress` raised, after the workers
                 have stopped.
+        """
+
+@final
+class PreparedFamily:
+    """Plans that share inputs, with these open: one pass over a tensor serves all of them.
+
+    Each merge is what it is alone. What does not depend on the other experts of a merge (thresholds,
+    norms, streams of masks) is found once and kept.
+
+    Args:
+        plans_json: The plans. All treat values that are not finite alike.
+
+    Raises:
+        InternalError: A plan is not valid.
+        InputError, MissingInputError: An input does not fit its plan.
+    """
+
+    def __new__(cls, plans_json: list[str]) -> PreparedFamily: ...
+    @property
+    def merges(self) -> list[PreparedMerge]:
+        """Each plan by itself, with the inputs of all."""
+
+    def forecast(self, threads: int) -> dict[str, int]:
+        """What a run of all plans together reads and needs; see `PreparedMerge.forecast`."""
+
+    def run(
+        self,
+        outputs: list[tuple[int, Path | str, Path | str, bool]],
+        *,
+        threads: int,
+        memory_bytes: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Merge into new files, and sync them.
+
+        Args:
+            outputs: Number of the plan, folder, journal and whether to resume, as in
+                `PreparedMerge.run`.
+
+        Returns:
+            What `PreparedMerge.run` returns, for each output; `read_bytes` and `sync_seconds` are
+            those of all together.
+
+        Raises:
+            InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
+        """
+
+    def run_into(
+        self,
+        memory: list[tuple[int, int, list[tuple[int, int, str]]]],
+        *,
+        threads: int,
+        memory_bytes: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Merge into memory.
+
+        Args:
+            memory: Number of the plan, number of its first job, and for each tensor from there on
+                address, bytes and dtype (as safetensors spells it) of the memory that takes it, in
+                row-major order. The caller owns it, keeps it while the call lasts, and gives no byte
+                twice. Where the dtype is not that of the merge's output, values are rounded to the
+                output's first.
+
+        Returns:
+            Input bytes gone over, each as often as it was.
+
+        Raises:
+            InternalError: A region does not fit its tensor.
+            InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
         """
 
 def content_hashes(

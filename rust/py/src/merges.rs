@@ -1,0 +1,263 @@
+//! Merges that are ready to run: one, or a family.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mergeplan_core::checkpoint::Identity;
+use mergeplan_core::execute::{Control, Options, Prepared, Target, DEFAULT_CHUNK};
+use mergeplan_core::layout::Layout;
+use mergeplan_core::plan::{Job, Plan};
+use mergeplan_core::sink::{FileSink, MemorySink, Region, Sink};
+use mergeplan_core::{Error, Result};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use safetensors::Dtype;
+
+use crate::errors::raise;
+use crate::run::watched;
+
+type FileRow = (String, u64, Vec<String>);
+/// Number of the plan, folder, journal, and whether to go on with what is there.
+type Output = (usize, PathBuf, PathBuf, bool);
+/// Number of the plan, its first job, and address, bytes and dtype of the memory for each tensor.
+type Memory = (usize, usize, Vec<(usize, usize, String)>);
+
+/// Plans with their inputs open, and the layout of each one's files.
+struct Family {
+    prepared: Prepared,
+    layouts: Vec<Layout>,
+}
+
+impl Family {
+    fn open(py: Python<'_>, plans: &[String]) -> PyResult<Arc<Self>> {
+        let open = || {
+            let plans = plans.iter().map(|text| Plan::from_json(text)).collect::<Result<_>>()?;
+            let prepared = Prepared::family(plans)?;
+            let layouts = prepared.plans().iter().map(Layout::new).collect::<Result<_>>()?;
+            Ok(Arc::new(Self { prepared, layouts }))
+        };
+        py.detach(open).map_err(|error| raise(py, error))
+    }
+
+    fn forecast<'py>(&self, py: Python<'py>, threads: usize) -> PyResult<Bound<'py, PyDict>> {
+        let found = self.prepared.forecast(threads).map_err(|error| raise(py, error))?;
+        let result = PyDict::new(py);
+        result.set_item("work_bytes", found.work_bytes)?;
+        result.set_item("input_bytes", found.input_bytes)?;
+        result.set_item("least_memory_bytes", found.least_memory_bytes)?;
+        result.set_item("most_memory_bytes", found.most_memory_bytes)?;
+        Ok(result)
+    }
+
+    /// Merge into files, and sync them; one result for each output.
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        outputs: &[Output],
+        options: Options,
+        progress: Option<&Py<PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let done = watched(py, progress, |control| self.run_to_files(outputs, options, control))?;
+        let dict = |((plan, ..), (hashes, facts)): (&Output, (Vec<u64>, Facts))| {
+            let result = PyDict::new(py);
+            result.set_item("read_bytes", facts.read_bytes)?;
+            result.set_item("resumed_blocks", facts.resumed_blocks)?;
+            result.set_item("sync_seconds", facts.sync_seconds)?;
+            let by_name = PyDict::new(py);
+            for (job, hash) in self.prepared.plans()[*plan].jobs.iter().zip(hashes) {
+                by_name.set_item(&job.tensor, format!("{hash:016x}"))?;
+            }
+            result.set_item("hashes", by_name)?;
+            Ok(result)
+        };
+        outputs.iter().zip(done).map(dict).collect()
+    }
+
+    fn run_to_files(
+        &self,
+        outputs: &[Output],
+        options: Options,
+        control: &Control,
+    ) -> Result<Vec<(Vec<u64>, Facts)>> {
+        let open = |(plan, folder, journal, resume): &Output| {
+            let open = if *resume { FileSink::resume } else { FileSink::create };
+            open(folder, &self.layouts[*plan], journal)
+        };
+        let sinks = outputs.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let target = |(output, sink): (&Output, _)| self.prepared.target(output.0, sink);
+        let sinks_of = sinks.iter().map(|sink| sink as &dyn Sink);
+        let targets: Vec<Target> = outputs.iter().zip(sinks_of).map(target).collect();
+        let hashes = self.prepared.run(&targets, options, control)?;
+        let begun = Instant::now();
+        sinks.iter().try_for_each(Sink::finish)?;
+        let sync_seconds = begun.elapsed().as_secs_f64();
+        let facts = sinks.iter().map(|sink| Facts {
+            read_bytes: control.read_bytes(),
+            resumed_blocks: sink.resumed_blocks(),
+            sync_seconds,
+        });
+        Ok(hashes.into_iter().zip(facts).collect())
+    }
+
+    fn run_into(&self, memory: &[Memory], options: Options, control: &Control) -> Result<u64> {
+        let sink = |(plan, first, regions): &Memory| {
+            let jobs = regions.len().checked_add(*first).and_then(|end| {
+                self.prepared.plans().get(*plan).and_then(|plan| plan.jobs.get(*first..end))
+            });
+            let jobs = jobs.ok_or_else(|| Error::Plan { reason: "no such jobs".into() })?;
+            let regions = jobs.iter().zip(regions).map(|(job, region)| region_of(job, region));
+            MemorySink::new(*first, jobs, regions.collect::<Result<_>>()?)
+        };
+        let sinks = memory.iter().map(sink).collect::<Result<Vec<_>>>()?;
+        let target = |((plan, first, regions), sink): (&Memory, _)| Target {
+            plan: *plan,
+            jobs: *first..first + regions.len(),
+            sink,
+        };
+        let targets: Vec<Target> =
+            memory.iter().zip(sinks.iter().map(|sink| sink as &dyn Sink)).map(target).collect();
+        self.prepared.run(&targets, options, control)?;
+        Ok(control.read_bytes())
+    }
+}
+
+struct Facts {
+    read_bytes: u64,
+    resumed_blocks: usize,
+    sync_seconds: f64,
+}
+
+fn region_of<'a>(
+    job: &Job,
+    (address, bytes, dtype): &(usize, usize, String),
+) -> Result<Region<'a>> {
+    let wrong = |what: &str| Error::Plan { reason: format!("tensor `{}`: {what}", job.tensor) };
+    let dtype: Dtype = serde_json::from_value(dtype.as_str().into())
+        .map_err(|_| wrong("the memory's dtype is not one of safetensors'"))?;
+    if *bytes == 0 {
+        return Ok(Region { bytes: &mut [], dtype });
+    }
+    if *address == 0 {
+        return Err(wrong("there is no memory for it"));
+    }
+    // SAFETY: `PreparedFamily.run_into` obliges its caller to own this memory, to keep it while the
+    // call lasts, and to give no byte twice; the address is not null and bytes need no alignment.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(*address as *mut u8, *bytes) };
+    Ok(Region { bytes, dtype })
+}
+
+#[pyclass(frozen)]
+pub struct PreparedMerge {
+    family: Arc<Family>,
+    number: usize,
+}
+
+impl PreparedMerge {
+    fn plan(&self) -> &Plan {
+        &self.family.prepared.plans()[self.number]
+    }
+}
+
+#[pymethods]
+impl PreparedMerge {
+    #[new]
+    fn new(py: Python<'_>, plan_json: String) -> PyResult<Self> {
+        Ok(Self { family: Family::open(py, &[plan_json])?, number: 0 })
+    }
+
+    #[getter]
+    fn files(&self) -> Vec<FileRow> {
+        let name = |&job: &usize| self.plan().jobs[job].tensor.clone();
+        let row = |file: &mergeplan_core::layout::FileLayout| {
+            (file.name.clone(), file.bytes, file.jobs.iter().map(name).collect())
+        };
+        self.family.layouts[self.number].files.iter().map(row).collect()
+    }
+
+    #[getter]
+    fn tensor_bytes(&self) -> u64 {
+        self.plan().jobs.iter().map(Job::out_bytes).sum()
+    }
+
+    #[getter]
+    fn identities(&self) -> Vec<Vec<(PathBuf, u64, u64)>> {
+        let row = |i: &Identity| (i.path.clone(), i.bytes, i.mtime_ns);
+        let rows = |files: Vec<&Identity>| files.into_iter().map(row).collect();
+        self.family.prepared.identities(self.number).into_iter().map(rows).collect()
+    }
+
+    fn forecast<'py>(&self, py: Python<'py>, threads: usize) -> PyResult<Bound<'py, PyDict>> {
+        self.family.forecast(py, threads)
+    }
+
+    #[pyo3(signature = (out_dir, *, journal, threads, memory_bytes, resume = false,
+                        chunk = DEFAULT_CHUNK, progress = None))]
+    #[allow(clippy::too_many_arguments)] // they are keywords, and each is its own
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        out_dir: PathBuf,
+        journal: PathBuf,
+        threads: usize,
+        memory_bytes: u64,
+        resume: bool,
+        chunk: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let options = Options::new(threads, chunk, memory_bytes).map_err(|e| raise(py, e))?;
+        let outputs = [(self.number, out_dir, journal, resume)];
+        Ok(self.family.run(py, &outputs, options, progress.as_ref())?.remove(0))
+    }
+}
+
+#[pyclass(frozen)]
+pub struct PreparedFamily {
+    family: Arc<Family>,
+}
+
+#[pymethods]
+impl PreparedFamily {
+    #[new]
+    fn new(py: Python<'_>, plans_json: Vec<String>) -> PyResult<Self> {
+        Ok(Self { family: Family::open(py, &plans_json)? })
+    }
+
+    #[getter]
+    fn merges(&self) -> Vec<PreparedMerge> {
+        let one = |number| PreparedMerge { family: self.family.clone(), number };
+        (0..self.family.layouts.len()).map(one).collect()
+    }
+
+    fn forecast<'py>(&self, py: Python<'py>, threads: usize) -> PyResult<Bound<'py, PyDict>> {
+        self.family.forecast(py, threads)
+    }
+
+    #[pyo3(signature = (outputs, *, threads, memory_bytes, progress = None))]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        outputs: Vec<Output>,
+        threads: usize,
+        memory_bytes: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let options = Options::new(threads, DEFAULT_CHUNK, memory_bytes);
+        let options = options.map_err(|error| raise(py, error))?;
+        PyList::new(py, self.family.run(py, &outputs, options, progress.as_ref())?)
+    }
+
+    #[pyo3(signature = (memory, *, threads, memory_bytes, progress = None))]
+    fn run_into(
+        &self,
+        py: Python<'_>,
+        memory: Vec<Memory>,
+        threads: usize,
+        memory_bytes: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<u64> {
+        let options = Options::new(threads, DEFAULT_CHUNK, memory_bytes);
+        let options = options.map_err(|error| raise(py, error))?;
+        watched(py, progress.as_ref(), |control| self.family.run_into(&memory, options, control))
+    }
+}
