@@ -11,7 +11,7 @@ from math import ceil, comb
 
 from mergeplan.calibration.decision import Decision, Wish, decide
 from mergeplan.calibration.limits import Budget, Forecast, Spent, affordable
-from mergeplan.calibration.value import allocate
+from mergeplan.calibration.value import Prospect
 from mergeplan.designs import Subset, choose_subsets
 from mergeplan.fitting import fit_series
 from mergeplan.measurements import Measurement, Measurements
@@ -22,6 +22,8 @@ from mergeplan.subsets import SubsetMerge, canonical_options, subset_merge
 
 # Subsets of each k in the first round: these, or what it takes to meet every expert.
 _FIRST_SUBSETS = 4
+# Stop where measuring everything would leave more than this of the uncertainty of k.
+_HOPELESS = 0.8
 
 
 @dataclass(frozen=True)
@@ -154,10 +156,18 @@ def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -
         return Stop(f"{said}: as near as was asked for", decision, False, notes)
     if all(len(subsets[k]) >= count for k, count in plan.possible.items()):
         return Stop(f"{said}; every subset is measured", decision, True, notes)
+    if Prospect(law, plan.wish, plan.possible).left_over() > _HOPELESS:
+        return Stop(
+            f"{said}; what is left is how far the curve itself misses the means: measuring every"
+            " subset would hardly narrow it",
+            decision,
+            True,
+            notes,
+        )
     if left == 0:
         return Stop(f"{said}; the budget is spent", decision, True, notes)
     count = plan.per_round if left is None else min(left, plan.per_round)
-    more = allocate(law, plan.wish, plan.possible, count)
+    more = Prospect(law, plan.wish, plan.possible).allocate(count)
     new: list[SubsetMerge] = []
     for k, number in sorted(more.items()):
         total = len(subsets[k]) + number
