@@ -138,8 +138,14 @@ def test_a_budget_of_merges_is_never_exceeded(plan, sweep):
 @pytest.mark.parametrize("budget", [Budget(tokens=2250.0), Budget(seconds=45.0)])
 def test_tokens_and_seconds_limit_it_too(plan, sweep, budget):
     asked = dataclasses.replace(plan, until=0, budget=budget)
-    merges, _ = run(sweep, asked, lambda n: Spent(n, 100.0 * n, 2.0 * n))
+    merges, steps = run(sweep, asked, lambda n: Spent(n, 100.0 * n, 2.0 * n))
     assert len(merges) == 22
+    assert [len(step.merges) for step in steps[:-1]] == [1, 19, 2]
+
+
+def test_a_label_that_the_pool_lacks_is_named(plan):
+    with pytest.raises(InputError, match="the pool has no method `averge`"):
+        first_round(dataclasses.replace(plan, label="averge"))
 
 
 def test_a_small_pool_is_measured_to_its_end(pool, sweep):
@@ -232,6 +238,8 @@ def test_nothing_is_afforded_beyond_the_tightest_limit():
     assert affordable(Budget(), Spent(5)) is None
     assert affordable(Budget(merges=7, seconds=100.0), Spent(5, 0.0, 80.0)) == 1
     assert affordable(Budget(seconds=10.0), Spent(5, 0.0, 10.0)) == 0
+    # The first tells what one costs.
+    assert affordable(Budget(tokens=10.0), Spent()) == 1
 
 
 def test_random_methods_keep_their_seed(pool):
