@@ -20,6 +20,8 @@ THREE_POINTS = (1, 2, 4)
 SCAN = (0.2, 0.3, 0.5, 0.8, 1.0)
 # Subsets of each k. Of nine experts all pairs are taken then, see `designs.NEARLY_ALL`.
 COUNT = 24
+# More files than these no one measures.
+_MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def sample_merges(
         for label in labels:
             like = subset_merge(pool, size, label, names, seed=sweep.seed)
             for k in ks:
+                _refuse_too_many(sweep, len(names), k)
                 subsets = choose_subsets(
                     sweep.design,
                     names,
@@ -163,6 +166,15 @@ def _ks(given: tuple[int, ...], pool_size: int) -> list[int]:
         if not 1 <= k <= pool_size:
             raise InputError(f"k = {k}: the pool has {pool_size} experts")
     return sorted(set(given))
+
+
+def _refuse_too_many(sweep: Sweep, pool_size: int, k: int) -> None:
+    many = comb(pool_size, k) if sweep.design == "all" else min(sweep.count, comb(pool_size, k))
+    if many > _MOST:
+        raise InputError(
+            f"k = {k}: {many} subsets of {pool_size} experts, expected {_MOST} at most",
+            "take another `--design`, or a smaller `--count`",
+        )
 
 
 def _measured(merges: Iterable[SubsetMerge], like: SubsetMerge, k: int) -> list[Subset]:

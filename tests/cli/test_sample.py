@@ -120,6 +120,15 @@ def test_a_pool_of_one_expert_is_refused(demo_pool, tmp_path):
     assert "`sizes[0].experts`: found one expert" in run.stderr
 
 
+def test_more_subsets_than_anyone_measures_are_refused(demo_pool, tmp_path):
+    experts = ", ".join(f"e{i}: x{i}" for i in range(40))
+    path = tmp_path / "p.yml"
+    path.write_text(f"sizes: [{{base: {demo_pool / 'base'}, experts: {{{experts}}}}}]")
+    run = cli("sample", path, "-o", tmp_path / "s", "--k", 20, "--design", "all")
+    assert run.returncode == 1
+    assert "k = 20: 137846528820 subsets of 40 experts" in run.stderr
+
+
 @pytest.mark.parametrize("label", ["base", *LABELS])
 def test_the_yamls_run_in_mergeplan_and_in_mergekit(pool, tmp_path, label):
     method = "average" if label == "base" else label
