@@ -11,30 +11,40 @@ from mergeplan._native import __version__, build_info
 if TYPE_CHECKING:
     from mergeplan.fitting import fit
     from mergeplan.inspecting import InspectOptions, inspect_paths
-    from mergeplan.merging import MergeOptions, MergeReport, merge
+    from mergeplan.merge_checks import MergeOptions
+    from mergeplan.merging import MergeReport, merge, merge_many
+    from mergeplan.streaming import Sweep, merge_into, stream
     from mergeplan.suggest import recommend
 
 __all__ = [
     "InspectOptions",
     "MergeOptions",
     "MergeReport",
+    "Sweep",
     "__version__",
     "build_info",
     "fit",
     "inspect_paths",
     "merge",
+    "merge_into",
+    "merge_many",
     "recommend",
+    "stream",
 ]
 
 # Modules are not named like the functions, which importing them would hide.
 _HOMES = {
     "InspectOptions": "mergeplan.inspecting",
-    "MergeOptions": "mergeplan.merging",
+    "MergeOptions": "mergeplan.merge_checks",
     "MergeReport": "mergeplan.merging",
+    "Sweep": "mergeplan.streaming",
     "fit": "mergeplan.fitting",
     "inspect_paths": "mergeplan.inspecting",
     "merge": "mergeplan.merging",
+    "merge_into": "mergeplan.streaming",
+    "merge_many": "mergeplan.merging",
     "recommend": "mergeplan.suggest",
+    "stream": "mergeplan.streaming",
 }
 
 

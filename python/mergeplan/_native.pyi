@@ -106,8 +106,8 @@ class PreparedMerge:
 class PreparedFamily:
     """Plans that share inputs, with these open: one pass over a tensor serves all of them.
 
-    Each merge is what it is alone. What does not depend on the other experts of a merge (thresholds,
-    norms, streams of masks) is found once and kept.
+    Each merge is what it is alone. What does not depend on the other experts of a merge
+    (thresholds, norms, streams of masks) is found once and kept.
 
     Args:
         plans_json: The plans. All treat values that are not finite alike.
@@ -160,9 +160,9 @@ class PreparedFamily:
         Args:
             memory: Number of the plan, number of its first job, and for each tensor from there on
                 address, bytes and dtype (as safetensors spells it) of the memory that takes it, in
-                row-major order. The caller owns it, keeps it while the call lasts, and gives no byte
-                twice. Where the dtype is not that of the merge's output, values are rounded to the
-                output's first.
+                row-major order. The caller owns it, keeps it while the call lasts, and gives no
+                byte twice. Where the dtype is not that of the merge's output, values are rounded to
+                the output's first.
 
         Returns:
             Input bytes gone over, each as often as it was.

@@ -62,7 +62,8 @@ def command(
     bytes on any machine, with any number of threads.
     """
     from mergeplan.config import load_config
-    from mergeplan.merging import MergeOptions, check_merge, merge
+    from mergeplan.merge_checks import MergeOptions, check_merges
+    from mergeplan.merging import merge
     from mergeplan.output import format_bytes
     from mergeplan.progress import ProgressLine
     from mergeplan.workspace import partial_folder
@@ -81,7 +82,7 @@ def command(
     )
     config = load_config(config_file)
     if dry_run:
-        checked = check_merge(config, out_dir, options)
+        [checked] = check_merges([(config, out_dir)], options).merges
         for warning in checked.warnings:
             warn(warning)
         click.echo(json.dumps(checked.plan.data, indent=1))
