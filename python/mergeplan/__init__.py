@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 from mergeplan._native import __version__, build_info
 
 if TYPE_CHECKING:
+    from mergeplan.evaluation.options import EvaluationOptions
+    from mergeplan.evaluation.running import evaluate
     from mergeplan.fitting import fit
     from mergeplan.inspecting import InspectOptions, inspect_paths
     from mergeplan.merging import MergeOptions, MergeReport, merge
     from mergeplan.suggest import recommend
 
 __all__ = [
+    "EvaluationOptions",
     "InspectOptions",
     "MergeOptions",
     "MergeReport",
     "__version__",
     "build_info",
+    "evaluate",
     "fit",
     "inspect_paths",
     "merge",
@@ -28,9 +32,11 @@ __all__ = [
 
 # Modules are not named like the functions, which importing them would hide.
 _HOMES = {
+    "EvaluationOptions": "mergeplan.evaluation.options",
     "InspectOptions": "mergeplan.inspecting",
     "MergeOptions": "mergeplan.merging",
     "MergeReport": "mergeplan.merging",
+    "evaluate": "mergeplan.evaluation.running",
     "fit": "mergeplan.fitting",
     "inspect_paths": "mergeplan.inspecting",
     "merge": "mergeplan.merging",
