@@ -30,6 +30,17 @@ class EvaluationOptions:
     stride: int | None = None
     batch_tokens: int | None = None
 
+    def check(self) -> None:
+        """Refuse counts that are none.
+
+        Raises:
+            InputError: One is below 1.
+        """
+        for name in ("max_tokens", "max_length", "stride", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"`{name}`: expected 1 or more, found {value}")
+
     def window(self, context: int | None) -> tuple[int, int]:
         """The length of windows and their overlap, for a model that takes `context` tokens.
 

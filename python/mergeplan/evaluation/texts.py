@@ -76,6 +76,7 @@ class Texts:
         options = options or EvaluationOptions()
         if not data:
             raise InputError("there are no domains to evaluate on")
+        options.check()
         max_length, stride = options.window(context)
         domains: dict[str, Domain] = {}
         cut: list[Window] = []
