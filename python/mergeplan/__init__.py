@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mergeplan._native import __version__, build_info
 
 if TYPE_CHECKING:
+    from mergeplan.evaluation.options import EvaluationOptions
+    from mergeplan.evaluation.running import evaluate
     from mergeplan.fitting import fit
     from mergeplan.inspecting import InspectOptions, inspect_paths
     from mergeplan.merge_checks import MergeOptions
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from mergeplan.suggest import recommend
 
 __all__ = [
+    "EvaluationOptions",
     "InspectOptions",
     "MergeOptions",
     "MergeReport",
     "Sweep",
     "__version__",
     "build_info",
+    "evaluate",
     "fit",
     "inspect_paths",
     "merge",
@@ -34,10 +38,12 @@ __all__ = [
 
 # Modules are not named like the functions, which importing them would hide.
 _HOMES = {
+    "EvaluationOptions": "mergeplan.evaluation.options",
     "InspectOptions": "mergeplan.inspecting",
     "MergeOptions": "mergeplan.merge_checks",
     "MergeReport": "mergeplan.merging",
     "Sweep": "mergeplan.streaming",
+    "evaluate": "mergeplan.evaluation.running",
     "fit": "mergeplan.fitting",
     "inspect_paths": "mergeplan.inspecting",
     "merge": "mergeplan.merging",

@@ -15,6 +15,7 @@ from mergeplan.errors import MergeplanError
 COMMANDS = {
     "merge": "run a mergekit YAML",
     "inspect": "what is in checkpoints, whether they fit, what a merge of them takes",
+    "evaluate": "token cross-entropy on held-out text, in nats per token",
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "plot": "draw the fitted curves with their bands",
