@@ -5,11 +5,9 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from mergeplan.checkpoints import open_checkpoint
 from mergeplan.emit import merge_config, to_yaml
 from mergeplan.errors import InputError
 from mergeplan.names import format_count
-from mergeplan.plan import most_common_dtype
 from mergeplan.pool import Pool, PoolSize
 from mergeplan.suggest import Candidate
 
@@ -55,7 +53,7 @@ def choose_merge(candidate: Candidate, pool: Pool, *, wish: str, seed: int) -> C
         )
     subset, reason = _subset(candidate, size, seed)
     config = merge_config(
-        label, options, size.base, [size.experts[name] for name in subset], _dtype(size)
+        label, options, size.base, [size.experts[name] for name in subset], size.out_dtype
     )
     comments = [
         f"written by mergeplan suggest {wish}",
@@ -101,9 +99,3 @@ def _size(n_params: float | None, pool: Pool) -> PoolSize:
         have = ", ".join(format_count(count) for count in counts)
         raise InputError(f"the pool has no base of {format_count(n_params)}: found {have}")
     return pool.sizes[ratios.index(min(ratios))]
-
-
-def _dtype(size: PoolSize) -> str:
-    """The base's own dtype, by bytes the most common."""
-    tensors = open_checkpoint(str(size.base)).tensors.values()
-    return most_common_dtype((tensor.dtype, tensor.n_bytes) for tensor in tensors)

@@ -6,26 +6,79 @@ arithmetic (in bfloat16 the weights would be rounded, and 1/k · k be no longer 
 output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mergeplan.errors import InputError, nearest
+from mergeplan.methods import METHODS, Method
 
-# Label -> mergekit's method, and the options it takes with their defaults.
-LABELS: dict[str, tuple[str, dict[str, float]]] = {
-    "average": ("linear", {}),
-    "task_arithmetic": ("task_arithmetic", {"lambda": 1.0}),
-    "ties": ("ties", {"density": 1.0, "lambda": 1.0}),
-    "dare": ("dare_linear", {"density": 1.0, "lambda": 1.0}),
+# Label -> mergekit's method. What each may be given is below; the defaults are mergekit's.
+LABELS = {
+    "average": "linear",
+    "task_arithmetic": "task_arithmetic",
+    "ties": "ties",
+    "dare": "dare_linear",
+    "dare_ties": "dare_ties",
+    "breadcrumbs": "breadcrumbs",
+    "breadcrumbs_ties": "breadcrumbs_ties",
+    "della": "della",
+    "della_linear": "della_linear",
 }
+_OPTIONS = ("density", "gamma", "epsilon", "lambda")
+
+
+def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str, float]]:
+    """The method of a label, and all its options with what is not given at its default.
+
+    Args:
+        label: A key of `LABELS`, or any label whose options name one as `method`.
+
+    Raises:
+        InputError: No such method or option, or a value out of its bounds.
+
+    >>> method, options = method_of("sparse", {"method": "ties", "density": 0.2})
+    >>> method.name, options
+    ('ties', {'density': 0.2, 'lambda': 1.0})
+    """
+    given = dict(options)
+    name = given.pop("method", label)
+    if name not in LABELS:
+        hint = nearest(str(name), list(LABELS)) or f"known: {', '.join(LABELS)}"
+        raise InputError(f"cannot write a merge by `{name}`", hint)
+    method = METHODS[LABELS[name]]
+    found = {}
+    # Task arithmetic thins nothing out: mergekit accepts a density there, and ignores it.
+    sparse = method.sparsify != "none"
+    for key in (key for key in _OPTIONS if key in method.options and (sparse or key == "lambda")):
+        option = method.options[key]
+        value = given.pop(key, option.default)
+        low = -float("inf") if option.minimum is None else option.minimum
+        high = float("inf") if option.maximum is None else option.maximum
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high or abs(value) == float("inf"):
+            bounds = "" if option.minimum is None else f" from {low:g} to {high:g}"
+            raise InputError(f"method `{label}`: expected a number{bounds} as `{key}`: `{value}`")
+        found[key] = float(value)
+    for key in given:
+        hint = nearest(str(key), list(found)) or f"it has: {', '.join(found) or 'no options'}"
+        raise InputError(f"method `{label}` has no option `{key}`", hint)
+    if "epsilon" in found:
+        density, epsilon = found["density"], found["epsilon"]
+        if 0 < density < 1 and not (density - epsilon > 0 and density + epsilon < 1):
+            raise InputError(
+                f"method `{label}`: expected `density` - `epsilon` and `density` + `epsilon`"
+                f" between 0 and 1, found density {density:g} and epsilon {epsilon:g}",
+                f"take an `epsilon` below {min(density, 1 - density):g}",
+            )
+    return method, found
 
 
 def merge_config(
     label: str,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     base: Path,
     experts: Sequence[Path],
     out_dtype: str,
@@ -33,52 +86,61 @@ def merge_config(
     """The configuration of one merge, as data.
 
     Args:
-        label: `average`, `task_arithmetic`, `ties` or `dare`, or any label whose options name one
-            of them as `method`.
-        options: `density`, `lambda`.
+        label: A key of `LABELS`, or any label whose options name one as `method`.
+        options: `density`, `lambda` and what else the method has.
         out_dtype: Torch name of the base's dtype.
 
     Raises:
-        InputError: No such method or option, or a path that mergekit would misread.
+        InputError: No such method or option, a value out of its bounds, or a path that mergekit
+            would misread.
 
     >>> config = merge_config("ties", {"density": 0.2}, Path("b"), [Path("x")], "bfloat16")
     >>> config["merge_method"], config["parameters"]["lambda"]
     ('ties', 1.0)
     """
-    given = dict(options)
-    name = given.pop("method", label)
-    if name not in LABELS:
-        hint = nearest(str(name), list(LABELS)) or f"known: {', '.join(LABELS)}"
-        raise InputError(f"cannot write a merge by `{name}`", hint)
-    method, defaults = LABELS[name]
-    for key in given:
-        if key not in defaults:
-            known = list(defaults)
-            hint = nearest(str(key), known) or f"it has: {', '.join(known) or 'no options'}"
-            raise InputError(f"method `{label}` has no option `{key}`", hint)
-    for path in (base, *experts):
-        if set(str(path)) & set("@+"):
-            raise InputError(
-                f"`{path}`: mergekit reads `@` and `+` in a path as revision and LoRA adapter",
-                "move or link the models to a path without them",
-            )
+    method, settings = method_of(label, options)
+    _refuse_misread((base, *experts))
     models: list[dict[str, Any]] = [
         {"model": str(path), "parameters": {"weight": 1.0}} for path in experts
     ]
-    parameters: dict[str, Any] = {"normalize": True, **defaults, **given}
-    if name == "average":
+    parameters: dict[str, Any] = {"normalize": True, **settings}
+    if method.name == "linear":
         # Listed with weight 0: the base then donates config and tokenizer and changes no weight.
         models.insert(0, {"model": str(base), "parameters": {"weight": 0.0}})
-    if name == "dare":
+    if "rescale" in method.options and method.options["rescale"].default:
         parameters["rescale"] = True
     return {
-        "merge_method": method,
+        "merge_method": method.name,
         "base_model": str(base),
         "models": models,
         "parameters": parameters,
         "dtype": "float32",
         "out_dtype": out_dtype,
     }
+
+
+def base_config(base: Path, out_dtype: str) -> dict[str, Any]:
+    """The configuration that passes a base through, as data.
+
+    Raises:
+        InputError: A path that mergekit would misread.
+    """
+    _refuse_misread((base,))
+    return {
+        "merge_method": "passthrough",
+        "models": [{"model": str(base)}],
+        "dtype": "float32",
+        "out_dtype": out_dtype,
+    }
+
+
+def _refuse_misread(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if set(str(path)) & set("@+"):
+            raise InputError(
+                f"`{path}`: mergekit reads `@` and `+` in a path as revision and LoRA adapter",
+                "move or link the models to a path without them",
+            )
 
 
 def to_yaml(config: dict[str, Any], comments: Sequence[str] = ()) -> str:

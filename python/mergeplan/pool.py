@@ -1,13 +1,19 @@
 """`POOL.yml`: the bases, their experts, the texts to measure on, and the methods."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints import count_params, open_checkpoint
+from mergeplan.emit import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements import parse_count
+from mergeplan.plan import most_common_dtype
 from mergeplan.yamlfile import read_yaml
+
+# The label of k = 0 in lists of merges.
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,29 @@ class PoolSize:
         Raises:
             InputError: The base's headers are at fault.
         """
-        return self.n_params or float(count_params(open_checkpoint(str(self.base))))
+        return self._counted
+
+    @cached_property
+    def _counted(self) -> float:
+        return float(round(self.n_params or count_params(open_checkpoint(str(self.base)))))
+
+    @cached_property
+    def out_dtype(self) -> str:
+        """Torch name of the base's own dtype, by bytes the most common.
+
+        Raises:
+            InputError: The base's headers are at fault.
+        """
+        tensors = open_checkpoint(str(self.base)).tensors.values()
+        return most_common_dtype((tensor.dtype, tensor.n_bytes) for tensor in tensors)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A validated pool. `methods` holds each label's options; data paths are absolute."""
+    """A validated pool. `methods` holds each label's options; data paths are absolute.
+
+    The options are checked, the models are not opened.
+    """
 
     sizes: tuple[PoolSize, ...]
     data: dict[str, Path]
@@ -62,13 +85,15 @@ def _pool(data: object, folder: Path) -> Pool:
         raise InputError("`sizes`: expected a list with a `base` and its `experts`")
     texts = _mapping(top.get("data") or {}, "data")
     methods = _mapping(top.get("methods") or {"average": {}}, "methods")
+    for label, options in methods.items():
+        # A label becomes a part of file names and a cell of a CSV.
+        if not isinstance(label, str) or not label.strip() or label == BASE:
+            raise InputError(f"`methods`: `{label}` is no label", f"use words other than `{BASE}`")
+        method_of(label, _mapping(options or {}, f"methods.{label}"))
     return Pool(
         sizes=tuple(_size(size, f"sizes[{i}]", folder) for i, size in enumerate(sizes)),
         data={domain: _path(text, f"data.{domain}", folder) for domain, text in texts.items()},
-        methods={
-            label: dict(_mapping(options or {}, f"methods.{label}"))
-            for label, options in methods.items()
-        },
+        methods={label: dict(options or {}) for label, options in methods.items()},
     )
 
 
@@ -85,13 +110,21 @@ def _size(value: object, where: str, folder: Path) -> PoolSize:
         count = None if n_params is None else parse_count(str(n_params))
     except ValueError as error:
         raise InputError(f"`{where}.n_params`: found `{n_params}`", str(error)) from error
-    return PoolSize(
-        base=_path(size.get("base"), f"{where}.base", folder),
-        experts={
-            name: _path(path, f"{where}.experts.{name}", folder) for name, path in experts.items()
-        },
-        n_params=count,
-    )
+    base = _path(size.get("base"), f"{where}.base", folder)
+    folders = {
+        name: _path(path, f"{where}.experts.{name}", folder) for name, path in experts.items()
+    }
+    _refuse_twice(where, {"base": base} | {f"experts.{name}": p for name, p in folders.items()})
+    return PoolSize(base, folders, count)
+
+
+def _refuse_twice(where: str, folders: dict[str, Path]) -> None:
+    """A folder under two names would count as two experts, or as one that changes nothing."""
+    seen: dict[Path, str] = {}
+    for key, path in folders.items():
+        first = seen.setdefault(path.resolve(), key)
+        if first != key:
+            raise InputError(f"`{where}.{key}` and `{where}.{first}` are the same folder, `{path}`")
 
 
 def _mapping(value: object, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:

@@ -46,6 +46,14 @@ def test_a_tied_head_counts_once(tmp_path):
         ("sizes: [{base: b, experts: {x: 3}}]", "`sizes[0].experts.x`: expected a path"),
         ("sizes: [{base: b, experts: {x: x}, n_params: 3}]", "`sizes[0].n_params`: found `3`"),
         ("sizes: [", "cannot read pool"),
+        ("sizes: [{base: b, experts: {x: x, x: y}}]", "key `x` stands twice"),
+        (
+            "sizes: [{base: b, experts: {x: x, y: ./c/../x}}]",
+            "`sizes[0].experts.y` and `sizes[0].experts.x` are the same folder",
+        ),
+        ("sizes: [{base: b, experts: {x: b}}]", "`sizes[0].experts.x` and `sizes[0].base`"),
+        ("sizes: [{base: b, experts: {x: x}}]\nmethods: {ties: {densty: 1}}", "option `densty`"),
+        ("sizes: [{base: b, experts: {x: x}}]\nmethods: {base: {}}", "`base` is no label"),
     ],
 )
 def test_a_bad_pool_is_named_by_key(text, message, tmp_path):
