@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mergeplan.evaluation.running import evaluate
     from mergeplan.fitting import fit
     from mergeplan.inspecting import InspectOptions, inspect_paths
-    from mergeplan.merge_checks import MergeOptions
+    from mergeplan.merge_checks import MergeOptions, Wanted
     from mergeplan.merging import MergeReport, merge, merge_many
     from mergeplan.streaming import Sweep, merge_into, stream
     from mergeplan.suggest import recommend
@@ -24,6 +24,7 @@ __all__ = [
     "MergeOptions",
     "MergeReport",
     "Sweep",
+    "Wanted",
     "__version__",
     "build_info",
     "evaluate",
@@ -43,6 +44,7 @@ _HOMES = {
     "MergeOptions": "mergeplan.merge_checks",
     "MergeReport": "mergeplan.merging",
     "Sweep": "mergeplan.streaming",
+    "Wanted": "mergeplan.merge_checks",
     "evaluate": "mergeplan.evaluation.running",
     "fit": "mergeplan.fitting",
     "inspect_paths": "mergeplan.inspecting",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergeplan.companions import Inputs, missing_companions
-from mergeplan.config import MergeConfig
+from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
 from mergeplan.memory import anonymous_bytes, default_limit
 from mergeplan.output import check_output, check_space, format_bytes
@@ -63,6 +63,20 @@ class MergeOptions:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """One of several merges: its config, its output folder, and its seed.
+
+    Attributes:
+        config: Validated, or the path of a mergekit YAML.
+        seed: `None` for the one of the options.
+    """
+
+    config: MergeConfig | str | Path
+    out: str | Path
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class CheckedMerge:
     """A merge that can begin: its inputs fit, and its output has a place and room.
 
@@ -99,13 +113,8 @@ class CheckedMerges:
     work_bytes: int
 
 
-def check_merges(
-    wanted: Sequence[tuple[MergeConfig, Path]], options: MergeOptions
-) -> CheckedMerges:
+def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerges:
     """Check everything that can be checked before the first output byte.
-
-    Args:
-        wanted: Each merge's config and output folder.
 
     Raises:
         InputError: Config, headers, shapes, dtypes or options do not fit, or the memory limit is
@@ -116,15 +125,18 @@ def check_merges(
 
     if options.resume and options.discard:
         raise InputError("`resume` and `discard` exclude each other")
-    places = [Path(out).expanduser().resolve() for _, out in wanted]
+    places = [Path(one.out).expanduser().resolve() for one in wanted]
+    if len(set(places)) < len(places):
+        raise InputError("two merges have the same output folder")
+    configs = [_loaded(one.config) for one in wanted]
     plans = [
         build_plan(
             config,
-            seed=options.seed,
+            seed=options.seed if one.seed is None else one.seed,
             max_shard_bytes=options.max_shard_bytes,
             allow_nonfinite=options.allow_nonfinite,
         )
-        for config, _ in wanted
+        for config, one in zip(configs, wanted, strict=True)
     ]
     allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
     family = _native.PreparedFamily([plan.json() for plan in plans])
@@ -134,9 +146,7 @@ def check_merges(
     read = [path for plan in plans for c in plan.checkpoints for path in (c.path, *c.files)]
     merges = []
     needed: dict[Path, int] = {}
-    for (config, _), plan, place, prepared in zip(
-        wanted, plans, places, family.merges, strict=True
-    ):
+    for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):
         inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in prepared.identities]
         state = merge_state(plan.data, inputs)
         ours = options.resume and (is_publishing(place) or is_published(place, state))
@@ -153,6 +163,10 @@ def check_merges(
         check_space(spot, n_bytes)
     work = forecast["work_bytes"]
     return CheckedMerges(tuple(merges), family, threads, limit, core, work)
+
+
+def _loaded(config: MergeConfig | str | Path) -> MergeConfig:
+    return config if isinstance(config, MergeConfig) else load_config(Path(config))
 
 
 def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:

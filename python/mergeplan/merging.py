@@ -13,13 +13,14 @@ from mergeplan.companions import (
     write_index,
     write_manifest,
 )
-from mergeplan.config import MergeConfig, load_config
+from mergeplan.config import MergeConfig
 from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.memory import MemoryWatch
 from mergeplan.merge_checks import (
     CheckedMerge,
     CheckedMerges,
     MergeOptions,
+    Wanted,
     allow_open_files,
     check_merges,
 )
@@ -83,11 +84,11 @@ def merge(
         >>> import mergeplan
         >>> mergeplan.merge("merge.yml", "merged")  # doctest: +SKIP
     """
-    return merge_many([(config, out)], options, progress)[0]
+    return merge_many([Wanted(config, out)], options, progress)[0]
 
 
 def merge_many(
-    wanted: Sequence[tuple[MergeConfig | str | Path, str | Path]],
+    wanted: Sequence[Wanted],
     options: MergeOptions | None = None,
     progress: Progress | None = None,
 ) -> list[MergeReport]:
@@ -99,7 +100,7 @@ def merge_many(
     A run that is stopped leaves what is done of each; `resume` goes on from there.
 
     Args:
-        wanted: Config and output folder of each merge.
+        options: For all of them.
         progress: As for `merge`.
 
     Raises:
@@ -107,11 +108,7 @@ def merge_many(
     """
     begun = time.perf_counter()
     options = options or MergeOptions()
-    loaded = [
-        (config if isinstance(config, MergeConfig) else load_config(Path(config)), Path(out))
-        for config, out in wanted
-    ]
-    checked = check_merges(loaded, options)
+    checked = check_merges(wanted, options)
     planned = time.perf_counter()
     watch = MemoryWatch()
     done = _merge_and_publish(checked, options, progress, watch)
@@ -119,7 +116,7 @@ def merge_many(
     sync = max((result["sync_seconds"] for result in done.results), default=0.0)
     return [
         MergeReport(
-            out=Path(out),
+            out=Path(want.out),
             tensors=len(one.plan.data["jobs"]),
             files=tuple(name for name, _, _ in one.prepared.files),
             read_bytes=result["read_bytes"],
@@ -136,10 +133,10 @@ def merge_many(
             memory_limit_bytes=checked.memory_limit,
             peak_anonymous_bytes=watch.peak_anonymous_bytes(),
             peak_resident_bytes=watch.peak_resident_bytes(),
-            seed=options.seed,
+            seed=one.plan.data["seed"],
             warnings=one.warnings,
         )
-        for one, (_, out), result in zip(checked.merges, wanted, done.results, strict=True)
+        for one, want, result in zip(checked.merges, wanted, done.results, strict=True)
     ]
 
 
@@ -239,5 +236,5 @@ def _write_companions(
     if options.copy_tokenizer:
         copy_tokenizer(folder, plan)
     if options.write_model_card:
-        write_card(folder, checked.out.name, checked.config, options.seed)
+        write_card(folder, checked.out.name, checked.config, plan.data["seed"])
     write_manifest(folder, plan, checked.config, checked.state["inputs"], files, hashes)

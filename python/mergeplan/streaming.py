@@ -49,7 +49,7 @@ class Sweep:
 
     Args:
         configs: Validated configs, or paths of mergekit YAMLs.
-        seed: Seed of random masks.
+        seed: Seed of random masks, one for all configs or one for each.
         threads: Worker threads; `None` for one on each core.
         memory_limit: Bytes that merging may take beside the memory that is merged into.
 
@@ -61,7 +61,7 @@ class Sweep:
         self,
         configs: Sequence[MergeConfig | str | Path],
         *,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         threads: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
@@ -69,7 +69,8 @@ class Sweep:
 
         self._threads = threads or os.cpu_count() or 1
         self._memory = memory_limit or default_limit(self._threads)
-        self._plans = [_plan(config, seed) for config in configs]
+        seeds = [seed] * len(configs) if isinstance(seed, int) else seed
+        self._plans = [_plan(config, s) for config, s in zip(configs, seeds, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
         self._family = _native.PreparedFamily([plan.json() for plan in self._plans])
