@@ -1,0 +1,1 @@
+"""The closed loop: choose subsets, merge them in memory, measure their losses, fit, decide."""
