@@ -28,6 +28,12 @@ from mergeplan.output import clear_folder
 from mergeplan.workspace import Workspace, is_published, open_workspace, remove_leftover
 
 Progress = Callable[[int, int], None]
+# What the core says of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`.
+Result = dict[str, Any]
+# Merges into the data folders of some workspaces, by number of the merge.
+Runner = Callable[
+    [CheckedMerges, dict[int, Workspace], Progress | None, MemoryWatch], dict[int, Result]
+]
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ def merge_many(
     wanted: Sequence[Wanted],
     options: MergeOptions | None = None,
     progress: Progress | None = None,
+    runner: Runner | None = None,
 ) -> list[MergeReport]:
     """Merge checkpoints into several new folders at once.
 
@@ -102,6 +109,7 @@ def merge_many(
     Args:
         options: For all of them.
         progress: As for `merge`.
+        runner: What merges; by default the core, in this process.
 
     Raises:
         InputError, SurroundingsError: As for `merge`.
@@ -111,7 +119,7 @@ def merge_many(
     checked = check_merges(wanted, options)
     planned = time.perf_counter()
     watch = MemoryWatch()
-    done = _merge_and_publish(checked, options, progress, watch)
+    done = _merge_and_publish(checked, options, progress, watch, runner or run_here)
     ended = time.perf_counter()
     sync = max((result["sync_seconds"] for result in done.results), default=0.0)
     return [
@@ -144,11 +152,11 @@ def merge_many(
 class _Done:
     """What the core reported of each merge, and when all of them were durable."""
 
-    results: list[dict[str, Any]]
+    results: list[Result]
     merged: float
 
 
-_NOTHING_DONE: dict[str, Any] = {
+_NOTHING_DONE: Result = {
     "read_bytes": 0,
     "resumed_blocks": 0,
     "sync_seconds": 0.0,
@@ -157,7 +165,11 @@ _NOTHING_DONE: dict[str, Any] = {
 
 
 def _merge_and_publish(
-    checked: CheckedMerges, options: MergeOptions, progress: Progress | None, watch: MemoryWatch
+    checked: CheckedMerges,
+    options: MergeOptions,
+    progress: Progress | None,
+    watch: MemoryWatch,
+    runner: Runner,
 ) -> _Done:
     results = [dict(_NOTHING_DONE) for _ in checked.merges]
     open_works: dict[int, Workspace] = {}
@@ -170,7 +182,7 @@ def _merge_and_publish(
             open_works[number] = open_workspace(one.out, one.state, resume=resume, discard=discard)
         to_merge = {i: work for i, work in open_works.items() if not work.is_publishing}
         if to_merge:
-            for number, result in _run(checked, to_merge, progress, watch).items():
+            for number, result in runner(checked, to_merge, progress, watch).items():
                 results[number] = result
         merged = time.perf_counter()
         for number, work in list(open_works.items()):
@@ -195,12 +207,13 @@ def _merge_and_publish(
     return _Done(results, merged)
 
 
-def _run(
+def run_here(
     checked: CheckedMerges,
     works: dict[int, Workspace],
     progress: Progress | None,
     watch: MemoryWatch,
-) -> dict[int, dict[str, Any]]:
+) -> dict[int, Result]:
+    """Merge by the core, all of them in one pass; see `Runner`."""
     written = sum(len(checked.merges[number].prepared.files) for number in works)
     inputs = {file for one in checked.merges for c in one.plan.checkpoints for file in c.files}
     allow_open_files(2 * len(works) + written + len(inputs))

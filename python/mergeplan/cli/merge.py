@@ -14,7 +14,7 @@ from mergeplan.cli.units import BYTES, SEED, threads_option
 
 if TYPE_CHECKING:
     from mergeplan.merge_checks import Wanted
-    from mergeplan.merging import MergeReport
+    from mergeplan.merging import MergeReport, Runner
 
 
 @click.command("merge")
@@ -49,6 +49,11 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Spread the output's shards over a Ray cluster: `auto`, its address, or `local`.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
@@ -65,6 +70,7 @@ def command(
     overwrite: bool,
     resume: bool,
     discard: bool,
+    ray: str | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -100,7 +106,7 @@ def command(
         return
     line = ProgressLine(quiet=quiet)
     try:
-        reports = merge_many(wanted, options, line)
+        reports = merge_many(wanted, options, line, _runner(ray))
     except BaseException as error:
         line.clear()
         for note in getattr(error, "__notes__", ()):
@@ -117,6 +123,15 @@ def command(
         click.echo(json.dumps(data if many else data[0], default=str))
     else:
         click.echo(_summary(reports, paths[-1]))
+
+
+def _runner(ray: str | None) -> "Runner | None":
+    if ray is None:
+        return None
+    from mergeplan.cluster import connect
+    from mergeplan.cluster_merge import ClusterRunner
+
+    return ClusterRunner(connect(ray))
 
 
 def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[Wanted]":
