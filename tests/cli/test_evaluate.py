@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from conftest import DEMO_POOL
-from helpers import cli
+from helpers import cli, load_tensors
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.harness import check_tasks
 from mergeplan.evaluation.recording import append, columns_of, parse_merge
@@ -65,6 +65,25 @@ def test_everything_at_once(tmp_path):
     }
     assert measured[0].loss_nats == pytest.approx(losses["html"], abs=1e-6)
     assert (measured[0].loss_se > 0, measured[1].loss_se) == (True, None)
+
+
+def test_a_model_with_nan_gets_a_table_and_a_warning_and_is_not_recorded(tmp_path):
+    from safetensors.torch import save_file
+
+    shutil.copytree(DEMO_POOL / "base", tmp_path / "broken")
+    tensors = load_tensors(tmp_path / "broken")
+    tensors["model.norm.weight"][0] = math.nan
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    run = cli(
+        "evaluate", "broken", "--data", EVAL / "md.jsonl", "--json", "-o", "m.csv", "--as", "k=0",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 1
+    fault = "domain `md`: the loss of 64 of 64 documents is not finite, the first on line 1"
+    assert f"warning: model `broken`, {fault}" in run.stderr
+    assert f"error: `m.csv`: nothing was appended: {fault}" in run.stderr
+    assert json.loads(run.stdout)["scores"]["macro"]["loss_nats"] is None
+    assert not (tmp_path / "m.csv").exists()
 
 
 def test_json_holds_the_table(tmp_path):

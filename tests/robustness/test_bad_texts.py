@@ -182,6 +182,19 @@ def test_an_unknown_architecture(folder):
     assert "pip install -U transformers" in caught.value.hint
 
 
+def test_code_in_a_folder_is_not_run(folder):
+    (folder / "own.py").write_text("raise SystemExit('it ran')")
+    auto = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    change_config(folder, model_type="own", auto_map=auto)
+    with pytest.raises(InputError, match="`own`"):
+        load_model(folder)
+
+
+def test_a_dtype_that_is_none():
+    with pytest.raises(InputError, match="`dtype`: expected auto, .* found `int8`"):
+        load_model(DEMO_POOL / "base", dtype="int8")
+
+
 def test_a_model_that_is_no_language_model(folder):
     change_config(folder, model_type="vit", architectures=["ViTModel"])
     with pytest.raises(InputError, match="`vit` is no causal language model"):

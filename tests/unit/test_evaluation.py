@@ -218,6 +218,17 @@ def test_a_model_with_nan_is_told_and_stays_nan(model, tokenizer, tmp_path):
     ]
 
 
+def test_padding_brings_no_token_that_a_text_does_not_have(tokenizer, tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"text": "a" * n} for n in (3, 9, 4, 7)])
+    texts = Texts.prepare({"a": path}, tokenizer)
+    broken = AutoModelForCausalLM.from_pretrained(DEMO_POOL / "base", dtype=torch.float32)
+    whole = texts.score(broken)
+    with torch.no_grad():
+        weight = broken.get_input_embeddings().weight
+        weight[[i for i in range(len(weight)) if i != ord("a")]] = float("nan")
+    assert texts.score(broken).domains["a"].nll.tolist() == whole.domains["a"].nll.tolist()
+
+
 def test_bfloat16_is_near_float32(model, tokenizer):
     texts = Texts.prepare({"json": EVAL / "json.jsonl"}, tokenizer)
     half = AutoModelForCausalLM.from_pretrained(DEMO_POOL / "base", dtype=torch.bfloat16)

@@ -8,7 +8,9 @@ import click
 from mergeplan.cli import warn
 from mergeplan.cli.measured import overwrite_option
 from mergeplan.cli.units import SEED, threads_option
+from mergeplan.evaluation.options import DEVICES, DTYPES, EvaluationOptions
 
+_WARNINGS = 5  # texts that are named one by one
 _FILE = click.Path(path_type=Path)
 
 
@@ -23,7 +25,9 @@ _FILE = click.Path(path_type=Path)
     help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable.",
 )
 @click.option("--against", type=_FILE, help="Also score this model; print MODEL - AGAINST, paired.")
-@click.option("--tasks", help="Tasks of lm-evaluation-harness, or their YAML files: a,b.")
+@click.option(
+    "--tasks", help="Run MODEL on tasks of lm-evaluation-harness, by name or YAML file: a,b."
+)
 @click.option("-o", "--out", type=_FILE, help="Append the losses to this measurements.csv.")
 @click.option(
     "--as",
@@ -53,14 +57,12 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice(DTYPES),
     default="auto",
     show_default=True,
     help="auto: the checkpoint's own.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -92,7 +94,6 @@ def command(
     """
     from mergeplan.checkpoints import count_params, open_checkpoint
     from mergeplan.evaluation.loading import set_threads
-    from mergeplan.evaluation.options import EvaluationOptions
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
     from mergeplan.evaluation.running import evaluate_fully
     from mergeplan.evaluation.scores import difference
@@ -134,8 +135,13 @@ def command(
         if found.against is not None:
             click.echo(f"\n{model} - {against}, paired by document")
             click.echo(table(difference(found.scores, found.against), value="difference"))
-    for message in (*found.left_out, *found.scores.faults()):
+    for message in found.left_out[:_WARNINGS]:
         warn(message)
+    if len(found.left_out) > _WARNINGS:
+        warn(f"{len(found.left_out) - _WARNINGS} more texts are left out")
+    for name, scores in ((model, found.scores), (against, found.against)):
+        for message in scores.faults() if scores else ():
+            warn(f"model `{name}`, {message}")
     if documents is not None:
         write_durably(documents, documents_csv(found.scores))
     if out is not None:

@@ -7,6 +7,7 @@ than the last one (they drop its reasoning): then each answer is scored in the c
 stood when it was given, in a sequence of its own.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ Messages = tuple[dict[str, str], ...]
 Encoded = tuple[list[int], NDArray[np.bool_]]  # ids, and which are scored: both (tokens,)
 Span = tuple[int, int]  # [start, end) in characters
 
+_MARK = re.compile(r"\{%[-+]?\s*generation\b")
 _HINT = "use a tokenizer whose template suits the data, or write `prompt` and `response`"
 
 
@@ -36,7 +38,7 @@ def encode_chat(messages: Messages, tokenizer: Any) -> list[Encoded]:
     if not tokenizer.chat_template:
         raise InputError("`messages` need a chat template, and the tokenizer has none", _HINT)
     try:
-        if "generation" in _tags(tokenizer.get_chat_template()):
+        if _MARK.search(tokenizer.get_chat_template()):
             found = tokenizer.apply_chat_template(
                 list(messages), return_dict=True, return_assistant_tokens_mask=True
             )
@@ -46,11 +48,6 @@ def encode_chat(messages: Messages, tokenizer: Any) -> list[Encoded]:
         raise
     except Exception as error:  # templates raise what they like; it is their message that helps
         raise InputError(f"the chat template refuses the conversation: {error}", _HINT) from error
-
-
-def _tags(template: str) -> list[str]:
-    """The first word of each statement of a template."""
-    return [tag.lstrip("-+ ").split(" ")[0] for tag in template.split("{%")[1:]]
 
 
 def _by_prefixes(messages: Messages, tokenizer: Any) -> list[Encoded]:

@@ -55,13 +55,10 @@ def _texts(documents: list[Document], tokenizer: Any) -> Iterator[list[Sequence]
 def _responses(documents: list[Document], tokenizer: Any) -> Iterator[list[Sequence]]:
     if not tokenizer.is_fast:
         for document in documents:
-            before = (
-                tokenizer(document.prompt, verbose=False)["input_ids"] if document.prompt else []
-            )
+            prompt = tokenizer(document.prompt or "", verbose=False)["input_ids"]
             own = tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
-            yield [
-                _answer(document, [*before, *own], np.arange(len(before) + len(own)) >= len(before))
-            ]
+            ids = [*prompt, *own]
+            yield [_answer(document, ids, np.arange(len(ids)) >= len(prompt))]
         return
     found = tokenizer(
         [f"{document.prompt}{document.text}" for document in documents],
@@ -76,11 +73,6 @@ def _responses(documents: list[Document], tokenizer: Any) -> Iterator[list[Seque
 
 
 def _conversations(documents: list[Document], tokenizer: Any) -> Iterator[list[Sequence]]:
-    if not tokenizer.is_fast:
-        raise InputError(
-            f"`messages` need a tokenizer that knows offsets, found `{type(tokenizer).__name__}`",
-            "give it a tokenizer.json, or write the texts as `prompt` and `response`",
-        )
     for document in documents:
         try:
             sequences = encode_chat(document.messages or (), tokenizer)

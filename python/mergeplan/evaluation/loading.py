@@ -6,14 +6,15 @@ from typing import Any
 from mergeplan.checkpoints import open_checkpoint
 from mergeplan.companions import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.evaluation.options import DTYPES
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda")
+# No code from a model's folder runs, and nobody is asked whether it may.
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 _INSTALL = "pip install 'mergeplan[eval]'"
 
 
 def import_transformers() -> Any:
-    """The package, without its progress bars, which our own line replaces.
+    """The package, or an error that says how to get it.
 
     Raises:
         MissingInputError: torch or transformers is not installed.
@@ -50,7 +51,7 @@ def load_tokenizer(folder: Path) -> Any:
             "copy the tokenizer's files from the base into the folder",
         )
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except Exception as error:
         raise InputError(f"cannot read the tokenizer of `{folder}`: {_line(error)}") from error
 
@@ -68,14 +69,14 @@ def load_config(folder: Path) -> Any:
             f"model `{folder}` has no `config.json`", "copy the base's into the folder"
         )
     try:
-        found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        found = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
     except Exception as error:
         raise InputError(
             f"`{folder}/config.json`: transformers {transformers.__version__} knows no"
             f" `model_type` `{config.get('model_type', '')}`: {_line(error)}",
             "a newer transformers may know it: `pip install -U transformers`",
         ) from error
-    if type(found) not in transformers.AutoModelForCausalLM._model_mapping:
+    if type(found) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(
             f"`{folder}/config.json`: `model_type` `{found.model_type}` is no causal language model"
         )
@@ -96,8 +97,11 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
     transformers = import_transformers()
     import torch
 
+    if dtype not in DTYPES:
+        raise InputError(f"`dtype`: expected {', '.join(DTYPES)}, found `{dtype}`")
     place = _device(device)
     config = load_config(folder)
+    # Our own line is the only one that a user watches.
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -105,8 +109,8 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
             folder,
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            local_files_only=True,
             output_loading_info=True,
+            **_LOCAL,
         )
     except Exception as error:
         raise InputError(
@@ -115,7 +119,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
-    # transformers would go on with random weights in their place.
+    # transformers would go on, with random weights in their place.
     for what in ("missing_keys", "mismatched_keys"):
         if found[what]:
             name = sorted(map(str, found[what]))[0]

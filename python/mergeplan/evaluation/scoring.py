@@ -73,6 +73,9 @@ def _batch(rows: Sequence[Window], device: torch.device) -> Batch:
     ids = np.zeros((len(rows), width), np.int64)
     for number, row in enumerate(rows):
         ids[number, : len(row.ids) - 1] = row.ids[:-1]
+        # Kernels multiply what they may not see by zero: were padding a token whose embedding is
+        # not finite, NaN would come of that.
+        ids[number, len(row.ids) - 1 :] = row.ids[-2]
     keep = width - first
     # The logits at a place are about the token after it.
     places = [row.scored - 1 - first + number * keep for number, row in enumerate(rows)]
