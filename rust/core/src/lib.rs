@@ -21,7 +21,8 @@
 //! # Why Philox
 //! A random mask must not depend on threads, chunks or the order of work, and must be the same in
 //! every subset that an expert takes part in. [`philox`] computes the word for element `i` from the
-//! seed, the tensor's name, the expert's content and `i` alone.
+//! seed, the tensor's name, a [fingerprint](statistics::fingerprint) of the expert's tensor and `i`
+//! alone.
 //!
 //! # How memory is bounded
 //! What a run needs is known before it begins: chunks of every input for each worker, and tables for
