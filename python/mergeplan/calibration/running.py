@@ -6,14 +6,17 @@ ends with the same table.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.calibration.course import Course, Goal, Round
+from mergeplan.calibration.limits import Budget, Spent
+from mergeplan.calibration.decision import Wish
 from mergeplan.calibration.preflight import Checked, check
-from mergeplan.calibration.store import Measured, RunStore
+from mergeplan.calibration.rounds import Plan, Round, Stop, next_round
+from mergeplan.calibration.rounds import forecast as forecast_of
+from mergeplan.calibration.store import RUN, Measured, RunStore
 from mergeplan.calibration.worker import Setup, Worker
 from mergeplan.pool import load_pool
 from mergeplan.subsets import SubsetMerge
@@ -29,11 +32,21 @@ class CalibrateOptions:
 
     Attributes:
         methods: Labels of the pool; none for all of them.
+        ks: Sizes of subsets that may be measured; empty for all.
+        until: Stop where no k that is still possible is farther from the answer.
+        budget: Most that each method may take at each size.
+        scan: Whether to try other lambdas with all experts.
+        seed: Of the choice of subsets, and of random masks.
         ray: `local` or the address of a Ray cluster; `None` for this process.
     """
 
     methods: tuple[str, ...] = ()
-    goal: Goal = field(default_factory=Goal)
+    wish: Wish = field(default_factory=Wish)
+    ks: tuple[int, ...] = ()
+    until: int = 1
+    budget: Budget = field(default_factory=Budget)
+    scan: bool = True
+    seed: int = 0
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
 
@@ -69,18 +82,18 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a calibration begins with, before anything is measured.
+    """What a calibration takes, before anything is measured.
 
     Attributes:
-        n_merges: Of the first rounds.
-        most_merges: That it can come to.
-        n_tokens: That the first rounds score.
+        least: With the first rounds alone; `most` where every subset is measured or the budget ends.
+        kept: Merges that the folder holds already, of those that are counted.
+        seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
     """
 
-    n_merges: int
-    most_merges: int
-    n_tokens: int
-    n_kept: int
+    least: Spent
+    most: Spent
+    kept: int
+    seconds_each: float | None
 
 
 def calibrate(
@@ -131,23 +144,52 @@ def calibrate(
 
 
 def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Forecast:
-    """What `calibrate` would begin with; everything is checked, and nothing is measured or written.
+    """What `calibrate` would take; everything is checked, and nothing is measured or written.
 
     Raises:
         InputError: As for `calibrate`.
     """
     checked = check(load_pool(pool_file), options.methods, options.setup)
-    merges: dict[str, SubsetMerge] = {}
-    most = 0
+    kept: list[Measured] = []
+    if (folder / RUN).exists():
+        store = RunStore(folder, checked.identity, pool_sizes(checked))
+        kept = store.all()
+        store.close()
+    each = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
+    found = []
     for size in range(len(checked.pool.sizes)):
-        for label in checked.labels:
-            course = Course(checked.pool, size, label, options.goal)
-            most += course.most_merges
-            first = course.next([])
-            if isinstance(first, Round):
-                merges |= {merge.key: merge for merge in first.merges}
-    tokens = sum(checked.texts[merge.size].n_tokens for merge in merges.values())
-    return Forecast(len(merges), most, tokens, n_kept=0)
+        tokens = checked.texts[size].n_tokens
+        for plan in _plans(checked, options, size):
+            found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
+    least, most = _sum(one.least for one in found), _sum(one.most for one in found)
+    return Forecast(least, most, len(kept), each if kept else None)
+
+
+def _sum(parts: Iterable[Spent]) -> Spent:
+    every = list(parts)
+    return Spent(
+        sum(part.merges for part in every),
+        sum(part.tokens for part in every),
+        sum(part.seconds for part in every),
+    )
+
+
+def _plans(checked: Checked, options: CalibrateOptions, size: int) -> list[Plan]:
+    """One for each method."""
+    return [
+        Plan(
+            pool=checked.pool,
+            size=size,
+            label=label,
+            wish=options.wish,
+            ks=options.ks,
+            until=options.until,
+            budget=options.budget,
+            scan=options.scan,
+            seed=options.seed,
+        )
+        for label in checked.labels
+    ]
 
 
 def pool_sizes(checked: Checked) -> tuple[int, ...]:
@@ -174,39 +216,42 @@ class _Run:
             check_paths(self._ray, checked.pool)
 
     def of(self, size: int, store: RunStore) -> list[str]:
-        """Run every course of a size to its end; returns why each stopped."""
-        courses = [
-            Course(self._checked.pool, size, label, self._options.goal)
-            for label in self._checked.labels
-        ]
+        """Run every method's rounds at a size to their end; returns why each stopped."""
+        plans = {plan.label: plan for plan in _plans(self._checked, self._options, size)}
+        seen: dict[str, dict[str, Measured]] = {label: {} for label in plans}
         executor = _Lazy(lambda: self._executor(size))
-        seen: list[list[Measured]] = [[] for _ in courses]
         reasons = []
         try:
-            active = list(range(len(courses)))
-            while active:
-                rounds = {number: courses[number].next(seen[number]) for number in active}
-                active = [n for n, found in rounds.items() if isinstance(found, Round)]
-                for found in rounds.values():
-                    self._say(found.reason)
-                    if not isinstance(found, Round):
-                        reasons.append(found.reason)
-                wanted: dict[str, SubsetMerge] = {}
-                for number in active:
-                    found = rounds[number]
-                    if isinstance(found, Round):
-                        wanted |= {merge.key: merge for merge in found.merges}
+            while plans:
+                rounds: dict[str, Round] = {}
+                for label, plan in list(plans.items()):
+                    found = self._next(plan, store, seen[label])
+                    told = f"{format_count(plan.pool.sizes[plan.size].count_params())}, {label}: {found.reason}"
+                    self._say(told)
+                    if isinstance(found, Stop):
+                        for note in found.notes:
+                            self._say(f"{label}: {note}")
+                        reasons.append(told)
+                        del plans[label]
+                    else:
+                        rounds[label] = found
+                wanted = {merge.key: merge for one in rounds.values() for merge in one.merges}
                 self._measure(list(wanted.values()), size, store, executor)
-                for number in active:
-                    found = rounds[number]
-                    if isinstance(found, Round):
-                        seen[number] += [
-                            one for merge in found.merges if (one := store.get(merge)) is not None
-                        ]
+                for label, one in rounds.items():
+                    got = [store.get(merge) for merge in one.merges]
+                    seen[label] |= {m.merge.key: m for m in got if m is not None}
                 store.write_table()
         finally:
             executor.close()
         return reasons
+
+    def _next(self, plan: Plan, store: RunStore, seen: dict[str, Measured]) -> Round | Stop:
+        each = self._checked.texts[plan.size].n_tokens
+        seconds = sum(sum(one.seconds) for one in seen.values())
+        spent = Spent(len(seen), each * len(seen), seconds)
+        if not seen:
+            return next_round(Measurements((), ""), plan, spent)
+        return next_round(store.measurements(seen.values()), plan, spent)
 
     def _measure(
         self, merges: list[SubsetMerge], size: int, store: RunStore, executor: "_Lazy"

@@ -8,11 +8,12 @@ RUN/
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,14 +21,14 @@ from typing import IO, Any
 from mergeplan.calibration.identity import refuse_changes, short_hash
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.evaluation.scores import Scores
-from mergeplan.measurements import MACRO
+from mergeplan.measurements import MACRO, Measurements, parse_measurements
 from mergeplan.output import write_durably
 from mergeplan.subsets import SubsetMerge
 from mergeplan.workspace import lock
 
 VERSION = 1
 MEASUREMENTS = "measurements.csv"
-_RUN, _SCORES = "run.json", "scores.jsonl"
+RUN, _SCORES = "run.json", "scores.jsonl"
 COLUMNS = (
     "n_params",
     "method",
@@ -89,13 +90,13 @@ class RunStore:
         self._file: IO[bytes] = self._path.open("ab")
 
     def _begin(self, identity: Mapping[str, Any]) -> None:
-        path = self.folder / _RUN
+        path = self.folder / RUN
         # As JSON gives it back.
         now = json.loads(json.dumps({"version": VERSION, **identity}))
         if not path.exists():
             if (self.folder / _SCORES).exists():
                 raise InputError(
-                    f"`{self.folder}` holds scores and no `{_RUN}`: it is no whole run"
+                    f"`{self.folder}` holds scores and no `{RUN}`: it is no whole run"
                 )
             write_durably(path, json.dumps(now, indent=1, sort_keys=True))
             return
@@ -167,6 +168,13 @@ class RunStore:
     def rows(self) -> list[dict[str, Any]]:
         """The table's rows, in canonical order."""
         return [row for measured in self.all() for row in self._rows_of(measured)]
+
+    def measurements(self, some: Iterable[Measured]) -> Measurements:
+        """The rows of some measurements, as reading the table would give them."""
+        ordered = sorted(some, key=lambda measured: measured.merge.order)
+        rows = [row for measured in ordered for row in self._rows_of(measured)]
+        text = table_of(rows)
+        return parse_measurements(text, hashlib.sha256(text.encode()).hexdigest(), MEASUREMENTS)
 
     def _rows_of(self, measured: Measured) -> list[dict[str, Any]]:
         merge, scores = measured.merge, measured.scores

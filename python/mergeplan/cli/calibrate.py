@@ -1,0 +1,123 @@
+"""`mergeplan calibrate`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mergeplan.cli import warn
+from mergeplan.cli.units import BYTES, SEED, Counts, Positive, Until, threads_option
+from mergeplan.evaluation.options import DEVICES, DTYPES
+
+if TYPE_CHECKING:
+    from mergeplan.calibration.running import CalibrateOptions, Calibration, Forecast
+    from mergeplan.calibration.summary import Summary
+
+
+@click.command("calibrate")
+@click.argument("pool_file", metavar="POOL.yml", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    "folder",
+    required=True,
+    metavar="RUN_DIR",
+    type=click.Path(path_type=Path),
+    help="The run's folder; one that exists goes on where it stopped.",
+)
+@click.option("--method", "methods", multiple=True, help="A method of the pool. [default: all]")
+@click.option("--k", "ks", help="Measure these k only, and stop: 1,2,4.")
+@click.option("--count", type=click.IntRange(1), help="With --k: subsets of each k.")
+@click.option("--target-loss", type=Positive(), help="The question: which k reaches this loss.")
+@click.option(
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="The question without a target: which k has this share of the improvement.",
+)
+@click.option(
+    "--until",
+    type=Until(),
+    default="k +- 1",
+    show_default=True,
+    help="Stop once the answer is known this well.",
+)
+@click.option("--budget", type=click.IntRange(1), help="Most merges to measure of each method.")
+@click.option("--lambda-scan/--no-lambda-scan", default=True, help="[default: scan]")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of subsets and masks.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), help="Most tokens of a domain, by whole documents."
+)
+@click.option("--max-length", type=click.IntRange(2), help="Tokens in a window.")
+@click.option("--stride", type=click.IntRange(1), help="Tokens by which windows overlap.")
+@click.option("--batch-tokens", type=click.IntRange(1), help="Tokens in a batch.")
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="auto",
+    show_default=True,
+    help="Of the evaluation; auto: float32 on a CPU, the base's own on a GPU.",
+)
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@threads_option(what="Threads of a worker.")
+@click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
+@click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
+@click.option("--dry-run", is_flag=True, help="Check everything, and say what would be measured.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no word of rounds, no warnings.")
+def command(
+    pool_file: Path, folder: Path, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+) -> None:
+    """Measure merges of a pool's experts until its law answers the question.
+
+    Experts are merged into a model in memory and scored on the pool's texts; no checkpoint is
+    written. Each measurement is kept at once: the same command goes on after a kill. Ends with
+    measurements.csv, law.json, law.png, a recommendation and merge.yml in RUN_DIR.
+    """
+    from mergeplan.calibration.running import calibrate, forecast
+    from mergeplan.calibration.summary import summarize
+    from mergeplan.pool import load_pool
+    from mergeplan.progress import ProgressLine
+    from mergeplan.suggest import Goal
+
+    options = _options(given)
+    if dry_run:
+        found = forecast(pool_file, folder, options)
+        text = json.dumps(dataclasses.asdict(found)) if as_json else _forecast(found)
+        click.echo(text)
+        return
+    line = ProgressLine(quiet=quiet, amount=lambda n: f"{n:,.0f} tokens")
+
+    def say(text: str) -> None:
+        line.clear()
+        if not quiet:
+            click.echo(text, err=True)
+
+    try:
+        done = calibrate(pool_file, folder, options, say=say, progress=line)
+    finally:
+        line.clear()
+    goal = Goal(given["target_loss"], given["fraction"])
+    summary = summarize(folder, load_pool(pool_file), goal, seed=given["seed"])
+    if as_json:
+        click.echo(json.dumps(_as_data(done, summary), default=str))
+    else:
+        click.echo(_words(done) + "\n\n" + summary.text)
+    if not quiet:
+        for warning in (*done.warnings, *summary.warnings):
+            warn(warning)
+
+
+def _options(given: dict[str, Any]) -> "CalibrateOptions":
+    from mergeplan.calibration.course import Goal
+    from mergeplan.calibration.running import CalibrateOptions
+    from mergeplan.calibration.worker import Setup
+    from mergeplan.evaluation.options import EvaluationOptions
+
+    if given["count"] and not given["ks"]:
+        raise click.UsageError("--count belongs to --k")
+    evaluation = {name: given[name] for name in ("max_tokens", "max_length", "stride")}
+    raise NotImplementedError
