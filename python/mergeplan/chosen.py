@@ -7,12 +7,8 @@ from typing import Any
 
 from mergeplan.emit import merge_config, to_yaml
 from mergeplan.errors import InputError
-from mergeplan.names import format_count
 from mergeplan.pool import Pool, PoolSize
 from mergeplan.suggest import Candidate
-
-# Measured sizes are often names (3B) of bases that count a little more or less.
-_SIZE_TOLERANCE = 1.3
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,4 @@ def _size(n_params: float | None, pool: Pool) -> PoolSize:
             f"the pool has {len(pool.sizes)} sizes, and the measurements name none",
             "add a column `n_params`",
         )
-    counts = [size.count_params() for size in pool.sizes]
-    ratios = [max(count / n_params, n_params / count) for count in counts]
-    if min(ratios) > _SIZE_TOLERANCE:
-        have = ", ".join(format_count(count) for count in counts)
-        raise InputError(f"the pool has no base of {format_count(n_params)}: found {have}")
-    return pool.sizes[ratios.index(min(ratios))]
+    return pool.sizes[pool.nearest_size(n_params)]

@@ -9,11 +9,14 @@ from mergeplan.checkpoints import count_params, open_checkpoint
 from mergeplan.emit import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements import parse_count
+from mergeplan.names import format_count
 from mergeplan.plan import most_common_dtype
 from mergeplan.yamlfile import read_yaml
 
 # The label of k = 0 in lists of merges.
 BASE = "base"
+# Sizes are often names (3B) of bases that count a little more or less.
+_SIZE_TOLERANCE = 1.3
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,19 @@ class Pool:
     sizes: tuple[PoolSize, ...]
     data: dict[str, Path]
     methods: dict[str, dict[str, Any]]
+
+    def nearest_size(self, n_params: float) -> int:
+        """Index of the base of about n_params parameters.
+
+        Raises:
+            InputError: None is near, or a base's headers are at fault.
+        """
+        counts = [size.count_params() for size in self.sizes]
+        ratios = [max(count / n_params, n_params / count) for count in counts]
+        if min(ratios) > _SIZE_TOLERANCE:
+            have = ", ".join(format_count(count) for count in counts)
+            raise InputError(f"the pool has no base of {format_count(n_params)}: found {have}")
+        return ratios.index(min(ratios))
 
 
 def load_pool(path: Path) -> Pool:

@@ -1,13 +1,18 @@
 """The merges of a sweep: for each size and method the base, single experts, subsets, a scan."""
 
+import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import Any
 
 from mergeplan.designs import Subset, choose_subsets
 from mergeplan.emit import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.pool import Pool
-from mergeplan.subsets import SubsetMerge, subset_merge
+from mergeplan.subsets import SubsetMerge, pool_hash, read_subsets, subset_merge
 
 # The three points of the paper's calibration (Section 4.2).
 THREE_POINTS = (1, 2, 4)
@@ -118,6 +123,42 @@ def check_experts(pool: Pool) -> None:
                 " parameters: measurements could not be told apart",
                 "put them into two pools",
             )
+
+
+def load_sample(path: Path, pool: Pool) -> list[SubsetMerge]:
+    """The merges of an earlier sample of the same pool; none where there is no such file.
+
+    Raises:
+        InputError: The file is at fault, or was written for another pool.
+    """
+    if not path.exists():
+        return []
+    rows = read_subsets(path)
+    identity = pool_hash(pool)
+    for row in rows:
+        same = row.merge.size < len(pool.sizes) and row.pool_hash == identity
+        if not same or row.merge.n_params != pool.sizes[row.merge.size].count_params():
+            raise InputError(
+                f"`{path}` was written for another pool: bases, experts or their folders differ",
+                "sample into another folder",
+            )
+    return [row.merge for row in rows]
+
+
+def count_merges(pool: Pool, merges: Iterable[SubsetMerge]) -> list[dict[str, Any]]:
+    """How many merges there are of each size, method, options and k, of how many possible."""
+    counts = Counter((merge.size, merge.method, merge.options, merge.k) for merge in merges)
+    return [
+        {
+            "n_params": pool.sizes[size].count_params(),
+            "method": label,
+            "options": json.loads(options),
+            "k": k,
+            "merges": count,
+            "possible": comb(len(pool.sizes[size].experts), k),
+        }
+        for (size, label, options, k), count in counts.items()
+    ]
 
 
 def _ks(given: tuple[int, ...], pool_size: int) -> list[int]:

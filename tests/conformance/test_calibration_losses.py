@@ -1,4 +1,4 @@
-"""What calibration measures is what a written merge has: mergekit, a checkpoint, and a plain loop."""
+"""What calibration measures is what written merges have, mergekit's too, by a plain loop."""
 
 import json
 import random

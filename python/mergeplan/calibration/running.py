@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.calibration.limits import Budget, Spent
 from mergeplan.calibration.decision import Wish
+from mergeplan.calibration.limits import Budget, Spent
 from mergeplan.calibration.preflight import Checked, check
 from mergeplan.calibration.rounds import Plan, Round, Stop, next_round
 from mergeplan.calibration.rounds import forecast as forecast_of
 from mergeplan.calibration.store import RUN, Measured, RunStore
 from mergeplan.calibration.worker import Setup, Worker
+from mergeplan.measurements import Measurements
+from mergeplan.names import format_count
 from mergeplan.pool import load_pool
 from mergeplan.subsets import SubsetMerge
 
@@ -85,7 +87,8 @@ class Forecast:
     """What a calibration takes, before anything is measured.
 
     Attributes:
-        least: With the first rounds alone; `most` where every subset is measured or the budget ends.
+        least: With the first rounds alone.
+        most: Where every subset is measured, or the budget ends.
         kept: Merges that the folder holds already, of those that are counted.
         seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
     """
@@ -226,7 +229,7 @@ class _Run:
                 rounds: dict[str, Round] = {}
                 for label, plan in list(plans.items()):
                     found = self._next(plan, store, seen[label])
-                    told = f"{format_count(plan.pool.sizes[plan.size].count_params())}, {label}: {found.reason}"
+                    told = f"{self._name(size)}{label}: {found.reason}"
                     self._say(told)
                     if isinstance(found, Stop):
                         for note in found.notes:
@@ -244,6 +247,11 @@ class _Run:
         finally:
             executor.close()
         return reasons
+
+    def _name(self, size: int) -> str:
+        """A base's size, where there are several."""
+        sizes = self._checked.pool.sizes
+        return f"{format_count(sizes[size].count_params())}, " if len(sizes) > 1 else ""
 
     def _next(self, plan: Plan, store: RunStore, seen: dict[str, Measured]) -> Round | Stop:
         each = self._checked.texts[plan.size].n_tokens

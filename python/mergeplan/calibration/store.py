@@ -95,9 +95,7 @@ class RunStore:
         now = json.loads(json.dumps({"version": VERSION, **identity}))
         if not path.exists():
             if (self.folder / _SCORES).exists():
-                raise InputError(
-                    f"`{self.folder}` holds scores and no `{RUN}`: it is no whole run"
-                )
+                raise InputError(f"`{self.folder}` holds scores and no `{RUN}`: it is no whole run")
             write_durably(path, json.dumps(now, indent=1, sort_keys=True))
             return
         try:

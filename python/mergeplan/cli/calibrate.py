@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mergeplan.cli import warn
-from mergeplan.cli.units import BYTES, SEED, Counts, Positive, Until, threads_option
+from mergeplan.cli.units import BYTES, SEED, Integers, Positive, threads_option
 from mergeplan.evaluation.options import DEVICES, DTYPES
 
 if TYPE_CHECKING:
+    from mergeplan.calibration.limits import Spent
     from mergeplan.calibration.running import CalibrateOptions, Calibration, Forecast
     from mergeplan.calibration.summary import Summary
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     help="The run's folder; one that exists goes on where it stopped.",
 )
 @click.option("--method", "methods", multiple=True, help="A method of the pool. [default: all]")
-@click.option("--k", "ks", help="Measure these k only, and stop: 1,2,4.")
-@click.option("--count", type=click.IntRange(1), help="With --k: subsets of each k.")
+@click.option(
+    "--k", "ks", type=Integers(1, 10_000), default=(), help="Measure these k only: 1,2,4."
+)
 @click.option("--target-loss", type=Positive(), help="The question: which k reaches this loss.")
 @click.option(
     "--fraction",
@@ -40,12 +42,15 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--until",
-    type=Until(),
     default="k +- 1",
     show_default=True,
     help="Stop once the answer is known this well.",
 )
-@click.option("--budget", type=click.IntRange(1), help="Most merges to measure of each method.")
+@click.option(
+    "--budget",
+    help="Most that each method may take at each size: `60 merges`, `2M tokens`, `1.5h`, or several"
+    " joined by commas.",
+)
 @click.option("--lambda-scan/--no-lambda-scan", default=True, help="[default: scan]")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of subsets and masks.")
 @click.option(
@@ -112,12 +117,66 @@ def command(
 
 
 def _options(given: dict[str, Any]) -> "CalibrateOptions":
-    from mergeplan.calibration.course import Goal
+    from mergeplan.calibration.decision import Wish
+    from mergeplan.calibration.limits import Budget, parse_budget, parse_until
     from mergeplan.calibration.running import CalibrateOptions
     from mergeplan.calibration.worker import Setup
     from mergeplan.evaluation.options import EvaluationOptions
 
-    if given["count"] and not given["ks"]:
-        raise click.UsageError("--count belongs to --k")
-    evaluation = {name: given[name] for name in ("max_tokens", "max_length", "stride")}
-    raise NotImplementedError
+    evaluation = EvaluationOptions(
+        max_tokens=given["max_tokens"],
+        seed=given["seed"],
+        max_length=given["max_length"],
+        stride=given["stride"],
+        batch_tokens=given["batch_tokens"],
+    )
+    setup = Setup(
+        evaluation, given["dtype"], given["device"], given["threads"], given["memory_limit"]
+    )
+    return CalibrateOptions(
+        methods=given["methods"],
+        wish=Wish(given["target_loss"], given["fraction"]),
+        ks=tuple(given["ks"]),
+        until=parse_until(given["until"]),
+        budget=parse_budget(given["budget"]) if given["budget"] else Budget(),
+        scan=given["lambda_scan"],
+        seed=given["seed"],
+        setup=setup,
+        ray=given["ray"],
+    )
+
+
+def _forecast(found: "Forecast") -> str:
+    def line(what: str, spent: "Spent") -> str:
+        time = f", about {spent.seconds / 60:,.0f} min" if found.seconds_each else ""
+        return f"{what}: {spent.merges:,} merges, {spent.tokens:,.0f} tokens{time}"
+
+    lines = [line("at least", found.least), line("at most", found.most)]
+    if found.kept:
+        lines.append(f"measured already: {found.kept:,} merges")
+    else:
+        lines.append("time is known once the first merges are measured")
+    return "\n".join(lines)
+
+
+def _words(done: "Calibration") -> str:
+    share = 100 * done.merging / max(done.merging + done.evaluating, 1e-9)
+    new = f"measured {done.n_measured} merges in {done.seconds:.1f} s"
+    return f"{new}, {share:.1f} % of it merging; {done.n_kept} were there already"
+
+
+def _as_data(done: "Calibration", summary: "Summary") -> dict[str, Any]:
+    best = summary.recommendation.best
+    return {
+        **dataclasses.asdict(done),
+        "law": summary.law,
+        "plot": summary.plot,
+        "config": summary.config,
+        "method": best.fit.series.method,
+        "options": json.loads(best.fit.series.options),
+        "k": best.k,
+        "reached": summary.recommendation.reached,
+        "scans": summary.scans,
+        "warnings": [*done.warnings, *summary.warnings],
+        "next": summary.next_command,
+    }

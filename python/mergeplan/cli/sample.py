@@ -1,0 +1,112 @@
+"""`mergeplan sample`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mergeplan.cli.units import SEED, Counts, Integers
+
+
+@click.command("sample")
+@click.argument("pool_file", metavar="POOL.yml", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder; one may grow."
+)
+@click.option("--method", "labels", multiple=True, help="A label of the pool. [default: all]")
+@click.option("--size", "sizes", type=Counts(), default=(), help="Base sizes. [default: all]")
+@click.option(
+    "--k",
+    "ks",
+    type=Integers(1, 10_000),
+    default=(),
+    help="Numbers of experts; single ones are always there. [default: 1,2,4 and all]",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=24,
+    show_default=True,
+    help="Subsets of each k, those that are there already among them.",
+)
+@click.option(
+    "--design",
+    type=click.Choice(["auto", "all", "balanced", "uniform", "permutations"]),
+    default="auto",
+    show_default=True,
+    help="auto: all subsets of a k where they are at most 1.5 times --count, else balanced.",
+)
+@click.option(
+    "--lambda-scan/--no-lambda-scan",
+    default=True,
+    help="All experts with lambda 0.2, 0.3, 0.5, 0.8 and 1, too. [default: scan]",
+)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Of the choice and of random masks."
+)
+@click.option("--dry-run", is_flag=True, help="Say how many merges it would be; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def command(
+    pool_file: Path,
+    out: Path,
+    labels: tuple[str, ...],
+    sizes: tuple[float, ...],
+    ks: tuple[int, ...],
+    count: int,
+    design: str,
+    lambda_scan: bool,
+    seed: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Choose subsets of the experts; write a mergekit YAML for each, and subsets.csv.
+
+    Base and single experts are always among them. In a folder that holds a sample of this pool,
+    rows and files stay, and the design grows around them.
+    """
+    from mergeplan.pool import load_pool
+    from mergeplan.sampling import Sweep, count_merges, load_sample, sample_merges
+    from mergeplan.subsets import write_subsets
+
+    pool = load_pool(pool_file)
+    sweep = Sweep(
+        labels, tuple(pool.nearest_size(n) for n in sizes), ks, count, design, lambda_scan, seed
+    )
+    have = load_sample(out / "subsets.csv", pool)
+    merges = sample_merges(pool, sweep, have)
+    if not dry_run:
+        write_subsets(out / "subsets.csv", merges, pool)
+    counts = count_merges(pool, merges)
+    if as_json:
+        click.echo(json.dumps({"merges": len(merges), "kept": len(have), "counts": counts}))
+        return
+    for line in _table(counts, pool.methods):
+        click.echo(line)
+    kept = f", {len(have)} of them there before" if have else ""
+    click.echo(f"{len(merges)} merges{kept}")
+    if dry_run:
+        click.echo("nothing was written", err=True)
+    else:
+        click.echo(f"wrote {out / 'subsets.csv'} and the YAMLs beside it", err=True)
+
+
+def _table(counts: list[dict[str, Any]], methods: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each size and method: merges of how many possible, by k; others in one figure."""
+    from mergeplan.names import format_count
+
+    cells: dict[tuple[float, str], list[str]] = {}
+    others: dict[tuple[float, str], int] = {}
+    for entry in counts:
+        row = entry["n_params"], entry["method"]
+        found = cells.setdefault(row, [])
+        if entry["options"] == methods.get(entry["method"], {}):
+            found.append(f"k = {entry['k']}: {entry['merges']} of {entry['possible']}")
+        else:
+            others[row] = others.get(row, 0) + entry["merges"]
+    for row, merges in others.items():
+        cells[row].append(f"other options: {merges}")
+    return [
+        f"{format_count(n):>6}  {label:<16}  {', '.join(found)}"
+        for (n, label), found in cells.items()
+    ]
