@@ -1,0 +1,94 @@
+"""When to stop, as a user says it, and what it may take."""
+
+import re
+from dataclasses import dataclass
+
+from mergeplan.errors import InputError
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a calibration may take; `None` is no limit. Tokens are those scored."""
+
+    merges: int | None = None
+    tokens: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the measurements took so far, those that were measured before among them."""
+
+    merges: int = 0
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a calibration takes.
+
+    Attributes:
+        least: With the first round alone.
+        most: Until every subset is measured or the budget is spent.
+    """
+
+    least: Spent
+    most: Spent
+
+
+def parse_until(text: str) -> int:
+    """How near the active k must lie to the one decided on.
+
+    Raises:
+        InputError: Not of this form.
+
+    >>> parse_until("k +- 1"), parse_until("k±0")
+    (1, 0)
+    """
+    match = re.fullmatch(r"\s*k\s*(?:\+-|\+/-|±)\s*(\d{1,4})\s*", text)
+    if not match:
+        raise InputError(f"--until: expected `k +- 1`, found `{text}`")
+    return int(match[1])
+
+
+def parse_budget(text: str) -> Budget:
+    """Limits joined by commas, each a number with `merges`, `tokens`, `s`, `min` or `h`.
+
+    Raises:
+        InputError: Not of this form, or one kind of limit twice.
+
+    >>> parse_budget("60 merges, 2M tokens, 1.5h")
+    Budget(merges=60, tokens=2000000.0, seconds=5400.0)
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([kMB]?)\s*([a-z]+)\s*", part)
+        unit = match[3] if match else ""
+        kind = "seconds" if unit in _SECONDS else unit
+        if not match or kind not in ("merges", "tokens", "seconds") or kind in found:
+            raise InputError(
+                f"--budget: expected such as `60 merges, 2M tokens, 1h`, found `{text}`"
+            )
+        found[kind] = float(match[1]) * _COUNTS[match[2]] * _SECONDS.get(unit, 1.0)
+    merges = found.get("merges")
+    return Budget(
+        None if merges is None else int(merges), found.get("tokens"), found.get("seconds")
+    )
+
+
+def affordable(budget: Budget, spent: Spent) -> int | None:
+    """How many more merges the budget allows, each taken to cost what the mean one did; `None`
+    where nothing limits them."""
+    left = []
+    if budget.merges is not None:
+        left.append(budget.merges - spent.merges)
+    for limit, used in ((budget.tokens, spent.tokens), (budget.seconds, spent.seconds)):
+        if limit is None:
+            continue
+        each = used / spent.merges if spent.merges else 0.0
+        left.append(0 if used >= limit else int((limit - used) / each) if each else 10**9)
+    return max(0, min(left)) if left else None
