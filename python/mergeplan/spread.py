@@ -54,6 +54,13 @@ def fit_spread(points: tuple[Point, ...], pool_size: int) -> SpreadLaw | None:
     return SpreadLaw(total / freedom, pool_size) if freedom else None
 
 
+def subset_variance(point: Point, law: SpreadLaw) -> float:
+    """Variance of single subsets around their mean: that measured, drawn towards the law's."""
+    freedom = max(point.n_subsets - 1, 0)
+    own = point.spread**2 * freedom if point.spread is not None else 0.0
+    return (own + _PRIOR_SUBSETS * law.variance(point.k)) / (freedom + _PRIOR_SUBSETS)
+
+
 def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
     """Variance of a measured mean around the pool's: s²/n · (1 - n/C).
 
@@ -63,9 +70,8 @@ def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
         return 0.0
     if law is None:
         return None
-    own = point.spread**2 * (point.n_subsets - 1) if point.spread is not None else 0.0
-    pooled = (own + _PRIOR_SUBSETS * law.variance(point.k)) / (point.n_subsets - 1 + _PRIOR_SUBSETS)
-    return pooled / point.n_subsets * (1 - point.n_subsets / point.n_possible)
+    share = 1 - point.n_subsets / point.n_possible
+    return subset_variance(point, law) / point.n_subsets * share
 
 
 def known_variance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:

@@ -76,7 +76,9 @@ def test_base_singles_and_all_are_measured_and_lambda_is_scanned(finished):
     assert [row["k"] for row in by_method.pop("base")] == ["0"]
     for found in by_method.values():
         assert sum(row["k"] == "1" for row in found) == 5
-        all_five = [json.loads(row["options"]).get("lambda", 1.0) for row in found if row["k"] == "5"]
+        all_five = [
+            json.loads(row["options"]).get("lambda", 1.0) for row in found if row["k"] == "5"
+        ]
         assert {0.2, 0.3, 0.5, 0.8, 1.0} <= set(all_five)
     assert {row["pool_size"] for row in rows} == {"5"}
     assert len({row["data_hash"] for row in rows}) == 1
@@ -118,11 +120,11 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_table(finished, tmp_
 
 def test_a_budget_ends_it_and_more_of_it_goes_on(tmp_path):
     pool, run = write_pool(tmp_path), tmp_path / "run"
-    assert calibrate(pool, run, "--budget", "8 merges", "--method", "dare").returncode == 0
-    assert len(rows_of(run)) == 3 * 8
+    assert calibrate(pool, run, "--budget", "14 merges", "--method", "dare").returncode == 0
+    assert len(rows_of(run)) == 3 * 14
     few = (run / "measurements.csv").read_text().splitlines()
-    assert calibrate(pool, run, "--budget", "12 merges", "--method", "dare").returncode == 0
-    assert len(rows_of(run)) == 3 * 12
+    assert calibrate(pool, run, "--budget", "17 merges", "--method", "dare").returncode == 0
+    assert len(rows_of(run)) == 3 * 17
     assert set(few) <= set((run / "measurements.csv").read_text().splitlines())
 
 

@@ -84,10 +84,14 @@ class RunStore:
         except OSError as error:
             raise SurroundingsError(f"cannot create `{folder}`: {error.strerror}") from error
         self._lock = lock(folder, "calibration")
-        self._begin(identity)
         self._path = folder / _SCORES
-        self._found = self._read()
-        self._file: IO[bytes] = self._path.open("ab")
+        try:
+            self._begin(identity)
+            self._found = self._read()
+            self._file: IO[bytes] = self._path.open("ab")
+        except BaseException:
+            self._lock.close()
+            raise
 
     def _begin(self, identity: Mapping[str, Any]) -> None:
         path = self.folder / RUN
