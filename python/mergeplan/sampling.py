@@ -10,7 +10,7 @@ from typing import Any
 
 from mergeplan.designs import Subset, choose_subsets
 from mergeplan.emit import method_of
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import InputError
 from mergeplan.pool import Pool
 from mergeplan.subsets import SubsetMerge, pool_hash, read_subsets, subset_merge
 
@@ -57,11 +57,6 @@ def sample_merges(
         InputError: The pool has no such method, size or k, or too few experts.
     """
     labels = sweep.labels or tuple(pool.methods)
-    for label in labels:
-        if label not in pool.methods:
-            known = list(pool.methods)
-            hint = nearest(label, known) or f"it has: {', '.join(known)}"
-            raise InputError(f"the pool has no method `{label}`", hint)
     check_experts(pool)
     merges = set(have)
     for size in sweep.sizes or range(len(pool.sizes)):

@@ -156,12 +156,16 @@ def subset_merge(
         lambda_: In place of the label's own.
 
     Raises:
-        InputError: The base's headers are at fault.
+        InputError: No such label, or the base's headers are at fault.
     """
     n_params = pool.sizes[size].count_params()
     names = tuple(sorted(subset))
     if not names:
         return SubsetMerge(size, n_params, BASE)
+    if label not in pool.methods:
+        known = list(pool.methods)
+        hint = nearest(label, known) or f"it has: {', '.join(known)}"
+        raise InputError(f"the pool has no method `{label}`", hint)
     options = dict(pool.methods[label])
     if lambda_ is not None:
         options["lambda"] = lambda_

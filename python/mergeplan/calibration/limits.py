@@ -81,14 +81,21 @@ def parse_budget(text: str) -> Budget:
 
 
 def affordable(budget: Budget, spent: Spent) -> int | None:
-    """How many more merges the budget allows, each taken to cost what the mean one did; `None`
-    where nothing limits them."""
+    """How many more merges the budget allows; `None` where nothing limits them.
+
+    Each is taken to cost what the mean one did; where none was measured yet, one is allowed, to
+    find out.
+    """
     left = []
     if budget.merges is not None:
         left.append(budget.merges - spent.merges)
     for limit, used in ((budget.tokens, spent.tokens), (budget.seconds, spent.seconds)):
         if limit is None:
             continue
-        each = used / spent.merges if spent.merges else 0.0
-        left.append(0 if used >= limit else int((limit - used) / each) if each else 10**9)
+        if used >= limit:
+            left.append(0)
+        elif spent.merges == 0:
+            left.append(1)
+        elif used > 0:
+            left.append(int((limit - used) / (used / spent.merges)))
     return max(0, min(left)) if left else None

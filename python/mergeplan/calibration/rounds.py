@@ -11,8 +11,10 @@ from math import ceil, comb
 
 from mergeplan.calibration.decision import Decision, Wish, decide
 from mergeplan.calibration.limits import Budget, Forecast, Spent, affordable
-from mergeplan.calibration.value import allocate
+from mergeplan.calibration.value import Prospect
+from mergeplan.curve import Fit
 from mergeplan.designs import Subset, choose_subsets
+from mergeplan.emit import method_of
 from mergeplan.fitting import fit_series
 from mergeplan.measurements import Measurement, Measurements
 from mergeplan.pool import BASE, Pool
@@ -22,6 +24,8 @@ from mergeplan.subsets import SubsetMerge, canonical_options, subset_merge
 
 # Subsets of each k in the first round: these, or what it takes to meet every expert.
 _FIRST_SUBSETS = 4
+# Stop where measuring everything would leave more than this of the uncertainty of k.
+_HOPELESS = 0.8
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,11 @@ def first_round(plan: Plan, have: Iterable[SubsetMerge] = ()) -> list[SubsetMerg
     have = set(have)
     names = plan.names
     wanted = {plan.merge(()), *(plan.merge((name,)) for name in names)}
-    for k in plan.possible if plan.ks else sorted({*THREE_POINTS, len(names)}):
-        if k not in plan.possible:
-            continue
+    measured = _by_k(plan, have)
+    few = {*THREE_POINTS, len(names)} & set(plan.possible)
+    for k in plan.possible if plan.ks else few:
         count = max(_FIRST_SUBSETS, ceil(len(names) / k))
-        measured = [merge.subset for merge in have if merge == plan.merge(merge.subset)]
-        kept = [subset for subset in measured if len(subset) == k]
-        chosen = choose_subsets("balanced", names, k, count, seed=plan.seed, have=kept)
+        chosen = choose_subsets("balanced", names, k, count, seed=plan.seed, have=measured[k])
         wanted |= {plan.merge(subset) for subset in chosen}
     if plan.scan:
         wanted |= set(lambda_scan(plan.pool, plan.size, plan.label, names, plan.seed))
@@ -144,27 +146,46 @@ def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -
     series = _all_series(rows, measured, plan)
     law = fit_series(next(s for s in series if s.options == plan.merge(plan.names).options))
     decision = decide(law, plan.wish)
-    notes = _notes(series, plan)
-    subsets: dict[int, list[Subset]] = {k: [] for k in plan.possible}
-    for merge in have:
-        if merge == plan.merge(merge.subset) and merge.k in subsets:
-            subsets[merge.k].append(merge.subset)
     said = describe(decision, plan)
-    if decision.reach <= plan.until:
-        return Stop(f"{said}: as near as was asked for", decision, False, notes)
-    if all(len(subsets[k]) >= count for k, count in plan.possible.items()):
-        return Stop(f"{said}; every subset is measured", decision, True, notes)
-    if left == 0:
-        return Stop(f"{said}; the budget is spent", decision, True, notes)
+    why = _why_stop(law, decision, plan, left)
+    if why:
+        still_open = decision.reach > plan.until
+        return Stop(f"{said}{why}", decision, still_open, _notes(series, plan))
     count = plan.per_round if left is None else min(left, plan.per_round)
-    more = allocate(law, plan.wish, plan.possible, count)
+    more = Prospect(law, plan.wish, plan.possible).allocate(count)
+    by_k = _by_k(plan, have)
     new: list[SubsetMerge] = []
     for k, number in sorted(more.items()):
-        total = len(subsets[k]) + number
-        chosen = choose_subsets("balanced", plan.names, k, total, seed=plan.seed, have=subsets[k])
-        new += [plan.merge(s) for s in chosen if s not in subsets[k]]
+        kept = by_k[k]
+        total = len(kept) + number
+        chosen = choose_subsets("balanced", plan.names, k, total, seed=plan.seed, have=kept)
+        new += [plan.merge(subset) for subset in chosen if subset not in kept]
     where = ", ".join(f"{number} of k = {k}" for k, number in sorted(more.items()))
     return Round(tuple(new), f"{said}; to narrow it, measure {where}", decision)
+
+
+def _why_stop(law: Fit, decision: Decision, plan: Plan, left: int | None) -> str:
+    """Why no more is to be measured, as the end of a sentence; empty to go on."""
+    if decision.reach <= plan.until:
+        return ": as near as was asked for"
+    measured = {point.k: point.n_subsets for point in law.series.points}
+    if all(measured.get(k, 0) >= count for k, count in plan.possible.items()):
+        return "; every subset is measured"
+    if Prospect(law, plan.wish, plan.possible).left_over() > _HOPELESS:
+        return (
+            "; what is left is how far the curve itself misses the means: measuring every subset"
+            " would hardly narrow it"
+        )
+    return "; the budget is spent" if left == 0 else ""
+
+
+def _by_k(plan: Plan, have: Iterable[SubsetMerge]) -> dict[int, list[Subset]]:
+    """Subsets that are measured at the plan's own options."""
+    found: dict[int, list[Subset]] = {k: [] for k in plan.possible}
+    for merge in have:
+        if merge.k in found and merge == plan.merge(merge.subset):
+            found[merge.k].append(merge.subset)
+    return found
 
 
 def forecast(plan: Plan, *, tokens_each: float = 0.0, seconds_each: float = 0.0) -> Forecast:
@@ -244,7 +265,8 @@ def _notes(every: Sequence[Series], plan: Plan) -> tuple[str, ...]:
     best = min(losses, key=lambda options: losses[options], default=own)
     if own not in losses or losses[best] >= losses[own]:
         return ()
-    factor = json.loads(best)["lambda"]
+    # Without one in the row it is the method's default.
+    factor = method_of(plan.label, json.loads(best))[1]["lambda"]
     return (
         f"all {size} experts with lambda {factor:g} have {losses[best]:.4f}, less than the"
         f" {losses[own]:.4f} of the pool's own: consider it",

@@ -20,57 +20,82 @@ from mergeplan.spread import subset_variance
 Array = NDArray[np.float64]
 
 
-def allocate(fit: Fit, wish: Wish, possible: dict[int, int], count: int) -> dict[int, int]:
-    """How many more subsets of each k to measure, one by one where the next tells most.
+class Prospect:
+    """How far measurements that are still to come would narrow the k that is asked for.
 
     Args:
         fit: With draws.
         possible: Number of all subsets by k.
-        count: How many in all; fewer where no more are left.
-
-    Returns:
-        From k to the number of new subsets.
     """
-    draws = fit.draws
-    assert draws is not None
-    ks = sorted(possible)
-    heights = np.stack([draws.law_at(k) for k in ks])  # (n_k, draws)
-    covariance = np.cov(np.vstack([exact_k(fit, wish), heights]))  # (1 + n_k, 1 + n_k)
-    points = {point.k: point for point in fit.series.points}
-    misfit = float(np.median(draws.tau)) ** 2
-    variance, measured = {}, {}
-    for k in ks:
-        point = points.get(k) or Point(k, float("nan"), 0, possible[k])
-        measured[k] = point.n_subsets
-        variance[k] = misfit if fit.spread is None else subset_variance(point, fit.spread)
-    found: dict[int, int] = {}
-    for _ in range(count):
-        gains = np.zeros(len(ks))
-        noise = np.zeros(len(ks))
-        for i, k in enumerate(ks):
-            if measured[k] >= possible[k]:
-                continue
-            noise[i] = 1 / _precision_gain(measured[k], possible[k], variance[k], misfit)
-            gains[i] = covariance[0, i + 1] ** 2 / (covariance[i + 1, i + 1] + noise[i])
-        open_ks = [i for i, k in enumerate(ks) if measured[k] < possible[k]]
-        if not open_ks:
-            break
-        best = max(open_ks, key=lambda i: (gains[i], -ks[i]))
-        seen = covariance[:, best + 1]
-        covariance = covariance - np.outer(seen, seen) / (seen[best + 1] + noise[best])
-        measured[ks[best]] += 1
-        found[ks[best]] = found.get(ks[best], 0) + 1
-    return found
 
+    def __init__(self, fit: Fit, wish: Wish, possible: dict[int, int]) -> None:
+        draws = fit.draws
+        assert draws is not None
+        self._ks = sorted(possible)
+        self._possible = possible
+        heights = np.stack([draws.law_at(k) for k in self._ks])  # (n_k, draws)
+        self._covariance = np.cov(np.vstack([exact_k(fit, wish), heights]))  # (1 + n_k, 1 + n_k)
+        self._misfit = float(np.median(draws.tau)) ** 2
+        points = {point.k: point for point in fit.series.points}
+        self._measured, self._variance = {}, {}
+        for k in self._ks:
+            point = points.get(k) or Point(k, float("nan"), 0, possible[k])
+            self._measured[k] = point.n_subsets
+            # Every k may have another spread; where none is known, that of the curve's misfit.
+            spread = fit.spread
+            self._variance[k] = subset_variance(point, spread) if spread else self._misfit
 
-def _precision_gain(n: int, possible: int, variance: float, misfit: float) -> float:
-    """What one subset more adds to the precision of the curve's height, in 1/nats²."""
+    def allocate(self, count: int) -> dict[int, int]:
+        """How many more subsets of each k to measure, one by one where the next tells most.
 
-    def precision(measured: int) -> float:
+        Args:
+            count: How many in all; fewer where no more are left.
+        """
+        found: dict[int, int] = {}
+        for _ in range(count):
+            left = [k for k in self._ks if self._measured[k] < self._possible[k]]
+            if not left:
+                break
+            k = max(left, key=lambda k: (self._gain(k, 1), -k))
+            self._measure(k, 1)
+            found[k] = found.get(k, 0) + 1
+        return found
+
+    def left_over(self) -> float:
+        """Share of the standard deviation of k that stays when every subset is measured.
+
+        Calling this ends the prospect: it has then seen everything.
+        """
+        before = self._covariance[0, 0]
+        if before <= 0:
+            return 1.0
+        for k in self._ks:
+            rest = self._possible[k] - self._measured[k]
+            if rest > 0:
+                self._measure(k, rest)
+        return float(np.sqrt(max(self._covariance[0, 0], 0.0) / before))
+
+    def _gain(self, k: int, more: int) -> float:
+        i = self._ks.index(k) + 1
+        covariance = self._covariance
+        return float(covariance[0, i] ** 2 / (covariance[i, i] + self._noise(k, more)))
+
+    def _measure(self, k: int, more: int) -> None:
+        i = self._ks.index(k) + 1
+        seen = self._covariance[:, i]
+        self._covariance = self._covariance - np.outer(seen, seen) / (
+            seen[i] + self._noise(k, more)
+        )
+        self._measured[k] += more
+
+    def _noise(self, k: int, more: int) -> float:
+        """Error variance of a measurement worth what `more` subsets of k add, in nats²."""
+        before, after = (self._precision(k, self._measured[k] + n) for n in (0, more))
+        return 1 / max(after - before, 1e-300)
+
+    def _precision(self, k: int, measured: int) -> float:
         if measured == 0:
             return 0.0
-        left = variance / measured * (1 - measured / possible)
+        error = self._variance[k] / measured * (1 - measured / self._possible[k])
         # A mean without any error would be worth infinitely much.
-        return 1 / max(left + misfit, 1e-18)
-
-    return max(precision(n + 1) - precision(n), 1e-300)
+        return 1 / max(error + self._misfit, 1e-18)
