@@ -128,6 +128,25 @@ def test_a_budget_ends_it_and_more_of_it_goes_on(tmp_path):
     assert set(few) <= set((run / "measurements.csv").read_text().splitlines())
 
 
+def test_a_list_of_subsets_is_measured_and_nothing_else(tmp_path):
+    pool, run = write_pool(tmp_path), tmp_path / "run"
+    listed = cli("sample", pool, "-o", tmp_path / "list", "--k", "1,2,4", "--no-lambda-scan")
+    assert listed.returncode == 0, listed.stderr
+    subsets = tmp_path / "list" / "subsets.csv"
+    assert calibrate(pool, run, "--subsets", subsets).returncode == 0
+    with subsets.open(newline="") as file:
+        wanted = [(row["method"], row["subset"]) for row in csv.DictReader(file)]
+    found = [(r["method"], r["subset"]) for r in rows_of(run) if r["domain"] == "macro"]
+    assert sorted(found) == sorted(wanted)
+    (tmp_path / "other").mkdir()
+    sizes = json.loads(pool.read_text())["sizes"]
+    del sizes[0]["experts"]["js"]
+    other = write_pool(tmp_path / "other", sizes=sizes)
+    refused = calibrate(other, tmp_path / "other" / "run", "--subsets", subsets)
+    assert refused.returncode == 1
+    assert "another pool" in refused.stderr
+
+
 def change_expert(folder: Path) -> Path:
     target = folder / "html"
     tensors = load_tensors(Path(json.loads((folder / "pool.yml").read_text())["sizes"][0]["base"]))

@@ -1,17 +1,17 @@
-"""How well the law describes a complete sweep, method by method, and forecasts it from three points.
+"""How well the law describes a complete sweep, and forecasts it from three points.
 
     python tests/tools/check_law.py RUN_DIR/measurements.csv
 
-For the macro loss and the worst domain: R² of the curve through all k; the largest error of the curve
-through the means at k = 1, 2 and 4 at any other k, as a share of L(1) - L(M), and as a share of the
-error of the constant forecast L(4).
+For each method, the macro loss and the worst domain: R² of the curve through all k; the largest
+error at other k of the curve through the means at k = 1, 2 and 4, as a share of L(1) - L(M), and as
+a share of the error of the constant forecast L(4).
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mergeplan.fitting import fit
+from mergeplan.fitting import fit, fit_series
 from mergeplan.measurements import MACRO, load_measurements
 from mergeplan.names import name_of
 from mergeplan.series import Series
@@ -21,19 +21,13 @@ CALIBRATION = (1, 2, 4)
 
 def forecast_errors(whole: Series, few: Series) -> tuple[float, float]:
     """Largest error of the three-point forecast: over the drop, and over the constant's error."""
-    law = fit_series_law(few)
+    law = fit_series(few).law
     truth = {point.k: point.loss for point in whole.points}
     drop = abs(truth[1] - truth[max(truth)])
     others = [k for k in truth if k not in CALIBRATION]
     error = max(abs(law.predict(k) - truth[k]) for k in others)
     constant = max(abs(truth[4] - truth[k]) for k in others)
     return error / drop, error / constant
-
-
-def fit_series_law(series: Series):
-    from mergeplan.fitting import fit_series
-
-    return fit_series(series).law
 
 
 def main() -> None:
@@ -48,7 +42,9 @@ def main() -> None:
             if name in whole and len(whole[name].series.points) > len(CALIBRATION):
                 errors = forecast_errors(whole[name].series, one.series)
                 found.setdefault(name, {})[domain] = (whole[name].r2, *errors)
-    print("| method | R² | lowest R² of a domain | forecast error / drop | worst domain | / constant |")
+    print(
+        "| method | R² | lowest R² of a domain | forecast error / drop | worst domain | / constant |"
+    )
     print("|---|---:|---:|---:|---:|---:|")
     for name, rows in found.items():
         macro = rows.pop(MACRO)

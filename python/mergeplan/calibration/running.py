@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from mergeplan.calibration.decision import Wish
 from mergeplan.calibration.limits import Budget, Spent
+from mergeplan.calibration.limits import Forecast as Forecasted
 from mergeplan.calibration.preflight import Checked, check
 from mergeplan.calibration.rounds import Plan, Round, Stop, next_round
 from mergeplan.calibration.rounds import forecast as forecast_of
@@ -39,6 +40,7 @@ class CalibrateOptions:
         budget: Most that each method may take at each size.
         scan: Whether to try other lambdas with all experts.
         seed: Of the choice of subsets, and of random masks.
+        listed: Measure these merges and no others, whatever they tell; `None` to go by rounds.
         ray: `local` or the address of a Ray cluster; `None` for this process.
     """
 
@@ -49,6 +51,7 @@ class CalibrateOptions:
     budget: Budget = field(default_factory=Budget)
     scan: bool = True
     seed: int = 0
+    listed: tuple[SubsetMerge, ...] | None = None
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
 
@@ -160,7 +163,10 @@ def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Foreca
         store.close()
     each = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
     found = []
-    for size in range(len(checked.pool.sizes)):
+    for merge in options.listed or ():
+        once = Spent(1, checked.texts[merge.size].n_tokens, each)
+        found.append(Forecasted(once, once))
+    for size in range(len(checked.pool.sizes) if options.listed is None else 0):
         tokens = checked.texts[size].n_tokens
         for plan in _plans(checked, options, size):
             found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
@@ -219,33 +225,41 @@ class _Run:
             check_paths(self._ray, checked.pool)
 
     def of(self, size: int, store: RunStore) -> list[str]:
-        """Run every method's rounds at a size to their end; returns why each stopped."""
-        plans = {plan.label: plan for plan in _plans(self._checked, self._options, size)}
-        seen: dict[str, dict[str, Measured]] = {label: {} for label in plans}
+        """Measure what there is to measure at a size; returns why each method stopped."""
         executor = _Lazy(lambda: self._executor(size))
-        reasons = []
         try:
-            while plans:
-                rounds: dict[str, Round] = {}
-                for label, plan in list(plans.items()):
-                    found = self._next(plan, store, seen[label])
-                    told = f"{self._name(size)}{label}: {found.reason}"
-                    self._say(told)
-                    if isinstance(found, Stop):
-                        for note in found.notes:
-                            self._say(f"{label}: {note}")
-                        reasons.append(told)
-                        del plans[label]
-                    else:
-                        rounds[label] = found
-                wanted = {merge.key: merge for one in rounds.values() for merge in one.merges}
-                self._measure(list(wanted.values()), size, store, executor)
-                for label, one in rounds.items():
-                    got = [store.get(merge) for merge in one.merges]
-                    seen[label] |= {m.merge.key: m for m in got if m is not None}
-                store.write_table()
+            if self._options.listed is None:
+                return self._by_rounds(size, store, executor)
+            listed = [merge for merge in self._options.listed if merge.size == size]
+            self._say(f"{self._name(size)}{len(listed)} merges are listed")
+            self._measure(listed, size, store, executor)
+            return []
         finally:
             executor.close()
+
+    def _by_rounds(self, size: int, store: RunStore, executor: "_Lazy") -> list[str]:
+        plans = {plan.label: plan for plan in _plans(self._checked, self._options, size)}
+        seen: dict[str, dict[str, Measured]] = {label: {} for label in plans}
+        reasons = []
+        while plans:
+            rounds: dict[str, Round] = {}
+            for label, plan in list(plans.items()):
+                found = self._next(plan, store, seen[label])
+                told = f"{self._name(size)}{label}: {found.reason}"
+                self._say(told)
+                if isinstance(found, Stop):
+                    for note in found.notes:
+                        self._say(f"{label}: {note}")
+                    reasons.append(told)
+                    del plans[label]
+                else:
+                    rounds[label] = found
+            wanted = {merge.key: merge for one in rounds.values() for merge in one.merges}
+            self._measure(list(wanted.values()), size, store, executor)
+            for label, one in rounds.items():
+                got = [store.get(merge) for merge in one.merges]
+                seen[label] |= {m.merge.key: m for m in got if m is not None}
+            store.write_table()
         return reasons
 
     def _name(self, size: int) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mergeplan.calibration.limits import Spent
     from mergeplan.calibration.running import CalibrateOptions, Calibration, Forecast
     from mergeplan.calibration.summary import Summary
+    from mergeplan.subsets import SubsetMerge
 
 
 @click.command("calibrate")
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 @click.option("--method", "methods", multiple=True, help="A method of the pool. [default: all]")
 @click.option(
     "--k", "ks", type=Integers(1, 10_000), default=(), help="Measure these k only: 1,2,4."
+)
+@click.option(
+    "--subsets",
+    metavar="SUBSETS.csv",
+    type=click.Path(path_type=Path),
+    help="Measure just what `mergeplan sample` listed here.",
 )
 @click.option("--target-loss", type=Positive(), help="The question: which k reaches this loss.")
 @click.option(
@@ -88,7 +95,7 @@ def command(
     from mergeplan.progress import ProgressLine
     from mergeplan.suggest import Goal
 
-    options = _options(given)
+    options = _options(pool_file, given)
     if dry_run:
         found = forecast(pool_file, folder, options)
         text = json.dumps(dataclasses.asdict(found)) if as_json else _forecast(found)
@@ -116,7 +123,7 @@ def command(
             warn(warning)
 
 
-def _options(given: dict[str, Any]) -> "CalibrateOptions":
+def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
     from mergeplan.calibration.decision import Wish
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
     from mergeplan.calibration.running import CalibrateOptions
@@ -141,9 +148,26 @@ def _options(given: dict[str, Any]) -> "CalibrateOptions":
         budget=parse_budget(given["budget"]) if given["budget"] else Budget(),
         scan=given["lambda_scan"],
         seed=given["seed"],
+        listed=_listed(pool_file, given["subsets"]),
         setup=setup,
         ray=given["ray"],
     )
+
+
+def _listed(pool_file: Path, path: Path | None) -> "tuple[SubsetMerge, ...] | None":
+    if path is None:
+        return None
+    from mergeplan.errors import InputError
+    from mergeplan.pool import load_pool
+    from mergeplan.subsets import pool_hash, read_subsets
+
+    rows = read_subsets(path)
+    if any(row.pool_hash != pool_hash(load_pool(pool_file)) for row in rows):
+        raise InputError(
+            f"`{path}` was written for another pool than `{pool_file}`",
+            f"list its subsets anew: `mergeplan sample {pool_file} -o DIR`",
+        )
+    return tuple(row.merge for row in rows)
 
 
 def _forecast(found: "Forecast") -> str:
