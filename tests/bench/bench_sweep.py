@@ -2,9 +2,10 @@
 
     pytest tests/bench/bench_sweep.py -s
 
-The bundled pool, its texts, one thread. The sweep merges into loaded models and scores them; mergekit
-runs as `mergekit-yaml`, and each of its checkpoints is loaded and scored in the same process, for a
-few subsets from which the whole is extrapolated. Merging includes opening, planning and thresholds.
+The bundled pool, its texts, one thread. The sweep merges into loaded models and scores them;
+mergekit runs as `mergekit-yaml`, and each of its checkpoints is loaded and scored in this process,
+for a few subsets from which the whole is extrapolated. Merging includes opening, planning and
+thresholds.
 """
 
 import itertools
