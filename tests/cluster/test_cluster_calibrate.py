@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 from calibration import write_pool
-from mergeplan.calibration.running import CalibrateOptions, calibrate
+from mergeplan.calibration.asked import CalibrateOptions
+from mergeplan.calibration.running import calibrate
 from mergeplan.calibration.worker import Setup
 from mergeplan.errors import InputError
 

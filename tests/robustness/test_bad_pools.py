@@ -9,7 +9,8 @@ import torch
 
 from calibration import DEMO, write_pool
 from helpers import load_tensors, save_checkpoint
-from mergeplan.calibration.running import CalibrateOptions, calibrate
+from mergeplan.calibration.asked import CalibrateOptions
+from mergeplan.calibration.running import calibrate
 from mergeplan.errors import InputError, MissingInputError, SurroundingsError
 
 HTML = str(DEMO / "html")

@@ -42,9 +42,7 @@ def main() -> None:
             if name in whole and len(whole[name].series.points) > len(CALIBRATION):
                 errors = forecast_errors(whole[name].series, one.series)
                 found.setdefault(name, {})[domain] = (whole[name].r2, *errors)
-    print(
-        "| method | R² | lowest R² of a domain | forecast error / drop | worst domain | / constant |"
-    )
+    print("| method | R² | worst domain | error / drop | worst domain | error / constant |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, rows in found.items():
         macro = rows.pop(MACRO)

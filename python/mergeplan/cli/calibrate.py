@@ -12,8 +12,9 @@ from mergeplan.cli.units import BYTES, SEED, Integers, Positive, threads_option
 from mergeplan.evaluation.options import DEVICES, DTYPES
 
 if TYPE_CHECKING:
+    from mergeplan.calibration.asked import CalibrateOptions, Forecast
     from mergeplan.calibration.limits import Spent
-    from mergeplan.calibration.running import CalibrateOptions, Calibration, Forecast
+    from mergeplan.calibration.running import Calibration
     from mergeplan.calibration.summary import Summary
     from mergeplan.subsets import SubsetMerge
 
@@ -89,7 +90,8 @@ def command(
     written. Each measurement is kept at once: the same command goes on after a kill. Ends with
     measurements.csv, law.json, law.png, a recommendation and merge.yml in RUN_DIR.
     """
-    from mergeplan.calibration.running import calibrate, forecast
+    from mergeplan.calibration.asked import forecast
+    from mergeplan.calibration.running import calibrate
     from mergeplan.calibration.summary import summarize
     from mergeplan.pool import load_pool
     from mergeplan.progress import ProgressLine
@@ -124,9 +126,9 @@ def command(
 
 
 def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
+    from mergeplan.calibration.asked import CalibrateOptions
     from mergeplan.calibration.decision import Wish
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
-    from mergeplan.calibration.running import CalibrateOptions
     from mergeplan.calibration.worker import Setup
     from mergeplan.evaluation.options import EvaluationOptions
 
