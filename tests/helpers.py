@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from mergeplan.config import parse_config
-from mergeplan.merging import MergeOptions, MergeReport, merge
+from mergeplan.merge_checks import MergeOptions
+from mergeplan.merging import MergeReport, merge
 
 
 def save_checkpoint(

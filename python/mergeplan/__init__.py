@@ -9,32 +9,50 @@ from typing import TYPE_CHECKING, Any
 from mergeplan._native import __version__, build_info
 
 if TYPE_CHECKING:
+    from mergeplan.evaluation.options import EvaluationOptions
+    from mergeplan.evaluation.running import evaluate
     from mergeplan.fitting import fit
     from mergeplan.inspecting import InspectOptions, inspect_paths
-    from mergeplan.merging import MergeOptions, MergeReport, merge
+    from mergeplan.merge_checks import MergeOptions, Wanted
+    from mergeplan.merging import MergeReport, merge, merge_many
+    from mergeplan.streaming import Sweep, merge_into, stream
     from mergeplan.suggest import recommend
 
 __all__ = [
+    "EvaluationOptions",
     "InspectOptions",
     "MergeOptions",
     "MergeReport",
+    "Sweep",
+    "Wanted",
     "__version__",
     "build_info",
+    "evaluate",
     "fit",
     "inspect_paths",
     "merge",
+    "merge_into",
+    "merge_many",
     "recommend",
+    "stream",
 ]
 
 # Modules are not named like the functions, which importing them would hide.
 _HOMES = {
+    "EvaluationOptions": "mergeplan.evaluation.options",
     "InspectOptions": "mergeplan.inspecting",
-    "MergeOptions": "mergeplan.merging",
+    "MergeOptions": "mergeplan.merge_checks",
     "MergeReport": "mergeplan.merging",
+    "Sweep": "mergeplan.streaming",
+    "Wanted": "mergeplan.merge_checks",
+    "evaluate": "mergeplan.evaluation.running",
     "fit": "mergeplan.fitting",
     "inspect_paths": "mergeplan.inspecting",
     "merge": "mergeplan.merging",
+    "merge_into": "mergeplan.streaming",
+    "merge_many": "mergeplan.merging",
     "recommend": "mergeplan.suggest",
+    "stream": "mergeplan.streaming",
 }
 
 

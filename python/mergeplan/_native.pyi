@@ -14,6 +14,7 @@ __all__ = [
     "content_hashes",
     "exchange",
     "fault",
+    "fingerprint",
     "philox4x32_10",
     "read_checkpoint",
     "stream_id",
@@ -106,8 +107,8 @@ class PreparedMerge:
 class PreparedFamily:
     """Plans that share inputs, with these open: one pass over a tensor serves all of them.
 
-    Each merge is what it is alone. What does not depend on the other experts of a merge (thresholds,
-    norms, streams of masks) is found once and kept.
+    Each merge is what it is alone. What does not depend on the other experts of a merge
+    (thresholds, norms, streams of masks) is found once and kept.
 
     Args:
         plans_json: The plans. All treat values that are not finite alike.
@@ -160,9 +161,9 @@ class PreparedFamily:
         Args:
             memory: Number of the plan, number of its first job, and for each tensor from there on
                 address, bytes and dtype (as safetensors spells it) of the memory that takes it, in
-                row-major order. The caller owns it, keeps it while the call lasts, and gives no byte
-                twice. Where the dtype is not that of the merge's output, values are rounded to the
-                output's first.
+                row-major order. The caller owns it, keeps it while the call lasts, and gives no
+                byte twice. Where the dtype is not that of the merge's output, values are rounded to
+                the output's first.
 
         Returns:
             Input bytes gone over, each as often as it was.
@@ -285,11 +286,18 @@ def philox4x32_10(counter: list[int], key: list[int]) -> list[int]:
     """One block of the generator behind random masks: four 32-bit words from a counter of four and
     a key of two."""
 
-def stream_id(tensor: str, content_hash: int) -> int:
-    """Upper half of the generator's counter for a tensor of an expert with this content."""
+def stream_id(tensor: str, fingerprint: int) -> int:
+    """Upper half of the generator's counter for a tensor of an expert with this fingerprint."""
+
+def fingerprint(data: bytes) -> int:
+    """What keys the random masks of a tensor with these stored bytes.
+
+    A hash of all of them up to 1 MiB; above, of the first 1,024 of every 16,384 bytes and of the
+    last 1,024. Tensors that agree there share a mask.
+    """
 
 def content_hash(data: bytes, element_bytes: int) -> int:
-    """The hash of a tensor's stored bytes that keys its random masks, and that manifests hold."""
+    """The hash of all of a tensor's stored bytes that manifests hold."""
 
 def build_info() -> dict[str, object]:
     """What was compiled: `debug` (bool) and `target` (the processor's family)."""

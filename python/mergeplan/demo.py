@@ -9,7 +9,8 @@ from mergeplan.chosen import choose_merge
 from mergeplan.errors import SurroundingsError
 from mergeplan.fitting import fit
 from mergeplan.measurements import load_measurements
-from mergeplan.merging import MergeOptions, merge
+from mergeplan.merge_checks import MergeOptions
+from mergeplan.merging import merge
 from mergeplan.output import format_bytes, write_durably
 from mergeplan.pool import load_pool
 from mergeplan.render import describe

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mergeplan import speeds
 from mergeplan.config import MergeConfig
 from mergeplan.memory import anonymous_bytes, default_limit
-from mergeplan.merging import COMPANION_BYTES, RESERVE_BYTES
+from mergeplan.merge_checks import COMPANION_BYTES, RESERVE_BYTES
 from mergeplan.plan import MergePlan
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import MergeplanError
 from mergeplan.facts import CheckpointFacts, DtypeShare, FileFacts, describe, dtype_shares
 from mergeplan.forecasting import Forecast, forecast
-from mergeplan.merging import DEFAULT_SHARD_BYTES
+from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
 from mergeplan.output import check_output, check_space, format_bytes
 from mergeplan.plan import MergePlan, build_plan
 

@@ -68,11 +68,25 @@ def load_measurements(path: Path) -> Measurements:
     """
     try:
         raw = path.read_bytes()
-        lines = raw.decode("utf-8-sig").splitlines()
+        text = raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise MissingInputError(f"cannot open `{path}`: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read `{path}`: {error}") from error
+    return parse_measurements(text, hashlib.sha256(raw).hexdigest(), str(path))
+
+
+def parse_measurements(text: str, sha256: str, path: str) -> Measurements:
+    """What a file holds.
+
+    Args:
+        sha256: Of its bytes.
+        path: For messages.
+
+    Raises:
+        InputError: As for `load_measurements`.
+    """
+    lines = text.splitlines()
     reader = csv.DictReader(lines)
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
@@ -93,7 +107,7 @@ def load_measurements(path: Path) -> Measurements:
         raise InputError(f"`{path}` has no rows of equally weighted merges")
     _refuse_repetition(path, rows)
     left_out = len(every) - len(rows)
-    return Measurements(rows, hashlib.sha256(raw).hexdigest(), left_out)
+    return Measurements(rows, sha256, left_out)
 
 
 def _row(record: dict[str, str], row: int) -> Measurement | None:
@@ -175,7 +189,7 @@ def _row(record: dict[str, str], row: int) -> Measurement | None:
     )
 
 
-def _refuse_repetition(path: Path, rows: tuple[Measurement, ...]) -> None:
+def _refuse_repetition(path: str, rows: tuple[Measurement, ...]) -> None:
     """A merge that stands twice is a mistake, unless a seed tells the two apart."""
     seen: dict[tuple[object, ...], Measurement] = {}
     for row in rows:

@@ -1,79 +1,39 @@
 """Run a merge: config → plan → layout → stream → publish."""
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mergeplan.companions import (
-    Inputs,
     copy_tokenizer,
-    missing_companions,
     write_card,
     write_config,
     write_index,
     write_manifest,
 )
-from mergeplan.config import MergeConfig, load_config
+from mergeplan.config import MergeConfig
 from mergeplan.errors import ContentError, InputError, MissingInputError
-from mergeplan.memory import MemoryWatch, anonymous_bytes, default_limit
-from mergeplan.output import check_output, check_space, clear_folder, format_bytes
-from mergeplan.plan import MergePlan, build_plan
-from mergeplan.workspace import (
-    Workspace,
-    check_leftover,
-    is_published,
-    is_publishing,
-    merge_state,
-    open_workspace,
-    partial_folder,
-    remove_leftover,
+from mergeplan.memory import MemoryWatch
+from mergeplan.merge_checks import (
+    CheckedMerge,
+    CheckedMerges,
+    MergeOptions,
+    Wanted,
+    allow_open_files,
+    check_merges,
 )
-
-if TYPE_CHECKING:
-    from mergeplan._native import PreparedMerge
-
-# mergekit's default, which it counts in bytes too.
-DEFAULT_SHARD_BYTES = 5_000_000_000
-# Room for the small files beside the weights.
-COMPANION_BYTES = 64_000_000
-# Anonymous memory that Python may take on while the core runs.
-RESERVE_BYTES = 8 << 20
-# By how much that may differ between two processes that begin the same merge.
-SLACK_BYTES = 1 << 20
+from mergeplan.output import clear_folder
+from mergeplan.workspace import Workspace, is_published, open_workspace, remove_leftover
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class MergeOptions:
-    """How to run a merge, beside its config.
-
-    Attributes:
-        seed: Seed of random masks, 0 to 2**64 - 1.
-        threads: Worker threads; `None` for one on each core.
-        max_shard_bytes: Bytes of tensors in one output file.
-        allow_nonfinite: Merge NaN and infinity instead of refusing them.
-        memory_limit: Bytes of anonymous memory that the whole process may take; `None` for 256 MiB
-            at two threads and 32 MiB for each further one, or what the merge needs at the least.
-        overwrite: Replace an output folder that has content, at the very end.
-        resume: Go on from what an interrupted run left, if there is anything.
-        discard: Throw that away.
-        copy_tokenizer, write_model_card: Whether those files are written.
-    """
-
-    seed: int = 0
-    threads: int | None = None
-    max_shard_bytes: int = DEFAULT_SHARD_BYTES
-    allow_nonfinite: bool = False
-    memory_limit: int | None = None
-    overwrite: bool = False
-    resume: bool = False
-    discard: bool = False
-    copy_tokenizer: bool = True
-    write_model_card: bool = True
+# What the core says of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`.
+Result = dict[str, Any]
+# Merges into the data folders of some workspaces, by number of the merge.
+Runner = Callable[
+    [CheckedMerges, dict[int, Workspace], Progress | None, MemoryWatch], dict[int, Result]
+]
 
 
 @dataclass(frozen=True)
@@ -105,99 +65,6 @@ class MergeReport:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class CheckedMerge:
-    """A merge that can begin: its inputs fit, and its output has a place and room.
-
-    Attributes:
-        out: Resolved folder.
-        prepared: The Rust core's view, with all inputs open.
-        memory_limit: Bytes of anonymous memory for the whole process.
-        core_memory: The core's share of them.
-        work_bytes: Input bytes that the passes are expected to go over.
-        state: What makes this merge this merge; see `workspace.merge_state`.
-    """
-
-    config: MergeConfig
-    plan: MergePlan
-    out: Path
-    prepared: "PreparedMerge"
-    threads: int
-    memory_limit: int
-    core_memory: int
-    work_bytes: int
-    state: dict[str, Any]
-    warnings: tuple[str, ...]
-
-
-def check_merge(
-    config: MergeConfig | str | Path, out: str | Path, options: MergeOptions
-) -> CheckedMerge:
-    """Check everything that can be checked before the first output byte.
-
-    Raises:
-        InputError: Config, headers, shapes, dtypes or options do not fit, or the memory limit is
-            too low.
-        SurroundingsError: The output is in the way, or has no room.
-    """
-    from mergeplan import _native
-
-    if options.resume and options.discard:
-        raise InputError("`resume` and `discard` exclude each other")
-    if not isinstance(config, MergeConfig):
-        config = load_config(Path(config))
-    place = Path(out).expanduser().resolve()
-    plan = build_plan(
-        config,
-        seed=options.seed,
-        max_shard_bytes=options.max_shard_bytes,
-        allow_nonfinite=options.allow_nonfinite,
-    )
-    read = [path for c in plan.checkpoints for path in (c.path, *c.files)]
-    prepared = _native.PreparedMerge(plan.json())
-    threads = options.threads or os.cpu_count() or 1
-    forecast = prepared.forecast(threads)
-    limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
-    inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in prepared.identities]
-    state = merge_state(plan.data, inputs)
-    warnings = (*plan.warnings, *missing_companions(plan))
-    ours = options.resume and (is_publishing(place) or is_published(place, state))
-    check_output(partial_folder(place), read, overwrite=True)
-    check_leftover(place, resume=options.resume, discard=options.discard)
-    check_output(place, read, overwrite=options.overwrite or ours)
-    if not partial_folder(place).exists() and not ours:
-        check_space(place, sum(length for _, length, _ in prepared.files) + COMPANION_BYTES)
-    return CheckedMerge(
-        config=config,
-        plan=plan,
-        out=place,
-        prepared=prepared,
-        threads=threads,
-        memory_limit=limit,
-        core_memory=core,
-        work_bytes=forecast["work_bytes"],
-        state=state,
-        warnings=warnings,
-    )
-
-
-def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:
-    """Bytes for the whole process, and those of them that are left for the core."""
-    own = anonymous_bytes() + RESERVE_BYTES
-    least = own + core_least
-    if wished is None:
-        wished = max(least, default_limit(threads))
-    if wished < least:
-        # Whoever follows the message gets through, though the next process begins a little larger.
-        enough = -(-(least + SLACK_BYTES) // 1_000_000)
-        raise InputError(
-            f"the memory limit is too low: expected {enough} MB or more with {threads} threads,"
-            f" found {format_bytes(wished)}",
-            "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
-        )
-    return wished, wished - own
-
-
 def merge(
     config: MergeConfig | str | Path,
     out: str | Path,
@@ -223,82 +90,147 @@ def merge(
         >>> import mergeplan
         >>> mergeplan.merge("merge.yml", "merged")  # doctest: +SKIP
     """
+    return merge_many([Wanted(config, out)], options, progress)[0]
+
+
+def merge_many(
+    wanted: Sequence[Wanted],
+    options: MergeOptions | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+) -> list[MergeReport]:
+    """Merge checkpoints into several new folders at once.
+
+    One pass over the inputs, as far as memory goes, serves all of them. Each gets the bytes that it
+    would get alone.
+
+    A run that is stopped leaves what is done of each; `resume` goes on from there.
+
+    Args:
+        options: For all of them.
+        progress: As for `merge`.
+        runner: What merges; by default the core, in this process.
+
+    Raises:
+        InputError, SurroundingsError: As for `merge`.
+    """
     begun = time.perf_counter()
     options = options or MergeOptions()
-    checked = check_merge(config, out, options)
-    state = checked.state
+    checked = check_merges(wanted, options)
     planned = time.perf_counter()
-    lengths = {name: length for name, length, _ in checked.prepared.files}
-    done: dict[str, Any] = {"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0, "hashes": {}}
     watch = MemoryWatch()
-    if options.resume and is_published(checked.out, state):
-        remove_leftover(checked.out)
-        merged = time.perf_counter()
-    else:
-        resume, discard = options.resume, options.discard
-        work = open_workspace(checked.out, state, resume=resume, discard=discard)
-        try:
-            if not work.is_publishing:
-                done = _run(checked, work, progress, watch)
-            merged = time.perf_counter()
-            if not work.is_publishing:
-                _write_companions(checked, work.data, options, done["hashes"])
-            work.publish()
-        except ContentError:
-            work.remove()
-            raise
-        except BaseException as error:
-            refused = isinstance(error, InputError) and not isinstance(error, MissingInputError)
-            if work.leave() and not refused:
-                note = f"what is done stays in `{work.folder}`; `resume` goes on from there"
-                # What `add_note` of Python 3.11 does.
-                error.__notes__ = [*getattr(error, "__notes__", ()), note]
-            raise
+    done = _merge_and_publish(checked, options, progress, watch, runner or run_here)
     ended = time.perf_counter()
-    return MergeReport(
-        out=Path(out),
-        tensors=len(checked.plan.data["jobs"]),
-        files=tuple(lengths),
-        read_bytes=done["read_bytes"],
-        written_bytes=sum(lengths.values()),
-        resumed_blocks=done["resumed_blocks"],
-        seconds=ended - begun,
-        phases={
-            "plan": planned - begun,
-            "merge": merged - planned - done["sync_seconds"],
-            "sync": done["sync_seconds"],
-            "publish": ended - merged,
-        },
-        threads=checked.threads,
-        memory_limit_bytes=checked.memory_limit,
-        peak_anonymous_bytes=watch.peak_anonymous_bytes(),
-        peak_resident_bytes=watch.peak_resident_bytes(),
-        seed=options.seed,
-        warnings=checked.warnings,
-    )
+    sync = max((result["sync_seconds"] for result in done.results), default=0.0)
+    return [
+        MergeReport(
+            out=Path(want.out),
+            tensors=len(one.plan.data["jobs"]),
+            files=tuple(name for name, _, _ in one.prepared.files),
+            read_bytes=result["read_bytes"],
+            written_bytes=sum(length for _, length, _ in one.prepared.files),
+            resumed_blocks=result["resumed_blocks"],
+            seconds=ended - begun,
+            phases={
+                "plan": planned - begun,
+                "merge": done.merged - planned - sync,
+                "sync": sync,
+                "publish": ended - done.merged,
+            },
+            threads=checked.threads,
+            memory_limit_bytes=checked.memory_limit,
+            peak_anonymous_bytes=watch.peak_anonymous_bytes(),
+            peak_resident_bytes=watch.peak_resident_bytes(),
+            seed=one.plan.data["seed"],
+            warnings=one.warnings,
+        )
+        for one, want, result in zip(checked.merges, wanted, done.results, strict=True)
+    ]
 
 
-def _run(
-    checked: CheckedMerge, work: Workspace, progress: Progress | None, watch: MemoryWatch
-) -> dict[str, Any]:
-    prepared = checked.prepared
-    allow_open_files(len(prepared.files) + sum(len(c.files) for c in checked.plan.checkpoints))
+@dataclass(frozen=True)
+class _Done:
+    """What the core reported of each merge, and when all of them were durable."""
+
+    results: list[Result]
+    merged: float
+
+
+_NOTHING_DONE: Result = {
+    "read_bytes": 0,
+    "resumed_blocks": 0,
+    "sync_seconds": 0.0,
+    "hashes": {},
+}
+
+
+def _merge_and_publish(
+    checked: CheckedMerges,
+    options: MergeOptions,
+    progress: Progress | None,
+    watch: MemoryWatch,
+    runner: Runner,
+) -> _Done:
+    results = [dict(_NOTHING_DONE) for _ in checked.merges]
+    open_works: dict[int, Workspace] = {}
+    try:
+        for number, one in enumerate(checked.merges):
+            if options.resume and is_published(one.out, one.state):
+                remove_leftover(one.out)
+                continue
+            resume, discard = options.resume, options.discard
+            open_works[number] = open_workspace(one.out, one.state, resume=resume, discard=discard)
+        to_merge = {i: work for i, work in open_works.items() if not work.is_publishing}
+        if to_merge:
+            for number, result in runner(checked, to_merge, progress, watch).items():
+                results[number] = result
+        merged = time.perf_counter()
+        for number, work in list(open_works.items()):
+            if number in to_merge:
+                one = checked.merges[number]
+                _write_companions(one, work.data, options, results[number]["hashes"])
+            work.publish()
+            del open_works[number]
+    except ContentError:
+        for work in open_works.values():
+            work.remove()
+        raise
+    except BaseException as error:
+        refused = isinstance(error, InputError) and not isinstance(error, MissingInputError)
+        left = [work.folder for work in open_works.values() if work.leave()]
+        if left and not refused:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            note = f"what is done stays in `{left[0]}`{more}; `resume` goes on from there"
+            # What `add_note` of Python 3.11 does.
+            error.__notes__ = [*getattr(error, "__notes__", ()), note]
+        raise
+    return _Done(results, merged)
+
+
+def run_here(
+    checked: CheckedMerges,
+    works: dict[int, Workspace],
+    progress: Progress | None,
+    watch: MemoryWatch,
+) -> dict[int, Result]:
+    """Merge by the core, all of them in one pass; see `Runner`."""
+    written = sum(len(checked.merges[number].prepared.files) for number in works)
+    inputs = {file for one in checked.merges for c in one.plan.checkpoints for file in c.files}
+    allow_open_files(2 * len(works) + written + len(inputs))
 
     def report(done: int) -> None:
         watch.sample()
         if progress:
             progress(done, checked.work_bytes)
 
-    done: dict[str, Any] = prepared.run(
-        work.data,
-        journal=work.journal,
+    done = checked.family.run(
+        [(number, work.data, work.journal, work.resumed) for number, work in works.items()],
         threads=checked.threads,
         memory_bytes=checked.core_memory,
-        resume=work.resumed,
         progress=report,
     )
     watch.sample()
-    return done
+    return dict(zip(works, done, strict=True))
 
 
 def _write_companions(
@@ -317,18 +249,5 @@ def _write_companions(
     if options.copy_tokenizer:
         copy_tokenizer(folder, plan)
     if options.write_model_card:
-        write_card(folder, checked.out.name, checked.config, options.seed)
+        write_card(folder, checked.out.name, checked.config, plan.data["seed"])
     write_manifest(folder, plan, checked.config, checked.state["inputs"], files, hashes)
-
-
-def allow_open_files(count: int) -> None:
-    """Raise the soft limit on open files, as far as the hard one allows, if `count` needs it."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = count + 64
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

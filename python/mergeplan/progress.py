@@ -1,7 +1,8 @@
-"""One line on stderr: share, bytes, rate and time left."""
+"""One line on stderr: share, amount, rate and time left."""
 
 import sys
 import time
+from collections.abc import Callable
 
 from mergeplan.output import format_bytes
 
@@ -9,9 +10,14 @@ _INTERVAL_SECONDS = 0.1
 
 
 class ProgressLine:
-    """Draws progress where a person watches; elsewhere, and with `quiet`, it is silent."""
+    """Draws progress where a person watches; elsewhere, and with `quiet`, it is silent.
 
-    def __init__(self, *, quiet: bool) -> None:
+    Args:
+        amount: How what is done is written, with its unit.
+    """
+
+    def __init__(self, *, quiet: bool, amount: Callable[[float], str] = format_bytes) -> None:
+        self._amount = amount
         self._shown = not quiet and sys.stderr.isatty()
         self._begun = time.monotonic()
         self._drawn = 0.0
@@ -26,8 +32,8 @@ class ProgressLine:
         left = f"{(total - done) / rate:.0f} s left" if rate else ""
         share = 100 * done / total if total else 100.0
         line = (
-            f"{share:3.0f} %  {format_bytes(done)} of {format_bytes(total)}"
-            f"  {format_bytes(rate)}/s  {left}"
+            f"{share:3.0f} %  {self._amount(done)} of {self._amount(total)}"
+            f"  {self._amount(rate)}/s  {left}"
         )
         sys.stderr.write(f"\r\x1b[K{line}")
         sys.stderr.flush()

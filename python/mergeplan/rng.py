@@ -10,6 +10,9 @@ _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+_HALF = np.uint64(0xFFFF)
+_HALF_SHIFT = np.uint64(16)
+_LOWER = np.uint64(1 << 63)
 
 
 def philox4x32_10(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
@@ -33,7 +36,12 @@ def philox4x32_10(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[
 
 
 def words(seed: int, stream_id: int, count: int) -> NDArray[np.uint64]:
-    """The first `count` words of a stream; word i is word i % 4 of the block with counter i // 4.
+    """The words of the first `count` elements of a stream.
+
+    Elements stand in rows of 64, and eight rows take 64 blocks, one for each lane: row r of the
+    eight takes word r % 4 of its lane's block, the lower half of it for r < 4, else the upper. The
+    16 bits found there are the upper half of the element's word; the lower half comes, in the same
+    place, from the block whose counter has its 64th bit set.
 
     Args:
         seed: The generator's key, 64 bits.
@@ -42,15 +50,15 @@ def words(seed: int, stream_id: int, count: int) -> NDArray[np.uint64]:
     Returns:
         Shape (count,), each below 2**32.
     """
-    n_blocks = -(-count // 4)
-    block = np.arange(n_blocks, dtype=np.uint64)
-    counter = np.stack(
-        [
-            block & _LOW,
-            block >> _SHIFT,
-            np.full_like(block, stream_id & 0xFFFFFFFF),
-            np.full_like(block, stream_id >> 32),
-        ]
-    )  # (4, n_blocks)
-    blocks = philox4x32_10(counter, (seed & 0xFFFFFFFF, seed >> 32))
-    return blocks.T.reshape(-1)[:count]
+    key = (seed & 0xFFFFFFFF, seed >> 32)
+    n_groups = -(-count // 512)
+    block = np.arange(64 * n_groups, dtype=np.uint64)
+    id_words = np.full_like(block, stream_id & 0xFFFFFFFF), np.full_like(block, stream_id >> 32)
+
+    def halves(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        counter = np.stack([number & _LOW, number >> _SHIFT, *id_words])  # (4, n_blocks)
+        blocks = philox4x32_10(counter, key).reshape(4, n_groups, 64)
+        parts = np.concatenate([blocks & _HALF, blocks >> _HALF_SHIFT])  # (8, n_groups, 64)
+        return parts.swapaxes(0, 1).reshape(-1)[:count]
+
+    return (halves(block) << _HALF_SHIFT) | halves(block | _LOWER)

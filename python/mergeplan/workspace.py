@@ -115,7 +115,7 @@ def check_leftover(out: Path, *, resume: bool, discard: bool) -> None:
     """
     folder = partial_folder(out)
     if folder.exists() and not (resume or discard):
-        _lock(folder).close()
+        lock(folder).close()
         raise SurroundingsError(
             f"an earlier run left `{folder}`",
             "pass `--resume` to go on from there, or `--discard` to start over",
@@ -136,13 +136,13 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
     check_leftover(out, resume=resume, discard=discard)
     try:
         folder.mkdir(parents=True, exist_ok=resume or discard)
-        lock = _lock(folder)
+        held = lock(folder)
         # A run that was stopped before its first block has left nothing to go on with.
         begun = (folder / "journal").exists() or (folder / PUBLISHING).exists()
         if begun and not discard:
             _check_same(folder, state)
-            return Workspace(out, folder, True, lock)
-        work = Workspace(out, folder, False, lock)
+            return Workspace(out, folder, True, held)
+        work = Workspace(out, folder, False, held)
         try:
             clear_folder(folder, keep=(LOCK,))
             _native.fault("begin")
@@ -166,7 +166,7 @@ def remove_leftover(out: Path) -> None:
     """
     folder = partial_folder(out)
     if folder.exists():
-        Workspace(out, folder, True, _lock(folder)).remove()
+        Workspace(out, folder, True, lock(folder)).remove()
 
 
 def is_publishing(out: Path) -> bool:
@@ -193,11 +193,15 @@ def is_published(out: Path, state: dict[str, Any]) -> bool:
         return False
 
 
-def _lock(folder: Path) -> IO[str]:
-    """Hold a file while this process lives, so that no two runs write to one place."""
+def lock(folder: Path, what: str = "merge") -> IO[str]:
+    """Hold a file while this process lives, so that no two runs write to one place.
+
+    Raises:
+        SurroundingsError: Another process holds it, or the folder cannot be written to.
+    """
     path = folder / LOCK
     in_use = SurroundingsError(
-        f"another merge is working in `{folder}`", "wait for it, or choose another output"
+        f"another {what} is working in `{folder}`", "wait for it, or choose another output"
     )
     try:
         import fcntl

@@ -76,9 +76,7 @@ def reference_of(
 
 def delta_options(case: Case, name: str, seed: int) -> reference.DeltaOptions:
     streams = [
-        _native.stream_id(
-            name, _native.content_hash(stored_bytes(expert[name]), expert[name].element_size())
-        )
+        _native.stream_id(name, _native.fingerprint(stored_bytes(expert[name])))
         for expert in case.experts
     ]
     return reference.DeltaOptions(

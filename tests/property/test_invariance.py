@@ -9,7 +9,7 @@ import torch
 from helpers import config_text, run_mergeplan, save_checkpoint, weights_of
 from mergeplan import _native
 from mergeplan.config import parse_config
-from mergeplan.merging import DEFAULT_SHARD_BYTES
+from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
 from mergeplan.plan import build_plan
 
 # More than one block of 65,536 elements, with a rest; and a tensor that is cut in segments.

@@ -28,7 +28,8 @@ EXPERTS = ("a", "b", "c")
 RUN = """
 import dataclasses, json, sys
 from mergeplan.inspecting import InspectOptions, inspect_paths
-from mergeplan.merging import MergeOptions, merge
+from mergeplan.merge_checks import MergeOptions
+from mergeplan.merging import merge
 limit = int(sys.argv[3]) or None
 found = inspect_paths([sys.argv[1]], InspectOptions(threads=2, memory_limit=limit)).merges[0]
 done = merge(sys.argv[1], sys.argv[2], MergeOptions(threads=2, memory_limit=limit))

@@ -36,18 +36,48 @@ def test_numpy_equals_rust(counter, key):
 
 
 def test_words_follow_the_documented_order():
-    words = rng.words(seed=7, stream_id=0x0123456789ABCDEF, count=9)
-    block = _native.philox4x32_10([1, 0, 0x89ABCDEF, 0x01234567], [7, 0])
-    assert words[4:8].tolist() == block
-    assert len(words) == 9
+    words = rng.words(seed=7, stream_id=0x0123456789ABCDEF, count=2372)
+    assert len(words) == 2372
+
+    def block(number, upper):
+        return _native.philox4x32_10([number, upper, 0x89ABCDEF, 0x01234567], [7, 0])
+
+    # Element 4 * 512 + 5 * 64 + 3: block 4 * 64 + 3, row 5, so the upper half of word 1.
+    upper, lower = (block(259, bit)[1] >> 16 for bit in (0, 1 << 31))
+    assert words[2371] == (upper << 16) | lower
+    # Element 64 + 9: block 9, row 1, so the lower half of word 1.
+    upper, lower = (block(9, bit)[1] & 0xFFFF for bit in (0, 1 << 31))
+    assert words[73] == (upper << 16) | lower
 
 
-def test_streams_differ_by_name_and_content():
-    content = _native.content_hash(b"\x01\x02\x03\x04", 2)
-    other = _native.content_hash(b"\x01\x02\x03\x05", 2)
+def test_words_are_uniform():
+    words = rng.words(seed=1, stream_id=2, count=200_000)
+    assert len(np.unique(words)) > 199_000
+    # The mean of n uniform numbers has a standard error of 1 / sqrt(12 n).
+    assert abs((words / 2.0**32).mean() - 0.5) < 4 / np.sqrt(12 * len(words))
+
+
+def test_streams_differ_by_name_and_fingerprint():
+    one = _native.fingerprint(b"\x01\x02\x03\x04")
+    other = _native.fingerprint(b"\x01\x02\x03\x05")
     ids = {
-        _native.stream_id("a", content),
-        _native.stream_id("b", content),
+        _native.stream_id("a", one),
+        _native.stream_id("b", one),
         _native.stream_id("a", other),
     }
     assert len(ids) == 3
+
+
+def test_a_fingerprint_takes_the_documented_sample_of_a_large_tensor():
+    data = bytearray(range(256)) * 8192  # 2 MiB
+    whole = _native.fingerprint(bytes(data))
+
+    def changes(index):
+        data[index] ^= 1
+        changed = _native.fingerprint(bytes(data)) != whole
+        data[index] ^= 1
+        return changed
+
+    last = len(data) - 1
+    assert all(map(changes, (0, 1023, 5 * 16_384, last - 1023, last)))
+    assert not any(map(changes, (1024, 16_383, last - 1024)))

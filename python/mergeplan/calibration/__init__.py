@@ -1,1 +1,1 @@
-"""Sequential calibration: what to measure first, what next, and when to stop. No I/O."""
+"""The closed loop: choose subsets, merge them in memory, measure their losses, fit, decide."""

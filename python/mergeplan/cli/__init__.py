@@ -15,7 +15,9 @@ from mergeplan.errors import MergeplanError
 COMMANDS = {
     "merge": "run a mergekit YAML",
     "inspect": "what is in checkpoints, whether they fit, what a merge of them takes",
+    "evaluate": "token cross-entropy on held-out text, in nats per token",
     "sample": "choose subsets of a pool to measure, and write their YAMLs",
+    "calibrate": "measure merges of a pool in memory until its law says how many to merge",
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "plot": "draw the fitted curves with their bands",

@@ -5,16 +5,29 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mergeplan.cli import warn
 from mergeplan.cli.units import BYTES, SEED, threads_option
 
+if TYPE_CHECKING:
+    from mergeplan.merge_checks import Wanted
+    from mergeplan.merging import MergeReport, Runner
+
 
 @click.command("merge")
-@click.argument("config_file", metavar="CONFIG.yml", type=click.Path(path_type=Path))
-@click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
+@click.argument(
+    "paths", metavar="CONFIG.yml OUT_DIR", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--many",
+    metavar="SUBSETS.csv",
+    type=click.Path(path_type=Path),
+    help="Run every merge that `mergeplan sample` listed, in one pass: --many SUBSETS.csv OUT_ROOT."
+    " Each goes into a folder of OUT_ROOT that has its key as name.",
+)
 @click.option("--random-seed", type=SEED, default=0, show_default=True, help="Seed of the masks.")
 @threads_option("--num-threads")
 @click.option(
@@ -36,12 +49,17 @@ from mergeplan.cli.units import BYTES, SEED, threads_option
 @click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Spread the output's shards over a Ray cluster: `auto`, its address, or `local`.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
 def command(
-    config_file: Path,
-    out_dir: Path,
+    paths: tuple[Path, ...],
+    many: Path | None,
     random_seed: int,
     threads: int | None,
     out_shard_size: int,
@@ -52,6 +70,7 @@ def command(
     overwrite: bool,
     resume: bool,
     discard: bool,
+    ray: str | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -61,11 +80,9 @@ def command(
     OUT_DIR is absent or complete at any moment. The same inputs, config and seed give the same
     bytes on any machine, with any number of threads.
     """
-    from mergeplan.config import load_config
-    from mergeplan.merging import MergeOptions, check_merge, merge
-    from mergeplan.output import format_bytes
+    from mergeplan.merge_checks import MergeOptions, check_merges
+    from mergeplan.merging import merge_many
     from mergeplan.progress import ProgressLine
-    from mergeplan.workspace import partial_folder
 
     options = MergeOptions(
         seed=random_seed,
@@ -79,33 +96,65 @@ def command(
         copy_tokenizer=copy_tokenizer,
         write_model_card=write_model_card,
     )
-    config = load_config(config_file)
+    wanted = _wanted(paths, many)
     if dry_run:
-        checked = check_merge(config, out_dir, options)
-        for warning in checked.warnings:
+        checked = check_merges(wanted, options).merges
+        for warning in sorted({warning for one in checked for warning in one.warnings}):
             warn(warning)
-        click.echo(json.dumps(checked.plan.data, indent=1))
+        plans = [one.plan.data for one in checked]
+        click.echo(json.dumps(plans if many else plans[0], indent=1))
         return
     line = ProgressLine(quiet=quiet)
     try:
-        report = merge(config, out_dir, options, line)
+        reports = merge_many(wanted, options, line, _runner(ray))
     except BaseException as error:
         line.clear()
-        if getattr(error, "__notes__", None):
-            left = partial_folder(out_dir.expanduser().resolve())
+        for note in getattr(error, "__notes__", ()):
             given = [word for word in sys.argv[1:] if word not in ("--resume", "--discard")]
             again = shlex.join(["mergeplan", *given, "--resume"])
-            click.echo(f"what is done stays in `{left}`; `{again}` goes on", err=True)
+            click.echo(note.replace("`resume`", f"`{again}`"), err=True)
         raise
     line.clear()
     if not quiet:
-        for warning in report.warnings:
+        for warning in sorted({warning for report in reports for warning in report.warnings}):
             warn(warning)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report), default=str))
+        data = [dataclasses.asdict(report) for report in reports]
+        click.echo(json.dumps(data if many else data[0], default=str))
     else:
-        rate = format_bytes(report.read_bytes / max(report.seconds, 1e-9))
-        click.echo(
-            f"{report.out}: {report.tensors} tensors, {format_bytes(report.written_bytes)} in"
-            f" {report.seconds:.2f} s ({rate}/s read)"
-        )
+        click.echo(_summary(reports, paths[-1]))
+
+
+def _runner(ray: str | None) -> "Runner | None":
+    if ray is None:
+        return None
+    from mergeplan.cluster import connect
+    from mergeplan.cluster_merge import ClusterRunner
+
+    return ClusterRunner(connect(ray))
+
+
+def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[Wanted]":
+    from mergeplan.merge_checks import Wanted
+
+    if many is None:
+        if len(paths) != 2:
+            raise click.UsageError(f"expected CONFIG.yml and OUT_DIR, found {len(paths)} paths")
+        return [Wanted(*paths)]
+    if len(paths) != 1:
+        raise click.UsageError(f"expected OUT_ROOT beside --many, found {len(paths)} paths")
+    from mergeplan.subsets import read_subsets
+
+    rows = read_subsets(many)
+    return [Wanted(row.config, paths[0] / row.key, row.merge.seed) for row in rows]
+
+
+def _summary(reports: "list[MergeReport]", out: Path) -> str:
+    from mergeplan.output import format_bytes
+
+    merges = f"{len(reports)} merges, " if len(reports) > 1 else ""
+    tensors = sum(report.tensors for report in reports)
+    written = format_bytes(sum(report.written_bytes for report in reports))
+    seconds = reports[0].seconds
+    rate = format_bytes(reports[0].read_bytes / max(seconds, 1e-9))
+    return f"{out}: {merges}{tensors} tensors, {written} in {seconds:.2f} s ({rate}/s read)"

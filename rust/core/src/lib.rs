@@ -15,13 +15,20 @@
 //! # Why two passes
 //! Trimming keeps the largest magnitudes of a *tensor*, and DARE restores the norm of a *tensor*:
 //! [`statistics`] goes over the blocks once, all experts side by side so that the base is read once,
-//! and leaves a small state; the second pass applies it. States know nothing of the other experts,
-//! so a sweep over subsets can share them.
+//! and leaves a small state; the second pass applies it. States know nothing of the other experts.
+//!
+//! # How many merges share a pass
+//! A family of plans opens each input once. Jobs of one tensor that read the same inputs in the same
+//! way form a bundle: sums over the same tensors, or mixes of deltas that are taken and thinned alike.
+//! Its statistics are found once for each expert and kept, each block of a delta is made once, and as
+//! many mixes as memory allows are computed from it before the next. A merge of its own is a family of
+//! one, so there is one way through the code, and no merge can see what runs beside it.
 //!
 //! # Why Philox
 //! A random mask must not depend on threads, chunks or the order of work, and must be the same in
 //! every subset that an expert takes part in. [`philox`] computes the word for element `i` from the
-//! seed, the tensor's name, the expert's content and `i` alone.
+//! seed, the tensor's name, a [fingerprint](statistics::fingerprint) of the expert's tensor and `i`
+//! alone.
 //!
 //! # How memory is bounded
 //! What a run needs is known before it begins: chunks of every input for each worker, and tables for

@@ -2,15 +2,21 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::kernels::elementwise::{first_nonfinite, round_all, subtract, with_precision};
+use crate::kernels::drop::Mask;
+use crate::kernels::elementwise::{
+    add_magnitudes, first_nonfinite, round_all, subtract, with_precision, SUM_LANES,
+};
 use crate::kernels::fused;
 use crate::kernels::linear::accumulate;
 use crate::precision::{Bf16, F16, F32};
+use crate::segments::is_large;
+use crate::statistics::fingerprint::fingerprint;
+
+/// Bytes of a large tensor after which a fingerprint gives the pages behind it back.
+const RELEASE: u64 = 1 << 22;
 
 /// A tensor that can be read block by block.
 pub trait Source: Sync {
@@ -55,11 +61,27 @@ pub trait Source: Sync {
         scratch: &mut Vec<u8>,
     ) -> Result<()>;
 
-    /// xxh3 of the stored bytes of elements `start .. start + length`.
+    /// Add the L1 norms of those elements minus `base` to `sums`: of all of them, and of those that a
+    /// mask keeps, which begin at a place in it.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn add_norms(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: (&Mask, usize),
+        sums: &mut [[f64; SUM_LANES]; 2],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// What tells this tensor, of `length` elements, from other experts': see
+    /// [`fingerprint`](crate::statistics::fingerprint).
     ///
     /// # Errors
     /// [`Error::Io`]
-    fn hash(&self, start: usize, length: usize, scratch: &mut Vec<u8>) -> Result<u64>;
+    fn fingerprint(&self, length: usize) -> Result<u64>;
 
     /// Elements that will be read soon, and elements that need not stay resident. Advice only.
     fn will_need(&self, elements: Range<usize>);
@@ -221,8 +243,43 @@ impl Source for CheckpointTensor<'_> {
         }
     }
 
-    fn hash(&self, start: usize, length: usize, scratch: &mut Vec<u8>) -> Result<u64> {
-        Ok(xxh3_64(self.bytes(start, length, scratch)?))
+    fn add_norms(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: (&Mask, usize),
+        sums: &mut [[f64; SUM_LANES]; 2],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let bytes = self.bytes(start, base.len(), scratch)?;
+        match fused::add_norms(self.dtype, working, bytes, base, masked, sums) {
+            Some(true) => Ok(()),
+            Some(false) => self.check_finite(working, start, base.len()),
+            None => {
+                let mut delta = vec![0.0; base.len()];
+                self.read_delta(working, start, base, &mut delta, scratch)?;
+                add_magnitudes(&delta, &mut sums[0]);
+                masked.0.apply(masked.1, &mut delta);
+                add_magnitudes(&delta, &mut sums[1]);
+                Ok(())
+            }
+        }
+    }
+
+    fn fingerprint(&self, length: usize) -> Result<u64> {
+        let mut scratch = Vec::new();
+        let mut behind = 0;
+        fingerprint((length * self.dtype.size()) as u64, |range, visit| {
+            let count = (range.end - range.start) as usize;
+            visit(self.reader.read(self.offset + range.start, count, &mut scratch)?);
+            // A small tensor's pages stay mapped: the next pass reads them all.
+            if is_large(length) && range.end - behind >= RELEASE {
+                self.reader.release(self.offset + behind..self.offset + range.end);
+                behind = range.end;
+            }
+            Ok(())
+        })
     }
 
     fn will_need(&self, elements: Range<usize>) {

@@ -11,6 +11,7 @@ use mergeplan_core::checkpoint::Checkpoint;
 use mergeplan_core::exchange::exchange as swap;
 use mergeplan_core::philox::{self, Stream};
 use mergeplan_core::statistics::content;
+use mergeplan_core::statistics::fingerprint::of_bytes;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -40,8 +41,13 @@ fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 }
 
 #[pyfunction]
-fn stream_id(tensor: &str, content_hash: u64) -> u64 {
-    Stream::new(0, tensor, content_hash).id()
+fn stream_id(tensor: &str, fingerprint: u64) -> u64 {
+    Stream::new(0, tensor, fingerprint).id()
+}
+
+#[pyfunction]
+fn fingerprint(data: &Bound<'_, PyBytes>) -> u64 {
+    of_bytes(data.as_bytes())
 }
 
 #[pyfunction]
@@ -75,6 +81,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(philox4x32_10, module)?)?;
     module.add_function(wrap_pyfunction!(stream_id, module)?)?;
+    module.add_function(wrap_pyfunction!(fingerprint, module)?)?;
     module.add_function(wrap_pyfunction!(content_hash, module)?)?;
     module.add_function(wrap_pyfunction!(build_info, module)?)
 }

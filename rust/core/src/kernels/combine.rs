@@ -49,8 +49,9 @@ pub fn combine<P: Precision>(mix: &Mix, deltas: &[&[f32]], out: &mut [f32]) {
             for delta in deltas() {
                 add(&mut vote, delta);
             }
+            let minus = elect::<P>(&vote);
             for (delta, weight) in deltas().zip(&mix.weights) {
-                add_agreeing::<P>(mixed, &mut divisor, &vote, delta, *weight);
+                add_agreeing(mixed, &mut divisor, &minus, delta, *weight);
             }
             finish_elected::<P>(mixed, &divisor, mix.normalize);
         } else {
@@ -63,17 +64,20 @@ pub fn combine<P: Precision>(mix: &Mix, deltas: &[&[f32]], out: &mut [f32]) {
     }
 }
 
+/// The sign bit where the vote is for minus.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn add_agreeing<P: Precision>(
-    mixed: &mut [f32],
-    divisor: &mut [f32],
-    vote: &[f32],
-    delta: &[f32],
-    weight: f32,
-) {
-    for (((mixed, divisor), vote), delta) in mixed.iter_mut().zip(divisor).zip(vote).zip(delta) {
-        let plus = P::round(*vote) >= 0.0;
-        let agrees = if plus { *delta > 0.0 } else { *delta < 0.0 };
+fn elect<P: Precision>(vote: &[f32; TILE]) -> [u32; TILE] {
+    let mut minus = [0; TILE];
+    for (minus, vote) in minus.iter_mut().zip(vote) {
+        *minus = if P::round(*vote) >= 0.0 { 0 } else { 1 << 31 };
+    }
+    minus
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn add_agreeing(mixed: &mut [f32], divisor: &mut [f32], minus: &[u32], delta: &[f32], weight: f32) {
+    for (((mixed, divisor), minus), delta) in mixed.iter_mut().zip(divisor).zip(minus).zip(delta) {
+        let agrees = f32::from_bits(delta.to_bits() ^ minus) > 0.0;
         *mixed += if agrees { *delta } else { 0.0 };
         *divisor += if agrees { weight } else { 0.0 };
     }

@@ -7,12 +7,12 @@
 //! The loops over a row have no constant length on purpose: such a loop is unrolled first, and what
 //! is left is then vectorised across rows, with gathers, at a tenth of the speed.
 
-use std::ops::Range;
-
 use multiversion::multiversion;
 
+use crate::philox::{self, half, Stream};
+
 /// Masks are made and applied from multiples of this many elements on.
-pub const LANES: usize = 64;
+pub const LANES: usize = philox::LANES;
 const ROWS: usize = 32;
 /// Elements that share [`LANES`] words.
 const GROUP: usize = LANES * ROWS;
@@ -40,25 +40,41 @@ impl Mask {
         Self { words: vec![0; len.div_ceil(GROUP) * LANES] }
     }
 
-    /// Keep the elements from `start` on whose word is below `limit`. `start` is a multiple of [`LANES`].
-    pub fn keep_below(&mut self, start: usize, words: &[u32], limit: u64) {
-        match u32::try_from(limit) {
-            Ok(limit) => keep_below(&mut self.words, start, words, limit),
-            Err(_) => self.keep_range(start..start + words.len()),
+    /// Keeps those of `len` elements, from element `start` on, whose word is below `limit`. `start` is a
+    /// multiple of a [block](crate::segments::BLOCK).
+    pub fn drawn(len: usize, stream: Stream, start: usize, limit: u64) -> Self {
+        let mut mask = Self::new(len);
+        draw(&mut mask.words, stream, start, limit);
+        mask
+    }
+
+    /// Keep the elements from `start` on whose word is below their own limit. `halves` are the upper
+    /// halves of the words; `lower` gives the other one. `start` is a multiple of [`LANES`].
+    pub fn keep_below_each(
+        &mut self,
+        start: usize,
+        halves: &[u16],
+        limits: &[u32],
+        lower: impl Fn(usize) -> u32,
+    ) {
+        let rows = halves.chunks(LANES).zip(limits.chunks(LANES)).enumerate();
+        for (row, (halves, limits)) in rows {
+            let row = start / LANES + row;
+            let words = &mut self.words[row / ROWS * LANES..][..halves.len()];
+            if keep_below_each(words, row % ROWS, halves, limits) {
+                for (lane, (word, half)) in words.iter_mut().zip(halves).enumerate() {
+                    let (upper, rest) = (limits[lane] >> 16, limits[lane] & 0xffff);
+                    let kept = upper == u32::from(*half) && lower(row * LANES + lane) < rest;
+                    *word |= u32::from(kept) << (row % ROWS);
+                }
+            }
         }
     }
 
-    /// Keep the elements from `start` on whose word is below their own limit. `start` is a
-    /// multiple of [`LANES`].
-    pub fn keep_below_each(&mut self, start: usize, words: &[u32], limits: &[u32]) {
-        keep_below_each(&mut self.words, start, words, limits);
-    }
-
-    fn keep_range(&mut self, range: Range<usize>) {
-        for element in range {
-            let (row, lane) = (element / LANES, element % LANES);
-            self.words[row / ROWS * LANES + lane] |= 1 << (row % ROWS);
-        }
+    /// The words of the row of element `start`, a multiple of [`LANES`], and the bit that is the row's.
+    pub fn row(&self, start: usize) -> (&[u32], usize) {
+        let row = start / LANES;
+        (&self.words[row / ROWS * LANES..][..LANES], row % ROWS)
     }
 
     /// Zero the elements of `deltas` that are not kept; the first of them is element `start`, a
@@ -69,26 +85,65 @@ impl Mask {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn keep_below(mask: &mut [u32], start: usize, words: &[u32], limit: u32) {
-    for (row, words) in words.chunks(LANES).enumerate() {
-        let row = start / LANES + row;
-        let mask = &mut mask[row / ROWS * LANES..][..words.len()];
-        for (mask, word) in mask.iter_mut().zip(words) {
-            *mask |= u32::from(*word < limit) << (row % ROWS);
+fn draw(mask: &mut [u32], stream: Stream, start: usize, limit: u64) {
+    let (upper, lower) = ((limit >> 16) as u32, limit as u32 & 0xffff);
+    let mut equal = [0; LANES];
+    for (number, mask) in mask.chunks_exact_mut(LANES).enumerate() {
+        let start = start + number * GROUP;
+        let any = draw_upper(stream, start, upper, mask, &mut equal);
+        // A limit of 16 bits, as every bfloat16 from 2^-8 up is, leaves nothing more to decide.
+        if !any || lower == 0 {
+            continue;
+        }
+        for (lane, (mask, equal)) in mask.iter_mut().zip(equal).enumerate() {
+            for row in (0..ROWS).filter(|row| equal >> row & 1 == 1) {
+                let element = (start + row * LANES + lane) as u64;
+                *mask |= u32::from(stream.lower(element) < lower) << row;
+            }
         }
     }
 }
 
+/// Which of a group have an upper half below the limit's, and which an equal one; whether any has.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn keep_below_each(mask: &mut [u32], start: usize, words: &[u32], limits: &[u32]) {
-    for (row, (words, limits)) in words.chunks(LANES).zip(limits.chunks(LANES)).enumerate() {
-        let row = start / LANES + row;
-        let mask = &mut mask[row / ROWS * LANES..][..words.len()];
-        for ((mask, word), limit) in mask.iter_mut().zip(words).zip(limits) {
-            *mask |= u32::from(word < limit) << (row % ROWS);
+fn draw_upper(
+    stream: Stream,
+    start: usize,
+    upper: u32,
+    below: &mut [u32],
+    equal: &mut [u32],
+) -> bool {
+    let mut any = 0;
+    for part in 0..ROWS / philox::ROWS {
+        let first = (start / philox::ROWS + part * LANES) as u64;
+        let shift = part * philox::ROWS;
+        for (lane, (below, equal)) in below.iter_mut().zip(&mut *equal).enumerate() {
+            let block = stream.block(first + lane as u64);
+            let (mut less, mut same) = (0, 0);
+            for row in 0..philox::ROWS {
+                let half = half(block, row);
+                // Signs of differences: comparisons would leave the vector registers.
+                less |= half.wrapping_sub(upper) >> 31 << row;
+                same |= (half ^ upper).wrapping_sub(1) >> 31 << row;
+            }
+            let before = if part == 0 { (0, 0) } else { (*below, *equal) };
+            (*below, *equal) = (before.0 | less << shift, before.1 | same << shift);
+            any |= same;
         }
     }
+    any != 0
+}
+
+/// Keep one row's elements whose half is below their limit's; whether any is equal to it.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn keep_below_each(mask: &mut [u32], row: usize, halves: &[u16], limits: &[u32]) -> bool {
+    let mut equal = 0;
+    for ((mask, half), limit) in mask.iter_mut().zip(halves).zip(limits) {
+        let (half, limit) = (u32::from(*half), limit >> 16);
+        *mask |= u32::from(half < limit) << row;
+        equal |= u32::from(half == limit);
+    }
+    equal != 0
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
@@ -108,28 +163,50 @@ fn apply(mask: &[u32], start: usize, deltas: &mut [f32]) {
 mod tests {
     use super::*;
 
+    /// One element after the other, as the definition says.
+    fn expected(stream: Stream, start: usize, limits: &[u64]) -> Vec<bool> {
+        let mut upper = vec![0; limits.len()];
+        stream.upper(start as u64, &mut upper);
+        let word =
+            |i: usize| u64::from(upper[i]) << 16 | u64::from(stream.lower((start + i) as u64));
+        (0..limits.len()).map(|i| word(i) < limits[i]).collect()
+    }
+
+    fn kept(mask: &Mask, n: usize) -> Vec<bool> {
+        let mut deltas = vec![1.0; n];
+        for (piece, deltas) in deltas.chunks_mut(128).enumerate() {
+            mask.apply(128 * piece, deltas);
+        }
+        deltas.iter().map(|delta| *delta != 0.0).collect()
+    }
+
     #[test]
     fn a_mask_keeps_what_is_below_its_limit_whatever_the_length() {
+        let stream = Stream::from_id(3, 5);
         for n in [0, 1, 63, 64, 65, 2047, 2048, 2049, 9000] {
-            let words: Vec<u32> = (0..n).map(|i: u32| i.wrapping_mul(0x9e37_79b9)).collect();
-            for limit in [0, 1 << 31, (1 << 32) - 1, 1 << 32] {
-                let mut mask = Mask::new(words.len());
-                for (piece, words) in words.chunks(192).enumerate() {
-                    mask.keep_below(192 * piece, words, limit);
+            for start in [0, crate::segments::BLOCK] {
+                // An upper half of the limit that a word has, so that some halves are equal.
+                let mut upper = vec![0; n.max(1)];
+                stream.upper(start as u64, &mut upper);
+                let tied = u64::from(upper[n / 2]) << 16;
+                for limit in [0, 1 << 31, tied + 1, tied + 0x8000, tied + 0xffff, 1 << 32] {
+                    let mask = Mask::drawn(n, stream, start, limit);
+                    assert_eq!(mask.words.len() * 4, Mask::bytes(n));
+                    assert_eq!(kept(&mask, n), expected(stream, start, &vec![limit; n]));
                 }
-                assert_eq!(mask.words.len() * 4, Mask::bytes(words.len()));
-                let mut deltas: Vec<f32> = vec![1.0; words.len()];
-                for (piece, deltas) in deltas.chunks_mut(128).enumerate() {
-                    mask.apply(128 * piece, deltas);
+                let limits: Vec<u32> = upper[..n]
+                    .iter()
+                    .enumerate()
+                    .map(|(i, half)| (u32::from(*half) << 16).wrapping_add(0x6000 * (i as u32 % 7)))
+                    .collect();
+                let mut mask = Mask::new(n);
+                for (piece, limits) in limits.chunks(192).enumerate() {
+                    let at = 192 * piece;
+                    let lower = |i| stream.lower((start + i) as u64);
+                    mask.keep_below_each(at, &upper[at..at + limits.len()], limits, lower);
                 }
-                for (delta, word) in deltas.iter().zip(&words) {
-                    assert_eq!(*delta != 0.0, u64::from(*word) < limit);
-                }
-                let limits: Vec<u32> =
-                    words.iter().map(|_| limit.min(u32::MAX.into()) as u32).collect();
-                let mut each = Mask::new(words.len());
-                each.keep_below_each(0, &words, &limits);
-                assert!(limit > u32::MAX.into() || each == mask);
+                let wide: Vec<u64> = limits.iter().map(|limit| u64::from(*limit)).collect();
+                assert_eq!(kept(&mask, n), expected(stream, start, &wide));
             }
         }
     }

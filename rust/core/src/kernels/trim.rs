@@ -16,19 +16,16 @@ pub fn magnitude(value: f32) -> u32 {
 /// Zero every element below `threshold`, and of those equal to it all but the first `*ties`; then
 /// take the ties that were kept off `*ties`.
 pub fn trim(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
-    let equal = count_equal(deltas, threshold);
+    let equal = zero_below(deltas, threshold);
     if equal <= *ties {
-        zero_below(deltas, threshold);
         *ties -= equal;
     } else if *ties == 0 {
         zero_below(deltas, threshold + 1);
     } else {
-        for delta in deltas {
-            let bits = magnitude(*delta);
-            if bits < threshold || (bits == threshold && *ties == 0) {
-                *delta = 0.0;
-            } else if bits == threshold {
-                *ties -= 1;
+        for delta in deltas.iter_mut().filter(|delta| magnitude(**delta) == threshold) {
+            match ties.checked_sub(1) {
+                Some(left) => *ties = left,
+                None => *delta = 0.0,
             }
         }
     }
@@ -67,11 +64,21 @@ fn count_equal(deltas: &[f32], threshold: u32) -> u64 {
         .sum()
 }
 
+/// Zero every element below `threshold` and count those equal to it, in one pass.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn zero_below(deltas: &mut [f32], threshold: u32) {
-    for delta in deltas {
-        *delta = if magnitude(*delta) < threshold { 0.0 } else { *delta };
+fn zero_below(deltas: &mut [f32], threshold: u32) -> u64 {
+    let mut equal = 0;
+    // Counts in 32 bits vectorise to the width of the elements.
+    for part in deltas.chunks_mut(1 << 20) {
+        let mut count = 0_u32;
+        for delta in part {
+            let bits = magnitude(*delta);
+            count += u32::from(bits == threshold);
+            *delta = if bits < threshold { 0.0 } else { *delta };
+        }
+        equal += u64::from(count);
     }
+    equal
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]

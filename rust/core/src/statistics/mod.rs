@@ -3,6 +3,7 @@
 //! subsets computes them once.
 
 pub mod content;
+pub mod fingerprint;
 pub mod magnitude;
 pub mod norm;
 pub mod ranks;

@@ -32,14 +32,19 @@ impl Leaves {
         len.div_ceil(BLOCK) * 2 * 8 * SUM_LANES
     }
 
+    /// The sums, before and after selection, of the block that holds element `start` of the tensor.
+    pub fn sums(&mut self, start: usize) -> &mut [[f64; SUM_LANES]; 2] {
+        &mut self.blocks[(start - self.start) / BLOCK]
+    }
+
     /// Add a chunk as it is before selection; its first element is element `start` of the tensor.
     pub fn before(&mut self, start: usize, chunk: &[f32]) {
-        add_magnitudes(chunk, &mut self.blocks[(start - self.start) / BLOCK][0]);
+        add_magnitudes(chunk, &mut self.sums(start)[0]);
     }
 
     /// Add a chunk as it is after selection.
     pub fn after(&mut self, start: usize, chunk: &[f32]) {
-        add_magnitudes(chunk, &mut self.blocks[(start - self.start) / BLOCK][1]);
+        add_magnitudes(chunk, &mut self.sums(start)[1]);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::execute::delta::DeltaJob;
 use crate::execute::output::Behind;
 use crate::execute::JobControl;
 use crate::kernels::drop::Mask;
-use crate::philox::Stream;
+use crate::philox::{Stream, GROUP};
 use crate::segments::{pieces, Segment, BLOCK};
 use crate::source::Source;
 use crate::statistics::norm::Leaves;
@@ -25,7 +25,7 @@ pub struct MaskMaker<'a> {
     scratch: Vec<u8>,
     base: Vec<f32>,
     delta: Vec<f32>,
-    words: Vec<u32>,
+    halves: Vec<u16>,
     limits: Vec<u32>,
     sorter: RowSorter,
 }
@@ -39,7 +39,7 @@ impl<'a> MaskMaker<'a> {
             scratch: vec![],
             base: vec![],
             delta: vec![],
-            words: vec![],
+            halves: vec![],
             limits: vec![],
             sorter: RowSorter::default(),
         }
@@ -51,14 +51,14 @@ impl<'a> MaskMaker<'a> {
             crate::plan::Sparsify::Ranks => {
                 let slab = job.rows.slab().min(job.len);
                 let widest = (run_elements(slab) + 2 * slab).min(job.len + slab);
-                4 * 4 * widest + 16 * job.rows.columns.min(job.len) + 4 * chunk
+                3 * 4 * widest + 16 * job.rows.columns.min(job.len) + 2 * chunk.max(GROUP)
             }
-            _ => 3 * 4 * chunk,
+            _ => 0,
         }
     }
 
-    /// The mask of one expert over `segment`, or none where its selection is not random. Norms are
-    /// added to `leaves`, which takes reading the delta where the mask alone would not.
+    /// The mask of one expert over `segment`, or none where its selection is not random. Where ranks
+    /// are taken, the delta has to be read: then its norms are added to `leaves`.
     pub fn mask(
         &mut self,
         expert: usize,
@@ -67,45 +67,15 @@ impl<'a> MaskMaker<'a> {
         leaves: Option<&mut Leaves>,
     ) -> Result<Option<Mask>> {
         let Selection::Random { stream, chance } = selection else { return Ok(None) };
-        let mut mask = Mask::new(segment.range.len());
-        match chance {
-            Chance::Same(limit) => {
-                self.same(expert, *stream, *limit, segment, &mut mask, leaves)?;
-            }
+        let (start, length) = (segment.range.start, segment.range.len());
+        Ok(Some(match chance {
+            Chance::Same(limit) => Mask::drawn(length, *stream, start, *limit),
             Chance::Ranked(table) => {
-                self.ranked(expert, *stream, table, segment, &mut mask, leaves)?
+                let mut mask = Mask::new(length);
+                self.ranked(expert, *stream, table, segment, &mut mask, leaves)?;
+                mask
             }
-        }
-        Ok(Some(mask))
-    }
-
-    fn same(
-        &mut self,
-        expert: usize,
-        stream: Stream,
-        limit: u64,
-        segment: &Segment,
-        mask: &mut Mask,
-        mut leaves: Option<&mut Leaves>,
-    ) -> Result<()> {
-        let inputs = [&self.job.base, &self.job.experts[expert].tensor];
-        let mut behind = Behind::early(&inputs, segment, self.job.len);
-        for range in pieces(segment.range.clone(), self.chunk) {
-            behind.passed(range.start);
-            self.words.resize(range.len(), 0);
-            stream.fill(range.start as u64, &mut self.words);
-            mask.keep_below(range.start - segment.range.start, &self.words, limit);
-            if let Some(leaves) = leaves.as_deref_mut() {
-                self.control.check()?;
-                self.read(expert, range.clone())?;
-                let delta = &mut self.delta[..range.len()];
-                leaves.before(range.start, delta);
-                mask.apply(range.start - segment.range.start, delta);
-                leaves.after(range.start, delta);
-            }
-        }
-        behind.finish();
-        Ok(())
+        }))
     }
 
     fn ranked(
@@ -134,12 +104,13 @@ impl<'a> MaskMaker<'a> {
                     self.sorter.limits(table, delta, place, job.has_low_bits(), limits);
                 }
             }
-            for range in pieces(run.clone(), self.chunk) {
-                self.words.resize(range.len(), 0);
-                stream.fill(range.start as u64, &mut self.words);
+            for range in pieces(run.clone(), self.chunk.max(GROUP)) {
+                self.halves.resize(range.len(), 0);
+                stream.upper(range.start as u64, &mut self.halves);
                 let inside = range.start - whole.start..range.end - whole.start;
                 let offset = range.start - segment.range.start;
-                mask.keep_below_each(offset, &self.words, &self.limits[inside.clone()]);
+                let lower = |element| stream.lower((segment.range.start + element) as u64);
+                mask.keep_below_each(offset, &self.halves, &self.limits[inside.clone()], lower);
                 if let Some(leaves) = leaves.as_deref_mut() {
                     let delta = &mut self.delta[inside];
                     leaves.before(range.start, delta);

@@ -213,10 +213,10 @@ impl<'a> DeltaJob<'a> {
             return all as u64;
         }
         let some: usize = thinned.iter().map(size).sum();
+        // Fingerprints are too small a part to count.
         let walks = match self.sparsify {
-            Sparsify::None => 0,
             Sparsify::Magnitude | Sparsify::Outliers => base + some,
-            Sparsify::Random | Sparsify::Ranks => some,
+            Sparsify::None | Sparsify::Random | Sparsify::Ranks => 0,
         };
         let norms = if self.rescale { base + some } else { 0 };
         (all + walks + norms) as u64

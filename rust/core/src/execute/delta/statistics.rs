@@ -1,4 +1,4 @@
-//! The passes that come before: thresholds, content hashes, norms.
+//! The passes that come before: thresholds, fingerprints, norms.
 
 use crate::dtype::Float;
 use crate::error::Result;
@@ -12,12 +12,12 @@ use crate::philox::Stream;
 use crate::plan::Sparsify;
 use crate::precision::{Bf16, F16, F32};
 use crate::segments::{pieces, segments, Segment};
-use crate::source::Source;
+use crate::source::{CheckpointTensor, Source};
 use crate::statistics::magnitude::{self, thresholds, Threshold, Wanted};
 use crate::statistics::norm::{l1_scales, scale_of, Leaves};
 use crate::statistics::ranks::RankLimits;
 use crate::statistics::selection::{Chance, Selection};
-use crate::statistics::{content, DeltaWalk, Visit};
+use crate::statistics::{DeltaWalk, Visit};
 
 /// What applying every expert needs to know of its whole tensor.
 pub struct States {
@@ -59,16 +59,14 @@ impl DeltaJob<'_> {
             if keep {
                 states.masks = vec![vec![None; self.experts.len()]; segments.len()];
             }
-            // One expert after the other: its norms are taken while the cache still holds what was
-            // hashed.
-            for &expert in &thinned {
-                states.selections[expert] = self.random(expert, segments, resources)?;
-                if self.rescale {
-                    self.norm_of_mask(expert, keep, segments, resources, &mut states)?;
-                }
+            let drawn = resources
+                .parallel
+                .map(thinned.len(), |i| self.random(&self.experts[thinned[i]]))?;
+            for (&expert, selection) in thinned.iter().zip(drawn) {
+                states.selections[expert] = selection;
             }
             if self.rescale {
-                resources.control.add(self.len * self.base.dtype().size());
+                self.norms_of_masks(&thinned, keep, segments, resources, &mut states)?;
             }
             return Ok(states);
         }
@@ -191,15 +189,8 @@ impl DeltaJob<'_> {
         Ok(selections)
     }
 
-    fn random(
-        &self,
-        expert: usize,
-        segments: &[Segment],
-        resources: &Resources,
-    ) -> Result<Selection> {
-        let expert = &self.experts[expert];
-        let content = self.content(expert, segments, resources)?;
-        let stream = Stream::new(self.seed, self.name, content);
+    fn random(&self, expert: &Expert) -> Result<Selection> {
+        let stream = Stream::new(self.seed, self.name, expert.tensor.fingerprint(self.len)?);
         let chance = match self.sparsify {
             Sparsify::Ranks => {
                 let columns = self.rows.columns;
@@ -230,50 +221,88 @@ impl DeltaJob<'_> {
         }
     }
 
-    fn content(&self, expert: &Expert, segments: &[Segment], resources: &Resources) -> Result<u64> {
-        let Resources { control, parallel, .. } = resources;
-        let blocks = parallel.map(segments.len(), |i| {
-            let mut scratch = Vec::new();
-            let mut hashes = Vec::new();
-            let inputs = [&expert.tensor];
-            let mut behind = Behind::early(&inputs, &segments[i], self.len);
-            for block in segments[i].blocks() {
-                control.check()?;
-                behind.passed(block.start);
-                hashes.push(expert.tensor.hash(block.start, block.len(), &mut scratch)?);
-                control.add(block.len() * expert.tensor.dtype().size());
-            }
-            behind.finish();
-            Ok(hashes)
-        })?;
-        Ok(content::combine(&blocks.concat()))
-    }
-
-    /// Make one expert's mask and its factor.
-    fn norm_of_mask(
+    /// Make the masks and factors of some experts.
+    fn norms_of_masks(
         &self,
-        expert: usize,
+        experts: &[usize],
         keep: bool,
         segments: &[Segment],
         resources: &Resources,
         states: &mut States,
     ) -> Result<()> {
-        let Resources { chunk, control, parallel, .. } = *resources;
-        let selection = &states.selections[expert];
-        let made = parallel.map(segments.len(), |number| {
+        let made = resources.parallel.map(segments.len(), |number| {
             let segment = &segments[number];
-            let mut leaves = Leaves::new(segment);
-            let mut maker = MaskMaker::new(self, chunk, control);
-            let mask = maker.mask(expert, selection, segment, Some(&mut leaves))?;
-            control.add(segment.range.len() * self.experts[expert].tensor.dtype().size());
-            Ok((mask.filter(|_| keep), leaves))
+            let mut maker = MaskMaker::new(self, resources.chunk, resources.control);
+            let mut leaves = vec![Leaves::new(segment); experts.len()];
+            let mut masks = Vec::with_capacity(experts.len());
+            for (&expert, leaves) in experts.iter().zip(&mut leaves) {
+                let selection = &states.selections[expert];
+                masks.push(maker.mask(expert, selection, segment, Some(leaves))?);
+            }
+            if self.sparsify == Sparsify::Random {
+                self.add_norms(experts, segment, &masks, &mut leaves, resources)?;
+            } else {
+                let sizes = self.base.dtype().size() + self.sizes(experts);
+                resources.control.add(segment.range.len() * sizes);
+            }
+            if !keep {
+                masks.clear();
+            }
+            Ok((masks, leaves))
         })?;
-        let leaves = made.iter().map(|(_, leaves)| leaves);
-        states.scales[expert] = scale_of(leaves, self.rescale_dtype());
-        for (masks, (mask, _)) in states.masks.iter_mut().zip(made) {
-            masks[expert] = mask;
+        for (i, &expert) in experts.iter().enumerate() {
+            let leaves = made.iter().map(|(_, leaves)| &leaves[i]);
+            states.scales[expert] = scale_of(leaves, self.rescale_dtype());
+        }
+        for (kept, (masks, _)) in states.masks.iter_mut().zip(made) {
+            for (&expert, mask) in experts.iter().zip(masks) {
+                kept[expert] = mask;
+            }
         }
         Ok(())
+    }
+
+    /// Norms before and after masks that are there already, all experts side by side.
+    fn add_norms(
+        &self,
+        experts: &[usize],
+        segment: &Segment,
+        masks: &[Option<Mask>],
+        leaves: &mut [Leaves],
+        resources: &Resources,
+    ) -> Result<()> {
+        let Resources { chunk, control, .. } = *resources;
+        let mut base = vec![0.0; chunk.min(segment.range.len())];
+        let mut scratch = Vec::new();
+        let inputs = self.inputs_of(experts);
+        let mut behind = Behind::early(&inputs, segment, self.len);
+        for range in pieces(segment.range.clone(), chunk) {
+            behind.passed(range.start);
+            control.check()?;
+            let base = &mut base[..range.len()];
+            self.base.read(self.dtype, range.start, base, &mut scratch)?;
+            for ((&expert, mask), leaves) in experts.iter().zip(masks).zip(&mut *leaves) {
+                let Some(mask) = mask else { continue };
+                let masked = (mask, range.start - segment.range.start);
+                let tensor = &self.experts[expert].tensor;
+                let sums = leaves.sums(range.start);
+                tensor.add_norms(self.dtype, range.start, base, masked, sums, &mut scratch)?;
+            }
+            control.add(range.len() * (self.base.dtype().size() + self.sizes(experts)));
+        }
+        behind.finish();
+        Ok(())
+    }
+
+    /// The base and some experts.
+    fn inputs_of(&self, experts: &[usize]) -> Vec<&CheckpointTensor<'_>> {
+        let tensors = experts.iter().map(|&expert| &self.experts[expert].tensor);
+        std::iter::once(&self.base).chain(tensors).collect()
+    }
+
+    /// Bytes of one element of each of some experts.
+    fn sizes(&self, experts: &[usize]) -> usize {
+        experts.iter().map(|&expert| self.experts[expert].tensor.dtype().size()).sum()
     }
 }
 
@@ -294,8 +323,7 @@ impl DeltaWalk for Walk<'_> {
         let length = chunk.min(segment.range.len());
         let (mut base, mut delta) = (vec![0.0; length], vec![0.0; length]);
         let mut scratch = Vec::new();
-        let tensors = self.experts.iter().map(|&expert| &self.job.experts[expert].tensor);
-        let inputs: Vec<_> = std::iter::once(&self.job.base).chain(tensors).collect();
+        let inputs = self.job.inputs_of(self.experts);
         let mut behind = Behind::early(&inputs, segment, self.job.len);
         for range in pieces(segment.range.clone(), chunk) {
             behind.passed(range.start);

@@ -1,0 +1,78 @@
+"""What is checked before a calibration measures anything."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mergeplan.calibration.identity import models_of
+from mergeplan.calibration.worker import Setup, prepare_texts
+from mergeplan.config import parse_config
+from mergeplan.emit import to_yaml
+from mergeplan.errors import InputError, nearest
+from mergeplan.evaluation.texts import Texts
+from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
+from mergeplan.plan import build_plan
+from mergeplan.pool import Pool
+from mergeplan.subsets import subset_merge
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A calibration that can begin.
+
+    Attributes:
+        texts: Encoded texts of each size.
+        identity: See `identity.refuse_changes`.
+        warnings: Documents that cannot be scored.
+    """
+
+    pool: Pool
+    labels: tuple[str, ...]
+    texts: tuple[Texts, ...]
+    identity: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def check(pool: Pool, labels: tuple[str, ...], setup: Setup) -> Checked:
+    """Open every header and encode every text, and lower the merge of all experts.
+
+    Args:
+        labels: Methods of the pool to calibrate; none for all.
+
+    Raises:
+        InputError: A method is not in the pool, a pool has one expert or no texts, models do not
+            fit each other, or a text is at fault.
+    """
+    for label in labels:
+        if label not in pool.methods:
+            known = list(pool.methods)
+            hint = nearest(label, known) or f"it has: {', '.join(known)}"
+            raise InputError(f"the pool has no method `{label}`", hint)
+    labels = labels or tuple(pool.methods)
+    if not pool.data:
+        raise InputError(
+            "the pool has no `data`: there is nothing to measure losses on",
+            "list each domain's held-out texts under `data`",
+        )
+    for number, size in enumerate(pool.sizes):
+        if len(size.experts) < 2:
+            raise InputError(
+                f"`sizes[{number}].experts`: expected two experts or more, found one",
+                "with one expert there is nothing to merge",
+            )
+        for label in labels:
+            merge = subset_merge(pool, number, label, size.experts)
+            config = parse_config(to_yaml(merge.config(pool)))
+            build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES)
+    texts = tuple(prepare_texts(pool, n, setup.evaluation) for n in range(len(pool.sizes)))
+    evaluation = setup.evaluation
+    identity = {
+        "models": models_of(pool),
+        "texts": {f"the text of size {n + 1}": one.sha256[:16] for n, one in enumerate(texts)},
+        "arithmetic": {
+            "`--dtype`": setup.dtype,
+            "`--max-tokens`": evaluation.max_tokens,
+            "the windows": [evaluation.max_length, evaluation.stride],
+        },
+    }
+    left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
+    return Checked(pool, labels, texts, identity, tuple(left_out))

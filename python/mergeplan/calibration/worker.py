@@ -1,0 +1,149 @@
+"""Merges into loaded models and scores them: no checkpoint is written."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mergeplan.calibration.store import Measured
+from mergeplan.config import MergeConfig, parse_config
+from mergeplan.emit import to_yaml
+from mergeplan.evaluation.loading import context_of, load_config, load_model, load_tokenizer
+from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.texts import Texts
+from mergeplan.parameters import places_in
+from mergeplan.pool import Pool
+from mergeplan.streaming import Sweep
+from mergeplan.subsets import SubsetMerge
+
+# Copies of a small model take no more than this, so that one pass over the experts serves many
+# subsets; a model that is larger is there once.
+REPLICA_BYTES = 256 << 20
+MOST_REPLICAS = 64
+
+Tokens = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How merges are measured.
+
+    Attributes:
+        dtype: Of the arithmetic of the evaluation; `auto` for float32 on a CPU and the base's own
+            elsewhere.
+        device: `auto`, `cpu` or `cuda`.
+        threads: For merging and evaluating; `None` for one on each core.
+        memory_limit: Bytes that merging may take beside the model; `None` for the default.
+    """
+
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    memory_limit: int | None = None
+
+
+def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Texts:
+    """The pool's texts, encoded for the models of one size.
+
+    Raises:
+        InputError: The base has no tokenizer or config, or a text is at fault.
+    """
+    base = pool.sizes[size].base
+    context = context_of(load_config(base))
+    return Texts.prepare(pool.data, load_tokenizer(base), evaluation, context=context)
+
+
+class Worker:
+    """One base size: a model, the texts, and the experts' files, all open.
+
+    Args:
+        size: Index into `Pool.sizes`.
+
+    Raises:
+        InputError: A model or a text is at fault.
+    """
+
+    def __init__(self, pool: Pool, size: int, setup: Setup, texts: Texts | None = None) -> None:
+        import torch
+
+        self._pool, self._setup = pool, setup
+        if setup.threads:
+            torch.set_num_threads(setup.threads)
+        self.texts = texts or prepare_texts(pool, size, setup.evaluation)
+        self._model = _load(pool.sizes[size].base, setup)
+        self._replicas = [self._model]
+        self._merges: list[SubsetMerge] = []
+        self._sweep: Sweep | None = None
+
+    def measure(
+        self, merges: Sequence[SubsetMerge], some: Sequence[int], tokens: Tokens | None = None
+    ) -> Iterator[Measured]:
+        """Measure some of a round's merges, by number.
+
+        Args:
+            merges: All of the round. What the first call finds out about the experts serves the
+                later ones with the same merges.
+            tokens: Called with the tokens of a merge that are scored, and all of them.
+
+        Raises:
+            InputError: A merge does not fit the model, or its inputs are at fault.
+        """
+        sweep = self._sweep_of(list(merges))
+        models = self._models(len(some))
+        for first in range(0, len(some), len(models)):
+            batch = some[first : first + len(models)]
+            begun = time.perf_counter()
+            self._merge(sweep, list(zip(batch, models, strict=False)))
+            merging = (time.perf_counter() - begun) / len(batch)
+            for number, model in zip(batch, models, strict=False):
+                begun = time.perf_counter()
+                scores = self.texts.score(model, tokens)
+                yield Measured(merges[number], scores, (merging, time.perf_counter() - begun))
+
+    def _sweep_of(self, merges: list[SubsetMerge]) -> Sweep:
+        if self._sweep is None or merges != self._merges:
+            self._sweep = Sweep(
+                [_parsed(merge, self._pool) for merge in merges],
+                seed=[merge.seed for merge in merges],
+                threads=self._setup.threads,
+                memory_limit=self._setup.memory_limit,
+            )
+            self._merges = merges
+        return self._sweep
+
+    def _models(self, wanted: int) -> list[Any]:
+        """The model, and as many copies of it as are wanted and small enough."""
+        parameters = list(self._model.parameters())
+        n_bytes = sum(p.numel() * p.element_size() for p in parameters)
+        on_cpu = all(p.device.type == "cpu" for p in parameters)
+        most = min(MOST_REPLICAS, REPLICA_BYTES // max(n_bytes, 1)) if on_cpu else 1
+        while len(self._replicas) < min(wanted, most):
+            self._replicas.append(copy.deepcopy(self._model))
+        return self._replicas
+
+    def _merge(self, sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
+        """Give each model the weights of its merge, in one pass."""
+        places = [(number, places_in(model, sweep.shapes(number))) for number, model in targets]
+        if all(tensor.device.type == "cpu" for _, into in places for tensor in into.values()):
+            sweep.merge_into(places)
+            return
+        # A few tensors at a time, so that host memory never holds a model.
+        for number, into in places:
+            for name, tensor in sweep.stream(number):
+                if name in into:
+                    into[name].copy_(tensor)
+
+
+def _parsed(merge: SubsetMerge, pool: Pool) -> MergeConfig:
+    return parse_config(to_yaml(merge.config(pool)))
+
+
+def _load(base: Path, setup: Setup) -> Any:
+    import torch
+
+    on_cpu = setup.device == "cpu" or (setup.device == "auto" and not torch.cuda.is_available())
+    dtype = "float32" if setup.dtype == "auto" and on_cpu else setup.dtype
+    return load_model(base, dtype=dtype, device=setup.device)

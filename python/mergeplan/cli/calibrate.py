@@ -1,0 +1,208 @@
+"""`mergeplan calibrate`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mergeplan.cli import warn
+from mergeplan.cli.units import BYTES, SEED, Integers, Positive, threads_option
+from mergeplan.evaluation.options import DEVICES, DTYPES
+
+if TYPE_CHECKING:
+    from mergeplan.calibration.asked import CalibrateOptions, Forecast
+    from mergeplan.calibration.limits import Spent
+    from mergeplan.calibration.running import Calibration
+    from mergeplan.calibration.summary import Summary
+    from mergeplan.subsets import SubsetMerge
+
+
+@click.command("calibrate")
+@click.argument("pool_file", metavar="POOL.yml", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    "folder",
+    required=True,
+    metavar="RUN_DIR",
+    type=click.Path(path_type=Path),
+    help="The run's folder; one that exists goes on where it stopped.",
+)
+@click.option("--method", "methods", multiple=True, help="A method of the pool. [default: all]")
+@click.option(
+    "--k", "ks", type=Integers(1, 10_000), default=(), help="Measure these k only: 1,2,4."
+)
+@click.option(
+    "--subsets",
+    metavar="SUBSETS.csv",
+    type=click.Path(path_type=Path),
+    help="Measure just what `mergeplan sample` listed here.",
+)
+@click.option("--target-loss", type=Positive(), help="The question: which k reaches this loss.")
+@click.option(
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="The question without a target: which k has this share of the improvement.",
+)
+@click.option(
+    "--until",
+    default="k +- 1",
+    show_default=True,
+    help="Stop once the answer is known this well.",
+)
+@click.option(
+    "--budget",
+    help="Most that each method may take at each size: `60 merges`, `2M tokens`, `1.5h`, or several"
+    " joined by commas.",
+)
+@click.option("--lambda-scan/--no-lambda-scan", default=True, help="[default: scan]")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of subsets and masks.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), help="Most tokens of a domain, by whole documents."
+)
+@click.option("--max-length", type=click.IntRange(2), help="Tokens in a window.")
+@click.option("--stride", type=click.IntRange(1), help="Tokens by which windows overlap.")
+@click.option("--batch-tokens", type=click.IntRange(1), help="Tokens in a batch.")
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="auto",
+    show_default=True,
+    help="Of the evaluation; auto: float32 on a CPU, the base's own on a GPU.",
+)
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@threads_option(what="Threads of a worker.")
+@click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
+@click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
+@click.option("--dry-run", is_flag=True, help="Check everything, and say what would be measured.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no word of rounds, no warnings.")
+def command(
+    pool_file: Path, folder: Path, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+) -> None:
+    """Measure merges of a pool's experts until its law answers the question.
+
+    Experts are merged into a model in memory and scored on the pool's texts; no checkpoint is
+    written. Each measurement is kept at once: the same command goes on after a kill. Ends with
+    measurements.csv, law.json, law.png, a recommendation and merge.yml in RUN_DIR.
+    """
+    from mergeplan.calibration.asked import forecast
+    from mergeplan.calibration.running import calibrate
+    from mergeplan.calibration.summary import summarize
+    from mergeplan.pool import load_pool
+    from mergeplan.progress import ProgressLine
+    from mergeplan.suggest import Goal
+
+    options = _options(pool_file, given)
+    if dry_run:
+        found = forecast(pool_file, folder, options)
+        text = json.dumps(dataclasses.asdict(found)) if as_json else _forecast(found)
+        click.echo(text)
+        return
+    line = ProgressLine(quiet=quiet, amount=lambda n: f"{n:,.0f} tokens")
+
+    def say(text: str) -> None:
+        line.clear()
+        if not quiet:
+            click.echo(text, err=True)
+
+    try:
+        done = calibrate(pool_file, folder, options, say=say, progress=line)
+    finally:
+        line.clear()
+    goal = Goal(given["target_loss"], given["fraction"])
+    summary = summarize(folder, load_pool(pool_file), goal, seed=given["seed"])
+    if as_json:
+        click.echo(json.dumps(_as_data(done, summary), default=str))
+    else:
+        click.echo(_words(done) + "\n\n" + summary.text)
+    if not quiet:
+        for warning in (*done.warnings, *summary.warnings):
+            warn(warning)
+
+
+def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
+    from mergeplan.calibration.asked import CalibrateOptions
+    from mergeplan.calibration.decision import Wish
+    from mergeplan.calibration.limits import Budget, parse_budget, parse_until
+    from mergeplan.calibration.worker import Setup
+    from mergeplan.evaluation.options import EvaluationOptions
+
+    evaluation = EvaluationOptions(
+        max_tokens=given["max_tokens"],
+        seed=given["seed"],
+        max_length=given["max_length"],
+        stride=given["stride"],
+        batch_tokens=given["batch_tokens"],
+    )
+    setup = Setup(
+        evaluation, given["dtype"], given["device"], given["threads"], given["memory_limit"]
+    )
+    return CalibrateOptions(
+        methods=given["methods"],
+        wish=Wish(given["target_loss"], given["fraction"]),
+        ks=tuple(given["ks"]),
+        until=parse_until(given["until"]),
+        budget=parse_budget(given["budget"]) if given["budget"] else Budget(),
+        scan=given["lambda_scan"],
+        seed=given["seed"],
+        listed=_listed(pool_file, given["subsets"]),
+        setup=setup,
+        ray=given["ray"],
+    )
+
+
+def _listed(pool_file: Path, path: Path | None) -> "tuple[SubsetMerge, ...] | None":
+    if path is None:
+        return None
+    from mergeplan.errors import InputError
+    from mergeplan.pool import load_pool
+    from mergeplan.subsets import pool_hash, read_subsets
+
+    rows = read_subsets(path)
+    if any(row.pool_hash != pool_hash(load_pool(pool_file)) for row in rows):
+        raise InputError(
+            f"`{path}` was written for another pool than `{pool_file}`",
+            f"list its subsets anew: `mergeplan sample {pool_file} -o DIR`",
+        )
+    return tuple(row.merge for row in rows)
+
+
+def _forecast(found: "Forecast") -> str:
+    def line(what: str, spent: "Spent") -> str:
+        time = f", about {spent.seconds / 60:,.0f} min" if found.seconds_each else ""
+        return f"{what}: {spent.merges:,} merges, {spent.tokens:,.0f} tokens{time}"
+
+    lines = [line("at least", found.least), line("at most", found.most)]
+    if found.kept:
+        lines.append(f"measured already: {found.kept:,} merges")
+    else:
+        lines.append("time is known once the first merges are measured")
+    return "\n".join(lines)
+
+
+def _words(done: "Calibration") -> str:
+    share = 100 * done.merging / max(done.merging + done.evaluating, 1e-9)
+    new = f"measured {done.n_measured} merges in {done.seconds:.1f} s"
+    return f"{new}, {share:.1f} % of it merging; {done.n_kept} were there already"
+
+
+def _as_data(done: "Calibration", summary: "Summary") -> dict[str, Any]:
+    best = summary.recommendation.best
+    return {
+        **dataclasses.asdict(done),
+        "law": summary.law,
+        "plot": summary.plot,
+        "config": summary.config,
+        "method": best.fit.series.method,
+        "options": json.loads(best.fit.series.options),
+        "k": best.k,
+        "reached": summary.recommendation.reached,
+        "scans": summary.scans,
+        "warnings": [*done.warnings, *summary.warnings],
+        "next": summary.next_command,
+    }

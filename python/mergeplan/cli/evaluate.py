@@ -1,0 +1,148 @@
+"""`mergeplan evaluate`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from mergeplan.cli import warn
+from mergeplan.cli.measured import overwrite_option
+from mergeplan.cli.units import SEED, threads_option
+from mergeplan.evaluation.options import DEVICES, DTYPES, EvaluationOptions
+
+_WARNINGS = 5  # texts that are named one by one
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("evaluate")
+@click.argument("model", metavar="MODEL", type=_FILE)
+@click.option(
+    "--data",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="DATA",
+    help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable.",
+)
+@click.option("--against", type=_FILE, help="Also score this model; print MODEL - AGAINST, paired.")
+@click.option(
+    "--tasks", help="Run MODEL on tasks of lm-evaluation-harness, by name or YAML file: a,b."
+)
+@click.option("-o", "--out", type=_FILE, help="Append the losses to this measurements.csv.")
+@click.option(
+    "--as",
+    "merge",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="With -o, what MODEL is: k=0, or subset=code+algebra, method=ties. Repeatable.",
+)
+@click.option("--documents", type=_FILE, help="Write each document's loss to this CSV.")
+@overwrite_option
+@click.option(
+    "--max-tokens", type=click.IntRange(1), help="Most tokens of a domain, by whole documents."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of that choice.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(2),
+    help="Tokens in a window. [default: the model's context, at most 4096]",
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(1),
+    help="Tokens by which windows of a long text overlap. [default: half a window]",
+)
+@click.option(
+    "--batch-tokens", type=click.IntRange(1), help="Tokens in a batch. [default: by device]"
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="auto",
+    show_default=True,
+    help="auto: the checkpoint's own.",
+)
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@threads_option()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    model: Path,
+    sources: tuple[str, ...],
+    against: Path | None,
+    tasks: str | None,
+    out: Path | None,
+    merge: tuple[str, ...],
+    documents: Path | None,
+    overwrite: bool,
+    max_tokens: int | None,
+    seed: int,
+    max_length: int | None,
+    stride: int | None,
+    batch_tokens: int | None,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Token cross-entropy of MODEL on held-out text, in nats per token.
+
+    Each line of a file has `text`, or `prompt` and `response`, or `messages`, of which only
+    responses and assistant turns are scored. Each token is scored once. Standard errors are
+    clustered by document; the macro mean counts every domain alike.
+    """
+    from mergeplan.checkpoints import count_params, open_checkpoint
+    from mergeplan.evaluation.loading import set_threads
+    from mergeplan.evaluation.recording import append, columns_of, parse_merge
+    from mergeplan.evaluation.running import evaluate_fully
+    from mergeplan.evaluation.scores import difference
+    from mergeplan.evaluation.sources import find_data
+    from mergeplan.evaluation.tables import documents_csv, table, to_json
+    from mergeplan.names import format_count
+    from mergeplan.output import refuse_existing, write_durably
+    from mergeplan.progress import ProgressLine
+
+    if (out is None) != (not merge):
+        raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
+    known = parse_merge(merge) if out else {}
+    data = find_data(sources)
+    if out is not None:
+        known.setdefault("n_params", str(count_params(open_checkpoint(str(model)))))
+        columns_of(out, known)  # before the work
+    if documents is not None:
+        refuse_existing(documents, overwrite=overwrite)
+    if threads is not None:
+        set_threads(threads)
+    line = ProgressLine(quiet=quiet, amount=lambda count: f"{format_count(count)} tokens")
+    try:
+        found = evaluate_fully(
+            model,
+            data,
+            EvaluationOptions(max_tokens, seed, max_length, stride, batch_tokens),
+            against=against,
+            tasks=tuple(filter(None, (tasks or "").split(","))),
+            dtype=dtype,
+            device=device,
+            progress=line,
+        )
+    finally:
+        line.clear()
+    if as_json:
+        click.echo(json.dumps(to_json(found), allow_nan=False))
+    else:
+        click.echo(table(found.scores, found.tasks))
+        if found.against is not None:
+            click.echo(f"\n{model} - {against}, paired by document")
+            click.echo(table(difference(found.scores, found.against), value="difference"))
+    for message in found.left_out[:_WARNINGS]:
+        warn(message)
+    if len(found.left_out) > _WARNINGS:
+        warn(f"{len(found.left_out) - _WARNINGS} more texts are left out")
+    for name, scores in ((model, found.scores), (against, found.against)):
+        for message in scores.faults() if scores else ():
+            warn(f"model `{name}`, {message}")
+    if documents is not None:
+        write_durably(documents, documents_csv(found.scores))
+    if out is not None:
+        append(out, found.scores, known, data_hash=found.data_hash)

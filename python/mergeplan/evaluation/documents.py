@@ -1,0 +1,190 @@
+"""JSON-lines files of held-out text, read and checked line by line."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mergeplan.errors import InputError, MissingInputError, nearest
+
+# What a line may be; other keys, such as an id or a source, are not looked at.
+KINDS = ("text", "prompt, response", "messages")
+_KEYS = ("text", "prompt", "response", "messages")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One line of a file.
+
+    Attributes:
+        line: Its number in the file, from 1.
+        text: What is scored: the text, or the response; empty for messages.
+        prompt: What comes before a response; `None` for other kinds.
+        messages: A conversation, each with `role` and `content`; `None` for other kinds.
+    """
+
+    line: int
+    text: str = ""
+    prompt: str | None = None
+    messages: tuple[dict[str, str], ...] | None = None
+
+    def sha256(self, seed: int) -> str:
+        """A hash of the content and a seed, whichever line it stands on."""
+        content = json.dumps([seed, self.text, self.prompt, self.messages])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file whose documents are all of one kind; `sha256` is that of its bytes."""
+
+    path: Path
+    kind: str
+    documents: tuple[Document, ...]
+    sha256: str
+
+
+def read_documents(path: Path) -> TextFile:
+    """Read a JSON-lines file; a byte order mark and blank lines are passed over.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: The file, or a line of it, is at fault.
+    """
+    try:
+        raw = path.read_bytes()
+        lines = raw.decode("utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise MissingInputError(f"cannot open `{path}`: no such file") from error
+    except OSError as error:
+        raise InputError(f"cannot read `{path}`: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        number = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"`{path}`, line {number}: expected UTF-8, found byte 0x{raw[error.start]:02x}",
+            "convert the file to UTF-8; compressed files must be unpacked first",
+        ) from error
+    kind = ""
+    documents = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            data = _object(line)
+            found = _kind(data)
+            if kind and found != kind:
+                raise InputError(
+                    f"expected `{kind}` as on the lines before, found `{found}`",
+                    "keep one kind of document in a file",
+                )
+            kind = found
+            documents.append(_document(data, kind, number))
+        except InputError as error:
+            raise InputError(f"`{path}`, line {number}: {error.message}", error.hint) from error
+    if not documents:
+        raise InputError(
+            f"`{path}` is empty: expected JSON lines with `text`, `prompt` and `response`, or"
+            " `messages`",
+            "leave the domain out, or give it text",
+        )
+    return TextFile(path, kind, tuple(documents), hashlib.sha256(raw).hexdigest())
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        hint = "each line is a JSON object of its own, as `json.dumps` writes it"
+        raise InputError(f"not JSON: {error}", hint) from error
+    if not isinstance(data, dict):
+        raise InputError(
+            f"expected a JSON object, found {_name(data)}", 'write {"text": "..."} on each line'
+        )
+    return data
+
+
+def _kind(data: dict[str, Any]) -> str:
+    keys = [key for key in _KEYS if key in data]
+    kind = ", ".join(keys)
+    if kind in KINDS:
+        return kind
+    if keys in (["prompt"], ["response"]):
+        other = "response" if keys == ["prompt"] else "prompt"
+        raise InputError(
+            f"key `{other}` is missing beside `{keys[0]}`", nearest(other, [*data.keys()])
+        )
+    if keys:
+        raise InputError(
+            f"keys {_names(keys)} do not go together",
+            "keep `text`, or `prompt` and `response`, or `messages`",
+        )
+    hint = next((hint for key in data if (hint := nearest(key, list(_KEYS)))), None)
+    raise InputError(
+        f"expected `text`, `prompt` and `response`, or `messages`, found {_names(list(data))}",
+        hint or "rename the key that holds the text to `text`",
+    )
+
+
+def _document(data: dict[str, Any], kind: str, line: int) -> Document:
+    if kind == "messages":
+        return Document(line, messages=_messages(data["messages"]))
+    if kind == "text":
+        return Document(line, _text(data, "text"))
+    return Document(line, _text(data, "response"), _text(data, "prompt", empty=True))
+
+
+def _messages(value: object) -> tuple[dict[str, str], ...]:
+    if not isinstance(value, list) or not value:
+        found = "an empty list" if value == [] else _name(value)
+        raise InputError(
+            f"key `messages`: expected a list of messages, found {found}",
+            'write [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]',
+        )
+    messages = []
+    for number, message in enumerate(value):
+        where = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise InputError(f"key `{where}`: expected a JSON object, found {_name(message)}")
+        role = _text(message, "role", where + ".")
+        # An empty system prompt or question is odd, but some are; an empty answer has no loss.
+        content = _text(message, "content", where + ".", empty=role != "assistant")
+        messages.append({"role": role, "content": content})
+    if not any(message["role"] == "assistant" for message in messages):
+        roles = _names(sorted({message["role"] for message in messages}))
+        raise InputError(
+            f"key `messages`: no message of role `assistant`, found {roles}",
+            "only answers are scored; a conversation needs one",
+        )
+    return tuple(messages)
+
+
+def _text(data: dict[str, Any], key: str, where: str = "", *, empty: bool = False) -> str:
+    if key not in data:
+        raise InputError(f"key `{where}{key}` is missing", nearest(key, [*data.keys()]))
+    value = data[key]
+    if not isinstance(value, str):
+        raise InputError(f"key `{where}{key}`: expected a string, found {_name(value)}")
+    if not value and not empty:
+        raise InputError(
+            f"key `{where}{key}` is empty", "leave the line out: nothing in it can be scored"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"key `{where}{key}`: expected text, found half a surrogate pair at character"
+            f" {error.start}",
+            r"emoji are written as they are, or as two \u escapes",
+        ) from error
+    return value
+
+
+def _names(keys: list[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys) or "no keys"
+
+
+def _name(value: object) -> str:
+    """What JSON calls it."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")

@@ -1,0 +1,157 @@
+"""Models and tokenizers from local folders, with errors that say what is missing."""
+
+from pathlib import Path
+from typing import Any
+
+from mergeplan.checkpoints import open_checkpoint
+from mergeplan.companions import VOCABULARIES
+from mergeplan.errors import InputError, MissingInputError
+from mergeplan.evaluation.options import DTYPES
+
+# No code from a model's folder runs, and nobody is asked whether it may.
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+_INSTALL = "pip install 'mergeplan[eval]'"
+
+
+def import_transformers() -> Any:
+    """The package, or an error that says how to get it.
+
+    Raises:
+        MissingInputError: torch or transformers is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise MissingInputError(
+            f"evaluating needs torch and transformers: {error}", f"install them: `{_INSTALL}`"
+        ) from error
+    return transformers
+
+
+def set_threads(threads: int) -> None:
+    """Let torch use so many, in this whole process."""
+    import_transformers()
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A model's tokenizer.
+
+    Raises:
+        InputError: The folder has none, or one that transformers cannot read.
+    """
+    transformers = import_transformers()
+    open_checkpoint(str(folder))
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise MissingInputError(
+            f"model `{folder}` has no tokenizer: expected a `tokenizer.json` or another vocabulary",
+            "copy the tokenizer's files from the base into the folder",
+        )
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
+    except Exception as error:
+        raise InputError(f"cannot read the tokenizer of `{folder}`: {_line(error)}") from error
+
+
+def load_config(folder: Path) -> Any:
+    """A model's `config.json`, as transformers understands it.
+
+    Raises:
+        InputError: There is none, or its architecture is unknown.
+    """
+    transformers = import_transformers()
+    config = open_checkpoint(str(folder)).config
+    if not config:
+        raise MissingInputError(
+            f"model `{folder}` has no `config.json`", "copy the base's into the folder"
+        )
+    try:
+        found = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+    except Exception as error:
+        raise InputError(
+            f"`{folder}/config.json`: transformers {transformers.__version__} knows no"
+            f" `model_type` `{config.get('model_type', '')}`: {_line(error)}",
+            "a newer transformers may know it: `pip install -U transformers`",
+        ) from error
+    if type(found) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(
+            f"`{folder}/config.json`: `model_type` `{found.model_type}` is no causal language model"
+        )
+    return found
+
+
+def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> Any:
+    """A causal language model, ready to score.
+
+    Args:
+        dtype: `auto` for the checkpoint's own.
+        device: `auto` for CUDA where there is one.
+
+    Raises:
+        InputError: There is no such model or device, its architecture is unknown, or tensors are
+            missing or misshaped.
+    """
+    transformers = import_transformers()
+    import torch
+
+    if dtype not in DTYPES:
+        raise InputError(f"`dtype`: expected {', '.join(DTYPES)}, found `{dtype}`")
+    place = _device(device)
+    config = load_config(folder)
+    # Our own line is the only one that a user watches.
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            output_loading_info=True,
+            **_LOCAL,
+        )
+    except Exception as error:
+        raise InputError(
+            f"cannot load `{folder}` as a causal language model: {_line(error)}"
+        ) from error
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+    # transformers would go on, with random weights in their place.
+    for what in ("missing_keys", "mismatched_keys"):
+        if found[what]:
+            name = sorted(map(str, found[what]))[0]
+            raise InputError(
+                f"model `{folder}`: {len(found[what])} tensors of `config.json` are"
+                f" {what.removesuffix('_keys')} in the checkpoint, such as `{name}`",
+                "config.json and the weights belong to different models",
+            )
+    return model.to(place).eval()
+
+
+def context_of(config: Any) -> int | None:
+    """Most tokens that a model takes; `None` where its config does not say."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        length = getattr(text, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device `cuda`: torch finds none", "use `--device cpu`")
+    return name
+
+
+def _line(error: Exception) -> str:
+    """An error of another package on one line, cut where it becomes a treatise."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,65 @@
+"""What decides which tokens are scored, after how much context."""
+
+from dataclasses import dataclass
+
+from mergeplan.errors import InputError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+# Where a model would take more: its logits alone are gigabytes then.
+LONGEST_WINDOW = 4096
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How texts are chosen and cut.
+
+    Attributes:
+        max_tokens: Most tokens to score in a domain; `None` for all. Whole documents are chosen, at
+            least one, in a seeded order of their contents: the same for every model, and mostly the
+            same after documents were added.
+        seed: Of that order.
+        max_length: Most tokens in a window; `None` for the model's context, at most 4,096.
+        stride: Tokens by which the windows of a long text overlap, which is the context that each
+            token has at least; `None` for half a window.
+        batch_tokens: Most tokens in a batch, padding included; `None` for what suits the device. It
+            changes losses by rounding only.
+    """
+
+    max_tokens: int | None = None
+    seed: int = 0
+    max_length: int | None = None
+    stride: int | None = None
+    batch_tokens: int | None = None
+
+    def check(self) -> None:
+        """Refuse counts that are none.
+
+        Raises:
+            InputError: One is below 1.
+        """
+        for name in ("max_tokens", "max_length", "stride", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"`{name}`: expected 1 or more, found {value}")
+
+    def window(self, context: int | None) -> tuple[int, int]:
+        """The length of windows and their overlap, for a model that takes `context` tokens.
+
+        Raises:
+            InputError: They cannot be.
+        """
+        length = self.max_length or min(context or LONGEST_WINDOW, LONGEST_WINDOW)
+        if length < 2:
+            raise InputError(f"`max_length`: expected 2 or more, found {length}")
+        if context is not None and length > context:
+            raise InputError(
+                f"`max_length`: expected at most the model's context, {context}, found {length}"
+            )
+        stride = length // 2 if self.stride is None else self.stride
+        if not 1 <= stride < length:
+            raise InputError(
+                f"`stride`: expected 1 to {length - 1}, less than a window of {length} tokens,"
+                f" found {stride}"
+            )
+        return length, stride

@@ -1,0 +1,110 @@
+"""Append a model's losses to `measurements.csv`."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.evaluation.scores import Scores
+from mergeplan.measurements import MACRO
+from mergeplan.output import write_durably
+
+# What only who merged knows, and what is measured; together the columns of a new file.
+MERGE = ("method", "options", "n_params", "k", "subset", "weights", "pool_size", "seed")
+MEASURED = ("domain", "loss_nats", "loss_se", "n_tokens", "data_hash")
+
+
+def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
+    """What `--as KEY=VALUE` say of the merge; k is counted where only the subset is given.
+
+    Raises:
+        InputError: An unknown key, no value, or neither k nor subset.
+    """
+    merge: dict[str, str] = {}
+    for entry in given:
+        key, equals, value = entry.partition("=")
+        if key not in MERGE:
+            raise InputError(
+                f"--as `{entry}`: unknown key `{key}`",
+                nearest(key, list(MERGE)) or f"known are {', '.join(MERGE)}",
+            )
+        if not equals or key in merge:
+            raise InputError(f"--as `{entry}`: expected one KEY=VALUE for each key")
+        merge[key] = value.strip()
+    if "k" not in merge and "subset" in merge:
+        merge["k"] = str(len([name for name in merge["subset"].split("+") if name]))
+    if not merge.get("k", "").isdecimal():
+        raise InputError(
+            f"a measurement needs k, the number of experts, found `{merge.get('k', '')}`",
+            "say `--as k=0` for a base, or `--as subset=code+algebra --as method=ties`",
+        )
+    options = merge.setdefault("options", "{}")
+    try:
+        parsed = json.loads(options)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise InputError(f"--as options: expected a JSON object, found `{options}`")
+    merge["options"] = json.dumps(parsed, sort_keys=True)
+    return merge
+
+
+def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
+    """The columns to write, which a file that exists decides.
+
+    Raises:
+        InputError: It lacks a column without which the rows would lose their meaning.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            columns = [name.strip() for name in next(csv.reader(file), [])]
+    except FileNotFoundError:
+        return [*MERGE, *MEASURED]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read `{path}`: {error}") from error
+    told = [key for key, value in merge.items() if value not in ("", "{}")]
+    for column in (*told, "domain", "loss_nats"):
+        if column not in columns:
+            raise InputError(
+                f"`{path}`: column `{column}` is missing; found {', '.join(columns) or 'nothing'}",
+                "append to a file that has it, or write a new one",
+            )
+    return columns
+
+
+def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: str) -> None:
+    """Append a row for each domain and one for the macro mean, in one step.
+
+    Args:
+        merge: See `parse_merge`.
+        data_hash: `Texts.sha256`.
+
+    Raises:
+        InputError: A loss is not finite, or the file lacks a column.
+        SurroundingsError: It cannot be written.
+    """
+    if faults := scores.faults():
+        raise InputError(f"`{path}`: nothing was appended: {faults[0]}")
+    text = io.StringIO()
+    columns = columns_of(path, merge)
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    if path.exists():
+        old = path.read_text("utf-8-sig")
+        text.write(old if old.endswith("\n") else old + "\n")
+    else:
+        if not path.absolute().parent.is_dir():
+            raise MissingInputError(f"cannot write `{path}`: there is no such folder")
+        writer.writeheader()
+    for name, row in {**scores.estimates(), MACRO: scores.macro()}.items():
+        measured = {
+            "domain": name,
+            "loss_nats": f"{row.loss_nats:.9g}",
+            "loss_se": f"{row.se:.6g}" if math.isfinite(row.se) else "",
+            "n_tokens": row.n_tokens,
+            "data_hash": data_hash,
+        }
+        writer.writerow({**merge, **measured})
+    write_durably(path, text.getvalue())

@@ -1,0 +1,147 @@
+"""Sums of losses by document, their means, and standard errors clustered by document.
+
+Tokens of one document are alike, so the documents are what varies: a domain's loss is the ratio
+r = sum(nll) / sum(tokens), and its variance that of the ratio estimator,
+D / (D - 1) * sum((nll - r * tokens)^2) / sum(tokens)^2 over D documents. Domains are independent,
+and their shares of the tokens taken as given. A difference of two models is the same arithmetic on
+the differences of each document's nll, which pairs them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.errors import InputError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean in nats per token, or a difference of two.
+
+    Attributes:
+        se: Standard error; NaN where there is one document only.
+    """
+
+    loss_nats: float
+    se: float
+    n_tokens: int
+    n_documents: int
+
+
+@dataclass(frozen=True)
+class DomainScores:
+    """What each document of a domain came to.
+
+    Attributes:
+        lines: Where the documents stand in their file.
+        n_tokens: Tokens scored.
+        nll: Sum over the tokens of -ln(probability), in nats; NaN where the model gives none.
+    """
+
+    lines: NDArray[np.int64]  # (documents,)
+    n_tokens: NDArray[np.int64]  # (documents,)
+    nll: NDArray[np.float64]  # (documents,)
+
+    def estimate(self) -> Estimate:
+        """The token-weighted mean over the documents."""
+        total, documents = int(self.n_tokens.sum()), len(self.nll)
+        loss = float(self.nll.sum()) / total
+        residuals = self.nll - loss * self.n_tokens  # (documents,)
+        se = math.nan
+        if documents > 1:
+            se = math.sqrt(documents / (documents - 1) * float(residuals @ residuals)) / total
+        return Estimate(loss, se, total, documents)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's losses on every domain."""
+
+    domains: dict[str, DomainScores]
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The loss of each domain."""
+        return {name: domain.estimate() for name, domain in self.domains.items()}
+
+    def macro(self) -> Estimate:
+        """The mean over domains, each counting alike."""
+        return self._mean([1 / len(self.domains)] * len(self.domains))
+
+    def token_weighted(self) -> Estimate:
+        """The mean over all tokens."""
+        counts = [int(domain.n_tokens.sum()) for domain in self.domains.values()]
+        return self._mean([count / sum(counts) for count in counts])
+
+    def _mean(self, shares: list[float]) -> Estimate:
+        parts = list(zip(shares, self.estimates().values(), strict=True))
+        return Estimate(
+            sum(share * part.loss_nats for share, part in parts),
+            math.sqrt(sum((share * part.se) ** 2 for share, part in parts)),
+            sum(part.n_tokens for _, part in parts),
+            sum(part.n_documents for _, part in parts),
+        )
+
+    def faults(self) -> list[str]:
+        """What a reader must know: documents to which the model gives no finite loss."""
+        found = []
+        for name, domain in self.domains.items():
+            bad = domain.lines[~np.isfinite(domain.nll)]
+            if len(bad):
+                found.append(
+                    f"domain `{name}`: the loss of {len(bad)} of {len(domain.nll)} documents is"
+                    f" not finite, the first on line {bad[0]}"
+                )
+        return found
+
+    def to_data(self) -> dict[str, Any]:
+        """Everything as JSON takes it; a loss that is not finite becomes null."""
+        return {
+            name: {
+                "lines": domain.lines.tolist(),
+                "n_tokens": domain.n_tokens.tolist(),
+                "nll": [nll if math.isfinite(nll) else None for nll in domain.nll.tolist()],
+            }
+            for name, domain in self.domains.items()
+        }
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Scores":
+        """What `to_data` gave; null becomes NaN."""
+        return cls(
+            {
+                name: DomainScores(
+                    np.array(domain["lines"], np.int64),
+                    np.array(domain["n_tokens"], np.int64),
+                    np.array(domain["nll"], np.float64),
+                )
+                for name, domain in data.items()
+            }
+        )
+
+
+def difference(a: Scores, b: Scores) -> Scores:
+    """a - b, document by document; its estimates are differences with paired standard errors.
+
+    Raises:
+        InputError: They were not scored on the same tokens.
+    """
+    if a.domains.keys() != b.domains.keys():
+        raise InputError(
+            f"scores cannot be compared: domains {', '.join(sorted(a.domains))} and"
+            f" {', '.join(sorted(b.domains))}",
+            "score both models on the same data",
+        )
+    paired = {}
+    for name, first in a.domains.items():
+        second = b.domains[name]
+        for field in ("lines", "n_tokens"):
+            if not np.array_equal(getattr(first, field), getattr(second, field)):
+                raise InputError(
+                    f"scores cannot be compared: domain `{name}` differs in its {field}",
+                    "score both models on the same data, with the same options and tokenizer",
+                )
+        paired[name] = DomainScores(first.lines, first.n_tokens, first.nll - second.nll)
+    return Scores(paired)

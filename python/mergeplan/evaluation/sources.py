@@ -1,0 +1,59 @@
+"""What a command line says of data: files, `name=file`, folders, pools."""
+
+from pathlib import Path
+
+from mergeplan.errors import InputError, MissingInputError
+from mergeplan.measurements import ALIASES, MACRO
+
+_ENDING = ".jsonl"
+_HINT = "give a .jsonl file, `name=file`, a folder of .jsonl files, or a pool.yml with `data`"
+
+
+def find_data(sources: tuple[str, ...]) -> dict[str, Path]:
+    """Each domain's file.
+
+    Raises:
+        MissingInputError: A source is not there.
+        InputError: A source holds no data, or two domains have one name.
+    """
+    data: dict[str, Path] = {}
+    for source in sources:
+        for domain, path in _find(source).items():
+            if domain in (MACRO, *ALIASES):
+                raise InputError(
+                    f"domain `{domain}` of `{source}`: the name is that of the mean over domains",
+                    f"give it another: `name={path}`",
+                )
+            if domain in data:
+                raise InputError(
+                    f"domain `{domain}` is both `{data[domain]}` and `{path}`",
+                    f"give one another name: `name={path}`",
+                )
+            data[domain] = path
+    return data
+
+
+def _find(source: str) -> dict[str, Path]:
+    path = Path(source).expanduser()
+    domain, equals, file = source.partition("=")
+    if equals and not path.exists():
+        if not domain or not file:
+            raise InputError(f"data `{source}`: expected `name=file`", _HINT)
+        return {domain: Path(file).expanduser()}
+    if path.is_dir():
+        files = sorted(path.glob(f"*{_ENDING}"))
+        if not files:
+            raise MissingInputError(f"folder `{source}` holds no {_ENDING} files", _HINT)
+        return {file.stem: file for file in files}
+    if path.suffix in (".yml", ".yaml"):
+        from mergeplan.pool import load_pool
+
+        data = load_pool(path).data
+        if not data:
+            raise InputError(f"pool `{source}` has no `data`", "list each domain's file under it")
+        return data
+    if path.suffix == _ENDING:
+        return {path.stem: path}
+    if not path.exists():
+        raise MissingInputError(f"data `{source}` is not there", _HINT)
+    raise InputError(f"data `{source}`: expected a file ending in {_ENDING}", _HINT)

@@ -1,0 +1,159 @@
+"""Held-out texts, encoded once for every model of a family."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.errors import InputError
+from mergeplan.evaluation.choosing import choose
+from mergeplan.evaluation.documents import read_documents
+from mergeplan.evaluation.encoding import Sequence
+from mergeplan.evaluation.identity import texts_sha256
+from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.scores import DomainScores, Scores
+from mergeplan.evaluation.windows import windows
+
+if TYPE_CHECKING:
+    import torch
+
+    from mergeplan.evaluation.scoring import Batch, Window
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The chosen documents of a domain; both arrays are (documents,)."""
+
+    lines: NDArray[np.int64]
+    n_tokens: NDArray[np.int64]
+
+
+@dataclass
+class Texts:
+    """What is scored, known before any forward pass.
+
+    Attributes:
+        sha256: Of the files' bytes, the tokenizer's content and the options that decide what is
+            scored: equal hashes mean losses that can be compared.
+        left_out: Documents of which no token can be scored.
+    """
+
+    domains: dict[str, Domain]
+    sha256: str
+    left_out: tuple[str, ...]
+    _windows: list["Window"] = field(repr=False)
+    _batch_tokens: int | None = field(repr=False)
+    _batches: dict["torch.device", list["Batch"]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._largest_id = max(int(window.ids.max()) for window in self._windows)
+        self._longest = max(len(window.ids) for window in self._windows)
+
+    @classmethod
+    def prepare(
+        cls,
+        data: dict[str, Path],
+        tokenizer: Any,
+        options: EvaluationOptions | None = None,
+        *,
+        context: int | None = None,
+    ) -> "Texts":
+        """Read, choose, tokenise and cut the texts.
+
+        Args:
+            data: JSON-lines file of each domain.
+            tokenizer: Of transformers.
+            context: Most tokens that the models take; see `loading.context_of`.
+
+        Raises:
+            InputError: A file or an option is at fault, or a domain has nothing to score.
+        """
+        from mergeplan.evaluation.scoring import Window
+
+        options = options or EvaluationOptions()
+        if not data:
+            raise InputError("there are no domains to evaluate on")
+        options.check()
+        max_length, stride = options.window(context)
+        domains: dict[str, Domain] = {}
+        cut: list[Window] = []
+        left_out: list[str] = []
+        files = {name: read_documents(path) for name, path in data.items()}
+        n_documents = 0
+        for name, file in files.items():
+            chosen, faults = choose(file, tokenizer, options)
+            left_out += faults
+            for number, document in enumerate(chosen, n_documents):
+                for sequence in document.sequences:
+                    for ids, scored in _cut(sequence, max_length, stride):
+                        cut.append(Window(number, ids, scored))
+            n_documents += len(chosen)
+            domains[name] = Domain(
+                np.array([document.line for document in chosen], np.int64),
+                np.array([document.n_tokens for document in chosen], np.int64),
+            )
+        deciding = [options.max_tokens, options.seed, max_length, stride]
+        sha256 = texts_sha256(files, tokenizer, deciding)
+        return cls(domains, sha256, tuple(left_out), cut, options.batch_tokens)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that each model is scored on."""
+        return sum(int(domain.n_tokens.sum()) for domain in self.domains.values())
+
+    def score(self, model: Any, progress: Callable[[int, int], None] | None = None) -> Scores:
+        """Run a model over the texts, on the device that it is on.
+
+        Args:
+            model: A causal language model of transformers.
+            progress: Called with the tokens scored so far, and all of them.
+
+        Raises:
+            InputError: Its vocabulary lacks tokens of the texts, or its context is too short.
+        """
+        from mergeplan.evaluation.scoring import make_batches, score_batches
+
+        self._check(model)
+        if model.device not in self._batches:
+            self._batches[model.device] = make_batches(
+                self._windows, model.device, self._batch_tokens
+            )
+        counts = [len(domain.lines) for domain in self.domains.values()]
+        nll = score_batches(model, self._batches[model.device], sum(counts), progress)
+        parts = np.split(nll, np.cumsum(counts)[:-1])
+        return Scores(
+            {
+                name: DomainScores(domain.lines, domain.n_tokens, part)
+                for (name, domain), part in zip(self.domains.items(), parts, strict=True)
+            }
+        )
+
+    def _check(self, model: Any) -> None:
+        from mergeplan.evaluation.loading import context_of
+
+        known = len(model.get_input_embeddings().weight)
+        if self._largest_id >= known:
+            raise InputError(
+                f"the tokenizer gives token {self._largest_id}, the model's vocabulary has {known}",
+                "use the tokenizer that belongs to the model",
+            )
+        context = context_of(model.config)
+        if context is not None and self._longest > context:
+            raise InputError(
+                f"the texts were cut into windows of up to {self._longest} tokens, the model takes"
+                f" {context}",
+                f"prepare them with `max_length` {context}",
+            )
+
+
+def _cut(
+    sequence: Sequence, max_length: int, stride: int
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """Windows of a sequence that score something, each without what follows its last such token."""
+    for start, first, end in windows(len(sequence.ids), max_length, stride):
+        scored = np.flatnonzero(sequence.scored[first:end]) + first - start
+        if len(scored):
+            yield sequence.ids[start : start + scored[-1] + 1], scored

@@ -1,0 +1,199 @@
+"""Everything that can be checked before the first output byte of a merge, or of several."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mergeplan.companions import Inputs, missing_companions
+from mergeplan.config import MergeConfig, load_config
+from mergeplan.errors import InputError
+from mergeplan.memory import anonymous_bytes, default_limit
+from mergeplan.output import check_output, check_space, format_bytes
+from mergeplan.plan import MergePlan, build_plan
+from mergeplan.workspace import (
+    check_leftover,
+    is_published,
+    is_publishing,
+    merge_state,
+    partial_folder,
+)
+
+if TYPE_CHECKING:
+    from mergeplan._native import PreparedFamily, PreparedMerge
+
+# mergekit's default, which it counts in bytes too.
+DEFAULT_SHARD_BYTES = 5_000_000_000
+# Room for the small files beside the weights.
+COMPANION_BYTES = 64_000_000
+# Anonymous memory that Python may take on while the core runs.
+RESERVE_BYTES = 8 << 20
+# By how much that may differ between two processes that begin the same merge.
+SLACK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """How to run a merge, beside its config.
+
+    Attributes:
+        seed: Seed of random masks, 0 to 2**64 - 1.
+        threads: Worker threads; `None` for one on each core.
+        max_shard_bytes: Bytes of tensors in one output file.
+        allow_nonfinite: Merge NaN and infinity instead of refusing them.
+        memory_limit: Bytes of anonymous memory that the whole process may take; `None` for 256 MiB
+            at two threads and 32 MiB for each further one, or what the merge needs at the least.
+        overwrite: Replace an output folder that has content, at the very end.
+        resume: Go on from what an interrupted run left, if there is anything.
+        discard: Throw that away.
+        copy_tokenizer, write_model_card: Whether those files are written.
+    """
+
+    seed: int = 0
+    threads: int | None = None
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES
+    allow_nonfinite: bool = False
+    memory_limit: int | None = None
+    overwrite: bool = False
+    resume: bool = False
+    discard: bool = False
+    copy_tokenizer: bool = True
+    write_model_card: bool = True
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One of several merges: its config, its output folder, and its seed.
+
+    Attributes:
+        config: Validated, or the path of a mergekit YAML.
+        seed: `None` for the one of the options.
+    """
+
+    config: MergeConfig | str | Path
+    out: str | Path
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class CheckedMerge:
+    """A merge that can begin: its inputs fit, and its output has a place and room.
+
+    Attributes:
+        out: Resolved folder.
+        prepared: The Rust core's view, with all inputs open.
+        state: What makes this merge this merge; see `workspace.merge_state`.
+    """
+
+    config: MergeConfig
+    plan: MergePlan
+    out: Path
+    prepared: "PreparedMerge"
+    state: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckedMerges:
+    """Merges that can begin together.
+
+    Attributes:
+        family: The Rust core's view of all of them.
+        memory_limit: Bytes of anonymous memory for the whole process.
+        core_memory: The core's share of them.
+        work_bytes: Input bytes that the passes are expected to go over.
+    """
+
+    merges: tuple[CheckedMerge, ...]
+    family: "PreparedFamily"
+    threads: int
+    memory_limit: int
+    core_memory: int
+    work_bytes: int
+
+
+def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerges:
+    """Check everything that can be checked before the first output byte.
+
+    Raises:
+        InputError: Config, headers, shapes, dtypes or options do not fit, or the memory limit is
+            too low.
+        SurroundingsError: An output is in the way, or has no room.
+    """
+    from mergeplan import _native
+
+    if options.resume and options.discard:
+        raise InputError("`resume` and `discard` exclude each other")
+    places = [Path(one.out).expanduser().resolve() for one in wanted]
+    if len(set(places)) < len(places):
+        raise InputError("two merges have the same output folder")
+    configs = [_loaded(one.config) for one in wanted]
+    plans = [
+        build_plan(
+            config,
+            seed=options.seed if one.seed is None else one.seed,
+            max_shard_bytes=options.max_shard_bytes,
+            allow_nonfinite=options.allow_nonfinite,
+        )
+        for config, one in zip(configs, wanted, strict=True)
+    ]
+    allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
+    family = _native.PreparedFamily([plan.json() for plan in plans])
+    threads = options.threads or os.cpu_count() or 1
+    forecast = family.forecast(threads)
+    limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
+    read = [path for plan in plans for c in plan.checkpoints for path in (c.path, *c.files)]
+    merges = []
+    needed: dict[Path, int] = {}
+    for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):
+        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in prepared.identities]
+        state = merge_state(plan.data, inputs)
+        ours = options.resume and (is_publishing(place) or is_published(place, state))
+        check_output(partial_folder(place), read, overwrite=True)
+        check_leftover(place, resume=options.resume, discard=options.discard)
+        check_output(place, read, overwrite=options.overwrite or ours)
+        if not partial_folder(place).exists() and not ours:
+            n_bytes = sum(length for _, length, _ in prepared.files) + COMPANION_BYTES
+            spot = place if place.exists() else place.parent
+            needed[spot] = needed.get(spot, 0) + n_bytes
+        warnings = (*plan.warnings, *missing_companions(plan))
+        merges.append(CheckedMerge(config, plan, place, prepared, state, warnings))
+    for spot, n_bytes in needed.items():
+        check_space(spot, n_bytes)
+    work = forecast["work_bytes"]
+    return CheckedMerges(tuple(merges), family, threads, limit, core, work)
+
+
+def _loaded(config: MergeConfig | str | Path) -> MergeConfig:
+    return config if isinstance(config, MergeConfig) else load_config(Path(config))
+
+
+def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:
+    """Bytes for the whole process, and those of them that are left for the core."""
+    own = anonymous_bytes() + RESERVE_BYTES
+    least = own + core_least
+    if wished is None:
+        wished = max(least, default_limit(threads))
+    if wished < least:
+        # Whoever follows the message gets through, though the next process begins a little larger.
+        enough = -(-(least + SLACK_BYTES) // 1_000_000)
+        raise InputError(
+            f"the memory limit is too low: expected {enough} MB or more with {threads} threads,"
+            f" found {format_bytes(wished)}",
+            "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
+        )
+    return wished, wished - own
+
+
+def allow_open_files(count: int) -> None:
+    """Raise the soft limit on open files, as far as the hard one allows, if `count` needs it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + 64
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

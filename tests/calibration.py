@@ -1,0 +1,31 @@
+"""Small pools to calibrate, for several tests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+DEMO = Path(__file__).parent.parent / "python" / "mergeplan" / "demo_pool"
+EVAL = Path(__file__).parent / "data" / "eval"
+NAMES = ("html", "js", "md", "perl", "python")
+
+
+def write_pool(folder: Path, **changes: Any) -> Path:
+    """Five real experts, two domains of three texts, two methods; `changes` replace keys."""
+    texts = folder / "texts"
+    texts.mkdir(parents=True, exist_ok=True)
+    for domain in ("html", "python"):
+        lines = (EVAL / f"{domain}.jsonl").read_text("utf-8").splitlines()[:3]
+        (texts / f"{domain}.jsonl").write_text("\n".join(lines) + "\n")
+    data = {
+        "sizes": [
+            {
+                "base": str(DEMO / "base"),
+                "experts": {name: str(DEMO / name) for name in NAMES},
+            }
+        ],
+        "data": {domain: f"texts/{domain}.jsonl" for domain in ("html", "python")},
+        "methods": {"task_arithmetic": {"lambda": 0.8}, "dare": {"density": 0.7}},
+    }
+    path = folder / "pool.yml"
+    path.write_text(json.dumps({**data, **changes}))
+    return path

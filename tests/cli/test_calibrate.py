@@ -1,0 +1,200 @@
+"""`mergeplan calibrate`: from a pool to a recommendation, in one command that goes on."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from calibration import write_pool
+from helpers import cli, load_tensors, save_checkpoint
+
+pytestmark = pytest.mark.timeout(300)
+ARGS = ("--quiet", "-j", "1")
+
+
+def calibrate(pool: Path, run: Path, *more: object, **options):
+    return cli("calibrate", pool, "-o", run, *ARGS, *more, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A pool's folder with a run that has ended, in `run`."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    done = calibrate(write_pool(folder), folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "measurements.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_command_leads_to_a_recommendation_that_merges(finished, tmp_path):
+    run = finished / "run"
+    done = calibrate(finished / "pool.yml", run, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["n_measured"], found["n_kept"]) == (0, len(rows_of(run)) // 3)
+    assert found["reached"]
+    assert found["next"] == f"mergeplan merge {run / 'merge.yml'} OUT_DIR"
+    for name in ("law.json", "law.png", "measurements.csv", "merge.yml"):
+        assert (run / name).stat().st_size > 0
+    assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
+    # The recommended merge was measured: the written one has the loss that the table says.
+    data = finished / "texts"
+    scored = cli("evaluate", tmp_path / "out", "--data", data, "--dtype", "float32", "--json")
+    config = yaml.safe_load((run / "merge.yml").read_text())
+    names = sorted(Path(entry["model"]).name for entry in config["models"])
+    same = [
+        row
+        for row in rows_of(run)
+        if row["subset"] == "+".join(names)
+        and row["method"] == found["method"]
+        and json.loads(row["options"]) == found["options"]
+    ]
+    losses = json.loads(scored.stdout)["scores"]
+    assert len(same) == 3
+    for row in same:
+        loss = losses[row["domain"]]["loss_nats"]
+        assert loss == pytest.approx(float(row["loss_nats"]), abs=1e-5)
+
+
+def test_base_singles_and_all_are_measured_and_lambda_is_scanned(finished):
+    rows = [row for row in rows_of(finished / "run") if row["domain"] == "macro"]
+    by_method: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_method.setdefault(row["method"], []).append(row)
+    assert [row["k"] for row in by_method.pop("base")] == ["0"]
+    for found in by_method.values():
+        assert sum(row["k"] == "1" for row in found) == 5
+        all_five = [
+            json.loads(row["options"]).get("lambda", 1.0) for row in found if row["k"] == "5"
+        ]
+        assert {0.2, 0.3, 0.5, 0.8, 1.0} <= set(all_five)
+    assert {row["pool_size"] for row in rows} == {"5"}
+    assert len({row["data_hash"] for row in rows}) == 1
+
+
+def test_a_dry_run_forecasts_and_writes_nothing(tmp_path):
+    pool = write_pool(tmp_path)
+    done = calibrate(pool, tmp_path / "run", "--dry-run", "--json")
+    found = json.loads(done.stdout)
+    assert 20 <= found["least"]["merges"] <= found["most"]["merges"] == 2 * (1 + 31 + 4)
+    assert found["least"]["tokens"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_killed_at_ten_random_moments_it_ends_with_the_same_table(finished, tmp_path):
+    pool, run = finished / "pool.yml", tmp_path / "run"
+    scores = run / "scores.jsonl"
+    command = [sys.executable, "-m", "mergeplan", "calibrate", pool, "-o", run, *ARGS]
+    rng = random.Random(0)
+    kills = 0
+    while kills < 10:
+        before = scores.stat().st_size if scores.exists() else 0
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # At any moment from the first new byte on, in the middle of a line as well.
+        while process.poll() is None and (not scores.exists() or scores.stat().st_size == before):
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break  # it was done: there is nothing left to kill
+        kills += 1
+        with scores.open("ab") as file:
+            file.write(b'{"merge": {"size"')
+    assert kills >= 5
+    assert calibrate(pool, run).returncode == 0
+    for name in ("measurements.csv", "law.json", "merge.yml"):
+        assert (run / name).read_bytes() == (finished / "run" / name).read_bytes(), name
+
+
+def test_a_budget_ends_it_and_more_of_it_goes_on(tmp_path):
+    pool, run = write_pool(tmp_path), tmp_path / "run"
+    assert calibrate(pool, run, "--budget", "14 merges", "--method", "dare").returncode == 0
+    assert len(rows_of(run)) == 3 * 14
+    few = (run / "measurements.csv").read_text().splitlines()
+    assert calibrate(pool, run, "--budget", "17 merges", "--method", "dare").returncode == 0
+    assert len(rows_of(run)) == 3 * 17
+    assert set(few) <= set((run / "measurements.csv").read_text().splitlines())
+
+
+def test_a_list_of_subsets_is_measured_and_nothing_else(tmp_path):
+    pool, run = write_pool(tmp_path), tmp_path / "run"
+    listed = cli("sample", pool, "-o", tmp_path / "list", "--k", "1,2,4", "--no-lambda-scan")
+    assert listed.returncode == 0, listed.stderr
+    subsets = tmp_path / "list" / "subsets.csv"
+    assert calibrate(pool, run, "--subsets", subsets).returncode == 0
+    with subsets.open(newline="") as file:
+        wanted = [(row["method"], row["subset"]) for row in csv.DictReader(file)]
+    found = [(r["method"], r["subset"]) for r in rows_of(run) if r["domain"] == "macro"]
+    assert sorted(found) == sorted(wanted)
+    (tmp_path / "other").mkdir()
+    sizes = json.loads(pool.read_text())["sizes"]
+    del sizes[0]["experts"]["js"]
+    other = write_pool(tmp_path / "other", sizes=sizes)
+    refused = calibrate(other, tmp_path / "other" / "run", "--subsets", subsets)
+    assert refused.returncode == 1
+    assert "another pool" in refused.stderr
+
+
+def change_expert(folder: Path) -> Path:
+    target = folder / "html"
+    tensors = load_tensors(Path(json.loads((folder / "pool.yml").read_text())["sizes"][0]["base"]))
+    save_checkpoint(target, tensors)
+    data = json.loads((folder / "pool.yml").read_text())
+    data["sizes"][0]["experts"]["html"] = str(target)
+    return write_pool(folder, sizes=data["sizes"])
+
+
+def change_text(folder: Path) -> Path:
+    pool = write_pool(folder)
+    with (folder / "texts" / "html.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    return pool
+
+
+CHANGES = {
+    "an expert": (change_expert, (), "expert `html` has changed"),
+    "a text": (change_text, (), "the text of size 1 has changed"),
+    "an option": (write_pool, ("--max-tokens", "50"), "has changed"),
+    "arithmetic": (write_pool, ("--dtype", "bfloat16"), "`--dtype` has changed"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changed_is_named_and_never_mixed(what, tmp_path):
+    change, more, message = CHANGES[what]
+    run = tmp_path / "run"
+    first = calibrate(write_pool(tmp_path), run, "--budget", "2 merges", "--method", "dare")
+    assert "nothing to fit" in first.stderr
+    before = (run / "scores.jsonl").read_bytes()
+    refused = calibrate(change(tmp_path), run, *more)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert (run / "scores.jsonl").read_bytes() == before
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    pool, run = write_pool(tmp_path), tmp_path / "run"
+    command = [sys.executable, "-m", "mergeplan", "calibrate", pool, "-o", run, *ARGS]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (run / "scores.jsonl").exists():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        refused = calibrate(pool, run)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert refused.returncode == 1
+    assert "another calibration is working" in refused.stderr

@@ -1,0 +1,260 @@
+"""`mergeplan evaluate` as a user meets it."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import DEMO_POOL
+from helpers import cli, load_tensors
+from mergeplan.errors import InputError, MissingInputError
+from mergeplan.evaluation.harness import check_tasks
+from mergeplan.evaluation.recording import append, columns_of, parse_merge
+from mergeplan.evaluation.scores import Scores
+from mergeplan.evaluation.sources import find_data
+from mergeplan.measurements import load_measurements
+
+EVAL = DEMO_POOL.parents[2] / "tests" / "data" / "eval"
+
+
+def test_everything_at_once(tmp_path):
+    """One process, since most of its time goes into imports."""
+    (tmp_path / "short.jsonl").write_text('{"text": "a"}\n{"text": "some text"}\n')
+    out, documents = tmp_path / "m.csv", tmp_path / "d.csv"
+    run = cli(
+        "evaluate", DEMO_POOL / "html", "--data", EVAL / "html.jsonl", "--data", "short.jsonl",
+        "--data", f"two={EVAL / 'json.jsonl'}", "--against", DEMO_POOL / "base", "--threads", 1,
+        "--max-tokens", 2000, "-o", out, "--as", "subset=html", "--as", "method=average",
+        "--documents", documents, cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == (
+        "warning: `short.jsonl`, line 1 is left out: a single token, nothing before it that could"
+        " predict it\n"
+    )
+    table, _, paired = run.stdout.partition("\n\n")
+    head, *rows = [line.split() for line in table.splitlines()]
+    assert head == ["domain", "loss_nats", "se", "tokens", "documents"]
+    assert [row[0] for row in rows] == ["html", "short", "two", "macro", "token-weighted"]
+    losses = {row[0]: float(row[1]) for row in rows}
+    assert losses["macro"] == pytest.approx((losses["html"] + losses["short"] + losses["two"]) / 3)
+    assert [row[3:] for row in rows[:2]] == [["1920", "15"], ["8", "1"]]
+    title, head, *rows = paired.splitlines()
+    assert title == f"{DEMO_POOL / 'html'} - {DEMO_POOL / 'base'}, paired by document"
+    assert head.split()[1] == "difference"
+    name, change, se, *_ = rows[0].split()
+    assert (name, float(change) < 0 < float(se) < -float(change)) == ("html", True)
+
+    with documents.open() as file:
+        lines = list(csv.DictReader(file))
+    html = [line for line in lines if line["domain"] == "html"]
+    total = sum(float(line["nll"]) for line in html)
+    assert total / sum(int(line["n_tokens"]) for line in html) == pytest.approx(
+        losses["html"], abs=1e-6
+    )
+
+    measured = load_measurements(out).rows
+    assert [row.domain for row in measured] == ["html", "short", "two", "macro"]
+    assert {(row.k, row.method, row.subset, row.n_params) for row in measured} == {
+        (1, "average", ("html",), 80592.0)
+    }
+    assert measured[0].loss_nats == pytest.approx(losses["html"], abs=1e-6)
+    assert (measured[0].loss_se > 0, measured[1].loss_se) == (True, None)
+
+
+def test_a_model_with_nan_gets_a_table_and_a_warning_and_is_not_recorded(tmp_path):
+    from safetensors.torch import save_file
+
+    shutil.copytree(DEMO_POOL / "base", tmp_path / "broken")
+    tensors = load_tensors(tmp_path / "broken")
+    tensors["model.norm.weight"][0] = math.nan
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    run = cli(
+        "evaluate", "broken", "--data", EVAL / "md.jsonl", "--json", "-o", "m.csv", "--as", "k=0",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 1
+    fault = "domain `md`: the loss of 64 of 64 documents is not finite, the first on line 1"
+    assert f"warning: model `broken`, {fault}" in run.stderr
+    assert f"error: `m.csv`: nothing was appended: {fault}" in run.stderr
+    assert json.loads(run.stdout)["scores"]["macro"]["loss_nats"] is None
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_json_holds_the_table(tmp_path):
+    data = ["--data", EVAL / "md.jsonl"]
+    run = cli("evaluate", DEMO_POOL / "md", *data, "--json", "--dtype", "bfloat16")
+    assert (run.returncode, run.stderr) == (0, "")
+    found = json.loads(run.stdout)
+    assert set(found["scores"]) == {"md", "macro", "token-weighted"}
+    assert found["scores"]["md"]["n_documents"] == 64
+    assert (found["difference"], found["tasks"], len(found["data_hash"])) == (None, [], 64)
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom mergeplan.cli import group\n"
+        "group(['evaluate', '--help'], standalone_mode=False)\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'scipy') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("given", [["-o", "m.csv"], ["--as", "k=0"]])
+def test_out_and_as_belong_together(given):
+    run = cli("evaluate", "model", "--data", "d.jsonl", *given)
+    assert (run.returncode, "-o and --as belong together" in run.stderr) == (2, True)
+
+
+def test_models_with_different_tokenizers_are_not_compared(tmp_path):
+    shutil.copytree(DEMO_POOL / "base", tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer.json"
+    path.write_text(path.read_text().replace("<|endoftext|>", "<|end|>"))
+    data = ["--data", EVAL / "md.jsonl"]
+    run = cli("evaluate", DEMO_POOL / "base", *data, "--against", tmp_path / "other")
+    assert (run.returncode, "have different tokenizers" in run.stderr) == (1, True)
+
+
+def test_every_way_to_name_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b.jsonl").write_text("")
+    (tmp_path / "pool.yml").write_text(
+        "sizes: [{base: b, experts: {x: x}}]\ndata: {code: eval/c.jsonl}"
+    )
+    domains = find_data((str(EVAL), "a=b.jsonl", "mine=there.jsonl", "pool.yml"))
+    assert len(domains) == 9 + 3
+    assert domains["a=b"].name == "a=b.jsonl"
+    assert str(domains["mine"]) == "there.jsonl"
+    assert domains["code"] == tmp_path / "eval" / "c.jsonl"
+
+
+# Recording.
+
+
+def scores(**nll: float) -> Scores:
+    return Scores.from_data(
+        {
+            name: {"lines": [1, 2], "n_tokens": [10, 10], "nll": [value * 10, value * 10 + 1]}
+            for name, value in nll.items()
+        }
+    )
+
+
+def test_rows_are_appended_in_the_columns_that_a_file_has(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("subset,k,loss_nats,domain,note,method\na,1,2.5,x,kept,ties")
+    merge = parse_merge(("subset=a+b", "method=ties"))
+    append(path, scores(x=2.0, y=3.0), merge, data_hash="h")
+    _, kept, *rows = path.read_text().splitlines()
+    assert kept == "a,1,2.5,x,kept,ties"
+    assert rows == ["a+b,2,2.05,x,,ties", "a+b,2,3.05,y,,ties", "a+b,2,2.55,macro,,ties"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["methd=ties", "k=1"], "unknown key `methd`"),
+        (["k"], "expected one KEY=VALUE"),
+        (["k=1", "k=2"], "expected one KEY=VALUE for each key"),
+        (["method=ties"], "needs k, the number of experts"),
+        (["k=two"], "found `two`"),
+        (["k=1", "options=[1]"], "expected a JSON object"),
+        (["k=1", "options={"], "expected a JSON object"),
+    ],
+)
+def test_a_merge_that_is_not_said_right(given, words):
+    with pytest.raises(InputError, match=words):
+        parse_merge(tuple(given))
+
+
+def test_a_file_without_a_needed_column_stays_as_it_is(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("k,loss_nats,domain\n")
+    with pytest.raises(InputError, match="column `method` is missing"):
+        columns_of(path, parse_merge(("k=1", "method=ties")))
+    with pytest.raises(MissingInputError, match="no such folder"):
+        append(tmp_path / "no" / "m.csv", scores(x=1.0), parse_merge(("k=0",)), data_hash="h")
+
+
+def test_losses_that_are_not_finite_are_not_recorded(tmp_path):
+    path = tmp_path / "m.csv"
+    with pytest.raises(InputError, match="nothing was appended: domain `x`: the loss of 2 of 2"):
+        append(path, scores(x=math.nan), parse_merge(("k=0",)), data_hash="h")
+    assert not path.exists()
+
+
+# Downstream tasks.
+
+TASK = """
+task: tiny_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: question
+doc_to_target: answer
+doc_to_choice: choices
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def test_tasks_without_the_harness_say_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(MissingInputError, match="need lm-evaluation-harness") as caught:
+        check_tasks(("arc_easy",))
+    assert "pip install 'mergeplan[harness]'" in caught.value.hint
+
+
+@pytest.fixture
+def task(tmp_path):
+    """A task whose data lie beside it: which of two ways a text goes on."""
+    pytest.importorskip("lm_eval", reason="needs the extra `harness`, which brings scikit-learn")
+    data = tmp_path / "tiny.jsonl"
+    records = []
+    for i, line in enumerate((EVAL / "python.jsonl").read_text("utf-8").splitlines()[:20]):
+        text = json.loads(line)["text"]
+        choices = [text[60:90], text[90:60:-1]]  # as it is, and backwards
+        answer = i % 2
+        records.append(
+            {"question": text[:60], "choices": choices[:: 1 - 2 * answer], "answer": answer}
+        )
+    data.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path = tmp_path / "tiny_choice.yaml"
+    path.write_text(TASK.format(data=data))
+    return path
+
+
+def test_tasks_stand_in_the_same_table(task, tmp_path):
+    data = ["--data", EVAL / "python.jsonl", "--max-tokens", 500]
+    environment = {"HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_OFFLINE": "1"}
+    run = cli(
+        "evaluate", DEMO_POOL / "python", *data, "--tasks", task, env=os.environ | environment
+    )
+    assert run.returncode == 0, run.stderr
+    head, *rows = [line.split() for line in run.stdout.splitlines()]
+    assert head == ["domain", "metric", "value", "se", "tokens", "documents"]
+    assert [row[:2] for row in rows[:2]] == [["python", "loss_nats"], ["macro", "loss_nats"]]
+    name, metric, accuracy, se, documents = rows[-1]
+    assert (name, metric, documents) == ("tiny_choice", "acc", "20")
+    # Text backwards is improbable even to a small model.
+    assert float(accuracy) > 0.8
+    p = float(accuracy)
+    assert float(se) == pytest.approx(math.sqrt(p * (1 - p) / 19), abs=1e-6)
+
+
+def test_tasks_that_the_harness_does_not_know(task, tmp_path):
+    with pytest.raises(InputError, match="knows no task `arc_eazy`") as caught:
+        check_tasks(("arc_eazy",))
+    assert caught.value.hint == "did you mean `arc_easy`?"
+    with pytest.raises(MissingInputError, match="cannot open task"):
+        check_tasks((str(tmp_path / "no.yaml"),))
+    (tmp_path / "bad.yaml").write_text("group: x")
+    with pytest.raises(InputError, match="key `task` is missing"):
+        check_tasks((str(tmp_path / "bad.yaml"),))
