@@ -120,11 +120,11 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_table(finished, tmp_
 
 def test_a_budget_ends_it_and_more_of_it_goes_on(tmp_path):
     pool, run = write_pool(tmp_path), tmp_path / "run"
-    assert calibrate(pool, run, "--budget", "14 merges", "--method", "dare").returncode == 0
-    assert len(rows_of(run)) == 3 * 14
+    assert calibrate(pool, run, "--budget", "8 merges", "--method", "dare").returncode == 0
+    assert len(rows_of(run)) == 3 * 8
     few = (run / "measurements.csv").read_text().splitlines()
-    assert calibrate(pool, run, "--budget", "17 merges", "--method", "dare").returncode == 0
-    assert len(rows_of(run)) == 3 * 17
+    assert calibrate(pool, run, "--budget", "12 merges", "--method", "dare").returncode == 0
+    assert len(rows_of(run)) == 3 * 12
     assert set(few) <= set((run / "measurements.csv").read_text().splitlines())
 
 

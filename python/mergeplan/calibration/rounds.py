@@ -141,7 +141,9 @@ def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -
     if missing:
         if left == 0:
             return Stop("the budget is spent before the first round is complete", None, True)
-        merges = tuple(missing[:left])
+        # Where the budget cuts it short: the ends before the middle, other lambdas last.
+        telling = sorted(missing, key=lambda merge: _rank(merge, plan))[:left]
+        merges = tuple(sorted(telling, key=lambda merge: merge.order))
         return Round(merges, f"first round: {len(missing)} merges, the ends and a few between")
     series = _all_series(rows, measured, plan)
     law = fit_series(next(s for s in series if s.options == plan.merge(plan.names).options))
@@ -162,6 +164,11 @@ def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -
         new += [plan.merge(subset) for subset in chosen if subset not in kept]
     where = ", ".join(f"{number} of k = {k}" for k, number in sorted(more.items()))
     return Round(tuple(new), f"{said}; to narrow it, measure {where}", decision)
+
+
+def _rank(merge: SubsetMerge, plan: Plan) -> tuple[bool, int]:
+    scanned = merge != plan.merge(merge.subset)
+    return scanned, -1 if merge.k == len(plan.names) else merge.k
 
 
 def _why_stop(law: Fit, decision: Decision, plan: Plan, left: int | None) -> str:
