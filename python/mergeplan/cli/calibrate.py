@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mergeplan.cli import warn
-from mergeplan.cli.units import BYTES, SEED, Integers, Positive, threads_option
-from mergeplan.evaluation.options import DEVICES, DTYPES
+from mergeplan.cli.evaluating import evaluation_of, evaluation_options
+from mergeplan.cli.units import BYTES, Integers, Positive, threads_option
 
 if TYPE_CHECKING:
     from mergeplan.calibration.asked import CalibrateOptions, Forecast
@@ -60,21 +60,10 @@ if TYPE_CHECKING:
     " joined by commas.",
 )
 @click.option("--lambda-scan/--no-lambda-scan", default=True, help="[default: scan]")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of subsets and masks.")
-@click.option(
-    "--max-tokens", type=click.IntRange(1), help="Most tokens of a domain, by whole documents."
+@evaluation_options(
+    auto="float32 on a CPU, the base's own on a GPU",
+    seed="Of subsets, masks and the choice of documents.",
 )
-@click.option("--max-length", type=click.IntRange(2), help="Tokens in a window.")
-@click.option("--stride", type=click.IntRange(1), help="Tokens by which windows overlap.")
-@click.option("--batch-tokens", type=click.IntRange(1), help="Tokens in a batch.")
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="auto",
-    show_default=True,
-    help="Of the evaluation; auto: float32 on a CPU, the base's own on a GPU.",
-)
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @threads_option(what="Threads of a worker.")
 @click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
@@ -130,17 +119,13 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
     from mergeplan.calibration.decision import Wish
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
     from mergeplan.calibration.worker import Setup
-    from mergeplan.evaluation.options import EvaluationOptions
 
-    evaluation = EvaluationOptions(
-        max_tokens=given["max_tokens"],
-        seed=given["seed"],
-        max_length=given["max_length"],
-        stride=given["stride"],
-        batch_tokens=given["batch_tokens"],
-    )
     setup = Setup(
-        evaluation, given["dtype"], given["device"], given["threads"], given["memory_limit"]
+        evaluation_of(given),
+        given["dtype"],
+        given["device"],
+        given["threads"],
+        given["memory_limit"],
     )
     return CalibrateOptions(
         methods=given["methods"],

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mergeplan.cli import warn
+from mergeplan.cli.evaluating import evaluation_of, evaluation_options
 from mergeplan.cli.measured import overwrite_option
-from mergeplan.cli.units import SEED, threads_option
-from mergeplan.evaluation.options import DEVICES, DTYPES, EvaluationOptions
+from mergeplan.cli.units import threads_option
 
 _WARNINGS = 5  # texts that are named one by one
 _FILE = click.Path(path_type=Path)
@@ -38,31 +39,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--documents", type=_FILE, help="Write each document's loss to this CSV.")
 @overwrite_option
-@click.option(
-    "--max-tokens", type=click.IntRange(1), help="Most tokens of a domain, by whole documents."
-)
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of that choice.")
-@click.option(
-    "--max-length",
-    type=click.IntRange(2),
-    help="Tokens in a window. [default: the model's context, at most 4096]",
-)
-@click.option(
-    "--stride",
-    type=click.IntRange(1),
-    help="Tokens by which windows of a long text overlap. [default: half a window]",
-)
-@click.option(
-    "--batch-tokens", type=click.IntRange(1), help="Tokens in a batch. [default: by device]"
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="auto",
-    show_default=True,
-    help="auto: the checkpoint's own.",
-)
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@evaluation_options(auto="the checkpoint's own", seed="Of the choice of documents.")
 @threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -75,16 +52,10 @@ def command(
     merge: tuple[str, ...],
     documents: Path | None,
     overwrite: bool,
-    max_tokens: int | None,
-    seed: int,
-    max_length: int | None,
-    stride: int | None,
-    batch_tokens: int | None,
-    dtype: str,
-    device: str,
     threads: int | None,
     as_json: bool,
     quiet: bool,
+    **given: Any,
 ) -> None:
     """Token cross-entropy of MODEL on held-out text, in nats per token.
 
@@ -119,11 +90,11 @@ def command(
         found = evaluate_fully(
             model,
             data,
-            EvaluationOptions(max_tokens, seed, max_length, stride, batch_tokens),
+            evaluation_of(given),
             against=against,
             tasks=tuple(filter(None, (tasks or "").split(","))),
-            dtype=dtype,
-            device=device,
+            dtype=given["dtype"],
+            device=given["device"],
             progress=line,
         )
     finally:
