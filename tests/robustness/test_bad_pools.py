@@ -139,3 +139,15 @@ def test_scores_that_were_damaged_are_named(tmp_path, monkeypatch):
     (run / "scores.jsonl").write_text("\n".join([lines[0], "{}", lines[2]]) + "\n")
     with pytest.raises(InputError, match="line 2 is damaged"):
         calibrate(pool, run)
+
+
+def test_a_loss_that_is_not_finite_ends_its_method_and_is_told(tmp_path):
+    huge = {name: 1e30 * tensor for name, tensor in load_tensors(DEMO / "html").items()}
+    config = json.loads((DEMO / "html" / "config.json").read_text())
+    save_checkpoint(tmp_path / "huge", huge, config)
+    pool = with_experts(tmp_path, {"huge": str(tmp_path / "huge"), "html": HTML})
+    options = CalibrateOptions(methods=("dare",))
+    done = calibrate(pool, tmp_path / "run", options)
+    assert [reason for reason in done.reasons if "not finite" in reason]
+    assert any("huge" in warning and "not finite" in warning for warning in done.warnings)
+    assert "nan" not in (tmp_path / "run" / "measurements.csv").read_text().lower()

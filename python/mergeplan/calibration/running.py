@@ -5,6 +5,7 @@ its merge: so a run that was killed chooses the same rounds again, finds most of
 ends with the same table.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -156,8 +157,14 @@ class _Run:
             wanted = {merge.key: merge for one in rounds.values() for merge in one.merges}
             self._measure(list(wanted.values()), size, store, executor)
             for label, one in rounds.items():
-                got = [store.get(merge) for merge in one.merges]
-                seen[label] |= {m.merge.key: m for m in got if m is not None}
+                got = [m for merge in one.merges if (m := store.get(merge)) is not None]
+                seen[label] |= {m.merge.key: m for m in got}
+                lost = [m.merge.key for m in got if not math.isfinite(m.scores.macro().loss_nats)]
+                if lost:
+                    # The table has no row for it: the next round would ask for it again.
+                    reasons.append(f"{label}: the loss of `{lost[0]}` is not finite")
+                    self._say(reasons[-1])
+                    del plans[label]
             store.write_table()
         return reasons
 
