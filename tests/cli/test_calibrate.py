@@ -118,6 +118,20 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_table(finished, tmp_
         assert (run / name).read_bytes() == (finished / "run" / name).read_bytes(), name
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_it_goes_on(tmp_path, number, code):
+    pool, run = write_pool(tmp_path), tmp_path / "run"
+    command = [sys.executable, "-m", "mergeplan", "calibrate", pool, "-o", run, *ARGS]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (run / "scores.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
 def test_a_budget_ends_it_and_more_of_it_goes_on(tmp_path):
     pool, run = write_pool(tmp_path), tmp_path / "run"
     assert calibrate(pool, run, "--budget", "8 merges", "--method", "dare").returncode == 0

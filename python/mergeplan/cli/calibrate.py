@@ -101,6 +101,10 @@ def command(
 
     try:
         done = calibrate(pool_file, folder, options, say=say, progress=line)
+    except (KeyboardInterrupt, SystemExit):
+        line.clear()
+        click.echo(f"what is measured stays in `{folder}`; the same command goes on", err=True)
+        raise
     finally:
         line.clear()
     goal = Goal(given["target_loss"], given["fraction"])
