@@ -91,17 +91,18 @@ class Worker:
         Raises:
             InputError: A merge does not fit the model, or its inputs are at fault.
         """
+        begun = time.perf_counter()
         sweep = self._sweep_of(list(merges))
         models = self._models(len(some))
         for first in range(0, len(some), len(models)):
             batch = some[first : first + len(models)]
-            begun = time.perf_counter()
             self._merge(sweep, list(zip(batch, models, strict=False)))
             merging = (time.perf_counter() - begun) / len(batch)
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()
                 scores = self.texts.score(model, tokens)
                 yield Measured(merges[number], scores, (merging, time.perf_counter() - begun))
+            begun = time.perf_counter()
 
     def _sweep_of(self, merges: list[SubsetMerge]) -> Sweep:
         if self._sweep is None or merges != self._merges:
