@@ -11,6 +11,7 @@ os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def pytest_collection_modifyitems(config, items):
 def full() -> bool:
     """Whether the long suites run in full, or the share of them that CI runs."""
     return FULL
+
+
+@pytest.fixture(scope="session")
+def ray():
+    """A real Ray cluster on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray and what it imports
+        from mergeplan.cluster import connect
+
+        cluster = connect("local")
+    yield cluster
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="session")
