@@ -2,13 +2,13 @@
 //! every step, as torch does with 16-bit tensors on a CPU.
 
 use crate::dtype::Float;
-use crate::rounding::{round_bf16, round_f16};
+use crate::rounding::{round_bf16_result, round_f16};
 
 /// A working dtype. `round` is applied after each arithmetic step.
 pub trait Precision: Copy + Send + Sync + 'static {
     /// The dtype.
     const DTYPE: Float;
-    /// The nearest value of the dtype, ties to even.
+    /// The nearest value of the dtype, ties to even, of a result of arithmetic on its values.
     fn round(value: f32) -> f32;
 }
 
@@ -34,7 +34,7 @@ impl Precision for Bf16 {
     const DTYPE: Float = Float::Bf16;
     #[inline(always)]
     fn round(value: f32) -> f32 {
-        round_bf16(value)
+        round_bf16_result(value)
     }
 }
 

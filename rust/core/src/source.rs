@@ -7,7 +7,7 @@ use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{
-    add_magnitudes, first_nonfinite, round_all, subtract, with_precision, SUM_LANES,
+    add, add_magnitudes, first_nonfinite, round_all, scale, subtract, with_precision, SUM_LANES,
 };
 use crate::kernels::fused;
 use crate::kernels::linear::accumulate;
@@ -73,6 +73,23 @@ pub trait Source: Sync {
         base: &[f32],
         masked: (&Mask, usize),
         sums: &mut [[f64; SUM_LANES]; 2],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// Add those elements minus `base` to `sums`: zero where a mask, which begins at a place in it, does
+    /// not keep them, then times each factor, rounded to `working` every time.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    #[allow(clippy::too_many_arguments)]
+    fn add_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: Option<(&Mask, usize)>,
+        factors: [f32; 2],
+        sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()>;
 
@@ -262,6 +279,35 @@ impl Source for CheckpointTensor<'_> {
                 add_magnitudes(&delta, &mut sums[0]);
                 masked.0.apply(masked.1, &mut delta);
                 add_magnitudes(&delta, &mut sums[1]);
+                Ok(())
+            }
+        }
+    }
+
+    fn add_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: Option<(&Mask, usize)>,
+        factors: [f32; 2],
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let bytes = self.bytes(start, base.len(), scratch)?;
+        match fused::add_delta(self.dtype, working, bytes, base, masked, factors, sums) {
+            Some(true) => Ok(()),
+            Some(false) => self.check_finite(working, start, base.len()),
+            None => {
+                let mut delta = vec![0.0; base.len()];
+                self.read_delta(working, start, base, &mut delta, scratch)?;
+                if let Some((mask, start)) = masked {
+                    mask.apply(start, &mut delta);
+                }
+                for factor in factors {
+                    with_precision!(working, P => scale::<P>(&mut delta, factor));
+                }
+                add(sums, &delta);
                 Ok(())
             }
         }

@@ -36,32 +36,36 @@ const TILE: usize = 512;
 /// Mix `deltas` (each multiplied by its weight already) and add the result to `out`, which holds the
 /// base.
 pub fn combine<P: Precision>(mix: &Mix, deltas: &[&[f32]], out: &mut [f32]) {
-    let sum = P::round(mix.weights.iter().sum());
-    let divide = mix.normalize && sum.abs() >= SMALLEST_DIVISOR;
-    let sum = if divide { sum } else { 1.0 };
     for (tile, out) in out.chunks_mut(TILE).enumerate() {
         let start = tile * TILE;
         let deltas = || deltas.iter().map(|delta| &delta[start..start + out.len()]);
         let mut buffer = [0.0; TILE];
         let mixed = &mut buffer[..out.len()];
-        if mix.consensus {
-            let (mut vote, mut divisor) = ([0.0; TILE], [0.0; TILE]);
-            for delta in deltas() {
-                add(&mut vote, delta);
-            }
-            let minus = elect::<P>(&vote);
-            for (delta, weight) in deltas().zip(&mix.weights) {
-                add_agreeing(mixed, &mut divisor, &minus, delta, *weight);
-            }
-            finish_elected::<P>(mixed, &divisor, mix.normalize);
-        } else {
+        if !mix.consensus {
             for delta in deltas() {
                 add(mixed, delta);
             }
-            finish::<P>(mixed, sum);
+            add_sum::<P>(mix, mixed, out);
+            continue;
         }
+        let (mut vote, mut divisor) = ([0.0; TILE], [0.0; TILE]);
+        for delta in deltas() {
+            add(&mut vote, delta);
+        }
+        let minus = elect::<P>(&vote);
+        for (delta, weight) in deltas().zip(&mix.weights) {
+            add_agreeing(mixed, &mut divisor, &minus, delta, *weight);
+        }
+        finish_elected::<P>(mixed, &divisor, mix.normalize);
         add_to_base::<P>(out, mixed, mix.lambda);
     }
+}
+
+/// Add the sum of weighted deltas to `out`, which holds the base, for a mix without consensus.
+pub fn add_sum<P: Precision>(mix: &Mix, mixed: &[f32], out: &mut [f32]) {
+    let sum = P::round(mix.weights.iter().sum());
+    let divide = mix.normalize && sum.abs() >= SMALLEST_DIVISOR;
+    add_divided::<P>(out, mixed, if divide { sum } else { 1.0 }, mix.lambda);
 }
 
 /// The sign bit where the vote is for minus.
@@ -93,9 +97,10 @@ fn finish_elected<P: Precision>(mixed: &mut [f32], divisor: &[f32], normalize: b
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn finish<P: Precision>(mixed: &mut [f32], divisor: f32) {
-    for mixed in mixed {
-        *mixed = P::round(P::round(*mixed) / divisor);
+fn add_divided<P: Precision>(out: &mut [f32], mixed: &[f32], divisor: f32, lambda: f32) {
+    for (out, mixed) in out.iter_mut().zip(mixed) {
+        let mixed = P::round(P::round(*mixed) / divisor);
+        *out = P::round(*out + P::round(mixed * lambda));
     }
 }
 

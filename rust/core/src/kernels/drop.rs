@@ -87,51 +87,41 @@ impl Mask {
 
 fn draw(mask: &mut [u32], stream: Stream, start: usize, limit: u64) {
     let (upper, lower) = ((limit >> 16) as u32, limit as u32 & 0xffff);
-    let mut equal = [0; LANES];
     for (number, mask) in mask.chunks_exact_mut(LANES).enumerate() {
         let start = start + number * GROUP;
-        let any = draw_upper(stream, start, upper, mask, &mut equal);
+        let (below, any_equal) = draw_upper(stream, start, upper);
+        mask.copy_from_slice(&below);
         // A limit of 16 bits, as every bfloat16 from 2^-8 up is, leaves nothing more to decide.
-        if !any || lower == 0 {
-            continue;
-        }
-        for (lane, (mask, equal)) in mask.iter_mut().zip(equal).enumerate() {
-            for row in (0..ROWS).filter(|row| equal >> row & 1 == 1) {
-                let element = (start + row * LANES + lane) as u64;
-                *mask |= u32::from(stream.lower(element) < lower) << row;
+        if any_equal && lower != 0 {
+            let mut halves = [0; GROUP];
+            stream.upper(start as u64, &mut halves);
+            let equal = halves.iter().enumerate().filter(|(_, half)| u32::from(**half) == upper);
+            for (element, _) in equal {
+                let kept = stream.lower((start + element) as u64) < lower;
+                mask[element % LANES] |= u32::from(kept) << (element / LANES);
             }
         }
     }
 }
 
-/// Which of a group have an upper half below the limit's, and which an equal one; whether any has.
+/// Which of a group have an upper half below the limit's, and whether any has an equal one.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn draw_upper(
-    stream: Stream,
-    start: usize,
-    upper: u32,
-    below: &mut [u32],
-    equal: &mut [u32],
-) -> bool {
-    let mut any = 0;
+fn draw_upper(stream: Stream, start: usize, upper: u32) -> ([u32; LANES], bool) {
+    let (mut below, mut nearest) = ([0; LANES], [u32::MAX; LANES]);
     for part in 0..ROWS / philox::ROWS {
         let first = (start / philox::ROWS + part * LANES) as u64;
-        let shift = part * philox::ROWS;
-        for (lane, (below, equal)) in below.iter_mut().zip(&mut *equal).enumerate() {
+        for (lane, (below, nearest)) in below.iter_mut().zip(&mut nearest).enumerate() {
             let block = stream.block(first + lane as u64);
-            let (mut less, mut same) = (0, 0);
             for row in 0..philox::ROWS {
                 let half = half(block, row);
-                // Signs of differences: comparisons would leave the vector registers.
-                less |= half.wrapping_sub(upper) >> 31 << row;
-                same |= (half ^ upper).wrapping_sub(1) >> 31 << row;
+                // The sign of the difference: a comparison would leave the vector registers. Each
+                // row's bit moves down as others come after it.
+                *below = *below >> 1 | half.wrapping_sub(upper) & 1 << 31;
+                *nearest = (half ^ upper).min(*nearest);
             }
-            let before = if part == 0 { (0, 0) } else { (*below, *equal) };
-            (*below, *equal) = (before.0 | less << shift, before.1 | same << shift);
-            any |= same;
         }
     }
-    any != 0
+    (below, nearest.contains(&0))
 }
 
 /// Keep one row's elements whose half is below their limit's; whether any is equal to it.

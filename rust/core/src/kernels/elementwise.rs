@@ -3,7 +3,8 @@
 use multiversion::multiversion;
 
 use crate::dtype::Float;
-use crate::precision::{Bf16, Precision, F16, F32};
+use crate::precision::Precision;
+use crate::rounding::{round_bf16, round_f16};
 
 /// Run `$body` with the type `$precision` that stands for a [`Float`].
 macro_rules! with_precision {
@@ -28,13 +29,17 @@ pub(crate) use with_precision;
 
 /// Round every value to `working`.
 pub fn round_all(working: Float, values: &mut [f32]) {
-    with_precision!(working, P => round_in_place::<P>(values));
+    match working {
+        Float::F32 => {}
+        Float::Bf16 => round_each(values, round_bf16),
+        Float::F16 => round_each(values, round_f16),
+    }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn round_in_place<P: Precision>(values: &mut [f32]) {
+fn round_each<R: Fn(f32) -> f32>(values: &mut [f32], round: R) {
     for value in values {
-        *value = P::round(*value);
+        *value = round(*value);
     }
 }
 

@@ -9,8 +9,8 @@ use crate::execute::delta::masks::MaskMaker;
 use crate::execute::delta::statistics::States;
 use crate::execute::delta::{DeltaJob, Mixed};
 use crate::execute::JobControl;
-use crate::kernels::combine::combine;
-use crate::kernels::elementwise::scale;
+use crate::kernels::combine::{add_sum, combine};
+use crate::kernels::elementwise::{add, scale};
 use crate::precision::Precision;
 use crate::segments::Segment;
 use crate::source::Source;
@@ -26,6 +26,7 @@ pub struct DeltaApply<'a, P> {
     control: &'a JobControl<'a>,
     deltas: Vec<Vec<f32>>,
     weighted: Vec<Vec<f32>>,
+    sums: Vec<f32>,
     scratch: Vec<u8>,
     precision: std::marker::PhantomData<P>,
 }
@@ -65,9 +66,49 @@ impl<'a> DeltaJob<'a> {
             control,
             deltas: vec![Vec::new(); self.experts.len()],
             weighted: vec![Vec::new(); self.experts.len()],
+            sums: Vec::new(),
             scratch: Vec::new(),
             precision: std::marker::PhantomData,
         })
+    }
+}
+
+impl<P: Precision> DeltaApply<'_, P> {
+    /// Compute the only mix, which wants nothing but a sum: as far as possible a delta goes from the
+    /// file's bytes into it without a buffer.
+    fn add_up(&mut self, mixed: &Mixed, start: usize, out: &mut [f32]) -> Result<()> {
+        let (job, mix) = (self.job, &mixed.mix);
+        let mut read = job.base.dtype().size();
+        let sums = &mut self.sums;
+        sums.clear();
+        sums.resize(out.len(), 0.0);
+        for (&expert, &weight) in mixed.experts.iter().zip(&mix.weights) {
+            let tensor = &job.experts[expert].tensor;
+            let factors = [self.scales[expert], weight];
+            let (dtype, scratch) = (job.dtype, &mut self.scratch);
+            match &mut self.cursors[expert] {
+                Some(Cursor::All) => {
+                    tensor.add_delta(dtype, start, out, None, factors, sums, scratch)?;
+                }
+                Some(Cursor::Mask { mask, start: first }) => {
+                    let masked = Some((&**mask, start - *first));
+                    tensor.add_delta(dtype, start, out, masked, factors, sums, scratch)?;
+                }
+                Some(cursor) => {
+                    let delta = &mut self.deltas[expert];
+                    delta.resize(out.len(), 0.0);
+                    tensor.read_delta(dtype, start, out, delta, scratch)?;
+                    cursor.apply(start, delta);
+                    factors.iter().for_each(|factor| multiply::<P>(delta, *factor));
+                    add(sums, delta);
+                }
+                None => {}
+            }
+            read += tensor.dtype().size();
+        }
+        self.control.add(read * out.len());
+        add_sum::<P>(mix, sums, out);
+        Ok(())
     }
 }
 
@@ -75,8 +116,13 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
     fn chunk(&mut self, start: usize, outs: &mut [Vec<f32>]) -> Result<()> {
         let Some((base, others)) = outs.split_first_mut() else { return Ok(()) };
         let job = self.job;
-        let mut read = job.base.dtype().size();
         job.base.read(job.dtype, start, base, &mut self.scratch)?;
+        if let [mixed] = self.mixes {
+            if !mixed.mix.consensus {
+                return self.add_up(mixed, start, base);
+            }
+        }
+        let mut read = job.base.dtype().size();
         for (number, expert) in job.experts.iter().enumerate() {
             let Some(cursor) = &mut self.cursors[number] else { continue };
             let delta = &mut self.deltas[number];
