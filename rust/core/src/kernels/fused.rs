@@ -265,14 +265,11 @@ mod tests {
                             let done = add_delta(
                                 stored, working, &bytes, &base, masked, factors, &mut sums,
                             );
-                            match working {
-                                Float::Bf16 => add_in_steps::<Bf16>(
-                                    &values, &base, masked, factors, &mut expected,
-                                ),
-                                _ => add_in_steps::<F32>(
-                                    &values, &base, masked, factors, &mut expected,
-                                ),
-                            }
+                            let expect = match working {
+                                Float::Bf16 => add_in_steps::<Bf16>,
+                                _ => add_in_steps::<F32>,
+                            };
+                            expect(&values, &base, masked, factors, &mut expected);
                             assert!(done.is_none_or(|finite| finite && sums == expected));
                         }
                     }
