@@ -42,9 +42,9 @@ def full() -> bool:
     return FULL
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray():
-    """A real Ray cluster on this machine."""
+    """A real Ray cluster on this machine, which does not outlive its tests."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray and what it imports
         from mergeplan.cluster import connect
