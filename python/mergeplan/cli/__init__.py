@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "token cross-entropy on held-out text, in nats per token",
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
+    "select": "name the best experts and weights, from measurements of a few merges",
     "plot": "draw the fitted curves with their bands",
     "verify": "check a merge against its manifest",
     "diff": "compare two checkpoints tensor by tensor, in ULPs",

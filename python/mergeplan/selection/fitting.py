@@ -36,7 +36,8 @@ class SubsetLaw:
     Attributes:
         name: Of the domain or metric.
         experts: The order of the weights.
-        points: Measured weights in the geometry, shape (n, n_experts).
+        weights: Of the measured merges, shape (n, n_experts).
+        points: The same in the geometry.
         values: Measured values, shape (n,).
         variances: Prior variance of each degree, and last the misfit's.
         left_out: What each row is predicted to be by a fit without it, shape (n,).
@@ -46,6 +47,7 @@ class SubsetLaw:
 
     name: str
     experts: tuple[str, ...]
+    weights: Array
     points: Array
     values: Array
     geometry: Array
@@ -88,7 +90,13 @@ class SubsetLaw:
 
     @property
     def _merged(self) -> NDArray[np.bool_]:
-        return merged_rows(self.points, self.geometry)
+        merged: NDArray[np.bool_] = (self.weights > 0).sum(1) > 1
+        return merged
+
+    @cached_property
+    def measured(self) -> dict[bytes, float]:
+        """Measured value by weighting; see `key_of`."""
+        return {key_of(w): float(v) for w, v in zip(self.weights, self.values, strict=True)}
 
     def predict(self, weights: Array) -> Array:
         """Expected values.
@@ -177,11 +185,10 @@ def fit_subset_law(
     precision = np.diag(inverse) - sums**2 / sums.sum()
     errors = duals / np.maximum(precision, 1e-300)
     ratios = np.abs(errors * np.sqrt(np.maximum(precision, 0)))
-    merged = merged_rows(points, geometry)
-    scale = _scale(ratios[merged])
     return SubsetLaw(
         name=name,
         experts=experts,
+        weights=weights,
         points=points,
         values=values,
         geometry=geometry,
@@ -191,16 +198,15 @@ def fit_subset_law(
         inverse=inverse,
         left_out=values - errors,
         sizes=sizes,
-        scale=scale,
+        scale=_scale(ratios[counts > 1]),
         higher=higher,
     )
 
 
-def merged_rows(points: Array, geometry: Array) -> NDArray[np.bool_]:
-    """Which rows are merges of two experts or more."""
-    weights = np.linalg.lstsq(geometry.T, points.T, rcond=None)[0].T
-    merged: NDArray[np.bool_] = (weights > 1e-6).sum(1) > 1
-    return merged
+def key_of(weights: Array) -> bytes:
+    """A weighting as the key of a table; equal up to nine digits."""
+    # Zero is added for the sake of -0.0, whose bytes differ.
+    return bytes((np.round(weights, 9) + 0.0).tobytes())
 
 
 def _scale(ratios: Array) -> float:
