@@ -14,15 +14,19 @@ from mergeplan.selection.form import Coefficients
 Array = NDArray[np.float64]
 
 
-def lower_bound(series: Coefficients, k: int, sign: float = 1.0) -> float:
+def lower_bound(
+    series: Coefficients, k: int, *, sign: float = 1.0, shrinkage: float = 1.0
+) -> float:
     """No subset of k is predicted below this.
 
     Args:
+        shrinkage: Power of k that a share is 1 over; see `fitting.seen`.
         sign: -1 to bound the negated values, for metrics of which more is better.
     """
-    cubic = sign * series.cubic / k**3
-    quadratic = sign * series.quadratic / k**2
-    linear = sign * series.linear / k
+    share = k**-shrinkage
+    cubic = sign * series.cubic * share**3
+    quadratic = sign * series.quadratic * share**2
+    linear = sign * series.linear * share
     # The experts i and j are among the l themselves: their terms are known, the others are chosen.
     pairs = quadratic + _smallest_with(cubic, k)
     singles = linear + _row_minimum(pairs, k)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.selection.bounds import lower_bound
-from mergeplan.selection.fitting import NINE_IN_TEN, key_of
+from mergeplan.selection.fitting import NINE_IN_TEN
 from mergeplan.selection.problem import Problem, equal_weights
 
 Array = NDArray[np.float64]
@@ -60,7 +60,7 @@ def choice_of(problem: Problem, weights: Array, gap: float = 0.0) -> Choice:
     """What is expected of one weighting, shape (n_experts,)."""
     law = problem.law
     value = float(problem.sign * problem.costs(weights[None])[0])
-    measured = key_of(weights) in law.measured
+    measured = bool(np.isfinite(law.measured(weights[None])[0]))
     around = 0.0 if measured else NINE_IN_TEN * float(law.deviations(weights[None])[0])
     shares = {
         name: float(share) for name, share in zip(law.experts, weights, strict=True) if share > 0
@@ -128,7 +128,8 @@ def _search(problem: Problem) -> dict[int, Choice]:
         if problem.excess(weights)[0] > 0:
             continue
         cost = float(problem.costs(weights)[0])
-        bound = lower_bound(problem.law.series, k, problem.sign)
+        law = problem.law
+        bound = lower_bound(law.series, k, sign=problem.sign, shrinkage=law.shrinkage)
         found[k] = choice_of(problem, weights[0], max(cost - bound, 0.0))
     return found
 

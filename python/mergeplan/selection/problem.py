@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.selection.fitting import SubsetLaw, key_of
+from mergeplan.selection.fitting import SubsetLaw
 
 Array = NDArray[np.float64]
 
@@ -96,13 +96,11 @@ class Problem:
 
 def values_of(law: SubsetLaw, weights: Array, *, known: bool = True) -> Array:
     """Predicted values, and measured ones where they are known, shape (n,)."""
-    values = law.predict(weights)
-    if known:
-        lookup = law.measured
-        for row, key in enumerate(map(key_of, weights)):
-            if key in lookup:
-                values[row] = lookup[key]
-    return values
+    predicted = law.predict(weights)
+    if not known:
+        return predicted
+    measured = law.measured(weights)
+    return np.where(np.isnan(measured), predicted, measured)
 
 
 def equal_weights(members: Sequence[NDArray[np.bool_]] | NDArray[np.bool_]) -> Array:

@@ -173,8 +173,8 @@ def select_from(table: Table, wish: Wish, gram: Array | None = None) -> Selectio
     laws = _domain_laws(table, gram)
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
-    base = table.weights.sum(1) == 0
-    values = table.target(name).values[base]
+    values = table.target(name).values[table.weights.sum(1) == 0]
+    base = float(values[0]) if len(values) and np.isfinite(values[0]) else None
     return Selection(
         table=table,
         law=law,
@@ -184,13 +184,13 @@ def select_from(table: Table, wish: Wish, gram: Array | None = None) -> Selectio
         by_size=by_size,
         weighted=weighted,
         free=free,
-        base=float(values[0]) if len(values) and np.isfinite(values[0]) else None,
+        base=base,
         confidence=confidence_of(problem, best, ranked) if best is not None else None,
         experts=tuple(experts),
         drop=droppable(experts, law),
         sizes=tuple(sizes),
         implied=implied_law(sizes) if not law.higher else None,
-        warnings=tuple(_warnings(law, best, problem)),
+        warnings=tuple(_warnings(law, best, problem, base)),
     )
 
 
@@ -208,6 +208,7 @@ def fit_table(table: Table, name: str, gram: Array | None = None) -> SubsetLaw:
         name=name,
         higher=target.higher,
         gram=gram,
+        shrinkages=table.shrinkages,
     )
 
 
@@ -230,7 +231,9 @@ def _order(selection: Selection) -> tuple[bool, float]:
     return best is None, 0.0 if best is None else sign * best.value
 
 
-def _warnings(law: SubsetLaw, best: Choice | None, problem: Problem) -> list[str]:
+def _warnings(
+    law: SubsetLaw, best: Choice | None, problem: Problem, base: float | None
+) -> list[str]:
     found = []
     largest, pool = law.sizes[-1], len(law.experts)
     if largest < pool:
@@ -245,6 +248,8 @@ def _warnings(law: SubsetLaw, best: Choice | None, problem: Problem) -> list[str
         )
     if best is None:
         return found
+    if base is not None and problem.sign * base <= problem.sign * best.value:
+        found.append(f"the base itself has {base:.4f}, no worse than the best subset")
     if best.gap > 0:
         found.append(f"the pool is too large to list: a better subset by {best.gap:.4g} may exist")
     weights = np.array([[best.weights.get(name, 0.0) for name in law.experts]])

@@ -57,6 +57,11 @@ class Table:
         return _strength(self.method, self.options) is not None
 
     @property
+    def shrinkages(self) -> tuple[float, ...]:
+        """Powers of k to choose from: deltas of a linear method shrink by 1/k; see `form`."""
+        return (1.0,) if self.linear else (1.0, 0.75, 0.5)
+
+    @property
     def weighted(self) -> bool:
         """Whether merges of unequal weights follow the form: by theory, or they were measured."""
         shares = self.weights[(self.weights > 0).sum(1) > 1]

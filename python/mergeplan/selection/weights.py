@@ -63,6 +63,7 @@ def _descend(
 ) -> Array:
     # In units of the law's own spread, or the optimiser's tolerance is none for small differences.
     unit = float(np.std(problem.law.values)) or 1.0
+    exact = problem.law.shrinkage == 1
     lowest, highest = (1.0, 1.0) if largest_sum is None else (0.0, largest_sum)
     conditions: list[LinearConstraint | NonlinearConstraint] = [
         LinearConstraint(np.ones(len(begin)), lowest, highest)
@@ -71,7 +72,7 @@ def _descend(
     found = minimize(
         lambda w: problem.sign * problem.law.predict(w[None])[0] / unit,
         begin,
-        jac=lambda w: problem.sign * gradient(problem.law, w) / unit,
+        jac=(lambda w: problem.sign * gradient(problem.law, w) / unit) if exact else None,
         method="SLSQP",
         bounds=Bounds(np.zeros(len(begin)), np.where(allowed, max(highest, 1.0), 0.0)),
         constraints=conditions,
@@ -89,12 +90,12 @@ def _condition(constraint: Constraint, law: SubsetLaw) -> NonlinearConstraint:
         lambda w: law.predict(w[None])[0],
         -np.inf if below else constraint.limit,
         constraint.limit if below else np.inf,
-        jac=lambda w: gradient(law, w)[None],
+        jac=(lambda w: gradient(law, w)[None]) if law.shrinkage == 1 else "2-point",
     )
 
 
 def gradient(law: SubsetLaw, weights: Array) -> Array:
-    """Change of the prediction with each weight, shape (n_experts,)."""
+    """Change of the prediction with each weight, shape (n_experts,); for a shrinkage of 1."""
     series = law.series
     slope: Array = (
         series.linear
