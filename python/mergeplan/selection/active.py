@@ -60,10 +60,10 @@ def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[
     found: list[Subset] = [(name,) for name in names]
     if n > 1:
         found.append(tuple(names))
-    third = max(round(n / 3), 2)
-    # The middle third first, and what is left over from the outer sizes.
-    for sizes in (range(third, n - third + 1), [*range(2, third), *range(n - third + 1, n)]):
-        room = {k: comb(n, k) for k in sizes}
+    middle = range(max(round(n / 3), 2), n - round(n / 3) + 1)
+    # What the middle third has no room for comes from the outer sizes.
+    for sizes in (middle, [k for k in range(2, n) if k not in middle]):
+        room = {k: comb(n, k) for k in sizes if k < n}
         share = dict.fromkeys(room, 0)
         left = min(max(count - len(found), 0), sum(room.values()))
         while left:

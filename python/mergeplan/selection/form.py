@@ -67,8 +67,9 @@ def geometry_of(gram: Array | None, n_experts: int) -> Array:
         return np.eye(n_experts)
     if gram.shape != (n_experts, n_experts) or not np.allclose(gram, gram.T):
         raise ValueError(f"expected a symmetric matrix of {n_experts} experts")
-    values, vectors = np.linalg.eigh(gram / np.mean(np.diag(gram)))
-    if values.min() < -1e-6:
+    scale = float(np.mean(np.diag(gram)))
+    values, vectors = np.linalg.eigh(gram / (abs(scale) or 1.0))
+    if scale <= 0 or values.min() < -1e-6:
         raise ValueError("a Gram matrix has no negative eigenvalues")
     root: Array = vectors * np.sqrt(np.maximum(values, 0))  # (n_experts, n_experts)
     return root

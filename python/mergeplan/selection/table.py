@@ -78,7 +78,7 @@ class Table:
         sums = self.weights.sum(1)
         off = (np.abs(sums - 1) > 1e-6) & (sums > 0)
         covered = (self.weights[off] > 0).any(0).all() if off.any() else False
-        return float(sums.max()) if covered and self.weighted else None
+        return round(float(sums.max()), 9) if covered and self.weighted else None
 
     def target(self, name: str) -> Target:
         """One target, or a weighted mean of several.
@@ -96,8 +96,11 @@ class Table:
                 hint = nearest(part, known) or f"measured: {', '.join(known)}"
                 raise InputError(f"no rows of domain or metric `{part}`", hint)
         chosen = [self.targets[part] for part in shares]
-        if len({(target.metric, target.higher) for target in chosen}) > 1:
-            raise InputError(f"`{name}`: cannot average losses and metrics, or different metrics")
+        if len({(bool(target.metric), target.higher) for target in chosen}) > 1:
+            raise InputError(
+                f"`{name}`: cannot average losses with metrics, or what is better low with what is"
+                " better high"
+            )
         if len(chosen) == 1:
             return chosen[0]
         total = sum(shares.values())
