@@ -139,10 +139,10 @@ def measure(sweep, pairs_only):
     sizes = (sweep.weights > 0).sum(1)
     pairs = np.flatnonzero(sizes <= 2)
     line(f"singles, pairs: {len(pairs)}", [sweep.judge(pairs)])
-    if pairs_only:
-        return
     all_of_them = np.flatnonzero(sizes == len(sweep.experts))
     line("  and all merged", [sweep.judge(np.concatenate([pairs, all_of_them]))])
+    if pairs_only:
+        return
     for count in (30, 45, 60):
         designs = [
             [sweep.index(s) for s in first_subsets(sweep.experts, count, seed=seed)]
@@ -164,7 +164,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("measurements", type=Path)
     parser.add_argument("--gram", type=Path, help="a pool's folder: the prior is in its geometry")
-    parser.add_argument("--pairs", action="store_true", help="only from singles and pairs")
+    parser.add_argument("--pairs", action="store_true", help="only from singles, pairs and all")
     parser.add_argument("--domain", action="append", help="default: macro, else every metric")
     parser.add_argument("--method")
     args = parser.parse_args()

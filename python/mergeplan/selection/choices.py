@@ -15,8 +15,8 @@ from mergeplan.selection.problem import Problem, equal_weights
 Array = NDArray[np.float64]
 Members = NDArray[np.bool_]
 
-# More subsets than these are searched, not listed: all of a pool of 20 are about as many, and take
-# half a minute.
+# More subsets than these are searched, not listed. All of a pool of 20 are about as many, and took
+# 8 s from 120 measured merges.
 LISTED = 1_100_000
 _CHUNK = 1 << 15
 # A bound that is broken outweighs any value.

@@ -24,8 +24,11 @@ Array = NDArray[np.float64]
 
 _FEWEST = 4
 # Prior variance of a degree that could not be fitted, as a share of the next lower one's. On the
-# small real pools the cubic term's is a tenth to a half of the quadratic one's.
+# real pool the cubic term's was 0.03 to 0.4 of the quadratic one's.
 OMITTED = 0.3
+# Different k above one from which on the shrinkage is chosen: with fewer, merges that are left out
+# have neighbours of their own k, and tell nothing about others.
+_SIZES_FOR_SHRINKAGE = 2
 # Left-out merges that weigh as much as what the likelihood says.
 _TRUST = 20
 # Standard deviations of a normal variable within which it lies nine times out of ten.
@@ -201,7 +204,8 @@ def fit_subset_law(
         weights: Shape (n, n_experts), the order of `experts`; zero for the base.
         values: Shape (n,); NaN for merges that were not measured on it.
         gram: Inner products of the experts' deltas; see `form.geometry_of`.
-        shrinkages: Powers of k to choose from, by the error of merges that are left out.
+        shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
+            of them where only one k above one was measured.
 
     Raises:
         InputError: Too few merges, an expert in none of them, or only one k.
@@ -218,6 +222,8 @@ def fit_subset_law(
             f"`{name}`: {len(values)} merges of k = {', '.join(map(str, sizes))} are too few",
             "measure every single expert, some pairs, and all of them merged",
         )
+    if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
+        shrinkages = shrinkages[:1]
     geometry = geometry_of(gram, len(experts))
     laws = []
     for shrinkage in shrinkages:
@@ -297,8 +303,7 @@ def _keys(weights: Array) -> NDArray[np.void]:
 def _scale(ratios: Array) -> float:
     """What brings nine of ten left-out merges into their interval, the nearer to 1 the fewer.
 
-    Held-out merges of the real pools lie within it 85 to 95 times of 100, where intervals of the
-    likelihood alone are nearly twice too wide.
+    Intervals of the likelihood alone are up to twice too wide for averages of the real pool.
     """
     n = len(ratios)
     if n == 0:
