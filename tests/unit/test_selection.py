@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mergeplan.designs import choose_subsets
 from mergeplan.errors import InputError
 from mergeplan.measurements import MACRO, load_measurements, read_rows
 from mergeplan.selection import choices, fitting, front
@@ -17,7 +18,14 @@ from mergeplan.selection.bounds import lower_bound
 from mergeplan.selection.choices import best_by_size
 from mergeplan.selection.fitting import NINE_IN_TEN, fit_subset_law, seen
 from mergeplan.selection.front import pareto_front
-from mergeplan.selection.insight import droppable, experts_of, implied_law, sizes_of, synergy
+from mergeplan.selection.insight import (
+    droppable,
+    experts_of,
+    implied_law,
+    measured_law,
+    sizes_of,
+    synergy,
+)
 from mergeplan.selection.problem import Constraint, Problem, equal_weights, parse_constraint
 from mergeplan.selection.selecting import Wish, fit_table, select, select_from
 from mergeplan.selection.table import tables_of
@@ -99,6 +107,25 @@ def test_sixty_merges_of_511_predict_the_others_and_name_the_best(rows, method, 
     own = np.array([(name in best.weights) / best.k for name in table.experts])
     (at,) = np.flatnonzero(np.abs(weights - own).max(1) < 1e-9)
     assert losses[at] - losses.min() < most_regret
+
+
+@pytest.mark.parametrize("n_params", [269120.0, 846976.0])
+def test_pools_that_nothing_was_tuned_on_are_predicted_as_well(n_params):
+    """All subsets of k = 1, 2, 4 and 9 (and 6) were measured of these."""
+    rows = [row for row in read_rows(DATA / "real_pools.csv")[0] if row.n_params == n_params]
+    names = sorted({row.subset[0] for row in rows if row.k == 1})
+    wanted = {*first_subsets(names, 10)}
+    for k in (2, 4):
+        wanted |= set(choose_subsets("balanced", names, k, 25))
+    (table,) = tables_of(row for row in rows if row.k == 0 or row.subset in wanted)
+    (whole,) = tables_of(rows)
+    law = fit_table(table, MACRO)
+    assert len(law.values) == 61
+    rest = np.isnan(law.measured(whole.weights))
+    weights, losses = whole.weights[rest], whole.targets[MACRO].values[rest]
+    errors = np.abs(law.predict(weights) - losses)
+    assert r2(law.predict(weights), losses) > 0.99
+    assert np.mean(errors <= NINE_IN_TEN * law.deviations(weights)) > 0.85
 
 
 def test_intervals_hold_nine_of_ten_subsets_that_were_not_measured(rows):
@@ -362,6 +389,8 @@ def test_what_the_law_implies_for_the_means_is_what_was_measured(rows, law, aver
     for size in sizes_of(law):
         assert size.mean == pytest.approx(losses[k == size.k].mean(), abs=0.001)
         assert size.deviation == pytest.approx(losses[k == size.k].std(), abs=0.002)
+    fitted = measured_law(law)
+    assert fitted.predict(4) == pytest.approx(losses[k == 4].mean(), abs=0.005)
     implied = implied_law(sizes_of(law))
     assert implied.predict(4) == pytest.approx(losses[k == 4].mean(), abs=0.002)
 

@@ -74,6 +74,22 @@ def implied_law(sizes: list[Size]) -> SizeLaw | None:
     return fit_law(k, np.array([size.mean for size in sizes]), k)
 
 
+def measured_law(law: SubsetLaw) -> SizeLaw | None:
+    """The same from the means of the measured subsets; none for fewer than three sizes.
+
+    Where it disagrees with the implied law, the measured subsets are not typical of their sizes, or
+    the form does not hold.
+    """
+    equal = (np.abs(law.weights.sum(1) - 1) < 1e-6) & (law.weights.max(1) > 0)
+    counts = (law.weights > 0).sum(1)
+    equal &= np.abs(law.weights.max(1) * np.maximum(counts, 1) - 1) < 1e-6
+    k = np.unique(counts[equal])
+    if len(k) < 3:
+        return None
+    means = np.array([law.values[equal & (counts == size)].mean() for size in k])
+    return fit_law(k.astype(np.float64), means, k.astype(np.float64))
+
+
 def synergy(law: SubsetLaw) -> Array:
     """Value of each pair less the mean of its two experts alone, shape (n_experts, n_experts).
 

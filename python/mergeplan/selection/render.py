@@ -139,12 +139,15 @@ def _pairs(selection: Selection) -> list[str]:
 
 
 def _link(selection: Selection) -> list[str]:
-    """The law of means that follows from the law of single subsets."""
-    law = selection.implied
-    if law is None:
+    """The law of means that follows from the law of single subsets, and that of the measured."""
+    if selection.implied is None:
         return []
-    first = selection.sizes[0]
-    return [
-        f"implied law of the means: floor {law.floor:.4f}, tail {law.tail:.4f},"
-        f" offset {law.offset:.3g}; single experts deviate by {first.deviation:.4f}"
-    ]
+    deviation = selection.sizes[0].deviation
+    lines = [f"law of the means; single experts deviate by {deviation:.4f}"]
+    named = (("implied", selection.implied), ("from measured means", selection.fitted))
+    for words, law in named:
+        if law is not None:
+            lines.append(
+                f"  {words}: floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.3g}"
+            )
+    return lines

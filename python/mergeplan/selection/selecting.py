@@ -18,6 +18,7 @@ from mergeplan.selection.insight import (
     droppable,
     experts_of,
     implied_law,
+    measured_law,
     sizes_of,
     synergy,
 )
@@ -64,6 +65,7 @@ class Selection:
         base: Value of the base, where it was measured.
         laws: Of every domain and metric that could be fitted.
         implied: The law of means that follows from single subsets.
+        fitted: The law of the measured means themselves, to compare.
     """
 
     table: Table
@@ -80,6 +82,7 @@ class Selection:
     drop: tuple[str, ...]
     sizes: tuple[Size, ...]
     implied: SizeLaw | None
+    fitted: SizeLaw | None
     warnings: tuple[str, ...]
 
     @property
@@ -193,6 +196,7 @@ def select_from(table: Table, wish: Wish, gram: Array | None = None) -> Selectio
         drop=droppable(experts, law),
         sizes=tuple(sizes),
         implied=implied_law(sizes) if not law.higher else None,
+        fitted=measured_law(law) if not law.higher else None,
         warnings=(*_few_sizes(table, law), *_warnings(law, best, problem, base)),
     )
 

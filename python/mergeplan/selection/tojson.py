@@ -38,6 +38,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
         "drop": selection.drop,
         "sizes": [asdict(size) for size in selection.sizes],
         "implied_law": asdict(selection.implied) if selection.implied else None,
+        "fitted_law": asdict(selection.fitted) if selection.fitted else None,
         "warnings": selection.warnings,
     }
 
