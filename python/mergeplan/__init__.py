@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mergeplan.inspecting import InspectOptions, inspect_paths
     from mergeplan.merge_checks import MergeOptions, Wanted
     from mergeplan.merging import MergeReport, merge, merge_many
+    from mergeplan.selection.selecting import Wish, select
     from mergeplan.streaming import Sweep, merge_into, stream
     from mergeplan.suggest import recommend
 
@@ -25,6 +26,7 @@ __all__ = [
     "MergeReport",
     "Sweep",
     "Wanted",
+    "Wish",
     "__version__",
     "build_info",
     "evaluate",
@@ -34,6 +36,7 @@ __all__ = [
     "merge_into",
     "merge_many",
     "recommend",
+    "select",
     "stream",
 ]
 
@@ -45,6 +48,7 @@ _HOMES = {
     "MergeReport": "mergeplan.merging",
     "Sweep": "mergeplan.streaming",
     "Wanted": "mergeplan.merge_checks",
+    "Wish": "mergeplan.selection.selecting",
     "evaluate": "mergeplan.evaluation.running",
     "fit": "mergeplan.fitting",
     "inspect_paths": "mergeplan.inspecting",
@@ -52,6 +56,7 @@ _HOMES = {
     "merge_into": "mergeplan.streaming",
     "merge_many": "mergeplan.merging",
     "recommend": "mergeplan.suggest",
+    "select": "mergeplan.selection.selecting",
     "stream": "mergeplan.streaming",
 }
 

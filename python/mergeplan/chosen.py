@@ -40,8 +40,8 @@ def choose_merge(candidate: Candidate, pool: Pool, *, wish: str, seed: int) -> C
     series = candidate.fit.series
     if candidate.k is None:
         raise InputError("nothing to write: no merge reaches the target")
-    label, options = _method(series.method, series.options, pool)
-    size = _size(series.n_params, pool)
+    label, options = method_in(series.method, series.options, pool)
+    size = size_in(series.n_params, pool)
     if candidate.k > len(size.experts):
         raise InputError(
             f"the pool has {len(size.experts)} experts, and k = {candidate.k} was recommended",
@@ -72,7 +72,7 @@ def _subset(candidate: Candidate, size: PoolSize, seed: int) -> tuple[tuple[str,
     return subset, f"experts: {', '.join(subset)}; drawn at random with seed {seed}"
 
 
-def _method(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]]:
+def method_in(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]]:
     """Label and options: those that were measured, else those of the pool's label."""
     label = label or next(iter(pool.methods))
     measured = json.loads(options)
@@ -81,7 +81,7 @@ def _method(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]]:
     return label, pool.methods[label]
 
 
-def _size(n_params: float | None, pool: Pool) -> PoolSize:
+def size_in(n_params: float | None, pool: Pool) -> PoolSize:
     if len(pool.sizes) == 1:
         return pool.sizes[0]
     if n_params is None:

@@ -27,6 +27,8 @@ LABELS = {
     "della": "della",
     "della_linear": "della_linear",
 }
+# Weights whose sum is this near to 1 are meant to sum to 1.
+_ROUNDING = 1e-6
 _OPTIONS = ("density", "gamma", "epsilon", "lambda")
 
 
@@ -82,6 +84,7 @@ def merge_config(
     base: Path,
     experts: Sequence[Path],
     out_dtype: str,
+    weights: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """The configuration of one merge, as data.
 
@@ -89,6 +92,9 @@ def merge_config(
         label: A key of `LABELS`, or any label whose options name one as `method`.
         options: `density`, `lambda` and what else the method has.
         out_dtype: Torch name of the base's dtype.
+        weights: Of the experts; equal ones that sum to 1 where they are not given. Their sum is the
+            strength of the merge: the base keeps the rest of a linear one, and `lambda` is
+            multiplied by it elsewhere.
 
     Raises:
         InputError: No such method or option, a value out of its bounds, or a path that mergekit
@@ -100,13 +106,22 @@ def merge_config(
     """
     method, settings = method_of(label, options)
     _refuse_misread((base, *experts))
+    shares = [1.0] * len(experts) if weights is None else [float(weight) for weight in weights]
     models: list[dict[str, Any]] = [
-        {"model": str(path), "parameters": {"weight": 1.0}} for path in experts
+        {"model": str(path), "parameters": {"weight": share}}
+        for path, share in zip(experts, shares, strict=True)
     ]
     parameters: dict[str, Any] = {"normalize": True, **settings}
+    strength = 1.0 if weights is None else sum(shares)
+    if abs(strength - 1) < _ROUNDING:
+        strength = 1.0
     if method.name == "linear":
         # Listed with weight 0: the base then donates config and tokenizer and changes no weight.
-        models.insert(0, {"model": str(base), "parameters": {"weight": 0.0}})
+        models.insert(0, {"model": str(base), "parameters": {"weight": 1.0 - strength}})
+    elif strength != 1:
+        if "lambda" not in settings:
+            raise InputError(f"method `{label}` has no `lambda`: its weights have to sum to 1")
+        parameters["lambda"] = settings["lambda"] * strength
     if "rescale" in method.options and method.options["rescale"].default:
         parameters["rescale"] = True
     return {

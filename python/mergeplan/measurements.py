@@ -18,11 +18,13 @@ _LARGEST_COUNT = 1e18
 # Beyond these a number is no loss of a language model, and arithmetic runs out of digits.
 SMALLEST_LOSS, LARGEST_LOSS = 1e-6, 1e6
 LARGEST_POOL = 10_000
+# Columns of a table of losses.
+_LOSSES = ("k", "loss_nats")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row: a mean token cross-entropy of one merge on one domain.
+    """One row: a mean token cross-entropy of one merge on one domain, or another metric of it.
 
     Attributes:
         row: Line in the file, for messages.
@@ -30,6 +32,9 @@ class Measurement:
         n_params: Parameters of the base, or `None` where the file does not say.
         subset: Names of the experts, sorted; empty where the file does not say.
         loss_se: Standard error of the loss, from the evaluation text.
+        weights: Of the experts in the order of `subset`, where they differ or do not sum to 1.
+        metric: Name of what was measured instead of a loss; `loss_nats` holds its value then.
+        higher: Whether higher values of the metric are better.
     """
 
     row: int
@@ -43,15 +48,18 @@ class Measurement:
     pool_size: int | None = None
     loss_se: float | None = None
     seed: str = ""
+    weights: tuple[float, ...] = ()
+    metric: str = ""
+    higher: bool = False
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """The rows of a file, and its hash.
+    """The rows of a file that the law is about, and the file's hash.
 
     Attributes:
-        unequal: Rows left out because their experts have different weights: the law is about equal
-            ones.
+        unequal: Rows left out because their experts have different weights, or weights that do
+            not sum to 1: the law is about equal ones.
     """
 
     rows: tuple[Measurement, ...]
@@ -60,7 +68,41 @@ class Measurements:
 
 
 def load_measurements(path: Path) -> Measurements:
-    """Read a CSV file.
+    """Read the losses of equally weighted merges from a CSV file.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: A column is missing or a value is wrong; the message names row and column.
+    """
+    return _of_equal_weights(*read_rows(path, _LOSSES), str(path))
+
+
+def parse_measurements(text: str, path: str) -> Measurements:
+    """What `load_measurements` would find in a file of this text.
+
+    Args:
+        path: For messages.
+
+    Raises:
+        InputError: As for `load_measurements`.
+    """
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return _of_equal_weights(_parse_rows(text, path, _LOSSES), sha256, path)
+
+
+def _of_equal_weights(every: tuple[Measurement, ...], sha256: str, path: str) -> Measurements:
+    losses = [row for row in every if not row.metric]
+    rows = tuple(row for row in losses if not row.weights)
+    if not rows:
+        raise InputError(f"`{path}` has no rows of equally weighted merges")
+    return Measurements(rows, sha256, len(losses) - len(rows))
+
+
+def read_rows(path: Path, needed: tuple[str, ...] = ("k",)) -> tuple[tuple[Measurement, ...], str]:
+    """Every row of a CSV file, other metrics and weights included, and the file's SHA-256.
+
+    Args:
+        needed: Columns that must be there.
 
     Raises:
         MissingInputError: There is no such file.
@@ -73,46 +115,30 @@ def load_measurements(path: Path) -> Measurements:
         raise MissingInputError(f"cannot open `{path}`: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read `{path}`: {error}") from error
-    return parse_measurements(text, hashlib.sha256(raw).hexdigest(), str(path))
+    return _parse_rows(text, str(path), needed), hashlib.sha256(raw).hexdigest()
 
 
-def parse_measurements(text: str, sha256: str, path: str) -> Measurements:
-    """What a file holds.
-
-    Args:
-        sha256: Of its bytes.
-        path: For messages.
-
-    Raises:
-        InputError: As for `load_measurements`.
-    """
-    lines = text.splitlines()
-    reader = csv.DictReader(lines)
+def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurement, ...]:
+    reader = csv.DictReader(text.splitlines())
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
-    for needed in ("k", "loss_nats"):
-        if needed not in columns:
+    for name in needed:
+        if name not in columns:
             raise InputError(
-                f"`{path}`: column `{needed}` is missing; found {', '.join(columns) or 'nothing'}",
-                nearest(needed, columns) or "needed are `k` and `loss_nats`",
+                f"`{path}`: column `{name}` is missing; found {', '.join(columns) or 'nothing'}",
+                nearest(name, columns) or f"needed are {' and '.join(f'`{n}`' for n in needed)}",
             )
     try:
-        every = [_row(record, reader.line_num) for record in reader]
+        rows = tuple(_row(record, reader.line_num) for record in reader)
     except csv.Error as error:
         raise InputError(f"`{path}`, row {reader.line_num}: {error}") from error
     except InputError as error:
         raise InputError(f"`{path}`, {error.message}", error.hint) from error
-    rows = tuple(row for row in every if row is not None)
-    if not rows:
-        raise InputError(f"`{path}` has no rows of equally weighted merges")
     _refuse_repetition(path, rows)
-    left_out = len(every) - len(rows)
-    return Measurements(rows, sha256, left_out)
+    return rows
 
 
-def _row(record: dict[str, str], row: int) -> Measurement | None:
-    """One row; `None` for a merge of unequal weights."""
-
+def _row(record: dict[str, str], row: int) -> Measurement:
     def text(column: str) -> str:
         return (record.get(column) or "").strip()
 
@@ -127,21 +153,34 @@ def _row(record: dict[str, str], row: int) -> Measurement | None:
         k = -1
     if not 0 <= k <= LARGEST_POOL:
         raise fail("k", "a whole number, 0 or more")
+    metric = "" if text("loss_nats") else text("metric")
+    column = "value" if metric else "loss_nats"
     try:
-        loss = float(text("loss_nats"))
+        value = float(text(column))
     except ValueError:
-        loss = math.nan
-    if not SMALLEST_LOSS <= loss <= LARGEST_LOSS:
+        value = math.nan
+    if metric and not abs(value) <= LARGEST_LOSS:
+        raise fail("value", "a number")
+    if not metric and not SMALLEST_LOSS <= value <= LARGEST_LOSS:
         raise fail("loss_nats", "a positive loss in nats")
-    try:
-        weights = {float(weight) for weight in text("weights").split("+") if weight}
-    except ValueError as error:
-        raise fail("weights", "numbers joined by `+`") from error
-    if len(weights) > 1:
-        return None
+    if metric and text("better") not in ("lower", "higher"):
+        raise fail("better", "`lower` or `higher`")
     subset = tuple(name.strip() for name in text("subset").split("+") if name.strip())
     if subset and not len(subset) == len(set(subset)) == k:
         raise fail("subset", f"{k} different experts joined by `+`")
+    try:
+        weights = tuple(float(weight) for weight in text("weights").split("+") if weight)
+    except ValueError as error:
+        raise fail("weights", "numbers joined by `+`") from error
+    if not all(math.isfinite(weight) for weight in weights):
+        raise fail("weights", "finite numbers")
+    if subset and len(weights) not in (0, k):
+        raise fail("weights", f"{k} numbers joined by `+`")
+    if _equal(weights):
+        weights = ()
+    elif subset:
+        order = sorted(range(k), key=lambda i: subset[i])
+        weights = tuple(weights[i] for i in order)
     pool_size = None
     if text("pool_size"):
         try:
@@ -177,7 +216,7 @@ def _row(record: dict[str, str], row: int) -> Measurement | None:
     return Measurement(
         row=row,
         k=k,
-        loss_nats=loss,
+        loss_nats=value,
         method=text("method"),
         options=json.dumps(parsed, sort_keys=True),
         n_params=n_params,
@@ -186,6 +225,16 @@ def _row(record: dict[str, str], row: int) -> Measurement | None:
         pool_size=pool_size,
         loss_se=loss_se,
         seed=text("seed"),
+        weights=weights,
+        metric=metric,
+        higher=text("better") == "higher",
+    )
+
+
+def _equal(weights: tuple[float, ...]) -> bool:
+    """Whether all are 1, which says equal shares as in a YAML, or all are 1/k."""
+    return len(set(weights)) <= 1 and all(
+        weight == 1 or math.isclose(weight * len(weights), 1, rel_tol=1e-4) for weight in weights
     )
 
 
@@ -195,13 +244,15 @@ def _refuse_repetition(path: str, rows: tuple[Measurement, ...]) -> None:
     for row in rows:
         if not row.subset and row.k > 0:
             continue
-        key = (row.method, row.options, row.n_params, row.domain, row.k, row.subset, row.seed)
+        what_of = (row.domain, row.metric, row.k, row.subset, row.weights, row.seed)
+        key = (row.method, row.options, row.n_params, *what_of)
         first = seen.setdefault(key, row)
         if first is row:
             continue
+        column = "value" if row.metric else "loss_nats"
         what = "repeats" if first.loss_nats == row.loss_nats else "contradicts"
         raise InputError(
-            f"`{path}`, row {row.row}, column `loss_nats`: {row.loss_nats} {what} row {first.row},"
+            f"`{path}`, row {row.row}, column `{column}`: {row.loss_nats} {what} row {first.row},"
             f" {first.loss_nats}: the same merge on the same domain",
             "keep one of them, or tell them apart by a column `seed`",
         )

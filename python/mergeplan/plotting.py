@@ -1,5 +1,7 @@
 """Pictures of fits: the curves with bands and points, residuals, and floors and tails against N."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from mergeplan.names import format_count, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with colour-blindness can tell apart; markers differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -29,6 +32,30 @@ def plot(result: FitResult, out: Path, target_loss: float | None = None) -> None
     Raises:
         InputError: Another kind of file, or matplotlib is not installed.
     """
+    sizes = bool(result.joints)
+    with drawing(out, (7.2, 8.6 if sizes else 6.2)) as figure:
+        grid = figure.add_gridspec(
+            3 if sizes else 2, 2, height_ratios=[3, 1, 1.6][: 3 if sizes else 2]
+        )
+        curves = figure.add_subplot(grid[0, :])
+        _draw_curves(curves, result, target_loss)
+        _draw_residuals(figure.add_subplot(grid[1, :], sharex=curves), result)
+        if sizes:
+            _draw_sizes(figure.add_subplot(grid[2, 0]), result, "floor")
+            _draw_sizes(figure.add_subplot(grid[2, 1]), result, "tail")
+
+
+@contextmanager
+def drawing(out: Path, size: tuple[float, float]) -> Iterator["Figure"]:
+    """A figure to draw in, which is written at the end.
+
+    Args:
+        out: `.png` or `.svg`.
+        size: Width and height, in inches.
+
+    Raises:
+        InputError: Another kind of file, or matplotlib is not installed.
+    """
     if out.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"cannot draw `{out}`", "name a file that ends in .png or .svg")
     try:
@@ -41,17 +68,8 @@ def plot(result: FitResult, out: Path, target_loss: float | None = None) -> None
 
     # Text stays text in an SVG, and the file is the same on every run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mergeplan"}):
-        sizes = bool(result.joints)
-        figure = Figure(figsize=(7.2, 8.6 if sizes else 6.2), layout="constrained", dpi=150)
-        grid = figure.add_gridspec(
-            3 if sizes else 2, 2, height_ratios=[3, 1, 1.6][: 3 if sizes else 2]
-        )
-        curves = figure.add_subplot(grid[0, :])
-        _draw_curves(curves, result, target_loss)
-        _draw_residuals(figure.add_subplot(grid[1, :], sharex=curves), result)
-        if sizes:
-            _draw_sizes(figure.add_subplot(grid[2, 0]), result, "floor")
-            _draw_sizes(figure.add_subplot(grid[2, 1]), result, "tail")
+        figure = Figure(figsize=size, layout="constrained", dpi=150)
+        yield figure
         metadata: dict[str, Any] = {"Date": None} if out.suffix.lower() == ".svg" else {}
         figure.savefig(out, metadata=metadata)
 
@@ -118,7 +136,7 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
     axes.set_ylabel(f"loss, nats per token{f' ({domain})' if domain else ''}")
     axes.set_title("expected loss of a merge of k experts, with 90 % bands", loc="left")
     axes.legend(frameon=False, loc="upper right")
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_spread(axes: "Axes", fit: Fit, colour: str) -> None:
@@ -149,7 +167,7 @@ def _draw_residuals(axes: "Axes", result: FitResult) -> None:
     axes.axhline(0, color="#444444", lw=0.8)
     axes.set_ylabel("measured − law,\n0.001 nats")
     axes.set_xlabel("experts merged, k")
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_sizes(axes: "Axes", result: FitResult, what: str) -> None:
@@ -184,9 +202,10 @@ def _draw_sizes(axes: "Axes", result: FitResult, what: str) -> None:
     axes.set_xlabel("parameters of the base, N")
     axes.set_ylabel(f"{what}, nats")
     axes.legend(frameon=False)
-    _tidy(axes)
+    tidy(axes)
 
 
-def _tidy(axes: "Axes") -> None:
+def tidy(axes: "Axes") -> None:
+    """A light grid, and no frame where nothing is read off."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, lw=0.6)

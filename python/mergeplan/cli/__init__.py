@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": "measure merges of a pool in memory until its law says how many to merge",
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
+    "select": "name the best experts and weights, from measurements of a few merges",
     "plot": "draw the fitted curves with their bands",
     "verify": "check a merge against its manifest",
     "diff": "compare two checkpoints tensor by tensor, in ULPs",

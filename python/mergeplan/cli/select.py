@@ -1,0 +1,102 @@
+"""`mergeplan select`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from mergeplan.cli import warn
+from mergeplan.cli.measured import overwrite_option
+
+
+@click.command("select")
+@click.argument("source", metavar="MEASUREMENTS", type=click.Path(path_type=Path))
+@click.option(
+    "--domains",
+    metavar="CODE[=2],MATH",
+    help="Domain or metric to serve, or several with shares. [default: the macro mean]",
+)
+@click.option("--method", help="Only the rows with this method label.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="CODE<=1.10",
+    help="A bound that has to hold; may be given again.",
+)
+@click.option(
+    "--max-loss", type=float, help="Take the smallest subset that is at least as good as this."
+)
+@click.option("--max-experts", type=click.IntRange(1), help="Most that may be merged.")
+@click.option(
+    "--weights",
+    type=click.Choice(["equal", "simplex", "free"]),
+    default="equal",
+    show_default=True,
+    help="What to write: the best subset, the best weights that sum to 1, or of any sum.",
+)
+@click.option(
+    "--front", metavar="CODE,MATH", help="Print the subsets that none beats on all of these."
+)
+@click.option("--pool", "pool_file", type=click.Path(path_type=Path), help="The pool's YAML.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="A .png or .svg file.")
+@overwrite_option
+@click.option("--json", "as_json", is_flag=True, help="Print the selection as JSON.")
+def command(
+    source: Path,
+    domains: str | None,
+    method: str | None,
+    keep: tuple[str, ...],
+    max_loss: float | None,
+    max_experts: int | None,
+    weights: str,
+    front: str | None,
+    pool_file: Path | None,
+    out: Path | None,
+    picture: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Name the experts to merge, and their weights, from measurements of a few merges.
+
+    Every subset's value is predicted by a cubic form in the weights that is fitted to the
+    measurements; every single expert, all of them, and some subsets of sizes between are enough.
+    With --pool and -o, writes the YAML of the choice. Exit code 4 where nothing keeps the bounds.
+    """
+    from mergeplan.errors import UnreachableError
+    from mergeplan.output import refuse_existing, write_durably
+    from mergeplan.pool import load_pool
+    from mergeplan.selection.front import pareto_front
+    from mergeplan.selection.pictures import draw
+    from mergeplan.selection.problem import parse_constraint
+    from mergeplan.selection.render import describe, front_table
+    from mergeplan.selection.selecting import Wish, chosen_of, fit_table, select
+    from mergeplan.selection.tojson import to_data
+    from mergeplan.selection.writing import yaml_of
+
+    if (pool_file is None) != (out is None):
+        raise click.UsageError("--pool and -o belong together")
+    for path in (out, picture):
+        if path is not None:
+            refuse_existing(path, overwrite=overwrite)
+    wish = Wish(domains, tuple(map(parse_constraint, keep)), max_loss, max_experts)
+    selections = select(source, wish=wish, method=method)
+    first = selections[0]
+    names = tuple(front.split(",")) if front else ()
+    points = pareto_front([fit_table(first.table, n) for n in names], max_experts) if names else []
+    click.echo(json.dumps(to_data(selections, points)) if as_json else describe(selections))
+    if points and not as_json:
+        click.echo(f"\n{front_table(points, names)}")
+    for message in first.warnings:
+        warn(message)
+    if picture is not None:
+        draw(first, picture, points, names)
+    if first.best is None:
+        raise UnreachableError(
+            f"nothing keeps the bounds on `{first.law.name}`",
+            "loosen a bound, allow more experts, or add experts to the pool",
+        )
+    if pool_file is not None and out is not None:
+        write_durably(out, yaml_of(first, chosen_of(first, weights), load_pool(pool_file)))
+        if not as_json:
+            click.echo(f"\nwrote {out}; next: mergeplan merge {out} OUT_DIR")

@@ -1,0 +1,172 @@
+"""What the law says about the experts, and how it relates to the law of the means."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.fitting import fit_law
+from mergeplan.laws import SizeLaw
+from mergeplan.selection.choices import Choice, subsets_of_size
+from mergeplan.selection.fitting import SubsetLaw
+from mergeplan.selection.problem import equal_weights, values_of
+
+Array = NDArray[np.float64]
+
+# Subsets of a size that a mean is taken over at most.
+_AVERAGED = 5000
+
+
+@dataclass(frozen=True)
+class Size:
+    """Values over the subsets of one size, measured where they were, else predicted.
+
+    Attributes:
+        deviation: Standard deviation over subsets.
+        lowest, highest: Over all of them, or over those that were drawn.
+    """
+
+    k: int
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Expert:
+    """What one expert does.
+
+    Attributes:
+        alone: Its value as the only expert.
+        average: Mean change of the value as it joins a merge of one other expert or more.
+        here: Change as it joins the chosen merge, or of that merge by having it.
+        helps: The same for each domain: whom it helps.
+    """
+
+    name: str
+    alone: float
+    average: float
+    here: float
+    helps: dict[str, float]
+
+
+def sizes_of(law: SubsetLaw, seed: int = 0) -> list[Size]:
+    """The mean and the spread at each k that the law of single subsets implies."""
+    found = []
+    for k in range(1, len(law.experts) + 1):
+        values = values_of(law, equal_weights(_some(len(law.experts), k, seed)))
+        low, high = float(values.min()), float(values.max())
+        found.append(Size(k, float(values.mean()), float(values.std()), low, high))
+    return found
+
+
+def implied_law(sizes: list[Size]) -> SizeLaw | None:
+    """Floor, tail and offset of the implied means; none for fewer than three sizes.
+
+    Weighted by k, as the paper fits.
+    """
+    if len(sizes) < 3:
+        return None
+    k = np.array([size.k for size in sizes], np.float64)
+    return fit_law(k, np.array([size.mean for size in sizes]), k)
+
+
+def measured_law(law: SubsetLaw) -> SizeLaw | None:
+    """The same from the means of the measured subsets; none for fewer than three sizes.
+
+    Where it disagrees with the implied law, the measured subsets are not typical of their sizes, or
+    the form does not hold.
+    """
+    equal = (np.abs(law.weights.sum(1) - 1) < 1e-6) & (law.weights.max(1) > 0)
+    counts = (law.weights > 0).sum(1)
+    equal &= np.abs(law.weights.max(1) * np.maximum(counts, 1) - 1) < 1e-6
+    k = np.unique(counts[equal])
+    if len(k) < 3:
+        return None
+    means = np.array([law.values[equal & (counts == size)].mean() for size in k])
+    return fit_law(k.astype(np.float64), means, k.astype(np.float64))
+
+
+def synergy(law: SubsetLaw) -> Array:
+    """Value of each pair less the mean of its two experts alone, shape (n_experts, n_experts).
+
+    Below zero, where lower is better: the two help each other. All merging gains are of this kind;
+    pairs differ in how much.
+    """
+    n = len(law.experts)
+    eye = np.eye(n)
+    alone = values_of(law, eye)
+    matrix = np.zeros((n, n))
+    rows, columns = np.triu_indices(n, 1)
+    if len(rows):
+        pairs = (eye[rows] + eye[columns]) / 2
+        matrix[rows, columns] = values_of(law, pairs) - (alone[rows] + alone[columns]) / 2
+    return matrix + matrix.T
+
+
+def experts_of(
+    law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw], seed: int = 0
+) -> list[Expert]:
+    """What each expert does, the most welcome in the chosen merge first.
+
+    Args:
+        laws: Of the domains.
+    """
+    n = len(law.experts)
+    inside = np.array([name in choice.weights for name in law.experts])
+    alone = values_of(law, np.eye(n))
+    found = []
+    for i, name in enumerate(law.experts):
+        with_it, without = inside.copy(), inside.copy()
+        with_it[i], without[i] = True, False
+        found.append(
+            Expert(
+                name=name,
+                alone=float(alone[i]),
+                average=_average_change(law, i, seed),
+                here=_change(law, with_it, without),
+                helps={domain: _change(other, with_it, without) for domain, other in laws.items()},
+            )
+        )
+    sign = -1.0 if law.higher else 1.0
+    return sorted(found, key=lambda expert: (sign * expert.here, expert.name))
+
+
+def droppable(experts: list[Expert], law: SubsetLaw) -> tuple[str, ...]:
+    """Experts that make both the chosen merge and the average merge worse."""
+    sign = -1.0 if law.higher else 1.0
+    bad = [e for e in experts if sign * e.average > 0 and sign * e.here > 0]
+    return tuple(sorted(e.name for e in bad))
+
+
+def _change(law: SubsetLaw, with_it: NDArray[np.bool_], without: NDArray[np.bool_]) -> float:
+    if not without.any():
+        return 0.0
+    values = values_of(law, equal_weights(np.array([with_it, without])))
+    return float(values[0] - values[1])
+
+
+def _average_change(law: SubsetLaw, expert: int, seed: int) -> float:
+    """Mean over sizes of the mean change over subsets of that size without the expert."""
+    n = len(law.experts)
+    changes = []
+    for k in range(1, n):
+        others = _some(n - 1, k, seed)[:_AVERAGED]
+        without = np.insert(others, expert, False, axis=1)
+        with_it = without.copy()
+        with_it[:, expert] = True
+        values = values_of(law, equal_weights(with_it)) - values_of(law, equal_weights(without))
+        changes.append(float(values.mean()))
+    return float(np.mean(changes)) if changes else 0.0
+
+
+def _some(n: int, k: int, seed: int) -> NDArray[np.bool_]:
+    """All subsets of k, or a random sample where they are many."""
+    if comb(n, k) <= _AVERAGED:
+        return np.vstack(list(subsets_of_size(n, k)))
+    order = np.random.default_rng((seed, k)).random((_AVERAGED, n)).argsort(1)
+    members: NDArray[np.bool_] = order < k
+    return members

@@ -1,0 +1,249 @@
+"""From rows to what the form is fitted to: weights of the experts, and the values beside them."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.emit import method_of
+from mergeplan.errors import InputError, nearest
+from mergeplan.measurements import ALIASES, MACRO, Measurement
+
+Array = NDArray[np.float64]
+
+# Their merges depend on the weighted sum of the deltas and on nothing else, so that any weights
+# follow the form, and merges of another lambda are points of the same surface.
+LINEAR = ("linear", "task_arithmetic")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The values of one domain or metric.
+
+    Attributes:
+        values: Shape (n_rows,); NaN where a merge was not measured on it.
+        higher: Whether higher is better.
+        metric: Empty for losses.
+    """
+
+    name: str
+    values: Array
+    higher: bool = False
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """All that was measured of one method, options and base size.
+
+    Attributes:
+        experts: Names, sorted; the order of every weight vector.
+        weights: Shape (n_rows, n_experts); equal shares sum to 1, and the base's row is zero.
+        targets: By name; `macro` where every domain is there.
+    """
+
+    method: str
+    options: str
+    n_params: float | None
+    experts: tuple[str, ...]
+    weights: Array
+    targets: Mapping[str, Target]
+
+    @property
+    def linear(self) -> bool:
+        return _strength(self.method, self.options) is not None
+
+    @property
+    def shrinkages(self) -> tuple[float, ...]:
+        """Powers of k to choose from: deltas of a linear method shrink by 1/k; see `form`."""
+        return (1.0,) if self.linear else (1.0, 0.75, 0.5)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether merges of unequal weights follow the form: by theory, or they were measured."""
+        shares = self.weights[(self.weights > 0).sum(1) > 1]
+        unequal = any(np.ptp(row[row > 0]) > 1e-6 for row in shares)
+        return self.linear or unequal
+
+    @property
+    def largest_sum(self) -> float | None:
+        """Largest sum of weights that may be chosen freely; `None` where it has to be 1.
+
+        The sum is free where every expert was measured at a sum other than 1. Elsewhere nothing
+        tells apart what changes with the sum.
+        """
+        sums = self.weights.sum(1)
+        off = (np.abs(sums - 1) > 1e-6) & (sums > 0)
+        covered = (self.weights[off] > 0).any(0).all() if off.any() else False
+        return round(float(sums.max()), 9) if covered and self.weighted else None
+
+    def target(self, name: str) -> Target:
+        """One target, or a weighted mean of several.
+
+        Args:
+            name: A name, or `code=2,math`, whose weights are 1 where they are not given.
+
+        Raises:
+            InputError: No such target, or they cannot be averaged.
+        """
+        shares = parse_shares(name)
+        for part in shares:
+            if part not in self.targets:
+                known = list(self.targets)
+                hint = nearest(part, known) or f"measured: {', '.join(known)}"
+                raise InputError(f"no rows of domain or metric `{part}`", hint)
+        chosen = [self.targets[part] for part in shares]
+        if len({(bool(target.metric), target.higher) for target in chosen}) > 1:
+            raise InputError(
+                f"`{name}`: cannot average losses with metrics, or what is better low with what is"
+                " better high"
+            )
+        if len(chosen) == 1:
+            return chosen[0]
+        total = sum(shares.values())
+        values = sum(
+            share / total * target.values
+            for share, target in zip(shares.values(), chosen, strict=True)
+        )
+        return Target(name, np.asarray(values), chosen[0].higher, chosen[0].metric)
+
+    def default_target(self) -> str:
+        """The macro mean, or the only target there is.
+
+        Raises:
+            InputError: There are several, and none is their mean.
+        """
+        if MACRO in self.targets:
+            return MACRO
+        if len(self.targets) == 1:
+            return next(iter(self.targets))
+        known = ", ".join(self.targets)
+        raise InputError(f"several metrics were measured: {known}", "choose some with `--domains`")
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """`code=2,math` as a share for each name, an alias by its own name.
+
+    Raises:
+        InputError: A share is no positive number.
+
+    >>> parse_shares("code=2,math")
+    {'code': 2.0, 'math': 1.0}
+    """
+    shares = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            value = float(share or 1)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise InputError(f"expected a positive share in `{part}`", "write code=2,math=1")
+        shares[ALIASES.get(name.strip().lower(), name.strip())] = value
+    return shares
+
+
+def tables_of(rows: Iterable[Measurement], method: str | None = None) -> list[Table]:
+    """One table for each method, options and base size.
+
+    Args:
+        method: Only this label.
+
+    Raises:
+        InputError: No row is left, or none names its experts.
+    """
+    groups: dict[tuple[str, str, float | None], list[Measurement]] = defaultdict(list)
+    bases: dict[float | None, list[Measurement]] = defaultdict(list)
+    for row in rows:
+        if row.k == 0:
+            bases[row.n_params].append(row)
+        elif row.subset:
+            groups[row.method, row.options, row.n_params].append(row)
+    wanted = [key for key in groups if method is None or key[0] == method]
+    if not wanted and groups and method is not None:
+        known = sorted({key[0] for key in groups})
+        hint = nearest(method, known) or f"methods: {', '.join(known)}"
+        raise InputError(f"no rows of method `{method}`", hint)
+    if not wanted:
+        raise InputError("no row names its experts", "`select` needs a column `subset`")
+    return [_table(key, groups, bases[key[2]]) for key in wanted if _is_whole(key, groups)]
+
+
+def _is_whole(
+    key: tuple[str, str, float | None],
+    groups: Mapping[tuple[str, str, float | None], list[Measurement]],
+) -> bool:
+    """False for a group of single experts at another lambda, which completes one with pairs."""
+    if any(row.k > 1 for row in groups[key]) or _strength(key[0], key[1]) is None:
+        return True
+    others = [other for other in groups if other != key and other[2] == key[2]]
+    return not any(
+        _strength(other[0], other[1]) is not None and any(row.k > 1 for row in groups[other])
+        for other in others
+    )
+
+
+def _table(
+    key: tuple[str, str, float | None],
+    groups: Mapping[tuple[str, str, float | None], list[Measurement]],
+    bases: list[Measurement],
+) -> Table:
+    method, options, n_params = key
+    strength = _strength(method, options)
+    names = tuple(sorted({name for row in groups[key] for name in row.subset}))
+    cells: dict[tuple[float, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    kinds: dict[str, tuple[str, bool]] = {}
+    for other, rows in groups.items():
+        factor = 1.0
+        if other != key:
+            theirs = _strength(other[0], other[1])
+            if strength is None or theirs is None or other[2] != n_params:
+                continue
+            factor = theirs / strength
+        for row in rows:
+            if set(row.subset) <= set(names):
+                _add(cells, kinds, row, names, factor)
+    for row in bases:
+        _add(cells, kinds, row, names, 1.0)
+    # The base is the same whatever the method: with it the other rows' own domains are complete.
+    domains = [name for name, (metric, _) in kinds.items() if not metric and name != MACRO]
+    for cell in cells.values():
+        if MACRO not in cell and len(domains) > 1 and all(name in cell for name in domains):
+            cell[MACRO] = [float(np.mean([np.mean(cell[name]) for name in domains]))]
+            kinds[MACRO] = "", False
+    points = sorted(cells)
+    targets = {}
+    for name in sorted(kinds, key=lambda name: (name != MACRO, name)):
+        values = [np.mean(cells[p][name]) if name in cells[p] else np.nan for p in points]
+        metric, higher = kinds[name]
+        targets[name] = Target(name, np.array(values, np.float64), higher, metric)
+    return Table(method, options, n_params, names, np.array(points, np.float64), targets)
+
+
+def _add(
+    cells: dict[tuple[float, ...], dict[str, list[float]]],
+    kinds: dict[str, tuple[str, bool]],
+    row: Measurement,
+    names: tuple[str, ...],
+    factor: float,
+) -> None:
+    shares = row.weights or (1 / max(row.k, 1),) * row.k
+    given = dict(zip(sorted(row.subset), shares, strict=True))
+    # Rounded, so that a point that was measured twice is one.
+    point = tuple(round(factor * given.get(name, 0.0), 12) for name in names)
+    name = ":".join(part for part in (row.metric, row.domain) if part) or "loss"
+    if kinds.setdefault(name, (row.metric, row.higher)) != (row.metric, row.higher):
+        raise InputError(f"row {row.row}, column `better`: `{name}` is better both ways")
+    cells[point][name].append(row.loss_nats)
+
+
+def _strength(label: str, options: str) -> float | None:
+    """Factor on the mean of the deltas, for methods that merge by nothing else."""
+    try:
+        method, settings = method_of(label, json.loads(options))
+    except InputError:
+        return None
+    return settings.get("lambda", 1.0) if method.name in LINEAR else None
