@@ -126,13 +126,13 @@ def _merge_shard(
             hashes: dict[str, str] = json.loads(record.read_text("utf-8"))
             if _native.content_hashes(final, threads=threads) == hashes:
                 return {"read_bytes": 0, "resumed_blocks": len(hashes), "hashes": hashes}
-        merged, journal, data = own / _SINGLE, own / "journal", own
+        merged, journal = own / _SINGLE, own / "journal"
         resume = journal.exists() and merged.exists()
         if not resume:
             merged.unlink(missing_ok=True)
             journal.unlink(missing_ok=True)
         done: Result = _native.PreparedMerge(plan_json).run(
-            data, journal=journal, threads=threads, memory_bytes=memory_bytes, resume=resume
+            own, journal=journal, threads=threads, memory_bytes=memory_bytes, resume=resume
         )
         merged.replace(final)
         sync_folder(final.parent)

@@ -37,7 +37,7 @@ class Calibration:
     Attributes:
         table: `measurements.csv`.
         n_measured: Merges that were measured now; `n_kept` were there already.
-        reasons: Why each course stopped.
+        reasons: Why each method stopped.
         seconds: Of this run; `merging` and `evaluating` are those of all its merges.
         warnings: Texts that could not be scored, losses that are not finite.
     """
@@ -107,7 +107,7 @@ def calibrate(
 
 
 class _Run:
-    """The rounds of all courses, one size after the other."""
+    """The rounds of all methods, one size after the other."""
 
     def __init__(
         self, checked: Checked, options: CalibrateOptions, say: Say, progress: Progress | None

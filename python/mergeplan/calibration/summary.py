@@ -31,7 +31,6 @@ class Summary:
     law: Path
     plot: Path | None
     config: Path | None
-    fitted: FitResult
     recommendation: Recommendation
     scans: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -75,7 +74,6 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
         law=law,
         plot=plot,
         config=config,
-        fitted=result,
         recommendation=recommendation,
         scans=scans,
         warnings=(*skipped, *warnings, *best.warnings, *all_signs(result)),

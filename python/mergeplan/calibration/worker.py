@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from mergeplan.subsets import SubsetMerge
 # subsets; a model that is larger is there once.
 REPLICA_BYTES = 256 << 20
 MOST_REPLICAS = 64
-
-Tokens = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -78,15 +76,12 @@ class Worker:
         self._merges: list[SubsetMerge] = []
         self._sweep: Sweep | None = None
 
-    def measure(
-        self, merges: Sequence[SubsetMerge], some: Sequence[int], tokens: Tokens | None = None
-    ) -> Iterator[Measured]:
+    def measure(self, merges: Sequence[SubsetMerge], some: Sequence[int]) -> Iterator[Measured]:
         """Measure some of a round's merges, by number.
 
         Args:
             merges: All of the round. What the first call finds out about the experts serves the
                 later ones with the same merges.
-            tokens: Called with the tokens of a merge that are scored, and all of them.
 
         Raises:
             InputError: A merge does not fit the model, or its inputs are at fault.
@@ -100,7 +95,7 @@ class Worker:
             merging = (time.perf_counter() - begun) / len(batch)
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()
-                scores = self.texts.score(model, tokens)
+                scores = self.texts.score(model)
                 yield Measured(merges[number], scores, (merging, time.perf_counter() - begun))
             begun = time.perf_counter()
 
