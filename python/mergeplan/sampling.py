@@ -162,10 +162,19 @@ def count_merges(pool: Pool, merges: Iterable[SubsetMerge]) -> list[dict[str, An
 def _ks(given: tuple[int, ...], pool_size: int) -> list[int]:
     if not given:
         return sorted({k for k in THREE_POINTS if k <= pool_size} | {pool_size})
+    check_ks(given, pool_size)
+    return sorted(set(given))
+
+
+def check_ks(given: Iterable[int], pool_size: int) -> None:
+    """Refuse sizes of subsets that a pool does not have.
+
+    Raises:
+        InputError: A k is below 1, or above the number of experts.
+    """
     for k in given:
         if not 1 <= k <= pool_size:
             raise InputError(f"k = {k}: the pool has {pool_size} experts")
-    return sorted(set(given))
 
 
 def _refuse_too_many(sweep: Sweep, pool_size: int, k: int) -> None:

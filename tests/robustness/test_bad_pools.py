@@ -110,6 +110,12 @@ def test_a_method_that_the_pool_lacks(tmp_path):
     assert caught.value.hint == "did you mean `ties`?"
 
 
+def test_a_k_that_the_pool_lacks(tmp_path):
+    with pytest.raises(InputError, match="k = 9: the pool has 5 experts"):
+        calibrate(write_pool(tmp_path), tmp_path / "run", CalibrateOptions(ks=(1, 9)))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr("mergeplan.calibration.worker.load_model", _never)
     pool = write_pool(tmp_path)

@@ -66,7 +66,7 @@ def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Foreca
     Raises:
         InputError: As for `calibrate`.
     """
-    checked = check(load_pool(pool_file), options.methods, options.setup)
+    checked = check(load_pool(pool_file), options.methods, options.setup, options.ks)
     kept: list[Measured] = []
     if (folder / RUN).exists():
         store = RunStore(folder, checked.identity, pool_sizes(checked))

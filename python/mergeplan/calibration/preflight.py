@@ -7,11 +7,12 @@ from mergeplan.calibration.identity import models_of
 from mergeplan.calibration.worker import Setup, prepare_texts
 from mergeplan.config import parse_config
 from mergeplan.emit import to_yaml
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import InputError
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
 from mergeplan.plan import build_plan
 from mergeplan.pool import Pool
+from mergeplan.sampling import check_ks
 from mergeplan.subsets import subset_merge
 
 
@@ -32,21 +33,17 @@ class Checked:
     warnings: tuple[str, ...]
 
 
-def check(pool: Pool, labels: tuple[str, ...], setup: Setup) -> Checked:
+def check(pool: Pool, labels: tuple[str, ...], setup: Setup, ks: tuple[int, ...] = ()) -> Checked:
     """Open every header and encode every text, and lower the merge of all experts.
 
     Args:
         labels: Methods of the pool to calibrate; none for all.
+        ks: Sizes of subsets that are asked for.
 
     Raises:
-        InputError: A method is not in the pool, a pool has one expert or no texts, models do not
-            fit each other, or a text is at fault.
+        InputError: A method or a k is not in the pool, a pool has one expert or no texts, models do
+            not fit each other, or a text is at fault.
     """
-    for label in labels:
-        if label not in pool.methods:
-            known = list(pool.methods)
-            hint = nearest(label, known) or f"it has: {', '.join(known)}"
-            raise InputError(f"the pool has no method `{label}`", hint)
     labels = labels or tuple(pool.methods)
     if not pool.data:
         raise InputError(
@@ -59,6 +56,7 @@ def check(pool: Pool, labels: tuple[str, ...], setup: Setup) -> Checked:
                 f"`sizes[{number}].experts`: expected two experts or more, found one",
                 "with one expert there is nothing to merge",
             )
+        check_ks(ks, len(size.experts))
         for label in labels:
             merge = subset_merge(pool, number, label, size.experts)
             config = parse_config(to_yaml(merge.config(pool)))

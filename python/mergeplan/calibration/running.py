@@ -80,7 +80,7 @@ def calibrate(
     """
     begun = time.perf_counter()
     options = options or CalibrateOptions()
-    checked = check(load_pool(pool_file), options.methods, options.setup)
+    checked = check(load_pool(pool_file), options.methods, options.setup, options.ks)
     run = _Run(checked, options, say, progress)
     store = RunStore(folder, checked.identity, pool_sizes(checked))
     try:
