@@ -9,8 +9,8 @@ from typing import Any
 from mergeplan.checkpoints import Checkpoint, Fault, Match, match_tensors, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
-from mergeplan.lowering import Dtypes, lower
-from mergeplan.settings import depths_of
+from mergeplan.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.settings import depths_of, resolve
 
 VERSION = 1
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -117,8 +117,27 @@ def make_job(
     promoted = TORCH_NAMES[_promote(found)]
     working = config.dtype or promoted
     dtypes = Dtypes(promoted, working, config.out_dtype or working)
-    merge = lower(config, match.name, match.inputs, dtypes, depth)
+    merge = lower(_resolved(config, match, depth), dtypes)
     return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}
+
+
+def _resolved(config: MergeConfig, match: Match, depth: float) -> ResolvedTensor:
+    """A match with the value that every option takes for it."""
+    base = None
+    inputs = []
+    each = []
+    options = config.method.options
+    for number, (model, tensor) in enumerate(zip(config.models, match.inputs, strict=True)):
+        reference = {"model": number, "tensor": tensor}
+        if model.path == config.compared_with:
+            base = reference
+            continue
+        inputs.append((model.path, reference))
+        own = [key for key, option in options.items() if option.per_input]
+        each.append({key: resolve(config, key, match.name, depth, model) for key in own})
+    shared = [key for key, option in options.items() if not option.per_input]
+    values = {key: resolve(config, key, match.name, depth) for key in shared}
+    return ResolvedTensor(match.name, config.method, base, inputs, values, each)
 
 
 def dtype_faults(match: Match, checkpoints: list[Checkpoint]) -> list[Fault]:
