@@ -56,8 +56,15 @@ class PreparedMerge:
         """Bytes of all output tensors, without headers."""
 
     @property
+    def given(self) -> list[tuple[str, str, int, int]]:
+        """Tensor, file, first byte and length of what the caller writes once the run is over."""
+
+    @property
     def identities(self) -> list[list[tuple[Path, int, int]]]:
-        """For each model, path, bytes and mtime (ns) of its files when they were opened."""
+        """For each of the plan's models, path, bytes and mtime (ns) of its files when they were opened.
+
+        One that is derived has none.
+        """
 
     def forecast(self, threads: int) -> dict[str, int]:
         """What a run reads and needs, from headers alone.
