@@ -56,6 +56,9 @@ def build_plan(
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
+    why = config.needs_mergekit or ("it has `slices`" if config.is_sliced else None)
+    if why:
+        raise InputError(f"{why}, which is not supported yet", "run it with `mergekit-yaml`")
     checkpoints = [open_checkpoint(model.path) for model in config.models]
     refuse_duplicates(checkpoints)
     paths = [model.path for model in config.models]
@@ -79,7 +82,7 @@ def build_plan(
         donor=donor,
         out_dtype=most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs),
         unties_head=any(match.tied for match in matches),
-        warnings=(*_ignored_settings(config), *warnings),
+        warnings=(*config.warnings, *warnings),
     )
 
 
@@ -89,12 +92,6 @@ def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
         other = seen.setdefault(str(checkpoint.path), checkpoint.name)
         if other != checkpoint.name:
             raise InputError(f"models `{other}` and `{checkpoint.name}` are the same folder")
-
-
-def _ignored_settings(config: MergeConfig) -> list[str]:
-    """Settings that mergekit accepts and does not use, so that nobody counts on them."""
-    bases = [model for model in config.models if model.path == config.compared_with]
-    return [f"`{key}` of the base model has no effect" for base in bases for key in base.parameters]
 
 
 def make_job(
