@@ -217,8 +217,9 @@ def most_common_dtype(amounts: Iterable[tuple[str, int]]) -> str:
         amounts: safetensors' name of a dtype, and how much has it; buffers do not count.
     """
     totals: dict[str, int] = {}
+    names = {**TORCH_NAMES, "F64": "float64"}  # mergekit's executor writes that too
     for stored, amount in amounts:
-        name = TORCH_NAMES.get(stored)
+        name = names.get(stored)
         if name is not None:
             totals[name] = totals.get(name, 0) + amount
     return max(sorted(totals), key=lambda name: totals[name], default="float32")

@@ -1,16 +1,25 @@
 """Merges that mergekit plans and our core executes, held against mergekit's own run."""
 
-import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-
-from helpers import load_tensors, run_mergekit, run_mergeplan
-from mergeplan.errors import InputError
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from helpers import cli, load_tensors, run_mergekit, run_mergeplan, weights_of
+from mergeplan.config import parse_config
+from mergeplan.errors import InputError
+from mergeplan.memory import anonymous_bytes
+from mergeplan.mergekit_adapter import AdapterOptions, plan_by_mergekit
+from mergeplan.methods import METHODS
+from mergeplan.verifying import verify
 
 SIZES = {
     "hidden_size": 16,
@@ -57,6 +66,8 @@ def make_config(family: str, vocabulary: int, tied: bool) -> Any:
         return t.Glm4MoeConfig(**sizes, **experts, head_dim=8, first_k_dense_replace=1)
     if family == "gemma2":
         return t.Gemma2Config(**sizes, head_dim=8)
+    if family == "stablelm":
+        return t.StableLmConfig(**sizes, use_qkv_bias=True)
     if family == "phi3":
         return t.Phi3Config(**sizes, pad_token_id=0)
     return {"llama": t.LlamaConfig, "qwen2": t.Qwen2Config}[family](**sizes)
@@ -70,6 +81,7 @@ CLASSES = {
     "glm4_moe": "Glm4MoeForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "phi3": "Phi3ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
 }
@@ -125,7 +137,11 @@ def run_both(
     from mergekit.config import MergeConfiguration
 
     from mergeplan.mergekit_adapter.models import references_of
-    from mergeplan.mergekit_adapter.repairs import Planner, with_whole_prefixes
+    from mergeplan.mergekit_adapter.repairs import (
+        Planner,
+        ordered_vocabularies,
+        with_whole_prefixes,
+    )
 
     # mergekit keeps models in a set: any order may come, and ours must be one of them.
     monkeypatch.setattr(MergeConfiguration, "referenced_models", references_of)
@@ -136,7 +152,8 @@ def run_both(
     monkeypatch.setattr(mergekit.merge, "MergePlanner", Planner)
     text = yaml.safe_dump(data, sort_keys=False)
     run_mergeplan(text, folder / "ours")
-    run_mergekit(text, folder / "theirs", **options)
+    with ordered_vocabularies():
+        run_mergekit(text, folder / "theirs", **options)
     return folder / "ours", folder / "theirs"
 
 
@@ -221,3 +238,293 @@ def test_modules_of_their_own(tmp_path, monkeypatch):
         {"model": str(base), "layer_range": [0, 2]}
     )
     assert_same(*run_both(tmp_path, monkeypatch, config))
+
+
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "union": {"tokenizer_source": "union"},
+    "base": {"tokenizer_source": "base"},
+    "one of them": {"tokenizer_source": "{a}"},
+    "padded": {"tokenizer": {"source": "union", "pad_to_multiple_of": 16}},
+    "tokens": {
+        "tokenizer": {
+            "source": "union",
+            "tokens": {
+                "cat": {"source": "{a}", "force": True},
+                "dog": {"source": {"kind": "zero"}, "force": True},
+                "<|a|>": {"source": {"kind": "model_token", "model": "{b}", "token": "mat"}},
+                "<|b|>": {"source": {"kind": "model_token", "model": "{base}", "token_id": 3}},
+            },
+        }
+    },
+}
+
+
+def with_vocabularies(folder: Path, **options: Any) -> dict[str, str]:
+    """Three models whose vocabularies differ in size, order and special tokens."""
+    base, a, b = family_of(folder, "llama", **options)
+    save_tokenizer(base, WORDS, ["<|s|>"])
+    save_tokenizer(a, [*WORDS[::-1], "extra"], ["<|s|>", "<|a|>"])
+    save_tokenizer(b, [*WORDS[3:], "extra", "more", "most"], ["<|s|>", "<|b|>"])
+    return {"base": str(base), "a": str(a), "b": str(b)}
+
+
+def filled(value: Any, names: dict[str, str]) -> Any:
+    """A part of a config with the names of the models put in."""
+    if isinstance(value, dict):
+        return {key: filled(entry, names) for key, entry in value.items()}
+    return value.format(**names) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("case", TOKENIZERS)
+def test_vocabularies_are_brought_together(case, tied, dtype, tmp_path, monkeypatch):
+    names = with_vocabularies(tmp_path, tied=tied, dtype=dtype)
+    config = {
+        "merge_method": "linear",
+        "base_model": names["base"],
+        "models": [
+            {"model": names[name], "parameters": {"weight": weight}}
+            for name, weight in (("base", 0.25), ("a", 0.5), ("b", 0.25))
+        ],
+        **filled(TOKENIZERS[case], names),
+    }
+    ours, theirs = run_both(tmp_path, monkeypatch, config)
+    # Padding is the mean of all rows, which torch sums in another order.
+    close = 1e-6 if dtype == torch.float32 else 2**-7
+    assert_same(ours, theirs, close if case == "padded" else 0.0)
+
+
+def linear_of(paths: list[Path], **top: Any) -> dict[str, Any]:
+    return {"merge_method": "linear", "models": listed(paths, weight=0.5), **top}
+
+
+def test_vocabularies_are_cut_to_the_smallest(tmp_path):
+    long = save_model(tmp_path / "long", "llama", 1, vocabulary=30)
+    short = save_model(tmp_path / "short", "llama", 2, vocabulary=24)
+    text = yaml.safe_dump(linear_of([long, short], modules=None))
+    config = parse_config(text)
+    options = AdapterOptions(unsafe_truncate_embeddings=True)
+    plan = plan_by_mergekit(config, options, seed=0, max_shard_bytes=1 << 40)
+    shapes = {job["tensor"]: job["shape"] for job in plan.data["jobs"]}
+    assert shapes["lm_head.weight"] == shapes["model.embed_tokens.weight"] == [24, 16]
+    assert plan.companions.config["vocab_size"] == 24
+
+
+def test_vocabularies_that_differ_are_refused_with_the_remedy(tmp_path):
+    long = save_model(tmp_path / "long", "llama", 1, vocabulary=30)
+    short = save_model(tmp_path / "short", "llama", 2, vocabulary=24)
+    text = yaml.safe_dump(linear_of([long, short]))
+    with pytest.raises(InputError, match=r"expected shape \[30, 16\].*found \[24, 16\]") as caught:
+        plan_by_mergekit(parse_config(text), seed=0, max_shard_bytes=1 << 40)
+    assert "tokenizer_source" in caught.value.hint
+
+
+def refusal_of(run: Callable[[], object]) -> str | None:
+    """What a run that is refused says."""
+    try:
+        run()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+# See docs/agreement.md.
+CLOSE = {"slerp": 1e-6, "model_stock": 1e-6, "karcher": 1e-6}
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "nearswap", "model_stock", "karcher"])
+@pytest.mark.parametrize("lacking", [["a"], ["base"], ["a", "b"]], ids="+".join)
+def test_weights_that_some_models_lack(method, lacking, tmp_path):
+    several = method in ("linear", "model_stock", "karcher")
+    paths = family_of(tmp_path, "stablelm", 3 if several else 2)
+    models = {path.name: path for path in paths}
+    for name in {*lacking} & {*models}:
+        path = models[name] / "model.safetensors"
+        kept = {k: v for k, v in load_tensors(models[name]).items() if "q_proj.bias" not in k}
+        save_file(kept, path, metadata={"format": "pt"})
+    config: dict[str, Any] = {
+        "merge_method": method,
+        "modules": {"default": {"models": [{"model": str(path)} for path in models.values()]}},
+    }
+    if method != "karcher":
+        config["base_model"] = str(models["base"])
+    if method in ("linear", "slerp", "nearswap"):
+        config["parameters"] = {"weight": 0.4} if method == "linear" else {"t": 0.3}
+    text = yaml.safe_dump(config)
+    mine = refusal_of(lambda: run_mergeplan(text, tmp_path / "ours"))
+    his = refusal_of(lambda: run_mergekit(text, tmp_path / "theirs"))
+    if his is None:
+        assert_same(tmp_path / "ours", tmp_path / "theirs", CLOSE.get(method, 0.0))
+    else:
+        assert his in mine
+
+
+def test_old_names_of_weights_are_found(tmp_path, monkeypatch):
+    base, a, b = family_of(tmp_path, "bert")
+    renamed = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = load_tensors(a)
+    for new, old in renamed.items():
+        tensors = {
+            f"bert.{name}".removeprefix("bert.bert.").replace(new, old): tensor
+            for name, tensor in tensors.items()
+        }
+    save_file(tensors, a / "model.safetensors", metadata={"format": "pt"})
+    module = {"models": listed([a, b], weight=0.5)}
+    config = {
+        "merge_method": "task_arithmetic",
+        "base_model": str(base),
+        "modules": {"default": module},
+    }
+    assert_same(*run_both(tmp_path, monkeypatch, config))
+
+
+@pytest.mark.parametrize("template", ["auto", "chatml", "{{ messages[0]['content'] }} and so on"])
+@pytest.mark.parametrize("source", [None, "base"])
+def test_chat_templates(template, source, tmp_path, monkeypatch):
+    base, a, b = family_of(tmp_path, "llama")
+    for path in (a, b):
+        (path / "chat_template.jinja").write_text("{{ bos_token }}{{ messages }}")
+    config = linear_of([base, a, b], base_model=str(base), chat_template=template)
+    if source:
+        config["tokenizer_source"] = source
+    ours, theirs = run_both(tmp_path, monkeypatch, config)
+    assert_same(ours, theirs)
+    assert (ours / "chat_template.jinja").read_text()
+
+
+DOUBLE = {"dtype": "float64", "out_dtype": "float32"}
+
+
+@pytest.mark.parametrize("dtypes", [{"dtype": "float64"}, DOUBLE], ids=["float64", "working"])
+def test_what_the_core_cannot_do_mergekit_does(dtypes, tmp_path, monkeypatch):
+    base, a, b = family_of(tmp_path, "llama")
+    config = {
+        "merge_method": "ties",
+        "base_model": str(base),
+        "models": listed([a, b], weight=0.5, density=0.6),
+        **dtypes,
+    }
+    ours, theirs = run_both(tmp_path, monkeypatch, config)
+    assert_same(ours, theirs)
+    assert verify(ours).matches
+
+
+def test_the_report_says_what_went_which_way(tmp_path):
+    base, a, b = family_of(tmp_path, "llama")
+    text = yaml.safe_dump(linear_of([base, a, b], base_model=str(base), dtype="float64"))
+    report = run_mergeplan(text, tmp_path / "out")
+    assert report.fallback_bytes == sum(t.nbytes for t in load_tensors(tmp_path / "out").values())
+    text = yaml.safe_dump(linear_of([base, a, b], base_model=str(base), tokenizer_source="base"))
+    assert run_mergeplan(text, tmp_path / "native").fallback_bytes == 0
+
+
+def test_random_masks_of_the_fallback_are_those_of_the_seed(tmp_path):
+    base, a, b = family_of(tmp_path, "llama")
+    config = {
+        "merge_method": "dare_ties",
+        "base_model": str(base),
+        "models": listed([a, b], weight=0.5, density=0.5),
+        **DOUBLE,
+    }
+    text = yaml.safe_dump(config)
+    runs = {
+        name: run_mergeplan(text, tmp_path / name, seed=seed) and weights_of(tmp_path / name)
+        for name, seed in (("one", 1), ("again", 1), ("other", 2))
+    }
+    assert runs["one"] == runs["again"]
+    assert runs["one"] != runs["other"]
+
+
+def test_a_fallback_beyond_the_memory_limit_is_refused_unless_told(tmp_path):
+    base, a, b = family_of(tmp_path, "llama", vocabulary=60_000)
+    text = yaml.safe_dump(linear_of([base, a, b], base_model=str(base), dtype="float64"))
+    fallback = plan_by_mergekit(parse_config(text), seed=0, max_shard_bytes=1 << 40).fallback
+    assert fallback.memory_bytes > 100_000_000  # 960,000 elements, of two models
+    limit = anonymous_bytes() + fallback.memory_bytes // 2
+    with pytest.raises(InputError, match="mergekit's executor.* too low") as caught:
+        run_mergeplan(text, tmp_path / "out", memory_limit=limit)
+    assert "--allow-fallback-memory" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+    run_mergeplan(text, tmp_path / "out", memory_limit=limit, allow_fallback_memory=True)
+    assert verify(tmp_path / "out").matches
+
+
+def test_a_plan_is_the_same_in_every_process(tmp_path):
+    names = with_vocabularies(tmp_path)
+    config = {"merge_method": "karcher", "models": [{"model": n} for n in names.values()]}
+    (tmp_path / "c.yml").write_text(yaml.safe_dump({**config, "tokenizer_source": "union"}))
+    plans = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = cli("merge", tmp_path / "c.yml", tmp_path / "out", "--dry-run", env=environment)
+        assert done.returncode == 0, done.stderr
+        plans.add(done.stdout)
+    assert len(plans) == 1
+
+
+def test_a_merge_that_was_killed_goes_on(tmp_path):
+    names = with_vocabularies(tmp_path)
+    config = linear_of([Path(name) for name in names.values()], base_model=names["base"])
+    (tmp_path / "c.yml").write_text(
+        yaml.safe_dump({**config, **DOUBLE, "tokenizer_source": "union"})
+    )
+    kill = {**os.environ, "MERGEPLAN_FAULT": "companions:1:kill"}
+    assert cli("merge", tmp_path / "c.yml", tmp_path / "out", env=kill).returncode < 0
+    done = cli("merge", tmp_path / "c.yml", tmp_path / "out", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert verify(tmp_path / "out").matches
+    run_mergeplan((tmp_path / "c.yml").read_text(), tmp_path / "undisturbed")
+    assert weights_of(tmp_path / "out") == weights_of(tmp_path / "undisturbed")
+
+
+def test_without_mergekit_the_error_names_the_command(tmp_path):
+    base, a = family_of(tmp_path, "llama", 2)
+    config = linear_of([base, a], tokenizer_source="base")
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(config))
+    blocked = """
+import sys
+
+class Block:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("mergekit", "transformers", "torch"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Block())
+import importlib.util as util
+find = util.find_spec
+util.find_spec = lambda name, *rest: None if name == "mergekit" else find(name, *rest)
+from mergeplan.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", blocked, "merge", tmp_path / "c.yml", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "needs mergekit" in done.stderr
+    assert "pip install 'mergeplan[mergekit]'" in done.stderr
+
+
+def test_another_version_of_mergekit_is_refused(tmp_path, monkeypatch):
+    base, a = family_of(tmp_path, "llama", 2)
+    config = parse_config(yaml.safe_dump(linear_of([base, a], tokenizer_source="base")))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.2.0")
+    with pytest.raises(InputError, match=r"needs mergekit 0\.1\.5 .* found 0\.2\.0"):
+        plan_by_mergekit(config, seed=0, max_shard_bytes=1 << 40)
+
+
+def test_what_mergekit_refuses_is_an_error_for_people(tmp_path):
+    base, a = family_of(tmp_path, "llama", 2)
+    other = save_model(tmp_path / "other", "phi3", 1)
+    config = linear_of([base, a, other], tokenizer_source="base")
+    with pytest.raises(InputError, match="mergekit cannot plan this merge: Must specify --allow-"):
+        plan_by_mergekit(parse_config(yaml.safe_dump(config)), seed=0, max_shard_bytes=1 << 40)
+
+
+def test_every_option_of_mergekits_methods_is_known():
+    from mergekit.merge_methods import registered_methods
+
+    for method in registered_methods():
+        if method.spec.name in METHODS:
+            theirs = {p.name: p.scope != "shared" for p in method.spec.parameters}
+            ours = {name: o.per_input for name, o in METHODS[method.spec.name].options.items()}
+            assert ours == theirs

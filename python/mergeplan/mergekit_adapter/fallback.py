@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
-from mergekit.graph import Executor
+from mergekit.graph import Executor, Task, TaskUniverse
 from mergekit.io.tasks import SaveTensor
 
 from mergeplan.errors import InputError
@@ -65,16 +65,22 @@ class Given:
 
 
 class Fallback:
-    """mergekit's executor, on the models of a plan."""
+    """mergekit's executor, on the models of a plan.
+
+    Args:
+        done: Tasks whose values are there already: the output's tokenizer.
+    """
 
     def __init__(
         self,
         given: Mapping[str, Given],
         models: Mapping[OpenModel, Loader],
+        done: Mapping[Task, Any],
         seed: int,
     ) -> None:
         self._given = dict(given)
         self._models = dict(models)
+        self._done = dict(done)
         self._seed = seed
 
     @property
@@ -113,7 +119,10 @@ class Fallback:
         torch.set_num_threads(1)
         try:
             with quietly(), loaders(self._models):
-                executor = Executor([given.save.tensor_task], math_device="cpu")
+                universe = TaskUniverse([given.save.tensor_task])
+                target = universe.add_task(given.save.tensor_task)
+                done = {universe.add_task(task): value for task, value in self._done.items()}
+                executor = Executor([target], cached_values=done)
                 (result,) = [value for _, value in executor.run(quiet=True)]
         except Exception as error:
             raise InputError(f"tensor `{name}`: mergekit cannot merge it: {error}") from error

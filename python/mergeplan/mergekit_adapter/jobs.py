@@ -37,6 +37,7 @@ class JobMaker:
         dtype: The config's, without prefix, or `None`.
         tokens: The output's tokenizer, where the config asks for one.
         given: The tensors that mergekit must compute, by name.
+        cut_to: Tokens that are left where vocabularies were cut to the smallest.
         unties_head: Whether some model's embedding serves for a head that others have.
     """
 
@@ -45,6 +46,7 @@ class JobMaker:
     tokens: TokenizerInfo | None
     given: dict[str, Given] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    cut_to: int | None = None
     unties_head: bool = False
 
     def job(self, save: SaveTensor) -> tuple[str, Job] | None:
@@ -111,6 +113,8 @@ class JobMaker:
         if isinstance(step, TruncatedVocabulary):
             axis = step.weight_info.vocabulary_axis
             n_rows = min(tensor.shape[axis] for tensor in found.values())
+            if any(tensor.shape[axis] > n_rows for tensor in found.values()):
+                self.cut_to = n_rows
             rows = tuple(range(n_rows))
             maps = [RowMap((m,) * n_rows, rows, (), 0) for m in range(len(found))]
         elif isinstance(step, PermutedVocabulary):
@@ -196,7 +200,7 @@ def _method_for(task: ExecuteMergeMethodTask, models: list[OpenModel]) -> str | 
             if len(models) < method.spec.contract.min_inputs:
                 return None
     try:
-        method.validate_inputs(models, task.base_model)
+        method.validate_inputs(models, task.base_model, group_name=task.output_weight.name)
     except ValueError as error:
         lacking = [model for model in task.model_order if model not in models]
         names = ", ".join(f"`{model}`" for model in lacking)

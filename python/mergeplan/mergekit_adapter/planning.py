@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from mergekit.architecture import get_architecture_info
 from mergekit.architecture.auto import infer_architecture_info
+from mergekit.common import set_config_value
 from mergekit.io.tasks import SaveTensor
 from mergekit.merge import _model_out_config
 from mergekit.options import MergeOptions
@@ -29,7 +30,11 @@ from mergeplan.mergekit_adapter.models import (
     references_of,
     with_models,
 )
-from mergeplan.mergekit_adapter.repairs import Planner, with_whole_prefixes
+from mergeplan.mergekit_adapter.repairs import (
+    Planner,
+    ordered_vocabularies,
+    with_whole_prefixes,
+)
 from mergeplan.mergekit_adapter.surroundings import companions_of
 from mergeplan.plan import VERSION, MergePlan, most_common_dtype, refuse_duplicates
 
@@ -89,8 +94,11 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         types = {model: model.config(trust).model_type for model in opened}
         tasks = Planner(asked, architecture, merge_options, out_config).plan_to_disk("")
     tokens = None
+    done = {}
     if isinstance(tasks[-1], BuildTokenizer):
-        tokens = tasks[-1].execute()
+        with ordered_vocabularies():
+            tokens = tasks[-1].execute()
+        done[tasks[-1]] = tokens
     maker = JobMaker(Inputs(models, types), config.dtype, tokens)
     made = [maker.job(task) for task in tasks if isinstance(task, SaveTensor)]
     jobs = [job for _, job in sorted(filter(None, made), key=lambda entry: entry[0])]
@@ -98,6 +106,9 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         raise InputError("the models have no tensors that mergekit knows: nothing to merge")
     donor = asked.base_model or opened[0]
     out_dtype = most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs)
+    if maker.cut_to is not None:
+        key = architecture.vocab_size_config_key or "vocab_size"
+        set_config_value(out_config, key, maker.cut_to)
     companions = companions_of(asked, architecture, out_config, donor, tokens, trust)
     return MergePlan(
         data={**head, "models": [*stored, *maker.inputs.derived], "jobs": jobs},
@@ -107,7 +118,7 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         unties_head=maker.unties_head,
         warnings=(*maker.warnings, *maker.inputs.left_out(layers_too=not config.is_sliced)),
         companions=companions,
-        fallback=Fallback(maker.given, sources, head["seed"]) if maker.given else None,
+        fallback=Fallback(maker.given, sources, done, head["seed"]) if maker.given else None,
     )
 
 

@@ -1,9 +1,12 @@
-"""Faults of mergekit 0.1.5 that stop merges, mended from outside."""
+"""Faults of mergekit 0.1.5 that stop merges, or let chance into them, mended from outside."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from mergekit.architecture import ModelArchitecture, WeightInfo
 from mergekit.plan import MergePlanner
+from transformers import PreTrainedTokenizerFast
 
 
 def with_whole_prefixes(architecture: ModelArchitecture) -> ModelArchitecture:
@@ -37,3 +40,20 @@ class Planner(MergePlanner):  # type: ignore[misc]
             for w in weights_in
         ]
         super().plan_tensor(weight, mended, *rest, **named)
+
+
+@contextlib.contextmanager
+def ordered_vocabularies() -> Iterator[None]:
+    """Let vocabularies come in the order of their numbers: `tokenizers` gives them in the order of
+    a hash table, and mergekit numbers the tokens of a union as they come."""
+    owner = next(c for c in PreTrainedTokenizerFast.__mro__ if "get_vocab" in vars(c))
+    unordered = owner.get_vocab
+
+    def get_vocab(self: Any) -> dict[str, int]:
+        return dict(sorted(unordered(self).items(), key=lambda entry: entry[1]))
+
+    owner.get_vocab = get_vocab
+    try:
+        yield
+    finally:
+        owner.get_vocab = unordered
