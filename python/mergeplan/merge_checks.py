@@ -11,7 +11,7 @@ from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
 from mergeplan.memory import anonymous_bytes, available_bytes, default_limit
 from mergeplan.output import check_output, check_space, format_bytes
-from mergeplan.plan import MergePlan, build_plan
+from mergeplan.plan import Fallback, MergePlan, build_plan
 from mergeplan.workspace import (
     check_leftover,
     is_published,
@@ -148,7 +148,7 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
     if not options.allow_fallback_memory:
         for plan in plans:
-            check_fallback(plan, options.memory_limit)
+            _check_fallback(plan, options.memory_limit)
     read = [path for plan in plans for c in plan.checkpoints for path in (c.path, *c.files)]
     merges = []
     needed: dict[Path, int] = {}
@@ -194,20 +194,21 @@ def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[in
     return wished, wished - own
 
 
-def check_fallback(plan: MergePlan, limit: int | None) -> None:
-    """Refuse what mergekit's executor would need too much memory for.
+def fallback_memory(fallback: Fallback, limit: int | None) -> tuple[int, int | None]:
+    """Bytes that the process needs while mergekit's executor runs, and that it may take.
 
     Args:
-        limit: Bytes for the whole process; `None` for what the machine has left.
-
-    Raises:
-        InputError: It needs more.
+        limit: That of the whole process; `None` for what the machine has free.
     """
+    own = anonymous_bytes()
+    free = available_bytes()
+    return own + fallback.memory_bytes, limit if limit is not None else free and own + free
+
+
+def _check_fallback(plan: MergePlan, limit: int | None) -> None:
     if plan.fallback is None:
         return
-    needed = anonymous_bytes() + plan.fallback.memory_bytes
-    free = available_bytes()
-    allowed = limit if limit is not None else free and anonymous_bytes() + free
+    needed, allowed = fallback_memory(plan.fallback, limit)
     if allowed is not None and needed > allowed:
         what = "memory limit is" if limit else "free memory is"
         raise InputError(

@@ -81,7 +81,11 @@ def _sources(slices: list[Any] | None) -> list[Any]:
 
 def open_model(reference: ModelReference, checkpoint: Checkpoint) -> OpenModel:
     """A reference to an open checkpoint's folder; an adapter stays part of its identity."""
-    return OpenModel(model=ModelPath(path=str(checkpoint.path)), lora=reference.lora)
+    return OpenModel(
+        model=ModelPath(path=str(checkpoint.path)),
+        lora=reference.lora,
+        override_architecture=reference.override_architecture,
+    )
 
 
 def with_models(value: Any, models: dict[ModelReference, OpenModel]) -> Any:
