@@ -48,6 +48,7 @@ class JobMaker:
     warnings: list[str] = field(default_factory=list)
     cut_to: int | None = None
     unties_head: bool = False
+    _known: dict[Any, list[RowMap]] = field(default_factory=dict)
 
     def job(self, save: SaveTensor) -> tuple[str, Job] | None:
         """The job of an output tensor and what mergekit sorts it by; `None` where none is written.
@@ -119,15 +120,8 @@ class JobMaker:
             maps = [RowMap((m,) * n_rows, rows, (), 0) for m in range(len(found))]
         elif isinstance(step, PermutedVocabulary):
             axis = step.vocabulary_axis
-            heights = [tensor.shape[axis] for tensor in found.values()]
-            vocabulary = Vocabulary(self.tokens, step, list(found), heights)
-            unknown = vocabulary.unknown_tokens()
-            if unknown:
-                self.warnings.append(
-                    f"{len(unknown)} tokens are in no model's tokenizer: their rows of"
-                    f" `{task.output_weight.name}` are zeros, the first `{unknown[0]}`"
-                )
-            maps = [vocabulary.rows_of(model) for model in range(len(found))]
+            heights = tuple(tensor.shape[axis] for tensor in found.values())
+            maps = self._row_maps(step, tuple(found), heights)
         else:
             return found
         rows_out = len(maps[0].rows) + maps[0].padding
@@ -135,6 +129,22 @@ class JobMaker:
             return {model: tensor.without_place(axis, rows_out) for model, tensor in found.items()}
         both = zip(found, maps, strict=True)
         return {model: self.inputs.with_rows(model, found, rows) for model, rows in both}
+
+    def _row_maps(
+        self, step: PermutedVocabulary, models: tuple[OpenModel, ...], heights: tuple[int, ...]
+    ) -> list[RowMap]:
+        """The rows of each model; embedding and head mostly have the same."""
+        key = (step.base_model, models, heights)
+        if key not in self._known:
+            vocabulary = Vocabulary(self.tokens, step, models, heights)
+            unknown = vocabulary.unknown_tokens()
+            if unknown:
+                self.warnings.append(
+                    f"{len(unknown)} tokens are in no model's tokenizer: their rows are zeros,"
+                    f" the first `{unknown[0]}`"
+                )
+            self._known[key] = [vocabulary.rows_of(model) for model in range(len(models))]
+        return self._known[key]
 
     def _is_ours(self, method: str, found: Tensors, dtypes: set[str]) -> bool:
         """Whether our core does it."""

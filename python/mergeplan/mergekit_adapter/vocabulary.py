@@ -1,6 +1,6 @@
 """Which row of which tensor each token of the output's tokenizer gets, as mergekit chooses them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,9 @@ class Vocabulary:
     Args:
         models: Those that have the tensor, in order; a tensor's number is its model's.
         heights: Rows of each of their tensors.
+
+    Raises:
+        InputError: Tokenizers and tensors do not fit, or the config names a row that is not there.
     """
 
     def __init__(
@@ -60,41 +63,38 @@ class Vocabulary:
         self._info = info
         self._models = list(models)
         self._heights = list(heights)
-        self._tokens = sorted(info.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-        if [number for _, number in self._tokens] != list(range(len(self._tokens))):
+        numbers = sorted(info.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        if [number for _, number in numbers] != list(range(len(numbers))):
             raise InputError(
                 "the output's tokenizer leaves out numbers between its tokens, so that rows and"
                 " tokens would not match",
                 "choose another `source` for the tokenizer",
             )
-        self._wished: Mapping[str, TokenEmbeddingConfig] = dict((task.tokens or {}).items())
-        self._base = task.base_model
-        multiple = task.pad_to_multiple_of or 1
-        self._padding = -len(self._tokens) % multiple
+        self._tokens = [token for token, _ in numbers]
+        self._wished: dict[str, TokenEmbeddingConfig] = dict((task.tokens or {}).items())
+        self._base = self._models.index(task.base_model) if task.base_model in models else None
+        self._padding = -len(numbers) % (task.pad_to_multiple_of or 1)
+        # For each model the row of each token, or less than 0.
+        self._places = [self._places_in(model) for model in range(len(models))]
         # What stands in for a token that a model lacks, the same for all models.
         self._means: list[tuple[Row, ...]] = []
-        self._defaults = [self._default(token, number) for token, number in self._tokens]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the output, with padding."""
-        return len(self._tokens) + self._padding
+        self._defaults = [self._default(number) for number in range(len(numbers))]
 
     def unknown_tokens(self) -> list[str]:
         """Tokens that no model has and no config gives a row to: theirs are zeros."""
-        return [
-            token
-            for token, number in self._tokens
-            if token not in self._wished and not self._having(number)
-        ]
+        everywhere = zip(self._tokens, *self._places, strict=True)
+        found = [token for token, *rows in everywhere if max(rows) < 0]
+        return [token for token in found if token not in self._wished]
 
     def rows_of(self, model: int) -> RowMap:
         """The rows of one model."""
-        chosen = []
-        for (token, number), default in zip(self._tokens, self._defaults, strict=True):
-            own = self._row(model, number)
-            forced = token in self._wished and self._wished[token].force
-            chosen.append((model, own) if own is not None and not forced else default)
+        forced = {token for token, wished in self._wished.items() if wished.force}
+        chosen = [
+            (model, own) if own >= 0 and token not in forced else default
+            for token, own, default in zip(
+                self._tokens, self._places[model], self._defaults, strict=True
+            )
+        ]
         used = [row for source, row in chosen if source == MEAN]
         places = {row: place for place, row in enumerate(used)}
         return RowMap(
@@ -104,73 +104,63 @@ class Vocabulary:
             padding=self._padding,
         )
 
-    def _row(self, model: int, number: int) -> int | None:
-        """A token's row in a model; `None` where the model lacks it."""
-        row = self._info.permutations[self._models[model]].get(number, -1)
-        if row < 0:
-            return None
-        return self._checked(model, row, self._tokens[number][0])
+    def _places_in(self, model: int) -> list[int]:
+        place = self._info.permutations[self._models[model]].get
+        rows = [place(number, -1) for number in range(len(self._tokens))]
+        if max(rows, default=-1) >= self._heights[model]:
+            number = rows.index(max(rows))
+            self._check(model, rows[number], self._tokens[number])
+        return rows
 
-    def _checked(self, model: int, row: int, token: str) -> int:
-        if 0 <= row < self._heights[model]:
-            return int(row)
-        raise InputError(
-            f"model `{self._models[model]}`: token `{token}` has number {row}, but the embedding"
-            f" has {self._heights[model]} rows",
-            "the tokenizer does not belong to this model",
-        )
+    def _check(self, model: int, row: int, token: str) -> None:
+        if not 0 <= row < self._heights[model]:
+            raise InputError(
+                f"model `{self._models[model]}`: token `{token}` has number {row}, but the"
+                f" embedding has {self._heights[model]} rows",
+                "the tokenizer does not belong to this model",
+            )
 
-    def _having(self, number: int) -> list[int]:
-        return [m for m in range(len(self._models)) if self._row(m, number) is not None]
-
-    def _default(self, token: str, number: int) -> Row:
-        """The row for models without the token, or for all where the config forces it."""
-        wished = self._wished.get(token)
-        having = self._having(number)
-        if wished is None:
-            if not having:
-                return ZEROS, 0
-            if self._base in self._models and len(having) > 1:
-                base = self._models.index(self._base)
-                having = [base] if base in having else having
-            if len(having) == 1:
-                return having[0], self._row(having[0], number) or 0
-            if len(having) == len(self._models):
-                return ZEROS, 0  # nobody asks for it
-            return self._mean(having, number)
-        if len(having) == len(self._models) and not wished.force:
+    def _default(self, number: int) -> Row:
+        """The row for models without a token, or for all where the config forces it."""
+        rows = [places[number] for places in self._places]
+        wished = self._wished.get(self._tokens[number])
+        if min(rows) >= 0 and not (wished and wished.force):
             return ZEROS, 0  # nobody asks for it
-        return self._wish(token, number, wished.source)
-
-    def _mean(self, having: list[int], number: int) -> Row:
-        self._means.append(tuple((m, self._row(m, number) or 0) for m in having))
+        if wished is not None:
+            return self._wish(number, wished.source)
+        having = [(model, row) for model, row in enumerate(rows) if row >= 0]
+        if not having:
+            return ZEROS, 0
+        if self._base is not None and rows[self._base] >= 0:
+            return self._base, rows[self._base]
+        if len(having) == 1:
+            return having[0]
+        self._means.append(tuple(having))
         return MEAN, len(self._means) - 1
 
-    def _wish(self, token: str, number: int, source: Any) -> Row:
+    def _wish(self, number: int, source: Any) -> Row:
         """The row that the config names for a token."""
+        token = self._tokens[number]
+        where = f"`tokenizer.tokens`: token `{token}`"
         if isinstance(source, ZeroEmbedding):
             return ZEROS, 0
         if source is None:
-            raise InputError(
-                f"`tokenizer.tokens`: token `{token}` needs a `source`: not every model has it"
-            )
+            raise InputError(f"{where} needs a `source`: not every model has it")
         reference = source.model if isinstance(source, ModelTokenEmbedding) else source
         if reference not in self._models:
             raise InputError(
-                f"`tokenizer.tokens`: token `{token}` is to come from `{reference}`, which is not"
-                " merged or lacks the tensor"
+                f"{where} is to come from `{reference}`, which is not merged or lacks the tensor"
             )
         model = self._models.index(reference)
         if not isinstance(source, ModelTokenEmbedding):
-            row = self._row(model, number)
-            if row is None:
-                raise InputError(f"`tokenizer.tokens`: `{reference}` does not have token `{token}`")
+            row = self._places[model][number]
+            if row < 0:
+                raise InputError(f"{where} is to come from `{reference}`, which does not have it")
             return model, row
         row = source.token_id
         if row is None:
             row = self._info.original_vocabs.get(reference, {}).get(source.token)
-            if row is None:
-                raise InputError(
-                    f"`tokenizer.tokens`: `{reference}` does not have token `{source.token}`"
-                )
-        return model, self._checked(model, row, token)
+        if row is None:
+            raise InputError(f"{where}: `{reference}` does not have token `{source.token}`")
+        self._check(model, row, token)
+        return model, row
