@@ -216,6 +216,18 @@ def test_experts_are_packed_as_the_model_has_them(family, tmp_path, monkeypatch)
     assert packed
 
 
+def test_layers_of_other_architectures(tmp_path, monkeypatch):
+    base, a, b = family_of(tmp_path, "bert")
+    slices = [
+        {"sources": [{"model": str(a), "layer_range": [0, 2]}]},
+        {"sources": [{"model": str(b), "layer_range": [1, 2]}], "parameters": {"scale": 0.5}},
+    ]
+    config = {"merge_method": "passthrough", "slices": slices, "base_model": str(base)}
+    ours, theirs = run_both(tmp_path, monkeypatch, config)
+    assert_same(ours, theirs)
+    assert "encoder.layer.2.output.dense.weight" in load_tensors(ours)
+
+
 def test_modules_of_their_own(tmp_path, monkeypatch):
     base, *experts = family_of(tmp_path, "whisper")
     config = {

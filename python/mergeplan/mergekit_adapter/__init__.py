@@ -9,31 +9,17 @@ Nothing here lets mergekit read a weight, download a model or merge an adapter: 
 replaced by ours (`models`), which know every checkpoint that mergeplan can open.
 """
 
-from dataclasses import dataclass
+import sys
 from typing import TYPE_CHECKING
 
 from mergeplan.mergekit_adapter.library import check_installed
+from mergeplan.mergekit_adapter.options import AdapterOptions
 
 if TYPE_CHECKING:
     from mergeplan.config import MergeConfig
     from mergeplan.plan import MergePlan
 
-
-@dataclass(frozen=True)
-class AdapterOptions:
-    """What mergekit may do while it plans; names and defaults are those of its flags.
-
-    Attributes:
-        allow_crimes: Mix architectures.
-        trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
-        unsafe_truncate_embeddings: Cut vocabularies to the smallest; without a tokenizer option.
-        transformers_cache: Folder of the hub's cache, or `None` for the default.
-    """
-
-    allow_crimes: bool = False
-    trust_remote_code: bool = False
-    unsafe_truncate_embeddings: bool = False
-    transformers_cache: str | None = None
+_OURS = {None, "float32", "bfloat16", "float16"}
 
 
 def plan_by_mergekit(
@@ -46,17 +32,17 @@ def plan_by_mergekit(
 ) -> "MergePlan":
     """Plan a merge by mergekit, for our core.
 
+    Where mergekit is not loaded yet, a process of its own loads it, so that this one stays small;
+    but for dtypes that mergekit must compute in.
+
     Raises:
         InputError: mergekit is not installed or of another version, or the config or its models do
             not fit.
     """
     check_installed()
-    from mergeplan.mergekit_adapter.planning import plan
+    from mergeplan.mergekit_adapter.apart import Request, plan_apart
 
-    return plan(
-        config,
-        options or AdapterOptions(),
-        seed=seed,
-        max_shard_bytes=max_shard_bytes,
-        allow_nonfinite=allow_nonfinite,
-    )
+    options = options or AdapterOptions()
+    request = Request(config.text, options, seed, max_shard_bytes, allow_nonfinite)
+    here = "mergekit" in sys.modules or not {config.dtype, config.out_dtype} <= _OURS
+    return (None if here else plan_apart(request)) or request.plan()

@@ -9,7 +9,7 @@ import yaml
 from mergekit.architecture import get_architecture_info
 from mergekit.architecture.auto import infer_architecture_info
 from mergekit.common import set_config_value
-from mergekit.io.tasks import SaveTensor
+from mergekit.io.tasks import LoaderCache, SaveTensor
 from mergekit.merge import _model_out_config
 from mergekit.options import MergeOptions
 from mergekit.tokenizer import BuildTokenizer
@@ -17,7 +17,6 @@ from mergekit.tokenizer import BuildTokenizer
 from mergeplan.checkpoints import Checkpoint, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError, MergeplanError
-from mergeplan.mergekit_adapter import AdapterOptions
 from mergeplan.mergekit_adapter.fallback import Fallback, read_tensor
 from mergeplan.mergekit_adapter.gathering import Inputs
 from mergeplan.mergekit_adapter.jobs import JobMaker
@@ -30,6 +29,7 @@ from mergeplan.mergekit_adapter.models import (
     references_of,
     with_models,
 )
+from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.mergekit_adapter.repairs import (
     Planner,
     ordered_vocabularies,
@@ -86,6 +86,7 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
         transformers_cache=options.transformers_cache,
     )
+    LoaderCache().setup(merge_options)
     with loaders(sources):
         infer_architecture_info.cache_clear()  # folders may have changed since
         architecture = with_whole_prefixes(get_architecture_info(asked, merge_options))
