@@ -35,6 +35,15 @@ class Usage:
     native: int = 0
     original: Counter[str] = field(default_factory=Counter)
 
+    def summary(self) -> str:
+        """One line for people."""
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in self.original.items())
+        left = self.original.total()
+        return (
+            f"tensors merged by mergeplan's kernels: {self.native}, by mergekit's own: {left}"
+            + (f" ({reasons})" if reasons else "")
+        )
+
 
 def register() -> Usage:
     """Let mergeplan's core do the arithmetic of mergekit's `METHODS`.
