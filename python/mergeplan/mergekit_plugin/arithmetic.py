@@ -29,11 +29,7 @@ def why_not(
         out_dtype: What the result is cast to; `None` for `dtype`.
     """
     tensors = group.tensors
-    if (
-        not tensors
-        or not tensors[0].numel()
-        or (METHODS[name].family == "delta" and not group.non_base)
-    ):
+    if not tensors or (METHODS[name].family == "delta" and not group.non_base):
         return "there is nothing to merge"
     for tensor in tensors:
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):

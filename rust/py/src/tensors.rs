@@ -53,6 +53,10 @@ fn tensor_of((name, address, bytes, dtype, shape): &Input) -> Result<MemoryTenso
     let wrong = |what: &str| Error::Plan { reason: format!("tensor `{name}`: {what}") };
     let dtype: Dtype = serde_json::from_value(dtype.as_str().into())
         .map_err(|_| wrong("its dtype is not one of safetensors'"))?;
+    let (name, shape) = (name.clone(), shape.clone());
+    if *bytes == 0 {
+        return Ok(MemoryTensor { name, dtype, shape, bytes: &[] });
+    }
     if *address == 0 {
         return Err(wrong("there is no memory for it"));
     }
@@ -60,5 +64,5 @@ fn tensor_of((name, address, bytes, dtype, shape): &Input) -> Result<MemoryTenso
     // and to let nobody write to it; nothing that holds the slice leaves the call. The address is
     // not null, and bytes need no alignment.
     let bytes = unsafe { std::slice::from_raw_parts(*address as *const u8, *bytes) };
-    Ok(MemoryTensor { name: name.clone(), dtype, shape: shape.clone(), bytes })
+    Ok(MemoryTensor { name, dtype, shape, bytes })
 }
