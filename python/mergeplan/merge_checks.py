@@ -50,6 +50,13 @@ class MergeOptions:
         resume: Go on from what an interrupted run left, if there is anything.
         discard: Throw that away.
         copy_tokenizer, write_model_card: Whether those files are written.
+        lora_merge_dtype: Torch name of the dtype to which base + adapter is rounded; `None` for the
+            base's own.
+        lora_exact: Keep base + adapter in float32 instead.
+        transformers_cache: Folder of the hub's cache; `None` for the default.
+        allow_crimes: Mix architectures.
+        trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
+        unsafe_truncate_embeddings: Cut vocabularies to the smallest one.
     """
 
     seed: int = 0
@@ -63,6 +70,12 @@ class MergeOptions:
     discard: bool = False
     copy_tokenizer: bool = True
     write_model_card: bool = True
+    lora_merge_dtype: str | None = None
+    lora_exact: bool = False
+    transformers_cache: str | None = None
+    allow_crimes: bool = False
+    trust_remote_code: bool = False
+    unsafe_truncate_embeddings: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mergeplan.cli import warn
+from mergeplan.cli.mergekit_flags import mergekit_flags
 from mergeplan.cli.units import BYTES, SEED, threads_option
 
 if TYPE_CHECKING:
@@ -61,7 +62,14 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
+@click.option(
+    "-q",
+    "--quiet/--no-quiet",
+    default=False,
+    is_eager=True,
+    help="No progress and no warnings.",
+)
+@mergekit_flags
 def command(
     paths: tuple[Path, ...],
     many: Path | None,
@@ -80,11 +88,13 @@ def command(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    **of_mergekit: Any,
 ) -> None:
     """Run the merge that CONFIG.yml describes, as mergekit-yaml would, into OUT_DIR.
 
-    OUT_DIR is absent or complete at any moment. The same inputs, config and seed give the same
-    bytes on any machine, with any number of threads.
+    Every flag of mergekit-yaml is taken, or refused with the reason; those that are of no use here
+    are not listed. OUT_DIR is absent or complete at any moment. The same inputs, config and seed
+    give the same bytes on any machine, with any number of threads.
     """
     from mergeplan.merge_checks import MergeOptions, check_merges
     from mergeplan.merging import merge_many
@@ -102,6 +112,7 @@ def command(
         discard=discard,
         copy_tokenizer=copy_tokenizer,
         write_model_card=write_model_card,
+        **of_mergekit,
     )
     wanted = _wanted(paths, many)
     if dry_run:

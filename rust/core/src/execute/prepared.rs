@@ -76,6 +76,28 @@ impl Prepared {
             let reason = "plans that run together must agree on `allow_nonfinite`".to_owned();
             return Err(Error::Plan { reason });
         }
+        Self::checked(plans, checkpoints, models)
+    }
+
+    /// A plan over checkpoints that are open already, in the order of its models.
+    ///
+    /// # Errors
+    /// As for [`Prepared::new`]; [`Error::Plan`] where their number is not that of the models.
+    pub fn over(plan: Plan, checkpoints: Vec<Checkpoint>) -> Result<Self> {
+        let (expected, found) = (plan.models.len(), checkpoints.len());
+        if found != expected {
+            return Err(Error::Plan {
+                reason: format!("{found} checkpoints for {expected} models"),
+            });
+        }
+        Self::checked(vec![plan], checkpoints, vec![(0..found).collect()])
+    }
+
+    fn checked(
+        plans: Vec<Plan>,
+        checkpoints: Vec<Checkpoint>,
+        models: Vec<Vec<usize>>,
+    ) -> Result<Self> {
         let prepared = Self { plans, checkpoints, models, known: Known::default() };
         prepared.bind(&prepared.all())?;
         Ok(prepared)
