@@ -10,6 +10,7 @@ from mergeplan.companions import Inputs, missing_companions
 from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
 from mergeplan.memory import anonymous_bytes, available_bytes, default_limit
+from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.output import check_output, check_space, format_bytes
 from mergeplan.plan import Fallback, MergePlan, build_plan
 from mergeplan.workspace import (
@@ -145,12 +146,19 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     if len(set(places)) < len(places):
         raise InputError("two merges have the same output folder")
     configs = [_loaded(one.config) for one in wanted]
+    adapter = AdapterOptions(
+        allow_crimes=options.allow_crimes,
+        trust_remote_code=options.trust_remote_code,
+        unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
+        transformers_cache=options.transformers_cache,
+    )
     plans = [
         build_plan(
             config,
             seed=options.seed if one.seed is None else one.seed,
             max_shard_bytes=options.max_shard_bytes,
             allow_nonfinite=options.allow_nonfinite,
+            adapter=adapter,
         )
         for config, one in zip(configs, wanted, strict=True)
     ]

@@ -10,6 +10,7 @@ from mergeplan.checkpoints import Checkpoint, Fault, Match, match_tensors, open_
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.settings import depths_of, resolve
 
 VERSION = 1
@@ -90,18 +91,31 @@ def canonical_json(data: dict[str, Any]) -> str:
 
 
 def build_plan(
-    config: MergeConfig, *, seed: int, max_shard_bytes: int, allow_nonfinite: bool = False
+    config: MergeConfig,
+    *,
+    seed: int,
+    max_shard_bytes: int,
+    allow_nonfinite: bool = False,
+    adapter: AdapterOptions | None = None,
 ) -> MergePlan:
     """Open the headers of all models and resolve every option of every tensor.
+
+    Args:
+        adapter: For merges that mergekit plans.
 
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
-    if config.needs_mergekit or config.is_sliced:
+    cuts = adapter is not None and adapter.unsafe_truncate_embeddings
+    if config.needs_mergekit or config.is_sliced or cuts:
         from mergeplan.mergekit_adapter import plan_by_mergekit
 
         return plan_by_mergekit(
-            config, seed=seed, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite
+            config,
+            adapter,
+            seed=seed,
+            max_shard_bytes=max_shard_bytes,
+            allow_nonfinite=allow_nonfinite,
         )
     checkpoints = [open_checkpoint(model.path) for model in config.models]
     refuse_duplicates(checkpoints)

@@ -12,8 +12,8 @@ replaced by ours (`models`), which know every checkpoint that mergeplan can open
 import sys
 from typing import TYPE_CHECKING
 
-from mergeplan.mergekit_adapter.library import check_installed
 from mergeplan.mergekit_adapter.options import AdapterOptions
+from mergeplan.mergekit_version import require_mergekit
 
 if TYPE_CHECKING:
     from mergeplan.config import MergeConfig
@@ -36,10 +36,11 @@ def plan_by_mergekit(
     but for dtypes that mergekit must compute in.
 
     Raises:
-        InputError: mergekit is not installed or of another version, or the config or its models do
-            not fit.
+        MissingInputError: mergekit is not installed.
+        InputError: It is of another version, or the config or its models do not fit.
     """
-    check_installed()
+    why = (config.needs_mergekit or "").partition(", ")[2]
+    require_mergekit(f"this merge, {why}," if why else "this merge")
     from mergeplan.mergekit_adapter.apart import Request, plan_apart
 
     options = options or AdapterOptions()

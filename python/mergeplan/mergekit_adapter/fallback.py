@@ -11,8 +11,8 @@ from mergekit.graph import Executor, Task, TaskUniverse
 from mergekit.io.tasks import SaveTensor
 
 from mergeplan.errors import InputError
-from mergeplan.mergekit_adapter.library import quietly
 from mergeplan.mergekit_adapter.models import Loader, OpenModel, loaders
+from mergeplan.mergekit_adapter.silence import quietly
 from mergeplan.plan import TORCH_NAMES, VERSION, canonical_json
 
 # Memory for the core while it reads a tensor.

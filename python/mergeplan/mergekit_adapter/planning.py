@@ -20,7 +20,6 @@ from mergeplan.errors import InputError, MergeplanError
 from mergeplan.mergekit_adapter.fallback import Fallback, read_tensor
 from mergeplan.mergekit_adapter.gathering import Inputs
 from mergeplan.mergekit_adapter.jobs import JobMaker
-from mergeplan.mergekit_adapter.library import quietly
 from mergeplan.mergekit_adapter.models import (
     Loader,
     OrderedConfiguration,
@@ -35,6 +34,7 @@ from mergeplan.mergekit_adapter.repairs import (
     ordered_vocabularies,
     with_whole_prefixes,
 )
+from mergeplan.mergekit_adapter.silence import quietly
 from mergeplan.mergekit_adapter.surroundings import companions_of
 from mergeplan.plan import VERSION, MergePlan, most_common_dtype, refuse_duplicates
 

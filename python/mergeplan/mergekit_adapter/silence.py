@@ -1,34 +1,13 @@
-"""Whether mergekit is there, in the version that this adapter was written for; its silence."""
+"""mergekit's silence: what it logs, and the bars that it draws."""
 
 import contextlib
-import importlib.metadata
-import importlib.util
 import io
 import logging
 import warnings
 from collections.abc import Iterator
 
-from mergeplan.errors import InputError
-
-VERSION = "0.1.5"
-_INSTALL = "pip install 'mergeplan[mergekit]'"
 # What mergekit says of its own workings, and what we say ourselves.
 _NOISE = ("Inferred ", "  '", "No JSON architecture", "Skipping optional", "UNSAFE vocabulary")
-
-
-def check_installed() -> None:
-    """Refuse to go on without mergekit 0.1.5.
-
-    Raises:
-        InputError: The hint is the command that installs it.
-    """
-    if importlib.util.find_spec("mergekit") is None:
-        raise InputError("this config needs mergekit to plan it, which is not installed", _INSTALL)
-    found = importlib.metadata.version("mergekit")
-    if found != VERSION:
-        raise InputError(
-            f"this config needs mergekit {VERSION} to plan it, found {found}", _INSTALL
-        )
 
 
 class _Collector(logging.Handler):
