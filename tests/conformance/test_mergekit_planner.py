@@ -20,6 +20,7 @@ from mergeplan.errors import InputError
 from mergeplan.memory import anonymous_bytes
 from mergeplan.mergekit_adapter import plan_by_mergekit
 from mergeplan.methods import METHODS
+from mergeplan.streaming import stream
 from mergeplan.verifying import verify
 
 SIZES = {
@@ -431,6 +432,18 @@ def test_the_report_says_what_went_which_way(tmp_path):
     assert report.fallback_bytes == sum(t.nbytes for t in load_tensors(tmp_path / "out").values())
     text = yaml.safe_dump(linear_of([base, a, b], base_model=str(base), tokenizer_source="base"))
     assert run_mergeplan(text, tmp_path / "native").fallback_bytes == 0
+
+
+def test_a_merge_into_memory_takes_the_vocabularies_too(tmp_path):
+    names = with_vocabularies(tmp_path)
+    config = linear_of([Path(name) for name in names.values()], tokenizer_source="union")
+    text = yaml.safe_dump(config)
+    run_mergeplan(text, tmp_path / "out")
+    merged = dict(stream(parse_config(text)))
+    for name, tensor in load_tensors(tmp_path / "out").items():
+        assert torch.equal(merged[name], tensor)
+    with pytest.raises(InputError, match="left to mergekit's executor"):
+        dict(stream(parse_config(yaml.safe_dump({**config, **DOUBLE}))))
 
 
 def test_random_masks_of_the_fallback_are_those_of_the_seed(tmp_path):
