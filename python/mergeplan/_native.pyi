@@ -180,6 +180,31 @@ class PreparedFamily:
             InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
         """
 
+def merge_tensors(
+    plan_json: str,
+    inputs: list[tuple[str, int, int, str, list[int]]],
+    output: tuple[int, int, str],
+    *,
+    threads: int,
+) -> None:
+    """Merge one tensor from memory into memory.
+
+    Args:
+        plan_json: A plan of one job and one model, whose path is only a word for messages.
+        inputs: The model's tensors: name, address, bytes, dtype (as safetensors spells it) and
+            shape, in row-major order. The caller owns them, keeps them while the call lasts, and
+            lets nobody write to them.
+        output: Address, bytes and dtype of the memory that takes the result, as for
+            `PreparedFamily.run_into`.
+        threads: Worker threads, at least 1; they change nothing of the result. Tensors of less
+            than 16.8 million elements take one.
+
+    Raises:
+        InternalError: The plan is not valid, or memory does not fit its tensor.
+        ContentError: Values are not finite, and the plan does not allow that.
+        InputError, KeyboardInterrupt: As for `PreparedMerge.run`.
+    """
+
 def content_hashes(
     path: Path | str,
     *,

@@ -11,7 +11,7 @@ from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
 from mergeplan.manifest import header_sha256
 from mergeplan.output import INDEX, copy_durably, write_durably
-from mergeplan.plan import MergePlan, canonical_json
+from mergeplan.plan import Companions, MergePlan, canonical_json
 
 Inputs = list[list[tuple[str, int, int]]]
 
@@ -41,14 +41,20 @@ TOKENIZER_FILES = (
 
 def write_config(folder: Path, plan: MergePlan) -> None:
     """The donor's `config.json`, with the dtype and the tying that the merged tensors have."""
-    if not plan.donor.config:
+    config = dict(plan.companions.config if plan.companions else plan.donor.config)
+    if not config:
         return
-    config = dict(plan.donor.config)
     key = "dtype" if "dtype" in config else "torch_dtype"
     config[key] = plan.out_dtype
     if plan.unties_head:
         config["tie_word_embeddings"] = False
     write_durably(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def write_planned(folder: Path, companions: Companions) -> None:
+    """The files that the planner made or chose."""
+    for name, content in companions.files.items():
+        write_durably(folder / name, content)
 
 
 def copy_tokenizer(folder: Path, plan: MergePlan) -> None:

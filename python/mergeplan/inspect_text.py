@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from mergeplan.compatibility import Problem
 from mergeplan.facts import CheckpointFacts, DtypeShare, FileFacts
-from mergeplan.forecasting import Forecast, MemoryForecast
+from mergeplan.forecasting import FallbackForecast, Forecast, MemoryForecast
 from mergeplan.inspecting import Inspection, MergeInspection
 from mergeplan.names import format_count
 from mergeplan.output import format_bytes
@@ -86,6 +86,8 @@ def _forecast(found: Forecast) -> Iterator[str]:
         f" {format_bytes(disk.needed_bytes)} of disk{room}"
     )
     yield f"  memory     {_memory(found.memory, found.threads)}"
+    if found.fallback:
+        yield f"  fallback   {_fallback(found.fallback)}"
     time = found.time
     yield (
         f"  time       about {_seconds(time.from_cache)} from the page cache,"
@@ -106,6 +108,14 @@ def _memory(memory: MemoryForecast, threads: int) -> str:
     return (
         f"at most {format_bytes(memory.peak_bytes)} of anonymous memory with {threads} threads;"
         f" {verdict}; the lowest limit is {memory.minimum_bytes >> 20}MiB"
+    )
+
+
+def _fallback(found: FallbackForecast) -> str:
+    enough = "" if found.holds else ": more than there may be, see `--allow-fallback-memory`"
+    return (
+        f"{found.tensors} tensors, {format_bytes(found.n_bytes)}, are computed by mergekit's own"
+        f" executor, with up to {format_bytes(found.memory_bytes)} of memory more{enough}"
     )
 
 

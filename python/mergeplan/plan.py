@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from mergeplan.checkpoints import Checkpoint, Fault, Match, match_tensors, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.settings import depths_of, resolve
 
 VERSION = 1
@@ -17,6 +18,43 @@ TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 STORED_NAMES = {name: stored for stored, name in TORCH_NAMES.items()}
 # Integers and booleans are buffers: copied where all inputs agree, never averaged.
 BUFFERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What lies beside the weights, where it is not simply the donor's.
+
+    Attributes:
+        config: The content of `config.json`.
+        files: Further files by name.
+        copies_tokenizer: Whether the donor's tokenizer is copied too.
+    """
+
+    config: dict[str, Any]
+    files: dict[str, bytes]
+    copies_tokenizer: bool
+
+
+class Fallback(Protocol):
+    """Who computes the tensors that the core cannot: those whose jobs are `given`.
+
+    Attributes:
+        tensors: Their names.
+        n_bytes: Bytes of all of them.
+        memory_bytes: Anonymous memory that computing one may take.
+    """
+
+    @property
+    def tensors(self) -> list[str]: ...
+    @property
+    def n_bytes(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    def element_bytes(self, name: str) -> int:
+        """Bytes of an element of a tensor."""
+
+    def compute(self, name: str) -> memoryview:
+        """The bytes of a tensor, little-endian and row-major."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +67,8 @@ class MergePlan:
         donor: Whose config and tokenizer the output gets.
         out_dtype: Torch name of the output's floating-point tensors, by elements the most common.
         unties_head: Whether the output has a head of its own while some input ties it.
+        companions: `None` where they are the donor's.
+        fallback: `None` where the core computes everything.
     """
 
     data: dict[str, Any]
@@ -37,6 +77,8 @@ class MergePlan:
     out_dtype: str
     unties_head: bool
     warnings: tuple[str, ...]
+    companions: Companions | None = None
+    fallback: Fallback | None = field(default=None, compare=False)
 
     def json(self) -> str:
         """Canonical text: the same plan gives the same bytes."""
@@ -49,13 +91,32 @@ def canonical_json(data: dict[str, Any]) -> str:
 
 
 def build_plan(
-    config: MergeConfig, *, seed: int, max_shard_bytes: int, allow_nonfinite: bool = False
+    config: MergeConfig,
+    *,
+    seed: int,
+    max_shard_bytes: int,
+    allow_nonfinite: bool = False,
+    adapter: AdapterOptions | None = None,
 ) -> MergePlan:
     """Open the headers of all models and resolve every option of every tensor.
+
+    Args:
+        adapter: For merges that mergekit plans.
 
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
+    cuts = adapter is not None and adapter.unsafe_truncate_embeddings
+    if config.needs_mergekit or config.is_sliced or cuts:
+        from mergeplan.mergekit_adapter import plan_by_mergekit
+
+        return plan_by_mergekit(
+            config,
+            adapter,
+            seed=seed,
+            max_shard_bytes=max_shard_bytes,
+            allow_nonfinite=allow_nonfinite,
+        )
     checkpoints = [open_checkpoint(model.path) for model in config.models]
     refuse_duplicates(checkpoints)
     paths = [model.path for model in config.models]
@@ -79,7 +140,7 @@ def build_plan(
         donor=donor,
         out_dtype=most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs),
         unties_head=any(match.tied for match in matches),
-        warnings=(*_ignored_settings(config), *warnings),
+        warnings=(*config.warnings, *warnings),
     )
 
 
@@ -89,12 +150,6 @@ def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
         other = seen.setdefault(str(checkpoint.path), checkpoint.name)
         if other != checkpoint.name:
             raise InputError(f"models `{other}` and `{checkpoint.name}` are the same folder")
-
-
-def _ignored_settings(config: MergeConfig) -> list[str]:
-    """Settings that mergekit accepts and does not use, so that nobody counts on them."""
-    bases = [model for model in config.models if model.path == config.compared_with]
-    return [f"`{key}` of the base model has no effect" for base in bases for key in base.parameters]
 
 
 def make_job(
@@ -176,8 +231,9 @@ def most_common_dtype(amounts: Iterable[tuple[str, int]]) -> str:
         amounts: safetensors' name of a dtype, and how much has it; buffers do not count.
     """
     totals: dict[str, int] = {}
+    names = {**TORCH_NAMES, "F64": "float64"}  # mergekit's executor writes that too
     for stored, amount in amounts:
-        name = TORCH_NAMES.get(stored)
+        name = names.get(stored)
         if name is not None:
             totals[name] = totals.get(name, 0) + amount
     return max(sorted(totals), key=lambda name: totals[name], default="float32")

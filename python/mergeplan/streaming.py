@@ -202,7 +202,14 @@ def merge_into(
 def _plan(config: MergeConfig | str | Path, seed: int) -> MergePlan:
     if not isinstance(config, MergeConfig):
         config = load_config(Path(config))
-    return build_plan(config, seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES)
+    plan = build_plan(config, seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES)
+    if plan.fallback is not None:
+        raise InputError(
+            f"tensor `{plan.fallback.tensors[0]}` is left to mergekit's executor, which merges into"
+            " files alone",
+            "merge in float32, bfloat16 or float16",
+        )
+    return plan
 
 
 def _empty(job: Job) -> "torch.Tensor":

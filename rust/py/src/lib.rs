@@ -4,6 +4,7 @@ mod checks;
 mod errors;
 mod merges;
 mod run;
+mod tensors;
 
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<checks::TensorDistance>()?;
     module.add_function(wrap_pyfunction!(checks::content_hashes, module)?)?;
     module.add_function(wrap_pyfunction!(checks::tensor_distances, module)?)?;
+    module.add_function(wrap_pyfunction!(tensors::merge_tensors, module)?)?;
     module.add_function(wrap_pyfunction!(exchange, module)?)?;
     module.add_function(wrap_pyfunction!(fault, module)?)?;
     module.add_function(wrap_pyfunction!(read_checkpoint, module)?)?;

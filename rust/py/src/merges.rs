@@ -133,7 +133,8 @@ struct Facts {
     sync_seconds: f64,
 }
 
-fn region_of<'a>(
+/// The caller's memory for a tensor: address, bytes and dtype.
+pub fn region_of<'a>(
     job: &Job,
     (address, bytes, dtype): &(usize, usize, String),
 ) -> Result<Region<'a>> {

@@ -1,10 +1,11 @@
-//! A checkpoint on disk: one safetensors file, or shards with an index.
+//! A checkpoint: one safetensors file, shards with an index, or tensors in memory.
 
 mod entries;
 #[doc(hidden)]
 pub mod header;
 #[doc(hidden)]
 pub mod index;
+mod memory;
 mod reader;
 
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 pub(crate) use header::MAX_HEADER;
+pub use memory::MemoryTensor;
 pub use reader::{Identity, Reader};
 
 use crate::error::{readable, Error, Result};

@@ -3,7 +3,7 @@
 use std::collections::hash_map::{Entry, HashMap};
 use std::ops::Range;
 
-use crate::checkpoint::Identity;
+use crate::checkpoint::{Checkpoint, Identity};
 use crate::error::{Error, Result};
 use crate::execute::bundle::{Bundle, Member};
 use crate::execute::delta::Known;
@@ -84,6 +84,24 @@ impl Prepared {
             let reason = "plans that run together must agree on `allow_nonfinite`".to_owned();
             return Err(Error::Plan { reason });
         }
+        Self::checked(plans, models, numbers)
+    }
+
+    /// A plan over checkpoints that are open already, in the order of its models.
+    ///
+    /// # Errors
+    /// As for [`Prepared::new`]; [`Error::Plan`] where their number is not that of the models.
+    pub fn over(plan: Plan, checkpoints: Vec<Checkpoint>) -> Result<Self> {
+        let (expected, found) = (plan.models.len(), checkpoints.len());
+        if found != expected {
+            return Err(Error::Plan {
+                reason: format!("{found} checkpoints for {expected} models"),
+            });
+        }
+        Self::checked(vec![plan], Models::over(checkpoints), vec![(0..found).collect()])
+    }
+
+    fn checked(plans: Vec<Plan>, models: Models, numbers: Vec<Vec<usize>>) -> Result<Self> {
         let prepared = Self { plans, models, numbers, known: Known::default() };
         prepared.bind(&prepared.all())?;
         Ok(prepared)

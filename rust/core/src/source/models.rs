@@ -34,6 +34,11 @@ pub struct RawTensor<'a> {
 }
 
 impl Models {
+    /// Checkpoints that are open already, numbered in their order.
+    pub fn over(checkpoints: Vec<Checkpoint>) -> Self {
+        Self(checkpoints.into_iter().map(Opened::Stored).collect())
+    }
+
     /// Open one more model, whose references are numbers of those that are there; returns its number.
     ///
     /// # Errors
