@@ -9,8 +9,8 @@ from typing import Any
 from mergeplan.checkpoints import Checkpoint, Fault, Match, match_tensors, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
-from mergeplan.lowering import Dtypes, lower
-from mergeplan.settings import depths_of
+from mergeplan.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.settings import depths_of, resolve
 
 VERSION = 1
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -56,6 +56,9 @@ def build_plan(
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
+    why = config.needs_mergekit or ("it has `slices`" if config.is_sliced else None)
+    if why:
+        raise InputError(f"{why}, which is not supported yet", "run it with `mergekit-yaml`")
     checkpoints = [open_checkpoint(model.path) for model in config.models]
     refuse_duplicates(checkpoints)
     paths = [model.path for model in config.models]
@@ -79,7 +82,7 @@ def build_plan(
         donor=donor,
         out_dtype=most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs),
         unties_head=any(match.tied for match in matches),
-        warnings=(*_ignored_settings(config), *warnings),
+        warnings=(*config.warnings, *warnings),
     )
 
 
@@ -89,12 +92,6 @@ def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
         other = seen.setdefault(str(checkpoint.path), checkpoint.name)
         if other != checkpoint.name:
             raise InputError(f"models `{other}` and `{checkpoint.name}` are the same folder")
-
-
-def _ignored_settings(config: MergeConfig) -> list[str]:
-    """Settings that mergekit accepts and does not use, so that nobody counts on them."""
-    bases = [model for model in config.models if model.path == config.compared_with]
-    return [f"`{key}` of the base model has no effect" for base in bases for key in base.parameters]
 
 
 def make_job(
@@ -117,8 +114,27 @@ def make_job(
     promoted = TORCH_NAMES[_promote(found)]
     working = config.dtype or promoted
     dtypes = Dtypes(promoted, working, config.out_dtype or working)
-    merge = lower(config, match.name, match.inputs, dtypes, depth)
+    merge = lower(_resolved(config, match, depth), dtypes)
     return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}
+
+
+def _resolved(config: MergeConfig, match: Match, depth: float) -> ResolvedTensor:
+    """A match with the value that every option takes for it."""
+    base = None
+    inputs = []
+    each = []
+    options = config.method.options
+    for number, (model, tensor) in enumerate(zip(config.models, match.inputs, strict=True)):
+        reference = {"model": number, "tensor": tensor}
+        if model.path == config.compared_with:
+            base = reference
+            continue
+        inputs.append((model.path, reference))
+        own = [key for key, option in options.items() if option.per_input]
+        each.append({key: resolve(config, key, match.name, depth, model) for key in own})
+    shared = [key for key, option in options.items() if not option.per_input]
+    values = {key: resolve(config, key, match.name, depth) for key in shared}
+    return ResolvedTensor(match.name, config.method, base, inputs, values, each)
 
 
 def dtype_faults(match: Match, checkpoints: list[Checkpoint]) -> list[Fault]:

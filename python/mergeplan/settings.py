@@ -2,8 +2,9 @@
 
 import re
 
-from mergeplan.config import MergeConfig, ModelInput
+from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
+from mergeplan.scopes import ModelInput
 from mergeplan.values import Conditional, Gradient, Scalar, Setting
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
