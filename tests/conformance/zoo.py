@@ -1,7 +1,7 @@
-"""Tiny models of nine architectures, each as a pool: a base and three experts, with tokenizers.
+"""Tiny models of ten architectures, each as a pool: a base and three experts, with tokenizers.
 
-In every pool `base` and `a` are one file of the pool's dtype, `b` has another dtype, and `c` lies in
-three shards. Their tensors move a little from the base's. The pool `words` differs in its
+In every pool `base` and `a` are one file of the pool's dtype, `b` has another dtype, and `c` lies
+in three shards. Their tensors move a little from the base's. The pool `words` differs in its
 vocabularies: `a` adds tokens, `b` has a tokenizer of its own and padding rows, `c` has the base's.
 The pool `hub` is a hub cache, whose models go by `tiny/base`, `tiny/a`, ….
 """
