@@ -195,6 +195,8 @@ class _Draw:
         values = VALUES[key]
         if key == "density" and not self.exact_dtype and self.method.name in TRIMMING:
             values = [1.0]
+        if key == "select_topk" and not self.exact_dtype:
+            values = [1.0]
         if key == "gamma" and not self.exact_dtype:
             values = [0.0]
         if key == "t" and self.method.name == "nearswap":

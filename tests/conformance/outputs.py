@@ -18,7 +18,7 @@ SUMMING = ("slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce")
 # How often a last place of a norm may come to in the result, see `compare.conditioning`.
 GROWTH = {"multislerp": 4.0, "karcher": 2.0, "model_stock": 2.0}
 # A choice by a threshold may fall the other way for few elements, see docs/agreement.md.
-FLIPS = {"arcee_fusion": 0.005, "sce": 0.02}
+FLIPS = {"arcee_fusion": 0.005}
 MANIFEST = "mergeplan_manifest.json"
 
 
