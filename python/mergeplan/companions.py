@@ -12,7 +12,7 @@ from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
 from mergeplan.manifest import header_sha256
 from mergeplan.output import INDEX, copy_durably, write_durably
-from mergeplan.plan import MergePlan, canonical_json
+from mergeplan.plan import Companions, MergePlan, canonical_json
 
 Inputs = list[list[tuple[str, int, int]]]
 
@@ -43,14 +43,14 @@ TOKENIZER_FILES = (
 
 
 def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
-    """The donor's `config.json`, with the dtype and the tying that the merged tensors have.
+    """The planned `config.json`, with the dtype and the tying that the merged tensors have.
 
     Args:
         hashes: Content hash of each tensor.
     """
-    if not plan.donor.config:
+    config = dict(plan.companions.config if plan.companions else plan.donor.config)
+    if not config:
         return
-    config = dict(plan.donor.config)
     key = "dtype" if "dtype" in config else "torch_dtype"
     config[key] = plan.out_dtype
     if plan.unties_head or _has_own_head(hashes):
@@ -69,6 +69,12 @@ def _has_own_head(hashes: dict[str, str]) -> bool:
         for embedding in embeddings
         if head in hashes and embedding in hashes
     )
+
+
+def write_planned(folder: Path, companions: Companions) -> None:
+    """The files that the planner made or chose."""
+    for name, content in companions.files.items():
+        write_durably(folder / name, content)
 
 
 def copy_tokenizer(folder: Path, plan: MergePlan) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mergeplan.companions import Inputs, missing_companions
 from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
-from mergeplan.memory import anonymous_bytes, default_limit
+from mergeplan.memory import anonymous_bytes, available_bytes, default_limit
 from mergeplan.output import check_output, check_space, format_bytes
 from mergeplan.plan import MergePlan, build_plan
 from mergeplan.workspace import (
@@ -44,6 +44,8 @@ class MergeOptions:
         allow_nonfinite: Merge NaN and infinity instead of refusing them.
         memory_limit: Bytes of anonymous memory that the whole process may take; `None` for 256 MiB
             at two threads and 32 MiB for each further one, or what the merge needs at the least.
+        allow_fallback_memory: Let mergekit's executor, where tensors fall to it, take more than
+            that.
         overwrite: Replace an output folder that has content, at the very end.
         resume: Go on from what an interrupted run left, if there is anything.
         discard: Throw that away.
@@ -55,6 +57,7 @@ class MergeOptions:
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     allow_nonfinite: bool = False
     memory_limit: int | None = None
+    allow_fallback_memory: bool = False
     overwrite: bool = False
     resume: bool = False
     discard: bool = False
@@ -143,6 +146,9 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     threads = options.threads or os.cpu_count() or 1
     forecast = family.forecast(threads)
     limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
+    if not options.allow_fallback_memory:
+        for plan in plans:
+            check_fallback(plan, options.memory_limit)
     read = [path for plan in plans for c in plan.checkpoints for path in (c.path, *c.files)]
     merges = []
     needed: dict[Path, int] = {}
@@ -184,6 +190,31 @@ def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[in
             "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
         )
     return wished, wished - own
+
+
+def check_fallback(plan: MergePlan, limit: int | None) -> None:
+    """Refuse what mergekit's executor would need too much memory for.
+
+    Args:
+        limit: Bytes for the whole process; `None` for what the machine has left.
+
+    Raises:
+        InputError: It needs more.
+    """
+    if plan.fallback is None:
+        return
+    needed = anonymous_bytes() + plan.fallback.memory_bytes
+    free = available_bytes()
+    allowed = limit if limit is not None else free and anonymous_bytes() + free
+    if allowed is not None and needed > allowed:
+        what = "memory limit is" if limit else "free memory is"
+        raise InputError(
+            f"{len(plan.fallback.tensors)} tensors are left to mergekit's executor, and the {what}"
+            f" too low for the largest: expected {format_bytes(needed)}, found"
+            f" {format_bytes(allowed)}",
+            "raise `--memory-limit`, or pass `--allow-fallback-memory`; in dtypes float32,"
+            " bfloat16 and float16 nothing is left to mergekit",
+        )
 
 
 def allow_open_files(count: int) -> None:

@@ -141,9 +141,9 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, content: str | bytes) -> None:
     """Write a small file beside its place, sync it, and put it there in one step."""
-    _place_durably(path, io.BytesIO(text.encode()))
+    _place_durably(path, io.BytesIO(content.encode() if isinstance(content, str) else content))
 
 
 def copy_durably(source: Path, target: Path) -> None:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from mergeplan.checkpoints import Checkpoint, Fault, Match, match_tensors, open_checkpoint
 from mergeplan.config import MergeConfig
@@ -20,6 +20,43 @@ BUFFERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 
 
 @dataclass(frozen=True)
+class Companions:
+    """What lies beside the weights, where it is not simply the donor's.
+
+    Attributes:
+        config: The content of `config.json`.
+        files: Further files by name.
+        copies_tokenizer: Whether the donor's tokenizer is copied too.
+    """
+
+    config: dict[str, Any]
+    files: dict[str, bytes]
+    copies_tokenizer: bool
+
+
+class Fallback(Protocol):
+    """Who computes the tensors that the core cannot: those whose jobs are `given`.
+
+    Attributes:
+        tensors: Their names.
+        n_bytes: Bytes of all of them.
+        memory_bytes: Anonymous memory that computing one may take.
+    """
+
+    @property
+    def tensors(self) -> list[str]: ...
+    @property
+    def n_bytes(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    def element_bytes(self, name: str) -> int:
+        """Bytes of an element of a tensor."""
+
+    def compute(self, name: str) -> memoryview:
+        """The bytes of a tensor, little-endian and row-major."""
+
+
+@dataclass(frozen=True)
 class MergePlan:
     """What Rust is asked to do, and what the files around the weights need to know.
 
@@ -29,6 +66,8 @@ class MergePlan:
         donor: Whose config and tokenizer the output gets.
         out_dtype: Torch name of the output's floating-point tensors, by elements the most common.
         unties_head: Whether the output has a head of its own while some input ties it.
+        companions: `None` where they are the donor's.
+        fallback: `None` where the core computes everything.
     """
 
     data: dict[str, Any]
@@ -37,6 +76,8 @@ class MergePlan:
     out_dtype: str
     unties_head: bool
     warnings: tuple[str, ...]
+    companions: Companions | None = None
+    fallback: Fallback | None = field(default=None, compare=False)
 
     def json(self) -> str:
         """Canonical text: the same plan gives the same bytes."""
@@ -56,9 +97,12 @@ def build_plan(
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
-    why = config.needs_mergekit or ("it has `slices`" if config.is_sliced else None)
-    if why:
-        raise InputError(f"{why}, which is not supported yet", "run it with `mergekit-yaml`")
+    if config.needs_mergekit or config.is_sliced:
+        from mergeplan.mergekit_adapter import plan_by_mergekit
+
+        return plan_by_mergekit(
+            config, seed=seed, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite
+        )
     checkpoints = [open_checkpoint(model.path) for model in config.models]
     refuse_duplicates(checkpoints)
     paths = [model.path for model in config.models]

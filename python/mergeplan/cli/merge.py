@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     type=BYTES,
     help="Anonymous memory of the whole process: 256MiB, 1GB. [default: 256MiB at 2 threads]",
 )
+@click.option(
+    "--allow-fallback-memory",
+    is_flag=True,
+    help="Let mergekit, where it must compute tensors itself, take more than the memory limit.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
@@ -67,6 +72,7 @@ def command(
     write_model_card: bool,
     allow_nonfinite: bool,
     memory_limit: int | None,
+    allow_fallback_memory: bool,
     overwrite: bool,
     resume: bool,
     discard: bool,
@@ -90,6 +96,7 @@ def command(
         max_shard_bytes=out_shard_size,
         allow_nonfinite=allow_nonfinite,
         memory_limit=memory_limit,
+        allow_fallback_memory=allow_fallback_memory,
         overwrite=overwrite,
         resume=resume,
         discard=discard,
@@ -157,4 +164,6 @@ def _summary(reports: "list[MergeReport]", out: Path) -> str:
     written = format_bytes(sum(report.written_bytes for report in reports))
     seconds = reports[0].seconds
     rate = format_bytes(reports[0].read_bytes / max(seconds, 1e-9))
-    return f"{out}: {merges}{tensors} tensors, {written} in {seconds:.2f} s ({rate}/s read)"
+    fallback = sum(report.fallback_bytes for report in reports)
+    by = f", {format_bytes(fallback)} of it by mergekit's executor" if fallback else ""
+    return f"{out}: {merges}{tensors} tensors, {written}{by} in {seconds:.2f} s ({rate}/s read)"
