@@ -68,8 +68,16 @@ def assert_near(
 
 def is_exact(config: dict[str, Any]) -> bool:
     """Whether the merge is of class A."""
-    method = METHODS[config["merge_method"]]
-    return method.family != "group" and "rescale: true" not in yaml.safe_dump(config)
+    return METHODS[config["merge_method"]].family != "group" and not _rescales(config)
+
+
+def _rescales(config: Any, within: bool = False) -> bool:
+    """Whether some setting of `rescale` is true for some tensor."""
+    if isinstance(config, dict):
+        return any(_rescales(value, within or key == "rescale") for key, value in config.items())
+    if isinstance(config, list):
+        return any(_rescales(value, within) for value in config)
+    return within and config is True
 
 
 def _dtypes(config: dict[str, Any], stored: torch.Tensor) -> set[str]:

@@ -50,6 +50,7 @@ def use_hub_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     the cache. The list is answered from the cache.
     """
     import huggingface_hub
+    from huggingface_hub import constants
 
     def list_files(name: str, **_: Any) -> list[str]:
         repository = cache / f"models--{name.replace('/', '--')}"
@@ -57,7 +58,7 @@ def use_hub_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
         return sorted(path.name for path in (repository / "snapshots" / revision).iterdir())
 
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub, "list_repo_files", list_files)
 
 
