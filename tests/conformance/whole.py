@@ -43,11 +43,11 @@ def assert_same_merge(case: Whole, zoo: Path, folder: Path) -> None:
     assert_same_output(folder / "ours", folder / "theirs", config, case.lenient)
 
 
-def use_hub_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def use_hub_cache(monkeypatch: pytest.MonkeyPatch, cache: Path, lists_files: bool = True) -> None:
     """Let both programs find models in a hub cache; nothing asks the network.
 
     mergekit cannot work offline: it asks the hub for a model's list of files before it looks into
-    the cache. The list is answered from the cache.
+    the cache. With `lists_files` the list is answered from the cache.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -59,7 +59,8 @@ def use_hub_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_files)
+    if lists_files:
+        monkeypatch.setattr(huggingface_hub, "list_repo_files", list_files)
 
 
 def mergekit_in_config_order(monkeypatch: pytest.MonkeyPatch) -> None:
