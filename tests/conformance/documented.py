@@ -407,7 +407,7 @@ slices:
 merge_method: passthrough
 """,
 }
-_LENIENT = ("dare-linear", "della")
+_BY_CHANCE = ("dare-linear", "della")
 DOCUMENTED = [
-    Whole(name, text.lstrip(), lenient=name in _LENIENT) for name, text in _EXAMPLES.items()
+    Whole(name, text.lstrip(), by_chance=name in _BY_CHANCE) for name, text in _EXAMPLES.items()
 ]

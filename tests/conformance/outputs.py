@@ -19,15 +19,19 @@ SUMMING = ("slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce")
 GROWTH = {"multislerp": 4.0, "karcher": 2.0, "model_stock": 2.0}
 # A choice by a threshold may fall the other way for few elements, see docs/agreement.md.
 FLIPS = {"arcee_fusion": 0.005}
+Tensors = dict[str, torch.Tensor]
 MANIFEST = "mergeplan_manifest.json"
 
 
-def assert_same_output(ours: Path, theirs: Path, config: dict[str, Any], lenient: bool) -> None:
+def assert_same_output(
+    ours: Path, theirs: Path, config: dict[str, Any], by_chance: Path | None
+) -> None:
     """The same files, tensors, config, tokenizer, card and values.
 
     Args:
         config: What was merged.
-        lenient: Whether chance decides the values, so that only what goes with them is compared.
+        by_chance: The base, where chance decides the values: then only the share of elements that
+            stay the base's, and how far the others move, are compared.
     """
     mine = {path.name for path in ours.iterdir()} - {MANIFEST}
     assert mine == {path.name for path in theirs.iterdir()}
@@ -40,8 +44,10 @@ def assert_same_output(ours: Path, theirs: Path, config: dict[str, Any], lenient
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype, name
         assert found[name].shape == tensor.shape, name
-        if not lenient:
+        if by_chance is None:
             assert_near(found[name], tensor, config, name)
+    if by_chance is not None and "'slices'" not in str(config):
+        assert_same_chances(found, expected, load_tensors(by_chance))
 
 
 def assert_near(
@@ -64,6 +70,21 @@ def assert_near(
     outside = np.count_nonzero(np.abs(ours - theirs) > near)
     allowed = FLIPS.get(method, 0.0)
     assert outside <= (2 + allowed * theirs.size if allowed else 0), f"{name}: {outside} differ"
+
+
+def assert_same_chances(found: Tensors, expected: Tensors, base: Tensors) -> None:
+    """As many elements are left as they are in the base, and the others move as far."""
+    same = [name for name in expected if name in base and expected[name].shape == base[name].shape]
+    total, kept, moved = 0, [0, 0], [0.0, 0.0]
+    for name in same:
+        before = base[name].to(expected[name].dtype)
+        total += before.numel()
+        for number, after in enumerate((found[name], expected[name])):
+            kept[number] += int((after == before).sum())
+            moved[number] += float((after.double() - before.double()).abs().sum())
+    share = kept[1] / total
+    assert abs(kept[0] - kept[1]) <= 5 * np.sqrt(2 * total * share * (1 - share) + 1)
+    assert abs(moved[0] - moved[1]) <= 0.03 * moved[1]
 
 
 def is_exact(config: dict[str, Any]) -> bool:
