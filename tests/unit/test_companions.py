@@ -143,3 +143,37 @@ slices:
 merge_method: passthrough
 """
     assert parse_config(text).donor == "x"
+
+
+@pytest.mark.parametrize("top", [{}, {"dtype": "float32"}], ids=["", "dtype"])
+def test_a_config_of_an_older_transformers_reads_as_mergekits_does(top, zoo, tmp_path):
+    from transformers import AutoConfig
+
+    older = {
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.43.1",
+        "rope_theta": 1e6,
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+        "max_window_layers": 24,
+    }
+    newer = ("dtype", "rope_parameters", "layer_types")
+    for name in ("base", "a"):
+        (tmp_path / name).mkdir()
+        for path in (zoo / "qwen2" / name).iterdir():
+            (tmp_path / name / path.name).symlink_to(path)
+        config = config_of(tmp_path / name)
+        config = {key: value for key, value in config.items() if key not in newer} | older
+        (tmp_path / name / "config.json").unlink()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    text = config_text(
+        "linear", [tmp_path / "a"], base=tmp_path / "base", parameters={"weight": 1}, **top
+    )
+    run_mergeplan(text, tmp_path / "ours")
+    run_mergekit(text, tmp_path / "theirs")
+    ours, theirs = (
+        AutoConfig.from_pretrained(tmp_path / one).to_dict() | {"_name_or_path": None}
+        for one in ("ours", "theirs")
+    )
+    assert ours == theirs
