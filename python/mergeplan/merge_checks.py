@@ -153,7 +153,9 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     merges = []
     needed: dict[Path, int] = {}
     for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):
-        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in prepared.identities]
+        # Models that are derived from others have no files.
+        models = [rows for rows in prepared.identities if rows]
+        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in models]
         state = merge_state(plan.data, inputs)
         ours = options.resume and (is_publishing(place) or is_published(place, state))
         check_output(partial_folder(place), read, overwrite=True)

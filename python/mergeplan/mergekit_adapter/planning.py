@@ -6,12 +6,11 @@ from math import prod
 from typing import Any
 
 import yaml
-from mergekit.architecture import ModelArchitecture, get_architecture_info
+from mergekit.architecture import get_architecture_info
 from mergekit.architecture.auto import infer_architecture_info
 from mergekit.io.tasks import SaveTensor
 from mergekit.merge import _model_out_config
 from mergekit.options import MergeOptions
-from mergekit.plan import MergePlanner
 from mergekit.tokenizer import BuildTokenizer
 
 from mergeplan.checkpoints import Checkpoint, open_checkpoint
@@ -30,6 +29,7 @@ from mergeplan.mergekit_adapter.models import (
     references_of,
     with_models,
 )
+from mergeplan.mergekit_adapter.repairs import Planner, with_whole_prefixes
 from mergeplan.mergekit_adapter.surroundings import companions_of
 from mergeplan.plan import VERSION, MergePlan, most_common_dtype, refuse_duplicates
 
@@ -83,11 +83,11 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
     )
     with loaders(sources):
         infer_architecture_info.cache_clear()  # folders may have changed since
-        architecture = _repaired(get_architecture_info(asked, merge_options))
+        architecture = with_whole_prefixes(get_architecture_info(asked, merge_options))
         trust = options.trust_remote_code
         out_config = _model_out_config(asked, architecture, trust)
         types = {model: model.config(trust).model_type for model in opened}
-        tasks = MergePlanner(asked, architecture, merge_options, out_config).plan_to_disk("")
+        tasks = Planner(asked, architecture, merge_options, out_config).plan_to_disk("")
     tokens = None
     if isinstance(tasks[-1], BuildTokenizer):
         tokens = tasks[-1].execute()
@@ -109,18 +109,6 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         companions=companions,
         fallback=Fallback(maker.given, sources, head["seed"]) if maker.given else None,
     )
-
-
-def _repaired(architecture: ModelArchitecture) -> ModelArchitecture:
-    """The architecture with whole prefixes: mergekit 0.1.5 writes Whisper's `model.decoder`, and
-    then looks for `model.decoderembed_tokens.weight`."""
-    modules = {
-        name: module.model_copy(update={"weight_prefix": module.weight_prefix.rstrip(".") + "."})
-        if module.weight_prefix
-        else module
-        for name, module in architecture.modules.items()
-    }
-    return architecture.model_copy(update={"modules": modules})
 
 
 def _reader(stored: list[Any], number: int, checkpoint: Checkpoint) -> Callable[[str], Any]:
