@@ -1,4 +1,4 @@
-"""The files around the weights: config.json, tokenizer, model card, index and manifest."""
+"""The files around the weights: config.json, tokenizer, index and manifest."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan import __version__
+from mergeplan.checkpoints import TIED_HEADS
 from mergeplan.config import MergeConfig
 from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
@@ -35,20 +36,39 @@ TOKENIZER_FILES = (
     "chat_template.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "normalizer.json",
     "video_preprocessor_config.json",
 )
 
 
-def write_config(folder: Path, plan: MergePlan) -> None:
-    """The donor's `config.json`, with the dtype and the tying that the merged tensors have."""
+def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
+    """The planned `config.json`, with the dtype and the tying that the merged tensors have.
+
+    Args:
+        hashes: Content hash of each tensor.
+    """
     config = dict(plan.companions.config if plan.companions else plan.donor.config)
     if not config:
         return
     key = "dtype" if "dtype" in config else "torch_dtype"
     config[key] = plan.out_dtype
-    if plan.unties_head:
+    if plan.unties_head or _has_own_head(hashes):
         config["tie_word_embeddings"] = False
     write_durably(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _has_own_head(hashes: dict[str, str]) -> bool:
+    """Whether some head differs from its embedding, so that loaders must not tie it.
+
+    A checkpoint may hold a head and say that it is tied; they part where options differ.
+    """
+    return any(
+        hashes[head] != hashes[embedding]
+        for head, embeddings in TIED_HEADS.items()
+        for embedding in embeddings
+        if head in hashes and embedding in hashes
+    )
 
 
 def write_planned(folder: Path, companions: Companions) -> None:
@@ -91,39 +111,6 @@ def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_by
     }
     path = folder / INDEX
     write_durably(path, json.dumps(index, indent=2) + "\n")
-
-
-def write_card(folder: Path, name: str, config: MergeConfig, seed: int) -> None:
-    """README.md in the hub's form, and the config verbatim, under mergekit's name for it."""
-    method = config.method
-    title = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
-    on_base = f" on top of `{config.compared_with}`" if config.compared_with else ""
-    models = [model.path for model in config.models if model.path != config.compared_with]
-    bullets = "\n".join(f"- `{model}`" for model in models)
-    card = f"""---
-library_name: transformers
-tags:
-- mergekit
-- merge
-- mergeplan
----
-# {name}
-
-Merged by mergeplan {__version__} with the method {title}{on_base}.
-Seed of random masks: {seed}.
-
-## Models
-
-{bullets}
-
-## Configuration
-
-```yaml
-{config.text.rstrip()}
-```
-"""
-    write_durably(folder / "README.md", card)
-    write_durably(folder / "mergekit_config.yml", config.text)
 
 
 def write_manifest(

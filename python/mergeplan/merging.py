@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergeplan.card import write_card
 from mergeplan.companions import (
     copy_tokenizer,
-    write_card,
     write_config,
     write_index,
     write_manifest,
@@ -254,7 +254,7 @@ def _write_companions(
     clear_folder(folder, keep=files)
     write_index(folder, prepared.files, prepared.tensor_bytes)
     _native.fault("index")
-    write_config(folder, plan)
+    write_config(folder, plan, hashes)
     if options.copy_tokenizer and (plan.companions is None or plan.companions.copies_tokenizer):
         copy_tokenizer(folder, plan)
     if plan.companions is not None:

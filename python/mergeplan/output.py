@@ -109,7 +109,8 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
         for name in last:
             (out / name).unlink(missing_ok=True)
     for path in content_of(out):
-        if path.is_file() and path.suffix == ".safetensors" and path.name not in names:
+        weights = path.suffix in (".safetensors", ".bin")
+        if path.is_file() and weights and path.name not in names:
             path.unlink()
     for name in left:
         _native.fault("move")
