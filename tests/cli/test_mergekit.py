@@ -35,7 +35,7 @@ def test_faults_have_their_exit_codes(tmp_path):
     missing = cli("mergekit", tmp_path / "c.yml", tmp_path / "out")
     assert missing.returncode == 1
     assert f"`{tmp_path / 'c.yml'}`" in missing.stderr
-    (tmp_path / "c.yml").write_text("merge_method: nothing\nmodels: [{model: a}]\n")
+    (tmp_path / "c.yml").write_text("merge_method: nothing\n")
     refused = cli("mergekit", tmp_path / "c.yml", tmp_path / "out")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: mergekit stopped: ")

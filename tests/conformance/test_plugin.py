@@ -146,8 +146,12 @@ def test_tensors_on_another_device_are_mergekits():
 def test_options_that_only_mergekit_has_a_meaning_for_are_its_own(usage):
     tensors = some_tensors()
     found = merge(tensors, "ties", density=1.5)
-    assert usage.original == {"a density outside [0, 1]": 1}
-    assert torch.equal(found, merge(tensors, "task_arithmetic", normalize=True)) is False
+    nan = merge(tensors, "linear", weight=float("nan"))
+    assert usage.original == {"density is out of range": 1, "weight is not finite": 1}
+    mergekit_plugin.unregister()
+    assert torch.equal(found, merge(tensors, "ties", density=1.5))
+    assert nan.isnan().all()
+    mergekit_plugin.register()
     with pytest.raises(ValueError, match="Epsilon"):
         merge(tensors, "della", density=0.9, epsilon=0.2)
 

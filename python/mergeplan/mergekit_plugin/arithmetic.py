@@ -1,5 +1,6 @@
 """From mergekit's bound arguments to a plan of one tensor, and the core on torch's memory."""
 
+import math
 from typing import Any
 
 import torch
@@ -43,10 +44,17 @@ def why_not(
     for one in (*(tensor.dtype for tensor in tensors), dtype, out_dtype or dtype):
         if one not in DTYPES:
             return f"{str(one).removeprefix('torch.')}"
-    for option in ("density", "gamma"):
-        for value in values.get(option, {}).values():
-            if not 0.0 <= value <= 1.0:
-                return f"a {option} outside [0, 1]"
+    return _odd_option(METHODS[name], values)
+
+
+def _odd_option(method: Method, values: dict[str, Any]) -> str | None:
+    for key, option in method.options.items():
+        for value in values[key].values() if option.per_input else [values[key]]:
+            if not math.isfinite(value):
+                return f"{key} is not finite"
+            low, high = option.minimum, option.maximum
+            if (low is not None and value < low) or (high is not None and value > high):
+                return f"{key} is out of range"
     return None
 
 
@@ -74,7 +82,7 @@ def merge_group(
         # It keys the random masks.
         name=group.metadata.name or "",
         method=method,
-        base=base and _reference(numbers[base.id]),
+        base=None if base is None else _reference(numbers[base.id]),
         inputs=[(str(entry.id), _reference(numbers[entry.id])) for entry in inputs],
         shared={key: values[key] for key in _options(method, per_input=False)},
         each=[
