@@ -41,9 +41,9 @@ TOKENIZER_FILES = (
 
 def write_config(folder: Path, plan: MergePlan) -> None:
     """The donor's `config.json`, with the dtype and the tying that the merged tensors have."""
-    if not plan.donor.config:
+    if not plan.model_config:
         return
-    config = dict(plan.donor.config)
+    config = dict(plan.model_config)
     key = "dtype" if "dtype" in config else "torch_dtype"
     config[key] = plan.out_dtype
     if plan.unties_head:

@@ -10,6 +10,7 @@ from mergeplan.checkpoints import open_checkpoint
 from mergeplan.compatibility import (
     Problem,
     compare,
+    compare_sources,
     lone_warnings,
     open_all,
     option_problems,
@@ -117,7 +118,7 @@ def inspect_paths(paths: list[Path | str], options: InspectOptions | None = None
     checkpoints, problems = open_all(names, file_too=True)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
     if len(checkpoints) > 1:
-        _, between, differences = compare(checkpoints, checkpoints[0])
+        between, differences = compare(checkpoints, checkpoints[0])
         problems += between
         warnings += differences
     return Inspection(

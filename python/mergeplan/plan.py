@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from mergeplan.checkpoints import Checkpoint, Fault, Match, match_tensors, open_checkpoint
+from mergeplan.checkpoints import Checkpoint, Fault, Match, left_out, open_checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.lowering import Dtypes, ResolvedTensor, lower
-from mergeplan.settings import depths_of, resolve
+from mergeplan.methods import Method
+from mergeplan.outputs import OutputTensor, find_outputs
+from mergeplan.settings import resolve
+from mergeplan.slicing import beyond_names, sliced_config
 
 VERSION = 1
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -27,6 +30,7 @@ class MergePlan:
         data: The plan as JSON-ready data; see `rust/core/src/plan.rs`.
         checkpoints: The inputs, in the order of the config.
         donor: Whose config and tokenizer the output gets.
+        model_config: The output's config.json, but for dtype and tying; empty where there is none.
         out_dtype: Torch name of the output's floating-point tensors, by elements the most common.
         unties_head: Whether the output has a head of its own while some input ties it.
     """
@@ -34,6 +38,7 @@ class MergePlan:
     data: dict[str, Any]
     checkpoints: tuple[Checkpoint, ...]
     donor: Checkpoint
+    model_config: dict[str, Any]
     out_dtype: str
     unties_head: bool
     warnings: tuple[str, ...]
@@ -56,18 +61,18 @@ def build_plan(
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
-    why = config.needs_mergekit or ("it has `slices`" if config.is_sliced else None)
-    if why:
-        raise InputError(f"{why}, which is not supported yet", "run it with `mergekit-yaml`")
+    _refuse_beyond_names(config.needs_mergekit)
     checkpoints = [open_checkpoint(model.path) for model in config.models]
     refuse_duplicates(checkpoints)
+    _refuse_beyond_names(beyond_names(config, checkpoints))
     paths = [model.path for model in config.models]
     donor = checkpoints[paths.index(config.donor)]
-    matches, warnings = match_tensors(checkpoints, donor)
-    if not matches:
+    outputs = find_outputs(config, checkpoints)
+    if outputs.faults:
+        raise outputs.faults[0].error
+    if not outputs.tensors:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
-    depths = depths_of([match.name for match in matches])
-    jobs = [make_job(config, match, checkpoints, depths[match.name]) for match in matches]
+    jobs = [make_job(config, tensor, checkpoints) for tensor in outputs.tensors]
     data = {
         "version": VERSION,
         "seed": seed,
@@ -80,10 +85,16 @@ def build_plan(
         data=data,
         checkpoints=tuple(checkpoints),
         donor=donor,
+        model_config=sliced_config(config, checkpoints, donor) if config.is_sliced else donor.config,
         out_dtype=most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs),
-        unties_head=any(match.tied for match in matches),
-        warnings=(*config.warnings, *warnings),
+        unties_head=any(tensor.match.tied for tensor in outputs.tensors),
+        warnings=(*config.warnings, *left_out(outputs.extra, donor)),
     )
+
+
+def _refuse_beyond_names(why: str | None) -> None:
+    if why is not None:
+        raise InputError(f"{why}, which is not supported yet", "run it with `mergekit-yaml`")
 
 
 def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
@@ -95,66 +106,87 @@ def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
 
 
 def make_job(
-    config: MergeConfig, match: Match, checkpoints: list[Checkpoint], depth: float
+    config: MergeConfig, tensor: OutputTensor, checkpoints: list[Checkpoint]
 ) -> dict[str, Any]:
     """One tensor's job in the plan.
+
+    Args:
+        checkpoints: Those of `config.models`.
 
     Raises:
         InputError: A dtype or an option does not fit.
     """
-    tensors = [c.tensors[name] for c, name in zip(checkpoints, match.inputs, strict=True)]
-    job: dict[str, Any] = {"tensor": match.name, "shape": list(tensors[0].shape)}
-    faults = dtype_faults(match, checkpoints)
+    match = tensor.match
+    references = [
+        {"model": number, "tensor": name}
+        for number, name in zip(tensor.numbers, match.inputs, strict=True)
+    ]
+    sources = tensor.sources(checkpoints)
+    inputs = [c.tensors[name] for c, name in zip(sources, match.inputs, strict=True)]
+    job: dict[str, Any] = {"tensor": match.name, "shape": list(inputs[0].shape)}
+    faults = dtype_faults(match, sources)
     if faults:
         raise faults[0].error
-    found = {tensor.dtype for tensor in tensors}
+    found = {entry.dtype for entry in inputs}
     if found <= BUFFERS:
-        inputs = [{"model": i, "tensor": name} for i, name in enumerate(match.inputs)]
-        return {**job, "out_dtype": tensors[0].dtype, "merge": {"kind": "copy", "inputs": inputs}}
+        merge = {"kind": "copy", "inputs": references}
+        return {**job, "out_dtype": inputs[0].dtype, "merge": merge}
     promoted = TORCH_NAMES[_promote(found)]
     working = config.dtype or promoted
     dtypes = Dtypes(promoted, working, config.out_dtype or working)
-    merge = lower(_resolved(config, match, depth), dtypes)
+    merge = lower(resolve_options(config.method, tensor), dtypes)
     return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}
 
 
-def _resolved(config: MergeConfig, match: Match, depth: float) -> ResolvedTensor:
-    """A match with the value that every option takes for it."""
+def resolve_options(method: Method, tensor: OutputTensor) -> ResolvedTensor:
+    """A tensor with the value that every option takes for it.
+
+    Raises:
+        InputError: An option has no value.
+    """
     base = None
     inputs = []
     each = []
-    options = config.method.options
-    for number, (model, tensor) in enumerate(zip(config.models, match.inputs, strict=True)):
-        reference = {"model": number, "tensor": tensor}
-        if model.path == config.compared_with:
+    own = [key for key, option in method.options.items() if option.per_input]
+    for source, number, stored, name in zip(
+        tensor.piece.sources, tensor.numbers, tensor.match.inputs, tensor.names, strict=True
+    ):
+        reference = {"model": number, "tensor": stored}
+        if source.path == tensor.piece.base:
             base = reference
             continue
-        inputs.append((model.path, reference))
-        own = [key for key, option in options.items() if option.per_input]
-        each.append({key: resolve(config, key, match.name, depth, model) for key in own})
-    shared = [key for key, option in options.items() if not option.per_input]
-    values = {key: resolve(config, key, match.name, depth) for key in shared}
-    return ResolvedTensor(match.name, config.method, base, inputs, values, each)
+        inputs.append((source.path, reference))
+        scopes = (source.parameters, *tensor.scopes)
+        each.append(
+            {key: resolve(method, key, scopes, name, tensor.depth, source.path) for key in own}
+        )
+    name = tensor.match.name
+    shared = {
+        key: resolve(method, key, tensor.scopes, name, tensor.depth)
+        for key in method.options
+        if key not in own
+    }
+    return ResolvedTensor(name, method, base, inputs, shared, each)
 
 
-def dtype_faults(match: Match, checkpoints: list[Checkpoint]) -> list[Fault]:
-    """Every tensor of a match that cannot be merged for its dtype."""
-    tensors = [c.tensors[name] for c, name in zip(checkpoints, match.inputs, strict=True)]
+def dtype_faults(match: Match, sources: list[Checkpoint]) -> list[Fault]:
+    """Every input of a match that cannot be merged for its dtype."""
+    tensors = [c.tensors[name] for c, name in zip(sources, match.inputs, strict=True)]
     buffers = {tensor.dtype for tensor in tensors} <= BUFFERS
     first = tensors[0].dtype
     faults = []
-    for checkpoint, name, tensor in zip(checkpoints, match.inputs, tensors, strict=True):
-        if buffers and tensor.dtype != first:
-            expected = f"{first} as in `{checkpoints[0].name}`"
+    for checkpoint, name, stored in zip(sources, match.inputs, tensors, strict=True):
+        if buffers and stored.dtype != first:
+            expected = f"{first} as in `{sources[0].name}`"
             hint = "buffers are copied, so all models must have the same"
-        elif not buffers and tensor.dtype not in TORCH_NAMES:
+        elif not buffers and stored.dtype not in TORCH_NAMES:
             expected = "F32, BF16 or F16"
             hint = "convert the checkpoint to a floating-point dtype first"
         else:
             continue
         error = InputError(
-            f"`{checkpoint.path / tensor.file}`: tensor `{name}`: expected dtype {expected},"
-            f" found {tensor.dtype}",
+            f"`{checkpoint.path / stored.file}`: tensor `{name}`: expected dtype {expected},"
+            f" found {stored.dtype}",
             hint,
         )
         faults.append(Fault("dtype", checkpoint.name, name, error))
