@@ -61,7 +61,7 @@ class PreparedMerge:
 
     @property
     def identities(self) -> list[list[tuple[Path, int, int]]]:
-        """For each of the plan's models, path, bytes and mtime (ns) of its files when they were opened.
+        """For each model path, bytes and mtime (ns) of its files when they were opened.
 
         One that is derived has none.
         """

@@ -1,7 +1,8 @@
 """Headers of checkpoints, and which tensor of each model belongs to which output tensor."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,17 @@ class Checkpoint:
         name: As the config writes it.
         path: Absolute folder.
         config: Contents of `config.json`; empty where there is none.
+        own_names: What the files call a tensor that `tensors` has under another name.
     """
 
     name: str
     path: Path
     tensors: dict[str, Tensor]
     config: dict[str, Any]
+    own_names: dict[str, str] = field(default_factory=dict)
+
+    def own_name(self, tensor: str) -> str:
+        return self.own_names.get(tensor, tensor)
 
     @property
     def files(self) -> list[Path]:
@@ -120,7 +126,7 @@ class Match:
     """One output tensor and the tensor that each checkpoint contributes to it.
 
     Attributes:
-        inputs: Tensor names, in the order of the checkpoints.
+        inputs: Tensor names in the files, in the order of the checkpoints.
         tied: Whether some checkpoint contributes its embedding for a head that others have.
     """
 
@@ -134,7 +140,7 @@ class Fault:
     """Why one tensor of one model cannot take part in a merge.
 
     Attributes:
-        kind: `missing`, `shape`, `vocabulary` or `dtype`.
+        kind: `missing`, `shape`, `vocabulary`, `dtype` or `layers`.
         model: As the config writes it.
     """
 
@@ -159,38 +165,31 @@ class Pairing:
     faults: list[Fault]
 
 
-def match_tensors(
-    checkpoints: list[Checkpoint], donor: Checkpoint
-) -> tuple[list[Match], list[str]]:
-    """Pair the checkpoints' tensors by name, or say why they do not fit.
+def left_out(extra: dict[str, list[str]], donor: Checkpoint) -> list[str]:
+    """Warnings about tensors that the output will not have.
 
-    Returns:
-        The matches, sorted as mergekit writes them, and warnings about tensors left out.
-
-    Raises:
-        MissingInputError: A checkpoint lacks a tensor that the others have.
-        InputError: Shapes differ.
+    Args:
+        extra: For each model the tensors that the donor lacks.
     """
-    pairing = pair_tensors(checkpoints, donor)
-    if pairing.faults:
-        raise pairing.faults[0].error
-    return pairing.matches, left_out(pairing, donor)
-
-
-def left_out(pairing: Pairing, donor: Checkpoint) -> list[str]:
-    """Warnings about tensors that the output will not have."""
     return [
         f"`{model}`: left out {len(found)} tensors that `{donor.name}` does not have,"
         f" the first `{found[0]}`"
-        for model, found in pairing.extra.items()
+        for model, found in extra.items()
     ]
 
 
-def pair_tensors(checkpoints: list[Checkpoint], donor: Checkpoint) -> Pairing:
+def pair_tensors(
+    checkpoints: list[Checkpoint],
+    donor: Checkpoint,
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> Pairing:
     """Pair the checkpoints' tensors by name, and find everything that does not fit.
 
     The donor's tensors make the output, and a head that any of them has: where it is tied, the
     embedding stands in, as in mergekit.
+
+    Args:
+        wanted: Which names the output has; others may only stand in for a head.
     """
     others = [set(c.tensors) for c in checkpoints if c is not donor]
     everywhere = set.intersection(*others) if others else set()
@@ -204,7 +203,7 @@ def pair_tensors(checkpoints: list[Checkpoint], donor: Checkpoint) -> Pairing:
                 extra.setdefault(checkpoint.name, []).append(name)
     matches = []
     faults = []
-    for name in sorted(names):
+    for name in sorted(filter(wanted, names)):
         if name.endswith(IGNORED_ENDINGS):
             continue
         inputs = [_input_for(name, checkpoint) for checkpoint in checkpoints]
@@ -213,11 +212,12 @@ def pair_tensors(checkpoints: list[Checkpoint], donor: Checkpoint) -> Pairing:
             for checkpoint, tensor in zip(checkpoints, inputs, strict=True)
             if tensor is not None
         }
-        faults += [_missing(name, c.name) for c in checkpoints if c.name not in found]
+        faults += [_missing(c.own_name(name), c.name) for c in checkpoints if c.name not in found]
         faults += _shape_faults(name, found, checkpoints, donor)
         if len(found) == len(checkpoints):
             tied = len(set(found.values())) > 1
-            matches.append(Match(name, tuple(found.values()), tied))
+            own = [c.own_name(found[c.name]) for c in checkpoints]
+            matches.append(Match(name, tuple(own), tied))
     matches.sort(key=lambda match: (max(match.inputs), match.name))
     return Pairing(matches, extra, faults)
 
@@ -255,11 +255,12 @@ def _shape_faults(
             continue
         kind, hint = "shape", "all models of a merge must have the same shapes"
         if "embed" in name or name in TIED_HEADS:
-            kind, hint = "vocabulary", "the vocabularies differ; bring them to one size first"
+            kind = "vocabulary"
+            hint = "the vocabularies differ: `tokenizer_source: base` or `union` makes them one"
         error = InputError(
-            f"`{checkpoint.path / tensor.file}`: tensor `{tensor_name}`: expected shape"
-            f" {list(expected)} as in `{like.name}`, found {list(tensor.shape)}",
+            f"`{checkpoint.path / tensor.file}`: tensor `{checkpoint.own_name(tensor_name)}`:"
+            f" expected shape {list(expected)} as in `{like.name}`, found {list(tensor.shape)}",
             hint,
         )
-        faults.append(Fault(kind, checkpoint.name, tensor_name, error))
+        faults.append(Fault(kind, checkpoint.name, checkpoint.own_name(tensor_name), error))
     return faults

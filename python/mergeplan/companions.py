@@ -48,9 +48,9 @@ def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
     Args:
         hashes: Content hash of each tensor.
     """
-    config = dict(plan.companions.config if plan.companions else plan.donor.config)
-    if not config:
+    if not plan.model_config:
         return
+    config = dict(plan.model_config)
     key = "dtype" if "dtype" in config else "torch_dtype"
     config[key] = plan.out_dtype
     if plan.unties_head or _has_own_head(hashes):

@@ -26,6 +26,7 @@ def plan_by_mergekit(
     config: "MergeConfig",
     options: AdapterOptions | None = None,
     *,
+    why: str | None = None,
     seed: int,
     max_shard_bytes: int,
     allow_nonfinite: bool = False,
@@ -35,12 +36,15 @@ def plan_by_mergekit(
     Where mergekit is not loaded yet, a process of its own loads it, so that this one stays small;
     but for dtypes that mergekit must compute in.
 
+    Args:
+        why: Why mergekit plans it, as a sentence with the reason behind a comma.
+
     Raises:
         MissingInputError: mergekit is not installed.
         InputError: It is of another version, or the config or its models do not fit.
     """
-    why = (config.needs_mergekit or "").partition(", ")[2]
-    require_mergekit(f"this merge, {why}," if why else "this merge")
+    reason = (why or "").partition(", ")[2]
+    require_mergekit(f"this merge, {reason}," if reason else "this merge")
     from mergeplan.mergekit_adapter.apart import Request, plan_apart
 
     options = options or AdapterOptions()

@@ -39,6 +39,7 @@ class JobMaker:
         given: The tensors that mergekit must compute, by name.
         cut_to: Tokens that are left where vocabularies were cut to the smallest.
         unties_head: Whether some model's embedding serves for a head that others have.
+        resolved: The tensors that our core merges, with the value of every option.
     """
 
     inputs: Inputs
@@ -48,6 +49,7 @@ class JobMaker:
     warnings: list[str] = field(default_factory=list)
     cut_to: int | None = None
     unties_head: bool = False
+    resolved: list[ResolvedTensor] = field(default_factory=list)
     _known: dict[Any, list[RowMap]] = field(default_factory=dict)
 
     def job(self, save: SaveTensor) -> tuple[str, Job] | None:
@@ -176,6 +178,7 @@ class JobMaker:
             shared=shared,
             each=each,
         )
+        self.resolved.append(tensor)
         merge = lower(tensor, dtypes)
         if merge["kind"] == "copy" and self.inputs.is_made(merge["inputs"][0]):
             # Bytes can be copied from files alone.

@@ -35,7 +35,7 @@ from mergeplan.mergekit_adapter.repairs import (
     with_whole_prefixes,
 )
 from mergeplan.mergekit_adapter.silence import quietly
-from mergeplan.mergekit_adapter.surroundings import companions_of
+from mergeplan.mergekit_adapter.surroundings import companions_of, config_json
 from mergeplan.plan import VERSION, MergePlan, most_common_dtype, refuse_duplicates
 
 
@@ -115,11 +115,13 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         data={**head, "models": [*stored, *maker.inputs.derived], "jobs": jobs},
         checkpoints=tuple(checkpoints),
         donor=models[donor],
+        model_config=config_json(out_config),
         out_dtype=out_dtype,
         unties_head=maker.unties_head,
         warnings=(*maker.warnings, *maker.inputs.left_out(layers_too=not config.is_sliced)),
         companions=companions,
         fallback=Fallback(maker.given, sources, done, head["seed"]) if maker.given else None,
+        resolved=tuple(maker.resolved),
     )
 
 

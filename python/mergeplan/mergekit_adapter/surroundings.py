@@ -21,7 +21,7 @@ def companions_of(
     tokens: TokenizerInfo | None,
     trust_remote_code: bool,
 ) -> Companions:
-    """Everything that mergekit would write beside the weights, but for its model card.
+    """What mergekit would write beside the weights and config.json, but for its model card.
 
     Args:
         out_config: The output's configuration; it gets the size of the vocabulary.
@@ -41,10 +41,10 @@ def companions_of(
     along = [folder / name for name in architecture.tagalong_files or []]
     files |= {path.name: path.read_bytes() for path in along if path.is_file()}
     asks_for_none = tokens is None and not config.chat_template
-    return Companions(_config_json(out_config), files, copies_tokenizer=asks_for_none)
+    return Companions(files, copies_tokenizer=asks_for_none)
 
 
-def _config_json(config: Any) -> dict[str, Any]:
+def config_json(config: Any) -> dict[str, Any]:
     """What transformers writes for a configuration."""
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
