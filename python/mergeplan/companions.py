@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan import __version__
-from mergeplan.checkpoints import TIED_HEADS
+from mergeplan.checkpoints import TIED_HEADS, plan_models
 from mergeplan.config import MergeConfig
 from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
@@ -127,11 +127,12 @@ def write_manifest(
     places stand in the headers, which have hashes of their own.
 
     Args:
-        inputs: For each model, path, bytes and mtime in nanoseconds of the files that were read.
+        inputs: For each model that is stored, path, bytes and mtime in nanoseconds of its files.
         files: Bytes of each file that was written.
         hashes: Content hash of each tensor.
     """
     keys = ("path", "bytes", "mtime_ns")
+    stored = [model for model in plan_models(plan.checkpoints) if not model.made]
     # The index is checked by what it says, and may be written anew.
     beside = sorted(path for path in folder.iterdir() if path.name not in {*files, INDEX})
     manifest: dict[str, Any] = {
@@ -142,7 +143,7 @@ def write_manifest(
         "plan_sha256": plan_hash(plan.data),
         "inputs": [
             {"model": model.name, "files": [dict(zip(keys, row, strict=True)) for row in rows]}
-            for model, rows in zip(plan.checkpoints, inputs, strict=True)
+            for model, rows in zip(stored, inputs, strict=True)
         ],
         "files": files,
         "headers": {name: header_sha256(folder / name) for name in files},

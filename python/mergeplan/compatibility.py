@@ -2,19 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from mergeplan.checkpoints import (
-    Checkpoint,
-    Fault,
-    Match,
-    left_out,
-    open_checkpoint,
-    pair_tensors,
-)
+from mergeplan.checkpoints import Checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import MergeplanError
 from mergeplan.facts import head_of, unmergeable
+from mergeplan.opening import open_checkpoint
 from mergeplan.outputs import Outputs, find_outputs
+from mergeplan.pairing import Fault, Match, left_out, pair_tensors
 from mergeplan.plan import dtype_faults, make_job
 
 # What a model computes beside its tensors, and no shape tells.
@@ -60,19 +56,18 @@ def open_all(
     """Open what can be opened; the rest, and folders given twice, are problems."""
     opened: list[Checkpoint] = []
     problems = []
-    seen: dict[tuple[str, frozenset[str]], str] = {}
+    seen: dict[tuple[Path, ...], str] = {}
     for name in names:
         try:
             checkpoint = open_checkpoint(name, file_too=file_too)
         except MergeplanError as error:
             problems.append(problem_of("open", error, name))
             continue
-        place = (str(checkpoint.path), frozenset(t.file for t in checkpoint.tensors.values()))
-        if place in seen:
-            message = f"`{seen[place]}` and `{name}` are the same checkpoint"
+        if checkpoint.key in seen:
+            message = f"`{seen[checkpoint.key]}` and `{name}` are the same checkpoint"
             problems.append(Problem("open", name, None, message, "give each once"))
             continue
-        seen[place] = name
+        seen[checkpoint.key] = name
         opened.append(checkpoint)
     return opened, problems
 

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints import open_checkpoint
+from mergeplan.checkpoints import plan_models
 from mergeplan.compatibility import (
     Problem,
     compare,
@@ -22,6 +22,7 @@ from mergeplan.facts import CheckpointFacts, DtypeShare, FileFacts, describe, dt
 from mergeplan.forecasting import Forecast, forecast
 from mergeplan.lowering import ResolvedTensor
 from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
+from mergeplan.opening import open_checkpoint
 from mergeplan.output import check_output, check_space, format_bytes
 from mergeplan.plan import MergePlan, bits_of, build_plan
 from mergeplan.slicing import beyond_names
@@ -257,7 +258,8 @@ def _surroundings(plan: MergePlan, found: Forecast, options: InspectOptions) -> 
         problems.append(Problem("memory", None, None, message, hint))
     if options.out is not None:
         place = options.out.expanduser().resolve()
-        read = [path for c in plan.checkpoints for path in (c.path, *c.files)]
+        models = plan_models(plan.checkpoints)
+        read = [path for model in models for path in (model.path, *model.files)]
         try:
             check_output(place, read, overwrite=options.overwrite)
             check_space(place, found.disk.needed_bytes)

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergeplan.checkpoints import plan_models
 from mergeplan.companions import Inputs, missing_companions
 from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
+from mergeplan.lora import LoraOptions
 from mergeplan.memory import anonymous_bytes, available_bytes, default_limit
-from mergeplan.mergekit_adapter.options import AdapterOptions
+from mergeplan.opening import OpenOptions
 from mergeplan.output import check_output, check_space, format_bytes
 from mergeplan.plan import Fallback, MergePlan, build_plan
+from mergeplan.plan_options import PlanOptions
 from mergeplan.workspace import (
     check_leftover,
     is_published,
@@ -146,11 +149,15 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     if len(set(places)) < len(places):
         raise InputError("two merges have the same output folder")
     configs = [_loaded(one.config) for one in wanted]
-    adapter = AdapterOptions(
+    planning = PlanOptions(
+        opening=OpenOptions(
+            lora=LoraOptions(options.lora_merge_dtype, options.lora_exact),
+            cache=options.transformers_cache,
+            download=True,
+        ),
         allow_crimes=options.allow_crimes,
         trust_remote_code=options.trust_remote_code,
         unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
-        transformers_cache=options.transformers_cache,
     )
     plans = [
         build_plan(
@@ -158,7 +165,7 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
             seed=options.seed if one.seed is None else one.seed,
             max_shard_bytes=options.max_shard_bytes,
             allow_nonfinite=options.allow_nonfinite,
-            adapter=adapter,
+            options=planning,
         )
         for config, one in zip(configs, wanted, strict=True)
     ]
@@ -170,7 +177,12 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     if not options.allow_fallback_memory:
         for plan in plans:
             _check_fallback(plan, options.memory_limit)
-    read = [path for plan in plans for c in plan.checkpoints for path in (c.path, *c.files)]
+    read = [
+        path
+        for plan in plans
+        for model in plan_models(plan.checkpoints)
+        for path in (model.path, *model.files)
+    ]
     merges = []
     needed: dict[Path, int] = {}
     for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from mergeplan.checkpoints import Checkpoint, Fault, Match, Pairing, pair_tensors
+from mergeplan.checkpoints import Checkpoint
 from mergeplan.config import MergeConfig
+from mergeplan.pairing import Fault, Match, Pairing, pair_tensors
 from mergeplan.scopes import Settings, Slice
 from mergeplan.settings import depths_of
 from mergeplan.slicing import BEFORE, BEHIND, depth_within, layer_views, range_faults

@@ -5,15 +5,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.checkpoints import Checkpoint, Fault, Match, left_out, open_checkpoint
+from mergeplan.checkpoints import Checkpoint, Tensor, models_data
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.lowering import Dtypes, ResolvedTensor, lower
-from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.methods import Method
+from mergeplan.opening import open_checkpoint
 from mergeplan.outputs import OutputTensor, find_outputs
+from mergeplan.pairing import Fault, Match, left_out
+from mergeplan.plan_options import PlanOptions
 from mergeplan.settings import resolve
 from mergeplan.slicing import beyond_names, sliced_config
 
@@ -117,12 +120,9 @@ def build_plan(
     seed: int,
     max_shard_bytes: int,
     allow_nonfinite: bool = False,
-    adapter: AdapterOptions | None = None,
+    options: PlanOptions | None = None,
 ) -> MergePlan:
     """Open the headers of all models and resolve every option of every tensor.
-
-    Args:
-        adapter: For merges that mergekit plans.
 
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
@@ -132,14 +132,14 @@ def build_plan(
         "max_shard_bytes": max_shard_bytes,
         "allow_nonfinite": allow_nonfinite,
     }
-    cuts = adapter is not None and adapter.unsafe_truncate_embeddings
-    if config.needs_mergekit or cuts:
-        return _plan_by_mergekit(config, config.needs_mergekit, adapter, head)
-    checkpoints = [open_checkpoint(model.path) for model in config.models]
+    options = options or PlanOptions()
+    if config.needs_mergekit or options.unsafe_truncate_embeddings:
+        return _plan_by_mergekit(config, config.needs_mergekit, options, head)
+    checkpoints = [open_checkpoint(model.path, options.opening) for model in config.models]
     refuse_duplicates(checkpoints)
     why = beyond_names(config, checkpoints)
     if why:
-        return _plan_by_mergekit(config, why, adapter, head)
+        return _plan_by_mergekit(config, why, options, head)
     paths = [model.path for model in config.models]
     donor = checkpoints[paths.index(config.donor)]
     outputs = find_outputs(config, checkpoints)
@@ -152,7 +152,7 @@ def build_plan(
     data = {
         **head,
         "version": VERSION,
-        "models": [str(checkpoint.path) for checkpoint in checkpoints],
+        "models": models_data(checkpoints),
         "jobs": jobs,
     }
     return MergePlan(
@@ -170,17 +170,17 @@ def build_plan(
 
 
 def _plan_by_mergekit(
-    config: MergeConfig, why: str | None, adapter: AdapterOptions | None, head: dict[str, Any]
+    config: MergeConfig, why: str | None, options: PlanOptions, head: dict[str, Any]
 ) -> MergePlan:
     from mergeplan.mergekit_adapter import plan_by_mergekit
 
-    return plan_by_mergekit(config, adapter, why=why, **head)
+    return plan_by_mergekit(config, options, why=why, **head)
 
 
 def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
-    seen: dict[str, str] = {}
+    seen: dict[tuple[Path, ...], str] = {}
     for checkpoint in checkpoints:
-        other = seen.setdefault(str(checkpoint.path), checkpoint.name)
+        other = seen.setdefault(checkpoint.key, checkpoint.name)
         if other != checkpoint.name:
             raise InputError(f"models `{other}` and `{checkpoint.name}` are the same folder")
 
@@ -211,9 +211,7 @@ def make_job(
     if found <= BUFFERS:
         merge = {"kind": "copy", "inputs": references}
         return {**job, "out_dtype": inputs[0].dtype, "merge": merge}, None
-    promoted = TORCH_NAMES[_promote(found)]
-    working = config.dtype or promoted
-    dtypes = Dtypes(promoted, working, config.out_dtype or working)
+    dtypes = _dtypes_of(inputs, config)
     resolved = resolve_options(config.method, tensor)
     merge = lower(resolved, dtypes)
     return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}, resolved
@@ -272,6 +270,24 @@ def dtype_faults(match: Match, sources: list[Checkpoint]) -> list[Fault]:
         )
         faults.append(Fault("dtype", checkpoint.name, name, error))
     return faults
+
+
+def _dtypes_of(inputs: list[Tensor], config: MergeConfig) -> Dtypes:
+    """The dtypes of a tensor's arithmetic.
+
+    What is kept in float32 for exactness is merged there, and written in the dtype that the output
+    has without.
+    """
+    promoted, plain = (
+        TORCH_NAMES[_promote(stored)]
+        for stored in (
+            {tensor.dtype for tensor in inputs},
+            {tensor.plain_dtype or tensor.dtype for tensor in inputs},
+        )
+    )
+    exact = any(tensor.plain_dtype for tensor in inputs)
+    working = "float32" if exact else config.dtype or promoted
+    return Dtypes(promoted, working, config.out_dtype or config.dtype or plain)
 
 
 def _promote(dtypes: set[str]) -> str:

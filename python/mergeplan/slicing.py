@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mergeplan.checkpoints import IGNORED_ENDINGS, Checkpoint, Fault
+from mergeplan.checkpoints import IGNORED_ENDINGS, Checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError
+from mergeplan.pairing import Fault
 from mergeplan.scopes import ModelInput
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")

@@ -12,8 +12,8 @@ replaced by ours (`models`), which know every checkpoint that mergeplan can open
 import sys
 from typing import TYPE_CHECKING
 
-from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.mergekit_version import require_mergekit
+from mergeplan.plan_options import PlanOptions
 
 if TYPE_CHECKING:
     from mergeplan.config import MergeConfig
@@ -24,7 +24,7 @@ _OURS = {None, "float32", "bfloat16", "float16"}
 
 def plan_by_mergekit(
     config: "MergeConfig",
-    options: AdapterOptions | None = None,
+    options: PlanOptions | None = None,
     *,
     why: str | None = None,
     seed: int,
@@ -47,7 +47,7 @@ def plan_by_mergekit(
     require_mergekit(f"this merge, {reason}," if reason else "this merge")
     from mergeplan.mergekit_adapter.apart import Request, plan_apart
 
-    options = options or AdapterOptions()
+    options = options or PlanOptions()
     request = Request(config.text, options, seed, max_shard_bytes, allow_nonfinite)
     here = "mergekit" in sys.modules or not {config.dtype, config.out_dtype} <= _OURS
     return (None if here else plan_apart(request)) or request.plan()

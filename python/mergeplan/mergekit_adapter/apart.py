@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from mergeplan.config import parse_config
 from mergeplan.errors import InternalError, MergeplanError
-from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.plan import MergePlan
+from mergeplan.plan_options import PlanOptions
 
 _CHILD = """
 import sys
@@ -30,7 +30,7 @@ class Request:
     """
 
     text: str
-    options: AdapterOptions
+    options: PlanOptions
     seed: int
     max_shard_bytes: int
     allow_nonfinite: bool

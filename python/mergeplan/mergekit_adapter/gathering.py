@@ -1,7 +1,7 @@
 """Which tensors of which models make an output tensor; some are derived first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mergekit.architecture import WeightInfo
@@ -22,6 +22,7 @@ class Found:
         name: Its name in the files, or the one that it gets.
         label: What mergekit sorts by: the name, or nothing where it converts.
         dtype: safetensors' name.
+        plain_dtype: As of `checkpoints.Tensor`.
     """
 
     reference: dict[str, Any] | None
@@ -29,11 +30,12 @@ class Found:
     label: str
     dtype: str
     shape: tuple[int, ...]
+    plain_dtype: str | None = None
 
     def without_place(self, axis: int, length: int) -> "Found":
         """The same tensor, brought to another length along an axis by mergekit."""
         shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
-        return Found(None, self.name, self.label, self.dtype, shape)
+        return replace(self, reference=None, shape=shape)
 
 
 class Inputs:
@@ -42,13 +44,19 @@ class Inputs:
     Args:
         checkpoints: By model, in the order in which the plan numbers them.
         model_types: As `config.json` has them, or `None`; what a conversion depends on.
+        n_models: Models that the plan has already; what is derived here comes after them.
     """
 
     def __init__(
-        self, checkpoints: Mapping[OpenModel, Checkpoint], model_types: Mapping[OpenModel, str]
+        self,
+        checkpoints: Mapping[OpenModel, Checkpoint],
+        model_types: Mapping[OpenModel, str],
+        n_models: int,
     ) -> None:
         self._checkpoints = dict(checkpoints)
+        self._opened = list(checkpoints.values())
         self._types = model_types
+        self._n_models = n_models
         self._numbers = {model: number for number, model in enumerate(checkpoints)}
         # One derived model for each checkpoint that needs it.
         self._derived: dict[OpenModel, dict[str, Any]] = {}
@@ -122,7 +130,7 @@ class Inputs:
         }
         shape = (len(rows.rows) + rows.padding, *own.shape[1:])
         reference = self._derive(model, f"{own.name} (rows)", made)
-        return Found(reference, own.name, own.label, own.dtype, shape)
+        return replace(own, reference=reference, shape=shape)
 
     @property
     def derived(self) -> list[dict[str, Any]]:
@@ -131,11 +139,14 @@ class Inputs:
 
     def is_made(self, reference: dict[str, Any]) -> bool:
         """Whether a tensor is computed, and lies in no file."""
-        return bool(reference["model"] >= len(self._numbers))
+        number = reference["model"]
+        return number >= self._n_models or bool(self._opened[number].made)
 
     def _stored(self, model: OpenModel, name: str, label: str) -> Found:
         tensor = self._checkpoints[model].tensors[name]
-        return Found(self._reference(model, name), name, label, tensor.dtype, tensor.shape)
+        reference = self._reference(model, name)
+        plain = tensor.plain_dtype
+        return Found(reference, name, label, tensor.dtype, tensor.shape, plain)
 
     def _reference(self, model: OpenModel, name: str) -> dict[str, Any]:
         self._used[model].add(name)
@@ -144,5 +155,5 @@ class Inputs:
     def _derive(self, model: OpenModel, name: str, how: dict[str, Any]) -> dict[str, Any]:
         entry = self._derived.setdefault(model, {})
         entry[name] = how
-        number = len(self._numbers) + list(self._derived).index(model)
+        number = self._n_models + list(self._derived).index(model)
         return {"model": number, "tensor": name}

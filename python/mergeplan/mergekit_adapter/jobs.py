@@ -80,6 +80,10 @@ class JobMaker:
         forced = [weight.force_dtype for weight in _gathered(task).weight_info.values()]
         working = _plain(forced[0]) or self.dtype or promoted
         output = _plain(save.dtype) or working
+        if any(tensor.plain_dtype for tensor in found.values()):
+            plain = {tensor.plain_dtype or tensor.dtype for tensor in found.values()}
+            output = _plain(save.dtype) or _plain(forced[0]) or self.dtype or _promoted(plain)
+            working = "float32"
         job["out_dtype"] = _STORED[output]
         if self._is_ours(method, found, {promoted, working, output}):
             dtypes = Dtypes(promoted, working, output)

@@ -14,7 +14,7 @@ from mergekit.merge import _model_out_config
 from mergekit.options import MergeOptions
 from mergekit.tokenizer import BuildTokenizer
 
-from mergeplan.checkpoints import Checkpoint, open_checkpoint
+from mergeplan.checkpoints import Checkpoint, models_data
 from mergeplan.config import MergeConfig
 from mergeplan.errors import InputError, MergeplanError
 from mergeplan.mergekit_adapter.fallback import Fallback, read_tensor
@@ -28,7 +28,6 @@ from mergeplan.mergekit_adapter.models import (
     references_of,
     with_models,
 )
-from mergeplan.mergekit_adapter.options import AdapterOptions
 from mergeplan.mergekit_adapter.repairs import (
     Planner,
     ordered_vocabularies,
@@ -36,12 +35,14 @@ from mergeplan.mergekit_adapter.repairs import (
 )
 from mergeplan.mergekit_adapter.silence import quietly
 from mergeplan.mergekit_adapter.surroundings import companions_of, config_json
+from mergeplan.opening import open_checkpoint
 from mergeplan.plan import VERSION, MergePlan, most_common_dtype, refuse_duplicates
+from mergeplan.plan_options import PlanOptions
 
 
 def plan(
     config: MergeConfig,
-    options: AdapterOptions,
+    options: PlanOptions,
     *,
     seed: int,
     max_shard_bytes: int,
@@ -67,15 +68,15 @@ def plan(
     return replace(found, warnings=warnings)
 
 
-def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) -> MergePlan:
+def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
     asked = OrderedConfiguration.model_validate(yaml.safe_load(config.text))
     references = references_of(asked)
-    checkpoints = [open_checkpoint(str(reference)) for reference in references]
+    checkpoints = [open_checkpoint(str(reference), options.opening) for reference in references]
     refuse_duplicates(checkpoints)
     opened = [open_model(r, c) for r, c in zip(references, checkpoints, strict=True)]
     models = dict(zip(opened, checkpoints, strict=True))
     asked = with_models(asked, dict(zip(references, opened, strict=True)))
-    stored = [str(checkpoint.path) for checkpoint in checkpoints]
+    stored = models_data(checkpoints)
     sources = {
         model: Loader(checkpoint, _reader(stored, number, checkpoint))
         for number, (model, checkpoint) in enumerate(models.items())
@@ -84,7 +85,7 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         allow_crimes=options.allow_crimes,
         trust_remote_code=options.trust_remote_code,
         unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
-        transformers_cache=options.transformers_cache,
+        transformers_cache=options.opening.cache,
     )
     LoaderCache().setup(merge_options)
     with loaders(sources):
@@ -100,7 +101,7 @@ def _plan(config: MergeConfig, options: AdapterOptions, head: dict[str, Any]) ->
         with ordered_vocabularies():
             tokens = tasks[-1].execute()
         done[tasks[-1]] = tokens
-    maker = JobMaker(Inputs(models, types), config.dtype, tokens)
+    maker = JobMaker(Inputs(models, types, len(stored)), config.dtype, tokens)
     made = [maker.job(task) for task in tasks if isinstance(task, SaveTensor)]
     jobs = [job for _, job in sorted(filter(None, made), key=lambda entry: entry[0])]
     if not jobs:
