@@ -16,6 +16,8 @@ from mergeplan.pairing import Fault
 from mergeplan.scopes import ModelInput
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
+# A matrix of one expert of a mixture.
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 BEFORE = ("model.embed_tokens.",)
 BEHIND = ("model.norm.", "lm_head.")
 # Keys of config.json with an entry for each layer. transformers refuses a list of another length.
@@ -32,14 +34,16 @@ PER_LAYER = (
 
 
 def beyond_names(config: MergeConfig, checkpoints: Sequence[Checkpoint]) -> str | None:
-    """Why names are not enough to plan slices of these models, as a sentence; else `None`."""
-    if not config.is_sliced:
-        return None
+    """Why names are not enough to plan a merge of these models, as a sentence; else `None`."""
     for checkpoint in checkpoints:
         for name in checkpoint.tensors:
+            if _EXPERT.search(name):
+                return (
+                    f"mergekit plans this merge, because of `{name}` in `{checkpoint.name}`: it"
+                    " packs the experts of a layer into one tensor"
+                )
             known = _LAYER.match(name) or name.startswith((*BEFORE, *BEHIND))
-            # Experts' matrices are packed into one tensor, under a name of its own.
-            if (not known and not name.endswith(IGNORED_ENDINGS)) or ".experts." in name:
+            if config.is_sliced and not known and not name.endswith(IGNORED_ENDINGS):
                 return (
                     f"mergekit plans this merge, because of `slices` and `{name}` in"
                     f" `{checkpoint.name}`"

@@ -70,23 +70,30 @@ def use_hub_cache(monkeypatch: pytest.MonkeyPatch, cache: Path, lists_files: boo
 
 
 def mergekit_in_config_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let mergekit list a config's models in a fixed order.
+    """Let mergekit list a config's models, and the tokens of a union, in a fixed order.
 
-    It keeps them in a set, so that without a base the donor of config and tokenizer changes from
-    process to process. In this order it is the first model, as in mergeplan.
+    It keeps models in a set, so that without a base the donor of config and tokenizer changes from
+    process to process, and vocabularies come in the order of a hash table. In this order, which is mergeplan's, it is the first model.
     """
     from mergekit.config import MergeConfiguration
+    from transformers import PreTrainedTokenizerFast
 
     by_chance = MergeConfiguration.referenced_models
 
     def ordered(config: MergeConfiguration) -> list[Any]:
         text = config.model_dump_json(exclude_none=True)
-        base = config.base_model
 
-        def place(model: Any) -> tuple[bool, int]:
+        def place(model: Any) -> int:
             found = re.search(rf'"{re.escape(str(model))}"', text)
-            return model != base, found.start() if found else len(text)
+            return found.start() if found else len(text)
 
         return sorted(by_chance(config), key=place)
 
     monkeypatch.setattr(MergeConfiguration, "referenced_models", ordered)
+    owner = next(c for c in PreTrainedTokenizerFast.__mro__ if "get_vocab" in vars(c))
+    as_hashed = owner.get_vocab
+    monkeypatch.setattr(
+        owner,
+        "get_vocab",
+        lambda self: dict(sorted(as_hashed(self).items(), key=lambda entry: entry[1])),
+    )
