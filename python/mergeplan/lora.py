@@ -36,6 +36,8 @@ _REFUSED = {
     "kasa_config": "the update is scaled by singular values",
 }
 
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
 
 @dataclass(frozen=True)
 class LoraOptions:
@@ -107,6 +109,10 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
     for module, factors in updates.items():
         target = _target(f"{module}.weight", base, adapter)
         stored = base.tensors[target]
+        # Embeddings are saved whole beside their factors.
+        whole = replaced.pop(f"{module}.weight", None)
+        _check_whole(whole, target, base, adapter)
+        x = Part(base, target) if whole is None else Part(adapter, whole)
         _check_factors(module, factors, target, base, adapter)
         transposed = factors.is_embedding or bool(config.get("fan_in_fan_out"))
         _check_shapes(factors, transposed, target, base, adapter)
@@ -114,7 +120,7 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
         dtype = _sum_dtype(stored.dtype, options)
         derivations[target] = Derivation(
             "lora",
-            (Part(base, target), Part(adapter, factors.a or ""), Part(adapter, factors.b or "")),
+            (x, Part(adapter, factors.a or ""), Part(adapter, factors.b or "")),
             scale=_scale(module, rank, adapter),
             dtype=dtype,
             transposed=transposed,
@@ -122,13 +128,8 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
         tensors[target] = _as(tensors[target], dtype, stored.dtype if options.exact else None)
     for module_tensor, key in replaced.items():
         target = _target(module_tensor, base, adapter)
-        stored, own = base.tensors[target], adapter.tensors[key]
-        if own.shape != stored.shape:
-            raise InputError(
-                f"`{adapter.path / own.file}`: tensor `{key}`: expected shape"
-                f" {list(stored.shape)} as in `{base.name}`, found {list(own.shape)}",
-                "an adapter with a vocabulary of its own: merge it by peft's `merge_and_unload`",
-            )
+        stored = base.tensors[target]
+        _check_whole(key, target, base, adapter)
         dtype = _sum_dtype(stored.dtype, options)
         derivations[target] = Derivation("cast", (Part(adapter, key),), dtype=dtype)
         tensors[target] = _as(tensors[target], dtype, stored.dtype if options.exact else None)
@@ -175,9 +176,26 @@ def _check_kind(adapter: Checkpoint) -> None:
                 f"{where}: `{key}` is set: {why}, which is not computed while streaming",
                 "merge it into its base by peft's `merge_and_unload` first",
             )
-    bias = adapter.config.get("bias", "none")
-    if bias not in ("none", "all", "lora_only"):
-        raise InputError(f"{where}: `bias`: expected none, all or lora_only, found {bias}")
+    init = str(adapter.config.get("init_lora_weights")).lower()
+    if init.startswith(_CHANGE_THE_BASE):
+        raise InputError(
+            f"{where}: `init_lora_weights: {init}` takes a part out of the base, to which the"
+            " adapter is then added",
+            "save it as a plain LoRA: peft's `path_initial_model_for_weight_conversion` does that",
+        )
+
+
+def _check_whole(key: str | None, target: str, base: Checkpoint, adapter: Checkpoint) -> None:
+    """A tensor that replaces the base's, if there is one, has its shape."""
+    if key is None:
+        return
+    stored, own = base.tensors[target], adapter.tensors[key]
+    if own.shape != stored.shape:
+        raise InputError(
+            f"`{adapter.path / own.file}`: tensor `{key}`: expected shape"
+            f" {list(stored.shape)} as in `{base.name}`, found {list(own.shape)}",
+            "an adapter with a vocabulary of its own: merge it by peft's `merge_and_unload` first",
+        )
 
 
 def _sorted(adapter: Checkpoint) -> tuple[dict[str, _Factors], dict[str, str]]:

@@ -1,11 +1,7 @@
-"""Whole configs, each run by mergekit and by mergeplan: what mergekit documents, and drawn ones.
-
-`MERGEPLAN_FULL=1` runs every drawn config instead of every third.
-"""
+"""Whole configs, each run by mergekit and by mergeplan: what mergekit documents, and drawn ones."""
 
 import pytest
 
-from conftest import FULL
 from documented import DOCUMENTED
 from generated import GENERATED
 from whole import Whole, assert_same_merge, mergekit_in_config_order, use_hub_cache
@@ -23,6 +19,6 @@ def test_what_mergekit_documents(case: Whole, zoo, tmp_path):
     assert_same_merge(case, zoo, tmp_path)
 
 
-@pytest.mark.parametrize("case", GENERATED if FULL else GENERATED[::3], ids=str)
+@pytest.mark.parametrize("case", GENERATED, ids=str)
 def test_drawn_configs(case: Whole, zoo, tmp_path):
     assert_same_merge(case, zoo, tmp_path)

@@ -73,7 +73,8 @@ def mergekit_in_config_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let mergekit list a config's models, and the tokens of a union, in a fixed order.
 
     It keeps models in a set, so that without a base the donor of config and tokenizer changes from
-    process to process, and vocabularies come in the order of a hash table. In this order, which is mergeplan's, it is the first model.
+    process to process, and vocabularies come in the order of a hash table. In this order, which is
+    mergeplan's, the donor is the first model.
     """
     from mergekit.config import MergeConfiguration
     from transformers import PreTrainedTokenizerFast
