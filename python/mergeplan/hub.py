@@ -41,7 +41,7 @@ def find_model(name: str, *, cache: str | None, download: bool) -> Path:
     except ImportError as error:
         raise MissingInputError(
             f"model `{name}` is not a folder",
-            "if it is a hub id: `pip install huggingface_hub`",
+            "if it is a hub id: `pip install "mergeplan[hub]"`",
         ) from error
 
     def snapshot(patterns: list[str]) -> Path:

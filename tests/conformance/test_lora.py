@@ -38,6 +38,8 @@ KINDS = {
     "embedding": {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "q_proj", "lm_head"]},
     "bias": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "bias": "all"},
 }
+# A unit of the last place, at most, of a number near 1.
+EPSILON = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2**-20}
 METHODS = {
     "ties": {"weight": 0.7, "density": 0.4},
     "dare_ties": {"weight": 0.7, "density": 0.4},
@@ -128,7 +130,8 @@ def test_an_adapted_base_is_what_peft_merges(kind, dtype, tmp_path):
         # In 16 bits peft rounds the update before it is added, which shows where both cancel.
         near = tensor.abs() >= (tensor - before[name]).abs() / 2
         assert ulps(found[name][near], tensor[near]) <= (1 if dtype != torch.float32 else 8), name
-        assert torch.allclose(found[name].float(), tensor.float(), atol=3e-5, rtol=1e-2), name
+        size = tensor.abs().float() + (tensor - before[name]).abs().float()
+        assert ((found[name].float() - tensor.float()).abs() <= EPSILON[dtype] * size).all(), name
         changed += int((tensor != before[name]).any())
     assert changed >= 1
 
