@@ -41,7 +41,7 @@ def find_model(name: str, *, cache: str | None, download: bool) -> Path:
     except ImportError as error:
         raise MissingInputError(
             f"model `{name}` is not a folder",
-            "if it is a hub id: `pip install "mergeplan[hub]"`",
+            "if it is a hub id: `pip install 'mergeplan[hub]'`",
         ) from error
 
     def snapshot(patterns: list[str]) -> Path:
@@ -63,12 +63,12 @@ def find_model(name: str, *, cache: str | None, download: bool) -> Path:
     except LocalEntryNotFoundError as error:
         which = f"{model} --revision {revision}" if revision else model
         raise MissingInputError(
-            f"model `{name}` is neither a folder nor in the hub's cache",
+            f"model `{name}` is not a folder, and not in the hub's cache",
             f"if it is a hub id: `hf download {which}`",
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as e:
         raise MissingInputError(
-            f"model `{name}` is neither a folder nor on the hub: {_first_line(e)}",
+            f"model `{name}` is not a folder, and not on the hub: {_first_line(e)}",
             "check the name; models with conditions need `hf auth login`",
         ) from e
     except OSError as error:
