@@ -174,7 +174,7 @@ def _inspect_merge(path: Path, options: InspectOptions) -> MergeInspection:
         if not problems:
             planned = _plan(config, options, problems)
             warnings += [warning for warning in planned.warnings if warning not in warnings]
-        elif outputs is not None:
+        elif outputs is not None and not faults:
             problems += option_problems(config, outputs, checkpoints)
     except MergeplanError as error:
         # Of many tensors' complaints it names the first.
