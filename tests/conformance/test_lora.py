@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from helpers import config_text, load_tensors, run_mergekit, run_mergeplan
+from mergeplan.config import parse_config
 from mergeplan.errors import InputError, MergeplanError
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -294,3 +296,52 @@ def test_another_base_or_a_damaged_adapter_is_named(tmp_path):
     with pytest.raises(InputError, match="not finite|NaN"):
         copied(f"{base}+{adapter}", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_adapters_in_a_merge_that_mergekit_plans(zoo, tmp_path):
+    """A union of vocabularies: rows of adapted embeddings."""
+    base, other = zoo / "words" / "base", zoo / "words" / "a"
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "q_proj", "up_proj"]}
+    adapter = make_adapter(base, tmp_path / "adapter", **settings)
+    name = f"{base}+{adapter}"
+    copied(name, tmp_path / "copy")
+    for file in base.glob("*token*"):
+        (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
+    for model, out in ((name, "streamed"), (tmp_path / "copy", "stored")):
+        text = config_text(
+            "ties",
+            [model, other],
+            base=base,
+            parameters={"weight": 0.6, "density": 0.5},
+            tokenizer_source="union",
+        )
+        run_mergeplan(text, tmp_path / out)
+    streamed, stored = (load_tensors(tmp_path / out) for out in ("streamed", "stored"))
+    assert streamed.keys() == stored.keys()
+    for key, tensor in stored.items():
+        assert torch.equal(streamed[key], tensor), key
+
+
+def test_a_pool_whose_experts_are_adapters(tmp_path):
+    """Emitted configs name base and adapter, and sweep to what a merge writes."""
+    from mergeplan.pool import load_pool
+    from mergeplan.streaming import Sweep
+    from mergeplan.subsets import subset_merge
+
+    base = make_base(tmp_path / "base")
+    for seed in range(3):
+        make_adapter(base, tmp_path / f"l{seed}", seed, **KINDS["plain"])
+    experts = ", ".join(f"l{seed}: l{seed}" for seed in range(3))
+    pool_file = tmp_path / "POOL.yml"
+    pool_file.write_text(
+        f"sizes: [{{base: base, experts: {{{experts}}}}}]\nmethods: {{ties: {{}}}}"
+    )
+    pool = load_pool(pool_file)
+    merge = subset_merge(pool, 0, "ties", ["l0", "l2"])
+    text = yaml.safe_dump(merge.config(pool))
+    assert f"{base}+{tmp_path / 'l2'}" in text
+    run_mergeplan(text, tmp_path / "out")
+    written = load_tensors(tmp_path / "out")
+    streamed = dict(Sweep([parse_config(text)]).stream(0))
+    assert streamed.keys() == written.keys()
+    assert all(torch.equal(streamed[name], tensor) for name, tensor in written.items())
