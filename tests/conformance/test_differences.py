@@ -127,3 +127,23 @@ def test_shards_of_an_earlier_run_stay_in_mergekits_output(zoo, tmp_path):
         "model.safetensors"
     ]
     assert not (tmp_path / "ours" / "model.safetensors.index.json").exists()
+
+
+def test_slices_of_another_depth_beside_a_list_of_layers(zoo, tmp_path):
+    """mergekit plans them here, because of the tokenizer, and alone stops after its work."""
+    from transformers import AutoModelForCausalLM
+
+    base, a = zoo / "qwen2" / "base", zoo / "qwen2" / "a"
+    text = f"""
+merge_method: passthrough
+slices:
+- sources: [{{model: {base}, layer_range: [0, 3]}}]
+- sources: [{{model: {a}, layer_range: [1, 4]}}]
+tokenizer_source: base
+base_model: {base}
+"""
+    with pytest.raises(Exception, match="layer_types"):
+        run_mergekit(text, tmp_path / "theirs")
+    run_mergeplan(text, tmp_path / "ours")
+    config = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").config
+    assert config.num_hidden_layers == len(config.layer_types) == 6

@@ -100,9 +100,12 @@ class Inputs:
                 if not name.endswith(IGNORED_ENDINGS) and (layers_too or not layer_of(name))
             ]
             if unused:
+                why = "that mergekit does not know of this architecture"
+                if not layers_too:
+                    why = "outside the layers, which another model gives or mergekit does not know"
                 found.append(
-                    f"`{checkpoint.name}`: left out {len(unused)} tensors that mergekit does not"
-                    f" know of this architecture, the first `{unused[0]}`"
+                    f"`{checkpoint.name}`: left out {len(unused)} tensors {why}, the first"
+                    f" `{unused[0]}`"
                 )
         return found
 

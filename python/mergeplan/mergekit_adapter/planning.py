@@ -38,6 +38,7 @@ from mergeplan.mergekit_adapter.surroundings import companions_of, config_json
 from mergeplan.opening import open_checkpoint
 from mergeplan.plan import VERSION, MergePlan, most_common_dtype, refuse_duplicates
 from mergeplan.plan_options import PlanOptions
+from mergeplan.slicing import PER_LAYER, sliced_config
 
 
 def plan(
@@ -76,6 +77,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     opened = [open_model(r, c) for r, c in zip(references, checkpoints, strict=True)]
     models = dict(zip(opened, checkpoints, strict=True))
     asked = with_models(asked, dict(zip(references, opened, strict=True)))
+    donor = asked.base_model or opened[0]
     stored = models_data(checkpoints)
     sources = {
         model: Loader(checkpoint, _reader(stored, number, checkpoint))
@@ -93,6 +95,11 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         architecture = with_whole_prefixes(get_architecture_info(asked, merge_options))
         trust = options.trust_remote_code
         out_config = _model_out_config(asked, architecture, trust)
+        if config.is_sliced and config.modules[0].name is None:
+            # mergekit leaves lists of layers as long as they were.
+            lists = sliced_config(config, checkpoints, models[donor])
+            for key in {*PER_LAYER} & {*lists}:
+                setattr(out_config, key, lists[key])
         types = {model: model.config(trust).model_type for model in opened}
         tasks = Planner(asked, architecture, merge_options, out_config).plan_to_disk("")
     tokens = None
@@ -106,7 +113,6 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     jobs = [job for _, job in sorted(filter(None, made), key=lambda entry: entry[0])]
     if not jobs:
         raise InputError("the models have no tensors that mergekit knows: nothing to merge")
-    donor = asked.base_model or opened[0]
     out_dtype = most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs)
     if maker.cut_to is not None:
         key = architecture.vocab_size_config_key or "vocab_size"
