@@ -26,25 +26,29 @@ pub type Products = [[f64; LANES]; RIGHTS];
 /// Add the products of `left` with each of `rights`; all are equally long.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 pub fn add_products(left: &[f32], rights: [&[f32]; RIGHTS], sums: &mut Products) {
-    let mut local = *sums;
-    let length = left.len();
-    let rights = rights.map(|right| &right[..length]);
-    let whole = length - length % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (sum, right) in local.iter_mut().zip(&rights) {
-            for lane in 0..LANES {
-                let (a, b) = (f64::from(left[start + lane]), f64::from(right[start + lane]));
-                sum[lane] = a.mul_add(b, sum[lane]);
-            }
-        }
+    // One reference to each: in a loop over an array of slices nothing is vectorised.
+    let [mut a, mut b, mut c, mut d] = *sums;
+    let [ra, rb, rc, rd] = rights.map(|right| right.chunks(LANES));
+    for ((((left, ra), rb), rc), rd) in left.chunks(LANES).zip(ra).zip(rb).zip(rc).zip(rd) {
+        add_row(left, ra, &mut a);
+        add_row(left, rb, &mut b);
+        add_row(left, rc, &mut c);
+        add_row(left, rd, &mut d);
     }
-    for place in whole..length {
-        for (sum, right) in local.iter_mut().zip(&rights) {
-            let (a, b) = (f64::from(left[place]), f64::from(right[place]));
-            sum[place - whole] = a.mul_add(b, sum[place - whole]);
+    *sums = [a, b, c, d];
+}
+
+#[inline(always)]
+fn add_row(left: &[f32], right: &[f32], sums: &mut [f64; LANES]) {
+    let add = |left: &[f32], right: &[f32], sums: &mut [f64]| {
+        for ((sum, a), b) in sums.iter_mut().zip(left).zip(right) {
+            *sum = f64::from(*a).mul_add(f64::from(*b), *sum);
         }
+    };
+    match (<&[f32; LANES]>::try_from(left), <&[f32; LANES]>::try_from(right)) {
+        (Ok(left), Ok(right)) => add(left, right, sums),
+        _ => add(left, right, sums),
     }
-    *sums = local;
 }
 
 /// Which elements are negative, and which are not zero: bit `i % 64` of word `i / 64`.
