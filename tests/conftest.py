@@ -60,6 +60,14 @@ def demo_pool() -> Path:
     return DEMO_POOL
 
 
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory) -> Path:
+    """Pools of tiny models of many architectures; see `tests/conformance/zoo.py`."""
+    from zoo import make_zoo
+
+    return make_zoo(tmp_path_factory.mktemp("zoo"))
+
+
 @pytest.fixture
 def small_models(tmp_path) -> Path:
     """A base and two experts of two tensors each, `base`, `a` and `b`, float32."""

@@ -58,8 +58,15 @@ class PreparedMerge:
         """Bytes of all output tensors, without headers."""
 
     @property
+    def given(self) -> list[tuple[str, str, int, int]]:
+        """Tensor, file, first byte and length of what the caller writes once the run is over."""
+
+    @property
     def identities(self) -> list[list[tuple[Path, int, int]]]:
-        """For each model, path, bytes and mtime (ns) of its files when they were opened."""
+        """For each model path, bytes and mtime (ns) of its files when they were opened.
+
+        One that is derived has none.
+        """
 
     def forecast(self, threads: int) -> dict[str, int]:
         """What a run reads and needs, from headers alone.
@@ -174,6 +181,31 @@ class PreparedFamily:
             InternalError: A region does not fit its tensor.
             InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
         """
+
+def merge_tensors(
+    plan_json: str,
+    inputs: list[tuple[str, int, int, str, list[int]]],
+    output: tuple[int, int, str],
+    *,
+    threads: int,
+) -> None:
+    """Merge one tensor from memory into memory.
+
+    Args:
+        plan_json: A plan of one job and one model, whose path is only a word for messages.
+        inputs: The model's tensors: name, address, bytes, dtype (as safetensors spells it) and
+            shape, in row-major order. The caller owns them, keeps them while the call lasts, and
+            lets nobody write to them.
+        output: Address, bytes and dtype of the memory that takes the result, as for
+            `PreparedFamily.run_into`.
+        threads: Worker threads, at least 1; they change nothing of the result. Tensors of less
+            than 16.8 million elements take one.
+
+    Raises:
+        InternalError: The plan is not valid, or memory does not fit its tensor.
+        ContentError: Values are not finite, and the plan does not allow that.
+        InputError, KeyboardInterrupt: As for `PreparedMerge.run`.
+    """
 
 def content_hashes(
     path: Path | str,
@@ -295,8 +327,8 @@ class TensorSimilarity:
         """Share of a delta's squared norm that its largest elements hold, (experts, densities)."""
 
 def tensor_similarities(
-    base: Path | str,
-    experts: list[Path | str],
+    models_json: str,
+    experts: int,
     tensors: list[str],
     *,
     densities: list[float],
@@ -306,7 +338,8 @@ def tensor_similarities(
     """Compare the deltas of some tensors, in one pass over base and experts.
 
     Args:
-        base, experts: Each a folder or one safetensors file.
+        models_json: Models as plans list them: the base, the experts, and what they are made of.
+        experts: How many there are.
         tensors: Names that all of them have, as float32, bfloat16 or float16 of one shape.
         densities: Shares of elements, from 0 to 1, for `TensorSimilarity.kept`.
         threads: Worker threads, at least 1; they change nothing of the result.

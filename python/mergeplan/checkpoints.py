@@ -1,12 +1,11 @@
-"""Headers of checkpoints, and which tensor of each model belongs to which output tensor."""
+"""Checkpoints as merges see them: headers and `config.json`, no weights."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
-
-from mergeplan.errors import InputError, MissingInputError
 
 # Heads that a checkpoint may leave out because they are tied to the embedding.
 TIED_HEADS = {
@@ -23,12 +22,21 @@ IGNORED_ENDINGS = ("rotary_emb.inv_freq", "attn.masked_bias")
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a header says of a tensor; `dtype` is safetensors' name."""
+    """What a header says of a tensor.
+
+    Attributes:
+        dtype: safetensors' name.
+        file: Relative to the checkpoint's folder, or absolute.
+        offset: First byte in a file of another format; `None` in a safetensors file.
+        plain_dtype: The dtype of the base's tensor that this one adapts; `None` for others.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     file: str
     n_bytes: int
+    offset: int | None = None
+    plain_dtype: str | None = None
 
     @property
     def n_elements(self) -> int:
@@ -36,50 +44,118 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A tensor of another checkpoint."""
+
+    checkpoint: "Checkpoint"
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a tensor that is stored nowhere is computed; see `rust/core/src/plan/models.rs`.
+
+    Attributes:
+        kind: `same` and `cast` of one tensor; `lora` of x, A and B.
+        dtype: Torch name of what the result is rounded to; `None` for `same`.
+    """
+
+    kind: str
+    parts: tuple[Part, ...]
+    scale: float = 1.0
+    dtype: str | None = None
+    transposed: bool = False
+
+    def data(self, numbers: Mapping[tuple[Path, ...], int]) -> dict[str, Any]:
+        """As the plan has it.
+
+        Args:
+            numbers: Of the plan's models, by `Checkpoint.key`.
+        """
+        references = [
+            {"model": numbers[part.checkpoint.key], "tensor": part.tensor} for part in self.parts
+        ]
+        made: dict[str, Any] = {"kind": self.kind, **references[0]}
+        if self.kind != "same":
+            made["dtype"] = self.dtype
+        if self.kind == "lora":
+            a, b = references[1:]
+            made |= {"a": a, "b": b, "scale": self.scale, "transposed": self.transposed}
+        return made
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A model's folder: headers and `config.json`, no weights.
+    """A model: headers and `config.json`, no weights.
 
     Attributes:
         name: As the config writes it.
-        path: Absolute folder.
+        path: Absolute folder, of the base where an adapter is added to it.
+        weights: What the core opens: that folder, or a safetensors file.
         config: Contents of `config.json`; empty where there is none.
+        made: How each tensor is computed, where none is stored; else empty.
+        own_names: What the files call a tensor that `tensors` has under another name.
     """
 
     name: str
     path: Path
+    weights: Path
     tensors: dict[str, Tensor]
     config: dict[str, Any]
+    made: dict[str, Derivation] = field(default_factory=dict)
+    own_names: dict[str, str] = field(default_factory=dict)
+
+    def own_name(self, tensor: str) -> str:
+        return self.own_names.get(tensor, tensor)
+
+    @property
+    def sources(self) -> list["Checkpoint"]:
+        """The stored checkpoints that this one is read from."""
+        found = {p.checkpoint.key: p.checkpoint for how in self.made.values() for p in how.parts}
+        return list(found.values()) or [self]
 
     @property
     def files(self) -> list[Path]:
-        """The safetensors files, sorted."""
+        """All files that hold its tensors, sorted; an adapter's come last."""
+        if self.made:
+            return [file for source in self.sources for file in source.files]
         return [self.path / name for name in sorted({t.file for t in self.tensors.values()})]
 
+    @cached_property
+    def key(self) -> tuple[Path, ...]:
+        """What makes two checkpoints the same."""
+        return (self.weights, *self.files)
 
-def open_checkpoint(name: str, *, file_too: bool = False) -> Checkpoint:
-    """Read a local checkpoint's headers.
+    def data(self, numbers: Mapping[tuple[Path, ...], int]) -> Any:
+        """This checkpoint as the plan lists it among its models."""
+        if self.made:
+            return {"derived": {name: how.data(numbers) for name, how in self.made.items()}}
+        if any(tensor.offset is not None for tensor in self.tensors.values()):
+            listed = {
+                name: {
+                    "file": str(self.path / tensor.file),
+                    "dtype": tensor.dtype,
+                    "shape": list(tensor.shape),
+                    "offset": tensor.offset,
+                }
+                for name, tensor in self.tensors.items()
+            }
+            return {"path": str(self.path), "tensors": listed}
+        return str(self.weights)
 
-    Args:
-        file_too: Take a single safetensors file as well as a folder.
 
-    Raises:
-        MissingInputError, InputError: Every fault that headers, index or `config.json` show.
-    """
-    path = Path(name).expanduser()
-    if not path.is_dir():
-        if path.is_file() and file_too:
-            return _read(name, path.resolve().parent, path.resolve())
-        if path.exists():
-            raise InputError(f"model `{name}` is a file", "give the folder that holds it")
-        hint = "give the path of a local folder"
-        if "+" in name:
-            hint = "merge the LoRA adapter into its base first (peft's `merge_and_unload`)"
-        elif name.count("/") == 1 and not name.startswith((".", "/")):
-            model, _, revision = name.partition("@")
-            which = f"{model} --revision {revision}" if revision else model
-            hint = f"if it is a hub id, download it first: `hf download {which} --local-dir DIR`"
-        raise MissingInputError(f"model `{name}` is not a folder", hint)
-    return _read(name, path.resolve(), path.resolve())
+def plan_models(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The models of a plan: the checkpoints in order, then what others are computed from."""
+    keys = {checkpoint.key for checkpoint in checkpoints}
+    more = {source.key: source for c in checkpoints for source in c.sources}
+    return [*checkpoints, *(source for key, source in more.items() if key not in keys)]
+
+
+def models_data(checkpoints: Sequence[Checkpoint]) -> list[Any]:
+    """The `models` of a plan, as data."""
+    models = plan_models(checkpoints)
+    numbers = {model.key: number for number, model in enumerate(models)}
+    return [model.data(numbers) for model in models]
 
 
 def count_params(checkpoint: Checkpoint) -> int:
@@ -90,176 +166,3 @@ def count_params(checkpoint: Checkpoint) -> int:
         for name, tensor in checkpoint.tensors.items()
         if not (tied and name in TIED_HEADS)
     )
-
-
-def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
-    from mergeplan import _native
-
-    rows = _native.read_checkpoint(weights)
-    tensors = {
-        tensor: Tensor(dtype, tuple(shape), file, n_bytes)
-        for tensor, dtype, shape, file, n_bytes in rows
-    }
-    return Checkpoint(name, folder, tensors, _read_config(folder / "config.json"))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read `{path}`: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"`{path}`: expected a JSON object")
-    return config
-
-
-@dataclass(frozen=True)
-class Match:
-    """One output tensor and the tensor that each checkpoint contributes to it.
-
-    Attributes:
-        inputs: Tensor names, in the order of the checkpoints.
-        tied: Whether some checkpoint contributes its embedding for a head that others have.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    tied: bool = False
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why one tensor of one model cannot take part in a merge.
-
-    Attributes:
-        kind: `missing`, `shape`, `vocabulary` or `dtype`.
-        model: As the config writes it.
-    """
-
-    kind: str
-    model: str
-    tensor: str
-    error: InputError
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """What belongs together in some checkpoints, and what does not fit.
-
-    Attributes:
-        matches: Sorted as mergekit writes them; a tensor that some model lacks is not among them.
-        extra: For each model the tensors that are left out, because the donor lacks them.
-        faults: All of them, by tensor; without any, the checkpoints can be merged.
-    """
-
-    matches: list[Match]
-    extra: dict[str, list[str]]
-    faults: list[Fault]
-
-
-def match_tensors(
-    checkpoints: list[Checkpoint], donor: Checkpoint
-) -> tuple[list[Match], list[str]]:
-    """Pair the checkpoints' tensors by name, or say why they do not fit.
-
-    Returns:
-        The matches, sorted as mergekit writes them, and warnings about tensors left out.
-
-    Raises:
-        MissingInputError: A checkpoint lacks a tensor that the others have.
-        InputError: Shapes differ.
-    """
-    pairing = pair_tensors(checkpoints, donor)
-    if pairing.faults:
-        raise pairing.faults[0].error
-    return pairing.matches, left_out(pairing, donor)
-
-
-def left_out(pairing: Pairing, donor: Checkpoint) -> list[str]:
-    """Warnings about tensors that the output will not have."""
-    return [
-        f"`{model}`: left out {len(found)} tensors that `{donor.name}` does not have,"
-        f" the first `{found[0]}`"
-        for model, found in pairing.extra.items()
-    ]
-
-
-def pair_tensors(checkpoints: list[Checkpoint], donor: Checkpoint) -> Pairing:
-    """Pair the checkpoints' tensors by name, and find everything that does not fit.
-
-    The donor's tensors make the output, and a head that any of them has: where it is tied, the
-    embedding stands in, as in mergekit.
-    """
-    others = [set(c.tensors) for c in checkpoints if c is not donor]
-    everywhere = set.intersection(*others) if others else set()
-    names = set(donor.tensors) | everywhere
-    extra: dict[str, list[str]] = {}
-    for checkpoint in checkpoints:
-        for name in sorted(set(checkpoint.tensors) - names):
-            if name in TIED_HEADS:
-                names.add(name)
-            elif not name.endswith(IGNORED_ENDINGS):
-                extra.setdefault(checkpoint.name, []).append(name)
-    matches = []
-    faults = []
-    for name in sorted(names):
-        if name.endswith(IGNORED_ENDINGS):
-            continue
-        inputs = [_input_for(name, checkpoint) for checkpoint in checkpoints]
-        found = {
-            checkpoint.name: tensor
-            for checkpoint, tensor in zip(checkpoints, inputs, strict=True)
-            if tensor is not None
-        }
-        faults += [_missing(name, c.name) for c in checkpoints if c.name not in found]
-        faults += _shape_faults(name, found, checkpoints, donor)
-        if len(found) == len(checkpoints):
-            tied = len(set(found.values())) > 1
-            matches.append(Match(name, tuple(found.values()), tied))
-    matches.sort(key=lambda match: (max(match.inputs), match.name))
-    return Pairing(matches, extra, faults)
-
-
-def _input_for(name: str, checkpoint: Checkpoint) -> str | None:
-    if name in checkpoint.tensors:
-        return name
-    if checkpoint.config.get("tie_word_embeddings", True):
-        for embedding in TIED_HEADS.get(name, ()):
-            if embedding in checkpoint.tensors:
-                return embedding
-    return None
-
-
-def _missing(name: str, model: str) -> Fault:
-    error = MissingInputError(
-        f"model `{model}`: tensor `{name}` is missing, which the other models have",
-        "all models of a merge must have the same architecture",
-    )
-    return Fault("missing", model, name, error)
-
-
-def _shape_faults(
-    name: str, found: dict[str, str], checkpoints: list[Checkpoint], donor: Checkpoint
-) -> list[Fault]:
-    """Tensors of another shape than the donor's, or than the first one's where it has none."""
-    having = [checkpoint for checkpoint in checkpoints if checkpoint.name in found]
-    like = donor if donor.name in found else having[0]
-    expected = like.tensors[found[like.name]].shape
-    faults = []
-    for checkpoint in having:
-        tensor_name = found[checkpoint.name]
-        tensor = checkpoint.tensors[tensor_name]
-        if tensor.shape == expected:
-            continue
-        kind, hint = "shape", "all models of a merge must have the same shapes"
-        if "embed" in name or name in TIED_HEADS:
-            kind, hint = "vocabulary", "the vocabularies differ; bring them to one size first"
-        error = InputError(
-            f"`{checkpoint.path / tensor.file}`: tensor `{tensor_name}`: expected shape"
-            f" {list(expected)} as in `{like.name}`, found {list(tensor.shape)}",
-            hint,
-        )
-        faults.append(Fault(kind, checkpoint.name, tensor_name, error))
-    return faults

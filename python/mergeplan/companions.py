@@ -1,4 +1,4 @@
-"""The files around the weights: config.json, tokenizer, model card, index and manifest."""
+"""The files around the weights: config.json, tokenizer, index and manifest."""
 
 import hashlib
 import json
@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan import __version__
+from mergeplan.checkpoints import TIED_HEADS, plan_models
 from mergeplan.config import MergeConfig
 from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
 from mergeplan.manifest import header_sha256
 from mergeplan.output import INDEX, copy_durably, write_durably
-from mergeplan.plan import MergePlan, canonical_json
+from mergeplan.plan import Companions, MergePlan, canonical_json
 
 Inputs = list[list[tuple[str, int, int]]]
 
@@ -35,20 +36,45 @@ TOKENIZER_FILES = (
     "chat_template.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "normalizer.json",
     "video_preprocessor_config.json",
 )
 
 
-def write_config(folder: Path, plan: MergePlan) -> None:
-    """The donor's `config.json`, with the dtype and the tying that the merged tensors have."""
-    if not plan.donor.config:
+def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
+    """The planned `config.json`, with the dtype and the tying that the merged tensors have.
+
+    Args:
+        hashes: Content hash of each tensor.
+    """
+    if not plan.model_config:
         return
-    config = dict(plan.donor.config)
+    config = dict(plan.model_config)
     key = "dtype" if "dtype" in config else "torch_dtype"
     config[key] = plan.out_dtype
-    if plan.unties_head:
+    if plan.unties_head or _has_own_head(hashes):
         config["tie_word_embeddings"] = False
     write_durably(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _has_own_head(hashes: dict[str, str]) -> bool:
+    """Whether some head differs from its embedding, so that loaders must not tie it.
+
+    A checkpoint may hold a head and say that it is tied; they part where options differ.
+    """
+    return any(
+        hashes[head] != hashes[embedding]
+        for head, embeddings in TIED_HEADS.items()
+        for embedding in embeddings
+        if head in hashes and embedding in hashes
+    )
+
+
+def write_planned(folder: Path, companions: Companions) -> None:
+    """The files that the planner made or chose."""
+    for name, content in companions.files.items():
+        write_durably(folder / name, content)
 
 
 def copy_tokenizer(folder: Path, plan: MergePlan) -> None:
@@ -87,39 +113,6 @@ def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_by
     write_durably(path, json.dumps(index, indent=2) + "\n")
 
 
-def write_card(folder: Path, name: str, config: MergeConfig, seed: int) -> None:
-    """README.md in the hub's form, and the config verbatim, under mergekit's name for it."""
-    method = config.method
-    title = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
-    on_base = f" on top of `{config.compared_with}`" if config.compared_with else ""
-    models = [model.path for model in config.models if model.path != config.compared_with]
-    bullets = "\n".join(f"- `{model}`" for model in models)
-    card = f"""---
-library_name: transformers
-tags:
-- mergekit
-- merge
-- mergeplan
----
-# {name}
-
-Merged by mergeplan {__version__} with the method {title}{on_base}.
-Seed of random masks: {seed}.
-
-## Models
-
-{bullets}
-
-## Configuration
-
-```yaml
-{config.text.rstrip()}
-```
-"""
-    write_durably(folder / "README.md", card)
-    write_durably(folder / "mergekit_config.yml", config.text)
-
-
 def write_manifest(
     folder: Path,
     plan: MergePlan,
@@ -134,11 +127,12 @@ def write_manifest(
     places stand in the headers, which have hashes of their own.
 
     Args:
-        inputs: For each model, path, bytes and mtime in nanoseconds of the files that were read.
+        inputs: For each model that is stored, path, bytes and mtime in nanoseconds of its files.
         files: Bytes of each file that was written.
         hashes: Content hash of each tensor.
     """
     keys = ("path", "bytes", "mtime_ns")
+    stored = [model for model in plan_models(plan.checkpoints) if not model.made]
     # The index is checked by what it says, and may be written anew.
     beside = sorted(path for path in folder.iterdir() if path.name not in {*files, INDEX})
     manifest: dict[str, Any] = {
@@ -149,7 +143,7 @@ def write_manifest(
         "plan_sha256": plan_hash(plan.data),
         "inputs": [
             {"model": model.name, "files": [dict(zip(keys, row, strict=True)) for row in rows]}
-            for model, rows in zip(plan.checkpoints, inputs, strict=True)
+            for model, rows in zip(stored, inputs, strict=True)
         ],
         "files": files,
         "headers": {name: header_sha256(folder / name) for name in files},

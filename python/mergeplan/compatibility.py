@@ -2,21 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from mergeplan.checkpoints import (
-    Checkpoint,
-    Fault,
-    Match,
-    Pairing,
-    left_out,
-    open_checkpoint,
-    pair_tensors,
-)
+from mergeplan.checkpoints import Checkpoint
 from mergeplan.config import MergeConfig
 from mergeplan.errors import MergeplanError
 from mergeplan.facts import head_of, unmergeable
+from mergeplan.opening import open_checkpoint
+from mergeplan.outputs import Outputs, find_outputs
+from mergeplan.pairing import Fault, Match, left_out, pair_tensors
 from mergeplan.plan import dtype_faults, make_job
-from mergeplan.settings import depths_of
 
 # What a model computes beside its tensors, and no shape tells.
 ARCHITECTURE_KEYS = (
@@ -36,7 +31,8 @@ class Problem:
     """One reason why a merge is refused.
 
     Attributes:
-        kind: `open`, `missing`, `shape`, `vocabulary`, `dtype`, `option`, `memory` or `output`.
+        kind: `open`, `missing`, `shape`, `vocabulary`, `dtype`, `layers`, `option`, `memory`
+            or `output`.
         model: Whose it is, as it was given; `None` where it is nobody's own.
         tensor: The tensor, or the first of `tensors` alike.
     """
@@ -60,58 +56,87 @@ def open_all(
     """Open what can be opened; the rest, and folders given twice, are problems."""
     opened: list[Checkpoint] = []
     problems = []
-    seen: dict[tuple[str, frozenset[str]], str] = {}
+    seen: dict[tuple[Path, ...], str] = {}
     for name in names:
         try:
             checkpoint = open_checkpoint(name, file_too=file_too)
         except MergeplanError as error:
             problems.append(problem_of("open", error, name))
             continue
-        place = (str(checkpoint.path), frozenset(t.file for t in checkpoint.tensors.values()))
-        if place in seen:
-            message = f"`{seen[place]}` and `{name}` are the same checkpoint"
+        if checkpoint.key in seen:
+            message = f"`{seen[checkpoint.key]}` and `{name}` are the same checkpoint"
             problems.append(Problem("open", name, None, message, "give each once"))
             continue
-        seen[place] = name
+        seen[checkpoint.key] = name
         opened.append(checkpoint)
     return opened, problems
 
 
-def compare(
-    checkpoints: list[Checkpoint], donor: Checkpoint
-) -> tuple[Pairing, list[Problem], list[str]]:
+def compare(checkpoints: list[Checkpoint], donor: Checkpoint) -> tuple[list[Problem], list[str]]:
     """Check some checkpoints against each other.
 
     Args:
         donor: The one whose tensors the output has.
 
     Returns:
-        What belongs together, every problem, and warnings about what fits but differs.
+        Every problem, and warnings about what fits but differs.
     """
     pairing = pair_tensors(checkpoints, donor)
-    problems = [_problem(fault) for fault in pairing.faults]
-    for match in pairing.matches:
-        problems += [_problem(fault) for fault in dtype_faults(match, checkpoints)]
-    warnings = left_out(pairing, donor)
-    warnings += _dtype_differences(pairing.matches, checkpoints)
-    warnings += _heads(checkpoints)
-    warnings += _config_differences(checkpoints, donor)
-    return pairing, problems, warnings
+    matches = [(match, checkpoints) for match in pairing.matches]
+    problems, warnings = _judge(matches, pairing.faults)
+    warnings = [*left_out(pairing.extra, donor), *warnings]
+    return problems, [*warnings, *_differences(checkpoints, donor)]
+
+
+def compare_sources(
+    config: MergeConfig, checkpoints: list[Checkpoint]
+) -> tuple[Outputs, list[Problem], list[str]]:
+    """Check the models of a config against each other, each where it is a source.
+
+    Args:
+        config: One that is planned by names.
+        checkpoints: Those of `config.models`.
+
+    Returns:
+        What belongs together, every problem, and warnings about what fits but differs.
+    """
+    outputs = find_outputs(config, checkpoints)
+    donor = next(c for c in checkpoints if c.name == config.donor)
+    matches = [(tensor.match, tensor.sources(checkpoints)) for tensor in outputs.tensors]
+    problems, warnings = _judge(matches, outputs.faults)
+    warnings = [*left_out(outputs.extra, donor), *warnings]
+    return outputs, problems, [*warnings, *_differences(checkpoints, donor)]
+
+
+def _judge(
+    matches: list[tuple[Match, list[Checkpoint]]], faults: list[Fault]
+) -> tuple[list[Problem], list[str]]:
+    """Problems of what does not match, and of dtypes; warnings about dtypes that differ."""
+    problems = [_problem(fault) for fault in faults]
+    for match, sources in matches:
+        problems += [_problem(fault) for fault in dtype_faults(match, sources)]
+    return problems, _dtype_differences(matches)
+
+
+def _differences(checkpoints: list[Checkpoint], donor: Checkpoint) -> list[str]:
+    return [*_heads(checkpoints), *_config_differences(checkpoints, donor)]
 
 
 def option_problems(
-    config: MergeConfig, pairing: Pairing, checkpoints: list[Checkpoint]
+    config: MergeConfig, outputs: Outputs, checkpoints: list[Checkpoint]
 ) -> list[Problem]:
     """Options that are missing or do not fit, tensors with the same complaint together."""
-    depths = depths_of([match.name for match in pairing.matches])
     found: dict[str, Problem] = {}
-    for match in pairing.matches:
-        if dtype_faults(match, checkpoints):
+    for tensor in outputs.tensors:
+        match = tensor.match
+        if dtype_faults(match, tensor.sources(checkpoints)):
             continue
         try:
-            make_job(config, match, checkpoints, depths[match.name])
+            make_job(config, tensor, checkpoints)
         except MergeplanError as error:
-            complaint = error.message.replace(match.name, "")
+            complaint = error.message
+            for name in {match.name, *tensor.names}:
+                complaint = complaint.replace(name, "")
             tensors = found[complaint].tensors + 1 if complaint in found else 1
             first = found.get(complaint)
             found[complaint] = Problem(
@@ -145,19 +170,14 @@ def _problem(fault: Fault) -> Problem:
     return Problem(fault.kind, fault.model, fault.tensor, error.message, error.hint)
 
 
-def _dtype_differences(matches: list[Match], checkpoints: list[Checkpoint]) -> list[str]:
-    counts: dict[tuple[str, ...], int] = {}
-    for match in matches:
-        dtypes = tuple(
-            c.tensors[name].dtype for c, name in zip(checkpoints, match.inputs, strict=True)
-        )
+def _dtype_differences(matches: list[tuple[Match, list[Checkpoint]]]) -> list[str]:
+    counts: dict[str, int] = {}
+    for match, sources in matches:
+        dtypes = [c.tensors[name].dtype for c, name in zip(sources, match.inputs, strict=True)]
         if len(set(dtypes)) > 1:
-            counts[dtypes] = counts.get(dtypes, 0) + 1
-    return [
-        f"{count} tensors differ in dtype: "
-        + ", ".join(f"`{c.name}` {d}" for c, d in zip(checkpoints, dtypes, strict=True))
-        for dtypes, count in counts.items()
-    ]
+            each = ", ".join(f"`{c.name}` {d}" for c, d in zip(sources, dtypes, strict=True))
+            counts[each] = counts.get(each, 0) + 1
+    return [f"{count} tensors differ in dtype: {each}" for each, count in counts.items()]
 
 
 def _heads(checkpoints: list[Checkpoint]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from mergeplan.errors import InputError, nearest
+from mergeplan.lora import is_adapter
 from mergeplan.methods import METHODS, Method
 
 # Label -> mergekit's method. What each may be given is below; the defaults are mergekit's.
@@ -78,6 +79,11 @@ def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str,
     return method, found
 
 
+def _model_of(expert: Path, base: Path) -> str:
+    """An expert as mergekit names it: an adapter is added to its base."""
+    return f"{base}+{expert}" if is_adapter(expert) else str(expert)
+
+
 def merge_config(
     label: str,
     options: Mapping[str, Any],
@@ -108,7 +114,7 @@ def merge_config(
     _refuse_misread((base, *experts))
     shares = [1.0] * len(experts) if weights is None else [float(weight) for weight in weights]
     models: list[dict[str, Any]] = [
-        {"model": str(path), "parameters": {"weight": share}}
+        {"model": _model_of(path, base), "parameters": {"weight": share}}
         for path, share in zip(experts, shares, strict=True)
     ]
     parameters: dict[str, Any] = {"normalize": True, **settings}

@@ -54,10 +54,15 @@ class UnreachableError(MergeplanError):
 def nearest(word: str, known: list[str]) -> str | None:
     """A hint that names the nearest of `known`, if one is near.
 
+    Letters that changed places are nearer than letters that are missing.
+
     >>> nearest("densty", ["weight", "density"])
     'did you mean `density`?'
+    >>> nearest("modles", ["modules", "models"])
+    'did you mean `models`?'
     """
     from difflib import get_close_matches
 
-    matches = get_close_matches(word, known, n=1)
+    swapped = [name for name in known if sorted(name) == sorted(word)]
+    matches = swapped or get_close_matches(word, known, n=1)
     return f"did you mean `{matches[0]}`?" if matches else None

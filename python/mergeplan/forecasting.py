@@ -5,12 +5,12 @@ import shutil
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mergeplan import speeds
 from mergeplan.config import MergeConfig
 from mergeplan.memory import anonymous_bytes, default_limit
-from mergeplan.merge_checks import COMPANION_BYTES, RESERVE_BYTES
+from mergeplan.merge_checks import COMPANION_BYTES, RESERVE_BYTES, fallback_memory
 from mergeplan.plan import MergePlan
 
 if TYPE_CHECKING:
@@ -66,6 +66,22 @@ class DiskForecast:
 
 
 @dataclass(frozen=True)
+class FallbackForecast:
+    """What mergekit's own executor computes, because the core cannot.
+
+    Attributes:
+        n_bytes: Bytes of those output tensors.
+        memory_bytes: Anonymous memory that the largest may take, beside the process's own.
+        holds: Whether that is within the limit that was given, or else within the free memory.
+    """
+
+    tensors: int
+    n_bytes: int
+    memory_bytes: int
+    holds: bool
+
+
+@dataclass(frozen=True)
 class TimeForecast:
     """Estimates of seconds, scaled from measurements on one machine; see `basis`.
 
@@ -102,6 +118,7 @@ class Forecast:
     memory: MemoryForecast
     disk: DiskForecast
     time: TimeForecast
+    fallback: FallbackForecast | None
 
 
 def forecast(
@@ -132,15 +149,19 @@ def forecast(
         memory=memory,
         disk=_disk(written + COMPANION_BYTES, out),
         time=_time(config, plan, core["input_bytes"], written, threads),
+        fallback=_fallback(plan, memory_limit),
     )
 
 
 def input_elements(plan: MergePlan) -> int:
     """Elements of all input tensors, each once."""
-    return sum(
-        prod(job["shape"]) * (len(job["merge"]["inputs"]) + bool(job["merge"].get("base")))
-        for job in plan.data["jobs"]
-    )
+    return sum(prod(job["shape"]) * len(inputs_of(job["merge"])) for job in plan.data["jobs"])
+
+
+def inputs_of(merge: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every tensor that a job reads, the base first."""
+    base = merge.get("base")
+    return [*([base] if base else []), *merge.get("inputs", [])]
 
 
 def _is_exact(plan: MergePlan) -> bool:
@@ -171,6 +192,18 @@ def _memory(least: int, most: int, threads: int, limit: int | None) -> MemoryFor
     )
 
 
+def _fallback(plan: MergePlan, limit: int | None) -> FallbackForecast | None:
+    if plan.fallback is None:
+        return None
+    needed, allowed = fallback_memory(plan.fallback, limit)
+    return FallbackForecast(
+        tensors=len(plan.fallback.tensors),
+        n_bytes=plan.fallback.n_bytes,
+        memory_bytes=plan.fallback.memory_bytes,
+        holds=allowed is None or needed <= allowed,
+    )
+
+
 def _disk(needed: int, out: Path | None) -> DiskForecast:
     if out is None:
         return DiskForecast(needed, None, None)
@@ -183,10 +216,11 @@ def _time(
     config: MergeConfig, plan: MergePlan, input_bytes: int, written: int, threads: int
 ) -> TimeForecast:
     narrow, wide = speeds.MILLION_ELEMENTS[config.method.name]
-    seconds = 0.0
+    given = plan.fallback.n_bytes if plan.fallback else 0
+    seconds = given / speeds.FALLBACK * threads  # which runs on one thread
     for job in plan.data["jobs"]:
         merge = job["merge"]
-        elements = prod(job["shape"]) * (len(merge["inputs"]) + bool(merge.get("base")))
+        elements = prod(job["shape"]) * len(inputs_of(merge))
         rate = wide if merge.get("dtype") == "float32" else narrow
         seconds += elements / (rate * 1e6)
     seconds /= min(threads, os.cpu_count() or 1)

@@ -1,11 +1,11 @@
 """What `inspect` found, as lines of text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mergeplan.compatibility import Problem
 from mergeplan.facts import CheckpointFacts, DtypeShare, FileFacts
-from mergeplan.forecasting import Forecast, MemoryForecast
-from mergeplan.inspecting import Inspection, MergeInspection
+from mergeplan.forecasting import FallbackForecast, Forecast, MemoryForecast
+from mergeplan.inspecting import Inspection, MergeInspection, TensorOptions
 from mergeplan.names import format_count
 from mergeplan.output import format_bytes
 
@@ -54,7 +54,8 @@ def _summary(facts: CheckpointFacts) -> str:
 def _merge(merge: MergeInspection, tensors: bool) -> Iterator[str]:
     on = f" on `{merge.base}`" if merge.base else ""
     count = len(merge.models)
-    yield f"{merge.config}: {merge.method}{on}, {count} model{'' if count == 1 else 's'}"
+    method = merge.method or "no method that is known"
+    yield f"{merge.config}: {method}{on}, {count} model{'' if count == 1 else 's'}"
     for model in merge.models:
         yield f"  {_summary(model)}, {_dtypes(model.dtypes)}"
     if merge.output:
@@ -66,9 +67,28 @@ def _merge(merge: MergeInspection, tensors: bool) -> Iterator[str]:
         yield f"  files      {_files(output.files, tensors)}"
     if merge.forecast:
         yield from _forecast(merge.forecast)
+    if tensors:
+        for tensor in merge.tensors:
+            yield from _options(tensor)
     if not merge.problems:
         yield "  this merge can run"
     yield from _problems(merge.problems, tensors)
+
+
+def _options(tensor: TensorOptions) -> Iterator[str]:
+    """The options of a tensor: those of the merge, then each model's."""
+    yield f"  {tensor.tensor}  {tensor.method}{_values(tensor.shared)}"
+    for model, options in tensor.each.items():
+        yield f"    {model} {_values(options)}"
+
+
+def _values(options: Mapping[str, object]) -> str:
+    shown = [
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {str(value).lower()}"
+        for key, value in options.items()
+        if value is not None
+    ]
+    return "".join(f"  {entry}" for entry in shown)
 
 
 def _forecast(found: Forecast) -> Iterator[str]:
@@ -86,6 +106,8 @@ def _forecast(found: Forecast) -> Iterator[str]:
         f" {format_bytes(disk.needed_bytes)} of disk{room}"
     )
     yield f"  memory     {_memory(found.memory, found.threads)}"
+    if found.fallback:
+        yield f"  fallback   {_fallback(found.fallback)}"
     time = found.time
     yield (
         f"  time       about {_seconds(time.from_cache)} from the page cache,"
@@ -106,6 +128,14 @@ def _memory(memory: MemoryForecast, threads: int) -> str:
     return (
         f"at most {format_bytes(memory.peak_bytes)} of anonymous memory with {threads} threads;"
         f" {verdict}; the lowest limit is {memory.minimum_bytes >> 20}MiB"
+    )
+
+
+def _fallback(found: FallbackForecast) -> str:
+    enough = "" if found.holds else ": more than there may be, see `--allow-fallback-memory`"
+    return (
+        f"{found.tensors} tensors, {format_bytes(found.n_bytes)}, are computed by mergekit's own"
+        f" executor, with up to {format_bytes(found.memory_bytes)} of memory more{enough}"
     )
 
 

@@ -6,22 +6,26 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints import open_checkpoint
+from mergeplan.checkpoints import plan_models
 from mergeplan.compatibility import (
     Problem,
     compare,
+    compare_sources,
     lone_warnings,
     open_all,
     option_problems,
     problem_of,
 )
-from mergeplan.config import MergeConfig, load_config
+from mergeplan.config import MergeConfig, read_config
 from mergeplan.errors import MergeplanError
 from mergeplan.facts import CheckpointFacts, DtypeShare, FileFacts, describe, dtype_shares
 from mergeplan.forecasting import Forecast, forecast
+from mergeplan.lowering import ResolvedTensor
 from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
+from mergeplan.opening import open_checkpoint
 from mergeplan.output import check_output, check_space, format_bytes
-from mergeplan.plan import MergePlan, build_plan
+from mergeplan.plan import MergePlan, bits_of, build_plan
+from mergeplan.slicing import beyond_names
 
 CONFIG_ENDINGS = (".yml", ".yaml")
 
@@ -57,22 +61,41 @@ class OutputFacts:
 
 
 @dataclass(frozen=True)
+class TensorOptions:
+    """The value that every option takes for one output tensor.
+
+    Attributes:
+        method: `passthrough` where a tensor that not every model has is copied.
+        shared: Options of the whole merge.
+        each: Options of each model that goes in, by its name.
+    """
+
+    tensor: str
+    method: str
+    shared: dict[str, Any]
+    each: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class MergeInspection:
     """A config and its models.
 
     Attributes:
+        method: `None` where the config does not say.
         problems: Why it cannot run; empty where it can.
         output, forecast: `None` where it cannot even be planned.
+        tensors: The tensors that are merged, with their options; empty where there is no plan.
     """
 
     config: Path
-    method: str
+    method: str | None
     base: str | None
     models: tuple[CheckpointFacts, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     output: OutputFacts | None
     forecast: Forecast | None
+    tensors: tuple[TensorOptions, ...]
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,7 @@ def inspect_paths(paths: list[Path | str], options: InspectOptions | None = None
     checkpoints, problems = open_all(names, file_too=True)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
     if len(checkpoints) > 1:
-        _, between, differences = compare(checkpoints, checkpoints[0])
+        between, differences = compare(checkpoints, checkpoints[0])
         problems += between
         warnings += differences
     return Inspection(
@@ -129,42 +152,67 @@ def inspect_paths(paths: list[Path | str], options: InspectOptions | None = None
 
 
 def _inspect_merge(path: Path, options: InspectOptions) -> MergeInspection:
-    config = load_config(path)
-    checkpoints, problems = open_all(model.path for model in config.models)
+    config, faults = read_config(path)
+    problems = [problem_of("config", fault) for fault in faults]
+    if config is None:
+        return MergeInspection(path, None, None, (), tuple(problems), (), None, None, ())
+    checkpoints, unopened = open_all(model.path for model in config.models)
+    problems += unopened
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
-    output = found = None
-    if checkpoints:
-        donor = next((c for c in checkpoints if c.name == config.donor), checkpoints[0])
-        pairing, between, differences = compare(checkpoints, donor)
-        complete = not problems
+    by_names = not (config.needs_mergekit or beyond_names(config, checkpoints))
+    outputs = None
+    if by_names and not unopened:
+        outputs, between, differences = compare_sources(config, checkpoints)
         problems += between
         warnings += differences
-        try:
-            if not problems:
-                output, found, more = _plan(config, options, problems)
-                warnings += [warning for warning in more if warning not in warnings]
-            elif complete:
-                problems += option_problems(config, pairing, checkpoints)
-        except MergeplanError as error:
-            # Of many tensors' complaints it names the first.
-            problems += option_problems(config, pairing, checkpoints) or [
-                problem_of("option", error)
-            ]
+    elif by_names and not config.is_sliced and len(checkpoints) > 1:
+        between, differences = compare(checkpoints, checkpoints[0])
+        problems += between
+        warnings += differences
+    planned = None
+    try:
+        if not problems:
+            planned = _plan(config, options, problems)
+            warnings += [warning for warning in planned.warnings if warning not in warnings]
+        elif outputs is not None and not faults:
+            problems += option_problems(config, outputs, checkpoints)
+    except MergeplanError as error:
+        # Of many tensors' complaints it names the first.
+        several = option_problems(config, outputs, checkpoints) if outputs else []
+        problems += several or [problem_of("option", error)]
     return MergeInspection(
         config=path,
         method=config.method.name,
         base=config.compared_with,
         models=tuple(describe(checkpoint) for checkpoint in checkpoints),
         problems=tuple(problems),
-        warnings=tuple(warnings),
-        output=output,
-        forecast=found,
+        warnings=tuple(dict.fromkeys([*config.warnings, *warnings])),
+        output=planned.output if planned else None,
+        forecast=planned.forecast if planned else None,
+        tensors=tuple(_options_of(tensor) for tensor in planned.resolved) if planned else (),
     )
 
 
-def _plan(
-    config: MergeConfig, options: InspectOptions, problems: list[Problem]
-) -> tuple[OutputFacts, Forecast, list[str]]:
+@dataclass(frozen=True)
+class _Planned:
+    """What a merge that can be planned would be."""
+
+    output: OutputFacts
+    forecast: Forecast
+    warnings: list[str]
+    resolved: tuple[ResolvedTensor, ...]
+
+
+def _options_of(tensor: ResolvedTensor) -> TensorOptions:
+    each = {
+        label: options
+        for (label, _), options in zip(tensor.inputs, tensor.each, strict=True)
+        if options
+    }
+    return TensorOptions(tensor.name, tensor.method.name, tensor.shared, each)
+
+
+def _plan(config: MergeConfig, options: InspectOptions, problems: list[Problem]) -> _Planned:
     """Plan the merge as `merge` would; problems with its surroundings are added to `problems`."""
     from mergeplan import _native
     from mergeplan.companions import missing_companions
@@ -183,23 +231,18 @@ def _plan(
     output = OutputFacts(
         tensors=len(plan.data["jobs"]),
         n_bytes=prepared.tensor_bytes,
-        dtypes=dtype_shares([_amount(job, plan) for job in plan.data["jobs"]]),
+        dtypes=dtype_shares([_amount(job) for job in plan.data["jobs"]]),
         files=tuple(FileFacts(name, length) for name, length, _ in prepared.files),
         donor=plan.donor.name,
     )
-    return output, found, [*plan.warnings, *missing_companions(plan), *_widened(config, plan)]
+    warnings = [*plan.warnings, *missing_companions(plan), *_widened(config, plan)]
+    return _Planned(output, found, warnings, plan.resolved)
 
 
-def _amount(job: dict[str, Any], plan: MergePlan) -> tuple[str, int, int]:
+def _amount(job: dict[str, Any]) -> tuple[str, int, int]:
     """Dtype, elements and bytes of an output tensor."""
     elements = prod(job["shape"])
-    merge = job["merge"]
-    if merge["kind"] == "copy":
-        first = merge["inputs"][0]
-        n_bytes = plan.checkpoints[first["model"]].tensors[first["tensor"]].n_bytes
-    else:
-        n_bytes = elements * (4 if job["out_dtype"] == "F32" else 2)
-    return job["out_dtype"], elements, n_bytes
+    return job["out_dtype"], elements, elements * bits_of(job["out_dtype"]) // 8
 
 
 def _surroundings(plan: MergePlan, found: Forecast, options: InspectOptions) -> list[Problem]:
@@ -215,7 +258,8 @@ def _surroundings(plan: MergePlan, found: Forecast, options: InspectOptions) -> 
         problems.append(Problem("memory", None, None, message, hint))
     if options.out is not None:
         place = options.out.expanduser().resolve()
-        read = [path for c in plan.checkpoints for path in (c.path, *c.files)]
+        models = plan_models(plan.checkpoints)
+        read = [path for model in models for path in (model.path, *model.files)]
         try:
             check_output(place, read, overwrite=options.overwrite)
             check_space(place, found.disk.needed_bytes)
@@ -228,10 +272,8 @@ def _widened(config: MergeConfig, plan: MergePlan) -> list[str]:
     """Tensors that become float32 though every input has 16 bits: twice the size, seldom meant."""
     count = 0
     for job in plan.data["jobs"]:
-        merge = job["merge"]
-        inputs = [*merge["inputs"], *([merge["base"]] if merge.get("base") else [])]
-        found = {plan.checkpoints[i["model"]].tensors[i["tensor"]].dtype for i in inputs}
-        count += job["out_dtype"] == "F32" and found <= {"BF16", "F16"}
+        found = plan.input_dtypes(job)
+        count += job["out_dtype"] == "F32" and bool(found) and found <= {"BF16", "F16"}
     if not count or config.out_dtype:
         return []
     why = "bfloat16 and float16 meet there"

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_MACHINE = Path("/proc/meminfo")
 _BASE_LIMIT = 192 << 20
 _LIMIT_PER_THREAD = 32 << 20
 # Where the system does not say: what Python with this package takes.
@@ -18,6 +19,16 @@ def default_limit(threads: int) -> int:
 def anonymous_bytes() -> int:
     """Anonymous resident memory of this process now: its heap and stacks, no mapped files."""
     return _field("RssAnon") or _TYPICAL_BYTES
+
+
+def available_bytes() -> int | None:
+    """Memory that the system could still give without swapping; `None` where it does not say."""
+    try:
+        text = _MACHINE.read_text("ascii")
+    except OSError:
+        return None
+    found = [line for line in text.splitlines() if line.startswith("MemAvailable:")]
+    return int(found[0].split()[1]) << 10 if found else None
 
 
 class MemoryWatch:

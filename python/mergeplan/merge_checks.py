@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergeplan.checkpoints import plan_models
 from mergeplan.companions import Inputs, missing_companions
 from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
-from mergeplan.memory import anonymous_bytes, default_limit
+from mergeplan.lora import LoraOptions
+from mergeplan.memory import anonymous_bytes, available_bytes, default_limit
+from mergeplan.opening import OpenOptions
 from mergeplan.output import check_output, check_space, format_bytes
-from mergeplan.plan import MergePlan, build_plan
+from mergeplan.plan import Fallback, MergePlan, build_plan
+from mergeplan.plan_options import PlanOptions
 from mergeplan.workspace import (
     check_leftover,
     is_published,
@@ -44,10 +48,19 @@ class MergeOptions:
         allow_nonfinite: Merge NaN and infinity instead of refusing them.
         memory_limit: Bytes of anonymous memory that the whole process may take; `None` for 256 MiB
             at two threads and 32 MiB for each further one, or what the merge needs at the least.
+        allow_fallback_memory: Let mergekit's executor, where tensors fall to it, take more than
+            that.
         overwrite: Replace an output folder that has content, at the very end.
         resume: Go on from what an interrupted run left, if there is anything.
         discard: Throw that away.
         copy_tokenizer, write_model_card: Whether those files are written.
+        lora_merge_dtype: Torch name of the dtype to which base + adapter is rounded; `None` for the
+            base's own.
+        lora_exact: Keep base + adapter in float32 instead.
+        transformers_cache: Folder of the hub's cache; `None` for the default.
+        allow_crimes: Mix architectures.
+        trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
+        unsafe_truncate_embeddings: Cut vocabularies to the smallest one.
     """
 
     seed: int = 0
@@ -55,11 +68,18 @@ class MergeOptions:
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     allow_nonfinite: bool = False
     memory_limit: int | None = None
+    allow_fallback_memory: bool = False
     overwrite: bool = False
     resume: bool = False
     discard: bool = False
     copy_tokenizer: bool = True
     write_model_card: bool = True
+    lora_merge_dtype: str | None = None
+    lora_exact: bool = False
+    transformers_cache: str | None = None
+    allow_crimes: bool = False
+    trust_remote_code: bool = False
+    unsafe_truncate_embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,12 +149,23 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     if len(set(places)) < len(places):
         raise InputError("two merges have the same output folder")
     configs = [_loaded(one.config) for one in wanted]
+    planning = PlanOptions(
+        opening=OpenOptions(
+            lora=LoraOptions(options.lora_merge_dtype, options.lora_exact),
+            cache=options.transformers_cache,
+            download=True,
+        ),
+        allow_crimes=options.allow_crimes,
+        trust_remote_code=options.trust_remote_code,
+        unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
+    )
     plans = [
         build_plan(
             config,
             seed=options.seed if one.seed is None else one.seed,
             max_shard_bytes=options.max_shard_bytes,
             allow_nonfinite=options.allow_nonfinite,
+            options=planning,
         )
         for config, one in zip(configs, wanted, strict=True)
     ]
@@ -143,11 +174,21 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     threads = options.threads or os.cpu_count() or 1
     forecast = family.forecast(threads)
     limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
-    read = [path for plan in plans for c in plan.checkpoints for path in (c.path, *c.files)]
+    if not options.allow_fallback_memory:
+        for plan in plans:
+            _check_fallback(plan, options.memory_limit)
+    read = [
+        path
+        for plan in plans
+        for model in plan_models(plan.checkpoints)
+        for path in (model.path, *model.files)
+    ]
     merges = []
     needed: dict[Path, int] = {}
     for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):
-        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in prepared.identities]
+        # Models that are derived from others have no files.
+        models = [rows for rows in prepared.identities if rows]
+        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in models]
         state = merge_state(plan.data, inputs)
         ours = options.resume and (is_publishing(place) or is_published(place, state))
         check_output(partial_folder(place), read, overwrite=True)
@@ -184,6 +225,32 @@ def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[in
             "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
         )
     return wished, wished - own
+
+
+def fallback_memory(fallback: Fallback, limit: int | None) -> tuple[int, int | None]:
+    """Bytes that the process needs while mergekit's executor runs, and that it may take.
+
+    Args:
+        limit: That of the whole process; `None` for what the machine has free.
+    """
+    own = anonymous_bytes()
+    free = available_bytes()
+    return own + fallback.memory_bytes, limit if limit is not None else free and own + free
+
+
+def _check_fallback(plan: MergePlan, limit: int | None) -> None:
+    if plan.fallback is None:
+        return
+    needed, allowed = fallback_memory(plan.fallback, limit)
+    if allowed is not None and needed > allowed:
+        what = "memory limit is" if limit else "free memory is"
+        raise InputError(
+            f"{len(plan.fallback.tensors)} tensors are left to mergekit's executor, and the {what}"
+            f" too low for the largest: expected {format_bytes(needed)}, found"
+            f" {format_bytes(allowed)}",
+            "raise `--memory-limit`, or pass `--allow-fallback-memory`; in dtypes float32,"
+            " bfloat16 and float16 nothing is left to mergekit",
+        )
 
 
 def allow_open_files(count: int) -> None:

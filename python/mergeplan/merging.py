@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergeplan.card import write_card
 from mergeplan.companions import (
     copy_tokenizer,
-    write_card,
     write_config,
     write_index,
     write_manifest,
+    write_planned,
 )
 from mergeplan.config import MergeConfig
 from mergeplan.errors import ContentError, InputError, MissingInputError
+from mergeplan.given import write_given
 from mergeplan.memory import MemoryWatch
 from mergeplan.merge_checks import (
     CheckedMerge,
@@ -41,7 +43,9 @@ class MergeReport:
     """What a merge did.
 
     Attributes:
-        read_bytes: Input bytes that were gone over, each as often as it was.
+        read_bytes: Input bytes that were gone over by the core, each as often as it was.
+        fallback_bytes: Bytes of the output's tensors that mergekit's executor computed; the core
+            computed all others.
         resumed_blocks: Blocks of 65,536 output elements that an earlier run had left whole.
         phases: Seconds that `plan`, `merge`, `sync` and `publish` took.
         peak_anonymous_bytes: Anonymous memory of the process at its highest, sampled; 0 where the
@@ -54,6 +58,7 @@ class MergeReport:
     files: tuple[str, ...]
     read_bytes: int
     written_bytes: int
+    fallback_bytes: int
     resumed_blocks: int
     seconds: float
     phases: dict[str, float]
@@ -129,6 +134,7 @@ def merge_many(
             files=tuple(name for name, _, _ in one.prepared.files),
             read_bytes=result["read_bytes"],
             written_bytes=sum(length for _, length, _ in one.prepared.files),
+            fallback_bytes=one.plan.fallback.n_bytes if one.plan.fallback else 0,
             resumed_blocks=result["resumed_blocks"],
             seconds=ended - begun,
             phases={
@@ -188,6 +194,9 @@ def _merge_and_publish(
         for number, work in list(open_works.items()):
             if number in to_merge:
                 one = checked.merges[number]
+                given = write_given(work.data, one.plan, one.prepared)
+                watch.sample()
+                results[number]["hashes"] = {**results[number]["hashes"], **given}
                 _write_companions(one, work.data, options, results[number]["hashes"])
             work.publish()
             del open_works[number]
@@ -245,9 +254,11 @@ def _write_companions(
     clear_folder(folder, keep=files)
     write_index(folder, prepared.files, prepared.tensor_bytes)
     _native.fault("index")
-    write_config(folder, plan)
-    if options.copy_tokenizer:
+    write_config(folder, plan, hashes)
+    if options.copy_tokenizer and (plan.companions is None or plan.companions.copies_tokenizer):
         copy_tokenizer(folder, plan)
+    if plan.companions is not None:
+        write_planned(folder, plan.companions)
     if options.write_model_card:
         write_card(folder, checked.out.name, checked.config, plan.data["seed"])
     write_manifest(folder, plan, checked.config, checked.state["inputs"], files, hashes)

@@ -3,6 +3,7 @@
 Help, validation and planning read them from here; nothing else states a default.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -60,6 +61,14 @@ class Method:
     max_inputs: int | None = None
     sparsify: Sparsify = "none"
     consensus: bool = False
+
+    def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
+        """There is one of each name."""
+        return _named, (self.name,)
+
+
+def _named(name: str) -> Method:
+    return METHODS[name]
 
 
 WEIGHT = Option(float, None, per_input=True)

@@ -109,7 +109,8 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
         for name in last:
             (out / name).unlink(missing_ok=True)
     for path in content_of(out):
-        if path.is_file() and path.suffix == ".safetensors" and path.name not in names:
+        weights = path.suffix in (".safetensors", ".bin")
+        if path.is_file() and weights and path.name not in names:
             path.unlink()
     for name in left:
         _native.fault("move")
@@ -140,9 +141,9 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, content: str | bytes) -> None:
     """Write a small file beside its place, sync it, and put it there in one step."""
-    _place_durably(path, io.BytesIO(text.encode()))
+    _place_durably(path, io.BytesIO(content.encode() if isinstance(content, str) else content))
 
 
 def copy_durably(source: Path, target: Path) -> None:

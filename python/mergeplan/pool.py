@@ -5,11 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints import count_params, open_checkpoint
+from mergeplan.checkpoints import count_params
 from mergeplan.emit import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements import parse_count
 from mergeplan.names import format_count
+from mergeplan.opening import open_checkpoint
 from mergeplan.plan import most_common_dtype
 from mergeplan.yamlfile import read_yaml
 

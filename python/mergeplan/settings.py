@@ -1,9 +1,11 @@
 """Which value an option takes for one tensor: filters, gradients, precedence; as in mergekit."""
 
 import re
+from collections.abc import Iterable
 
-from mergeplan.config import MergeConfig, ModelInput
 from mergeplan.errors import InputError
+from mergeplan.methods import Method
+from mergeplan.scopes import Settings
 from mergeplan.values import Conditional, Gradient, Scalar, Setting
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
@@ -65,24 +67,36 @@ def _along(gradient: Gradient, depth: float) -> Scalar:
 
 
 def resolve(
-    config: MergeConfig, option: str, tensor: str, depth: float, model: ModelInput | None = None
+    method: Method,
+    option: str,
+    scopes: Iterable[Settings],
+    tensor: str,
+    depth: float,
+    model: str | None = None,
 ) -> Scalar | None:
-    """The value of an option: the model's own setting, else the merge's, else the default.
+    """The value of an option: of the first scope that has one for the tensor, else the default.
 
     `None` is the value of an option that may be left unset, and is.
+
+    Args:
+        scopes: Settings, the narrowest first: the model's own, the slice's, the module's, the
+            merge's.
+        tensor: What filters look at: the name in the model for an option that each model has, the
+            output's name for one of the whole merge.
+        depth: Place of the tensor along gradients, in [0, 1].
+        model: Whose value it is, for messages.
 
     Raises:
         InputError: The option has no default and no setting matches.
     """
-    scopes = [model.parameters] if model is not None else []
-    for parameters in [*scopes, config.parameters]:
-        if option in parameters:
-            value = evaluate(parameters[option], tensor, depth)
+    for settings in scopes:
+        if option in settings:
+            value = evaluate(settings[option], tensor, depth)
             if value is not None:
                 return value
-    spec = config.method.options[option]
+    spec = method.options[option]
     if spec.required:
-        where = f"model `{model.path}`, " if model else ""
+        where = f"model `{model}`, " if model else ""
         place = "give each model" if model else "give the merge"
         raise InputError(
             f"`{option}` is missing for {where}tensor `{tensor}`",

@@ -33,6 +33,8 @@ MILLION_ELEMENTS: dict[str, tuple[float, float]] = {
     "ramplus_tl": (927, 727),
     "passthrough": (567, 663),
 }
+# Bytes of output in a second where mergekit computes them: TIES of two experts in float64, 24e6.
+FALLBACK = 20e6
 # Of a process until it merges: in all, and for each tensor.
 START_SECONDS = 0.2
 TENSOR_SECONDS = 2e-4

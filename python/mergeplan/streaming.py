@@ -10,8 +10,10 @@ from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
 from mergeplan.memory import default_limit
 from mergeplan.merge_checks import DEFAULT_SHARD_BYTES, allow_open_files
+from mergeplan.opening import OpenOptions
 from mergeplan.parameters import places_in
 from mergeplan.plan import MergePlan, build_plan
+from mergeplan.plan_options import PlanOptions
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +204,15 @@ def merge_into(
 def _plan(config: MergeConfig | str | Path, seed: int) -> MergePlan:
     if not isinstance(config, MergeConfig):
         config = load_config(Path(config))
-    return build_plan(config, seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES)
+    options = PlanOptions(OpenOptions(download=True))
+    plan = build_plan(config, seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
+    if plan.fallback is not None:
+        raise InputError(
+            f"tensor `{plan.fallback.tensors[0]}` is left to mergekit's executor, which merges into"
+            " files alone",
+            "merge in float32, bfloat16 or float16",
+        )
+    return plan
 
 
 def _empty(job: Job) -> "torch.Tensor":

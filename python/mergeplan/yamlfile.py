@@ -1,4 +1,4 @@
-"""Read a small YAML file of ours, with errors that name it."""
+"""YAML, read strictly: a key that stands twice is an error."""
 
 from pathlib import Path
 from typing import Any
@@ -8,23 +8,37 @@ import yaml
 from mergeplan.errors import InputError, MissingInputError
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, where YAML readers keep the last one."""
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which plain YAML loaders keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict):
+                raise InputError(f"line {key_node.start_mark.line + 1}: a key must be a word")
+            if key in seen:
+                raise InputError(f"key `{key}` stands twice (line {key_node.start_mark.line + 1})")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key `{key.value}` stands twice", key.start_mark
-            )
-        if isinstance(key.value, str):
-            seen.add(key.value)
-    return loader.construct_mapping(node, deep=True)
+def parse_yaml(text: str) -> Any:
+    """What YAML text says.
 
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    Raises:
+        InputError: It is no YAML, or a key stands twice.
+    """
+    try:
+        return yaml.load(text, _StrictLoader)
+    except InputError:
+        raise
+    except RecursionError as error:
+        raise InputError("invalid YAML: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"invalid YAML: {' '.join(str(error).split())}") from error
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -37,9 +51,23 @@ def read_yaml(path: Path, what: str) -> Any:
         MissingInputError: There is no such file.
         InputError: It cannot be read, or is no YAML.
     """
+    text = read_text(path, what)
     try:
-        return yaml.load(path.read_text("utf-8"), _Loader)
+        return parse_yaml(text)
+    except InputError as error:
+        raise InputError(f"cannot read {what} `{path}`: {error.message}", error.hint) from error
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It cannot be read, or is no UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
     except FileNotFoundError as error:
         raise MissingInputError(f"cannot open {what} `{path}`: no such file") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read {what} `{path}`: {' '.join(str(error).split())}") from error

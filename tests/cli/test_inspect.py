@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
@@ -254,3 +256,80 @@ def test_names_in_headers_cannot_reach_the_terminal(tmp_path):
     run = cli("inspect", "a", "--tensors", cwd=tmp_path)
     assert "\x1b" not in run.stdout
     assert r"x\x1b[2J" in run.stdout
+
+
+def test_every_fault_of_a_config_is_listed_with_the_nearest_right_key(small_models):
+    path = small_models / "c.yml"
+    path.write_text(
+        """
+merge_methd: ties
+merge_method: ties
+base_model: base
+models:
+  - model: a
+    parameters: {densty: 0.5, weight: 1, normalize: true}
+  - model: b
+    paramters: {weight: 1}
+parameters: {lambda: "x"}
+dtype: float13
+"""
+    )
+    code, found = inspect("c.yml", cwd=small_models)
+    problems = found["merges"][0]["problems"]
+    assert code == 1
+    assert {problem["kind"] for problem in problems} == {"config"}
+    text = "\n".join(f"{p['message']} | {p['hint']}" for p in problems)
+    for words in (
+        "`merge_methd`",
+        "did you mean `density`?",
+        "`models[0].parameters.normalize` does nothing there",
+        "did you mean `parameters`?",
+        "`parameters.lambda`",
+        "float13",
+    ):
+        assert words in text
+    assert len(problems) == 6
+    assert cli("inspect", "c.yml", cwd=small_models).stdout.count("problem: ") == 5
+
+
+def test_the_value_of_every_option_for_every_tensor_is_listed_when_asked(tmp_path):
+    for name in ("base", "a"):
+        tensors = {f"model.layers.{i}.mlp.up_proj.weight": torch.ones(2, 2) for i in range(3)}
+        save_checkpoint(tmp_path / name, {**tensors, "model.norm.weight": torch.ones(2)})
+    (tmp_path / "c.yml").write_text(
+        """
+merge_method: ties
+base_model: base
+models:
+  - model: a
+    parameters:
+      density: [1.0, 0.5]
+      weight: [{filter: mlp, value: 0.3}, {value: 0.7}]
+parameters: {lambda: 1.5}
+"""
+    )
+    code, found = inspect("c.yml", cwd=tmp_path)
+    assert code == 0
+    tensors = {tensor["tensor"]: tensor for tensor in found["merges"][0]["tensors"]}
+    densities = [
+        tensors[f"model.layers.{i}.mlp.up_proj.weight"]["each"]["a"]["density"] for i in range(3)
+    ]
+    assert densities == [1.0, 0.75, 0.5]
+    norm = tensors["model.norm.weight"]
+    assert (norm["each"]["a"]["weight"], norm["shared"]["lambda"]) == (0.7, 1.5)
+    text = cli("inspect", "c.yml", "--tensors", cwd=tmp_path).stdout
+    assert "model.layers.1.mlp.up_proj.weight  ties" in text
+    assert "lambda 1.5" in text
+    assert "a   weight 0.3  density 0.75" in text
+    assert "density" not in cli("inspect", "c.yml", cwd=tmp_path).stdout
+
+
+def test_a_merge_of_names_alone_is_inspected_at_once_and_without_mergekit(small_models):
+    (small_models / "c.yml").write_text(config_text("linear", ["a", "b"], parameters={"weight": 1}))
+    code = (
+        "import sys; from mergeplan.inspecting import inspect_paths;"
+        "assert inspect_paths(['c.yml']).fits;"
+        "assert not {'mergekit', 'torch', 'transformers'} & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=small_models, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()

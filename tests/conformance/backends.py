@@ -123,7 +123,7 @@ def by_mergekit(case: Case, names: list[str] | None = None) -> Results:
         if case.base:
             tensors, ids, base_index = [*tensors, case.base[name]], [*ids, "base"], case.k
         merged = merge_tensors(
-            tensors, case.method, parameters=parameters, ids=ids, base_index=base_index
+            tensors, case.method, parameters=parameters, ids=ids, base_index=base_index, name=name
         )
         results[name] = values(merged.to(tensors[0].dtype))
     return results

@@ -6,6 +6,7 @@ import torch
 
 from backends import by_mergekit, by_native, by_reference, values
 from cases import TORCH_DTYPES, Case
+from helpers import config_text, load_tensors, run_mergeplan, save_checkpoint
 
 FROM_MERGEKIT = (ValueError, IndexError, RuntimeError)
 
@@ -116,3 +117,19 @@ def test_results_have_the_working_dtype_where_mergekits_are_float32(method, dtyp
     assert theirs.dtype == torch.float32
     rounded = values(theirs.to(TORCH_DTYPES[dtype]))
     np.testing.assert_array_equal(by_reference(case)["x"], rounded)
+
+
+@pytest.mark.parametrize("method", ["della_linear", "dare_linear"])
+def test_rescaling_in_float16_keeps_the_norm_beyond_float16s_range(method, tmp_path):
+    # A sum of magnitudes above 65,504 is infinite in float16: mergekit on a GPU writes garbage.
+    generator = torch.Generator().manual_seed(0)
+    delta = (0.2 * torch.randn(700, 1000, generator=generator)).half()
+    base = save_checkpoint(tmp_path / "base", {"x": torch.zeros_like(delta)})
+    expert = save_checkpoint(tmp_path / "e", {"x": delta})
+    parameters = {"weight": 1.0, "density": 0.5}
+    text = config_text(method, [expert], base=base, parameters=parameters)
+    run_mergeplan(text, tmp_path / "out")
+    merged = load_tensors(tmp_path / "out")["x"].double()
+    norm = delta.double().abs().sum().item()
+    assert norm > 65_504
+    assert merged.abs().sum().item() == pytest.approx(norm, rel=1e-3)

@@ -103,7 +103,7 @@ def test_a_damaged_expert_is_named_before_anything_is_written(how, words, method
         ("merge_method: linear\nmodels: [{model: a}]", ["`weight` is missing for model `a`"]),
         ("merge_method: linear\nmodels: [{model: nope}]", ["model `nope` is not a folder"]),
         ("merge_method: linear\nmodels: [{model: me/nope}]", ["hub id", "hf download me/nope"]),
-        ("merge_method: linear\nmodels: [{model: a+lora}]", ["LoRA"]),
+        ("merge_method: linear\nmodels: [{model: a+lora}]", ["`lora` is not a folder"]),
         (
             "merge_method: linear\nmodels: [{model: a}, {model: ./a}]\nparameters: {weight: 1}",
             ["are the same folder"],

@@ -67,7 +67,7 @@ def test_without_a_base_the_first_model_donates():
         ("torch.bfloat16", "bf16", "cannot merge in `bf16`", "float16"),
         ("- model: b", "- model: a", "`a` is listed twice", None),
         ("- model: b", "- model: {path: b}", "expected a path, found a mapping", None),
-        ("models:", "slices: []\nmodels:", "`slices` is not supported yet", "mergekit-yaml"),
+        ("models:", "slices: []\nmodels:", "expected one of `models`, `slices` and", None),
         ("dtype: torch.bfloat16", "dtype: float32\ndtype: float16", "`dtype` stands twice", None),
         ("models:", "models: [", "invalid YAML", None),
     ],

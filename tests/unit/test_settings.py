@@ -59,11 +59,12 @@ def test_the_first_filter_that_matches_wins():
 
 def test_a_model_without_a_match_falls_back_to_the_merge_then_to_the_default():
     found = config("{weight: [{filter: mlp, value: 2}]}", "{weight: 5}")
-    assert resolve(found, "weight", "norm", 0.0, found.models[0]) == 5
-    assert resolve(found, "density", "norm", 0.0, found.models[0]) == 1.0
+    scopes = (found.models[0].parameters, found.parameters)
+    assert resolve(found.method, "weight", scopes, "norm", 0.0) == 5
+    assert resolve(found.method, "density", scopes, "norm", 0.0) == 1.0
     alone = config("{weight: [{filter: mlp, value: 2}]}")
     with pytest.raises(InputError, match="`weight` is missing for model `a`, tensor `norm`"):
-        resolve(alone, "weight", "norm", 0.0, alone.models[0])
+        resolve(alone.method, "weight", (alone.models[0].parameters,), "norm", 0.0, "a")
 
 
 @given(

@@ -25,6 +25,7 @@ COMMANDS = {
     "plot": "draw the fitted curves with their bands",
     "verify": "check a merge against its manifest",
     "diff": "compare two checkpoints tensor by tensor, in ULPs",
+    "mergekit": "run mergekit's own mergekit-yaml with mergeplan's kernels in it",
     "bench": "measure merges on this machine beside mergekit and a plain copy",
     "demo": "the whole path on a small bundled pool",
 }

@@ -63,7 +63,7 @@ def command(
     responses and assistant turns are scored. Each token is scored once. Standard errors are
     clustered by document; the macro mean counts every domain alike.
     """
-    from mergeplan.checkpoints import count_params, open_checkpoint
+    from mergeplan.checkpoints import count_params
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
     from mergeplan.evaluation.running import evaluate_fully
@@ -71,6 +71,7 @@ def command(
     from mergeplan.evaluation.sources import find_data
     from mergeplan.evaluation.tables import documents_csv, table, to_json
     from mergeplan.names import format_count
+    from mergeplan.opening import open_checkpoint
     from mergeplan.output import refuse_existing, write_durably
     from mergeplan.progress import ProgressLine
 

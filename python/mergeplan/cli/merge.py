@@ -5,11 +5,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mergeplan.cli import warn
+from mergeplan.cli.mergekit_flags import mergekit_flags
 from mergeplan.cli.units import BYTES, SEED, threads_option
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
     type=BYTES,
     help="Anonymous memory of the whole process: 256MiB, 1GB. [default: 256MiB at 2 threads]",
 )
+@click.option(
+    "--allow-fallback-memory",
+    is_flag=True,
+    help="Let mergekit, where it must compute tensors itself, take more than the memory limit.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
@@ -56,7 +62,14 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
+@click.option(
+    "-q",
+    "--quiet/--no-quiet",
+    default=False,
+    is_eager=True,
+    help="No progress and no warnings.",
+)
+@mergekit_flags
 def command(
     paths: tuple[Path, ...],
     many: Path | None,
@@ -67,6 +80,7 @@ def command(
     write_model_card: bool,
     allow_nonfinite: bool,
     memory_limit: int | None,
+    allow_fallback_memory: bool,
     overwrite: bool,
     resume: bool,
     discard: bool,
@@ -74,11 +88,13 @@ def command(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    **of_mergekit: Any,
 ) -> None:
     """Run the merge that CONFIG.yml describes, as mergekit-yaml would, into OUT_DIR.
 
-    OUT_DIR is absent or complete at any moment. The same inputs, config and seed give the same
-    bytes on any machine, with any number of threads.
+    Every flag of mergekit-yaml is taken, or refused with the reason; those that are of no use here
+    are not listed. OUT_DIR is absent or complete at any moment. The same inputs, config and seed
+    give the same bytes on any machine, with any number of threads.
     """
     from mergeplan.merge_checks import MergeOptions, check_merges
     from mergeplan.merging import merge_many
@@ -90,11 +106,13 @@ def command(
         max_shard_bytes=out_shard_size,
         allow_nonfinite=allow_nonfinite,
         memory_limit=memory_limit,
+        allow_fallback_memory=allow_fallback_memory,
         overwrite=overwrite,
         resume=resume,
         discard=discard,
         copy_tokenizer=copy_tokenizer,
         write_model_card=write_model_card,
+        **of_mergekit,
     )
     wanted = _wanted(paths, many)
     if dry_run:
@@ -157,4 +175,6 @@ def _summary(reports: "list[MergeReport]", out: Path) -> str:
     written = format_bytes(sum(report.written_bytes for report in reports))
     seconds = reports[0].seconds
     rate = format_bytes(reports[0].read_bytes / max(seconds, 1e-9))
-    return f"{out}: {merges}{tensors} tensors, {written} in {seconds:.2f} s ({rate}/s read)"
+    fallback = sum(report.fallback_bytes for report in reports)
+    by = f", {format_bytes(fallback)} of it by mergekit's executor" if fallback else ""
+    return f"{out}: {merges}{tensors} tensors, {written}{by} in {seconds:.2f} s ({rate}/s read)"

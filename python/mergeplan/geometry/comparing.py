@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.checkpoints import IGNORED_ENDINGS, TIED_HEADS, Checkpoint, open_checkpoint
+from mergeplan.checkpoints import IGNORED_ENDINGS, TIED_HEADS, Checkpoint, models_data
 from mergeplan.diffing import FLOATS
 from mergeplan.errors import InputError
+from mergeplan.opening import open_checkpoint
+from mergeplan.plan import canonical_json
 from mergeplan.pool import PoolSize, load_pool
 
 if TYPE_CHECKING:
@@ -130,8 +132,8 @@ def geometry_of(
         raise InputError(f"nothing of `{size.base}` can be compared: `{name}`: {why}")
     total = sum(model.tensors[name].n_bytes for model in (base, *experts) for name in tensors)
     found = _native.tensor_similarities(
-        base.path,
-        [expert.path for expert in experts],
+        canonical_json(models_data([base, *experts])),
+        len(experts),
         tensors,
         densities=list(DENSITIES),
         threads=threads or os.cpu_count() or 1,

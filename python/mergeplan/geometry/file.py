@@ -67,9 +67,7 @@ def load_grams(path: Path) -> tuple[Gram, ...]:
         raise InputError(f"`{path}` is damaged: {error!r}", hint) from error
 
 
-def gram_for(
-    grams: Sequence[Gram], n_params: float | None, experts: Sequence[str]
-) -> Array:
+def gram_for(grams: Sequence[Gram], n_params: float | None, experts: Sequence[str]) -> Array:
     """The matrix of some experts, in their order.
 
     Args:

@@ -2,8 +2,7 @@
 //! [`crate::sink::Sink`] it is all that crosses between the two languages.
 
 mod group;
-
-use std::path::PathBuf;
+mod models;
 
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,9 @@ use crate::dtype::Float;
 use crate::error::{Error, Result};
 
 pub use group::{Along, GroupMethod};
+pub use models::{
+    Cast, Concat, Derivation, Derived, Listed, ListedTensor, Lora, Model, Rows, MEAN, ZERO,
+};
 
 /// Version of the plan's format.
 pub const VERSION: u32 = 1;
@@ -28,8 +30,8 @@ pub struct Plan {
     pub allow_nonfinite: bool,
     /// A new shard begins where the tensors of one would take more bytes than this.
     pub max_shard_bytes: u64,
-    /// Folders of the checkpoints that the jobs refer to by number.
-    pub models: Vec<PathBuf>,
+    /// The models that jobs refer to by number.
+    pub models: Vec<Model>,
     /// One job for each output tensor.
     pub jobs: Vec<Job>,
 }
@@ -87,6 +89,8 @@ fn one() -> f64 {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Merge {
+    /// Nothing: the place is reserved, and whoever runs the plan writes the tensor afterwards.
+    Given {},
     /// The same bytes from every input: buffers that are not floating point.
     Copy {
         /// All inputs must agree; the first is copied.
@@ -160,6 +164,9 @@ impl Plan {
         if plan.version != VERSION {
             return Err(invalid(format!("expected version {VERSION}, found {}", plan.version)));
         }
+        if let Some(reason) = models::refuse(&plan.models) {
+            return Err(invalid(reason));
+        }
         let mut names = std::collections::HashSet::new();
         let mut bits = 0_u64;
         for job in &plan.jobs {
@@ -181,7 +188,8 @@ impl Plan {
                 own.and_then(|own| bits.checked_add(own)).filter(|sum| *sum < 1 << 62).ok_or_else(
                     || invalid(format!("tensor `{name}`: shape {:?} is too large", job.shape)),
                 )?;
-            if !matches!(job.merge, Merge::Copy { .. }) && Float::of(job.out_dtype).is_none() {
+            let computed = !matches!(job.merge, Merge::Copy { .. } | Merge::Given {});
+            if computed && Float::of(job.out_dtype).is_none() {
                 return Err(invalid(format!("tensor `{name}`: cannot write {}", job.out_dtype)));
             }
             if let Merge::Group { method, base, inputs, .. } = &job.merge {
@@ -228,6 +236,7 @@ impl Merge {
     /// Every tensor that is read, as (model, name); the base first.
     pub fn tensors(&self) -> impl Iterator<Item = (usize, &str)> {
         let (base, refs, inputs): (&[TensorRef], &[TensorRef], &[Input]) = match self {
+            Merge::Given {} => (&[], &[], &[]),
             Merge::Copy { inputs } => (&[], inputs, &[]),
             Merge::Linear { inputs, .. } => (&[], &[], inputs),
             Merge::Delta { base, inputs, .. } => (std::slice::from_ref(base), &[], inputs),
@@ -241,6 +250,7 @@ impl Merge {
     pub fn renumber(&mut self, numbers: &[usize]) {
         let (base, refs, inputs): (Option<&mut TensorRef>, &mut [TensorRef], &mut [Input]) =
             match self {
+                Merge::Given {} => (None, &mut [], &mut []),
                 Merge::Copy { inputs } => (None, inputs, &mut []),
                 Merge::Linear { inputs, .. } => (None, &mut [], inputs),
                 Merge::Delta { base, inputs, .. } => (Some(base), &mut [], inputs),
@@ -252,7 +262,7 @@ impl Merge {
 
     fn inputs(&self) -> &[Input] {
         match self {
-            Merge::Copy { .. } | Merge::Group { .. } => &[],
+            Merge::Given {} | Merge::Copy { .. } | Merge::Group { .. } => &[],
             Merge::Linear { inputs, .. } | Merge::Delta { inputs, .. } => inputs,
         }
     }

@@ -8,14 +8,13 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::checkpoint::Checkpoint;
 use crate::dtype::Float;
 use crate::error::Result;
 use crate::execute::Control;
 use crate::kernels::similar::{add_products, shares_kept, Counts, Products, Signs, BINS, RIGHTS};
 use crate::parallel::{pool, Parallel};
 use crate::segments::{pieces, BLOCK};
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{self, Models, Source};
 
 /// Elements of a run.
 const RUN: usize = 16 * BLOCK;
@@ -40,21 +39,24 @@ pub struct Similarity {
 }
 
 /// The similarities of the tensors `names`, in that order, of which every model has one of the same
-/// shape.
+/// shape. `base` and `experts` are numbers of models.
 ///
 /// # Errors
 /// [`crate::Error::MissingTensor`], [`crate::Error::Shape`], [`crate::Error::Dtype`];
 /// [`crate::Error::NonFinite`]; [`crate::Error::Io`], [`crate::Error::Cancelled`].
 pub fn similarities(
-    base: &Checkpoint,
-    experts: &[Checkpoint],
+    models: &Models,
+    base: usize,
+    experts: &[usize],
     names: &[String],
     densities: &[f64],
     threads: usize,
     control: &Control,
 ) -> Result<Vec<Similarity>> {
-    let tensors =
-        names.iter().map(|name| Tensor::new(base, experts, name)).collect::<Result<Vec<_>>>()?;
+    let tensors = names
+        .iter()
+        .map(|name| Tensor::new(models, base, experts, name))
+        .collect::<Result<Vec<_>>>()?;
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&number| tensors[number].base.identity());
     let of = |&number: &usize| pieces(0..tensors[number].length, RUN).map(move |r| (number, r));
@@ -75,8 +77,8 @@ pub fn similarities(
 
 /// A tensor in every model, and what is known of it so far.
 struct Tensor<'a> {
-    base: CheckpointTensor<'a>,
-    experts: Vec<CheckpointTensor<'a>>,
+    base: source::Tensor<'a>,
+    experts: Vec<source::Tensor<'a>>,
     length: usize,
     found: Mutex<Found>,
 }
@@ -92,18 +94,18 @@ struct Found {
 }
 
 impl<'a> Tensor<'a> {
-    fn new(base: &'a Checkpoint, experts: &'a [Checkpoint], name: &'a str) -> Result<Self> {
-        let entry = base.tensor(name)?;
-        let of = |model: &'a Checkpoint| CheckpointTensor::new(model, name, &entry.shape, false);
+    fn new(models: &'a Models, base: usize, experts: &[usize], name: &'a str) -> Result<Self> {
+        let shape = models.shape(base, name)?;
+        let of = |&model: &usize| models.tensor(model, name, &shape, false);
         Ok(Self {
-            base: of(base)?,
+            base: of(&base)?,
             experts: experts.iter().map(of).collect::<Result<_>>()?,
-            length: entry.len(),
+            length: shape.iter().product(),
             found: Mutex::default(),
         })
     }
 
-    fn inputs(&self) -> impl Iterator<Item = &CheckpointTensor<'a>> {
+    fn inputs(&self) -> impl Iterator<Item = &source::Tensor<'a>> {
         self.experts.iter().chain([&self.base])
     }
 

@@ -5,6 +5,7 @@ mod errors;
 mod merges;
 mod run;
 mod similarity;
+mod tensors;
 
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(similarity::tensor_similarities, module)?)?;
     module.add_function(wrap_pyfunction!(checks::content_hashes, module)?)?;
     module.add_function(wrap_pyfunction!(checks::tensor_distances, module)?)?;
+    module.add_function(wrap_pyfunction!(tensors::merge_tensors, module)?)?;
     module.add_function(wrap_pyfunction!(exchange, module)?)?;
     module.add_function(wrap_pyfunction!(fault, module)?)?;
     module.add_function(wrap_pyfunction!(read_checkpoint, module)?)?;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use mergeplan_core::checkpoint::Identity;
 use mergeplan_core::execute::{Control, Options, Prepared, Target, DEFAULT_CHUNK};
-use mergeplan_core::layout::Layout;
-use mergeplan_core::plan::{Job, Plan};
+use mergeplan_core::layout::{Layout, Place};
+use mergeplan_core::plan::{Job, Merge, Plan};
 use mergeplan_core::sink::{FileSink, MemorySink, Region, Sink};
 use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
@@ -18,6 +18,8 @@ use crate::errors::raise;
 use crate::run::watched;
 
 type FileRow = (String, u64, Vec<String>);
+/// Tensor, file, first byte and length.
+type GivenRow = (String, String, u64, u64);
 /// Number of the plan, folder, journal, and whether to go on with what is there.
 type Output = (usize, PathBuf, PathBuf, bool);
 /// Number of the plan, its first job, and address, bytes and dtype of the memory for each tensor.
@@ -66,6 +68,9 @@ impl Family {
             result.set_item("sync_seconds", facts.sync_seconds)?;
             let by_name = PyDict::new(py);
             for (job, hash) in self.prepared.plans()[*plan].jobs.iter().zip(hashes) {
+                if matches!(job.merge, Merge::Given {}) {
+                    continue; // whoever writes it knows its hash
+                }
                 by_name.set_item(&job.tensor, format!("{hash:016x}"))?;
             }
             result.set_item("hashes", by_name)?;
@@ -128,7 +133,8 @@ struct Facts {
     sync_seconds: f64,
 }
 
-fn region_of<'a>(
+/// The caller's memory for a tensor: address, bytes and dtype.
+pub fn region_of<'a>(
     job: &Job,
     (address, bytes, dtype): &(usize, usize, String),
 ) -> Result<Region<'a>> {
@@ -178,6 +184,18 @@ impl PreparedMerge {
     #[getter]
     fn tensor_bytes(&self) -> u64 {
         self.plan().jobs.iter().map(Job::out_bytes).sum()
+    }
+
+    #[getter]
+    fn given(&self) -> Vec<GivenRow> {
+        let layout = &self.family.layouts[self.number];
+        let jobs = self.plan().jobs.iter().zip(&layout.places);
+        let given = jobs.filter(|(job, _)| matches!(job.merge, Merge::Given {}));
+        let row = |(job, place): (&Job, &Place)| {
+            let file = layout.files[place.file].name.clone();
+            (job.tensor.clone(), file, place.offset, job.out_bytes())
+        };
+        given.map(row).collect()
     }
 
     #[getter]

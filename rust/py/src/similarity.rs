@@ -1,10 +1,10 @@
 //! What the deltas of a pool have in common.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
 
-use mergeplan_core::checkpoint::Checkpoint;
-use mergeplan_core::similarity;
-use mergeplan_core::Result;
+use mergeplan_core::plan::Model;
+use mergeplan_core::source::Models;
+use mergeplan_core::{similarity, Error};
 use pyo3::prelude::*;
 
 use crate::run::watched;
@@ -26,20 +26,25 @@ impl From<similarity::Similarity> for TensorSimilarity {
 }
 
 #[pyfunction]
-#[pyo3(signature = (base, experts, tensors, *, densities, threads, progress = None))]
+#[pyo3(signature = (models_json, experts, tensors, *, densities, threads, progress = None))]
 pub fn tensor_similarities(
     py: Python<'_>,
-    base: PathBuf,
-    experts: Vec<PathBuf>,
+    models_json: &str,
+    experts: usize,
     tensors: Vec<String>,
     densities: Vec<f64>,
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Vec<TensorSimilarity>> {
     let found = watched(py, progress.as_ref(), |control| {
-        let base = Checkpoint::open(&base)?;
-        let experts = experts.iter().map(|e| Checkpoint::open(e)).collect::<Result<Vec<_>>>()?;
-        similarity::similarities(&base, &experts, &tensors, &densities, threads, control)
+        let parsed = serde_json::from_str::<Vec<Model>>(models_json);
+        let mut given = parsed.map_err(|e| Error::Plan { reason: e.to_string() })?;
+        let mut models = Models::default();
+        let numbers = models.open_all(&mut given, &mut HashMap::new())?;
+        let (Some(&base), Some(experts)) = (numbers.first(), numbers.get(1..=experts)) else {
+            return Err(Error::Plan { reason: "there are fewer models than experts".into() });
+        };
+        similarity::similarities(&models, base, experts, &tensors, &densities, threads, control)
     })?;
     Ok(found.into_iter().map(TensorSimilarity::from).collect())
 }

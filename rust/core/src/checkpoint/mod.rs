@@ -1,10 +1,11 @@
-//! A checkpoint on disk: one safetensors file, or shards with an index.
+//! A checkpoint: one safetensors file, shards with an index, or tensors in memory.
 
 mod entries;
 #[doc(hidden)]
 pub mod header;
 #[doc(hidden)]
 pub mod index;
+mod memory;
 mod reader;
 
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -13,9 +14,11 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 pub(crate) use header::MAX_HEADER;
+pub use memory::MemoryTensor;
 pub use reader::{Identity, Reader};
 
 use crate::error::{readable, Error, Result};
+use crate::plan::Listed;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -77,6 +80,44 @@ impl Checkpoint {
         } else {
             let source = std::io::ErrorKind::NotFound.into();
             return Err(Error::Io { path: path.into(), action: "open", source });
+        }
+        Ok(checkpoint)
+    }
+
+    /// Open the files of a checkpoint whose tensors lie at known places.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::FileKind`]; [`Error::TensorBytes`] for a tensor that ends behind its
+    /// file.
+    pub fn listed(listed: &Listed) -> Result<Self> {
+        let path = listed.path.clone();
+        let mut checkpoint = Self { path, shards: vec![], tensors: BTreeMap::new() };
+        let mut numbers: BTreeMap<&Path, usize> = BTreeMap::new();
+        for (name, place) in &listed.tensors {
+            let shard = match numbers.get(place.file.as_path()) {
+                Some(&shard) => shard,
+                None => {
+                    checkpoint.shards.push(Reader::open(&place.file)?);
+                    numbers.insert(&place.file, checkpoint.shards.len() - 1);
+                    checkpoint.shards.len() - 1
+                }
+            };
+            let file_bytes = checkpoint.shards[shard].len();
+            let bits = place.shape.iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
+            let bits = bits.and_then(|n| n.checked_mul(place.dtype.bitsize() as u64));
+            let bytes = bits.map(|bits| bits.div_ceil(8));
+            let end = bytes.and_then(|bytes| bytes.checked_add(place.offset));
+            let Some(bytes) = bytes.filter(|_| end.is_some_and(|end| end <= file_bytes)) else {
+                return Err(Error::TensorBytes {
+                    path: place.file.clone(),
+                    tensor: readable(name),
+                    expected: bytes.map_or("more than 2^63".to_owned(), |bytes| bytes.to_string()),
+                    found: file_bytes.saturating_sub(place.offset).to_string(),
+                });
+            };
+            let (dtype, shape, offset) = (place.dtype, place.shape.clone(), place.offset);
+            let entry = TensorEntry { dtype, shape, shard, offset, bytes };
+            checkpoint.tensors.insert(name.clone(), entry);
         }
         Ok(checkpoint)
     }

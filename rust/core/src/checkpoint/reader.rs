@@ -1,4 +1,5 @@
-//! Bytes of one input file: mapped where that is fastest, read where it cannot be or must not.
+//! Bytes of one input: a file, mapped where that is fastest and read where it cannot be or must not,
+//! or memory of the caller's.
 
 use std::fs::{File, FileType};
 use std::ops::Range;
@@ -29,12 +30,17 @@ impl Identity {
     }
 }
 
-/// An open input file.
+/// An open input.
 #[derive(Debug)]
 pub struct Reader {
     identity: Identity,
-    file: File,
-    map: Option<Mmap>,
+    store: Store,
+}
+
+#[derive(Debug)]
+enum Store {
+    File { file: File, map: Option<Mmap> },
+    Memory(&'static [u8]),
 }
 
 impl Reader {
@@ -62,10 +68,16 @@ impl Reader {
             // Advice only: where it is refused, the merge is slower and no less right.
             let _ = map.advise(memmap2::Advice::Sequential);
         }
-        Ok(Self { identity, file, map })
+        Ok(Self { identity, store: Store::File { file, map } })
     }
 
-    /// The file's path.
+    /// Bytes that are in memory already. `name` stands for a path in messages.
+    pub fn over(name: &str, bytes: &'static [u8]) -> Self {
+        let identity = Identity { path: name.into(), bytes: bytes.len() as u64, mtime_ns: 0 };
+        Self { identity, store: Store::Memory(bytes) }
+    }
+
+    /// The file's path, or the memory's name.
     pub fn path(&self) -> &Path {
         &self.identity.path
     }
@@ -75,17 +87,17 @@ impl Reader {
         &self.identity
     }
 
-    /// Length of the file.
+    /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.identity.bytes
     }
 
-    /// Whether the file is empty.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// `length` bytes from `offset`: a slice of the map, or else `scratch`, filled.
+    /// `length` bytes from `offset`: a slice of the memory or the map, or else `scratch`, filled.
     ///
     /// # Errors
     /// [`Error::Io`]
@@ -97,51 +109,40 @@ impl Reader {
     ) -> Result<&'a [u8]> {
         let failed = |source| Error::Io { path: self.path().into(), action: "read", source };
         crate::fault::hit("read").map_err(failed)?;
-        match &self.map {
-            Some(map) => usize::try_from(offset)
-                .ok()
-                .and_then(|start| map.get(start..start.checked_add(length)?))
-                .ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into())),
-            None => {
+        let all: &[u8] = match &self.store {
+            Store::Memory(bytes) => bytes,
+            Store::File { map: Some(map), .. } => map,
+            Store::File { file, map: None } => {
                 scratch.resize(length, 0);
-                read_exact_at(&self.file, scratch, offset).map_err(failed)?;
-                Ok(scratch)
+                read_exact_at(file, scratch, offset).map_err(failed)?;
+                return Ok(scratch);
             }
-        }
+        };
+        usize::try_from(offset)
+            .ok()
+            .and_then(|start| all.get(start..start.checked_add(length)?))
+            .ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Ask the system to fetch a range that will be read soon. Advice only.
     pub fn will_need(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
-        if !self.seems_cached(&range) {
-            use rustix::fs::{fadvise, Advice};
-            let length = std::num::NonZeroU64::new(range.end - range.start);
-            let _ = fadvise(&self.file, range.start, length, Advice::WillNeed);
+        if let Store::File { file, .. } = &self.store {
+            if !seems_cached(file, &range) {
+                use rustix::fs::{fadvise, Advice};
+                let length = std::num::NonZeroU64::new(range.end - range.start);
+                let _ = fadvise(file, range.start, length, Advice::WillNeed);
+            }
         }
         #[cfg(not(target_os = "linux"))]
         let _ = range;
-    }
-
-    /// Whether the middle and the end of a range are in the page cache. To ask for a range that is
-    /// costs the system a look at every page: 0.7 s for 4 GB, a third of a whole merge.
-    #[cfg(target_os = "linux")]
-    fn seems_cached(&self, range: &Range<u64>) -> bool {
-        use rustix::io::{preadv2, Errno, ReadWriteFlags};
-        let cached = |offset: u64| {
-            let mut byte = [0];
-            let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
-            let read = preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT);
-            // What cannot be asked, as on a disk in memory, needs no reading ahead.
-            read != Err(Errno::AGAIN)
-        };
-        range.is_empty() || cached((range.start + range.end) / 2) && cached(range.end - 1)
     }
 
     /// Give back the pages of a range that has been read, so that they no longer count as resident.
     /// They stay in the system's cache while there is room for them.
     pub fn release(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
-        if let Some(map) = &self.map {
+        if let Store::File { map: Some(map), .. } = &self.store {
             let (start, length) = (range.start as usize, (range.end - range.start) as usize);
             if length > 0 && start.checked_add(length).is_some_and(|end| end <= map.len()) {
                 // SAFETY: the map is shared with the file and read-only, so a page that is dropped
@@ -155,11 +156,14 @@ impl Reader {
         let _ = range;
     }
 
-    /// Check that the file is still what it was when it was opened.
+    /// Check that the file is still what it was when it was opened. Memory is the caller's to keep.
     ///
     /// # Errors
     /// [`Error::InputChanged`], [`Error::Io`]
     pub fn check_unchanged(&self) -> Result<()> {
+        if matches!(self.store, Store::Memory(_)) {
+            return Ok(());
+        }
         let path = self.path();
         let failed = |source| Error::Io { path: path.into(), action: "read", source };
         let now = Identity::of(path, &std::fs::metadata(path).map_err(failed)?);
@@ -173,6 +177,21 @@ impl Reader {
             found: words(&now),
         })
     }
+}
+
+/// Whether the middle and the end of a range are in the page cache. To ask for a range that is
+/// costs the system a look at every page: 0.7 s for 4 GB, a third of a whole merge.
+#[cfg(target_os = "linux")]
+fn seems_cached(file: &File, range: &Range<u64>) -> bool {
+    use rustix::io::{preadv2, Errno, ReadWriteFlags};
+    let cached = |offset: u64| {
+        let mut byte = [0];
+        let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+        let read = preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT);
+        // What cannot be asked, as on a disk in memory, needs no reading ahead.
+        read != Err(Errno::AGAIN)
+    };
+    range.is_empty() || cached((range.start + range.end) / 2) && cached(range.end - 1)
 }
 
 fn kind_name(kind: FileType) -> &'static str {
@@ -224,21 +243,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_and_a_plain_read_give_the_same_bytes() {
+    fn a_map_a_plain_read_and_memory_give_the_same_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         std::fs::write(&path, b"0123456789").unwrap();
+        let Reader { identity, store: Store::File { file, map } } = Reader::open(&path).unwrap()
+        else {
+            panic!("a file is no memory");
+        };
+        assert!(map.is_some());
+        let read = Reader { identity, store: Store::File { file, map: None } };
+        let memory = Reader::over("m", b"0123456789");
         let mapped = Reader::open(&path).unwrap();
-        assert!(mapped.map.is_some());
-        let read = Reader { map: None, ..Reader::open(&path).unwrap() };
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        assert_eq!(mapped.read(3, 4, &mut a).unwrap(), b"3456");
-        assert_eq!(read.read(3, 4, &mut b).unwrap(), b"3456");
-        mapped.release(0..10);
-        assert_eq!(mapped.read(3, 4, &mut a).unwrap(), b"3456");
-        assert!(mapped.read(8, 4, &mut a).is_err());
-        assert!(read.read(8, 4, &mut b).is_err());
-        assert!(mapped.read(u64::MAX, 4, &mut a).is_err());
+        let mut scratch = Vec::new();
+        for reader in [&mapped, &read, &memory] {
+            assert_eq!(reader.read(3, 4, &mut scratch).unwrap(), b"3456");
+            reader.will_need(0..10);
+            reader.release(0..10);
+            assert_eq!(reader.read(3, 4, &mut scratch).unwrap(), b"3456");
+            assert!(reader.read(8, 4, &mut scratch).is_err());
+            assert!(reader.read(u64::MAX, 4, &mut scratch).is_err());
+            reader.check_unchanged().unwrap();
+        }
     }
 
     #[test]

@@ -2,19 +2,18 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::Checkpoint;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::execute::delta::{alike, DeltaJob};
 use crate::execute::group::GroupJob;
 use crate::execute::linear::{LinearApply, LinearJob};
-use crate::execute::output::{Output, RawTensor};
+use crate::execute::output::Output;
 use crate::execute::{Resources, Target};
 use crate::kernels::elementwise::with_precision;
-use crate::plan::{Job, Merge, TensorRef};
+use crate::plan::{Job, Merge};
 use crate::precision::{Bf16, F16, F32};
 use crate::segments::{segments, Segment, BLOCK};
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{Models, RawTensor, Source, Tensor};
 use crate::statistics::content;
 
 /// One output of a bundle.
@@ -47,41 +46,39 @@ enum Kind<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    pub fn new(
-        member: Member<'a>,
-        checkpoints: &'a [Checkpoint],
-        allow_nonfinite: bool,
-    ) -> Result<Self> {
+    pub fn new(member: Member<'a>, models: &'a Models, allow_nonfinite: bool) -> Result<Self> {
         let Member { job, seed, .. } = member;
-        let tensor = finder(job, checkpoints, allow_nonfinite);
+        let tensor = finder(job, models, allow_nonfinite);
         let kind = match &job.merge {
             Merge::Copy { inputs } => {
-                let bind = |input| RawTensor::new(input, job, checkpoints);
-                Kind::Copy { inputs: inputs.iter().map(bind).collect::<Result<_>>()? }
+                let first = inputs.first().filter(|at| !models.is_stored(at.model, &at.tensor));
+                match first {
+                    Some(at) => Kind::Group(GroupJob::copy(job, tensor(at.model, &at.tensor)?)),
+                    None => {
+                        let bind = |input| models.raw(input, job);
+                        Kind::Copy { inputs: inputs.iter().map(bind).collect::<Result<_>>()? }
+                    }
+                }
             }
             Merge::Linear { .. } => Kind::Linear(vec![LinearJob::new(job, tensor)?]),
             Merge::Delta { .. } => Kind::Delta(DeltaJob::new(job, seed, tensor)?),
             Merge::Group { .. } => Kind::Group(GroupJob::new(job, tensor)?),
+            Merge::Given {} => return Err(no_input(job)),
         };
         let position = match job.merge.tensors().last() {
-            Some((model, name)) => {
-                let entry = checkpoints[model].tensor(name)?;
-                (model, entry.shard, entry.offset)
-            }
-            None => {
-                return Err(Error::Plan { reason: format!("tensor `{}` has no input", job.tensor) })
-            }
+            Some((model, name)) => models.position(model, name)?,
+            None => return Err(no_input(job)),
         };
         Ok(Self { members: vec![member], position, kind, allow_nonfinite })
     }
 
     /// Take a job in that can share a pass over the inputs; false where it cannot.
-    pub fn join(&mut self, member: Member<'a>, checkpoints: &'a [Checkpoint]) -> Result<bool> {
+    pub fn join(&mut self, member: Member<'a>, models: &'a Models) -> Result<bool> {
         let (ours, theirs) = (&self.members[0], member.job);
         if ours.job.shape != theirs.shape || ours.seed != member.seed {
             return Ok(false);
         }
-        let tensor = finder(theirs, checkpoints, self.allow_nonfinite);
+        let tensor = finder(theirs, models, self.allow_nonfinite);
         match (&mut self.kind, &theirs.merge) {
             (Kind::Linear(jobs), Merge::Linear { .. }) => {
                 jobs.push(LinearJob::new(theirs, tensor)?)
@@ -109,11 +106,11 @@ impl<'a> Bundle<'a> {
     }
 
     /// The floating-point tensors that are read.
-    pub fn inputs(&self) -> Vec<&CheckpointTensor<'a>> {
+    pub fn inputs(&self) -> Vec<&Tensor<'a>> {
         match &self.kind {
             Kind::Copy { .. } => vec![],
             Kind::Linear(jobs) => {
-                let mut found: Vec<&CheckpointTensor> = Vec::new();
+                let mut found: Vec<&Tensor> = Vec::new();
                 for tensor in jobs.iter().flat_map(LinearJob::inputs) {
                     if !found.iter().any(|other| other.is(tensor)) {
                         found.push(tensor);
@@ -128,7 +125,7 @@ impl<'a> Bundle<'a> {
 
     /// Bytes of the inputs, each read once.
     pub fn input_bytes(&self) -> u64 {
-        let each = |tensor: &&CheckpointTensor| tensor.dtype().size() as u64;
+        let each = |tensor: &&Tensor| tensor.dtype().size() as u64;
         let raw: u64 = match &self.kind {
             Kind::Copy { inputs } => inputs.iter().map(|input| input.bytes).sum(),
             _ => 0,
@@ -138,7 +135,7 @@ impl<'a> Bundle<'a> {
 
     /// Bytes that the passes go over which every run makes.
     pub fn work_bytes(&self) -> u64 {
-        let each = |tensor: &CheckpointTensor| (self.len() * tensor.dtype().size()) as u64;
+        let each = |tensor: &Tensor| (self.len() * tensor.dtype().size()) as u64;
         match &self.kind {
             Kind::Copy { .. } => self.input_bytes(),
             Kind::Linear(jobs) => jobs.iter().flat_map(LinearJob::inputs).map(each).sum(),
@@ -154,7 +151,9 @@ impl<'a> Bundle<'a> {
         let widest = self.members.iter().map(|member| member.job.out_dtype.bitsize()).max();
         let out = block * widest.unwrap_or(0).div_ceil(8);
         let values = |n: usize| 4 * chunk * n;
+        let made = self.inputs().into_iter().map(|input| input.scratch_bytes(chunk)).max();
         at_once * out
+            + made.unwrap_or(0)
             + match &self.kind {
                 // Two blocks are compared where the files cannot be mapped.
                 Kind::Copy { .. } => 2 * out,
@@ -252,10 +251,14 @@ impl<'a> Bundle<'a> {
 /// Finds tensors of a job's shape.
 fn finder<'a>(
     job: &'a Job,
-    checkpoints: &'a [Checkpoint],
+    models: &'a Models,
     allow_nonfinite: bool,
-) -> impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>> {
-    move |model, name| CheckpointTensor::new(&checkpoints[model], name, &job.shape, allow_nonfinite)
+) -> impl Fn(usize, &'a str) -> Result<Tensor<'a>> {
+    move |model, name| models.tensor(model, name, &job.shape, allow_nonfinite)
+}
+
+fn no_input(job: &Job) -> Error {
+    Error::Plan { reason: format!("tensor `{}` has no input", job.tensor) }
 }
 
 /// From the hashes of blocks, by segment and member, the hash of each member's tensor.
@@ -265,29 +268,4 @@ fn combine(members: usize, segments: Vec<Vec<Vec<u64>>>) -> Vec<u64> {
         content::combine(&blocks.collect::<Vec<_>>())
     };
     (0..members).map(of).collect()
-}
-
-impl<'a> RawTensor<'a> {
-    fn new(input: &'a TensorRef, job: &Job, checkpoints: &'a [Checkpoint]) -> Result<Self> {
-        let checkpoint = &checkpoints[input.model];
-        let entry = checkpoint.tensor(&input.tensor)?;
-        let reader = &checkpoint.shards()[entry.shard];
-        if entry.shape != job.shape {
-            return Err(Error::Shape {
-                path: reader.path().into(),
-                tensor: input.tensor.clone(),
-                expected: job.shape.clone(),
-                found: entry.shape.clone(),
-            });
-        }
-        if entry.dtype != job.out_dtype {
-            return Err(Error::Dtype {
-                path: reader.path().into(),
-                tensor: input.tensor.clone(),
-                expected: "the dtype that the other inputs have",
-                found: entry.dtype.to_string(),
-            });
-        }
-        Ok(Self { reader, offset: entry.offset, bytes: entry.bytes })
-    }
 }

@@ -10,13 +10,13 @@ use crate::kernels::elementwise::with_precision;
 use crate::kernels::linear;
 use crate::plan::{Input, Job, Merge};
 use crate::precision::{Bf16, F16, F32};
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{Source, Tensor};
 
 /// A [`Merge::Linear`] bound to its inputs.
 pub struct LinearJob<'a> {
     dtype: Float,
     divisor: Option<f32>,
-    inputs: Vec<(CheckpointTensor<'a>, f32)>,
+    inputs: Vec<(Tensor<'a>, f32)>,
 }
 
 impl<'a> LinearJob<'a> {
@@ -24,7 +24,7 @@ impl<'a> LinearJob<'a> {
     /// [`Error::Options`] for weights that cannot be summed or divided by, and what `tensor` gives.
     pub fn new(
         job: &'a Job,
-        tensor: impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>>,
+        tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<Self> {
         let Merge::Linear { dtype, normalize, inputs } = &job.merge else {
             return Err(Error::Plan {
@@ -52,7 +52,7 @@ impl<'a> LinearJob<'a> {
     }
 
     /// The tensors that are read.
-    pub fn inputs(&self) -> impl Iterator<Item = &CheckpointTensor<'a>> {
+    pub fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
         self.inputs.iter().map(|(tensor, _)| tensor)
     }
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::checkpoint::Reader;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::execute::apply::Apply;
@@ -14,7 +13,7 @@ use crate::kernels::elementwise::{first_nonfinite, round_all};
 use crate::plan::Job;
 use crate::segments::{is_large, pieces, Segment, BLOCK};
 use crate::sink::{Block, Sink};
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{RawTensor, Source, Tensor};
 
 /// Elements after which the pages behind the cursor are given back.
 const RELEASE: usize = 1 << 21;
@@ -42,7 +41,7 @@ impl Output<'_> {
         &self,
         segment: &Segment,
         some: Range<usize>,
-        inputs: &[&CheckpointTensor<'b>],
+        inputs: &[&Tensor<'b>],
         apply: &mut dyn Apply,
     ) -> Result<Vec<Vec<u64>>> {
         let members = &self.members[some];
@@ -150,34 +149,23 @@ fn check_finite(job: &Job, dtype: Float, start: usize, values: &mut [f32]) -> Re
     }
 }
 
-/// A tensor as bytes.
-pub struct RawTensor<'a> {
-    pub reader: &'a Reader,
-    pub offset: u64,
-    pub bytes: u64,
-}
-
 /// Gives the pages behind a cursor back.
 pub struct Behind<'a, 'b> {
-    inputs: &'a [&'a CheckpointTensor<'b>],
+    inputs: &'a [&'a Tensor<'b>],
     from: usize,
     end: usize,
 }
 
 impl<'a, 'b> Behind<'a, 'b> {
     /// In the last pass over a segment.
-    pub fn new(inputs: &'a [&'a CheckpointTensor<'b>], segment: &Segment) -> Self {
+    pub fn new(inputs: &'a [&'a Tensor<'b>], segment: &Segment) -> Self {
         let Range { start, end } = segment.range;
         Self { inputs, from: start, end }
     }
 
     /// In a pass that others follow. Pages of a small tensor stay mapped until they have passed: to
     /// map them again takes a third of a merge's time.
-    pub fn early(
-        inputs: &'a [&'a CheckpointTensor<'b>],
-        segment: &Segment,
-        tensor_len: usize,
-    ) -> Self {
+    pub fn early(inputs: &'a [&'a Tensor<'b>], segment: &Segment, tensor_len: usize) -> Self {
         Self::new(if is_large(tensor_len) { inputs } else { &[] }, segment)
     }
 

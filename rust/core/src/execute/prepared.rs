@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::PathBuf;
 
-use crate::checkpoint::{Checkpoint, Identity, Reader};
+use crate::checkpoint::{Checkpoint, Identity};
 use crate::error::{Error, Result};
 use crate::execute::bundle::{Bundle, Member};
 use crate::execute::delta::Known;
@@ -12,17 +11,18 @@ use crate::execute::memory::Budget;
 use crate::execute::read_ahead::ReadAhead;
 use crate::execute::{Control, Forecast, JobControl, Options, Resources};
 use crate::parallel::{pool, Parallel};
-use crate::plan::Plan;
+use crate::plan::{Merge, Plan};
 use crate::segments::is_large;
 use crate::sink::Sink;
+use crate::source::Models;
 
 /// Plans whose inputs are open and agree with them.
 #[derive(Debug)]
 pub struct Prepared {
     plans: Vec<Plan>,
-    checkpoints: Vec<Checkpoint>,
-    /// For each plan the numbers of its models among the checkpoints.
-    models: Vec<Vec<usize>>,
+    models: Models,
+    /// For each plan the numbers of its models among all.
+    numbers: Vec<Vec<usize>>,
     known: Known,
 }
 
@@ -41,7 +41,7 @@ impl Prepared {
     /// Open all inputs and check every job against their headers.
     ///
     /// # Errors
-    /// Whatever [`Checkpoint::open`] gives; missing tensors, other shapes, dtypes that cannot be
+    /// Whatever opening a model gives; missing tensors, other shapes, dtypes that cannot be
     /// merged.
     pub fn new(plan: Plan) -> Result<Self> {
         Self::family(vec![plan])
@@ -53,30 +53,37 @@ impl Prepared {
     /// As for [`Prepared::new`]; [`Error::Plan`] where the plans differ in how they treat values that
     /// are not finite.
     pub fn family(mut plans: Vec<Plan>) -> Result<Self> {
-        let mut numbers: HashMap<PathBuf, usize> = HashMap::new();
-        let mut checkpoints = Vec::new();
-        let mut models = Vec::with_capacity(plans.len());
+        let mut known = HashMap::new();
+        let mut models = Models::default();
+        let mut numbers = Vec::with_capacity(plans.len());
         for plan in &mut plans {
-            let mut own = Vec::with_capacity(plan.models.len());
-            for path in &plan.models {
-                let number = match numbers.get(path) {
-                    Some(&number) => number,
-                    None => {
-                        checkpoints.push(Checkpoint::open(path)?);
-                        numbers.insert(path.clone(), checkpoints.len() - 1);
-                        checkpoints.len() - 1
-                    }
-                };
-                own.push(number);
-            }
+            let own = models.open_all(&mut plan.models, &mut known)?;
             plan.jobs.iter_mut().for_each(|job| job.merge.renumber(&own));
-            models.push(own);
+            numbers.push(own);
         }
         if plans.iter().any(|plan| plan.allow_nonfinite != plans[0].allow_nonfinite) {
             let reason = "plans that run together must agree on `allow_nonfinite`".to_owned();
             return Err(Error::Plan { reason });
         }
-        let prepared = Self { plans, checkpoints, models, known: Known::default() };
+        Self::checked(plans, models, numbers)
+    }
+
+    /// A plan over checkpoints that are open already, in the order of its models.
+    ///
+    /// # Errors
+    /// As for [`Prepared::new`]; [`Error::Plan`] where their number is not that of the models.
+    pub fn over(plan: Plan, checkpoints: Vec<Checkpoint>) -> Result<Self> {
+        let (expected, found) = (plan.models.len(), checkpoints.len());
+        if found != expected {
+            return Err(Error::Plan {
+                reason: format!("{found} checkpoints for {expected} models"),
+            });
+        }
+        Self::checked(vec![plan], Models::over(checkpoints), vec![(0..found).collect()])
+    }
+
+    fn checked(plans: Vec<Plan>, models: Models, numbers: Vec<Vec<usize>>) -> Result<Self> {
+        let prepared = Self { plans, models, numbers, known: Known::default() };
         prepared.bind(&prepared.all())?;
         Ok(prepared)
     }
@@ -91,10 +98,10 @@ impl Prepared {
         &self.plans
     }
 
-    /// For each model of a plan, what its files were when they were opened.
+    /// For each model of a plan, what its files were when they were opened. One that is derived has
+    /// none of its own.
     pub fn identities(&self, plan: usize) -> Vec<Vec<&Identity>> {
-        let files = |&model: &usize| self.checkpoints[model].shards().iter().map(Reader::identity);
-        self.models[plan].iter().map(|model| files(model).collect()).collect()
+        self.numbers[plan].iter().map(|&model| self.models.identities(model)).collect()
     }
 
     /// What a run of all plans reads and needs, from headers alone.
@@ -134,11 +141,11 @@ impl Prepared {
         };
         let hashes =
             ReadAhead::beside(&bundles, control, options.memory_bytes, || run.all(&bundles))?;
-        let used = targets.iter().flat_map(|target| &self.models[target.plan]);
+        let used = targets.iter().flat_map(|target| &self.numbers[target.plan]);
         let mut used: Vec<usize> = used.copied().collect();
         used.sort_unstable();
         used.dedup();
-        for reader in used.iter().flat_map(|&model| self.checkpoints[model].shards()) {
+        for reader in used.iter().flat_map(|&model| self.models.files(model)) {
             reader.check_unchanged()?;
         }
         Ok(hashes)
@@ -171,15 +178,18 @@ impl Prepared {
             let Plan { jobs: all, seed, allow_nonfinite, .. } = &self.plans[*plan];
             'jobs: for number in jobs.clone() {
                 let job = &all[number];
+                if matches!(job.merge, Merge::Given {}) {
+                    continue;
+                }
                 let member = Member { target, number, job, seed: *seed };
                 let others = by_name.entry(&job.tensor).or_default();
                 for &other in others.iter() {
-                    if bundles[other].join(member, &self.checkpoints)? {
+                    if bundles[other].join(member, &self.models)? {
                         continue 'jobs;
                     }
                 }
                 others.push(bundles.len());
-                bundles.push(Bundle::new(member, &self.checkpoints, *allow_nonfinite)?);
+                bundles.push(Bundle::new(member, &self.models, *allow_nonfinite)?);
             }
         }
         Ok(bundles)

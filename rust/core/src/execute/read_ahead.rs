@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::execute::bundle::Bundle;
 use crate::execute::Control;
 use crate::segments::pieces;
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{Source, Tensor};
 
 /// Elements of one input that are asked for at a time.
 const PIECE: usize = 1 << 21;
@@ -69,6 +69,6 @@ impl ReadAhead<'_> {
     }
 }
 
-fn bytes_of(inputs: &[&CheckpointTensor], elements: usize) -> u64 {
+fn bytes_of(inputs: &[&Tensor], elements: usize) -> u64 {
     inputs.iter().map(|input| (elements * input.dtype().size()) as u64).sum()
 }

@@ -73,7 +73,8 @@ impl<'a> DeltaJob<'a> {
     /// The same job with some of its experts, and no mixes.
     fn only(&self, experts: &[usize]) -> Self {
         let experts = experts.iter().map(|&expert| self.experts[expert].clone()).collect();
-        let Self { name, len, rows, seed, dtype, sparsify, rescale, base, .. } = *self;
+        let Self { name, len, rows, seed, dtype, sparsify, rescale, .. } = *self;
+        let base = self.base.clone();
         Self { name, len, rows, seed, dtype, sparsify, rescale, base, experts, mixes: vec![] }
     }
 

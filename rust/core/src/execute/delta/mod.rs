@@ -14,7 +14,7 @@ use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::round_all;
 use crate::plan::{Input, Job, Merge, Sparsify};
 use crate::segments::segments;
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{Source, Tensor};
 
 pub use known::Known;
 
@@ -28,7 +28,7 @@ pub struct DeltaJob<'a> {
     dtype: Float,
     sparsify: Sparsify,
     rescale: bool,
-    base: CheckpointTensor<'a>,
+    base: Tensor<'a>,
     /// The experts of all mixes, each once.
     experts: Vec<Expert<'a>>,
     mixes: Vec<Mixed>,
@@ -43,7 +43,7 @@ struct Mixed {
 /// An expert and how it is thinned.
 #[derive(Clone)]
 struct Expert<'a> {
-    tensor: CheckpointTensor<'a>,
+    tensor: Tensor<'a>,
     density: f64,
     gamma: f64,
     epsilon: f64,
@@ -96,7 +96,7 @@ impl<'a> DeltaJob<'a> {
     pub fn new(
         job: &'a Job,
         seed: u64,
-        tensor: impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>>,
+        tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<Self> {
         let Merge::Delta { dtype, base, sparsify, rescale, .. } = &job.merge else {
             return Err(Error::Plan {
@@ -123,7 +123,7 @@ impl<'a> DeltaJob<'a> {
     pub fn add(
         &mut self,
         job: &'a Job,
-        tensor: impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>>,
+        tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<()> {
         let Merge::Delta { dtype, consensus, normalize, lambda, inputs, .. } = &job.merge else {
             return Ok(());
@@ -168,7 +168,7 @@ impl<'a> DeltaJob<'a> {
     }
 
     /// The tensors that are read.
-    pub fn inputs(&self) -> impl Iterator<Item = &CheckpointTensor<'a>> {
+    pub fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
         std::iter::once(&self.base).chain(self.experts.iter().map(|expert| &expert.tensor))
     }
 

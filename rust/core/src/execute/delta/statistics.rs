@@ -12,7 +12,7 @@ use crate::philox::Stream;
 use crate::plan::Sparsify;
 use crate::precision::{Bf16, F16, F32};
 use crate::segments::{pieces, segments, Segment};
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{Source, Tensor};
 use crate::statistics::magnitude::{self, thresholds, Threshold, Wanted};
 use crate::statistics::norm::{l1_scales, scale_of, Leaves};
 use crate::statistics::ranks::RankLimits;
@@ -295,7 +295,7 @@ impl DeltaJob<'_> {
     }
 
     /// The base and some experts.
-    fn inputs_of(&self, experts: &[usize]) -> Vec<&CheckpointTensor<'_>> {
+    fn inputs_of(&self, experts: &[usize]) -> Vec<&Tensor<'_>> {
         let tensors = experts.iter().map(|&expert| &self.experts[expert].tensor);
         std::iter::once(&self.base).chain(tensors).collect()
     }

@@ -27,7 +27,7 @@ use crate::kernels::elementwise::{with_precision, SUM_LANES};
 use crate::plan::{GroupMethod, Job, Merge};
 use crate::precision::{Bf16, Precision, F16, F32};
 use crate::segments::{segments, Segment, BLOCK};
-use crate::source::CheckpointTensor;
+use crate::source::{Source, Tensor};
 
 use self::sweep::{Buffers, Inputs, Sweep};
 
@@ -87,7 +87,7 @@ macro_rules! with_method {
 impl<'a> GroupJob<'a> {
     pub fn new(
         job: &'a Job,
-        tensor: impl Fn(usize, &'a str) -> Result<CheckpointTensor<'a>>,
+        tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<Self> {
         let Merge::Group { dtype, method, base, inputs } = &job.merge else {
             return Err(Error::Plan {
@@ -143,8 +143,15 @@ impl<'a> GroupJob<'a> {
         Ok(Self { inputs, method })
     }
 
+    /// One tensor as it is.
+    pub fn copy(job: &'a Job, tensor: Tensor<'a>) -> Self {
+        let (name, shape, dtype) = (&job.tensor, &job.shape, tensor.dtype());
+        let inputs = Inputs { name, shape, dtype, base: None, tensors: vec![tensor] };
+        Self { inputs, method: Bound::Passthrough(passthrough::Passthrough { scale: None }) }
+    }
+
     /// The tensors that are read.
-    pub fn inputs(&self) -> impl Iterator<Item = &CheckpointTensor<'a>> {
+    pub fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
         self.inputs.base.iter().chain(&self.inputs.tensors)
     }
 

@@ -10,19 +10,19 @@ use crate::kernels::elementwise::{subtract, SUM_LANES};
 use crate::parallel::Parallel;
 use crate::precision::Precision;
 use crate::segments::{pieces, segments, Segment};
-use crate::source::{CheckpointTensor, Source};
+use crate::source::{Source, Tensor};
 
 /// The tensors of one group.
 pub struct Inputs<'a> {
     pub name: &'a str,
     pub shape: &'a [usize],
     pub dtype: Float,
-    pub base: Option<CheckpointTensor<'a>>,
-    pub tensors: Vec<CheckpointTensor<'a>>,
+    pub base: Option<Tensor<'a>>,
+    pub tensors: Vec<Tensor<'a>>,
 }
 
 impl<'a> Inputs<'a> {
-    pub fn all(&self) -> Vec<&CheckpointTensor<'a>> {
+    pub fn all(&self) -> Vec<&Tensor<'a>> {
         self.base.iter().chain(&self.tensors).collect()
     }
 

@@ -1,4 +1,4 @@
-//! Where input comes from: blocks of a base or of an expert.
+//! A tensor that lies in a file.
 
 use std::ops::Range;
 
@@ -6,109 +6,18 @@ use crate::checkpoint::{Checkpoint, Reader};
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::kernels::drop::Mask;
-use crate::kernels::elementwise::{
-    add, add_magnitudes, first_nonfinite, round_all, scale, subtract, with_precision, SUM_LANES,
-};
+use crate::kernels::elementwise::{first_nonfinite, round_all, SUM_LANES};
 use crate::kernels::fused;
-use crate::kernels::linear::accumulate;
-use crate::precision::{Bf16, F16, F32};
 use crate::segments::is_large;
+use crate::source::Source;
 use crate::statistics::fingerprint::fingerprint;
 
 /// Bytes of a large tensor after which a fingerprint gives the pages behind it back.
 const RELEASE: u64 = 1 << 22;
 
-/// A tensor that can be read block by block.
-pub trait Source: Sync {
-    /// Dtype of the stored elements.
-    fn dtype(&self) -> Float;
-
-    /// Elements `start .. start + out.len()`, rounded to `working`. `scratch` is any buffer.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::NonFinite`] for a value that is NaN or infinite in `working`.
-    fn read(
-        &self,
-        working: Float,
-        start: usize,
-        out: &mut [f32],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()>;
-
-    /// Those elements minus `base`, rounded to `working`.
-    ///
-    /// # Errors
-    /// As for [`Source::read`].
-    fn read_delta(
-        &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
-        out: &mut [f32],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()>;
-
-    /// `sums := fma(weight, element, sums)` over those elements.
-    ///
-    /// # Errors
-    /// As for [`Source::read`].
-    fn accumulate(
-        &self,
-        working: Float,
-        start: usize,
-        weight: f32,
-        sums: &mut [f32],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()>;
-
-    /// Add the L1 norms of those elements minus `base` to `sums`: of all of them, and of those that a
-    /// mask keeps, which begin at a place in it.
-    ///
-    /// # Errors
-    /// As for [`Source::read`].
-    fn add_norms(
-        &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
-        masked: (&Mask, usize),
-        sums: &mut [[f64; SUM_LANES]; 2],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()>;
-
-    /// Add those elements minus `base` to `sums`: zero where a mask, which begins at a place in it, does
-    /// not keep them, then times each factor, rounded to `working` every time.
-    ///
-    /// # Errors
-    /// As for [`Source::read`].
-    #[allow(clippy::too_many_arguments)]
-    fn add_delta(
-        &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
-        masked: Option<(&Mask, usize)>,
-        factors: [f32; 2],
-        sums: &mut [f32],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()>;
-
-    /// What tells this tensor, of `length` elements, from other experts': see
-    /// [`fingerprint`](crate::statistics::fingerprint).
-    ///
-    /// # Errors
-    /// [`Error::Io`]
-    fn fingerprint(&self, length: usize) -> Result<u64>;
-
-    /// Elements that will be read soon, and elements that need not stay resident. Advice only.
-    fn will_need(&self, elements: Range<usize>);
-    /// See [`Source::will_need`].
-    fn release(&self, elements: Range<usize>);
-}
-
 /// A tensor in a checkpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct CheckpointTensor<'a> {
+pub struct StoredTensor<'a> {
     reader: &'a Reader,
     name: &'a str,
     dtype: Float,
@@ -116,7 +25,7 @@ pub struct CheckpointTensor<'a> {
     allow_nonfinite: bool,
 }
 
-impl<'a> CheckpointTensor<'a> {
+impl<'a> StoredTensor<'a> {
     /// Find a floating-point tensor of the expected shape.
     ///
     /// # Errors
@@ -144,11 +53,6 @@ impl<'a> CheckpointTensor<'a> {
             found: entry.dtype.to_string(),
         })?;
         Ok(Self { reader, name, dtype, offset: entry.offset, allow_nonfinite })
-    }
-
-    /// Whether this is the same tensor of the same open file.
-    pub fn is(&self, other: &Self) -> bool {
-        self.identity() == other.identity()
     }
 
     /// What tells it from all other tensors that are open.
@@ -196,7 +100,7 @@ impl<'a> CheckpointTensor<'a> {
     }
 }
 
-impl Source for CheckpointTensor<'_> {
+impl Source for StoredTensor<'_> {
     fn dtype(&self) -> Float {
         self.dtype
     }
@@ -231,11 +135,7 @@ impl Source for CheckpointTensor<'_> {
             Some(true) => Ok(()),
             // A delta of finite values can overflow too; that shows in the output.
             Some(false) => self.check_finite(working, start, out.len()),
-            None => {
-                self.read(working, start, out, scratch)?;
-                with_precision!(working, P => subtract::<P>(out, base));
-                Ok(())
-            }
+            None => Plain(self).read_delta(working, start, base, out, scratch),
         }
     }
 
@@ -251,12 +151,7 @@ impl Source for CheckpointTensor<'_> {
         match fused::accumulate(self.dtype, working, bytes, weight, sums) {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, sums.len()),
-            None => {
-                let mut values = vec![0.0; sums.len()];
-                self.read(working, start, &mut values, scratch)?;
-                accumulate(sums, &values, weight);
-                Ok(())
-            }
+            None => Plain(self).accumulate(working, start, weight, sums, scratch),
         }
     }
 
@@ -273,14 +168,7 @@ impl Source for CheckpointTensor<'_> {
         match fused::add_norms(self.dtype, working, bytes, base, masked, sums) {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
-            None => {
-                let mut delta = vec![0.0; base.len()];
-                self.read_delta(working, start, base, &mut delta, scratch)?;
-                add_magnitudes(&delta, &mut sums[0]);
-                masked.0.apply(masked.1, &mut delta);
-                add_magnitudes(&delta, &mut sums[1]);
-                Ok(())
-            }
+            None => Plain(self).add_norms(working, start, base, masked, sums, scratch),
         }
     }
 
@@ -298,18 +186,7 @@ impl Source for CheckpointTensor<'_> {
         match fused::add_delta(self.dtype, working, bytes, base, masked, factors, sums) {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
-            None => {
-                let mut delta = vec![0.0; base.len()];
-                self.read_delta(working, start, base, &mut delta, scratch)?;
-                if let Some((mask, start)) = masked {
-                    mask.apply(start, &mut delta);
-                }
-                for factor in factors {
-                    with_precision!(working, P => scale::<P>(&mut delta, factor));
-                }
-                add(sums, &delta);
-                Ok(())
-            }
+            None => Plain(self).add_delta(working, start, base, masked, factors, sums, scratch),
         }
     }
 
@@ -334,5 +211,33 @@ impl Source for CheckpointTensor<'_> {
 
     fn release(&self, elements: Range<usize>) {
         self.reader.release(self.byte_range(elements));
+    }
+}
+
+/// The same tensor, for what no fused kernel does: every method but `read` has its plain form.
+#[derive(Debug)]
+struct Plain<'a>(&'a StoredTensor<'a>);
+
+impl Source for Plain<'_> {
+    fn dtype(&self) -> Float {
+        self.0.dtype()
+    }
+
+    fn read(
+        &self,
+        working: Float,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.0.read(working, start, out, scratch)
+    }
+
+    fn will_need(&self, elements: Range<usize>) {
+        self.0.will_need(elements);
+    }
+
+    fn release(&self, elements: Range<usize>) {
+        self.0.release(elements);
     }
 }

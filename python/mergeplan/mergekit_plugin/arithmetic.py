@@ -1,0 +1,137 @@
+"""From mergekit's bound arguments to a plan of one tensor, and the core on torch's memory."""
+
+import math
+from typing import Any
+
+import torch
+
+from mergeplan import _native
+from mergeplan.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.methods import METHODS, Method
+from mergeplan.plan import VERSION, canonical_json
+
+DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+
+
+def why_not(
+    name: str,
+    group: Any,
+    values: dict[str, Any],
+    dtype: torch.dtype | None,
+    out_dtype: torch.dtype | None,
+) -> str | None:
+    """The reason why the core cannot merge a group; `None` where it can.
+
+    Args:
+        name: The method.
+        group: A `TensorGroup`.
+        values: The method's parameters as mergekit has bound them.
+        dtype: What inputs are cast to.
+        out_dtype: What the result is cast to; `None` for `dtype`.
+    """
+    tensors = group.tensors
+    if not tensors or (METHODS[name].family == "delta" and not group.non_base):
+        return "there is nothing to merge"
+    for tensor in tensors:
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            return f"a {type(tensor).__name__}"
+        if tensor.device.type != "cpu":
+            return f"on {tensor.device.type}"
+        if tensor.layout != torch.strided or not tensor.is_contiguous():
+            return "not contiguous"
+        if tensor.requires_grad and torch.is_grad_enabled():
+            return "it records gradients"
+    for one in (*(tensor.dtype for tensor in tensors), dtype, out_dtype or dtype):
+        if one not in DTYPES:
+            return f"{str(one).removeprefix('torch.')}"
+    return _odd_option(METHODS[name], values)
+
+
+def _odd_option(method: Method, values: dict[str, Any]) -> str | None:
+    for key, option in method.options.items():
+        for value in values[key].values() if option.per_input else [values[key]]:
+            if not math.isfinite(value):
+                return f"{key} is not finite"
+            low, high = option.minimum, option.maximum
+            if (low is not None and value < low) or (high is not None and value > high):
+                return f"{key} is out of range"
+    return None
+
+
+def merge_group(
+    name: str,
+    group: Any,
+    values: dict[str, Any],
+    dtype: torch.dtype,
+    out_dtype: torch.dtype,
+) -> torch.Tensor:
+    """Merge a group that `why_not` has nothing against; arguments as there.
+
+    Raises:
+        InputError: Options do not fit each other, or values are not finite.
+    """
+    method = METHODS[name]
+    base = group.base if method.family == "delta" else None
+    # Only these know which tensor is which: mergekit's ids may be of any type.
+    numbers = {entry.id: str(number) for number, entry in enumerate(group.entries)}
+    inputs = [entry for entry in group.entries if entry is not base]
+    promoted = group.entries[0].tensor.dtype
+    for entry in group.entries[1:]:
+        promoted = torch.promote_types(promoted, entry.tensor.dtype)
+    tensor = ResolvedTensor(
+        # It keys the random masks.
+        name=group.metadata.name or "",
+        method=method,
+        base=None if base is None else _reference(numbers[base.id]),
+        inputs=[(str(entry.id), _reference(numbers[entry.id])) for entry in inputs],
+        shared={key: values[key] for key in _options(method, per_input=False)},
+        each=[
+            {key: values[key][entry.id] for key in _options(method, per_input=True)}
+            for entry in inputs
+        ],
+    )
+    names = [str(one).removeprefix("torch.") for one in (promoted, dtype, out_dtype)]
+    return _run(tensor, Dtypes(*names), group.tensors, out_dtype)
+
+
+def _options(method: Method, *, per_input: bool) -> list[str]:
+    return [key for key, option in method.options.items() if option.per_input is per_input]
+
+
+def _reference(number: str) -> dict[str, Any]:
+    return {"model": 0, "tensor": number}
+
+
+def _run(
+    tensor: ResolvedTensor,
+    dtypes: Dtypes,
+    tensors: tuple[torch.Tensor, ...],
+    out_dtype: torch.dtype,
+) -> torch.Tensor:
+    """Merge `tensors`, which the references name by their numbers."""
+    shape = list(tensors[0].shape)
+    job = {
+        "tensor": tensor.name,
+        "shape": shape,
+        "out_dtype": DTYPES[out_dtype],
+        "merge": lower(tensor, dtypes),
+    }
+    plan = {
+        "version": VERSION,
+        "seed": torch.initial_seed(),
+        "allow_nonfinite": False,
+        "max_shard_bytes": 1,  # of no meaning in memory
+        "models": ["memory"],
+        "jobs": [job],
+    }
+    result = torch.empty(shape, dtype=out_dtype)
+    _native.merge_tensors(
+        canonical_json(plan),
+        [
+            (str(number), one.data_ptr(), one.nbytes, DTYPES[one.dtype], shape)
+            for number, one in enumerate(tensors)
+        ],
+        (result.data_ptr(), result.nbytes, DTYPES[out_dtype]),
+        threads=torch.get_num_threads(),
+    )
+    return result

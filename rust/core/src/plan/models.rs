@@ -1,0 +1,281 @@
+//! The models of a plan: folders, tensors at known places in any files, and tensors that are computed
+//! from those of other models while they stream.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use crate::dtype::Float;
+use crate::plan::TensorRef;
+
+/// Derivations of derivations: a model may be this many steps from a stored one.
+const DEEPEST: usize = 8;
+/// In [`Rows::from`]: a row of zeros.
+pub const ZERO: i64 = -1;
+/// In [`Rows::from`]: one of [`Rows::means`].
+pub const MEAN: i64 = -2;
+
+/// Where a model's tensors come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Model {
+    /// A folder that holds a safetensors checkpoint.
+    Folder(PathBuf),
+    /// Tensors at known places.
+    Listed(Listed),
+    /// Tensors computed from those of models with lower numbers.
+    Derived(Derived),
+}
+
+/// A checkpoint of some other format, whose tensors lie as they are in its files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listed {
+    /// Its folder, for messages.
+    pub path: PathBuf,
+    /// All tensors by name.
+    pub tensors: BTreeMap<String, ListedTensor>,
+}
+
+/// Where a tensor lies: little-endian, row-major, in one piece.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedTensor {
+    /// The file.
+    pub file: PathBuf,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sides, outermost first.
+    pub shape: Vec<usize>,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+}
+
+/// A model that is nowhere stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Derived {
+    /// All tensors by name.
+    pub derived: BTreeMap<String, Derivation>,
+}
+
+/// How a tensor is computed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Derivation {
+    /// Another tensor as it is.
+    Same(TensorRef),
+    /// Another tensor, rounded.
+    Cast(Cast),
+    /// A tensor with a low-rank update.
+    Lora(Lora),
+    /// Tensors one behind the other.
+    Concat(Concat),
+    /// Rows of some tensors in another order.
+    Rows(Rows),
+}
+
+/// See [`Derivation::Cast`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cast {
+    /// Index into [`crate::plan::Plan::models`].
+    pub model: usize,
+    /// Name of the tensor there.
+    pub tensor: String,
+    /// What its values are rounded to.
+    pub dtype: Float,
+}
+
+/// `x + scale · B·A`, rounded to `dtype`, as peft's `merge_and_unload` leaves it. The product and the
+/// sum are float32.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lora {
+    /// Index of the model that is adapted.
+    pub model: usize,
+    /// Its tensor x, of two axes `[m, n]`.
+    pub tensor: String,
+    /// `[r, n]`; transposed `[r, m]`.
+    pub a: TensorRef,
+    /// `[m, r]`; transposed `[n, r]`.
+    pub b: TensorRef,
+    /// Factor of the update.
+    pub scale: f64,
+    /// What x and the result are rounded to.
+    pub dtype: Float,
+    /// Whether `(B·A)ᵀ` is added: embeddings, and layers that are stored the other way round.
+    pub transposed: bool,
+}
+
+/// Bytes of some tensors of one dtype, one behind the other: packed mixtures of experts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concat {
+    /// The tensors, in order.
+    pub parts: Vec<TensorRef>,
+    /// Sides of the whole.
+    pub shape: Vec<usize>,
+}
+
+/// A tensor made of rows (everything at one index of the first axis) of others: an embedding for
+/// another vocabulary.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rows {
+    /// Tensors whose shapes agree in all axes but the first.
+    pub tensors: Vec<TensorRef>,
+    /// For each row the number of its tensor, or [`ZERO`], or [`MEAN`].
+    pub from: Vec<i64>,
+    /// For each row its number there, or that of its mean.
+    pub rows: Vec<usize>,
+    /// Lists of (tensor, row), each of which makes one row: summed in order and divided by their
+    /// number, every step rounded.
+    pub means: Vec<Vec<(usize, usize)>>,
+    /// Rows at the end that are each the mean of all rows before.
+    pub padding: usize,
+}
+
+impl Derivation {
+    /// The tensors that it reads.
+    pub fn references(&self) -> Vec<(usize, &str)> {
+        fn all(refs: &[TensorRef]) -> Vec<(usize, &str)> {
+            refs.iter().map(|r| (r.model, r.tensor.as_str())).collect()
+        }
+        match self {
+            Self::Same(TensorRef { model, tensor }) | Self::Cast(Cast { model, tensor, .. }) => {
+                vec![(*model, tensor)]
+            }
+            Self::Lora(Lora { model, tensor, a, b, .. }) => {
+                vec![(*model, tensor), (a.model, &a.tensor), (b.model, &b.tensor)]
+            }
+            Self::Concat(Concat { parts, .. }) => all(parts),
+            Self::Rows(Rows { tensors, .. }) => all(tensors),
+        }
+    }
+
+    fn renumber(&mut self, numbers: &[usize]) {
+        let new = |model: &mut usize| *model = numbers[*model];
+        match self {
+            Self::Same(TensorRef { model, .. }) | Self::Cast(Cast { model, .. }) => new(model),
+            Self::Lora(Lora { model, a, b, .. }) => {
+                [model, &mut a.model, &mut b.model].into_iter().for_each(new);
+            }
+            Self::Concat(Concat { parts: refs, .. }) | Self::Rows(Rows { tensors: refs, .. }) => {
+                refs.iter_mut().for_each(|r| new(&mut r.model));
+            }
+        }
+    }
+
+    /// Why it cannot be, if it cannot.
+    fn refuse(&self) -> Option<&'static str> {
+        match self {
+            Self::Lora(lora) if !(lora.scale as f32).is_finite() => {
+                Some("the scale of a low-rank update is too large")
+            }
+            Self::Concat(Concat { parts, .. }) if parts.is_empty() => {
+                Some("nothing to concatenate")
+            }
+            Self::Rows(Rows { tensors, from, rows, means, .. }) => {
+                let there = |t: usize| t < tensors.len();
+                let valid = |(&from, &row): (&i64, &usize)| match from {
+                    ZERO => true,
+                    MEAN => row < means.len(),
+                    _ => usize::try_from(from).is_ok_and(there),
+                };
+                let mut means = means.iter();
+                (tensors.is_empty()
+                    || from.len() != rows.len()
+                    || !from.iter().zip(rows).all(valid)
+                    || !means.all(|mean| !mean.is_empty() && mean.iter().all(|(t, _)| there(*t))))
+                .then_some("rows of tensors that are not there")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Model {
+    /// Number the models that it is derived from anew.
+    pub fn renumber(&mut self, numbers: &[usize]) {
+        if let Self::Derived(Derived { derived }) = self {
+            derived.values_mut().for_each(|derivation| derivation.renumber(numbers));
+        }
+    }
+}
+
+/// Why some models cannot be, if they cannot. One that is derived refers to stored ones, and to derived
+/// ones before it.
+pub fn refuse(models: &[Model]) -> Option<String> {
+    // Steps from a stored model; unknown for derived models that come later.
+    let stored = |model: &Model| (!matches!(model, Model::Derived(_))).then_some(0);
+    let mut depths: Vec<Option<usize>> = models.iter().map(stored).collect();
+    for (number, model) in models.iter().enumerate() {
+        let Model::Derived(Derived { derived }) = model else { continue };
+        let mut depth = 1;
+        for (name, derivation) in derived {
+            if let Some(reason) = derivation.refuse() {
+                return Some(format!("model {number}, tensor `{name}`: {reason}"));
+            }
+            for (source, _) in derivation.references() {
+                match depths.get(source).copied().flatten() {
+                    Some(below) => depth = depth.max(below + 1),
+                    None => return Some(format!("model {number} is derived from no earlier one")),
+                }
+            }
+        }
+        if depth > DEEPEST {
+            return Some(format!("model {number} is derived in more than {DEEPEST} steps"));
+        }
+        depths[number] = Some(depth);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(models: &str) -> Option<String> {
+        refuse(&serde_json::from_str::<Vec<Model>>(models).unwrap())
+    }
+
+    fn same(model: usize) -> String {
+        format!(r#"{{"derived":{{"x":{{"kind":"same","model":{model},"tensor":"x"}}}}}}"#)
+    }
+
+    #[test]
+    fn a_model_is_derived_from_stored_ones_and_from_earlier_derived_ones() {
+        assert_eq!(refused(&format!(r#"[{},"m"]"#, same(1))), None);
+        assert_eq!(refused(&format!(r#"["m",{},{}]"#, same(0), same(1))), None);
+        assert!(refused(&format!(r#"["m",{},{}]"#, same(2), same(0))).is_some());
+        assert!(refused(&format!(r#"["m",{}]"#, same(1))).is_some());
+        assert!(refused(&format!(r#"["m",{}]"#, same(9))).is_some());
+    }
+
+    #[test]
+    fn chains_of_derivations_end() {
+        let chain = |n| format!(r#"["m",{}]"#, (0..n).map(same).collect::<Vec<_>>().join(","));
+        assert_eq!(refused(&chain(DEEPEST)), None);
+        assert!(refused(&chain(DEEPEST + 1)).is_some());
+    }
+
+    #[test]
+    fn rows_must_be_rows_of_their_tensors() {
+        let rows = |from: &str, rows: &str, means: &str| {
+            refused(&format!(
+                r#"["m",{{"derived":{{"x":{{"kind":"rows","tensors":[{{"model":0,"tensor":"x"}}],
+                "from":{from},"rows":{rows},"means":{means},"padding":0}}}}}}]"#
+            ))
+        };
+        assert_eq!(rows("[0,-1,-2]", "[5,0,0]", "[[[0,1]]]"), None);
+        assert!(rows("[1]", "[0]", "[]").is_some());
+        assert!(rows("[-3]", "[0]", "[]").is_some());
+        assert!(rows("[-2]", "[0]", "[]").is_some());
+        assert!(rows("[0]", "[0,1]", "[]").is_some());
+        assert!(rows("[0]", "[0]", "[[]]").is_some());
+        assert!(rows("[0]", "[0]", "[[[1,0]]]").is_some());
+    }
+}

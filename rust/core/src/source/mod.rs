@@ -1,0 +1,282 @@
+//! Where input comes from: blocks of a base or of an expert, stored or computed.
+
+mod lora;
+mod made;
+mod models;
+mod rows;
+mod stored;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::dtype::Float;
+use crate::error::Result;
+use crate::kernels::drop::Mask;
+use crate::kernels::elementwise::{
+    add, add_magnitudes, scale, subtract, with_precision, SUM_LANES,
+};
+use crate::kernels::linear::accumulate;
+use crate::precision::{Bf16, F16, F32};
+use crate::segments::{pieces, BLOCK};
+use crate::statistics::fingerprint::fingerprint;
+
+pub use models::{Models, RawTensor};
+pub use stored::StoredTensor;
+
+/// A tensor that can be read block by block. What is fast depends on where it comes from; what comes
+/// out does not, so every method but a few has a plain form in terms of [`Source::read`].
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// Dtype of the elements.
+    fn dtype(&self) -> Float;
+
+    /// Elements `start .. start + out.len()`, rounded to `working`. `scratch` is any buffer.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::NonFinite`] for a value that is NaN or infinite in `working`.
+    fn read(
+        &self,
+        working: Float,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// Those elements minus `base`, rounded to `working`.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn read_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.read(working, start, out, scratch)?;
+        with_precision!(working, P => subtract::<P>(out, base));
+        Ok(())
+    }
+
+    /// `sums := fma(weight, element, sums)` over those elements.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn accumulate(
+        &self,
+        working: Float,
+        start: usize,
+        weight: f32,
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut values = vec![0.0; sums.len()];
+        self.read(working, start, &mut values, scratch)?;
+        accumulate(sums, &values, weight);
+        Ok(())
+    }
+
+    /// Add the L1 norms of those elements minus `base` to `sums`: of all of them, and of those that a
+    /// mask keeps, which begin at a place in it.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn add_norms(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: (&Mask, usize),
+        sums: &mut [[f64; SUM_LANES]; 2],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut delta = vec![0.0; base.len()];
+        self.read_delta(working, start, base, &mut delta, scratch)?;
+        add_magnitudes(&delta, &mut sums[0]);
+        masked.0.apply(masked.1, &mut delta);
+        add_magnitudes(&delta, &mut sums[1]);
+        Ok(())
+    }
+
+    /// Add those elements minus `base` to `sums`: zero where a mask, which begins at a place in it, does
+    /// not keep them, then times each factor, rounded to `working` every time.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    #[allow(clippy::too_many_arguments)]
+    fn add_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: Option<(&Mask, usize)>,
+        factors: [f32; 2],
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut delta = vec![0.0; base.len()];
+        self.read_delta(working, start, base, &mut delta, scratch)?;
+        if let Some((mask, start)) = masked {
+            mask.apply(start, &mut delta);
+        }
+        for factor in factors {
+            with_precision!(working, P => scale::<P>(&mut delta, factor));
+        }
+        add(sums, &delta);
+        Ok(())
+    }
+
+    /// What tells this tensor, of `length` elements, from other experts': see
+    /// [`fingerprint`](crate::statistics::fingerprint). It depends on the values alone, so that a tensor
+    /// that is computed has the masks of the same tensor in a file.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn fingerprint(&self, length: usize) -> Result<u64> {
+        let (dtype, mut scratch) = (self.dtype(), Vec::new());
+        let (mut values, mut bytes) = (Vec::new(), Vec::new());
+        fingerprint((length * dtype.size()) as u64, |range, visit| {
+            let elements = range.start as usize / dtype.size()..range.end as usize / dtype.size();
+            for some in pieces(elements, BLOCK) {
+                values.resize(some.len(), 0.0);
+                bytes.resize(some.len() * dtype.size(), 0);
+                self.read(dtype, some.start, &mut values, &mut scratch)?;
+                dtype.narrow(&values, &mut bytes);
+                visit(&bytes);
+            }
+            Ok(())
+        })
+    }
+
+    /// Bytes that reading takes beside the elements themselves.
+    fn scratch_bytes(&self, _chunk: usize) -> usize {
+        0
+    }
+
+    /// Elements that will be read soon, and elements that need not stay resident. Advice only.
+    fn will_need(&self, elements: Range<usize>);
+    /// See [`Source::will_need`].
+    fn release(&self, elements: Range<usize>);
+}
+
+/// A tensor of one of a run's models.
+#[derive(Debug, Clone)]
+pub enum Tensor<'a> {
+    /// One that lies in a file.
+    Stored(StoredTensor<'a>),
+    /// One that is computed from others, and what tells it from all others.
+    Made(Arc<dyn Source + 'a>, usize),
+}
+
+impl<'a> Tensor<'a> {
+    fn source(&self) -> &(dyn Source + 'a) {
+        match self {
+            Self::Stored(tensor) => tensor,
+            Self::Made(tensor, _) => &**tensor,
+        }
+    }
+
+    /// Whether this is the same tensor of the same model.
+    pub fn is(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+
+    /// What tells it from all other tensors that are open.
+    pub fn identity(&self) -> (usize, u64) {
+        match self {
+            Self::Stored(tensor) => tensor.identity(),
+            Self::Made(_, identity) => (*identity, u64::MAX),
+        }
+    }
+}
+
+/// Stored tensors, which are most of them, are called without a table.
+macro_rules! either {
+    ($self:ident, $tensor:ident => $body:expr) => {
+        match $self {
+            Tensor::Stored($tensor) => $body,
+            Tensor::Made($tensor, _) => $body,
+        }
+    };
+}
+
+impl Source for Tensor<'_> {
+    fn dtype(&self) -> Float {
+        self.source().dtype()
+    }
+
+    fn read(
+        &self,
+        working: Float,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        either!(self, tensor => tensor.read(working, start, out, scratch))
+    }
+
+    fn read_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        either!(self, tensor => tensor.read_delta(working, start, base, out, scratch))
+    }
+
+    fn accumulate(
+        &self,
+        working: Float,
+        start: usize,
+        weight: f32,
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        either!(self, tensor => tensor.accumulate(working, start, weight, sums, scratch))
+    }
+
+    fn add_norms(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: (&Mask, usize),
+        sums: &mut [[f64; SUM_LANES]; 2],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        either!(self, tensor => tensor.add_norms(working, start, base, masked, sums, scratch))
+    }
+
+    fn add_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: Option<(&Mask, usize)>,
+        factors: [f32; 2],
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        either!(self, tensor => {
+            tensor.add_delta(working, start, base, masked, factors, sums, scratch)
+        })
+    }
+
+    fn fingerprint(&self, length: usize) -> Result<u64> {
+        self.source().fingerprint(length)
+    }
+
+    fn scratch_bytes(&self, chunk: usize) -> usize {
+        self.source().scratch_bytes(chunk)
+    }
+
+    fn will_need(&self, elements: Range<usize>) {
+        self.source().will_need(elements);
+    }
+
+    fn release(&self, elements: Range<usize>) {
+        self.source().release(elements);
+    }
+}

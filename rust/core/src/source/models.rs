@@ -1,0 +1,306 @@
+//! The models of a run: open checkpoints, and what is derived from them.
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checkpoint::{Checkpoint, Identity, Reader};
+use crate::dtype::Float;
+use crate::error::{Error, Result};
+use crate::plan::{Cast, Concat, Derivation, Derived, Job, Model, Rows, TensorRef};
+use crate::source::lora::LoraTensor;
+use crate::source::made::{CastTensor, ConcatTensor};
+use crate::source::rows::RowsTensor;
+use crate::source::{Source, StoredTensor, Tensor};
+
+/// Models that are open, by their JSON.
+pub type Known = HashMap<String, usize>;
+
+/// The models of one run, by number.
+#[derive(Debug, Default)]
+pub struct Models(Vec<Opened>);
+
+#[derive(Debug)]
+enum Opened {
+    Stored(Checkpoint),
+    Derived(BTreeMap<String, Derivation>),
+}
+
+/// A tensor as bytes.
+pub struct RawTensor<'a> {
+    /// The file that holds it.
+    pub reader: &'a Reader,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl Models {
+    /// Checkpoints that are open already, numbered in their order.
+    pub fn over(checkpoints: Vec<Checkpoint>) -> Self {
+        Self(checkpoints.into_iter().map(Opened::Stored).collect())
+    }
+
+    /// Open one more model, whose references are numbers of those that are there; returns its number.
+    ///
+    /// # Errors
+    /// Whatever [`Checkpoint::open`] and [`Checkpoint::listed`] give.
+    pub fn open(&mut self, model: &Model) -> Result<usize> {
+        self.0.push(match model {
+            Model::Folder(path) => Opened::Stored(Checkpoint::open(path)?),
+            Model::Listed(listed) => Opened::Stored(Checkpoint::listed(listed)?),
+            Model::Derived(Derived { derived }) => Opened::Derived(derived.clone()),
+        });
+        Ok(self.0.len() - 1)
+    }
+
+    /// Open the models of a plan, each once however often it is given, and number their references
+    /// anew; returns their numbers here.
+    ///
+    /// # Errors
+    /// As for [`Models::open`].
+    pub fn open_all(&mut self, models: &mut [Model], known: &mut Known) -> Result<Vec<usize>> {
+        // Stored models first, since derived ones refer to them; numbers not yet known are never
+        // asked for.
+        let mut own = vec![usize::MAX; models.len()];
+        let is_derived = |model: &Model| matches!(model, Model::Derived(_));
+        for derived in [false, true] {
+            for (number, model) in models.iter_mut().enumerate() {
+                if is_derived(model) != derived {
+                    continue;
+                }
+                model.renumber(&own);
+                // Once numbers are global, models are one where their JSON is.
+                let text = serde_json::to_string(model);
+                let text = text.map_err(|e| Error::Plan { reason: e.to_string() })?;
+                own[number] = match known.entry(text) {
+                    Entry::Occupied(there) => *there.get(),
+                    Entry::Vacant(place) => *place.insert(self.open(model)?),
+                };
+            }
+        }
+        Ok(own)
+    }
+
+    /// The files of a model; a derived one has none of its own.
+    pub fn files(&self, model: usize) -> &[Reader] {
+        match &self.0[model] {
+            Opened::Stored(checkpoint) => checkpoint.shards(),
+            Opened::Derived(_) => &[],
+        }
+    }
+
+    /// What a model's files were when they were opened.
+    pub fn identities(&self, model: usize) -> Vec<&Identity> {
+        self.files(model).iter().map(Reader::identity).collect()
+    }
+
+    /// A floating-point tensor of the expected shape.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`]; [`Error::Plan`] for a derivation
+    /// whose parts do not fit.
+    pub fn tensor<'a>(
+        &'a self,
+        model: usize,
+        name: &'a str,
+        shape: &[usize],
+        allow_nonfinite: bool,
+    ) -> Result<Tensor<'a>> {
+        let derivation = match &self.0[model] {
+            Opened::Stored(checkpoint) => {
+                let tensor = StoredTensor::new(checkpoint, name, shape, allow_nonfinite)?;
+                return Ok(Tensor::Stored(tensor));
+            }
+            Opened::Derived(derived) => find(derived, name)?,
+        };
+        let part = |at: &'a TensorRef, shape: &[usize]| {
+            self.tensor(at.model, &at.tensor, shape, allow_nonfinite)
+        };
+        let made: Arc<dyn Source + 'a> = match derivation {
+            Derivation::Same(at) => return part(at, shape),
+            Derivation::Cast(Cast { model, tensor, dtype }) => {
+                let tensor = self.tensor(*model, tensor, shape, allow_nonfinite)?;
+                Arc::new(CastTensor { tensor, dtype: *dtype })
+            }
+            Derivation::Lora(lora) => {
+                let tensor = self.tensor(lora.model, &lora.tensor, shape, allow_nonfinite)?;
+                let [rows, columns] = *shape else {
+                    return Err(misfit(name, "a low-rank update needs two axes"));
+                };
+                let rank = *self.shape(lora.a.model, &lora.a.tensor)?.first().unwrap_or(&0);
+                let sides = if lora.transposed { [columns, rows] } else { [rows, columns] };
+                let a = part(&lora.a, &[rank, sides[1]])?;
+                let b = part(&lora.b, &[sides[0], rank])?;
+                Arc::new(LoraTensor::new(lora, tensor, a, b, [rows, columns], rank))
+            }
+            Derivation::Concat(Concat { parts, shape: whole }) => {
+                expect_shape(name, shape, whole)?;
+                let bind = |at: &'a TensorRef| part(at, &self.shape(at.model, &at.tensor)?);
+                let parts = parts.iter().map(bind).collect::<Result<Vec<_>>>()?;
+                let lengths = self.lengths(derivation)?;
+                if lengths.iter().sum::<usize>() != shape.iter().product::<usize>() {
+                    return Err(misfit(name, "its parts are not as long as the whole"));
+                }
+                let dtype = same_dtype(&parts).ok_or_else(|| {
+                    misfit(name, "tensors of several dtypes cannot lie one behind the other")
+                })?;
+                Arc::new(ConcatTensor::new(parts, &lengths, dtype))
+            }
+            Derivation::Rows(rows) => {
+                let (Some(&count), width) = (shape.first(), shape.iter().skip(1).product()) else {
+                    return Err(misfit(name, "a scalar has no rows"));
+                };
+                let mut tensors = Vec::with_capacity(rows.tensors.len());
+                let mut counts = Vec::with_capacity(rows.tensors.len());
+                for at in &rows.tensors {
+                    let own = self.shape(at.model, &at.tensor)?;
+                    let mut like = shape.to_vec();
+                    like[0] = *own.first().unwrap_or(&0);
+                    tensors.push(part(at, &like)?);
+                    counts.push(like[0]);
+                }
+                check_rows(name, rows, count, &counts)?;
+                let dtype = same_dtype(&tensors).unwrap_or(Float::F32);
+                Arc::new(RowsTensor::new(rows, tensors, &counts, width, dtype))
+            }
+        };
+        Ok(Tensor::Made(made, std::ptr::from_ref(derivation) as usize))
+    }
+
+    /// The bytes of a tensor of any dtype, to be copied.
+    ///
+    /// # Errors
+    /// As for [`Models::tensor`]; [`Error::Plan`] for a tensor that is computed.
+    pub fn raw(&self, at: &TensorRef, job: &Job) -> Result<RawTensor<'_>> {
+        let checkpoint = match &self.0[at.model] {
+            Opened::Stored(checkpoint) => checkpoint,
+            Opened::Derived(derived) => match find(derived, &at.tensor)? {
+                Derivation::Same(at) => return self.raw(at, job),
+                _ => return Err(misfit(&at.tensor, "a tensor that is computed cannot be copied")),
+            },
+        };
+        let entry = checkpoint.tensor(&at.tensor)?;
+        let reader = &checkpoint.shards()[entry.shard];
+        if entry.shape != job.shape {
+            return Err(Error::Shape {
+                path: reader.path().into(),
+                tensor: at.tensor.clone(),
+                expected: job.shape.clone(),
+                found: entry.shape.clone(),
+            });
+        }
+        if entry.dtype != job.out_dtype {
+            return Err(Error::Dtype {
+                path: reader.path().into(),
+                tensor: at.tensor.clone(),
+                expected: "the dtype that the other inputs have",
+                found: entry.dtype.to_string(),
+            });
+        }
+        Ok(RawTensor { reader, offset: entry.offset, bytes: entry.bytes })
+    }
+
+    /// Whether a tensor's bytes lie in a file.
+    pub fn is_stored(&self, model: usize, name: &str) -> bool {
+        match &self.0[model] {
+            Opened::Stored(_) => true,
+            Opened::Derived(derived) => match derived.get(name) {
+                Some(Derivation::Same(at)) => self.is_stored(at.model, &at.tensor),
+                _ => false,
+            },
+        }
+    }
+
+    /// Where a tensor lies, or the first one that it is computed from: model, file, offset.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`]
+    pub fn position(&self, model: usize, name: &str) -> Result<(usize, usize, u64)> {
+        match &self.0[model] {
+            Opened::Stored(checkpoint) => {
+                let entry = checkpoint.tensor(name)?;
+                Ok((model, entry.shard, entry.offset))
+            }
+            Opened::Derived(derived) => {
+                let found = find(derived, name)?.references();
+                let (model, name) = found[0];
+                self.position(model, name)
+            }
+        }
+    }
+
+    /// Sides of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`]
+    pub fn shape(&self, model: usize, name: &str) -> Result<Vec<usize>> {
+        match &self.0[model] {
+            Opened::Stored(checkpoint) => Ok(checkpoint.tensor(name)?.shape.clone()),
+            Opened::Derived(derived) => match find(derived, name)? {
+                Derivation::Concat(Concat { shape, .. }) => Ok(shape.clone()),
+                Derivation::Rows(rows) => {
+                    let first = &rows.tensors[0];
+                    let mut shape = self.shape(first.model, &first.tensor)?;
+                    if let Some(side) = shape.first_mut() {
+                        *side = rows.from.len() + rows.padding;
+                    }
+                    Ok(shape)
+                }
+                other => {
+                    let (model, name) = other.references()[0];
+                    self.shape(model, name)
+                }
+            },
+        }
+    }
+
+    fn lengths(&self, derivation: &Derivation) -> Result<Vec<usize>> {
+        let length = |(model, name): (usize, &str)| Ok(self.shape(model, name)?.iter().product());
+        derivation.references().into_iter().map(length).collect()
+    }
+}
+
+fn find<'a>(derived: &'a BTreeMap<String, Derivation>, name: &str) -> Result<&'a Derivation> {
+    derived.get(name).ok_or_else(|| Error::MissingTensor {
+        path: PathBuf::from("a derived model"),
+        tensor: name.into(),
+    })
+}
+
+fn misfit(name: &str, reason: &str) -> Error {
+    Error::Plan { reason: format!("derived tensor `{name}`: {reason}") }
+}
+
+fn expect_shape(name: &str, expected: &[usize], found: &[usize]) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        path: Path::new("a derived model").into(),
+        tensor: name.into(),
+        expected: expected.to_vec(),
+        found: found.to_vec(),
+    })
+}
+
+fn same_dtype(tensors: &[Tensor]) -> Option<Float> {
+    let first = tensors.first()?.dtype();
+    tensors.iter().all(|tensor| tensor.dtype() == first).then_some(first)
+}
+
+fn check_rows(name: &str, rows: &Rows, count: usize, counts: &[usize]) -> Result<()> {
+    if rows.from.len() + rows.padding != count {
+        return Err(misfit(name, "it has another number of rows than it lists"));
+    }
+    let there = |t: usize, row: usize| row < counts[t];
+    let stored = rows.from.iter().zip(&rows.rows);
+    let mut stored = stored.filter_map(|(&from, &row)| Some((usize::try_from(from).ok()?, row)));
+    let mut means = rows.means.iter().flatten();
+    if !stored.all(|(t, row)| there(t, row)) || !means.all(|&(t, row)| there(t, row)) {
+        return Err(misfit(name, "a row that its tensor does not have"));
+    }
+    Ok(())
+}

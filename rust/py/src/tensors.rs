@@ -1,0 +1,68 @@
+//! One tensor's merge from the caller's memory into the caller's memory.
+
+use mergeplan_core::checkpoint::{Checkpoint, MemoryTensor};
+use mergeplan_core::execute::{Control, Options, Prepared, Target, DEFAULT_CHUNK};
+use mergeplan_core::plan::Plan;
+use mergeplan_core::sink::MemorySink;
+use mergeplan_core::{Error, Result};
+use pyo3::prelude::*;
+use safetensors::Dtype;
+
+use crate::errors::raise;
+use crate::merges::region_of;
+use crate::run::watched;
+
+/// Name, address, bytes, dtype and shape.
+type Input = (String, usize, usize, String, Vec<usize>);
+
+#[pyfunction]
+#[pyo3(signature = (plan_json, inputs, output, *, threads))]
+pub fn merge_tensors(
+    py: Python<'_>,
+    plan_json: &str,
+    inputs: Vec<Input>,
+    output: (usize, usize, String),
+    threads: usize,
+) -> PyResult<()> {
+    let plan = Plan::from_json(plan_json).map_err(|error| raise(py, error))?;
+    watched(py, None, |control| run(plan.clone(), &inputs, &output, threads, control))
+}
+
+fn run(
+    plan: Plan,
+    inputs: &[Input],
+    output: &(usize, usize, String),
+    threads: usize,
+    control: &Control,
+) -> Result<()> {
+    let tensors = inputs.iter().map(tensor_of).collect::<Result<_>>()?;
+    let prepared = Prepared::over(plan, vec![Checkpoint::over("memory", tensors)?])?;
+    let jobs = &prepared.plans()[0].jobs;
+    let [job] = &jobs[..] else {
+        return Err(Error::Plan { reason: format!("expected one job, found {}", jobs.len()) });
+    };
+    let sink = MemorySink::new(0, jobs, vec![region_of(job, output)?])?;
+    // The tensors themselves take many times this, so that a limit of its own would serve nobody.
+    let memory_bytes = prepared.forecast(threads)?.most_memory_bytes;
+    let options = Options::new(threads, DEFAULT_CHUNK, memory_bytes)?;
+    let target = Target { plan: 0, jobs: 0..1, sink: &sink };
+    prepared.run(&[target], options, control).map(drop)
+}
+
+fn tensor_of((name, address, bytes, dtype, shape): &Input) -> Result<MemoryTensor> {
+    let wrong = |what: &str| Error::Plan { reason: format!("tensor `{name}`: {what}") };
+    let dtype: Dtype = serde_json::from_value(dtype.as_str().into())
+        .map_err(|_| wrong("its dtype is not one of safetensors'"))?;
+    let (name, shape) = (name.clone(), shape.clone());
+    if *bytes == 0 {
+        return Ok(MemoryTensor { name, dtype, shape, bytes: &[] });
+    }
+    if *address == 0 {
+        return Err(wrong("there is no memory for it"));
+    }
+    // SAFETY: `merge_tensors` obliges its caller to own this memory, to keep it while the call lasts
+    // and to let nobody write to it; nothing that holds the slice leaves the call. The address is
+    // not null, and bytes need no alignment.
+    let bytes = unsafe { std::slice::from_raw_parts(*address as *const u8, *bytes) };
+    Ok(MemoryTensor { name, dtype, shape, bytes })
+}

@@ -1,0 +1,24 @@
+"""Whole configs, each run by mergekit and by mergeplan: what mergekit documents, and drawn ones."""
+
+import pytest
+
+from documented import DOCUMENTED
+from generated import GENERATED
+from whole import Whole, assert_same_merge, mergekit_in_config_order, use_hub_cache
+
+
+@pytest.fixture(autouse=True)
+def hub_and_order(zoo, monkeypatch):
+    """The zoo's hub cache, and an order of models that mergekit otherwise draws by lot."""
+    use_hub_cache(monkeypatch, zoo / "hub")
+    mergekit_in_config_order(monkeypatch)
+
+
+@pytest.mark.parametrize("case", DOCUMENTED, ids=str)
+def test_what_mergekit_documents(case: Whole, zoo, tmp_path):
+    assert_same_merge(case, zoo, tmp_path)
+
+
+@pytest.mark.parametrize("case", GENERATED, ids=str)
+def test_drawn_configs(case: Whole, zoo, tmp_path):
+    assert_same_merge(case, zoo, tmp_path)

@@ -1,0 +1,18 @@
+"""docs/asks.md names every ask, and tests that exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ASKS = (ROOT / "docs" / "asks.md").read_text("utf-8")
+
+
+def test_every_ask_has_an_answer_and_a_test_that_exists():
+    rows = re.findall(r"^\| (\d+) \|(.*)\|$", ASKS, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 23))
+    for number, row in rows:
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert tests, f"ask {number} names no test"
+        for path, name in tests:
+            source = (ROOT / path).read_text("utf-8")
+            assert re.search(rf"^def {name}\(", source, re.MULTILINE), f"{path}::{name}"

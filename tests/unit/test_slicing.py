@@ -1,0 +1,97 @@
+"""Layers that are taken one by one; `tests/conformance` holds whole merges against mergekit's."""
+
+import json
+
+import pytest
+import torch
+
+from helpers import load_tensors, run_mergeplan, save_checkpoint
+from mergeplan.config import parse_config
+from mergeplan.errors import InputError
+
+LAYERS = 4
+
+
+@pytest.fixture
+def models(tmp_path):
+    """`a` and `b`, whose tensors hold the number of their layer, of `b` tenfold."""
+    for name, factor in (("a", 1.0), ("b", 10.0)):
+        tensors = {
+            f"model.layers.{i}.mlp.up_proj.weight": torch.full((2, 2), factor * (i + 1))
+            for i in range(LAYERS)
+        }
+        tensors["model.embed_tokens.weight"] = torch.full((3, 2), factor * 100)
+        tensors["model.norm.weight"] = torch.full((2,), factor * 200)
+        config = {
+            "num_hidden_layers": LAYERS,
+            "layer_types": [f"{name}{i}" for i in range(LAYERS)],
+            "tie_word_embeddings": True,
+        }
+        save_checkpoint(tmp_path / name, tensors, config)
+    return tmp_path
+
+
+def sliced(models, *slices: list[tuple[str, int, int]], method="passthrough", more="") -> str:
+    lines = [f"merge_method: {method}", "slices:"]
+    for piece in slices:
+        lines.append("  - sources:")
+        for model, first, end in piece:
+            lines.append(f"      - {{model: {models / model}, layer_range: [{first}, {end}]}}")
+    return "\n".join([*lines, more])
+
+
+def test_layers_are_stacked_repeated_and_numbered_anew(models):
+    text = sliced(models, [("a", 0, 2)], [("b", 1, 3)], [("a", 1, 2)])
+    run_mergeplan(text, models / "out")
+    found = load_tensors(models / "out")
+    values = [float(found[f"model.layers.{i}.mlp.up_proj.weight"][0, 0]) for i in range(5)]
+    assert values == [1, 2, 20, 30, 2]
+    # What stands before the layers is the first slice's, what stands behind them the last one's.
+    assert float(found["model.embed_tokens.weight"][0, 0]) == 100
+    assert float(found["model.norm.weight"][0]) == 200
+    config = json.loads((models / "out" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 5
+    assert config["layer_types"] == ["a0", "a1", "b1", "b2", "a1"]
+
+
+def test_a_gradient_runs_along_each_slice(models):
+    more = f"base_model: {models / 'a'}\nparameters: {{t: [0, 1]}}"
+    text = sliced(
+        models, [("a", 0, 3), ("b", 0, 3)], [("a", 3, 4), ("b", 3, 4)], method="slerp", more=more
+    )
+    run_mergeplan(text, models / "out")
+    found = load_tensors(models / "out")
+    values = [float(found[f"model.layers.{i}.mlp.up_proj.weight"][0, 0]) for i in range(4)]
+    # Slerp of parallel tensors is linear; a slice of one layer is at the gradient's end.
+    assert values == pytest.approx([1, 11, 30, 40])
+
+
+REFUSED = {
+    "beyond the last layer": ([("a", 2, 5)], "`layer_range` within [0, 4], found [2, 5]"),
+    "backwards": ([("a", 2, 1)], "layer_range"),
+    "of other lengths": ([("a", 0, 2), ("b", 0, 1)], "expected as many layers from each source"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_ranges_that_cannot_be_are_refused_before_anything_is_written(case, models):
+    sources, words = REFUSED[case]
+    method = "passthrough" if len(sources) == 1 else "linear"
+    text = sliced(
+        models, sources, method=method, more="parameters: {weight: 1}" * (len(sources) - 1)
+    )
+    with pytest.raises(InputError) as caught:
+        run_mergeplan(text, models / "out")
+    assert words in caught.value.message
+    assert not (models / "out").exists()
+
+
+def test_other_names_than_llamas_are_left_to_mergekit(models):
+    save_checkpoint(models / "c", {"transformer.h.0.attn.weight": torch.ones(2, 2)})
+    from mergeplan.opening import open_checkpoint
+    from mergeplan.slicing import beyond_names
+
+    config = parse_config(sliced(models, [("c", 0, 1)]))
+    assert "transformer.h.0.attn.weight" in beyond_names(
+        config, [open_checkpoint(str(models / "c"))]
+    )
