@@ -136,3 +136,19 @@ def test_a_file_without_subsets_is_refused(tmp_path):
     run = cli("select", path)
     assert run.returncode == 1
     assert "`select` needs a column `subset`" in run.stderr
+
+
+def test_a_geometry_is_used_and_must_know_the_experts(demo_pool, tmp_path):
+    geometry = tmp_path / "g.json"
+    assert cli("similarity", demo_pool / "pool.yml", "-o", geometry, "-q").returncode == 0
+    rows = demo_pool / "measurements.csv"
+    plain, informed = (
+        json.loads(cli("select", rows, "--json", *more).stdout)
+        for more in ((), ("--geometry", geometry))
+    )
+    assert plain != informed
+    text = geometry.read_text().replace('"json"', '"jason"')
+    (tmp_path / "other.json").write_text(text)
+    run = cli("select", rows, "--geometry", tmp_path / "other.json")
+    assert run.returncode == 1
+    assert "the geometry has no expert `json`" in run.stderr
