@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mergeplan.evaluation.options import EvaluationOptions
     from mergeplan.evaluation.running import evaluate
     from mergeplan.fitting import fit
+    from mergeplan.geometry.comparing import similarity
     from mergeplan.inspecting import InspectOptions, inspect_paths
     from mergeplan.merge_checks import MergeOptions, Wanted
     from mergeplan.merging import MergeReport, merge, merge_many
@@ -37,6 +38,7 @@ __all__ = [
     "merge_many",
     "recommend",
     "select",
+    "similarity",
     "stream",
 ]
 
@@ -57,6 +59,7 @@ _HOMES = {
     "merge_many": "mergeplan.merging",
     "recommend": "mergeplan.suggest",
     "select": "mergeplan.selection.selecting",
+    "similarity": "mergeplan.geometry.comparing",
     "stream": "mergeplan.streaming",
 }
 

@@ -8,6 +8,7 @@ __all__ = [
     "PreparedFamily",
     "PreparedMerge",
     "TensorDistance",
+    "TensorSimilarity",
     "__version__",
     "build_info",
     "content_hash",
@@ -19,6 +20,7 @@ __all__ = [
     "read_checkpoint",
     "stream_id",
     "tensor_distances",
+    "tensor_similarities",
 ]
 
 __version__: str
@@ -296,6 +298,59 @@ def tensor_distances(
 
     Raises:
         MissingInputError, InputError: As for `read_checkpoint`, or tensors that cannot be compared.
+        SurroundingsError: Reading failed.
+        KeyboardInterrupt: Or whatever a signal handler or `progress` raised.
+    """
+
+@final
+class TensorSimilarity:
+    """What the deltas of one tensor have in common. Matrices are row-major, (experts, experts)."""
+
+    @property
+    def elements(self) -> int:
+        """Elements of the tensor."""
+
+    @property
+    def gram(self) -> list[float]:
+        """Inner products of the deltas."""
+
+    @property
+    def agreeing(self) -> list[int]:
+        """Elements at which both deltas have the same sign."""
+
+    @property
+    def nonzero(self) -> list[int]:
+        """Elements at which neither delta is zero."""
+
+    @property
+    def kept(self) -> list[float]:
+        """Share of a delta's squared norm that its largest elements hold, (experts, densities)."""
+
+def tensor_similarities(
+    models_json: str,
+    experts: int,
+    tensors: list[str],
+    *,
+    densities: list[float],
+    threads: int,
+    progress: Callable[[int], object] | None = None,
+) -> list[TensorSimilarity]:
+    """Compare the deltas of some tensors, in one pass over base and experts.
+
+    Args:
+        models_json: Models as plans list them: the base, the experts, and what they are made of.
+        experts: How many there are.
+        tensors: Names that all of them have, as float32, bfloat16 or float16 of one shape.
+        densities: Shares of elements, from 0 to 1, for `TensorSimilarity.kept`.
+        threads: Worker threads, at least 1; they change nothing of the result.
+        progress: Called about ten times a second with the bytes read so far, of all models.
+
+    Returns:
+        One for each name, in order.
+
+    Raises:
+        MissingInputError, InputError: As for `read_checkpoint`, or tensors that cannot be compared.
+        ContentError: A value is NaN or infinite.
         SurroundingsError: Reading failed.
         KeyboardInterrupt: Or whatever a signal handler or `progress` raised.
     """

@@ -109,7 +109,7 @@ class MergePlan:
         return set().union(*map(self._dtypes, parts))
 
 
-def canonical_json(data: dict[str, Any]) -> str:
+def canonical_json(data: dict[str, Any] | list[Any]) -> str:
     """JSON with one spelling for equal data."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"))
 

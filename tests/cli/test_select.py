@@ -136,3 +136,35 @@ def test_a_file_without_subsets_is_refused(tmp_path):
     run = cli("select", path)
     assert run.returncode == 1
     assert "`select` needs a column `subset`" in run.stderr
+
+
+def test_a_geometry_is_used_and_must_know_the_experts(demo_pool, tmp_path):
+    geometry = tmp_path / "g.json"
+    assert cli("similarity", demo_pool / "pool.yml", "-o", geometry, "-q").returncode == 0
+    rows = demo_pool / "measurements.csv"
+    plain, informed = (
+        json.loads(cli("select", rows, "--json", *more).stdout)
+        for more in ((), ("--geometry", geometry))
+    )
+    assert plain != informed
+    text = geometry.read_text().replace('"json"', '"jason"')
+    (tmp_path / "other.json").write_text(text)
+    run = cli("select", rows, "--geometry", tmp_path / "other.json")
+    assert run.returncode == 1
+    assert "the geometry has no expert `json`" in run.stderr
+
+
+def test_the_smallest_single_subset_is_named_where_subsets_can_be_predicted(demo_pool, tmp_path):
+    rows = demo_pool / "measurements.csv"
+    run = cli("suggest", rows, "--target-loss", 1.905, "--json")
+    found = json.loads(run.stdout)["smallest"]
+    selected = cli("select", rows, "--method", found["method"], "--max-loss", 1.905, "--json")
+    best = json.loads(selected.stdout)["selections"][0]["best"]
+    assert found["choice"]["weights"] == best["weights"]
+    assert found["choice"]["value"] <= 1.905
+    text = cli("suggest", rows, "--target-loss", 1.905).stdout
+    assert "the smallest single subset" in text
+    law = tmp_path / "law.json"
+    cli("fit", rows, "-o", law)
+    from_law = json.loads(cli("suggest", law, "--target-loss", 1.905, "--json").stdout)
+    assert from_law["smallest"] is None

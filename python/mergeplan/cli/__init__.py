@@ -21,6 +21,7 @@ COMMANDS = {
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "select": "name the best experts and weights, from measurements of a few merges",
+    "similarity": "compare the experts of a pool by their weights, without any evaluation",
     "plot": "draw the fitted curves with their bands",
     "verify": "check a merge against its manifest",
     "diff": "compare two checkpoints tensor by tensor, in ULPs",

@@ -37,6 +37,11 @@ from mergeplan.cli.measured import overwrite_option
 @click.option(
     "--front", metavar="CODE,MATH", help="Print the subsets that none beats on all of these."
 )
+@click.option(
+    "--geometry",
+    type=click.Path(path_type=Path),
+    help="How the experts lie to each other: a file of `mergeplan similarity -o`.",
+)
 @click.option("--pool", "pool_file", type=click.Path(path_type=Path), help="The pool's YAML.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="A .png or .svg file.")
@@ -51,6 +56,7 @@ def command(
     max_experts: int | None,
     weights: str,
     front: str | None,
+    geometry: Path | None,
     pool_file: Path | None,
     out: Path | None,
     picture: Path | None,
@@ -80,7 +86,7 @@ def command(
         if path is not None:
             refuse_existing(path, overwrite=overwrite)
     wish = Wish(domains, tuple(map(parse_constraint, keep)), max_loss, max_experts)
-    selections = select(source, wish=wish, method=method)
+    selections = select(source, wish=wish, method=method, geometry=geometry)
     first = selections[0]
     names = tuple(front.split(",")) if front else ()
     points = pareto_front([fit_table(first.table, n) for n in names], max_experts) if names else []

@@ -4,13 +4,17 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mergeplan.cli import warn
 from mergeplan.cli.measured import fit_options, load, overwrite_option
 from mergeplan.cli.units import SEED, Counts, Positive
+from mergeplan.names import format_count
+
+if TYPE_CHECKING:
+    from mergeplan.selection.smallest import Smallest
 
 
 @click.command("suggest")
@@ -81,6 +85,7 @@ def command(
     from mergeplan.output import refuse_existing, write_durably
     from mergeplan.pool import load_pool
     from mergeplan.render import describe
+    from mergeplan.selection.smallest import smallest_subset
     from mergeplan.suggest import Goal, recommend
 
     if (pool_file is None) != (out is None):
@@ -99,12 +104,21 @@ def command(
             wish = f"for a target loss of {target_loss:g} nats"
         chosen = choose_merge(best, load_pool(pool_file), wish=wish, seed=random_seed)
         write_durably(out, chosen.text)
+    smallest = None
+    if target_loss is not None and source.suffix.lower() != ".json":
+        smallest = smallest_subset(source, target_loss, fitting.get("domain"))
     if as_json:
         data = dataclasses.asdict(recommendation)
-        data |= {"reached": recommendation.reached, "subset": chosen.subset if chosen else None}
+        data |= {
+            "reached": recommendation.reached,
+            "subset": chosen.subset if chosen else None,
+            "smallest": dataclasses.asdict(smallest) if smallest else None,
+        }
         click.echo(json.dumps(_finite(data)))
     else:
         click.echo(describe(recommendation))
+        if smallest is not None:
+            click.echo(f"\n{_of_smallest(smallest, source, target_loss)}")
         if chosen is not None:
             click.echo(f"\n{chosen.reason}\nwrote {out}; next: mergeplan merge {out} OUT_DIR")
     for message in (*result.skipped, *best.warnings, *all_signs(result)):
@@ -117,6 +131,20 @@ def command(
             f"nothing reaches {wish}: {best.reasons[-1]}",
             "raise the target, add experts to the pool, or measure a larger base",
         )
+
+
+def _of_smallest(found: "Smallest", source: Path, target_loss: float | None) -> str:
+    choice = found.choice
+    size = f" on {format_count(found.n_params)} parameters" if found.n_params else ""
+    value = f"{choice.value:.4f}"
+    if not choice.measured:
+        value += f", {choice.low:.4f} to {choice.high:.4f}"
+    how = "measured" if choice.measured else "predicted"
+    return (
+        f"the smallest single subset {how} to reach it: {'+'.join(choice.subset)} by"
+        f" {found.method}{size} ({value}); to write it:"
+        f" mergeplan select {source} --method {found.method} --max-loss {target_loss:g}"
+    )
 
 
 def _finite(data: Any) -> Any:

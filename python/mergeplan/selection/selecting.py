@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
+from mergeplan.geometry.file import gram_for, load_grams
 from mergeplan.laws import SizeLaw
 from mergeplan.measurements import MACRO, read_rows
 from mergeplan.selection.active import Confidence, confidence_of
@@ -96,15 +97,14 @@ def select(
     *,
     wish: Wish | None = None,
     method: str | None = None,
-    gram: Array | None = None,
+    geometry: str | Path | None = None,
 ) -> tuple[Selection, ...]:
     """The best subset and weights of each measured method and base size, the best of them first.
 
     Args:
         source: A CSV of measurements with a column `subset`.
         method: Only this label.
-        gram: Inner products of the experts' deltas, in the order of their sorted names; the form's
-            prior is then in the experts' own geometry, which helps where merges are few.
+        geometry: A file of `mergeplan similarity -o`, which helps where merges are few.
 
     Raises:
         InputError: The file is at fault, or too few merges were measured.
@@ -115,10 +115,13 @@ def select(
     """
     rows, _ = read_rows(Path(source))
     wish = wish or Wish()
+    grams = None if geometry is None else load_grams(Path(geometry))
     found, faults = [], []
     for table in tables_of(rows, method):
         try:
-            found.append(select_from(table, wish, gram))
+            if grams is not None:
+                table = replace(table, gram=gram_for(grams, table.n_params, table.experts))
+            found.append(select_from(table, wish))
         except InputError as error:
             faults.append(error)
     if not found:
@@ -151,17 +154,15 @@ def chosen_of(selection: Selection, kind: str) -> Choice:
     )
 
 
-def select_from(table: Table, wish: Wish, gram: Array | None = None) -> Selection:
+def select_from(table: Table, wish: Wish) -> Selection:
     """The same for one method at one base size.
 
     Raises:
         InputError: Too few merges were measured, or a domain that is asked for was not.
     """
     name = wish.domains or table.default_target()
-    law = fit_table(table, name, gram)
-    bounds = tuple(
-        (constraint, fit_table(table, constraint.name, gram)) for constraint in wish.keep
-    )
+    law = fit_table(table, name)
+    bounds = tuple((constraint, fit_table(table, constraint.name)) for constraint in wish.keep)
     problem = Problem(law, bounds, wish.max_experts)
     if wish.max_loss is not None:
         limit = Constraint(name, wish.max_loss, below=not law.higher)
@@ -176,7 +177,7 @@ def select_from(table: Table, wish: Wish, gram: Array | None = None) -> Selectio
         weighted = best_weights(problem, ranked[:3])
         if table.largest_sum is not None:
             free = best_weights(problem, ranked[:3], table.largest_sum)
-    laws = _domain_laws(table, gram)
+    laws = _domain_laws(table)
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
     values = table.target(name).values[table.weights.sum(1) == 0]
@@ -201,7 +202,7 @@ def select_from(table: Table, wish: Wish, gram: Array | None = None) -> Selectio
     )
 
 
-def fit_table(table: Table, name: str, gram: Array | None = None) -> SubsetLaw:
+def fit_table(table: Table, name: str) -> SubsetLaw:
     """Fit one domain or metric, or a weighted mean of some.
 
     Raises:
@@ -214,18 +215,18 @@ def fit_table(table: Table, name: str, gram: Array | None = None) -> SubsetLaw:
         table.experts,
         name=name,
         higher=target.higher,
-        gram=gram,
+        gram=table.gram,
         shrinkages=table.shrinkages,
     )
 
 
-def _domain_laws(table: Table, gram: Array | None) -> dict[str, SubsetLaw]:
+def _domain_laws(table: Table) -> dict[str, SubsetLaw]:
     laws = {}
     for name in table.targets:
         if name == MACRO and len(table.targets) > 1:
             continue
         try:
-            laws[name] = fit_table(table, name, gram)
+            laws[name] = fit_table(table, name)
         except InputError:
             # A domain of which too little was measured is no fault of the others.
             continue

@@ -43,6 +43,8 @@ class Table:
         experts: Names, sorted; the order of every weight vector.
         weights: Shape (n_rows, n_experts); equal shares sum to 1, and the base's row is zero.
         targets: By name; `macro` where every domain is there.
+        gram: Inner products of the experts' deltas, shape (n_experts, n_experts), if they are
+            known; the form's prior is then in the experts' own geometry.
     """
 
     method: str
@@ -51,6 +53,7 @@ class Table:
     experts: tuple[str, ...]
     weights: Array
     targets: Mapping[str, Target]
+    gram: Array | None = None
 
     @property
     def linear(self) -> bool:

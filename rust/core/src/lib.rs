@@ -48,7 +48,8 @@
 //! read, not mapped, for that reason.
 //!
 //! Beside merging, [`verify`] hashes a checkpoint as the merge did, to hold it against a manifest, and
-//! [`diff`] measures how far two checkpoints are apart.
+//! [`diff`] measures how far two checkpoints are apart, and [`similarity`] what the deltas of a pool
+//! have in common.
 
 pub mod checkpoint;
 pub mod diff;
@@ -67,6 +68,7 @@ mod positional;
 pub mod precision;
 pub mod rounding;
 pub mod segments;
+pub mod similarity;
 pub mod sink;
 pub mod source;
 pub mod statistics;

@@ -4,6 +4,7 @@ mod checks;
 mod errors;
 mod merges;
 mod run;
+mod similarity;
 mod tensors;
 
 use std::path::{Path, PathBuf};
@@ -75,6 +76,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<merges::PreparedMerge>()?;
     module.add_class::<merges::PreparedFamily>()?;
     module.add_class::<checks::TensorDistance>()?;
+    module.add_class::<similarity::TensorSimilarity>()?;
+    module.add_function(wrap_pyfunction!(similarity::tensor_similarities, module)?)?;
     module.add_function(wrap_pyfunction!(checks::content_hashes, module)?)?;
     module.add_function(wrap_pyfunction!(checks::tensor_distances, module)?)?;
     module.add_function(wrap_pyfunction!(tensors::merge_tensors, module)?)?;

@@ -1,6 +1,6 @@
 //! Plans whose inputs are open: one, or a family that shares its inputs.
 
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::checkpoint::{Checkpoint, Identity};
@@ -11,7 +11,7 @@ use crate::execute::memory::Budget;
 use crate::execute::read_ahead::ReadAhead;
 use crate::execute::{Control, Forecast, JobControl, Options, Resources};
 use crate::parallel::{pool, Parallel};
-use crate::plan::{Merge, Model, Plan};
+use crate::plan::{Merge, Plan};
 use crate::segments::is_large;
 use crate::sink::Sink;
 use crate::source::Models;
@@ -53,30 +53,11 @@ impl Prepared {
     /// As for [`Prepared::new`]; [`Error::Plan`] where the plans differ in how they treat values that
     /// are not finite.
     pub fn family(mut plans: Vec<Plan>) -> Result<Self> {
-        let mut known: HashMap<String, usize> = HashMap::new();
+        let mut known = HashMap::new();
         let mut models = Models::default();
         let mut numbers = Vec::with_capacity(plans.len());
         for plan in &mut plans {
-            // Stored models first, since derived ones refer to them; numbers not yet known are never
-            // asked for.
-            let mut own = vec![usize::MAX; plan.models.len()];
-            let is_derived = |model: &Model| matches!(model, Model::Derived(_));
-            for derived in [false, true] {
-                for number in 0..own.len() {
-                    let model = &mut plan.models[number];
-                    if is_derived(model) != derived {
-                        continue;
-                    }
-                    model.renumber(&own);
-                    // Once numbers are global, models are one where their JSON is.
-                    let text = serde_json::to_string(model);
-                    let text = text.map_err(|e| Error::Plan { reason: e.to_string() })?;
-                    own[number] = match known.entry(text) {
-                        Entry::Occupied(there) => *there.get(),
-                        Entry::Vacant(place) => *place.insert(models.open(model)?),
-                    };
-                }
-            }
+            let own = models.open_all(&mut plan.models, &mut known)?;
             plan.jobs.iter_mut().for_each(|job| job.merge.renumber(&own));
             numbers.push(own);
         }

@@ -6,4 +6,5 @@ pub mod drop;
 pub mod elementwise;
 pub mod fused;
 pub mod linear;
+pub mod similar;
 pub mod trim;

@@ -1,5 +1,6 @@
 //! The models of a run: open checkpoints, and what is derived from them.
 
+use std::collections::hash_map::{Entry, HashMap};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use crate::source::lora::LoraTensor;
 use crate::source::made::{CastTensor, ConcatTensor};
 use crate::source::rows::RowsTensor;
 use crate::source::{Source, StoredTensor, Tensor};
+
+/// Models that are open, by their JSON.
+pub type Known = HashMap<String, usize>;
 
 /// The models of one run, by number.
 #[derive(Debug, Default)]
@@ -50,6 +54,34 @@ impl Models {
             Model::Derived(Derived { derived }) => Opened::Derived(derived.clone()),
         });
         Ok(self.0.len() - 1)
+    }
+
+    /// Open the models of a plan, each once however often it is given, and number their references
+    /// anew; returns their numbers here.
+    ///
+    /// # Errors
+    /// As for [`Models::open`].
+    pub fn open_all(&mut self, models: &mut [Model], known: &mut Known) -> Result<Vec<usize>> {
+        // Stored models first, since derived ones refer to them; numbers not yet known are never
+        // asked for.
+        let mut own = vec![usize::MAX; models.len()];
+        let is_derived = |model: &Model| matches!(model, Model::Derived(_));
+        for derived in [false, true] {
+            for (number, model) in models.iter_mut().enumerate() {
+                if is_derived(model) != derived {
+                    continue;
+                }
+                model.renumber(&own);
+                // Once numbers are global, models are one where their JSON is.
+                let text = serde_json::to_string(model);
+                let text = text.map_err(|e| Error::Plan { reason: e.to_string() })?;
+                own[number] = match known.entry(text) {
+                    Entry::Occupied(there) => *there.get(),
+                    Entry::Vacant(place) => *place.insert(self.open(model)?),
+                };
+            }
+        }
+        Ok(own)
     }
 
     /// The files of a model; a derived one has none of its own.
@@ -200,7 +232,11 @@ impl Models {
         }
     }
 
-    fn shape(&self, model: usize, name: &str) -> Result<Vec<usize>> {
+    /// Sides of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`]
+    pub fn shape(&self, model: usize, name: &str) -> Result<Vec<usize>> {
         match &self.0[model] {
             Opened::Stored(checkpoint) => Ok(checkpoint.tensor(name)?.shape.clone()),
             Opened::Derived(derived) => match find(derived, name)? {

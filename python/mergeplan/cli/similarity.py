@@ -1,0 +1,70 @@
+"""`mergeplan similarity`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from mergeplan.cli import warn
+from mergeplan.cli.measured import overwrite_option
+from mergeplan.cli.units import threads_option
+
+_WARNINGS = 5  # tensors that are named one by one
+
+
+@click.command("similarity")
+@click.argument("pool_file", metavar="POOL.yml", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the numbers here, for `mergeplan select --geometry`.",
+)
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="A .png or .svg file.")
+@overwrite_option
+@threads_option()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    pool_file: Path,
+    out: Path | None,
+    picture: Path | None,
+    overwrite: bool,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare the experts of a pool by their weights, in one pass and without any evaluation.
+
+    Prints norms, cosines and sign agreement of the deltas (expert - base), as a whole, by layer
+    and by kind of module, and what share of a delta's squared norm trimming would keep.
+    """
+    from mergeplan.geometry.comparing import similarity
+    from mergeplan.geometry.file import to_data
+    from mergeplan.geometry.render import describe
+    from mergeplan.output import refuse_existing, write_durably
+    from mergeplan.progress import ProgressLine
+
+    for path in (out, picture):
+        if path is not None:
+            refuse_existing(path, overwrite=overwrite)
+    line = ProgressLine(quiet=quiet)
+    try:
+        found = similarity(pool_file, threads=threads, progress=line)
+    finally:
+        line.clear()
+    text = json.dumps(to_data(found), allow_nan=False)
+    click.echo(text if as_json else "\n\n".join(map(describe, found)))
+    for geometry in found:
+        odd = [(name, why) for name, why in geometry.left_out.items() if "`" in why]
+        for name, why in odd[:_WARNINGS]:
+            warn(f"`{name}` is left out: {why}")
+        if len(odd) > _WARNINGS:
+            warn(f"{len(odd) - _WARNINGS} more tensors are left out")
+    if out is not None:
+        write_durably(out, text + "\n")
+    if picture is not None:
+        from mergeplan.geometry.pictures import draw
+
+        # The largest base: one picture, of what there is most to see in.
+        draw(max(found, key=lambda geometry: geometry.n_params), picture)

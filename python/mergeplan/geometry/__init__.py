@@ -1,0 +1,1 @@
+"""Where the experts of a pool lie around their base, without any evaluation."""

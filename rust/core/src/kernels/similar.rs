@@ -1,0 +1,224 @@
+//! What deltas have in common, chunk by chunk: inner products, signs, magnitudes.
+//!
+//! ```text
+//! product   sums[j][i % 8] += left[i] · right_j[i]     in float64, where a product of floats is exact
+//! signs     one bit for each element: negative, and not zero
+//! count     counts[|delta| >> 18] += 1                 32 counters for each power of two
+//! ```
+//! Four right sides share the conversion of the left one. As products are exact, a fused multiply-add
+//! rounds like a product and a sum: all processors give the same bits.
+
+use multiversion::multiversion;
+
+/// Accumulators of one inner product.
+pub const LANES: usize = 8;
+/// Right sides of one call.
+pub const RIGHTS: usize = 4;
+/// Counters of magnitudes: eight bits of exponent and five of mantissa.
+pub const BINS: usize = 1 << 13;
+const SHIFT: u32 = 31 - 13;
+/// Counters that are filled in turn, so that equal neighbours do not wait for each other.
+const TABLES: usize = 4;
+
+/// Sums of the products of one left side with some right ones.
+pub type Products = [[f64; LANES]; RIGHTS];
+
+/// Add the products of `left` with each of `rights`; all are equally long.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub fn add_products(left: &[f32], rights: [&[f32]; RIGHTS], sums: &mut Products) {
+    // One reference to each: in a loop over an array of slices nothing is vectorised.
+    let [mut a, mut b, mut c, mut d] = *sums;
+    let [ra, rb, rc, rd] = rights.map(|right| right.chunks(LANES));
+    for ((((left, ra), rb), rc), rd) in left.chunks(LANES).zip(ra).zip(rb).zip(rc).zip(rd) {
+        add_row(left, ra, &mut a);
+        add_row(left, rb, &mut b);
+        add_row(left, rc, &mut c);
+        add_row(left, rd, &mut d);
+    }
+    *sums = [a, b, c, d];
+}
+
+#[inline(always)]
+fn add_row(left: &[f32], right: &[f32], sums: &mut [f64; LANES]) {
+    let add = |left: &[f32], right: &[f32], sums: &mut [f64]| {
+        for ((sum, a), b) in sums.iter_mut().zip(left).zip(right) {
+            *sum = f64::from(*a).mul_add(f64::from(*b), *sum);
+        }
+    };
+    match (<&[f32; LANES]>::try_from(left), <&[f32; LANES]>::try_from(right)) {
+        (Ok(left), Ok(right)) => add(left, right, sums),
+        _ => add(left, right, sums),
+    }
+}
+
+/// Which elements are negative, and which are not zero: bit `i % 64` of word `i / 64`.
+#[derive(Debug, Clone, Default)]
+pub struct Signs {
+    negative: Vec<u64>,
+    nonzero: Vec<u64>,
+}
+
+impl Signs {
+    /// Take the signs of a chunk.
+    pub fn take(&mut self, delta: &[f32]) {
+        let words = delta.len().div_ceil(64);
+        self.negative.resize(words, 0);
+        self.nonzero.resize(words, 0);
+        pack(delta, &mut self.negative, &mut self.nonzero);
+    }
+
+    /// How many elements have the same sign in both, and how many are zero in neither.
+    pub fn agreement(&self, other: &Self) -> (u64, u64) {
+        agreement(
+            [&self.negative, &other.negative].map(|words| &words[..]),
+            [&self.nonzero, &other.nonzero].map(|words| &words[..]),
+        )
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn pack(delta: &[f32], negative: &mut [u64], nonzero: &mut [u64]) {
+    for ((group, negative), nonzero) in delta.chunks(64).zip(negative).zip(nonzero) {
+        let (mut sign, mut there) = (0_u64, 0_u64);
+        for (place, value) in group.iter().enumerate() {
+            sign |= u64::from(value.to_bits() >> 31) << place;
+            there |= u64::from(*value != 0.0) << place;
+        }
+        (*negative, *nonzero) = (sign, there);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn agreement([a, b]: [&[u64]; 2], [in_a, in_b]: [&[u64]; 2]) -> (u64, u64) {
+    let (mut agreeing, mut both) = (0_u64, 0_u64);
+    for ((a, b), (in_a, in_b)) in a.iter().zip(b).zip(in_a.iter().zip(in_b)) {
+        let there = in_a & in_b;
+        agreeing += u64::from((there & !(a ^ b)).count_ones());
+        both += u64::from(there.count_ones());
+    }
+    (agreeing, both)
+}
+
+/// How many elements have which magnitude.
+#[derive(Debug, Clone)]
+pub struct Counts(Box<[[u32; BINS]; TABLES]>);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self(Box::new([[0; BINS]; TABLES]))
+    }
+}
+
+impl Counts {
+    /// Count a chunk.
+    pub fn add(&mut self, delta: &[f32]) {
+        let bin = |value: f32| ((value.to_bits() & 0x7fff_ffff) >> SHIFT) as usize;
+        let [a, b, c, d] = self.0.each_mut();
+        let mut groups = delta.chunks_exact(TABLES);
+        for group in &mut groups {
+            a[bin(group[0])] += 1;
+            b[bin(group[1])] += 1;
+            c[bin(group[2])] += 1;
+            d[bin(group[3])] += 1;
+        }
+        for value in groups.remainder() {
+            a[bin(*value)] += 1;
+        }
+    }
+
+    /// Move all that was counted to `totals`, of `BINS` counters.
+    pub fn drain_into(&mut self, totals: &mut [u64]) {
+        for table in self.0.iter_mut() {
+            for (total, count) in totals.iter_mut().zip(table.iter_mut()) {
+                *total += u64::from(std::mem::take(count));
+            }
+        }
+    }
+}
+
+/// The squared norm of each share of largest magnitudes, as a share of the whole squared norm, from
+/// counters of magnitudes; 1 where there is nothing.
+///
+/// Within a counter magnitudes are taken to be spread evenly, which a counter's width of at most 3 %
+/// bounds.
+pub fn shares_kept(counts: &[u64], densities: &[f64]) -> Vec<f64> {
+    let edge = |bin: usize| f64::from(f32::from_bits((bin as u32) << SHIFT));
+    let square = |bin: usize| match (edge(bin), edge(bin + 1)) {
+        // Nearly all are zero.
+        (0.0, _) => 0.0,
+        (low, high) if high.is_finite() => (low * low + low * high + high * high) / 3.0,
+        (low, _) => low * low,
+    };
+    // From the largest magnitudes on: how many, and the mean of their squares.
+    let filled: Vec<(f64, f64)> = (0..counts.len())
+        .rev()
+        .filter(|&bin| counts[bin] > 0)
+        .map(|bin| (counts[bin] as f64, square(bin)))
+        .collect();
+    let elements: f64 = filled.iter().map(|(count, _)| count).sum();
+    let total: f64 = filled.iter().map(|(count, square)| count * square).sum();
+    let kept = |density: &f64| {
+        let mut left = density * elements;
+        let mut sum = 0.0;
+        for (count, square) in &filled {
+            let taken = count.min(left);
+            sum += taken * square;
+            left -= taken;
+        }
+        if total > 0.0 {
+            sum / total
+        } else {
+            1.0
+        }
+    };
+    densities.iter().map(kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values() -> impl Strategy<Value = Vec<f32>> {
+        prop::collection::vec(prop_oneof![Just(0.0_f32), -2.0_f32..2.0], 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn products_and_signs_are_the_definition(a in values(), b in values()) {
+            let length = a.len().min(b.len());
+            let (a, b) = (&a[..length], &b[..length]);
+            let mut sums = Products::default();
+            add_products(a, [b, a, a, b], &mut sums);
+            let exact: f64 = a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+            prop_assert!((sums[0].iter().sum::<f64>() - exact).abs() < 1e-12);
+            prop_assert_eq!(sums[0], sums[3]);
+            let (mut left, mut right) = (Signs::default(), Signs::default());
+            left.take(a);
+            right.take(b);
+            let both = a.iter().zip(b).filter(|(x, y)| **x != 0.0 && **y != 0.0).count();
+            let agreeing = a.iter().zip(b).filter(|(x, y)| **x * **y > 0.0).count();
+            prop_assert_eq!(left.agreement(&right), (agreeing as u64, both as u64));
+        }
+
+        #[test]
+        fn shares_are_near_those_of_a_sort(a in values(), density in 0.0_f64..=1.0) {
+            let mut counts = Counts::default();
+            counts.add(&a);
+            let mut totals = vec![0; BINS];
+            counts.drain_into(&mut totals);
+            let mut squares: Vec<f64> = a.iter().map(|x| f64::from(*x).powi(2)).collect();
+            squares.sort_by(|x, y| y.total_cmp(x));
+            let whole: f64 = squares.iter().sum();
+            let mut left = density * squares.len() as f64;
+            let mut sum = 0.0;
+            for square in squares {
+                sum += square * left.clamp(0.0, 1.0);
+                left -= 1.0;
+            }
+            let expected = if whole > 0.0 { sum / whole } else { 1.0 };
+            let found = shares_kept(&totals, &[density])[0];
+            prop_assert!((found - expected).abs() < 0.05, "{found} {expected}");
+        }
+    }
+}

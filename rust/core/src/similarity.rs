@@ -1,0 +1,257 @@
+//! What a pool's deltas have in common, tensor by tensor, in one pass over base and experts: inner
+//! products, signs, and what is left of a delta when its small elements are trimmed.
+//!
+//! Tensors are cut into runs by length alone. Counts have no order, and a tensor's sums are folded in
+//! the order of its runs once all are there, so that nothing depends on threads; what is held is the
+//! sums of the tensors in work, whatever the model's size.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::dtype::Float;
+use crate::error::Result;
+use crate::execute::Control;
+use crate::kernels::similar::{add_products, shares_kept, Counts, Products, Signs, BINS, RIGHTS};
+use crate::parallel::{pool, Parallel};
+use crate::segments::{pieces, BLOCK};
+use crate::source::{self, Models, Source};
+
+/// Elements of a run.
+const RUN: usize = 16 * BLOCK;
+/// Elements of all deltas that a kernel sees at a time: a quarter of a second-level cache of 1 MiB.
+const CHUNK: usize = 2048;
+/// Runs by which reading is ahead of each worker.
+const AHEAD: usize = 2;
+
+/// One tensor's deltas beside each other. Matrices are row-major, (experts, experts).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Similarity {
+    /// Elements of the tensor.
+    pub elements: u64,
+    /// Inner products of the deltas.
+    pub gram: Vec<f64>,
+    /// Elements at which both deltas have the same sign.
+    pub agreeing: Vec<u64>,
+    /// Elements at which neither delta is zero.
+    pub nonzero: Vec<u64>,
+    /// Share of a delta's squared norm that its largest elements hold, (experts, densities).
+    pub kept: Vec<f64>,
+}
+
+/// The similarities of the tensors `names`, in that order, of which every model has one of the same
+/// shape. `base` and `experts` are numbers of models.
+///
+/// # Errors
+/// [`crate::Error::MissingTensor`], [`crate::Error::Shape`], [`crate::Error::Dtype`];
+/// [`crate::Error::NonFinite`]; [`crate::Error::Io`], [`crate::Error::Cancelled`].
+pub fn similarities(
+    models: &Models,
+    base: usize,
+    experts: &[usize],
+    names: &[String],
+    densities: &[f64],
+    threads: usize,
+    control: &Control,
+) -> Result<Vec<Similarity>> {
+    let tensors = names
+        .iter()
+        .map(|name| Tensor::new(models, base, experts, name))
+        .collect::<Result<Vec<_>>>()?;
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&number| tensors[number].base.identity());
+    let of = |&number: &usize| pieces(0..tensors[number].length, RUN).map(move |r| (number, r));
+    let runs: Vec<(usize, Range<usize>)> = order.iter().flat_map(of).collect();
+    let ask = |number: usize| {
+        if let Some((tensor, range)) = runs.get(number) {
+            tensors[*tensor].inputs().for_each(|input| input.will_need(range.clone()));
+        }
+    };
+    (0..AHEAD * threads).for_each(ask);
+    Parallel::Pool(&pool(threads)?).map(runs.len(), |number| {
+        ask(number + AHEAD * threads);
+        let (tensor, range) = runs[number].clone();
+        tensors[tensor].take(range, densities, control)
+    })?;
+    Ok(tensors.into_iter().map(|tensor| tensor.finish(densities)).collect())
+}
+
+/// A tensor in every model, and what is known of it so far.
+struct Tensor<'a> {
+    base: source::Tensor<'a>,
+    experts: Vec<source::Tensor<'a>>,
+    length: usize,
+    found: Mutex<Found>,
+}
+
+/// Sums of some of a tensor's runs; of matrices, the upper triangle.
+#[derive(Default)]
+struct Found {
+    products: Vec<Option<Vec<f64>>>,
+    agreeing: Vec<u64>,
+    nonzero: Vec<u64>,
+    magnitudes: Vec<Vec<u64>>,
+    whole: Option<Similarity>,
+}
+
+impl<'a> Tensor<'a> {
+    fn new(models: &'a Models, base: usize, experts: &[usize], name: &'a str) -> Result<Self> {
+        let shape = models.shape(base, name)?;
+        let of = |&model: &usize| models.tensor(model, name, &shape, false);
+        Ok(Self {
+            base: of(&base)?,
+            experts: experts.iter().map(of).collect::<Result<_>>()?,
+            length: shape.iter().product(),
+            found: Mutex::default(),
+        })
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = &source::Tensor<'a>> {
+        self.experts.iter().chain([&self.base])
+    }
+
+    /// Go over a run, and add what it gave; the last one folds the tensor.
+    fn take(&self, run: Range<usize>, densities: &[f64], control: &Control) -> Result<()> {
+        let mut worker = Worker::new(self.experts.len());
+        for block in pieces(run.clone(), BLOCK) {
+            control.check()?;
+            for chunk in pieces(block.clone(), CHUNK) {
+                worker.chunk(self, chunk)?;
+            }
+            let bytes: usize = self.inputs().map(|input| input.dtype().size()).sum();
+            control.add(block.len() * bytes);
+        }
+        self.inputs().for_each(|input| input.release(run.clone()));
+        let mut found = self.found.lock().unwrap_or_else(|error| error.into_inner());
+        found.add(&mut worker, run.start / RUN, self.length.div_ceil(RUN));
+        if found.products.iter().all(Option::is_some) {
+            let whole = found.fold(self.length, self.experts.len(), densities);
+            found.whole = Some(whole);
+        }
+        Ok(())
+    }
+
+    fn finish(self, densities: &[f64]) -> Similarity {
+        let mut found = self.found.into_inner().unwrap_or_else(|error| error.into_inner());
+        found.whole.take().unwrap_or_else(|| {
+            // A tensor without elements has no run.
+            let n = self.experts.len();
+            found.add(&mut Worker::new(n), 0, 1);
+            found.fold(0, n, densities)
+        })
+    }
+}
+
+impl Found {
+    fn add(&mut self, worker: &mut Worker, run: usize, runs: usize) {
+        let n = worker.deltas.len();
+        self.products.resize(runs, None);
+        self.products[run] = Some(worker.gram());
+        self.agreeing.resize(n * n, 0);
+        self.nonzero.resize(n * n, 0);
+        let pairs = [(&mut self.agreeing, &worker.agreeing), (&mut self.nonzero, &worker.nonzero)];
+        for (totals, counts) in pairs {
+            totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        }
+        self.magnitudes.resize(n, vec![0; BINS]);
+        for (totals, counts) in self.magnitudes.iter_mut().zip(&mut worker.counts) {
+            counts.drain_into(totals);
+        }
+    }
+
+    /// Make the whole of all runs, and let their sums go.
+    fn fold(&mut self, length: usize, n: usize, densities: &[f64]) -> Similarity {
+        let mut gram = vec![0.0; n * n];
+        for products in self.products.drain(..).flatten() {
+            gram.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+        }
+        let kept = self.magnitudes.drain(..);
+        Similarity {
+            elements: length as u64,
+            gram: mirrored(gram, n),
+            agreeing: mirrored(std::mem::take(&mut self.agreeing), n),
+            nonzero: mirrored(std::mem::take(&mut self.nonzero), n),
+            kept: kept.flat_map(|counts| shares_kept(&counts, densities)).collect(),
+        }
+    }
+}
+
+/// A matrix of which only the upper triangle is there, made symmetric.
+fn mirrored<T: Copy>(mut matrix: Vec<T>, n: usize) -> Vec<T> {
+    for row in 0..n {
+        for column in 0..row {
+            matrix[row * n + column] = matrix[column * n + row];
+        }
+    }
+    matrix
+}
+
+/// A worker's buffers, and the sums of one run.
+struct Worker {
+    base: Vec<f32>,
+    deltas: Vec<Vec<f32>>,
+    scratch: Vec<u8>,
+    signs: Vec<Signs>,
+    counts: Vec<Counts>,
+    products: Vec<Products>,
+    agreeing: Vec<u64>,
+    nonzero: Vec<u64>,
+}
+
+impl Worker {
+    fn new(n: usize) -> Self {
+        Self {
+            base: vec![],
+            deltas: vec![vec![]; n],
+            scratch: vec![],
+            signs: vec![Signs::default(); n],
+            counts: vec![Counts::default(); n],
+            products: vec![Products::default(); groups(n).count()],
+            agreeing: vec![0; n * n],
+            nonzero: vec![0; n * n],
+        }
+    }
+
+    fn chunk(&mut self, tensor: &Tensor, chunk: Range<usize>) -> Result<()> {
+        self.base.resize(chunk.len(), 0.0);
+        let scratch = &mut self.scratch;
+        tensor.base.read(Float::F32, chunk.start, &mut self.base, scratch)?;
+        for (number, expert) in tensor.experts.iter().enumerate() {
+            let delta = &mut self.deltas[number];
+            delta.resize(chunk.len(), 0.0);
+            expert.read_delta(Float::F32, chunk.start, &self.base, delta, scratch)?;
+            self.counts[number].add(delta);
+            self.signs[number].take(delta);
+        }
+        let n = self.deltas.len();
+        for ((row, first), sums) in groups(n).zip(&mut self.products) {
+            // What is beyond the last expert is computed for nothing.
+            let right = |number: usize| &self.deltas[(first + number).min(n - 1)][..];
+            add_products(&self.deltas[row], std::array::from_fn(right), sums);
+        }
+        for row in 0..n {
+            for column in row..n {
+                let (agreeing, nonzero) = self.signs[row].agreement(&self.signs[column]);
+                self.agreeing[row * n + column] += agreeing;
+                self.nonzero[row * n + column] += nonzero;
+            }
+        }
+        Ok(())
+    }
+
+    /// The run's inner products, the upper triangle of (experts, experts).
+    fn gram(&self) -> Vec<f64> {
+        let n = self.deltas.len();
+        let mut gram = vec![0.0; n * n];
+        for ((row, first), sums) in groups(n).zip(&self.products) {
+            for (column, lanes) in (first..n).zip(sums) {
+                gram[row * n + column] = lanes.iter().sum();
+            }
+        }
+        gram
+    }
+}
+
+/// The calls that it takes for the upper triangle: each expert, and the first of those beside it.
+fn groups(n: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |row| (row..n).step_by(RIGHTS).map(move |first| (row, first)))
+}

@@ -1,0 +1,50 @@
+//! What the deltas of a pool have in common.
+
+use std::collections::HashMap;
+
+use mergeplan_core::plan::Model;
+use mergeplan_core::source::Models;
+use mergeplan_core::{similarity, Error};
+use pyo3::prelude::*;
+
+use crate::run::watched;
+
+#[pyclass(frozen, get_all)]
+pub struct TensorSimilarity {
+    elements: u64,
+    gram: Vec<f64>,
+    agreeing: Vec<u64>,
+    nonzero: Vec<u64>,
+    kept: Vec<f64>,
+}
+
+impl From<similarity::Similarity> for TensorSimilarity {
+    fn from(found: similarity::Similarity) -> Self {
+        let similarity::Similarity { elements, gram, agreeing, nonzero, kept } = found;
+        Self { elements, gram, agreeing, nonzero, kept }
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (models_json, experts, tensors, *, densities, threads, progress = None))]
+pub fn tensor_similarities(
+    py: Python<'_>,
+    models_json: &str,
+    experts: usize,
+    tensors: Vec<String>,
+    densities: Vec<f64>,
+    threads: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<TensorSimilarity>> {
+    let found = watched(py, progress.as_ref(), |control| {
+        let parsed = serde_json::from_str::<Vec<Model>>(models_json);
+        let mut given = parsed.map_err(|e| Error::Plan { reason: e.to_string() })?;
+        let mut models = Models::default();
+        let numbers = models.open_all(&mut given, &mut HashMap::new())?;
+        let (Some(&base), Some(experts)) = (numbers.first(), numbers.get(1..=experts)) else {
+            return Err(Error::Plan { reason: "there are fewer models than experts".into() });
+        };
+        similarity::similarities(&models, base, experts, &tensors, &densities, threads, control)
+    })?;
+    Ok(found.into_iter().map(TensorSimilarity::from).collect())
+}
