@@ -16,6 +16,7 @@ __all__ = [
     "exchange",
     "fault",
     "fingerprint",
+    "merge_tensors",
     "philox4x32_10",
     "read_checkpoint",
     "stream_id",
