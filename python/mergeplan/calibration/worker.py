@@ -71,7 +71,7 @@ class Worker:
         if setup.threads:
             torch.set_num_threads(setup.threads)
         self.texts = texts or prepare_texts(pool, size, setup.evaluation)
-        self._model = _load(pool.sizes[size].base, setup)
+        self._model = load_for(pool.sizes[size].base, setup)
         self._replicas = [self._model]
         self._merges: list[SubsetMerge] = []
         self._sweep: Sweep | None = None
@@ -137,7 +137,8 @@ def _parsed(merge: SubsetMerge, pool: Pool) -> MergeConfig:
     return parse_config(to_yaml(merge.config(pool)))
 
 
-def _load(base: Path, setup: Setup) -> Any:
+def load_for(base: Path, setup: Setup) -> Any:
+    """A base to merge into, in the dtype and on the device of a setup."""
     import torch
 
     on_cpu = setup.device == "cpu" or (setup.device == "auto" and not torch.cuda.is_available())

@@ -6,15 +6,24 @@ from typing import Any
 import click
 
 from mergeplan.cli.units import SEED
-from mergeplan.evaluation.options import DEVICES, DTYPES, EvaluationOptions
+from mergeplan.evaluation.options import DEVICES, DTYPES, HALVES, EvaluationOptions
+
+_half = click.option(
+    "--half",
+    type=click.Choice(HALVES),
+    default="all",
+    show_default=True,
+    help="Score half of the documents: one to select by, or the other to check with.",
+)
 
 
-def evaluation_options(*, auto: str, seed: str) -> Callable[[Any], Any]:
+def evaluation_options(*, auto: str, seed: str, half: bool = True) -> Callable[[Any], Any]:
     """How texts are chosen and cut, and where the model runs.
 
     Args:
         auto: What `--dtype auto` means.
         seed: What the seed decides.
+        half: Whether the user chooses the half of the documents.
     """
     options = (
         click.option(
@@ -49,6 +58,8 @@ def evaluation_options(*, auto: str, seed: str) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
+        if half:
+            command = _half(command)
         return command
 
     return decorate
@@ -56,5 +67,5 @@ def evaluation_options(*, auto: str, seed: str) -> Callable[[Any], Any]:
 
 def evaluation_of(given: dict[str, Any]) -> EvaluationOptions:
     """The options that decide what is scored."""
-    names = ("max_tokens", "seed", "max_length", "stride", "batch_tokens")
-    return EvaluationOptions(**{name: given[name] for name in names})
+    names = ("max_tokens", "seed", "max_length", "stride", "batch_tokens", "half")
+    return EvaluationOptions(**{name: given[name] for name in names if name in given})

@@ -1,11 +1,14 @@
 """`mergeplan select`."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mergeplan.cli import warn
+from mergeplan.cli.evaluating import evaluation_of, evaluation_options
 from mergeplan.cli.measured import overwrite_option
 
 
@@ -45,6 +48,14 @@ from mergeplan.cli.measured import overwrite_option
 @click.option("--pool", "pool_file", type=click.Path(path_type=Path), help="The pool's YAML.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="A .png or .svg file.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Merge the choice in memory and score it on the half of --pool's documents to check with.",
+)
+@evaluation_options(
+    auto="float32 on a CPU, the base's own on a GPU", seed="Of the choice of documents.", half=False
+)
 @overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the selection as JSON.")
 def command(
@@ -60,14 +71,18 @@ def command(
     pool_file: Path | None,
     out: Path | None,
     picture: Path | None,
+    check: bool,
     overwrite: bool,
     as_json: bool,
+    **scoring: Any,
 ) -> None:
     """Name the experts to merge, and their weights, from measurements of a few merges.
 
     Every subset's value is predicted by a cubic form in the weights that is fitted to the
     measurements; every single expert, all of them, and some subsets of sizes between are enough.
-    With --pool and -o, writes the YAML of the choice. Exit code 4 where nothing keeps the bounds.
+    With --pool and -o, writes the YAML of the choice. Measure on one half of the documents
+    (`calibrate --half selection`), and --check says what the choice gains on the other half.
+    Exit code 4 where nothing keeps the bounds.
     """
     from mergeplan.errors import UnreachableError
     from mergeplan.output import refuse_existing, write_durably
@@ -80,8 +95,10 @@ def command(
     from mergeplan.selection.tojson import to_data
     from mergeplan.selection.writing import yaml_of
 
-    if (pool_file is None) != (out is None):
-        raise click.UsageError("--pool and -o belong together")
+    if pool_file is None and (out is not None or check):
+        raise click.UsageError(f"{'--check' if check else '-o'} needs --pool")
+    if pool_file is not None and out is None and not check:
+        raise click.UsageError("--pool goes with -o or --check")
     for path in (out, picture):
         if path is not None:
             refuse_existing(path, overwrite=overwrite)
@@ -90,9 +107,31 @@ def command(
     first = selections[0]
     names = tuple(front.split(",")) if front else ()
     points = pareto_front([fit_table(first.table, n) for n in names], max_experts) if names else []
-    click.echo(json.dumps(to_data(selections, points)) if as_json else describe(selections))
+    checked = None
+    if check and first.best is not None and pool_file is not None:
+        from mergeplan.calibration.worker import Setup
+        from mergeplan.selection.checking import check_choice
+
+        setup = Setup(evaluation_of(scoring), scoring["dtype"], scoring["device"])
+        pool = load_pool(pool_file)
+        checked = check_choice(first, chosen_of(first, weights), pool, source, setup)
+    if as_json:
+        data = to_data(selections, points)
+        click.echo(json.dumps(data | {"check": checked and dataclasses.asdict(checked)}))
+    else:
+        click.echo(describe(selections))
     if points and not as_json:
         click.echo(f"\n{front_table(points, names)}")
+    if checked is not None:
+        from mergeplan.selection.checking import describe_check
+
+        if not as_json:
+            click.echo(f"\n{describe_check(checked)}")
+        if not checked.apart:
+            warn(
+                "the measurements were not made on the selection half alone, so that the check's"
+                " documents may have had a part in the choice: measure with `--half selection`"
+            )
     for message in first.warnings:
         warn(message)
     if picture is not None:

@@ -31,6 +31,14 @@ def choose(
         InputError: A line cannot be encoded, or nothing in the file can be scored.
     """
     documents = file.documents
+    if options.half != "all":
+        documents = tuple(document for document in documents if document.half == options.half)
+        if not documents:
+            raise InputError(
+                f"`{file.path}`: none of its {len(file.documents)} documents falls into the"
+                f" {options.half} half",
+                "give the domain more documents",
+            )
     if options.max_tokens is not None:
         documents = tuple(sorted(documents, key=lambda document: document.sha256(options.seed)))
     chosen: list[Chosen] = []

@@ -7,7 +7,9 @@ from typing import Any
 from mergeplan.evaluation.documents import TextFile
 
 
-def texts_sha256(files: dict[str, TextFile], tokenizer: Any, options: list[int | None]) -> str:
+def texts_sha256(
+    files: dict[str, TextFile], tokenizer: Any, options: list[int | str | None]
+) -> str:
     """Of the files' bytes, the tokenizer's content, and the options that decide what is scored."""
     content = [
         sorted((name, file.sha256) for name, file in files.items()),

@@ -6,6 +6,7 @@ from mergeplan.errors import InputError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
+HALVES = ("all", "selection", "check")
 # Where a model would take more: its logits alone are gigabytes then.
 LONGEST_WINDOW = 4096
 
@@ -24,6 +25,7 @@ class EvaluationOptions:
             token has at least; `None` for half a window.
         batch_tokens: Most tokens in a batch, padding included; `None` for what suits the device. It
             changes losses by rounding only.
+        half: `all` documents, or the half of them to select by, or the other one to check with.
     """
 
     max_tokens: int | None = None
@@ -31,13 +33,16 @@ class EvaluationOptions:
     max_length: int | None = None
     stride: int | None = None
     batch_tokens: int | None = None
+    half: str = "all"
 
     def check(self) -> None:
-        """Refuse counts that are none.
+        """Refuse counts and names that are none.
 
         Raises:
-            InputError: One is below 1.
+            InputError: A count is below 1, or there is no such half.
         """
+        if self.half not in HALVES:
+            raise InputError(f"`half`: expected {', '.join(HALVES)}, found `{self.half}`")
         for name in ("max_tokens", "max_length", "stride", "batch_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:

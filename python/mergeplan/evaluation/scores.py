@@ -8,6 +8,7 @@ the differences of each document's nll, which pairs them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,15 +69,21 @@ class Scores:
 
     def macro(self) -> Estimate:
         """The mean over domains, each counting alike."""
-        return self._mean([1 / len(self.domains)] * len(self.domains))
+        return self.mean(dict.fromkeys(self.domains, 1.0))
 
     def token_weighted(self) -> Estimate:
         """The mean over all tokens."""
-        counts = [int(domain.n_tokens.sum()) for domain in self.domains.values()]
-        return self._mean([count / sum(counts) for count in counts])
+        return self.mean({n: float(d.n_tokens.sum()) for n, d in self.domains.items()})
 
-    def _mean(self, shares: list[float]) -> Estimate:
-        parts = list(zip(shares, self.estimates().values(), strict=True))
+    def mean(self, shares: Mapping[str, float]) -> Estimate:
+        """The mean over some domains.
+
+        Args:
+            shares: Of each domain, of any sum.
+        """
+        total = sum(shares.values())
+        estimates = self.estimates()
+        parts = [(share / total, estimates[name]) for name, share in shares.items()]
         return Estimate(
             sum(share * part.loss_nats for share, part in parts),
             math.sqrt(sum((share * part.se) ** 2 for share, part in parts)),

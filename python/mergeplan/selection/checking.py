@@ -1,0 +1,165 @@
+"""The choice, merged and measured on documents that had no part in it."""
+
+import csv
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mergeplan.calibration.worker import Setup, load_for, prepare_texts
+from mergeplan.chosen import size_in
+from mergeplan.config import parse_config
+from mergeplan.emit import base_config, to_yaml
+from mergeplan.errors import InputError
+from mergeplan.evaluation.scores import Estimate, Scores, difference
+from mergeplan.measurements import MACRO
+from mergeplan.parameters import places_in
+from mergeplan.pool import Pool
+from mergeplan.selection.choices import Choice
+from mergeplan.selection.selecting import Selection
+from mergeplan.selection.table import parse_shares
+from mergeplan.selection.writing import config_of
+from mergeplan.streaming import Sweep
+
+# Best subsets of other k that are measured beside the choice.
+RIVALS = 4
+# Value and interval of what is measured and not predicted.
+_UNKNOWN = (math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What the choice is held against.
+
+    Attributes:
+        name: `base`, `all experts`, or a subset.
+        loss: Its own.
+        gain: Its loss less the choice's, paired by document.
+    """
+
+    name: str
+    loss: Estimate
+    gain: Estimate
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a choice comes to on the check half.
+
+    Attributes:
+        predicted: From the measurements.
+        loss: On the check half; its texts are others, so that it differs from the prediction by
+            more than the misfit.
+        rivals: Base, all experts, and the best subsets of other k.
+        regret: The loss less that of the best subset that was measured here.
+        apart: Whether the measurements were made on the selection half.
+    """
+
+    predicted: float
+    loss: Estimate
+    rivals: tuple[Rival, ...]
+    regret: float
+    apart: bool
+
+
+def check_choice(
+    selection: Selection, choice: Choice, pool: Pool, source: Path, setup: Setup
+) -> Check:
+    """Merge the choice and its rivals in memory, and score them on the check half.
+
+    Args:
+        source: The measurements.
+        setup: How they were scored; its half does not count.
+
+    Raises:
+        InputError: A metric was predicted and no loss, or the pool or its texts are at fault.
+    """
+    shares = parse_shares(selection.law.name)
+    if selection.table.target(selection.law.name).metric:
+        raise InputError(
+            f"`{selection.law.name}` is no loss: only losses can be checked",
+            "run the benchmark on the merge yourself",
+        )
+    size = size_in(selection.table.n_params, pool)
+    number = pool.sizes.index(size)
+    texts, selecting = (
+        prepare_texts(pool, number, replace(setup.evaluation, half=half))
+        for half in ("check", "selection")
+    )
+    choices = {"+".join(choice.subset): choice, **_rivals(selection, choice)}
+    configs = [to_yaml(config_of(selection, one, pool)) for one in choices.values()]
+    configs.append(to_yaml(base_config(size.base, size.out_dtype)))
+    sweep = Sweep(
+        [parse_config(text) for text in configs],
+        threads=setup.threads,
+        memory_limit=setup.memory_limit,
+    )
+    model = load_for(size.base, setup)
+    scores = []
+    for merge in range(len(configs)):
+        into = places_in(model, sweep.shapes(merge))
+        for name, tensor in sweep.stream(merge):
+            if name in into:
+                into[name].copy_(tensor)
+        scores.append(texts.score(model))
+    own = scores[0]
+    rivals = [
+        Rival(name, _loss(one, shares), _loss(difference(one, own), shares))
+        for name, one in zip([*list(choices)[1:], "base"], scores[1:], strict=True)
+    ]
+    subsets = [rival.loss.loss_nats for rival in rivals if rival.name != "base"]
+    loss = _loss(own, shares)
+    return Check(
+        predicted=choice.value,
+        loss=loss,
+        rivals=tuple(rivals),
+        regret=max(0.0, loss.loss_nats - min(subsets, default=loss.loss_nats)),
+        apart=all(hash and selecting.sha256.startswith(hash) for hash in _hashes(source)),
+    )
+
+
+def describe_check(check: Check) -> str:
+    """The check in a few lines, for people."""
+    lines = [
+        f"checked on {check.loss.n_documents} other documents: {check.loss.loss_nats:.4f}"
+        f" (predicted {check.predicted:.4f} on those it was chosen by)"
+    ]
+    for rival in check.rivals:
+        gain, se = rival.gain.loss_nats, rival.gain.se
+        verb = "better" if gain >= 0 else "worse"
+        lines.append(
+            f"  {abs(gain):.4f} {verb} than {rival.name}, paired 90 % interval of the difference"
+            f" {gain - 1.645 * se:+.4f} to {gain + 1.645 * se:+.4f}"
+        )
+    lines.append(f"  regret beside these subsets: {check.regret:.4f}")
+    return "\n".join(lines)
+
+
+def _rivals(selection: Selection, choice: Choice) -> dict[str, Choice]:
+    """All experts, and the best subsets of the other k, the best first."""
+    experts = selection.law.experts
+    found = {}
+    if set(choice.subset) != set(experts):
+        found["all experts"] = Choice(dict.fromkeys(experts, 1 / len(experts)), *_UNKNOWN)
+    sign = -1.0 if selection.law.higher else 1.0
+    others = sorted(selection.by_size.values(), key=lambda one: sign * one.value)
+    for other in others:
+        if len(other.subset) < len(experts) and other.subset != choice.subset:
+            found["+".join(other.subset)] = other
+        if len(found) > RIVALS:
+            break
+    return found
+
+
+def _loss(scores: Scores, shares: dict[str, float]) -> Estimate:
+    if set(shares) == {MACRO}:
+        return scores.macro()
+    unknown = [name for name in shares if name not in scores.domains]
+    if unknown:
+        raise InputError(f"the pool has no texts of `{unknown[0]}`", "add it to `data`")
+    return scores.mean(shares)
+
+
+def _hashes(source: Path) -> set[str]:
+    """What the rows say of the texts that they were scored on; `calibrate` shortens it."""
+    with source.open(newline="", encoding="utf-8-sig") as file:
+        return {row.get("data_hash") or "" for row in csv.DictReader(file)}

@@ -1,0 +1,105 @@
+"""`select --check`: the choice on documents that had no part in it."""
+
+import csv
+import json
+
+import pytest
+
+from calibration import DEMO, EVAL, write_pool
+from helpers import cli
+from mergeplan.evaluation.documents import read_documents
+from mergeplan.evaluation.options import HALVES
+
+pytestmark = pytest.mark.timeout(300)
+DOMAINS = ("html", "python")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A pool with all texts of two domains, and all subsets of five averaged on one half each."""
+    folder = tmp_path_factory.mktemp("checked")
+    pool = write_pool(folder, methods={"average": {}})
+    for domain in DOMAINS:
+        text = (EVAL / f"{domain}.jsonl").read_text("utf-8")
+        (folder / "texts" / f"{domain}.jsonl").write_text(text)
+    sampled = cli(
+        "sample",
+        pool,
+        "-o",
+        folder / "s",
+        "--k",
+        "1,2,3,4,5",
+        "--design",
+        "all",
+        "--no-lambda-scan",
+    )
+    assert sampled.returncode == 0, sampled.stderr
+    for half in ("selection", "check"):
+        more = ("--subsets", folder / "s" / "subsets.csv", "--half", half, "--max-tokens", 3000)
+        run = cli("calibrate", pool, "-o", folder / half, "-q", *more)
+        assert run.returncode == 0, run.stderr
+    return folder
+
+
+def losses(path) -> dict[str, float]:
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["domain"] == "macro"]
+    return {row["subset"]: float(row["loss_nats"]) for row in rows}
+
+
+def test_every_document_is_in_one_half_whichever_line_it_stands_on(tmp_path):
+    file = read_documents(EVAL / "html.jsonl")
+    halves = [document.half for document in file.documents]
+    assert set(halves) == {"selection", "check"}
+    lines = (EVAL / "html.jsonl").read_text("utf-8").splitlines()
+    (tmp_path / "x.jsonl").write_text("\n".join(lines[::-1]))
+    assert [d.half for d in read_documents(tmp_path / "x.jsonl").documents] == halves[::-1]
+
+
+def test_the_check_is_what_measuring_on_the_other_half_gives(measured):
+    rows = measured / "selection" / "measurements.csv"
+    pool = measured / "pool.yml"
+    run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 3000, "--json")
+    assert run.returncode == 0, run.stderr
+    assert "not made on the selection half" not in run.stderr
+    found = json.loads(run.stdout)
+    check, best = found["check"], found["selections"][0]["best"]
+    theirs = losses(measured / "check" / "measurements.csv")
+    assert check["apart"]
+    assert check["predicted"] == best["value"]
+    own = theirs["+".join(best["subset"])]
+    assert check["loss"]["loss_nats"] == pytest.approx(own, abs=1e-6)
+    for rival in check["rivals"]:
+        name = {"base": "", "all experts": "html+js+md+perl+python"}.get(
+            rival["name"], rival["name"]
+        )
+        assert rival["loss"]["loss_nats"] == pytest.approx(theirs[name], abs=1e-6)
+        assert rival["gain"]["loss_nats"] == pytest.approx(theirs[name] - own, abs=1e-6)
+        assert rival["gain"]["se"] >= 0
+    assert {"base", "all experts"} & {rival["name"] for rival in check["rivals"]}
+    subsets = [r["loss"]["loss_nats"] for r in check["rivals"] if r["name"] != "base"]
+    assert check["regret"] == pytest.approx(max(0, own - min(subsets)), abs=1e-9)
+    text = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 3000).stdout
+    assert "other documents" in text
+    assert "paired 90 % interval" in text
+
+
+def test_measurements_on_the_same_documents_are_not_taken_for_others(measured):
+    rows = measured / "check" / "measurements.csv"
+    pool = measured / "pool.yml"
+    run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 3000, "--json")
+    assert not json.loads(run.stdout)["check"]["apart"]
+    assert "not made on the selection half" in run.stderr
+
+
+def test_what_a_check_needs_is_said(measured, tmp_path):
+    rows = measured / "selection" / "measurements.csv"
+    run = cli("select", rows, "--check")
+    assert run.returncode == 2
+    assert "--check needs --pool" in run.stderr
+    first = (EVAL / "html.jsonl").read_text("utf-8").splitlines()[0]
+    (tmp_path / "one.jsonl").write_text(first + "\n")
+    data = tmp_path / "one.jsonl"
+    runs = [cli("evaluate", DEMO / "base", "--data", data, "--half", half) for half in HALVES]
+    assert [run.returncode for run in runs].count(0) == 2
+    assert sum("none of its 1 documents falls into" in run.stderr for run in runs) == 1
