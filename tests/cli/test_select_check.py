@@ -2,13 +2,20 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from calibration import DEMO, EVAL, write_pool
 from helpers import cli
+from mergeplan.calibration.worker import Setup, Worker
 from mergeplan.evaluation.documents import read_documents
-from mergeplan.evaluation.options import HALVES
+from mergeplan.evaluation.options import HALVES, EvaluationOptions
+from mergeplan.pool import load_pool
+from mergeplan.selection.checking import check_choice
+from mergeplan.selection.choices import Choice
+from mergeplan.selection.selecting import select
+from mergeplan.subsets import subset_merge
 
 pytestmark = pytest.mark.timeout(300)
 DOMAINS = ("html", "python")
@@ -90,6 +97,45 @@ def test_measurements_on_the_same_documents_are_not_taken_for_others(measured):
     run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 3000, "--json")
     assert not json.loads(run.stdout)["check"]["apart"]
     assert "not made on the selection half" in run.stderr
+
+
+@pytest.mark.parametrize("names", ["html+md", "html+js+md+perl+python"])
+def test_weights_are_held_against_equal_ones_of_the_same_experts(measured, names):
+    rows = measured / "selection" / "measurements.csv"
+    selection = select(rows)[0]
+    subset = names.split("+")
+    equal = Choice(dict.fromkeys(subset, 1 / len(subset)), 2.0, 2.0, 2.0)
+    selection = replace(selection, by_size={len(subset): equal})
+    weights = {**equal.weights, "html": equal.weights["html"] / 2}
+    weights["md"] += equal.weights["html"] / 2
+    pool, setup = load_pool(measured / "pool.yml"), Setup(EvaluationOptions(max_tokens=3000))
+    own, plain = (
+        check_choice(selection, choice, pool, rows, setup)
+        for choice in (replace(equal, weights=weights), equal)
+    )
+    name = "all experts" if len(subset) == 5 else names
+    (rival,) = [rival for rival in own.rivals if rival.name == name]
+    assert rival.loss.loss_nats == plain.loss.loss_nats != own.loss.loss_nats
+    assert name not in [rival.name for rival in plain.rivals]
+
+
+def test_masks_have_the_seed_that_calibrate_was_given(measured):
+    rows = measured / "selection" / "measurements.csv"
+    selection = select(rows)[0]
+    dare = {"density": 0.5}
+    table = replace(selection.table, method="dare", options=json.dumps(dare))
+    selection = replace(selection, table=table, by_size={})
+    pool = replace(load_pool(measured / "pool.yml"), methods={"dare": dare})
+    choice = Choice({"html": 0.5, "md": 0.5}, 2.0, 2.0, 2.0)
+    found = []
+    for seed in (3, 4):
+        evaluation = EvaluationOptions(seed=seed, half="check")
+        merge = subset_merge(pool, 0, "dare", choice.subset, seed=seed)
+        (one,) = Worker(pool, 0, Setup(evaluation)).measure([merge], [0])
+        check = check_choice(selection, choice, pool, rows, Setup(evaluation))
+        assert check.loss.loss_nats == pytest.approx(one.scores.macro().loss_nats, abs=1e-9)
+        found.append(check.loss.loss_nats)
+    assert found[0] != found[1]
 
 
 def test_what_a_check_needs_is_said(measured, tmp_path):

@@ -54,7 +54,9 @@ from mergeplan.cli.measured import overwrite_option
     help="Merge the choice in memory and score it on the half of --pool's documents to check with.",
 )
 @evaluation_options(
-    auto="float32 on a CPU, the base's own on a GPU", seed="Of the choice of documents.", half=False
+    auto="float32 on a CPU, the base's own on a GPU",
+    seed="Of masks and the choice of documents, as `calibrate` was given it.",
+    half=False,
 )
 @overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the selection as JSON.")

@@ -85,11 +85,12 @@ def check_choice(
         prepare_texts(pool, number, replace(setup.evaluation, half=half))
         for half in ("check", "selection")
     )
-    choices = {"+".join(choice.subset): choice, **_rivals(selection, choice)}
-    configs = [to_yaml(config_of(selection, one, pool)) for one in choices.values()]
+    rivals = _rivals(selection, choice)
+    configs = [to_yaml(config_of(selection, one, pool)) for one in (choice, *rivals.values())]
     configs.append(to_yaml(base_config(size.base, size.out_dtype)))
     sweep = Sweep(
         [parse_config(text) for text in configs],
+        seed=setup.evaluation.seed,  # one seed for masks and texts, as in `calibrate`
         threads=setup.threads,
         memory_limit=setup.memory_limit,
     )
@@ -102,16 +103,16 @@ def check_choice(
                 into[name].copy_(tensor)
         scores.append(texts.score(model))
     own = scores[0]
-    rivals = [
+    found = [
         Rival(name, _loss(one, shares), _loss(difference(one, own), shares))
-        for name, one in zip([*list(choices)[1:], "base"], scores[1:], strict=True)
+        for name, one in zip([*rivals, "base"], scores[1:], strict=True)
     ]
-    subsets = [rival.loss.loss_nats for rival in rivals if rival.name != "base"]
+    subsets = [rival.loss.loss_nats for rival in found if rival.name != "base"]
     loss = _loss(own, shares)
     return Check(
         predicted=choice.value,
         loss=loss,
-        rivals=tuple(rivals),
+        rivals=tuple(found),
         regret=max(0.0, loss.loss_nats - min(subsets, default=loss.loss_nats)),
         apart=all(hash and selecting.sha256.startswith(hash) for hash in _hashes(source)),
     )
@@ -135,15 +136,16 @@ def describe_check(check: Check) -> str:
 
 
 def _rivals(selection: Selection, choice: Choice) -> dict[str, Choice]:
-    """All experts, and the best subsets of the other k, the best first."""
+    """All experts, and the best subset of each k, the best first; not what the choice is itself."""
     experts = selection.law.experts
     found = {}
-    if set(choice.subset) != set(experts):
+    itself = choice.subset if choice.equal else None
+    if itself != experts:
         found["all experts"] = Choice(dict.fromkeys(experts, 1 / len(experts)), *_UNKNOWN)
     sign = -1.0 if selection.law.higher else 1.0
     others = sorted(selection.by_size.values(), key=lambda one: sign * one.value)
     for other in others:
-        if len(other.subset) < len(experts) and other.subset != choice.subset:
+        if len(other.subset) < len(experts) and other.subset != itself:
             found["+".join(other.subset)] = other
         if len(found) > RIVALS:
             break
