@@ -1,5 +1,6 @@
 """Options shared by the commands that read measurements."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,3 +53,12 @@ def load(source: Path, **given: Any) -> "FitResult":
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} is decided when a law is fitted; give it to `fit`")
     return load_law(source)
+
+
+def finite(data: Any) -> Any:
+    """JSON knows neither infinity nor NaN: they become null."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -9,7 +9,7 @@ import click
 
 from mergeplan.cli import warn
 from mergeplan.cli.evaluating import evaluation_of, evaluation_options
-from mergeplan.cli.measured import overwrite_option
+from mergeplan.cli.measured import finite, overwrite_option
 
 
 @click.command("select")
@@ -119,7 +119,7 @@ def command(
         checked = check_choice(first, chosen_of(first, weights), pool, source, setup)
     if as_json:
         data = to_data(selections, points)
-        click.echo(json.dumps(data | {"check": checked and dataclasses.asdict(checked)}))
+        click.echo(json.dumps(data | {"check": checked and finite(dataclasses.asdict(checked))}))
     else:
         click.echo(describe(selections))
     if points and not as_json:

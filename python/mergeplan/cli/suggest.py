@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mergeplan.cli import warn
-from mergeplan.cli.measured import fit_options, load, overwrite_option
+from mergeplan.cli.measured import finite, fit_options, load, overwrite_option
 from mergeplan.cli.units import SEED, Counts, Positive
 from mergeplan.names import format_count
 
@@ -114,7 +113,7 @@ def command(
             "subset": chosen.subset if chosen else None,
             "smallest": dataclasses.asdict(smallest) if smallest else None,
         }
-        click.echo(json.dumps(_finite(data)))
+        click.echo(json.dumps(finite(data)))
     else:
         click.echo(describe(recommendation))
         if smallest is not None:
@@ -145,12 +144,3 @@ def _of_smallest(found: "Smallest", source: Path, target_loss: float | None) -> 
         f" {found.method}{size} ({value}); to write it:"
         f" mergeplan select {source} --method {found.method} --max-loss {target_loss:g}"
     )
-
-
-def _finite(data: Any) -> Any:
-    """JSON knows neither infinity nor NaN: they become null."""
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

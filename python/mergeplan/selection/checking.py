@@ -11,7 +11,7 @@ from mergeplan.config import parse_config
 from mergeplan.emit import base_config, to_yaml
 from mergeplan.errors import InputError
 from mergeplan.evaluation.scores import Estimate, Scores, difference
-from mergeplan.measurements import MACRO
+from mergeplan.measurements import MACRO, parse_count
 from mergeplan.parameters import places_in
 from mergeplan.pool import Pool
 from mergeplan.selection.choices import Choice
@@ -114,7 +114,10 @@ def check_choice(
         loss=loss,
         rivals=tuple(found),
         regret=max(0.0, loss.loss_nats - min(subsets, default=loss.loss_nats)),
-        apart=all(hash and selecting.sha256.startswith(hash) for hash in _hashes(source)),
+        apart=all(
+            hash and selecting.sha256.startswith(hash)
+            for hash in _hashes(source, selection.table.n_params)
+        ),
     )
 
 
@@ -161,7 +164,11 @@ def _loss(scores: Scores, shares: dict[str, float]) -> Estimate:
     return scores.mean(shares)
 
 
-def _hashes(source: Path) -> set[str]:
-    """What the rows say of the texts that they were scored on; `calibrate` shortens it."""
+def _hashes(source: Path, n_params: float | None) -> set[str]:
+    """What a size's rows say of the texts that they were scored on; `calibrate` shortens it."""
     with source.open(newline="", encoding="utf-8-sig") as file:
-        return {row.get("data_hash") or "" for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    own = [
+        row for row in rows if not row.get("n_params") or parse_count(row["n_params"]) == n_params
+    ]
+    return {row.get("data_hash") or "" for row in own}
