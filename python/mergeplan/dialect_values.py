@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from mergeplan.dtypes import FLOATS
 from mergeplan.errors import InputError, nearest
 from mergeplan.values import kind_of
 
 # What the core merges in, and what only mergekit's own executor does.
-NATIVE_DTYPES = ("float32", "bfloat16", "float16")
+NATIVE_DTYPES = tuple(FLOATS.values())
 DTYPES = (*NATIVE_DTYPES, "float64", "int64")
 TOKENIZER = ("source", "tokens", "pad_to_multiple_of")
 TOKEN = ("source", "force")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mergeplan.dtypes import FLOATS
 from mergeplan.errors import MissingInputError
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 Status = Literal["equal", "differs", "only in a", "only in b", "shape", "dtype"]
 Progress = Callable[[int, int], None]
-# Dtypes whose values can be compared with each other's.
-FLOATS = ("F32", "BF16", "F16")
 # Worst first; whoever misses a tensor cannot be loaded.
 _ORDER: tuple[Status, ...] = ("only in a", "only in b", "shape", "dtype", "differs", "equal")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergeplan.checkpoints import TIED_HEADS, Checkpoint, Tensor, count_params
-from mergeplan.plan import BUFFERS, TORCH_NAMES
+from mergeplan.dtypes import BUFFERS, FLOATS
 
 
 @dataclass(frozen=True)
@@ -139,4 +139,4 @@ def _vocabulary(checkpoint: Checkpoint) -> int | None:
 def unmergeable(checkpoint: Checkpoint) -> dict[str, int]:
     """Dtypes that no merge takes, such as 8-bit floating point, and how many tensors have them."""
     dtypes = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
-    return {d: n for d, n in dtypes.items() if d not in TORCH_NAMES and d not in BUFFERS}
+    return {d: n for d, n in dtypes.items() if d not in FLOATS and d not in BUFFERS}

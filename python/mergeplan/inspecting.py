@@ -17,6 +17,7 @@ from mergeplan.compatibility import (
     problem_of,
 )
 from mergeplan.config import MergeConfig, read_config
+from mergeplan.dtypes import bits_of
 from mergeplan.errors import MergeplanError
 from mergeplan.facts import CheckpointFacts, DtypeShare, FileFacts, describe, dtype_shares
 from mergeplan.forecasting import Forecast, forecast
@@ -24,7 +25,7 @@ from mergeplan.lowering import ResolvedTensor
 from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
 from mergeplan.opening import open_checkpoint
 from mergeplan.output import check_output, check_space, format_bytes
-from mergeplan.plan import MergePlan, bits_of, build_plan
+from mergeplan.plan import MergePlan, build_plan
 from mergeplan.slicing import beyond_names
 
 CONFIG_ENDINGS = (".yml", ".yaml")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints import TIED_HEADS, Checkpoint, Derivation, Part, Tensor
+from mergeplan.dtypes import FLOATS, STORED_NAMES, bits_of
 from mergeplan.errors import InputError, MissingInputError
 
 CONFIG = "adapter_config.json"
@@ -21,7 +22,6 @@ _FACTOR = re.compile(
     r"(?P<module>.+)\.(?:lora_(?P<plain>[AB])(?:\.[^.]+)?\.weight"
     r"|lora_embedding_(?P<embedding>[AB])(?:\.[^.]+)?(?:\.weight)?)"
 )
-_TORCH_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 # Settings that change what an adapter's tensors mean, and are not supported.
 _REFUSED = {
     "use_dora": "DoRA scales every row by its norm",
@@ -150,16 +150,15 @@ def _as(tensor: Tensor, dtype: str, plain: str | None) -> Tensor:
     Args:
         plain: The dtype that it would have, where it is kept in float32 for exactness.
     """
-    stored = _TORCH_NAMES[dtype]
-    n_bytes = tensor.n_elements * (4 if stored == "F32" else 2)
+    stored = STORED_NAMES[dtype]
+    n_bytes = tensor.n_elements * bits_of(stored) // 8
     return replace(tensor, dtype=stored, n_bytes=n_bytes, plain_dtype=plain)
 
 
 def _sum_dtype(stored: str, options: LoraOptions) -> str:
     if options.exact:
         return "float32"
-    own = {stored: name for name, stored in _TORCH_NAMES.items()}
-    return options.merge_dtype or own[stored]
+    return options.merge_dtype or FLOATS[stored]
 
 
 def _check_kind(adapter: Checkpoint) -> None:
@@ -259,7 +258,7 @@ def _check_factors(
         raise MissingInputError(f"`{adapter.path}`: `{module}` has no factor {lacking}")
     for checkpoint, key in ((base, target), (adapter, factors.a), (adapter, factors.b)):
         tensor = checkpoint.tensors[key]
-        if tensor.dtype not in _TORCH_NAMES.values():
+        if tensor.dtype not in FLOATS:
             raise InputError(
                 f"`{checkpoint.path / tensor.file}`: tensor `{key}`: expected dtype F32, BF16 or"
                 f" F16, found {tensor.dtype}",

@@ -1,9 +1,10 @@
 """From one tensor's resolved options to the arithmetic of its job: the `merge` of the plan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mergeplan.dtypes import promote
 from mergeplan.errors import InputError
 from mergeplan.methods import Method
 
@@ -24,6 +25,25 @@ class Dtypes:
     inputs: str
     working: str
     output: str
+
+
+def dtypes_of(
+    inputs: Iterable[tuple[str, str | None]], working: str | None, output: str | None
+) -> Dtypes:
+    """The dtypes of a tensor's arithmetic.
+
+    What is kept in float32 for exactness is merged there, and written in the dtype that the output
+    has without.
+
+    Args:
+        inputs: safetensors' names of what goes in, and of what it is without exactness, or `None`.
+        working, output: Torch names that are asked for, if any.
+    """
+    stored = list(inputs)
+    promoted = promote({dtype for dtype, _ in stored})
+    plain = promote({plain or dtype for dtype, plain in stored})
+    exact = any(plain for _, plain in stored)
+    return Dtypes(promoted, "float32" if exact else working or promoted, output or working or plain)
 
 
 @dataclass(frozen=True)

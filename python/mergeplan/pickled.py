@@ -9,21 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints import Tensor
+from mergeplan.dtypes import STORED_NAMES
 from mergeplan.errors import InputError, MissingInputError
 
 INDEX = "pytorch_model.bin.index.json"
-_STORED = {
-    "torch.float64": "F64",
-    "torch.float32": "F32",
-    "torch.float16": "F16",
-    "torch.bfloat16": "BF16",
-    "torch.int64": "I64",
-    "torch.int32": "I32",
-    "torch.int16": "I16",
-    "torch.int8": "I8",
-    "torch.uint8": "U8",
-    "torch.bool": "BOOL",
-}
+# Of torch's names, those that its own format is known to hold plainly.
+_FLOATING = ("float64", "float32", "float16", "bfloat16")
+_PLAIN = (*_FLOATING, "int64", "int32", "int16", "int8", "uint8", "bool")
 _CONVERT = "save it anew as safetensors: `from_pretrained`, then `save_pretrained`"
 
 
@@ -93,11 +85,11 @@ def _tensor(path: Path, name: str, value: Any) -> Tensor:
     begin = getattr(value.untyped_storage(), "_checkpoint_offset", None)
     if begin is None:
         raise InputError(f"`{path}` was written by torch before 1.6", _CONVERT)
-    dtype = _STORED.get(str(value.dtype))
-    if dtype is None or not value.is_contiguous():
-        how = str(value.dtype) if dtype is None else "a view that is not in order"
+    name_of_dtype = str(value.dtype).removeprefix("torch.")
+    if name_of_dtype not in _PLAIN or not value.is_contiguous():
+        how = "a view that is not in order" if name_of_dtype in _PLAIN else str(value.dtype)
         raise InputError(f"`{path}`: tensor `{name}`: found {how}", _CONVERT)
     size = value.element_size()
     offset = begin + value.storage_offset() * size
     n_bytes = value.numel() * size
-    return Tensor(dtype, tuple(value.shape), path.name, n_bytes, offset)
+    return Tensor(STORED_NAMES[name_of_dtype], tuple(value.shape), path.name, n_bytes, offset)

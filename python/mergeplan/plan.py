@@ -1,17 +1,17 @@
 """From a config and headers to the plan: one job for each output tensor, every option resolved."""
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.checkpoints import Checkpoint, Tensor, models_data
+from mergeplan.checkpoints import Checkpoint, models_data
 from mergeplan.config import MergeConfig
+from mergeplan.dtypes import BUFFERS, FLOATS, STORED_NAMES
 from mergeplan.errors import InputError
-from mergeplan.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.lowering import ResolvedTensor, dtypes_of, lower
 from mergeplan.methods import Method
 from mergeplan.opening import open_checkpoint
 from mergeplan.outputs import OutputTensor, find_outputs
@@ -21,10 +21,6 @@ from mergeplan.settings import resolve
 from mergeplan.slicing import beyond_names, sliced_config
 
 VERSION = 1
-TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-STORED_NAMES = {name: stored for stored, name in TORCH_NAMES.items()}
-# Integers and booleans are buffers: copied where all inputs agree, never averaged.
-BUFFERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 
 
 @dataclass(frozen=True)
@@ -211,7 +207,7 @@ def make_job(
     if found <= BUFFERS:
         merge = {"kind": "copy", "inputs": references}
         return {**job, "out_dtype": inputs[0].dtype, "merge": merge}, None
-    dtypes = _dtypes_of(inputs, config)
+    dtypes = dtypes_of(((t.dtype, t.plain_dtype) for t in inputs), config.dtype, config.out_dtype)
     resolved = resolve_options(config.method, tensor)
     merge = lower(resolved, dtypes)
     return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}, resolved
@@ -258,7 +254,7 @@ def dtype_faults(match: Match, sources: list[Checkpoint]) -> list[Fault]:
         if buffers and stored.dtype != first:
             expected = f"{first} as in `{sources[0].name}`"
             hint = "buffers are copied, so all models must have the same"
-        elif not buffers and stored.dtype not in TORCH_NAMES:
+        elif not buffers and stored.dtype not in FLOATS:
             expected = "F32, BF16 or F16"
             hint = "convert the checkpoint to a floating-point dtype first"
         else:
@@ -272,39 +268,6 @@ def dtype_faults(match: Match, sources: list[Checkpoint]) -> list[Fault]:
     return faults
 
 
-def _dtypes_of(inputs: list[Tensor], config: MergeConfig) -> Dtypes:
-    """The dtypes of a tensor's arithmetic.
-
-    What is kept in float32 for exactness is merged there, and written in the dtype that the output
-    has without.
-    """
-    promoted, plain = (
-        TORCH_NAMES[_promote(stored)]
-        for stored in (
-            {tensor.dtype for tensor in inputs},
-            {tensor.plain_dtype or tensor.dtype for tensor in inputs},
-        )
-    )
-    exact = any(tensor.plain_dtype for tensor in inputs)
-    working = "float32" if exact else config.dtype or promoted
-    return Dtypes(promoted, working, config.out_dtype or config.dtype or plain)
-
-
-def _promote(dtypes: set[str]) -> str:
-    """The dtype that holds all of them, as in torch: bfloat16 and float16 meet in float32."""
-    return next(iter(dtypes)) if len(dtypes) == 1 else "F32"
-
-
-def bits_of(dtype: str) -> int:
-    """Bits of an element, by safetensors' name of the dtype.
-
-    >>> bits_of("BF16"), bits_of("F8_E4M3"), bits_of("BOOL")
-    (16, 8, 8)
-    """
-    digits = re.search(r"\d+", dtype)
-    return int(digits[0]) if digits else 8
-
-
 def most_common_dtype(amounts: Iterable[tuple[str, int]]) -> str:
     """Torch name of the floating-point dtype that holds most.
 
@@ -312,7 +275,7 @@ def most_common_dtype(amounts: Iterable[tuple[str, int]]) -> str:
         amounts: safetensors' name of a dtype, and how much has it; buffers do not count.
     """
     totals: dict[str, int] = {}
-    names = {**TORCH_NAMES, "F64": "float64"}  # mergekit's executor writes that too
+    names = {**FLOATS, "F64": "float64"}  # mergekit's executor writes that too
     for stored, amount in amounts:
         name = names.get(stored)
         if name is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergeplan.config import MergeConfig, load_config
+from mergeplan.dtypes import STORED_NAMES, bits_of, torch_dtype
 from mergeplan.errors import InputError
 from mergeplan.memory import default_limit
 from mergeplan.merge_checks import DEFAULT_SHARD_BYTES, allow_open_files
@@ -22,23 +23,6 @@ if TYPE_CHECKING:
 BATCH_BYTES = 64 << 20
 
 Job = dict[str, Any]
-
-# safetensors' names of dtypes, and torch's.
-_TORCH_NAMES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
 
 
 class Sweep:
@@ -112,7 +96,7 @@ class Sweep:
         while first < len(jobs):
             last, n_bytes = first, 0
             while last < len(jobs) and (last == first or n_bytes < BATCH_BYTES):
-                n_bytes += prod(jobs[last]["shape"]) * _dtype(jobs[last]["out_dtype"]).itemsize
+                n_bytes += prod(jobs[last]["shape"]) * bits_of(jobs[last]["out_dtype"]) // 8
                 last += 1
             batch = {job["tensor"]: _empty(job) for job in jobs[first:last]}
             self._merge([(number, first, jobs[first:last], batch)])
@@ -218,19 +202,13 @@ def _plan(config: MergeConfig | str | Path, seed: int) -> MergePlan:
 def _empty(job: Job) -> "torch.Tensor":
     import torch
 
-    return torch.empty(job["shape"], dtype=_dtype(job["out_dtype"]))
-
-
-def _dtype(stored: str) -> "torch.dtype":
-    import torch
-
-    dtype: torch.dtype = getattr(torch, _TORCH_NAMES[stored])
-    return dtype
+    return torch.empty(job["shape"], dtype=torch_dtype(job["out_dtype"]))
 
 
 def _stored_name(dtype: "torch.dtype") -> str:
     name = str(dtype).removeprefix("torch.")
-    for stored, known in _TORCH_NAMES.items():
-        if known == name:
-            return stored
-    raise InputError(f"no checkpoint holds tensors of {name}", "load the model in a plain dtype")
+    if name not in STORED_NAMES:
+        raise InputError(
+            f"no checkpoint holds tensors of {name}", "load the model in a plain dtype"
+        )
+    return STORED_NAMES[name]

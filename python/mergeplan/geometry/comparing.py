@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.checkpoints import IGNORED_ENDINGS, TIED_HEADS, Checkpoint, models_data
-from mergeplan.diffing import FLOATS
+from mergeplan.dtypes import FLOATS
 from mergeplan.errors import InputError
 from mergeplan.opening import open_checkpoint
 from mergeplan.plan import canonical_json

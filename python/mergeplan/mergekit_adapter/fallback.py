@@ -10,26 +10,14 @@ import torch
 from mergekit.graph import Executor, Task, TaskUniverse
 from mergekit.io.tasks import SaveTensor
 
+from mergeplan.dtypes import FLOATS, STORED_NAMES, bits_of, torch_dtype
 from mergeplan.errors import InputError
 from mergeplan.mergekit_adapter.models import Loader, OpenModel, loaders
 from mergeplan.mergekit_adapter.silence import quietly
-from mergeplan.plan import TORCH_NAMES, VERSION, canonical_json
+from mergeplan.plan import VERSION, canonical_json
 
 # Memory for the core while it reads a tensor.
 _READ_BYTES = 64 << 20
-_BYTES = {"float64": 8, "int64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-_TORCH = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class Given:
 
     @property
     def n_bytes(self) -> int:
-        return prod(self.shape) * int(_TORCH[self.dtype].itemsize)
+        return prod(self.shape) * bits_of(self.dtype) // 8
 
     @property
     def memory_bytes(self) -> int:
@@ -59,7 +47,7 @@ class Given:
         The inputs as read and as cast; the most that one of its methods holds at a time (deltas,
         signs, masks and their product, or a sort); the result, and its bytes.
         """
-        n, each = prod(self.shape), _BYTES[self.working]
+        n, each = prod(self.shape), bits_of(STORED_NAMES[self.working]) // 8
         inputs = self.n_inputs * n * (8 + each)
         return inputs + max(5 * self.n_inputs * n * each, 24 * n) + n * each + 2 * self.n_bytes
 
@@ -100,7 +88,7 @@ class Fallback:
 
     def element_bytes(self, name: str) -> int:
         """Bytes of an element of a tensor."""
-        return int(_TORCH[self._given[name].dtype].itemsize)
+        return bits_of(self._given[name].dtype) // 8
 
     def compute(self, name: str) -> memoryview:
         """The bytes of one tensor.
@@ -129,7 +117,7 @@ class Fallback:
         finally:
             torch.set_num_threads(threads)
             torch.random.set_rng_state(state)
-        tensor = result.to(_TORCH[given.dtype]).contiguous()
+        tensor = result.to(torch_dtype(given.dtype)).contiguous()
         return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
@@ -144,11 +132,11 @@ def read_tensor(
     """
     from mergeplan import _native
 
-    tensor = torch.empty(shape, dtype=_TORCH[dtype])
+    tensor = torch.empty(shape, dtype=torch_dtype(dtype))
     merge: dict[str, Any] = {"kind": "copy", "inputs": [reference]}
-    if dtype in TORCH_NAMES:
+    if dtype in FLOATS:
         how = {"name": "passthrough", "scale": None}
-        merge |= {"kind": "group", "dtype": TORCH_NAMES[dtype], "method": how, "base": None}
+        merge |= {"kind": "group", "dtype": FLOATS[dtype], "method": how, "base": None}
     job = {"tensor": "tensor", "shape": list(shape), "out_dtype": dtype, "merge": merge}
     plan = {
         "version": VERSION,

@@ -10,21 +10,20 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.tokenizer import PermutedVocabulary, TokenizerInfo
 from mergekit.tokenizer.truncate import TruncatedVocabulary
 
+from mergeplan.dtypes import BUFFERS, FLOATS, STORED_NAMES
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.lowering import Dtypes, ResolvedTensor, dtypes_of, lower
 from mergeplan.mergekit_adapter.fallback import Given
 from mergeplan.mergekit_adapter.gathering import Found, Inputs
 from mergeplan.mergekit_adapter.models import OpenModel
 from mergeplan.mergekit_adapter.vocabulary import RowMap, Vocabulary
 from mergeplan.methods import METHODS
-from mergeplan.plan import BUFFERS, STORED_NAMES, TORCH_NAMES
 
 Job = dict[str, Any]
 Tensors = dict[OpenModel, Found]
 
-# What mergekit can merge in and write, beside what our core can.
-_STORED = {**STORED_NAMES, "float64": "F64", "int64": "I64"}
-_FLOATS = {*TORCH_NAMES, "F64"}
+# What mergekit can merge, beside what our core can.
+_FLOATS = {*FLOATS, "F64"}
 # Methods whose result is float32 or more where mergekit computes them.
 _FLOAT32_RESULTS = ("arcee_fusion", "ramplus_tl")
 
@@ -76,21 +75,19 @@ class JobMaker:
             copied = [tensor.reference for tensor in found.values()]
             merge = {"kind": "copy", "inputs": copied}
             return order, {**job, "out_dtype": stored.pop(), "merge": merge}
-        promoted = _promoted(stored)
         forced = [weight.force_dtype for weight in _gathered(task).weight_info.values()]
-        working = _plain(forced[0]) or self.dtype or promoted
-        output = _plain(save.dtype) or working
-        if any(tensor.plain_dtype for tensor in found.values()):
-            plain = {tensor.plain_dtype or tensor.dtype for tensor in found.values()}
-            output = _plain(save.dtype) or _plain(forced[0]) or self.dtype or _promoted(plain)
-            working = "float32"
-        job["out_dtype"] = _STORED[output]
-        if self._is_ours(method, found, {promoted, working, output}):
-            dtypes = Dtypes(promoted, working, output)
+        dtypes = dtypes_of(
+            ((tensor.dtype, tensor.plain_dtype) for tensor in found.values()),
+            _plain(forced[0]) or self.dtype,
+            _plain(save.dtype),
+        )
+        job["out_dtype"] = STORED_NAMES[dtypes.output]
+        if self._is_ours(method, found, dtypes):
             return order, {**job, "merge": self._lower(method, task, found, dtypes)}
-        if save.dtype is None and method in _FLOAT32_RESULTS and working in TORCH_NAMES.values():
+        if save.dtype is None and method in _FLOAT32_RESULTS and dtypes.working in FLOATS.values():
             job["out_dtype"] = "F32"
-        self.given[save.tensor_name] = Given(save, job["out_dtype"], shape, len(found), working)
+        given = Given(save, job["out_dtype"], shape, len(found), dtypes.working)
+        self.given[save.tensor_name] = given
         return order, {**job, "merge": {"kind": "given"}}
 
     def _gather(self, task: ExecuteMergeMethodTask) -> Tensors:
@@ -152,11 +149,11 @@ class JobMaker:
             self._known[key] = [vocabulary.rows_of(model) for model in range(len(models))]
         return self._known[key]
 
-    def _is_ours(self, method: str, found: Tensors, dtypes: set[str]) -> bool:
+    def _is_ours(self, method: str, found: Tensors, dtypes: Dtypes) -> bool:
         """Whether our core does it."""
         return (
             method in METHODS
-            and dtypes <= set(STORED_NAMES)
+            and {dtypes.inputs, dtypes.working, dtypes.output} <= {*FLOATS.values()}
             and all(tensor.reference is not None for tensor in found.values())
         )
 
@@ -253,13 +250,6 @@ def _check_dtypes(name: str, found: Tensors) -> None:
         f"tensor `{name}`: expected a floating-point dtype, or the same integers, found {which}",
         "convert the checkpoint to a floating-point dtype first",
     )
-
-
-def _promoted(stored: set[str]) -> str:
-    """Torch name of the dtype that holds all of them: bfloat16 and float16 meet in float32."""
-    if "F64" in stored:
-        return "float64"
-    return TORCH_NAMES[next(iter(stored))] if len(stored) == 1 else "float32"
 
 
 def _plain(dtype: str | None) -> str | None:
