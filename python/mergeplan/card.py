@@ -6,6 +6,7 @@ import yaml
 
 from mergeplan import __version__
 from mergeplan.config import MergeConfig
+from mergeplan.hub import is_hub_id
 from mergeplan.output import write_durably
 
 HUB = "https://huggingface.co"
@@ -57,13 +58,7 @@ def hub_ids(model: str) -> list[str]:
         ['org/model']
     """
     names = [part.partition("@")[0] for part in model.split("+")]
-    return [name for name in names if _is_hub_id(name)]
-
-
-def _is_hub_id(name: str) -> bool:
-    if not name or name[0] in "/~." or name.count("/") > 1:
-        return False
-    return not Path(name).exists()
+    return [name for name in names if is_hub_id(name) and not Path(name).exists()]
 
 
 def _linked(model: str) -> str:

@@ -1,11 +1,14 @@
 """Checkpoints as merges see them: headers and `config.json`, no weights."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
+
+from mergeplan.errors import InputError
 
 # Heads that a checkpoint may leave out because they are tied to the embedding.
 TIED_HEADS = {
@@ -166,3 +169,20 @@ def count_params(checkpoint: Checkpoint) -> int:
         for name, tensor in checkpoint.tensors.items()
         if not (tied and name in TIED_HEADS)
     )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of `config.json` or its like; empty where there is none.
+
+    Raises:
+        InputError: It cannot be read, or is no JSON object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read `{path}`: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"`{path}`: expected a JSON object")
+    return config

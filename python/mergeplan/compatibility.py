@@ -31,8 +31,8 @@ class Problem:
     """One reason why a merge is refused.
 
     Attributes:
-        kind: `open`, `missing`, `shape`, `vocabulary`, `dtype`, `layers`, `option`, `memory`
-            or `output`.
+        kind: `config`, `open`, `missing`, `shape`, `vocabulary`, `dtype`, `layers`, `option`,
+            `memory` or `output`.
         model: Whose it is, as it was given; `None` where it is nobody's own.
         tensor: The tensor, or the first of `tensors` alike.
     """

@@ -24,7 +24,7 @@ class MergeConfig:
         dtype, out_dtype: Torch names without prefix, or `None`.
         parameters: The settings of the widest scope.
         text: The source, verbatim.
-        needs_mergekit: Why mergekit must plan this merge, as a sentence; `None` where tensors can
+        needs_mergekit: Why mergekit must plan this merge: `because of …`; `None` where tensors can
             be planned by their names alone.
         warnings: What the config says to no effect, or to one that few expect.
     """
@@ -77,10 +77,7 @@ def load_config(path: Path) -> MergeConfig:
         MissingInputError: There is no such file.
         InputError: It is no valid configuration; the message names the key.
     """
-    config, faults = read_config(path)
-    if config is None or faults:
-        raise faults[0]
-    return config
+    return _without_faults(*read_config(path))
 
 
 def read_config(path: Path) -> tuple[MergeConfig | None, list[InputError]]:
@@ -100,7 +97,10 @@ def parse_config(text: str) -> MergeConfig:
     Raises:
         InputError: The message names the key, what was expected and what was found.
     """
-    config, faults = examine(text)
+    return _without_faults(*examine(text))
+
+
+def _without_faults(config: MergeConfig | None, faults: list[InputError]) -> MergeConfig:
     if config is None or faults:
         raise faults[0]
     return config
@@ -185,15 +185,15 @@ def _check_tokenizers(data: dict[str, Any]) -> None:
 
 
 def _beyond_names(data: dict[str, Any], dtype: str | None, out_dtype: str | None) -> str | None:
-    """Why the names of tensors are not enough to plan a merge."""
+    """Why the names of tensors are not enough to plan a merge: `because of …`, or `None`."""
     for key in ("tokenizer_source", "tokenizer", "chat_template", "modules"):
         if data.get(key) is not None:
-            return f"mergekit plans this merge, because of `{key}`"
+            return f"because of `{key}`"
     for key, name in (("dtype", dtype), ("out_dtype", out_dtype)):
         if name is not None and name not in NATIVE_DTYPES:
-            return f"mergekit plans this merge, because of `{key}: {name}`"
+            return f"because of `{key}: {name}`"
     if _mentions(data, "override_architecture"):
-        return "mergekit plans this merge, because of `override_architecture`"
+        return "because of `override_architecture`"
     return None
 
 

@@ -4,7 +4,6 @@ As peft's `merge_and_unload`: x + s·B·A in float32, rounded to the base tensor
 that peft would merge in another way are refused by name.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints import TIED_HEADS, Checkpoint, Derivation, Part, Tensor
+from mergeplan.checkpoints import TIED_HEADS, Checkpoint, Derivation, Part, Tensor, read_config
 from mergeplan.dtypes import FLOATS, STORED_NAMES, bits_of
 from mergeplan.errors import InputError, MissingInputError
 
@@ -36,6 +35,7 @@ _REFUSED = {
     "kasa_config": "the update is scaled by singular values",
 }
 
+_BY_PEFT = "merge it into its base by peft's `merge_and_unload` first"
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -73,17 +73,11 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         MissingInputError, InputError: It is not there, or no JSON object.
     """
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise MissingInputError(
             f"`{folder}` has no {CONFIG}", "give the folder that `save_pretrained` of peft wrote"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read `{path}`: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"`{path}`: expected a JSON object")
-    return config
+        )
+    return read_config(path)
 
 
 def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptions) -> Checkpoint:
@@ -167,13 +161,13 @@ def _check_kind(adapter: Checkpoint) -> None:
     if kind != "LORA":
         raise InputError(
             f"{where}: expected `peft_type` LORA, found {kind}",
-            "merge it into its base by peft's `merge_and_unload` first",
+            _BY_PEFT,
         )
     for key, why in _REFUSED.items():
         if adapter.config.get(key):
             raise InputError(
                 f"{where}: `{key}` is set: {why}, which is not computed while streaming",
-                "merge it into its base by peft's `merge_and_unload` first",
+                _BY_PEFT,
             )
     init = str(adapter.config.get("init_lora_weights")).lower()
     if init.startswith(_CHANGE_THE_BASE):
@@ -209,7 +203,7 @@ def _sorted(adapter: Checkpoint) -> tuple[dict[str, _Factors], dict[str, str]]:
                 raise InputError(
                     f"`{adapter.path}`: tensor `{key}` belongs to a kind of LoRA that is not"
                     " computed while streaming",
-                    "merge it into its base by peft's `merge_and_unload` first",
+                    _BY_PEFT,
                 )
             replaced[_without_wrappers(own)] = key
             continue

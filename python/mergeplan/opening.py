@@ -1,11 +1,10 @@
 """Open the models of a config: folders, hub ids, `.bin` checkpoints, adapters on a base."""
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints import Checkpoint, Tensor
+from mergeplan.checkpoints import Checkpoint, Tensor, read_config
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.hub import find_model, is_hub_id
 from mergeplan.lora import LoraOptions, adapted, adapter_config, is_adapter
@@ -120,7 +119,7 @@ def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
         tensor: Tensor(dtype, tuple(shape), file, n_bytes)
         for tensor, dtype, shape, file, n_bytes in rows
     }
-    return Checkpoint(name, folder, weights, tensors, _read_config(folder / "config.json"))
+    return Checkpoint(name, folder, weights, tensors, read_config(folder / "config.json"))
 
 
 def _has_bin(folder: Path) -> bool:
@@ -131,16 +130,4 @@ def _read_bin(name: str, folder: Path, files: list[Path] | None = None) -> Check
     from mergeplan.pickled import read_tensors
 
     tensors = read_tensors(folder, files)
-    return Checkpoint(name, folder, folder, tensors, _read_config(folder / "config.json"))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read `{path}`: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"`{path}`: expected a JSON object")
-    return config
+    return Checkpoint(name, folder, folder, tensors, read_config(folder / "config.json"))

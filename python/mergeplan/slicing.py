@@ -34,20 +34,17 @@ PER_LAYER = (
 
 
 def beyond_names(config: MergeConfig, checkpoints: Sequence[Checkpoint]) -> str | None:
-    """Why names are not enough to plan a merge of these models, as a sentence; else `None`."""
+    """Why names are not enough to plan a merge of these models: `because of …`, or `None`."""
     for checkpoint in checkpoints:
         for name in checkpoint.tensors:
             if _EXPERT.search(name):
                 return (
-                    f"mergekit plans this merge, because of `{name}` in `{checkpoint.name}`: it"
+                    f"because of `{name}` in `{checkpoint.name}`: it"
                     " packs the experts of a layer into one tensor"
                 )
             known = _LAYER.match(name) or name.startswith((*BEFORE, *BEHIND))
             if config.is_sliced and not known and not name.endswith(IGNORED_ENDINGS):
-                return (
-                    f"mergekit plans this merge, because of `slices` and `{name}` in"
-                    f" `{checkpoint.name}`"
-                )
+                return f"because of `slices` and `{name}` in `{checkpoint.name}`"
     return None
 
 

@@ -6,11 +6,12 @@ import torch
 
 from helpers import load_tensors, save_checkpoint
 from mergeplan.errors import InputError
-from mergeplan.geometry.comparing import DENSITIES, geometry_of, kind_of, layer_of, similarity
+from mergeplan.geometry.comparing import DENSITIES, geometry_of, kind_of, similarity
 from mergeplan.geometry.file import gram_for, load_grams, to_data
 from mergeplan.output import write_durably
 from mergeplan.pool import PoolSize
 from mergeplan.reference import similarity as reference
+from mergeplan.settings import layer_of
 
 
 def expected_of(size: PoolSize, tensors: list[str]):
@@ -52,7 +53,7 @@ def test_a_real_pool_is_compared_as_the_reference_does(demo_pool):
     assert np.allclose(found.whole.kept, kept, atol=2e-3)
     assert np.allclose(np.diag(found.whole.cosines), 1)
     assert found.whole.n_elements == sum(t.n_elements for t in found.by_kind.values())
-    inside = [name for name in tensors if layer_of(name) == 0]
+    inside = [name for name in tensors if (layer_of(name) or ("", -1))[1] == 0]
     gram, _, _ = expected_of(size, inside)
     assert np.allclose(found.by_layer[0].gram, gram, rtol=1e-6, atol=1e-9 * gram.max())
     attention = [name for name in tensors if kind_of(name) == "attention"]

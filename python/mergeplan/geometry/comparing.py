@@ -17,6 +17,7 @@ from mergeplan.errors import InputError
 from mergeplan.opening import open_checkpoint
 from mergeplan.plan import canonical_json
 from mergeplan.pool import PoolSize, load_pool
+from mergeplan.settings import layer_of
 
 if TYPE_CHECKING:
     from mergeplan._native import TensorSimilarity
@@ -26,7 +27,6 @@ Progress = Callable[[int, int], None]
 
 # Shares of each tensor's elements, by magnitude, for which it is said what they hold.
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
-_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|blocks|block|h)\.(\d+)\.")
 # The first that a tensor's name holds says of which kind it is.
 _KINDS = (
     ("norm", re.compile(r"norm|(?:^|\.)ln_")),
@@ -144,8 +144,8 @@ def geometry_of(
     kinds: dict[str, list[_Part]] = defaultdict(list)
     for name, part in zip(tensors, parts, strict=True):
         kinds[kind_of(name)].append(part)
-        if (layer := layer_of(name)) is not None:
-            layers[layer].append(part)
+        if (place := layer_of(name)) is not None:
+            layers[place[1]].append(part)
     return Geometry(
         base=size.base,
         experts=names,
@@ -157,16 +157,6 @@ def geometry_of(
         left_out=left_out,
         read_bytes=total,
     )
-
-
-def layer_of(tensor: str) -> int | None:
-    """The number of a tensor's layer.
-
-    >>> layer_of("model.layers.12.mlp.up_proj.weight"), layer_of("lm_head.weight")
-    (12, None)
-    """
-    match = _LAYER.search(tensor)
-    return int(match[1]) if match else None
 
 
 def kind_of(tensor: str) -> str:

@@ -37,14 +37,13 @@ def plan_by_mergekit(
     but for dtypes that mergekit must compute in.
 
     Args:
-        why: Why mergekit plans it, as a sentence with the reason behind a comma.
+        why: Why mergekit plans it: `because of …`.
 
     Raises:
         MissingInputError: mergekit is not installed.
         InputError: It is of another version, or the config or its models do not fit.
     """
-    reason = (why or "").partition(", ")[2]
-    require_mergekit(f"this merge, {reason}," if reason else "this merge")
+    require_mergekit(f"this merge, {why}," if why else "this merge")
     from mergeplan.mergekit_adapter.apart import Request, plan_apart
 
     options = options or PlanOptions()
