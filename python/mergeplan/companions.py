@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan import __version__
-from mergeplan.checkpoints import TIED_HEADS, plan_models
+from mergeplan.checkpoints import TIED_HEADS
 from mergeplan.config import MergeConfig
 from mergeplan.manifest import NAME as MANIFEST
 from mergeplan.manifest import VERSION as MANIFEST_VERSION
@@ -132,7 +132,6 @@ def write_manifest(
         hashes: Content hash of each tensor.
     """
     keys = ("path", "bytes", "mtime_ns")
-    stored = [model for model in plan_models(plan.checkpoints) if not model.made]
     # The index is checked by what it says, and may be written anew.
     beside = sorted(path for path in folder.iterdir() if path.name not in {*files, INDEX})
     manifest: dict[str, Any] = {
@@ -143,7 +142,7 @@ def write_manifest(
         "plan_sha256": plan_hash(plan.data),
         "inputs": [
             {"model": model.name, "files": [dict(zip(keys, row, strict=True)) for row in rows]}
-            for model, rows in zip(stored, inputs, strict=True)
+            for model, rows in zip(plan.stored, inputs, strict=True)
         ],
         "files": files,
         "headers": {name: header_sha256(folder / name) for name in files},

@@ -6,7 +6,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints import plan_models
 from mergeplan.compatibility import (
     Problem,
     compare,
@@ -26,6 +25,7 @@ from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
 from mergeplan.opening import open_checkpoint
 from mergeplan.output import check_output, check_space, format_bytes
 from mergeplan.plan import MergePlan, build_plan
+from mergeplan.plan_options import PlanOptions
 from mergeplan.slicing import beyond_names
 
 CONFIG_ENDINGS = (".yml", ".yaml")
@@ -218,7 +218,12 @@ def _plan(config: MergeConfig, options: InspectOptions, problems: list[Problem])
     from mergeplan import _native
     from mergeplan.companions import missing_companions
 
-    plan = build_plan(config, seed=0, max_shard_bytes=options.max_shard_bytes)
+    plan = build_plan(
+        config,
+        seed=0,
+        max_shard_bytes=options.max_shard_bytes,
+        options=PlanOptions(explain=True),
+    )
     prepared = _native.PreparedMerge(plan.json())
     found = forecast(
         config,
@@ -259,10 +264,8 @@ def _surroundings(plan: MergePlan, found: Forecast, options: InspectOptions) -> 
         problems.append(Problem("memory", None, None, message, hint))
     if options.out is not None:
         place = options.out.expanduser().resolve()
-        models = plan_models(plan.checkpoints)
-        read = [path for model in models for path in (model.path, *model.files)]
         try:
-            check_output(place, read, overwrite=options.overwrite)
+            check_output(place, plan.input_paths, overwrite=options.overwrite)
             check_space(place, found.disk.needed_bytes)
         except MergeplanError as error:
             problems.append(problem_of("output", error))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergeplan.checkpoints import plan_models
 from mergeplan.companions import Inputs, missing_companions
 from mergeplan.config import MergeConfig, load_config
 from mergeplan.errors import InputError
@@ -177,12 +176,7 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     if not options.allow_fallback_memory:
         for plan in plans:
             _check_fallback(plan, options.memory_limit)
-    read = [
-        path
-        for plan in plans
-        for model in plan_models(plan.checkpoints)
-        for path in (model.path, *model.files)
-    ]
+    read = [path for plan in plans for path in plan.input_paths]
     merges = []
     needed: dict[Path, int] = {}
     for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.checkpoints import Checkpoint, models_data
+from mergeplan.checkpoints import Checkpoint, models_data, plan_models
 from mergeplan.config import MergeConfig
 from mergeplan.dtypes import BUFFERS, FLOATS, STORED_NAMES
 from mergeplan.errors import InputError
@@ -71,7 +71,8 @@ class MergePlan:
         unties_head: Whether the output has a head of its own while some input ties it.
         companions: `None` where they are the donor's.
         fallback: `None` where the core computes everything.
-        resolved: The tensors that the core merges, with the value of every option.
+        resolved: The tensors that the core merges, with the value of every option, where the
+            options of the plan ask for it.
     """
 
     data: dict[str, Any]
@@ -88,6 +89,16 @@ class MergePlan:
     def json(self) -> str:
         """Canonical text: the same plan gives the same bytes."""
         return canonical_json(self.data)
+
+    @property
+    def stored(self) -> list[Checkpoint]:
+        """The checkpoints that are read, in the order of the plan's models."""
+        return [model for model in plan_models(self.checkpoints) if not model.made]
+
+    @property
+    def input_paths(self) -> list[Path]:
+        """Every folder and file that is read, and that no output may lie in."""
+        return [path for model in self.stored for path in (model.path, *model.files)]
 
     def input_dtypes(self, job: dict[str, Any]) -> set[str]:
         """safetensors' names of the dtypes that go into a job of the core; empty for others."""
@@ -161,7 +172,7 @@ def build_plan(
         out_dtype=most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs),
         unties_head=any(tensor.match.tied for tensor in outputs.tensors),
         warnings=(*config.warnings, *left_out(outputs.extra, donor)),
-        resolved=tuple(resolved for _, resolved in made if resolved is not None),
+        resolved=tuple(resolved for _, resolved in made if resolved and options.explain),
     )
 
 

@@ -14,9 +14,11 @@ class PlanOptions:
         allow_crimes: Mix architectures.
         trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
         unsafe_truncate_embeddings: Cut vocabularies to the smallest; without a tokenizer option.
+        explain: Keep the value that every option takes for every tensor.
     """
 
     opening: OpenOptions = field(default_factory=OpenOptions)
     allow_crimes: bool = False
     trust_remote_code: bool = False
     unsafe_truncate_embeddings: bool = False
+    explain: bool = False

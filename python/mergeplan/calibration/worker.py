@@ -10,6 +10,8 @@ from typing import Any
 from mergeplan.calibration.store import Measured
 from mergeplan.config import MergeConfig, parse_config
 from mergeplan.emit import to_yaml
+from mergeplan.evaluation.documents import read_documents
+from mergeplan.evaluation.identity import texts_sha256
 from mergeplan.evaluation.loading import context_of, load_config, load_model, load_tokenizer
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.texts import Texts
@@ -54,6 +56,18 @@ def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Texts
     return Texts.prepare(pool.data, load_tokenizer(base), evaluation, context=context)
 
 
+def hash_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> str:
+    """`sha256` of those texts, without encoding them.
+
+    Raises:
+        InputError: As for `prepare_texts`.
+    """
+    base = pool.sizes[size].base
+    files = {name: read_documents(path) for name, path in pool.data.items()}
+    deciding = evaluation.deciding(context_of(load_config(base)))
+    return texts_sha256(files, load_tokenizer(base), deciding)
+
+
 class Worker:
     """One base size: a model, the texts, and the experts' files, all open.
 
@@ -91,7 +105,7 @@ class Worker:
         models = self._models(len(some))
         for first in range(0, len(some), len(models)):
             batch = some[first : first + len(models)]
-            self._merge(sweep, list(zip(batch, models, strict=False)))
+            give_weights(sweep, list(zip(batch, models, strict=False)))
             merging = (time.perf_counter() - begun) / len(batch)
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()
@@ -120,17 +134,18 @@ class Worker:
             self._replicas.append(copy.deepcopy(self._model))
         return self._replicas
 
-    def _merge(self, sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
-        """Give each model the weights of its merge, in one pass."""
-        places = [(number, places_in(model, sweep.shapes(number))) for number, model in targets]
-        if all(tensor.device.type == "cpu" for _, into in places for tensor in into.values()):
-            sweep.merge_into(places)
-            return
-        # A few tensors at a time, so that host memory never holds a model.
-        for number, into in places:
-            for name, tensor in sweep.stream(number):
-                if name in into:
-                    into[name].copy_(tensor)
+
+def give_weights(sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
+    """Give each model the weights of its merge, in one pass."""
+    places = [(number, places_in(model, sweep.shapes(number))) for number, model in targets]
+    if all(tensor.device.type == "cpu" for _, into in places for tensor in into.values()):
+        sweep.merge_into(places)
+        return
+    # A few tensors at a time, so that host memory never holds a model.
+    for number, into in places:
+        for name, tensor in sweep.stream(number):
+            if name in into:
+                into[name].copy_(tensor)
 
 
 def _parsed(merge: SubsetMerge, pool: Pool) -> MergeConfig:

@@ -95,9 +95,7 @@ class Texts:
                 np.array([document.line for document in chosen], np.int64),
                 np.array([document.n_tokens for document in chosen], np.int64),
             )
-        deciding: list[int | str | None] = [options.max_tokens, options.seed, max_length, stride]
-        deciding += [options.half] if options.half != "all" else []
-        sha256 = texts_sha256(files, tokenizer, deciding)
+        sha256 = texts_sha256(files, tokenizer, options.deciding(context))
         return cls(domains, sha256, tuple(left_out), cut, options.batch_tokens)
 
     @property

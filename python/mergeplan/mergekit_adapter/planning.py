@@ -128,7 +128,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         warnings=(*maker.warnings, *maker.inputs.left_out(layers_too=not config.is_sliced)),
         companions=companions,
         fallback=Fallback(maker.given, sources, done, head["seed"]) if maker.given else None,
-        resolved=tuple(maker.resolved),
+        resolved=tuple(maker.resolved) if options.explain else (),
     )
 
 

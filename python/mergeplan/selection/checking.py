@@ -5,14 +5,13 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mergeplan.calibration.worker import Setup, load_for, prepare_texts
+from mergeplan.calibration.worker import Setup, give_weights, hash_texts, load_for, prepare_texts
 from mergeplan.chosen import size_in
 from mergeplan.config import parse_config
 from mergeplan.emit import base_config, to_yaml
 from mergeplan.errors import InputError
 from mergeplan.evaluation.scores import Estimate, Scores, difference
 from mergeplan.measurements import MACRO, parse_count
-from mergeplan.parameters import places_in
 from mergeplan.pool import Pool
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.selecting import Selection
@@ -81,10 +80,8 @@ def check_choice(
         )
     size = size_in(selection.table.n_params, pool)
     number = pool.sizes.index(size)
-    texts, selecting = (
-        prepare_texts(pool, number, replace(setup.evaluation, half=half))
-        for half in ("check", "selection")
-    )
+    texts = prepare_texts(pool, number, replace(setup.evaluation, half="check"))
+    selecting = hash_texts(pool, number, replace(setup.evaluation, half="selection"))
     rivals = _rivals(selection, choice)
     configs = [to_yaml(config_of(selection, one, pool)) for one in (choice, *rivals.values())]
     configs.append(to_yaml(base_config(size.base, size.out_dtype)))
@@ -97,10 +94,7 @@ def check_choice(
     model = load_for(size.base, setup)
     scores = []
     for merge in range(len(configs)):
-        into = places_in(model, sweep.shapes(merge))
-        for name, tensor in sweep.stream(merge):
-            if name in into:
-                into[name].copy_(tensor)
+        give_weights(sweep, [(merge, model)])
         scores.append(texts.score(model))
     own = scores[0]
     found = [
@@ -115,7 +109,7 @@ def check_choice(
         rivals=tuple(found),
         regret=max(0.0, loss.loss_nats - min(subsets, default=loss.loss_nats)),
         apart=all(
-            hash and selecting.sha256.startswith(hash)
+            hash and selecting.startswith(hash)
             for hash in _hashes(source, selection.table.n_params)
         ),
     )
