@@ -25,8 +25,9 @@ pub struct RowsTensor<'a> {
     counts: Vec<usize>,
     width: usize,
     dtype: Float,
-    /// The mean of all rows, in the dtype of the run.
-    mean: OnceLock<Vec<f32>>,
+    /// The mean of all rows, for each dtype that it is asked for in: a fingerprint reads in the
+    /// tensor's own, a merge in its working dtype.
+    means: [OnceLock<Vec<f32>>; 3],
 }
 
 impl<'a> RowsTensor<'a> {
@@ -38,7 +39,7 @@ impl<'a> RowsTensor<'a> {
         width: usize,
         dtype: Float,
     ) -> Self {
-        Self { rows, tensors, counts: counts.into(), width, dtype, mean: OnceLock::new() }
+        Self { rows, tensors, counts: counts.into(), width, dtype, means: Default::default() }
     }
 
     /// The elements of some rows that lie in one piece in a tensor: from `row` on, before `end`.
@@ -73,7 +74,8 @@ impl<'a> RowsTensor<'a> {
 
     /// The mean of all listed rows.
     fn mean_of_all(&self, working: Float, scratch: &mut Vec<u8>) -> Result<&[f32]> {
-        if let Some(mean) = self.mean.get() {
+        let known = &self.means[working as usize];
+        if let Some(mean) = known.get() {
             return Ok(mean);
         }
         let all = self.rows.from.len();
@@ -89,7 +91,7 @@ impl<'a> RowsTensor<'a> {
         let mean = |sum: &f64| (sum / all as f64) as f32;
         let mut means: Vec<f32> = sums.iter().map(mean).collect();
         round_all(working, &mut means);
-        Ok(self.mean.get_or_init(|| means))
+        Ok(known.get_or_init(|| means))
     }
 
     /// Runs of a file, long enough to be worth it, that hold some elements.
@@ -152,8 +154,8 @@ impl Source for RowsTensor<'_> {
 
     fn scratch_bytes(&self, chunk: usize) -> usize {
         let inner = self.tensors.iter().map(|tensor| tensor.scratch_bytes(chunk)).max();
-        // The mean of all rows: what is read for it, its sums, and itself.
-        4 * chunk + 4 * AT_ONCE.max(self.width) + 12 * self.width + inner.unwrap_or(0)
+        // The mean of all rows: what is read for it, its sums, and itself in three dtypes.
+        4 * chunk + 4 * AT_ONCE.max(self.width) + 20 * self.width + inner.unwrap_or(0)
     }
 
     fn will_need(&self, elements: Range<usize>) {
@@ -174,5 +176,32 @@ impl Source for RowsTensor<'_> {
 fn add_rounded<P: Precision>(sums: &mut [f32], values: &[f32]) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum = P::round(*sum + *value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, MemoryTensor};
+    use crate::source::Models;
+
+    #[test]
+    fn the_mean_of_all_rows_is_as_exact_as_each_reader_asks() {
+        // 1 and 1 + 2^-7 in bfloat16, whose mean lies between them.
+        let bytes = &[0x80, 0x3f, 0x81, 0x3f];
+        let dtype = safetensors::Dtype::BF16;
+        let tensor = MemoryTensor { name: "x".into(), dtype, shape: vec![2, 1], bytes };
+        let models = Models::over(vec![Checkpoint::over("m", vec![tensor]).unwrap()]);
+        let tensor = models.tensor(0, "x", &[2, 1], false).unwrap();
+        let (from, rows, means) = (vec![0, 0], vec![0, 1], vec![]);
+        let rows = Rows { tensors: vec![], from, rows, means, padding: 1 };
+        let rows = RowsTensor::new(&rows, vec![tensor], &[2], 1, Float::Bf16);
+        let read = |working| {
+            let mut out = [0.0];
+            rows.read(working, 2, &mut out, &mut Vec::new()).unwrap();
+            out[0]
+        };
+        let exact = 1.0 + 2.0_f32.powi(-8);
+        assert_eq!([read(Float::Bf16), read(Float::F32), read(Float::Bf16)], [1.0, exact, 1.0]);
     }
 }
