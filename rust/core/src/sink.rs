@@ -4,6 +4,7 @@ mod memory;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Written};
@@ -45,19 +46,19 @@ pub trait Sink: Sync {
 
 /// Safetensors files in a folder, with a journal of the blocks that they hold.
 #[derive(Debug)]
-pub struct FileSink<'a> {
-    layout: &'a Layout,
+pub struct FileSink {
+    layout: Arc<Layout>,
     files: Vec<(PathBuf, File)>,
     journal: Journal,
     written: Written,
 }
 
-impl<'a> FileSink<'a> {
+impl FileSink {
     /// Create the files of `layout` in `folder`, reserve their space and write their headers.
     ///
     /// # Errors
     /// [`Error::Io`]: a file exists already, or the disk has no room for the whole layout.
-    pub fn create(folder: &Path, layout: &'a Layout, journal: &Path) -> Result<Self> {
+    pub fn create(folder: &Path, layout: &Arc<Layout>, journal: &Path) -> Result<Self> {
         let mut files = Vec::with_capacity(layout.files.len());
         for file in &layout.files {
             let path = folder.join(&file.name);
@@ -74,7 +75,7 @@ impl<'a> FileSink<'a> {
             files.push((path, handle));
         }
         let journal = Journal::create(journal, layout.blocks())?;
-        Ok(Self { layout, files, journal, written: Written::default() })
+        Ok(Self { layout: layout.clone(), files, journal, written: Written::default() })
     }
 
     /// Open what an interrupted run left, and find out which blocks are whole: those in the journal
@@ -82,7 +83,7 @@ impl<'a> FileSink<'a> {
     ///
     /// # Errors
     /// [`Error::Resume`]: the files are not those of this layout.
-    pub fn resume(folder: &Path, layout: &'a Layout, journal: &Path) -> Result<Self> {
+    pub fn resume(folder: &Path, layout: &Arc<Layout>, journal: &Path) -> Result<Self> {
         let mut files = Vec::with_capacity(layout.files.len());
         for file in &layout.files {
             let path = folder.join(&file.name);
@@ -110,7 +111,7 @@ impl<'a> FileSink<'a> {
             read_exact_at(file, &mut bytes, place.offset).is_ok()
                 && xxhash_rust::xxh3::xxh3_64(&bytes) == hash
         });
-        Ok(Self { layout, files, journal, written })
+        Ok(Self { layout: layout.clone(), files, journal, written })
     }
 
     /// Blocks that an earlier run has left whole.
@@ -119,7 +120,7 @@ impl<'a> FileSink<'a> {
     }
 }
 
-impl Sink for FileSink<'_> {
+impl Sink for FileSink {
     fn write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<()> {
         let place = self.layout.places[block.job];
         let (path, file) = &self.files[place.file];

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use mergeplan_core::execute::{Control, Options, Prepared};
 use mergeplan_core::layout::Layout;
@@ -46,7 +47,7 @@ fn memory_and_files_get_the_same_bytes_at_any_thread_count() {
     models(folder.path());
     for sparsify in ["none", "magnitude", "outliers", "random", "ranks"] {
         let prepared = Prepared::new(plan(folder.path(), sparsify)).unwrap();
-        let layout = Layout::new(&prepared.plans()[0]).unwrap();
+        let layout = Arc::new(Layout::new(&prepared.plans()[0]).unwrap());
         let out = folder.path().join(sparsify);
         std::fs::create_dir(&out).unwrap();
         let control = Control::default();
@@ -71,7 +72,7 @@ fn a_resumed_run_keeps_whole_blocks_and_ends_with_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());
     let prepared = Prepared::new(plan(folder.path(), "magnitude")).unwrap();
-    let layout = Layout::new(&prepared.plans()[0]).unwrap();
+    let layout = Arc::new(Layout::new(&prepared.plans()[0]).unwrap());
     let (out, journal) = (folder.path().join("out"), folder.path().join("journal"));
     std::fs::create_dir(&out).unwrap();
     let merge =

@@ -1,6 +1,7 @@
 //! Module `mergeplan._native`: converts between Python and mergeplan-core, and nothing else.
 
 mod checks;
+mod elsewhere;
 mod errors;
 mod merges;
 mod run;
@@ -75,6 +76,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<merges::PreparedMerge>()?;
     module.add_class::<merges::PreparedFamily>()?;
+    module.add_class::<elsewhere::InputReader>()?;
+    module.add_class::<elsewhere::OutputFiles>()?;
     module.add_class::<checks::TensorDistance>()?;
     module.add_class::<similarity::TensorSimilarity>()?;
     module.add_function(wrap_pyfunction!(similarity::tensor_similarities, module)?)?;

@@ -21,14 +21,14 @@ type FileRow = (String, u64, Vec<String>);
 /// Tensor, file, first byte and length.
 type GivenRow = (String, String, u64, u64);
 /// Number of the plan, folder, journal, and whether to go on with what is there.
-type Output = (usize, PathBuf, PathBuf, bool);
+pub type Output = (usize, PathBuf, PathBuf, bool);
 /// Number of the plan, its first job, and address, bytes and dtype of the memory for each tensor.
 type Memory = (usize, usize, Vec<(usize, usize, String)>);
 
 /// Plans with their inputs open, and the layout of each one's files.
-struct Family {
-    prepared: Prepared,
-    layouts: Vec<Layout>,
+pub struct Family {
+    pub prepared: Prepared,
+    layouts: Vec<Arc<Layout>>,
 }
 
 impl Family {
@@ -36,7 +36,8 @@ impl Family {
         let open = || {
             let plans = plans.iter().map(|text| Plan::from_json(text)).collect::<Result<_>>()?;
             let prepared = Prepared::family(plans)?;
-            let layouts = prepared.plans().iter().map(Layout::new).collect::<Result<_>>()?;
+            let layouts = prepared.plans().iter().map(|plan| Layout::new(plan).map(Arc::new));
+            let layouts = layouts.collect::<Result<_>>()?;
             Ok(Arc::new(Self { prepared, layouts }))
         };
         py.detach(open).map_err(|error| raise(py, error))
@@ -50,6 +51,12 @@ impl Family {
         result.set_item("least_memory_bytes", found.least_memory_bytes)?;
         result.set_item("most_memory_bytes", found.most_memory_bytes)?;
         Ok(result)
+    }
+
+    /// The files of one output.
+    pub fn sink(&self, (plan, folder, journal, resume): &Output) -> Result<FileSink> {
+        let open = if *resume { FileSink::resume } else { FileSink::create };
+        open(folder, &self.layouts[*plan], journal)
     }
 
     /// Merge into files, and sync them; one result for each output.
@@ -85,11 +92,7 @@ impl Family {
         options: Options,
         control: &Control,
     ) -> Result<Vec<(Vec<u64>, Facts)>> {
-        let open = |(plan, folder, journal, resume): &Output| {
-            let open = if *resume { FileSink::resume } else { FileSink::create };
-            open(folder, &self.layouts[*plan], journal)
-        };
-        let sinks = outputs.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let sinks = outputs.iter().map(|output| self.sink(output)).collect::<Result<Vec<_>>>()?;
         let target = |(output, sink): (&Output, _)| self.prepared.target(output.0, sink);
         let sinks_of = sinks.iter().map(|sink| sink as &dyn Sink);
         let targets: Vec<Target> = outputs.iter().zip(sinks_of).map(target).collect();
@@ -231,7 +234,7 @@ impl PreparedMerge {
 
 #[pyclass(frozen)]
 pub struct PreparedFamily {
-    family: Arc<Family>,
+    pub family: Arc<Family>,
 }
 
 #[pymethods]

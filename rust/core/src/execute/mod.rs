@@ -4,6 +4,7 @@ mod apply;
 mod bundle;
 mod control;
 mod delta;
+mod elsewhere;
 mod group;
 mod linear;
 mod memory;
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::parallel::Parallel;
 
 pub use control::{Control, JobControl};
+pub use elsewhere::{run_some, Inputs, Outputs};
 pub use memory::Forecast;
 pub use prepared::{Prepared, Target};
 

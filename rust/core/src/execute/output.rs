@@ -70,10 +70,11 @@ impl Output<'_> {
                     dtype.narrow(values, &mut bytes[place..place + values.len() * dtype.size()]);
                 }
             }
-            for (((member, bytes), hashes), dtype) in
+            for ((((member, sink), bytes), hashes), dtype) in
                 members.iter().zip(&bytes).zip(&mut hashes).zip(&dtypes)
             {
-                hashes.push(write(*member, block.start, block.start * dtype.size(), bytes)?);
+                let offset = block.start * dtype.size();
+                hashes.push(write_block(*sink, member.number, block.start, offset, bytes)?);
             }
             behind.passed(block.end);
         }
@@ -104,7 +105,7 @@ impl Output<'_> {
                     });
                 }
             }
-            hashes.push(write(*member, block.start, offset, bytes)?);
+            hashes.push(write_block(member.1, member.0.number, block.start, offset, bytes)?);
             self.control.add(length * inputs.len());
         }
         Ok(hashes)
@@ -117,19 +118,21 @@ fn dtype_of(job: &Job) -> Result<Float> {
     })
 }
 
-fn write(
-    (member, sink): (&Member, &dyn Sink),
+/// Write the block of a job's tensor that begins at element `start` and byte `offset`, unless an
+/// earlier run has; returns its hash.
+pub fn write_block(
+    sink: &dyn Sink,
+    job: usize,
     start: usize,
     offset: usize,
     bytes: &[u8],
 ) -> Result<u64> {
     let number = start / BLOCK;
-    // Of several members one may have been written already.
-    if let Some(hash) = sink.written(member.number, number) {
+    if let Some(hash) = sink.written(job, number) {
         return Ok(hash);
     }
     let hash = xxh3_64(bytes);
-    sink.write(Block { job: member.number, number, offset: offset as u64 }, bytes, hash)?;
+    sink.write(Block { job, number, offset: offset as u64 }, bytes, hash)?;
     Ok(hash)
 }
 

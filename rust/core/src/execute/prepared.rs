@@ -141,14 +141,25 @@ impl Prepared {
         };
         let hashes =
             ReadAhead::beside(&bundles, control, options.memory_bytes, || run.all(&bundles))?;
-        let used = targets.iter().flat_map(|target| &self.numbers[target.plan]);
-        let mut used: Vec<usize> = used.copied().collect();
+        self.check_unchanged(targets.iter().map(|target| target.plan))?;
+        Ok(hashes)
+    }
+
+    /// Check that the inputs of some plans are what they were when they were opened.
+    ///
+    /// # Errors
+    /// [`Error::InputChanged`]
+    pub fn check_unchanged(&self, plans: impl Iterator<Item = usize>) -> Result<()> {
+        let mut used: Vec<usize> = plans.flat_map(|plan| &self.numbers[plan]).copied().collect();
         used.sort_unstable();
         used.dedup();
-        for reader in used.iter().flat_map(|&model| self.models.files(model)) {
-            reader.check_unchanged()?;
-        }
-        Ok(hashes)
+        let mut files = used.iter().flat_map(|&model| self.models.files(model));
+        files.try_for_each(|reader| reader.check_unchanged())
+    }
+
+    /// The models of all plans, as the plans' jobs number them.
+    pub fn models(&self) -> &Models {
+        &self.models
     }
 
     /// Whether runs of other plans can use what a run finds out.

@@ -126,6 +126,19 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
+    /// Elements from `start` on as bytes of the tensor's own dtype, little-endian; `out` says how many.
+    /// A tensor in a file gives what the file holds, NaN too.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn read_bytes(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
+        let dtype = self.dtype();
+        let mut values = vec![0.0; out.len() / dtype.size()];
+        self.read(dtype, start, &mut values, scratch)?;
+        dtype.narrow(&values, out);
+        Ok(())
+    }
+
     /// What tells this tensor, of `length` elements, from other experts': see
     /// [`fingerprint`](crate::statistics::fingerprint). It depends on the values alone, so that a tensor
     /// that is computed has the masks of the same tensor in a file.
@@ -133,15 +146,13 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As for [`Source::read`].
     fn fingerprint(&self, length: usize) -> Result<u64> {
-        let (dtype, mut scratch) = (self.dtype(), Vec::new());
-        let (mut values, mut bytes) = (Vec::new(), Vec::new());
-        fingerprint((length * dtype.size()) as u64, |range, visit| {
-            let elements = range.start as usize / dtype.size()..range.end as usize / dtype.size();
+        let (size, mut scratch) = (self.dtype().size(), Vec::new());
+        let mut bytes = Vec::new();
+        fingerprint((length * size) as u64, |range, visit| {
+            let elements = range.start as usize / size..range.end as usize / size;
             for some in pieces(elements, BLOCK) {
-                values.resize(some.len(), 0.0);
-                bytes.resize(some.len() * dtype.size(), 0);
-                self.read(dtype, some.start, &mut values, &mut scratch)?;
-                dtype.narrow(&values, &mut bytes);
+                bytes.resize(some.len() * size, 0);
+                self.read_bytes(some.start, &mut bytes, &mut scratch)?;
                 visit(&bytes);
             }
             Ok(())
@@ -262,6 +273,10 @@ impl Source for Tensor<'_> {
         either!(self, tensor => {
             tensor.add_delta(working, start, base, masked, factors, sums, scratch)
         })
+    }
+
+    fn read_bytes(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
+        self.source().read_bytes(start, out, scratch)
     }
 
     fn fingerprint(&self, length: usize) -> Result<u64> {

@@ -190,6 +190,11 @@ impl Source for StoredTensor<'_> {
         }
     }
 
+    fn read_bytes(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
+        out.copy_from_slice(self.bytes(start, out.len() / self.dtype.size(), scratch)?);
+        Ok(())
+    }
+
     fn fingerprint(&self, length: usize) -> Result<u64> {
         let mut scratch = Vec::new();
         let mut behind = 0;

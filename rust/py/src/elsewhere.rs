@@ -1,0 +1,197 @@
+//! Inputs and outputs of merges whose arithmetic runs in Python, on a GPU.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mergeplan_core::execute::{run_some, Inputs, Options, Outputs, DEFAULT_CHUNK};
+use mergeplan_core::sink::{FileSink, Sink};
+use mergeplan_core::source::Source;
+use mergeplan_core::{Error, Result};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors::raise;
+use crate::merges::{Family, Output, PreparedFamily};
+use crate::run::watched;
+
+/// Two words that tell an input from all others, and its dtype.
+type InputRow = (usize, u64, &'static str);
+
+#[pyclass(frozen)]
+pub struct InputReader {
+    family: Arc<Family>,
+    inputs: Inputs,
+}
+
+#[pymethods]
+impl InputReader {
+    #[new]
+    fn new(py: Python<'_>, family: &PreparedFamily, threads: usize) -> PyResult<Self> {
+        let inputs = Inputs::new(threads).map_err(|error| raise(py, error))?;
+        Ok(Self { family: family.family.clone(), inputs })
+    }
+
+    #[getter]
+    fn read_bytes(&self) -> u64 {
+        self.inputs.read_bytes()
+    }
+
+    fn inputs(&self, py: Python<'_>, merge: usize, job: usize) -> PyResult<Vec<InputRow>> {
+        let found = self.family.prepared.inputs(merge, job).map_err(|error| raise(py, error))?;
+        let row = |tensor: &mergeplan_core::source::Tensor| {
+            let (place, offset) = tensor.identity();
+            (place, offset, tensor.dtype().name())
+        };
+        Ok(found.iter().map(row).collect())
+    }
+
+    fn stream_id(&self, py: Python<'_>, merge: usize, job: usize, input: usize) -> PyResult<u64> {
+        let found = py.detach(|| self.family.prepared.stream(merge, job, input));
+        Ok(found.map_err(|error| raise(py, error))?.id())
+    }
+
+    #[allow(clippy::too_many_arguments)] // where from, and where to
+    fn read(
+        &self,
+        py: Python<'_>,
+        merge: usize,
+        job: usize,
+        input: usize,
+        start: usize,
+        address: usize,
+        n_bytes: usize,
+    ) -> PyResult<()> {
+        let read = || -> Result<()> {
+            let prepared = &self.family.prepared;
+            let tensors = prepared.inputs(merge, job)?;
+            let len = prepared.job(merge, job)?.1.len();
+            let tensor = tensors.get(input).filter(|tensor| {
+                let end =
+                    n_bytes.checked_div(tensor.dtype().size()).and_then(|n| n.checked_add(start));
+                address != 0
+                    && n_bytes.is_multiple_of(tensor.dtype().size())
+                    && end.is_some_and(|end| end <= len)
+            });
+            let tensor = tensor.ok_or_else(|| wrong("no such elements, or no memory for them"))?;
+            // SAFETY: `InputReader.read` obliges its caller to own this memory and to leave it alone
+            // while the call lasts; the address is not null and bytes need no alignment.
+            let out = unsafe { std::slice::from_raw_parts_mut(address as *mut u8, n_bytes) };
+            self.inputs.read(tensor, len, start, out)
+        };
+        py.detach(read).map_err(|error| raise(py, error))
+    }
+
+    fn release(&self, py: Python<'_>, merge: usize, job: usize) -> PyResult<()> {
+        let release = || -> Result<()> {
+            let len = self.family.prepared.job(merge, job)?.1.len();
+            self.family
+                .prepared
+                .inputs(merge, job)?
+                .iter()
+                .for_each(|tensor| tensor.release(0..len));
+            Ok(())
+        };
+        py.detach(release).map_err(|error| raise(py, error))
+    }
+}
+
+#[pyclass(frozen)]
+pub struct OutputFiles {
+    family: Arc<Family>,
+    outputs: Vec<Arc<Outputs<FileSink>>>,
+}
+
+impl OutputFiles {
+    fn output(&self, number: usize) -> Result<&Outputs<FileSink>> {
+        Ok(self.outputs.get(number).ok_or_else(|| wrong("no such output"))?)
+    }
+}
+
+#[pymethods]
+impl OutputFiles {
+    #[new]
+    fn new(py: Python<'_>, family: &PreparedFamily, outputs: Vec<Output>) -> PyResult<Self> {
+        let family = family.family.clone();
+        let open = || {
+            let open = |output: &Output| {
+                let sink = family.sink(output)?;
+                Ok(Arc::new(Outputs::new(&family.prepared, output.0, sink)?))
+            };
+            outputs.iter().map(open).collect::<Result<_>>()
+        };
+        let outputs = py.detach(open).map_err(|error| raise(py, error))?;
+        Ok(Self { family, outputs })
+    }
+
+    fn is_written(&self, py: Python<'_>, output: usize, job: usize) -> PyResult<bool> {
+        Ok(self.output(output).map_err(|error| raise(py, error))?.is_written(job))
+    }
+
+    fn write(
+        &self,
+        py: Python<'_>,
+        output: usize,
+        job: usize,
+        start: usize,
+        address: usize,
+        n_bytes: usize,
+    ) -> PyResult<()> {
+        let write = || -> Result<()> {
+            if address == 0 {
+                return Err(wrong("no memory to write from"));
+            }
+            // SAFETY: `OutputFiles.write` obliges its caller to own this memory and to leave it alone
+            // while the call lasts; the address is not null and bytes need no alignment.
+            let bytes = unsafe { std::slice::from_raw_parts(address as *const u8, n_bytes) };
+            self.output(output)?.write(&self.family.prepared, job, start, bytes)
+        };
+        py.detach(write).map_err(|error| raise(py, error))
+    }
+
+    #[pyo3(signature = (jobs, *, threads, memory_bytes, progress = None))]
+    fn run(
+        &self,
+        py: Python<'_>,
+        jobs: Vec<(usize, usize)>,
+        threads: usize,
+        memory_bytes: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<u64> {
+        let options = Options::new(threads, DEFAULT_CHUNK, memory_bytes);
+        let options = options.map_err(|error| raise(py, error))?;
+        watched(py, progress.as_ref(), |control| {
+            run_some(&self.family.prepared, &self.outputs, &jobs, options, control)?;
+            Ok(control.read_bytes())
+        })
+    }
+
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let finish = || -> Result<_> {
+            let prepared = &self.family.prepared;
+            prepared.check_unchanged(self.outputs.iter().map(|output| output.plan()))?;
+            let hashes = self.outputs.iter().map(|output| output.hashes(prepared));
+            let hashes = hashes.collect::<Result<Vec<_>>>()?;
+            let begun = Instant::now();
+            self.outputs.iter().try_for_each(|output| output.sink().finish())?;
+            Ok((hashes, begun.elapsed().as_secs_f64()))
+        };
+        let (hashes, sync_seconds) = py.detach(finish).map_err(|error| raise(py, error))?;
+        let dict = |(output, hashes): (&Arc<Outputs<FileSink>>, Vec<(usize, u64)>)| {
+            let result = PyDict::new(py);
+            result.set_item("resumed_blocks", output.sink().resumed_blocks())?;
+            result.set_item("sync_seconds", sync_seconds)?;
+            let by_name = PyDict::new(py);
+            let jobs = &self.family.prepared.plans()[output.plan()].jobs;
+            for (job, hash) in hashes {
+                by_name.set_item(&jobs[job].tensor, format!("{hash:016x}"))?;
+            }
+            result.set_item("hashes", by_name)?;
+            Ok(result)
+        };
+        self.outputs.iter().zip(hashes).map(dict).collect()
+    }
+}
+
+fn wrong(reason: &str) -> Error {
+    Error::Plan { reason: reason.to_owned() }
+}
