@@ -49,6 +49,10 @@ class MergeOptions:
             at two threads and 32 MiB for each further one, or what the merge needs at the least.
         allow_fallback_memory: Let mergekit's executor, where tensors fall to it, take more than
             that.
+        device: Where to merge: `cuda`, `cuda:0`, `auto` or `cpu`, as `torch_backend.device` has
+            them; `None` for the Rust core.
+        vram_limit: Bytes of each device's memory that merging may take; `None` for most of what is
+            free.
         overwrite: Replace an output folder that has content, at the very end.
         resume: Go on from what an interrupted run left, if there is anything.
         discard: Throw that away.
@@ -68,6 +72,8 @@ class MergeOptions:
     allow_nonfinite: bool = False
     memory_limit: int | None = None
     allow_fallback_memory: bool = False
+    device: str | None = None
+    vram_limit: int | None = None
     overwrite: bool = False
     resume: bool = False
     discard: bool = False
@@ -144,6 +150,8 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
 
     if options.resume and options.discard:
         raise InputError("`resume` and `discard` exclude each other")
+    if options.vram_limit is not None and options.device is None:
+        raise InputError("`vram_limit` says nothing without a `device`")
     places = [Path(one.out).expanduser().resolve() for one in wanted]
     if len(set(places)) < len(places):
         raise InputError("two merges have the same output folder")

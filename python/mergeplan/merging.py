@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mergeplan.card import write_card
 from mergeplan.companions import (
@@ -29,8 +29,12 @@ from mergeplan.merge_checks import (
 from mergeplan.output import clear_folder
 from mergeplan.workspace import Workspace, is_published, open_workspace, remove_leftover
 
+if TYPE_CHECKING:
+    from mergeplan.torch_backend.device import Device
+
 Progress = Callable[[int, int], None]
-# What the core says of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`.
+# What is said of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`; of one on
+# devices `device_bytes`, `peak_vram_bytes` and `warnings` too.
 Result = dict[str, Any]
 # Merges into the data folders of some workspaces, by number of the merge.
 Runner = Callable[
@@ -51,6 +55,9 @@ class MergeReport:
         peak_anonymous_bytes: Anonymous memory of the process at its highest, sampled; 0 where the
             system does not say.
         peak_resident_bytes: Its resident memory at its highest, mapped input pages among it.
+        devices: Where it was merged, beside the core; none for the core alone.
+        device_bytes: Bytes of the output's tensors that were computed there.
+        peak_vram_bytes: What torch had of one GPU's memory at the most; 0 without a GPU.
     """
 
     out: Path
@@ -67,6 +74,9 @@ class MergeReport:
     peak_anonymous_bytes: int
     peak_resident_bytes: int
     seed: int
+    devices: tuple[str, ...]
+    device_bytes: int
+    peak_vram_bytes: int
     warnings: tuple[str, ...]
 
 
@@ -114,7 +124,7 @@ def merge_many(
     Args:
         options: For all of them.
         progress: As for `merge`.
-        runner: What merges; by default the core, in this process.
+        runner: What merges; by default the devices of the options, or the core, in this process.
 
     Raises:
         InputError, SurroundingsError: As for `merge`.
@@ -122,9 +132,12 @@ def merge_many(
     begun = time.perf_counter()
     options = options or MergeOptions()
     checked = check_merges(wanted, options)
+    devices = _devices(options) if runner is None else []
     planned = time.perf_counter()
     watch = MemoryWatch()
-    done = _merge_and_publish(checked, options, progress, watch, runner or run_here)
+    if runner is None:
+        runner = _on_devices(devices) if devices else run_here
+    done = _merge_and_publish(checked, options, progress, watch, runner)
     ended = time.perf_counter()
     sync = max((result["sync_seconds"] for result in done.results), default=0.0)
     return [
@@ -148,10 +161,28 @@ def merge_many(
             peak_anonymous_bytes=watch.peak_anonymous_bytes(),
             peak_resident_bytes=watch.peak_resident_bytes(),
             seed=one.plan.data["seed"],
-            warnings=one.warnings,
+            devices=tuple(device.name for device in devices),
+            device_bytes=result.get("device_bytes", 0),
+            peak_vram_bytes=result.get("peak_vram_bytes", 0),
+            warnings=(*one.warnings, *result.get("warnings", ())),
         )
         for one, want, result in zip(checked.merges, wanted, done.results, strict=True)
     ]
+
+
+def _devices(options: MergeOptions) -> "list[Device]":
+    """Found once the inputs are checked: torch takes seconds to import, and memory."""
+    if options.device is None:
+        return []
+    from mergeplan.torch_backend.device import find_devices
+
+    return find_devices(options.device, options.vram_limit)
+
+
+def _on_devices(devices: "list[Device]") -> Runner:
+    from mergeplan.torch_backend.running import DeviceRunner
+
+    return DeviceRunner(devices)
 
 
 @dataclass(frozen=True)

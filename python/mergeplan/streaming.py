@@ -19,6 +19,8 @@ from mergeplan.plan_options import PlanOptions
 if TYPE_CHECKING:
     import torch
 
+    from mergeplan.torch_backend.memory import IntoMemory
+
 # Tensors of a stream are merged in batches of so many bytes, or one by one where they are larger.
 BATCH_BYTES = 64 << 20
 
@@ -38,6 +40,8 @@ class Sweep:
         seed: Seed of random masks, one for all configs or one for each.
         threads: Worker threads; `None` for one on each core.
         memory_limit: Bytes that merging may take beside the memory that is merged into.
+        device: Where `merge_into` merges, as in `MergeOptions`; `None` for the Rust core.
+        vram_limit: Bytes of a device's memory that merging may take.
 
     Raises:
         InputError: Config, headers, shapes, dtypes or options do not fit.
@@ -50,6 +54,8 @@ class Sweep:
         seed: int | Sequence[int] = 0,
         threads: int | None = None,
         memory_limit: int | None = None,
+        device: str | None = None,
+        vram_limit: int | None = None,
     ) -> None:
         from mergeplan import _native
 
@@ -60,6 +66,17 @@ class Sweep:
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
         self._family = _native.PreparedFamily([plan.json() for plan in self._plans])
+        self._on_devices = self._devices(device, vram_limit) if device else None
+
+    def _devices(self, device: str, vram_limit: int | None) -> "IntoMemory | None":
+        from mergeplan.torch_backend.device import find_devices
+
+        devices = find_devices(device, vram_limit)
+        if not devices:
+            return None
+        from mergeplan.torch_backend.memory import IntoMemory
+
+        return IntoMemory(self._family, devices, self._threads, self._memory)
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -87,7 +104,17 @@ class Sweep:
         Raises:
             InputError: A tensor has another shape, or input values are not finite.
         """
-        return self._merge([(number, 0, self.jobs(number), into) for number, into in targets])
+        if self._on_devices is None:
+            return self._merge([(number, 0, self.jobs(number), into) for number, into in targets])
+        for number, into in targets:
+            for job in self.jobs(number):
+                _check_shape(job, into.get(job["tensor"]))
+        read, left = self._on_devices.merge(
+            [(number, self._plans[number].data, into) for number, into in targets]
+        )
+        some = [(*targets[target], job) for target, job in left]
+        rest = [(number, job, [self.jobs(number)[job]], into) for number, into, job in some]
+        return read + (self._merge(rest) if rest else 0)
 
     def stream(self, number: int) -> Iterator[tuple[str, "torch.Tensor"]]:
         """Yield name and merged tensor, in the plan's order; memory holds a batch of them."""
@@ -113,13 +140,9 @@ class Sweep:
             regions = []
             for job in jobs:
                 place = into.get(job["tensor"])
+                _check_shape(job, place)
                 if place is None:
                     place = _empty(job)
-                elif tuple(place.shape) != tuple(job["shape"]):
-                    raise InputError(
-                        f"tensor `{job['tensor']}`: expected shape {job['shape']}, found"
-                        f" {list(place.shape)}"
-                    )
                 buffer = place.detach()
                 if buffer.device.type != "cpu" or not buffer.is_contiguous():
                     buffer = _empty(job)
@@ -164,14 +187,16 @@ def merge_into(
     seed: int = 0,
     threads: int | None = None,
     memory_limit: int | None = None,
+    device: str | None = None,
+    vram_limit: int | None = None,
 ) -> None:
     """Give a loaded model the weights of a merge, in its own memory.
 
     The model then holds what loading the written merge would give it, in its own dtype.
 
     Args:
-        model: A model of the inputs' architecture; parameters on the CPU are written in place.
-        config, seed, threads, memory_limit: As for `Sweep`.
+        model: A model of the inputs' architecture, wherever it is; parameters are written in place.
+        config, seed, threads, memory_limit, device, vram_limit: As for `Sweep`.
 
     Raises:
         InputError: Config or inputs are at fault, or a tensor has no place in the model, which is
@@ -181,7 +206,14 @@ def merge_into(
         >>> import mergeplan
         >>> mergeplan.merge_into(model, "merge.yml")  # doctest: +SKIP
     """
-    sweep = Sweep([config], seed=seed, threads=threads, memory_limit=memory_limit)
+    sweep = Sweep(
+        [config],
+        seed=seed,
+        threads=threads,
+        memory_limit=memory_limit,
+        device=device,
+        vram_limit=vram_limit,
+    )
     sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
 
 
@@ -197,6 +229,13 @@ def _plan(config: MergeConfig | str | Path, seed: int) -> MergePlan:
             "merge in float32, bfloat16 or float16",
         )
     return plan
+
+
+def _check_shape(job: Job, place: "torch.Tensor | None") -> None:
+    if place is not None and tuple(place.shape) != tuple(job["shape"]):
+        raise InputError(
+            f"tensor `{job['tensor']}`: expected shape {job['shape']}, found {list(place.shape)}"
+        )
 
 
 def _empty(job: Job) -> "torch.Tensor":

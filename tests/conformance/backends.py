@@ -1,5 +1,6 @@
-"""The same case through each implementation: float64 reference, Rust core, mergekit."""
+"""The same case through each implementation: float64 reference, Rust core, torch, mergekit."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,11 @@ from numpy.typing import NDArray
 from cases import Case
 from helpers import config_text, load_tensors, run_mergeplan, save_checkpoint
 from mergeplan import _native, reference
+from mergeplan.config import parse_config
+from mergeplan.merge_checks import Wanted
+from mergeplan.merging import merge_many
+from mergeplan.torch_backend.device import find_devices
+from mergeplan.torch_backend.running import DeviceRunner
 
 Array = NDArray[np.float64]
 Results = dict[str, Array]
@@ -94,13 +100,33 @@ def delta_options(case: Case, name: str, seed: int) -> reference.DeltaOptions:
 
 def by_native(case: Case, folder: Path, seed: int = 0) -> Results:
     """The whole path of `mergeplan merge`, through files."""
+    run_mergeplan(text_of(case, folder), folder / "out", seed=seed)
+    return {name: values(tensor) for name, tensor in load_tensors(folder / "out").items()}
+
+
+def by_torch(case: Case, folder: Path, seed: int = 0, *, device: str) -> Results:
+    """The same with a device, which computes every tensor that has elements."""
+    runner = DeviceRunner(find_devices(device, 64 << 20), least_elements=1)
+    wanted = Wanted(parse_config(text_of(case, folder)), folder / "out", seed)
+    report = merge_many([wanted], runner=runner)[0]
+    found = load_tensors(folder / "out")
+    assert report.device_bytes == sum(tensor.nbytes for tensor in found.values())
+    return {name: values(tensor) for name, tensor in found.items()}
+
+
+# What must give the same bytes, whatever computes.
+FAST = {"native": by_native, "torch-cpu": partial(by_torch, device="cpu")}
+if torch.cuda.is_available():
+    FAST["torch-cuda"] = partial(by_torch, device="cuda:0")
+
+
+def text_of(case: Case, folder: Path) -> str:
+    """The config of a case whose checkpoints are written into a folder."""
     base = save_checkpoint(folder / "base", case.base) if case.base else None
     models = [save_checkpoint(folder / f"e{i}", expert) for i, expert in enumerate(case.experts)]
-    text = config_text(
+    return config_text(
         case.method, models, base=base, per_model=case.per_model, parameters=case.parameters
     )
-    run_mergeplan(text, folder / "out", seed=seed)
-    return {name: values(tensor) for name, tensor in load_tensors(folder / "out").items()}
 
 
 def by_mergekit(case: Case, names: list[str] | None = None) -> Results:

@@ -1,4 +1,4 @@
-"""Kernels against each other: Rust against the reference to the bit, both against mergekit.
+"""Kernels against each other: Rust and torch against the reference, and all against mergekit.
 
 `MERGEPLAN_FULL=1` runs 14,100 cases instead of 1,128.
 """
@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from backends import by_mergekit, by_native, by_reference, values
+from backends import FAST, by_mergekit, by_reference, values
 from cases import Case, all_cases
 from compare import (
     EXACT,
@@ -30,9 +30,10 @@ CASES = all_cases(rounds=50 if FULL else 4)
 GROUPS = [case for case in CASES if case.group]
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_native_equals_the_reference(case: Case, tmp_path):
-    expected, found = by_reference(case, seed=3), by_native(case, tmp_path, seed=3)
+def test_fast_paths_equal_the_reference(case: Case, backend: str, tmp_path):
+    expected, found = by_reference(case, seed=3), FAST[backend](case, tmp_path, seed=3)
     assert found.keys() == expected.keys()
     for name, results in expected.items():
         np.testing.assert_array_equal(found[name], results, err_msg=name)

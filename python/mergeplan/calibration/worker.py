@@ -120,16 +120,15 @@ class Worker:
                 seed=[merge.seed for merge in merges],
                 threads=self._setup.threads,
                 memory_limit=self._setup.memory_limit,
+                device=merging_device(self._model),
             )
             self._merges = merges
         return self._sweep
 
     def _models(self, wanted: int) -> list[Any]:
         """The model, and as many copies of it as are wanted and small enough."""
-        parameters = list(self._model.parameters())
-        n_bytes = sum(p.numel() * p.element_size() for p in parameters)
-        on_cpu = all(p.device.type == "cpu" for p in parameters)
-        most = min(MOST_REPLICAS, REPLICA_BYTES // max(n_bytes, 1)) if on_cpu else 1
+        n_bytes = sum(p.numel() * p.element_size() for p in self._model.parameters())
+        most = min(MOST_REPLICAS, REPLICA_BYTES // max(n_bytes, 1))
         while len(self._replicas) < min(wanted, most):
             self._replicas.append(copy.deepcopy(self._model))
         return self._replicas
@@ -137,15 +136,13 @@ class Worker:
 
 def give_weights(sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
     """Give each model the weights of its merge, in one pass."""
-    places = [(number, places_in(model, sweep.shapes(number))) for number, model in targets]
-    if all(tensor.device.type == "cpu" for _, into in places for tensor in into.values()):
-        sweep.merge_into(places)
-        return
-    # A few tensors at a time, so that host memory never holds a model.
-    for number, into in places:
-        for name, tensor in sweep.stream(number):
-            if name in into:
-                into[name].copy_(tensor)
+    sweep.merge_into([(n, places_in(model, sweep.shapes(n))) for n, model in targets])
+
+
+def merging_device(model: Any) -> str | None:
+    """Where merges into a model are computed: where it is, but on a CPU by the core."""
+    device = model.device
+    return None if device.type == "cpu" else str(device)
 
 
 def _parsed(merge: SubsetMerge, pool: Pool) -> MergeConfig:

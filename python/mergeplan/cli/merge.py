@@ -52,6 +52,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Let mergekit, where it must compute tensors itself, take more than the memory limit.",
 )
+@click.option(
+    "--device",
+    metavar="cuda|cuda:N|auto|cpu",
+    help="Merge with torch: on all GPUs, one of them, those that there are, or (slower than without"
+    " this option) on the CPU.  [default: the CPU, without torch]",
+)
+@click.option(
+    "--vram-limit",
+    type=BYTES,
+    help="Memory of each GPU that merging may take: 1GiB.  [default: most of what is free]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
@@ -81,6 +92,8 @@ def command(
     allow_nonfinite: bool,
     memory_limit: int | None,
     allow_fallback_memory: bool,
+    device: str | None,
+    vram_limit: int | None,
     overwrite: bool,
     resume: bool,
     discard: bool,
@@ -88,6 +101,8 @@ def command(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    cuda: bool,
+    gpu_rich: bool,
     **of_mergekit: Any,
 ) -> None:
     """Run the merge that CONFIG.yml describes, as mergekit-yaml would, into OUT_DIR.
@@ -107,6 +122,8 @@ def command(
         allow_nonfinite=allow_nonfinite,
         memory_limit=memory_limit,
         allow_fallback_memory=allow_fallback_memory,
+        device=device or ("cuda" if cuda or gpu_rich else None),
+        vram_limit=vram_limit,
         overwrite=overwrite,
         resume=resume,
         discard=discard,
@@ -114,6 +131,8 @@ def command(
         write_model_card=write_model_card,
         **of_mergekit,
     )
+    if ray is not None and options.device is not None:
+        raise click.UsageError("--ray spreads merges over CPUs: leave --device out")
     wanted = _wanted(paths, many)
     if dry_run:
         checked = check_merges(wanted, options).merges

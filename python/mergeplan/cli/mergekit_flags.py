@@ -41,26 +41,24 @@ WITH_A_FIELD: list[Decorator] = [
     ),
 ]
 
+# mergekit's ways to say `--device cuda`.
+ON_THE_GPU: list[Decorator] = [
+    click.option("--cuda/--no-cuda", default=False, hidden=True),
+    click.option("--gpu-rich", is_flag=True, hidden=True),
+]
+
 # Taken, and no more than that: why nothing is left to do.
 UNNEEDED = {
     "--lora-merge-cache": "adapters are applied while tensors stream; no merged copy is written",
     "--clone-tensors/--no-clone-tensors": "every output tensor has bytes of its own",
     "--lazy-unpickle/--no-lazy-unpickle": "tensors of .bin files are read one by one anyway",
     "--async-write/--no-async-write": "writing always goes on while other tensors are merged",
+    "--low-cpu-memory/--no-low-cpu-memory": "results stay in memory nowhere: they are written",
+    "--read-to-gpu/--no-read-to-gpu": "with `--device cuda` inputs stream to the GPU anyway",
+    "--multi-gpu/--no-multi-gpu": "`--device cuda` uses every GPU that there is",
     "--write-threads": "every worker thread writes what it has merged; see `--threads`",
 }
 
-ON_THE_GPU = (
-    "--cuda/--no-cuda",
-    "--low-cpu-memory/--no-low-cpu-memory",
-    "--read-to-gpu/--no-read-to-gpu",
-    "--multi-gpu/--no-multi-gpu",
-    "--gpu-rich",
-)
-NO_GPU = (
-    "mergeplan merges on the CPU so far, at the speed of memory and disk; leave it out, or run"
-    " `mergeplan mergekit`, where mergekit itself merges on the GPU"
-)
 NO_PICKLES = (
     "mergeplan writes safetensors only: a pickled checkpoint can run code where it is loaded;"
     " whoever needs one can `torch.save` what `safetensors.torch.load_file` gives"
@@ -68,21 +66,14 @@ NO_PICKLES = (
 
 
 def mergekit_flags(command: Any) -> Any:
-    """Give a command all of them. Those of `WITH_A_FIELD` become its keyword arguments."""
+    """Give a command all of them. Those of both lists become its keyword arguments."""
     options = [
         *WITH_A_FIELD,
+        *ON_THE_GPU,
         *(_hidden(flag, _note(reason)) for flag, reason in UNNEEDED.items()),
-        *(_hidden(flag, _refuse(lambda value: value is True, NO_GPU)) for flag in ON_THE_GPU),
         _hidden(
             "--safe-serialization/--no-safe-serialization",
             _refuse(lambda value: value is False, NO_PICKLES),
-        ),
-        click.option(
-            "--device",
-            metavar="[cpu|auto]",
-            help="Where to merge: on the CPU, so far.",
-            expose_value=False,
-            callback=_refuse(lambda value: value not in (None, "cpu", "auto"), NO_GPU),
         ),
         click.option("-v", "verbosity", count=True, hidden=True, expose_value=False, callback=_log),
     ]

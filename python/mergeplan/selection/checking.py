@@ -5,7 +5,14 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mergeplan.calibration.worker import Setup, give_weights, hash_texts, load_for, prepare_texts
+from mergeplan.calibration.worker import (
+    Setup,
+    give_weights,
+    hash_texts,
+    load_for,
+    merging_device,
+    prepare_texts,
+)
 from mergeplan.chosen import size_in
 from mergeplan.config import parse_config
 from mergeplan.emit import base_config, to_yaml
@@ -85,13 +92,14 @@ def check_choice(
     rivals = _rivals(selection, choice)
     configs = [to_yaml(config_of(selection, one, pool)) for one in (choice, *rivals.values())]
     configs.append(to_yaml(base_config(size.base, size.out_dtype)))
+    model = load_for(size.base, setup)
     sweep = Sweep(
         [parse_config(text) for text in configs],
         seed=setup.evaluation.seed,  # one seed for masks and texts, as in `calibrate`
         threads=setup.threads,
         memory_limit=setup.memory_limit,
+        device=merging_device(model),
     )
-    model = load_for(size.base, setup)
     scores = []
     for merge in range(len(configs)):
         give_weights(sweep, [(merge, model)])

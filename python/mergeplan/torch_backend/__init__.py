@@ -1,0 +1,16 @@
+"""Merging by torch, in little device memory: on a GPU, or on a CPU with the same code.
+
+The plan, the files that are read and written, the journal and the manifest are those of the Rust
+core; here is another way to compute a tensor, for those jobs that the device can take.
+
+1. `device`: which devices there are, and how much of their memory may be used.
+2. `loading`: pieces of a tensor's inputs, from the files through pinned memory to the device.
+3. `sweeps`: going over those pieces again and again; what fits stays on the device.
+4. `programs`: each method as a short torch program over sweeps, in `linear`, `deltas` and `group`.
+5. `storing`: finished pieces, back through pinned memory into the files.
+6. `running`: workers, each with a stream of its own, and what happens when a device fails.
+
+Nothing here decides what comes out. Pieces, limits, workers and devices change no byte of it; the
+core computes what is too small to be worth the way or too large for the limit, every job whose
+inputs are not all finite, and all of them once no device is left.
+"""

@@ -1,0 +1,103 @@
+"""Which devices merge, and how much of their memory may be used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mergeplan.errors import InputError, MissingInputError
+
+# Of a GPU's free memory, what a merge may take where no limit is given: what runs beside it, and
+# the allocator's own loss, have the rest.
+_FREE_SHARE = 0.8
+# Where a CPU stands in for a GPU, and says nothing of its memory.
+_CPU_BYTES = 1 << 30
+# Below this no piece of anything would be worth its way.
+LEAST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device, and the bytes of its memory that merging may take.
+
+    Attributes:
+        name: `cpu`, `cuda:0`.
+    """
+
+    name: str
+    limit_bytes: int
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.name != "cpu"
+
+
+def import_torch() -> Any:
+    """The package, or an error that says how to get it.
+
+    Raises:
+        MissingInputError: It is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingInputError(
+            f"`--device` needs torch: {error}", "install it: `pip install torch`"
+        ) from error
+    return torch
+
+
+def find_devices(name: str, vram_limit: int | None = None) -> list[Device]:
+    """The devices that a name stands for.
+
+    Args:
+        name: `cpu`; `cuda` for every GPU that torch sees, `cuda:1` for one of them; `auto` for
+            `cuda` where there is one, else none.
+        vram_limit: Bytes of each device; `None` for most of what is free.
+
+    Returns:
+        None for `auto` without a GPU: the Rust core is faster than torch on a CPU.
+
+    Raises:
+        InputError: There is no such device, or the limit is too low.
+        MissingInputError: torch is not installed.
+    """
+    if vram_limit is not None and vram_limit < LEAST_BYTES:
+        raise InputError(
+            f"the VRAM limit is too low: expected {LEAST_BYTES >> 20} MiB or more, found"
+            f" {vram_limit} bytes"
+        )
+    if name == "cpu":
+        import_torch()
+        return [Device("cpu", vram_limit or _CPU_BYTES)]
+    if name == "auto":
+        try:
+            torch = import_torch()
+        except MissingInputError:
+            return []
+        if not torch.cuda.is_available():
+            return []
+        name = "cuda"
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (number and not number.isdecimal()):
+        raise InputError(f"device `{name}`: expected `auto`, `cpu`, `cuda` or `cuda:0`")
+    torch = import_torch()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise InputError(f"device `{name}`: torch finds no GPU", "leave `--device` out")
+    numbers: Sequence[int] = [int(number)] if number else range(count)
+    if numbers[-1] >= count:
+        raise InputError(f"device `{name}`: torch finds {count} GPUs, counted from 0")
+    return [Device(f"cuda:{i}", _limit(torch, i, vram_limit)) for i in numbers]
+
+
+def _limit(torch: Any, number: int, wished: int | None) -> int:
+    free, _ = torch.cuda.mem_get_info(number)
+    if wished is None:
+        return int(free * _FREE_SHARE)
+    if wished > free:
+        raise InputError(
+            f"device `cuda:{number}`: the VRAM limit is {wished >> 20} MiB, and {free >> 20} MiB"
+            " are free",
+            "lower `--vram-limit`, or leave it out",
+        )
+    return wished

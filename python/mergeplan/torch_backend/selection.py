@@ -1,0 +1,135 @@
+"""The largest magnitudes of a delta, counted in histograms of their bits; ties by index.
+
+The counts stay on the device until a sweep is over: two transfers for a float32 delta, one for 16
+bits, whatever the number of pieces. See `rust/core/src/statistics/magnitude.rs`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mergeplan.torch_backend.sweeps import Piece, Sweep
+
+Counts = NDArray[np.int64]
+_HIGH, _LOW = 1 << 15, 1 << 16
+# Device bytes of the counters of one stream.
+TABLE_BYTES = 8 * _LOW
+# The magnitudes of all streams of a piece. Shape (k, numel).
+Streams = Callable[[Piece], Tensor]
+
+
+def device_bytes(size: int) -> int:
+    """What counting and choosing take for each element of a stream of so many bytes.
+
+    Magnitudes, their upper halves, and bins in int64; choosing takes less.
+    """
+    return 2 * size + 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The `rank` largest magnitudes of a stream, of its numel."""
+
+    stream: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Which elements are the largest: those above `bits`, and the first `ties` that equal it."""
+
+    bits: int
+    ties: int
+
+
+def thresholds(
+    sweep: Sweep, streams: Streams, n_streams: int, wanted: Sequence[Wanted], has_low_bits: bool
+) -> list[Threshold]:
+    """Exactly which elements are the largest.
+
+    Args:
+        wanted: With ranks of at least 1.
+        has_low_bits: Whether magnitudes have 31 bits; else 15.
+
+    Raises:
+        NotFiniteError: The inputs are not finite.
+    """
+    tables = torch.zeros((n_streams, _HIGH), dtype=torch.int64, device=sweep.device)
+    for piece in sweep:
+        bits = streams(piece)
+        count(tables, bits >> 16 if has_low_bits else bits)
+    high = counts_of(sweep, tables)
+    found = [_largest(high[want.stream], want.rank) for want in wanted]
+    if not has_low_bits:
+        return [Threshold(bin_, rest) for bin_, rest in found]
+    tables = torch.zeros((len(wanted), _LOW), dtype=torch.int64, device=sweep.device)
+    for piece in sweep:
+        bits = streams(piece)
+        for table, want, (bin_, _) in zip(tables, wanted, found, strict=True):
+            own = bits[want.stream]
+            count(table, own & 0xFFFF, own >> 16 == bin_)
+    low = counts_of(sweep, tables)
+    inside = [_largest(counts, rest) for counts, (_, rest) in zip(low, found, strict=True)]
+    return [
+        Threshold(bin_ << 16 | bits, rest)
+        for (bin_, _), (bits, rest) in zip(found, inside, strict=True)
+    ]
+
+
+def count(tables: Tensor, bins: Tensor, where: Tensor | None = None) -> None:
+    """Count integers, or some of them, row by row, without waiting for the device.
+
+    Args:
+        tables: int64, shape (..., n_bins).
+        bins: Shape (..., numel).
+    """
+    if where is None:
+        ones = torch.ones((), dtype=torch.int64, device=tables.device).expand(bins.shape)
+    else:
+        ones = where.long()
+    tables.scatter_add_(-1, bins.long(), ones)
+
+
+def counts_of(sweep: Sweep, tables: Tensor) -> Counts:
+    """The counters, on the host, once it is known that they count numbers."""
+    sweep.numbers(tables[:0])
+    counts: Counts = tables.cpu().numpy()
+    return counts
+
+
+def _largest(counts: Counts, rank: int) -> tuple[int, int]:
+    """The bin that holds the `rank`-th largest, and how many of its elements belong to these."""
+    down = np.cumsum(counts[::-1])  # (bins,): elements in a bin and above, the topmost first
+    place = int(np.searchsorted(down, rank))
+    above = int(down[place - 1]) if place else 0
+    return len(counts) - 1 - place, rank - above
+
+
+class Largest:
+    """Says of piece after piece, from a tensor's start on, which elements are the largest.
+
+    Args:
+        thresholds: Of each stream; `None` where no element is.
+    """
+
+    def __init__(self, thresholds: Sequence[Threshold | None], device: torch.device) -> None:
+        def column(values: list[int], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device).unsqueeze(1)  # (k, 1)
+
+        beyond = Threshold(0x7FFFFFFF, 0)
+        found = [one or beyond for one in thresholds]
+        self._bits = column([one.bits for one in found], torch.int32)
+        self._ties = column([one.ties for one in found], torch.int64)
+
+    def of(self, bits: Tensor) -> Tensor:
+        """The next piece's, by its magnitudes: boolean, of the same shape (k, numel)."""
+        equal = bits == self._bits
+        numbers = equal.cumsum(1, dtype=torch.int32)
+        equal &= numbers <= self._ties
+        # Not in place: what is queued still reads the old number.
+        self._ties = (self._ties - numbers[:, -1:]).clamp(min=0)
+        return equal.logical_or_(bits > self._bits)

@@ -1,0 +1,99 @@
+"""A device's memory limit holds, whatever the method, the dtypes and the number of experts.
+
+Without a GPU the bytes of all live tensors stand for what its allocator would hand out.
+"""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from helpers import config_text, save_checkpoint, weights_of
+from live import LiveBytes
+from mergeplan.config import parse_config
+from mergeplan.merge_checks import MergeOptions, Wanted
+from mergeplan.merging import merge, merge_many
+from mergeplan.torch_backend import engine, running
+from mergeplan.torch_backend.device import Device, find_devices
+from mergeplan.torch_backend.running import DeviceRunner
+
+SHAPE = (1501, 1203)
+LIMIT = 16 << 20
+DELTA = {"weight": 0.5, "density": 0.3}
+# Method, options of each expert, of all, whether there is a base, and most experts.
+METHODS = [
+    ("linear", {"weight": 0.4}, {}, False, 6),
+    ("task_arithmetic", {"weight": 0.4}, {}, True, 6),
+    ("ties", DELTA, {}, True, 6),
+    ("breadcrumbs_ties", {**DELTA, "gamma": 0.01}, {"rescale": True}, True, 6),
+    ("dare_linear", DELTA, {"rescale": True}, True, 6),
+    ("dare_ties", DELTA, {"rescale": False}, True, 6),
+    ("della", {**DELTA, "epsilon": 0.1}, {"rescale": True}, True, 6),
+    ("slerp", {}, {"t": 0.4}, True, 1),
+    ("nuslerp", {"weight": 0.4}, {"nuslerp_row_wise": True}, True, 2),
+    ("nuslerp", {"weight": 0.4}, {"nuslerp_row_wise": False}, True, 2),
+    ("nuslerp", {"weight": 0.4}, {"nuslerp_flatten": True}, True, 2),
+    ("multislerp", {"weight": 0.5}, {}, True, 6),
+    ("model_stock", {}, {}, True, 6),
+    ("model_stock", {}, {"filter_wise": True}, True, 6),
+    ("sce", {}, {"select_topk": 0.3}, True, 6),
+    ("karcher", {}, {}, False, 6),
+    ("nearswap", {}, {"t": 0.001}, True, 1),
+    ("arcee_fusion", {}, {}, True, 1),
+    ("ramplus_tl", {}, {}, True, 6),
+    ("passthrough", {"scale": 0.5}, {}, False, 1),
+]
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory):
+    """A base and six experts, in float32 and in bfloat16."""
+    folder = tmp_path_factory.mktemp("pools")
+    generator = torch.Generator().manual_seed(5)
+    base = torch.randn(SHAPE, generator=generator) * 0.02
+    for number, name in enumerate(("base", *"abcdef")):
+        moved = base + 0.004 * number * torch.randn(SHAPE, generator=generator)
+        for dtype in (torch.float32, torch.bfloat16):
+            save_checkpoint(folder / str(dtype)[6:] / name, {"w": moved.to(dtype)})
+    return folder
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+@pytest.mark.parametrize("working", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda one: f"{one[0]}-{next(iter(one[2]), '')}")
+def test_the_limit_holds(pools, tmp_path, monkeypatch, method, stored, working):
+    name, options, parameters, based, most = method
+    pool = pools / stored
+    # All tensors of a group, and two more, would not fit.
+    assert 2 * SHAPE[0] * SHAPE[1] * (most + 2) > LIMIT or most < 6
+    text = config_text(
+        name,
+        [pool / expert for expert in "abcdef"[:most]],
+        base=pool / "base" if based else None,
+        per_model=[options] * most,
+        parameters=parameters,
+        dtype=working,
+        out_dtype="bfloat16",
+    )
+    config = parse_config(text)
+    merge(config, tmp_path / "core")
+    live = []
+    current = engine._Place.current
+
+    @contextmanager
+    def watched(place):
+        with LiveBytes() as found, current(place) as device:
+            live.append(found)
+            yield device
+
+    gpu = torch.cuda.is_available()
+    if not gpu:
+        monkeypatch.setattr(engine._Place, "current", watched)
+    monkeypatch.setattr(running, "_LEAST_HOST", host := 16 << 20)
+    devices = find_devices("cuda:0", LIMIT) if gpu else [Device("cpu", LIMIT)]
+    wanted = [Wanted(config, tmp_path / "out")]
+    report = merge_many(wanted, MergeOptions(), runner=DeviceRunner(devices, least_elements=1))[0]
+    assert report.device_bytes > 0
+    assert weights_of(tmp_path / "out") == weights_of(tmp_path / "core")
+    peak = report.peak_vram_bytes if gpu else sum(one.peak for one in live) - host
+    assert 0 < peak <= LIMIT
