@@ -33,7 +33,6 @@ from mergeplan.bench_models import SHAPES, make_pool
 from mergeplan.bench_run import mergekit_command, read_all, run_process
 from mergeplan.merge_checks import MergeOptions
 from mergeplan.merging import merge
-from mergeplan.torch_backend.device import find_devices
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda:0" if GPU else "cpu"

@@ -5,7 +5,7 @@ import pytest
 
 from helpers import cli
 from mergeplan.cli.merge import command
-from mergeplan.cli.mergekit_flags import ON_THE_GPU, UNNEEDED
+from mergeplan.cli.mergekit_flags import UNNEEDED
 
 # A value for each flag of mergekit that takes one.
 VALUES = {
@@ -19,7 +19,7 @@ VALUES = {
     "-j": "2",
     "--write-threads": "2",
 }
-REFUSED = {flag.partition("/")[0] for flag in ON_THE_GPU} | {"--no-safe-serialization"}
+REFUSED = {"--no-safe-serialization"}
 
 
 def parse(*arguments: str) -> dict[str, object]:
@@ -59,7 +59,7 @@ def test_flags_with_a_meaning_reach_the_options():
         "--lora-merge-dtype", "float16", "--lora-exact", "--transformers-cache", "cache",
         "--allow-crimes", "--trust-remote-code", "--unsafe-truncate-embeddings",
         "--num-threads", "3", "--out-shard-size", "2k", "--no-copy-tokenizer",
-        "--no-write-model-card", "--random-seed", "7",
+        "--no-write-model-card", "--random-seed", "7", "--device", "cuda:1", "--cuda", "--gpu-rich",
     )  # fmt: skip
     expected = {
         "lora_merge_dtype": "float16",
@@ -73,14 +73,11 @@ def test_flags_with_a_meaning_reach_the_options():
         "copy_tokenizer": False,
         "write_model_card": False,
         "random_seed": 7,
+        "device": "cuda:1",
+        "cuda": True,
+        "gpu_rich": True,
     }
     assert {name: given[name] for name in expected} == expected
-
-
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "xpu"])
-def test_another_device_is_refused_by_name(device):
-    with pytest.raises(click.UsageError, match=f"--device {device}: .* on the CPU"):
-        parse("--device", device)
 
 
 @pytest.mark.parametrize("flag", [flag.partition("/")[0] for flag in UNNEEDED])
@@ -93,7 +90,7 @@ def test_what_has_no_effect_is_said_unless_quiet(flag, capsys):
 
 
 def test_a_refusal_is_one_of_usage_and_writes_nothing(config, small_models):
-    run = cli("merge", config, small_models / "out", "--gpu-rich")
+    run = cli("merge", config, small_models / "out", "--no-safe-serialization")
     assert run.returncode == 2
-    assert "`mergeplan mergekit`" in run.stderr
+    assert "a pickled checkpoint can run code" in run.stderr
     assert not (small_models / "out").exists()

@@ -81,10 +81,17 @@ def fused_multiply_add(sums: Tensor, values: Tensor, factor: float) -> Tensor:
         sums, values: float32.
         factor: A float32 number.
     """
-    if sums.device.type == "cuda" and _adds_fused(sums.device.index or 0):
+    if _adds_fused(sums.device):
         return torch.add(sums, values, alpha=factor)
-    # The product is exact in float64. Where the sum is not, its last bit is made odd, which keeps
-    # the second rounding from seeing a tie that is none (Boldo and Melquiond 2008).
+    return exact_multiply_add(sums, values, factor)
+
+
+def exact_multiply_add(sums: Tensor, values: Tensor, factor: float) -> Tensor:
+    """The same, from operations that every device has.
+
+    The product is exact in float64. Where the sum is not, its last bit is made odd, which keeps the
+    second rounding from seeing a tie that is none (Boldo and Melquiond 2008).
+    """
     product = values.double() * factor
     wide = sums.double()
     total = product + wide
@@ -97,15 +104,16 @@ def fused_multiply_add(sums: Tensor, values: Tensor, factor: float) -> Tensor:
 
 
 @functools.cache
-def _adds_fused(index: int) -> bool:
-    """Whether a GPU's own sum with a factor rounds once: compared on numbers where that shows."""
+def _adds_fused(device: torch.device) -> bool:
+    """Whether the device's own sum with a factor rounds once, in vectors and at their ends."""
     generator = torch.Generator().manual_seed(0)
-    sums, values = torch.randn((2, 1 << 16), generator=generator)
     factor = float32(1 / 3)
-    expected = fused_multiply_add(sums, values, factor)
-    device = torch.device("cuda", index)
-    found = torch.add(sums.to(device), values.to(device), alpha=factor)
-    return bool(torch.equal(found.cpu(), expected))
+    for count in (*range(1, 130), 1 << 16):
+        sums, values = torch.randn((2, count), generator=generator)
+        found = torch.add(sums.to(device), values.to(device), alpha=factor)
+        if not torch.equal(found.cpu(), exact_multiply_add(sums, values, factor)):
+            return False
+    return True
 
 
 def all_finite(values: Tensor) -> Tensor:

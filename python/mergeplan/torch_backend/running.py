@@ -1,9 +1,12 @@
 """Merge into files with devices: the runner that stands beside `merging.run_here`."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+
+import torch
 
 from mergeplan._native import InputReader, OutputFiles
 from mergeplan.memory import MemoryWatch
@@ -75,7 +78,7 @@ class DeviceRunner:
             if progress:
                 progress(done, total)
 
-        with beside:
+        with _held(self.devices), beside:
             outcome = engine.run(tasks, partial(FileStore, outputs), poll)
             beside.wait(poll, total)
         left = [(m.output, m.job) for task in outcome.left for m in task.members]
@@ -96,6 +99,21 @@ class DeviceRunner:
             number: {**one, **shared, "device_bytes": _written_bytes(done, output)}
             for output, (number, one) in enumerate(zip(numbers, found, strict=True))
         }
+
+
+@contextmanager
+def _held(devices: list[Device]) -> Iterator[None]:
+    """Hold the allocator to the limits: more is refused then, and tensors are cut smaller."""
+    gpus = [device for device in devices if device.is_gpu]
+    for device in gpus:
+        total = torch.cuda.get_device_properties(device.name).total_memory
+        share = min(1.0, device.limit_bytes / total)
+        torch.cuda.set_per_process_memory_fraction(share, device.name)
+    try:
+        yield
+    finally:
+        for device in gpus:
+            torch.cuda.set_per_process_memory_fraction(1.0, device.name)
 
 
 def _written_bytes(tasks: list[Task], output: int) -> int:
