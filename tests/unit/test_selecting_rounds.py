@@ -60,7 +60,7 @@ def best_of(sweep, label, domain=MACRO):
 
 @pytest.mark.parametrize(
     ("label", "domains", "most"),
-    [("average", None, 45), ("average", "md", 40), ("ties", None, 66)],
+    [("average", None, 45), ("average", "md", 35), ("ties", None, 75)],
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_best_of_all_511_is_found_from_few(sweep, pool, label, domains, most, seed):
@@ -86,9 +86,9 @@ def test_a_round_that_was_cut_short_is_asked_for_again(sweep, pool):
     rows = rows_for(sweep, "average", first[:20])
     step = next_subset_round(Measurements(tuple(rows), ""), plan)
     assert {merge.subset for merge in step.merges} == set(first[20:])
-    # Whoever stops in a later round ends with the same subsets, too.
+    # Whoever stops after a later round goes on with the same subsets, too.
     whole, _ = run(sweep, plan)
-    again, _ = run(sweep, plan, ((), *whole[:36]))
+    again, _ = run(sweep, plan, ((), *whole[:35]))
     assert set(again) == set(whole)
 
 
@@ -150,12 +150,8 @@ def test_a_small_pool_ends_when_every_subset_is_measured(sweep, pool):
         plan = SubsetPlan(small, confidence=0.999)
         measured, stop = run(sweep, plan)
         assert len(measured) <= 2**count - 1
-        names = {name for name in experts}
-        best = min(
-            (r for r in sweep if r.method == "average" and r.domain == MACRO and r.k),
-            key=lambda r: (not set(r.subset) <= names, r.loss_nats),
-        )
-        assert stop.reason.startswith("+".join(best.subset) + " has ")
+        own = [row for row in sweep if set(row.subset) <= set(experts)]
+        assert stop.reason.startswith("+".join(best_of(own, "average")) + " has ")
 
 
 def test_a_pool_of_one_expert_has_nothing_to_choose(pool):

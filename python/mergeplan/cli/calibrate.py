@@ -14,9 +14,9 @@ from mergeplan.cli.units import BYTES, Integers, Positive, threads_option
 
 if TYPE_CHECKING:
     from mergeplan.calibration.asked import CalibrateOptions, Forecast
-    from mergeplan.calibration.choosing import ChoiceSummary
     from mergeplan.calibration.limits import Spent
     from mergeplan.calibration.running import Calibration
+    from mergeplan.calibration.selecting_summary import ChoiceSummary
     from mergeplan.calibration.summary import Summary
     from mergeplan.subsets import SubsetMerge
 
@@ -167,7 +167,7 @@ def _refuse_other_kind(kind: str) -> None:
 
 def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary | ChoiceSummary":
     if given["kind"] == "select":
-        from mergeplan.calibration.choosing import summarize_choice
+        from mergeplan.calibration.selecting_summary import summarize_choice
 
         return summarize_choice(folder, pool_file, given["domains"])
     from mergeplan.calibration.summary import summarize
@@ -243,7 +243,7 @@ def _words(done: "Calibration") -> str:
 
 
 def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[str, Any]:
-    from mergeplan.calibration.choosing import ChoiceSummary
+    from mergeplan.calibration.selecting_summary import ChoiceSummary
 
     warnings = [*done.warnings, *summary.warnings]
     common = {"config": summary.config, "warnings": warnings, "next": summary.next_command}
