@@ -67,7 +67,8 @@ def test_select_uses_the_points_at_half_strength(finished, tmp_path, method):
     done = cli("select", table, *more)
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["selections"]
-    assert found["free"]["value"] <= found["weighted"]["value"]
+    # No worse than the best of sum 1, which may itself be the best of any sum.
+    assert found["free"]["value"] <= found["weighted"]["value"] + 1e-9
     halves = [row for row in macro_rows(finished / "run") if json.loads(row["options"])]
     strengths = {
         (row["method"], json.loads(row["options"])["lambda"], row["k"])

@@ -138,11 +138,14 @@ def next_subset_round(
     notes: tuple[str, ...] = ()
     if plan.free_sum and not plan.linear:
         notes = ("merges at half strength do not follow the form here: none was measured",)
-    if sure.chance >= plan.confidence or sure.regret <= _NEGLIGIBLE * spread:
+    certain = sure.chance >= plan.confidence or sure.regret <= _NEGLIGIBLE * spread
+    if certain and best.measured:
         return Stop(f"{said}: as sure as was asked for", None, False, notes)
     count = plan.per_round if left is None else min(left, plan.per_round)
     if count == 0:
-        return Stop(f"{said}; the budget is spent", None, True, notes)
+        return Stop(f"{said}; the budget is spent", None, not certain, notes)
+    if certain:
+        return Round((plan.merge(best.subset),), f"{said}; measure it")
     subsets = sure.next[:count]
     if not subsets:
         return Stop(f"{said}; every subset that may be the best is measured", None, False, notes)
