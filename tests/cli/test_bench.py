@@ -65,7 +65,7 @@ def test_mergekit_runs_the_same_config():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--shape", "7b"), "expected one of 0.5b, tiny, found `7b`"),
+        (("--shape", "7b"), "expected one of 0.5b, 1.5b, tiny, found `7b`"),
         (("--methods", "tise"), "found `tise`"),
         (("--k", "2,x"), "expected numbers from 1 to 64"),
         (("--k", "0"), "expected numbers from 1 to 64"),

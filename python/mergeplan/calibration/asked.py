@@ -1,6 +1,6 @@
 """What a calibration is asked for, what that means for each method, and what it will take."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +10,27 @@ from mergeplan.calibration.limits import Forecast as Part
 from mergeplan.calibration.preflight import Checked, check
 from mergeplan.calibration.rounds import Plan
 from mergeplan.calibration.rounds import forecast as forecast_of
+from mergeplan.calibration.selecting_rounds import SubsetPlan, subset_forecast
 from mergeplan.calibration.store import RUN, Measured, RunStore
 from mergeplan.calibration.worker import Setup
+from mergeplan.errors import InputError, nearest
+from mergeplan.measurements import MACRO
 from mergeplan.pool import load_pool
+from mergeplan.selection.table import parse_shares
 from mergeplan.subsets import SubsetMerge
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The best subset is asked for, and not how many experts to merge.
+
+    Attributes:
+        domains: What decides: a domain, or `code=2,math`; `None` for the macro mean.
+        free_sum: Whether to measure each single expert at half strength too.
+    """
+
+    domains: str | None = None
+    free_sum: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,8 @@ class CalibrateOptions:
 
     Attributes:
         methods: Labels of the pool; none for all of them.
+        wish: What k is for; its confidence also ends the search for the best subset.
+        choosing: Measure for the best subset; `None` for the best k.
         ks: Sizes of subsets that may be measured; empty for all.
         until: Stop where no k that is still possible is farther from the answer.
         budget: Most that each method may take at each size.
@@ -33,6 +52,7 @@ class CalibrateOptions:
 
     methods: tuple[str, ...] = ()
     wish: Wish = field(default_factory=Wish)
+    choosing: Choosing | None = None
     ks: tuple[int, ...] = ()
     until: int = 1
     budget: Budget = field(default_factory=Budget)
@@ -66,7 +86,7 @@ def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Foreca
     Raises:
         InputError: As for `calibrate`.
     """
-    checked = check(load_pool(pool_file), options.methods, options.setup, options.ks)
+    checked = check_asked(pool_file, options)
     kept: list[Measured] = []
     if (folder / RUN).exists():
         store = RunStore(folder, checked.identity, pool_sizes(checked))
@@ -80,7 +100,10 @@ def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Foreca
     for size in range(len(checked.pool.sizes) if options.listed is None else 0):
         tokens = checked.texts[size].n_tokens
         for plan in plans_of(checked, options, size):
-            found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
+            if isinstance(plan, SubsetPlan):
+                found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=each))
+            else:
+                found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
     least, most = _sum(one.least for one in found), _sum(one.most for one in found)
     return Forecast(least, most, len(kept), each if kept else None)
 
@@ -94,8 +117,41 @@ def _sum(parts: Iterable[Spent]) -> Spent:
     )
 
 
-def plans_of(checked: Checked, options: CalibrateOptions, size: int) -> list[Plan]:
+def check_asked(pool_file: Path, options: CalibrateOptions) -> Checked:
+    """Whatever can be checked before anything is measured.
+
+    Raises:
+        InputError: The pool is at fault, or lacks what is asked for.
+    """
+    pool = load_pool(pool_file)
+    checked = check(pool, options.methods, options.setup, options.ks)
+    domains = options.choosing.domains if options.choosing else None
+    for name in parse_shares(domains) if domains else ():
+        if name not in (*pool.data, MACRO):
+            hint = nearest(name, list(pool.data)) or f"it has: {', '.join(pool.data)}"
+            raise InputError(f"--domains: the pool has no domain `{name}`", hint)
+    return checked
+
+
+def plans_of(
+    checked: Checked, options: CalibrateOptions, size: int
+) -> Sequence[Plan] | Sequence[SubsetPlan]:
     """One for each method."""
+    choosing = options.choosing
+    if choosing is not None:
+        return [
+            SubsetPlan(
+                pool=checked.pool,
+                size=size,
+                label=label,
+                domains=choosing.domains,
+                confidence=options.wish.confidence,
+                free_sum=choosing.free_sum,
+                budget=options.budget,
+                seed=options.seed,
+            )
+            for label in checked.labels
+        ]
     return [
         Plan(
             pool=checked.pool,

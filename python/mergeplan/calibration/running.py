@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.calibration.asked import CalibrateOptions, plans_of, pool_sizes
+from mergeplan.calibration.asked import CalibrateOptions, check_asked, plans_of, pool_sizes
 from mergeplan.calibration.limits import Spent
-from mergeplan.calibration.preflight import Checked, check
+from mergeplan.calibration.preflight import Checked
 from mergeplan.calibration.rounds import Plan, Round, Stop, next_round
+from mergeplan.calibration.selecting_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.store import Measured, RunStore
 from mergeplan.calibration.worker import Worker
 from mergeplan.measurements import Measurements
 from mergeplan.names import format_count
-from mergeplan.pool import load_pool
 from mergeplan.subsets import SubsetMerge
 
 Say = Callable[[str], None]
@@ -80,7 +80,7 @@ def calibrate(
     """
     begun = time.perf_counter()
     options = options or CalibrateOptions()
-    checked = check(load_pool(pool_file), options.methods, options.setup, options.ks)
+    checked = check_asked(pool_file, options)
     run = _Run(checked, options, say, progress)
     store = RunStore(folder, checked.identity, pool_sizes(checked))
     try:
@@ -173,13 +173,16 @@ class _Run:
         sizes = self._checked.pool.sizes
         return f"{format_count(sizes[size].count_params())}, " if len(sizes) > 1 else ""
 
-    def _next(self, plan: Plan, store: RunStore, seen: dict[str, Measured]) -> Round | Stop:
+    def _next(
+        self, plan: Plan | SubsetPlan, store: RunStore, seen: dict[str, Measured]
+    ) -> Round | Stop:
         each = self._checked.texts[plan.size].n_tokens
         seconds = sum(sum(one.seconds) for one in seen.values())
         spent = Spent(len(seen), each * len(seen), seconds)
-        if not seen:
-            return next_round(Measurements((), ""), plan, spent)
-        return next_round(store.measurements(seen.values()), plan, spent)
+        measured = store.measurements(seen.values()) if seen else Measurements((), "")
+        if isinstance(plan, SubsetPlan):
+            return next_subset_round(measured, plan, spent)
+        return next_round(measured, plan, spent)
 
     def _measure(
         self, merges: list[SubsetMerge], size: int, store: RunStore, executor: "_Lazy"

@@ -14,7 +14,9 @@ from mergeplan.cli.units import Integers
 
 
 @click.command("bench")
-@click.option("--shape", default="0.5b", show_default=True, help="Size of the models: 0.5b, tiny.")
+@click.option(
+    "--shape", default="0.5b", show_default=True, help="Size of the models: 0.5b, 1.5b, tiny."
+)
 @click.option("--methods", metavar="NAMES", help="Joined by commas. [default: all it knows]")
 @click.option(
     "--k",

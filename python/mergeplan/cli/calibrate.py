@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mergeplan.cli import warn
 from mergeplan.cli.evaluating import evaluation_of, evaluation_options
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
     from mergeplan.calibration.asked import CalibrateOptions, Forecast
     from mergeplan.calibration.limits import Spent
     from mergeplan.calibration.running import Calibration
+    from mergeplan.calibration.selecting_summary import ChoiceSummary
     from mergeplan.calibration.summary import Summary
     from mergeplan.subsets import SubsetMerge
+
+
+# Options that only one kind of question has.
+_ONLY = {
+    "suggest": ("ks", "target_loss", "fraction", "until", "lambda_scan"),
+    "select": ("domains", "free_sum"),
+}
 
 
 @click.command("calibrate")
@@ -40,6 +49,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Measure just what `mergeplan sample` listed here.",
 )
+@click.option(
+    "--for",
+    "kind",
+    type=click.Choice(["suggest", "select"]),
+    default="suggest",
+    show_default=True,
+    help="The question: how many experts to merge, or which ones.",
+)
 @click.option("--target-loss", type=Positive(), help="The question: which k reaches this loss.")
 @click.option(
     "--fraction",
@@ -53,6 +70,24 @@ if TYPE_CHECKING:
     default="k +- 1",
     show_default=True,
     help="Stop once the answer is known this well.",
+)
+@click.option(
+    "--domains",
+    metavar="CODE[=2],MATH",
+    help="For select: domain to serve, or several with shares. [default: the macro mean]",
+)
+@click.option(
+    "--free-sum",
+    is_flag=True,
+    help="For select: measure each expert at half strength too, so that weights may have any sum"
+    " (average, task arithmetic).",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 0.999),
+    default=0.9,
+    show_default=True,
+    help="Of the answer: of the interval of k, or the chance that no other subset is better.",
 )
 @click.option(
     "--budget",
@@ -73,19 +108,18 @@ if TYPE_CHECKING:
 def command(
     pool_file: Path, folder: Path, dry_run: bool, as_json: bool, quiet: bool, **given: Any
 ) -> None:
-    """Measure merges of a pool's experts until its law answers the question.
+    """Measure merges of a pool's experts until their law answers the question.
 
     Experts are merged into a model in memory and scored on the pool's texts; no checkpoint is
     written. Each measurement is kept at once: the same command goes on after a kill. Ends with
-    measurements.csv, law.json, law.png, a recommendation and merge.yml in RUN_DIR.
+    measurements.csv, law.json, law.png, a recommendation and merge.yml in RUN_DIR; with --for
+    select, which asks for the best subset, with measurements.csv, that subset and its merge.yml.
     """
     from mergeplan.calibration.asked import forecast
     from mergeplan.calibration.running import calibrate
-    from mergeplan.calibration.summary import summarize
-    from mergeplan.pool import load_pool
     from mergeplan.progress import ProgressLine
-    from mergeplan.suggest import Goal
 
+    _refuse_other_kind(given["kind"])
     options = _options(pool_file, given)
     if dry_run:
         found = forecast(pool_file, folder, options)
@@ -107,8 +141,7 @@ def command(
         raise
     finally:
         line.clear()
-    goal = Goal(given["target_loss"], given["fraction"])
-    summary = summarize(folder, load_pool(pool_file), goal, seed=given["seed"])
+    summary = _summary(pool_file, folder, given)
     if as_json:
         click.echo(json.dumps(_as_data(done, summary), default=str))
     else:
@@ -118,8 +151,35 @@ def command(
             warn(warning)
 
 
+def _refuse_other_kind(kind: str) -> None:
+    """An option that only the other question has would be ignored.
+
+    Raises:
+        click.UsageError: One was given.
+    """
+    context = click.get_current_context()
+    other = "select" if kind == "suggest" else "suggest"
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "")
+        if option.name in _ONLY[other] and given is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} has no meaning with --for {kind}")
+
+
+def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary | ChoiceSummary":
+    if given["kind"] == "select":
+        from mergeplan.calibration.selecting_summary import summarize_choice
+
+        return summarize_choice(folder, pool_file, given["domains"])
+    from mergeplan.calibration.summary import summarize
+    from mergeplan.pool import load_pool
+    from mergeplan.suggest import Goal
+
+    goal = Goal(given["target_loss"], given["fraction"], confidence=given["confidence"])
+    return summarize(folder, load_pool(pool_file), goal, seed=given["seed"])
+
+
 def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
-    from mergeplan.calibration.asked import CalibrateOptions
+    from mergeplan.calibration.asked import CalibrateOptions, Choosing
     from mergeplan.calibration.decision import Wish
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
     from mergeplan.calibration.worker import Setup
@@ -131,9 +191,11 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         given["threads"],
         given["memory_limit"],
     )
+    choosing = given["kind"] == "select"
     return CalibrateOptions(
         methods=given["methods"],
-        wish=Wish(given["target_loss"], given["fraction"]),
+        wish=Wish(given["target_loss"], given["fraction"], given["confidence"]),
+        choosing=Choosing(given["domains"], given["free_sum"]) if choosing else None,
         ks=tuple(given["ks"]),
         until=parse_until(given["until"]),
         budget=parse_budget(given["budget"]) if given["budget"] else Budget(),
@@ -180,18 +242,24 @@ def _words(done: "Calibration") -> str:
     return f"{new}, {share:.1f} % of it merging; {done.n_kept} were there already"
 
 
-def _as_data(done: "Calibration", summary: "Summary") -> dict[str, Any]:
+def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[str, Any]:
+    from mergeplan.calibration.selecting_summary import ChoiceSummary
+
+    warnings = [*done.warnings, *summary.warnings]
+    common = {"config": summary.config, "warnings": warnings, "next": summary.next_command}
+    if isinstance(summary, ChoiceSummary):
+        from mergeplan.selection.tojson import to_data
+
+        return {**dataclasses.asdict(done), **common, **to_data(summary.selections, [])}
     best = summary.recommendation.best
     return {
         **dataclasses.asdict(done),
+        **common,
         "law": summary.law,
         "plot": summary.plot,
-        "config": summary.config,
         "method": best.fit.series.method,
         "options": json.loads(best.fit.series.options),
         "k": best.k,
         "reached": summary.recommendation.reached,
         "scans": summary.scans,
-        "warnings": [*done.warnings, *summary.warnings],
-        "next": summary.next_command,
     }

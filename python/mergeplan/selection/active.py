@@ -96,9 +96,10 @@ def confidence_of(
     covariance[known] = 0.0
     covariance[:, known] = 0.0
     values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0))
+    # The symmetric root: eigenvectors of equal eigenvalues, which rounding turns, do not matter.
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     normal = np.random.default_rng(0).standard_normal((_DRAWS, len(expected)))
-    draws = expected + normal @ root.T  # (draws, candidates)
+    draws = expected + normal @ root  # (draws, candidates)
     wins = np.bincount(draws.argmin(1), minlength=len(expected))
     order = [int(i) for i in np.lexsort((expected, -wins)) if not known[i]]
     return Confidence(

@@ -1,0 +1,153 @@
+"""`mergeplan calibrate --for select`: from a pool to its best subset, in one command."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from calibration import write_pool
+from helpers import cli
+
+pytestmark = pytest.mark.timeout(300)
+METHODS = {"average": {}, "task_arithmetic": {"lambda": 0.8}, "ties": {"density": 0.5}}
+ARGS = ("--quiet", "-j", "1", "--max-tokens", "100")
+SELECT = ("--for", "select", "--free-sum")
+
+
+def calibrate(pool: Path, run: Path, *more: object):
+    return cli("calibrate", pool, "-o", run, *ARGS, *more)
+
+
+def macro_rows(run: Path) -> list[dict[str, str]]:
+    with (run / "measurements.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["domain"] == "macro"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A pool's folder with a run that has ended, in `run`; its JSON in `done.json`."""
+    folder = tmp_path_factory.mktemp("chosen")
+    done = calibrate(write_pool(folder, methods=METHODS), folder / "run", *SELECT, "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "done.json").write_text(done.stdout)
+    return folder
+
+
+def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
+    found = json.loads((finished / "done.json").read_text())
+    first = found["selections"][0]
+    run = finished / "run"
+    own = [
+        float(row["loss_nats"])
+        for row in macro_rows(run)
+        if (row["method"], json.loads(row["options"]))
+        == (first["method"], json.loads(first["options"]))
+    ]
+    assert first["best"]["measured"]
+    assert first["best"]["value"] == pytest.approx(min(own), abs=1e-8)
+    assert first["confidence"]["chance"] >= 0.9
+    assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
+    # Fewer than all the 31 subsets of each method were measured.
+    assert found["n_measured"] == len(macro_rows(run)) < 1 + 3 * 31
+    said = calibrate(finished / "pool.yml", run, *SELECT).stdout
+    assert "the best of all that are allowed with a chance of" in said
+    assert f"next: mergeplan select {run / 'measurements.csv'}" in said
+
+
+@pytest.mark.parametrize("method", ["average", "task_arithmetic"])
+def test_select_uses_the_points_at_half_strength(finished, tmp_path, method):
+    table, pool = finished / "run" / "measurements.csv", finished / "pool.yml"
+    out = tmp_path / "free.yml"
+    more = ("--method", method, "--pool", pool, "-o", out, "--weights", "free", "--json")
+    done = cli("select", table, *more)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["selections"]
+    # No worse than the best of sum 1, which may itself be the best of any sum.
+    assert found["free"]["value"] <= found["weighted"]["value"] + 1e-9
+    halves = [row for row in macro_rows(finished / "run") if json.loads(row["options"])]
+    strengths = {
+        (row["method"], json.loads(row["options"])["lambda"], row["k"])
+        for row in halves
+        if row["method"] != "ties" and json.loads(row["options"])["lambda"] != 0.8
+    }
+    assert strengths == {("average", 0.5, "1"), ("task_arithmetic", 0.4, "1")}
+
+
+def test_killed_at_several_moments_it_ends_with_the_same_table(finished, tmp_path):
+    run, pool = tmp_path / "run", finished / "pool.yml"
+    scores = run / "scores.jsonl"
+    command = [sys.executable, "-m", "mergeplan", "calibrate", pool, "-o", run, *ARGS, *SELECT]
+    kills = 0
+    for enough in (1, 15, 40):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if scores.exists() and scores.read_bytes().count(b"\n") >= enough:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2
+    done = calibrate(pool, run, *SELECT, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_kept"] > 0
+    for name in ("measurements.csv", "merge.yml"):
+        assert (run / name).read_bytes() == (finished / "run" / name).read_bytes(), name
+
+
+def test_a_folder_goes_on_with_the_other_question(tmp_path):
+    pool, run = write_pool(tmp_path, methods={"average": {}}), tmp_path / "run"
+    first = json.loads(calibrate(pool, run, "--json").stdout)
+    second = json.loads(calibrate(pool, run, *SELECT, "--json").stdout)
+    assert second["n_kept"] == first["n_measured"]
+    # Base, single experts and all of them are there; half strengths are not.
+    assert second["n_measured"] >= 5
+    rows = {(row["options"], row["subset"]) for row in macro_rows(run)}
+    assert len(rows) == len(macro_rows(run)) == second["n_kept"] + second["n_measured"]
+    third = calibrate(pool, run, "--json")
+    assert third.returncode == 0, third.stderr
+    assert json.loads(third.stdout)["n_measured"] == 0
+
+
+def test_a_dry_run_forecasts_and_writes_nothing(tmp_path):
+    pool = write_pool(tmp_path, methods={"average": {}})
+    done = calibrate(pool, tmp_path / "run", *SELECT, "--dry-run", "--json")
+    found = json.loads(done.stdout)
+    assert (found["least"]["merges"], found["most"]["merges"]) == (1 + 10 + 5, 1 + 31 + 5)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_domain_decides_and_a_wrong_one_is_refused_first(tmp_path):
+    pool, run = write_pool(tmp_path, methods={"average": {}}), tmp_path / "run"
+    wrong = calibrate(pool, run, "--for", "select", "--domains", "pyton")
+    assert wrong.returncode == 1
+    assert "no domain `pyton`" in wrong.stderr
+    assert "python" in wrong.stderr.split("hint:")[1]
+    assert not run.exists()
+    done = calibrate(pool, run, "--for", "select", "--domains", "python=2,html", "--json")
+    assert json.loads(done.stdout)["selections"][0]["target"] == "python=2,html"
+    assert "--domains python=2,html" in json.loads(done.stdout)["next"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("select", ("--target-loss", "1.9")),
+        ("select", ("--fraction", "0.8")),
+        ("select", ("--until", "k +- 1")),
+        ("select", ("--k", "1,2")),
+        ("select", ("--no-lambda-scan",)),
+        ("suggest", ("--domains", "python")),
+        ("suggest", ("--free-sum",)),
+    ],
+)
+def test_options_of_the_other_question_are_usage_errors(tmp_path, kind, option):
+    done = calibrate(write_pool(tmp_path), tmp_path / "run", "--for", kind, *option)
+    assert done.returncode == 2
+    assert f"has no meaning with --for {kind}" in done.stderr
+    assert "--" in done.stderr.split("Error:")[1].split("has no")[0]
+    assert not (tmp_path / "run").exists()

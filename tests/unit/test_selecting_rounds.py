@@ -1,0 +1,171 @@
+"""Rounds for the best subset, on sweeps in which every subset was measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mergeplan.calibration.limits import Budget, Spent
+from mergeplan.calibration.rounds import Stop
+from mergeplan.calibration.selecting_rounds import (
+    SubsetPlan,
+    first_subset_round,
+    next_subset_round,
+    subset_forecast,
+)
+from mergeplan.errors import InputError
+from mergeplan.measurements import MACRO, Measurements, read_rows
+from mergeplan.pool import load_pool
+from mergeplan.selection.table import tables_of
+
+SWEEP = Path(__file__).parent.parent / "data" / "select_80k.csv"
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    """All 511 subsets of nine experts: averages, and TIES at density 1 and lambda 0.5."""
+    return read_rows(SWEEP)[0]
+
+
+@pytest.fixture(scope="module")
+def pool(demo_pool):
+    pool = load_pool(demo_pool / "pool.yml")
+    ties = {"density": 1.0, "lambda": 0.5}
+    return replace(pool, methods={"average": {}, "task_arithmetic": {"lambda": 0.8}, "ties": ties})
+
+
+def rows_for(sweep, label, subsets):
+    wanted = set(subsets)
+    return [r for r in sweep if r.subset in wanted and (r.k == 0 or r.method == label)]
+
+
+def run(sweep, plan, have=()):
+    """Subsets in the order of measuring, without the base, and the stop."""
+    measured = list(have)
+    while True:
+        rows = rows_for(sweep, plan.label, measured)
+        step = next_subset_round(Measurements(tuple(rows), ""), plan)
+        if isinstance(step, Stop):
+            return [subset for subset in measured if subset], step
+        new = [merge.subset for merge in step.merges]
+        assert new
+        assert not set(new) & set(measured)
+        measured += new
+
+
+def best_of(sweep, label, domain=MACRO):
+    losses = {r.subset: r.loss_nats for r in sweep if r.method == label and r.domain == domain}
+    return min(losses, key=lambda subset: losses[subset])
+
+
+@pytest.mark.parametrize(
+    ("label", "domains", "most"),
+    [("average", None, 45), ("average", "md", 35), ("ties", None, 75)],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_best_of_all_511_is_found_from_few(sweep, pool, label, domains, most, seed):
+    plan = SubsetPlan(pool, label=label, domains=domains, seed=seed)
+    measured, stop = run(sweep, plan)
+    assert not stop.open
+    assert len(measured) <= most
+    assert stop.reason.startswith("+".join(best_of(sweep, label, domains or MACRO)) + " has ")
+    assert " measured, the best with a chance of " in stop.reason
+
+
+def test_the_first_round_has_every_expert_all_and_some_between(pool):
+    merges = first_subset_round(SubsetPlan(pool))
+    sizes = [merge.k for merge in merges]
+    assert sizes[:11] == [0, 9] + [1] * 9
+    assert len(sizes) == 1 + 30
+    # A budget that cuts it leaves some of each size between.
+    assert set(sizes[11:15]) == {3, 4, 5, 6}
+
+
+def test_a_round_that_was_cut_short_is_asked_for_again(sweep, pool):
+    plan = SubsetPlan(pool)
+    first = [merge.subset for merge in first_subset_round(plan)]
+    rows = rows_for(sweep, "average", first[:20])
+    step = next_subset_round(Measurements(tuple(rows), ""), plan)
+    assert {merge.subset for merge in step.merges} == set(first[20:])
+    # Whoever stops after a later round goes on with the same subsets, too.
+    whole, _ = run(sweep, plan)
+    again, _ = run(sweep, plan, ((), *whole[:35]))
+    assert set(again) == set(whole)
+
+
+def test_surer_takes_more_merges(sweep, pool):
+    plan = SubsetPlan(pool, label="ties")
+    few, _ = run(sweep, replace(plan, confidence=0.5))
+    many, _ = run(sweep, replace(plan, confidence=0.9))
+    assert len(few) < len(many)
+
+
+def test_the_budget_is_kept(sweep, pool):
+    for merges, word in ((12, "before the first round"), (33, "the budget is spent")):
+        measured, stop = run(sweep, SubsetPlan(pool, budget=Budget(merges=merges)))
+        assert len(measured) + 1 == merges
+        assert stop.open
+        assert word in stop.reason
+    spent = Spent(merges=5, tokens=100.0)
+    assert next_subset_round(
+        Measurements((), ""), SubsetPlan(pool, budget=Budget(tokens=100)), spent
+    ).open
+
+
+@pytest.mark.parametrize("label", ["average", "task_arithmetic"])
+def test_half_strength_frees_the_sum_of_the_weights(sweep, pool, label):
+    """The half is recorded so that `select` sees it as a point of the same surface."""
+    plan = SubsetPlan(pool, label=label, free_sum=True)
+    merges = first_subset_round(plan)
+    halves = merges[11:20]
+    assert [merge.k for merge in halves] == [1] * 9
+    for merge in halves:
+        assert merge.method == label
+        config = merge.config(pool)
+        assert config["merge_method"] == "task_arithmetic"
+        assert config["parameters"]["lambda"] == (0.5 if label == "average" else 0.4)
+    like = next(row for row in sweep if row.k == 1 and row.method == "average")
+    rows = [
+        replace(like, method=m.method, options=m.options, k=m.k, subset=m.subset)
+        for m in merges
+        if m.k
+    ]
+    (table,) = tables_of(rows, label)
+    assert table.options == plan.merge(plan.names).options
+    assert sorted(table.weights.sum(1).round(9)) == [0.5] * 9 + [1.0] * 30
+    assert table.largest_sum == 1
+
+
+def test_where_half_strength_tells_nothing_it_is_not_measured(sweep, pool):
+    plan = SubsetPlan(pool, label="ties", free_sum=True)
+    assert first_subset_round(plan) == first_subset_round(replace(plan, free_sum=False))
+    _, stop = run(sweep, plan)
+    assert "half strength" in stop.notes[0]
+
+
+def test_a_small_pool_ends_when_every_subset_is_measured(sweep, pool):
+    size = pool.sizes[0]
+    for count in (2, 3):
+        experts = dict(sorted(size.experts.items())[:count])
+        small = replace(pool, sizes=(replace(size, experts=experts, n_params=80592),))
+        plan = SubsetPlan(small, confidence=0.999)
+        measured, stop = run(sweep, plan)
+        assert len(measured) <= 2**count - 1
+        own = [row for row in sweep if set(row.subset) <= set(experts)]
+        assert stop.reason.startswith("+".join(best_of(own, "average")) + " has ")
+
+
+def test_a_pool_of_one_expert_has_nothing_to_choose(pool):
+    size = pool.sizes[0]
+    one = replace(size, experts={"js": size.experts["js"]})
+    with pytest.raises(InputError, match="one"):
+        next_subset_round(Measurements((), ""), SubsetPlan(replace(pool, sizes=(one,))))
+
+
+def test_the_forecast_counts_the_first_round_and_everything(pool):
+    plan = SubsetPlan(pool, free_sum=True)
+    found = subset_forecast(plan, tokens_each=10)
+    assert (found.least.merges, found.most.merges) == (1 + 30 + 9, 1 + 511 + 9)
+    assert found.least.tokens == 400
+    budget = replace(plan, budget=Budget(merges=20))
+    assert subset_forecast(budget).most.merges == 20
