@@ -9,9 +9,13 @@ import pytest
 import torch
 import yaml
 
-from helpers import config_text, load_tensors, run_mergekit, run_mergeplan
+from helpers import config_text, load_tensors, run_mergekit, run_mergeplan, weights_of
 from mergeplan.config import parse_config
 from mergeplan.errors import InputError, MergeplanError
+from mergeplan.merge_checks import MergeOptions, Wanted
+from mergeplan.merging import MergeReport, merge_many
+from mergeplan.torch_backend.device import Device
+from mergeplan.torch_backend.running import DeviceRunner
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # What LoraConfig is given, by name of the kind.
@@ -299,7 +303,7 @@ def test_another_base_or_a_damaged_adapter_is_named(tmp_path):
 
 
 def test_adapters_in_a_merge_that_mergekit_plans(zoo, tmp_path):
-    """A union of vocabularies: rows of adapted embeddings."""
+    """A union of vocabularies: rows of adapted embeddings, by the core and on a device."""
     base, other = zoo / "words" / "base", zoo / "words" / "a"
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "q_proj", "up_proj"]}
     adapter = make_adapter(base, tmp_path / "adapter", **settings)
@@ -316,10 +320,38 @@ def test_adapters_in_a_merge_that_mergekit_plans(zoo, tmp_path):
             tokenizer_source="union",
         )
         run_mergeplan(text, tmp_path / out)
+        report = on_a_device(text, tmp_path / f"{out}-device")
+        assert report.device_bytes > report.written_bytes / 2
+        assert weights_of(tmp_path / f"{out}-device") == weights_of(tmp_path / out)
     streamed, stored = (load_tensors(tmp_path / out) for out in ("streamed", "stored"))
     assert streamed.keys() == stored.keys()
     for key, tensor in stored.items():
         assert torch.equal(streamed[key], tensor), key
+
+
+def on_a_device(text: str, out: Path, **options) -> MergeReport:
+    """Merge all tensors, the smallest too, with torch."""
+    runner = DeviceRunner([Device("cpu", 16 << 20)], least_elements=1)
+    wanted = [Wanted(parse_config(text), out)]
+    return merge_many(wanted, MergeOptions(**options), runner=runner)[0]
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["rounded", "exact"])
+def test_devices_see_the_same_adapters(tmp_path, exact):
+    base = make_base(tmp_path / "base")
+    models = []
+    for seed, name in enumerate("ab"):
+        adapter = make_adapter(base, tmp_path / name, seed, **KINDS["plain"])
+        models.append(f"{base}+{adapter}")
+    for method in ("ties", "dare_ties", "linear", "karcher"):
+        needs_base = method in ("ties", "dare_ties")
+        per_model = [METHODS[method]] * 2
+        text = config_text(method, models, base=base if needs_base else None, per_model=per_model)
+        core, device = tmp_path / f"core-{method}", tmp_path / f"device-{method}"
+        run_mergeplan(text, core, lora_exact=exact)
+        report = on_a_device(text, device, lora_exact=exact)
+        assert report.device_bytes > report.written_bytes / 2
+        assert weights_of(device) == weights_of(core), method
 
 
 def test_a_pool_whose_experts_are_adapters(tmp_path):

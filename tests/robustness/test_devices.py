@@ -4,18 +4,27 @@ import json
 import os
 import signal
 import threading
+from functools import partial
 
 import pytest
 import torch
 
+from calibration import write_pool
 from helpers import cli, config_text, load_tensors, save_checkpoint, weights_of
+from mergeplan.calibration import worker
+from mergeplan.calibration.asked import CalibrateOptions
+from mergeplan.calibration.running import calibrate
+from mergeplan.calibration.worker import Setup
 from mergeplan.config import parse_config
 from mergeplan.errors import ContentError, InputError
+from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.merge_checks import MergeOptions, Wanted
 from mergeplan.merging import MergeReport, merge, merge_many
 from mergeplan.streaming import Sweep
+from mergeplan.torch_backend import memory
 from mergeplan.torch_backend.device import Device, find_devices
 from mergeplan.torch_backend.loading import Loader
+from mergeplan.torch_backend.memory import IntoMemory
 from mergeplan.torch_backend.running import DeviceRunner
 
 # Two tensors for devices, one of which takes several pieces, and two for the core.
@@ -303,3 +312,25 @@ def test_auto_without_a_gpu_is_the_core():
         assert find_devices("auto")[0].is_gpu
     else:
         assert find_devices("auto") == []
+
+
+def test_calibrate_measures_the_same_through_a_device(tmp_path, monkeypatch):
+    """A model on a GPU is merged into where it is; torch on the CPU stands for that here."""
+    read = []
+
+    class Watched(IntoMemory):
+        def merge(self, targets):
+            n_bytes, core = super().merge(targets)
+            read.append(n_bytes)
+            return n_bytes, core
+
+    monkeypatch.setattr(memory, "IntoMemory", partial(Watched, least_elements=1))
+    options = CalibrateOptions(setup=Setup(EvaluationOptions(max_tokens=100)))
+    pool_file = write_pool(tmp_path)
+    calibrate(pool_file, tmp_path / "core", options)
+    assert not read
+    monkeypatch.setattr(worker, "merging_device", lambda _model: "cpu")
+    calibrate(pool_file, tmp_path / "device", options)
+    assert all(read)
+    tables = [(tmp_path / run / "measurements.csv").read_bytes() for run in ("core", "device")]
+    assert tables[0] == tables[1]

@@ -103,12 +103,15 @@ class DeviceRunner:
 
 @contextmanager
 def _held(devices: list[Device]) -> Iterator[None]:
-    """Hold the allocator to the limits: more is refused then, and tensors are cut smaller."""
+    """Hold the allocator to the limits: more is refused then, and tensors are cut smaller.
+
+    What the process had before, a model perhaps, is its own.
+    """
     gpus = [device for device in devices if device.is_gpu]
     for device in gpus:
         total = torch.cuda.get_device_properties(device.name).total_memory
-        share = min(1.0, device.limit_bytes / total)
-        torch.cuda.set_per_process_memory_fraction(share, device.name)
+        most = torch.cuda.memory_reserved(device.name) + device.limit_bytes
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), device.name)
     try:
         yield
     finally:
