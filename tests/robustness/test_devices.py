@@ -331,6 +331,6 @@ def test_calibrate_measures_the_same_through_a_device(tmp_path, monkeypatch):
     assert not read
     monkeypatch.setattr(worker, "merging_device", lambda _model: "cpu")
     calibrate(pool_file, tmp_path / "device", options)
-    assert all(read)
+    assert min(read) > 0
     tables = [(tmp_path / run / "measurements.csv").read_bytes() for run in ("core", "device")]
     assert tables[0] == tables[1]
