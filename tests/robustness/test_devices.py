@@ -292,6 +292,7 @@ def test_the_command_takes_devices_or_says_why_not(pool, tmp_path, arguments, co
     ended = cli("merge", config, tmp_path / "out", *arguments)
     assert ended.returncode == code
     assert message in ended.stderr
+    assert (" of it by cpu in " in ended.stdout) == (arguments == ("--device", "cpu"))
     assert (tmp_path / "out").exists() == (code == 0)
     assert not (tmp_path / "out.partial").exists()
 

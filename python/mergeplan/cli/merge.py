@@ -196,4 +196,7 @@ def _summary(reports: "list[MergeReport]", out: Path) -> str:
     rate = format_bytes(reports[0].read_bytes / max(seconds, 1e-9))
     fallback = sum(report.fallback_bytes for report in reports)
     by = f", {format_bytes(fallback)} of it by mergekit's executor" if fallback else ""
+    there = sum(report.device_bytes for report in reports)
+    if devices := reports[0].devices:
+        by += f", {format_bytes(there)} of it by {' and '.join(devices)}"
     return f"{out}: {merges}{tensors} tensors, {written}{by} in {seconds:.2f} s ({rate}/s read)"
