@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from mergeplan import stopping
 from mergeplan.output import format_bytes
 
 _INTERVAL_SECONDS = 0.1
@@ -11,6 +12,8 @@ _INTERVAL_SECONDS = 0.1
 
 class ProgressLine:
     """Draws progress where a person watches; elsewhere, and with `quiet`, it is silent.
+
+    A command that was asked to stop, and makes progress nevertheless, stops here.
 
     Args:
         amount: How what is done is written, with its unit.
@@ -23,6 +26,7 @@ class ProgressLine:
         self._drawn = 0.0
 
     def __call__(self, done: int, total: int) -> None:
+        stopping.check()
         now = time.monotonic()
         if not self._shown or now - self._drawn < _INTERVAL_SECONDS:
             return

@@ -1,6 +1,7 @@
 """Stopped or killed at any moment, a merge leaves `OUT` absent or complete, and can be resumed."""
 
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -60,3 +61,39 @@ def test_an_output_is_replaced_whole(small_models):
     (small_models / "a" / "model.safetensors").rename(small_models / "aside")
     assert cli("merge", "c.yml", "out", "--overwrite", cwd=small_models).returncode == 1
     assert (small_models / "out" / "old").read_text() == "old"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_a_library_swallows_stops_at_the_next_progress(number, code):
+    script = f"""
+import os, sys
+from mergeplan import cli
+from mergeplan.progress import ProgressLine
+
+def command(**_):
+    try:
+        os.kill(os.getpid(), {int(number)})
+    except BaseException:
+        pass
+    ProgressLine(quiet=True)(1, 2)
+
+cli.group.main = command
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored():
+    """As in the background of a script."""
+    script = """
+import os, signal
+from mergeplan import stopping
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+stopping.arm()
+os.kill(os.getpid(), signal.SIGINT)
+stopping.check()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

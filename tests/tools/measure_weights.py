@@ -33,10 +33,11 @@ def main() -> None:
     parser.add_argument("measurements", type=Path)
     parser.add_argument("pool", type=Path)
     parser.add_argument("--merges", type=int, default=60)
+    parser.add_argument("--max-tokens", type=int, help="as the sweep was measured")
     args = parser.parse_args()
     pool = load_pool(args.pool)
     size = pool.sizes[0]
-    texts = prepare_texts(pool, 0, EvaluationOptions())
+    texts = prepare_texts(pool, 0, EvaluationOptions(max_tokens=args.max_tokens))
     model = load_model(size.base, dtype="float32", device="cpu")
 
     def score(config: dict) -> float:

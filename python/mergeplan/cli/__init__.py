@@ -1,14 +1,13 @@
 """The command line. Commands are imported when they run, so that `--help` is quick."""
 
 import os
-import signal
 import sys
 from importlib import import_module
-from types import FrameType
 from typing import NoReturn
 
 import click
 
+from mergeplan import stopping
 from mergeplan._native import __version__
 from mergeplan.errors import MergeplanError
 
@@ -75,13 +74,9 @@ def warn(message: str) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(143)
-
-
 def main() -> None:
     """Run the command line; every failure becomes a message, a hint and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.arm()
     try:
         sys.exit(group.main(standalone_mode=False, prog_name="mergeplan") or 0)
     except click.exceptions.Exit as stop:

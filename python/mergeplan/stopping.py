@@ -1,0 +1,33 @@
+"""Ctrl-C and SIGTERM: they end a command even where the exception that they raise is lost.
+
+Python raises it wherever it happens to be, and an import or a finaliser of a library may catch it.
+"""
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+_asked: list[BaseException] = []
+
+
+def arm() -> None:
+    """Let both signals raise, and be remembered. One that is ignored, as by `nohup`, stays so."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def check() -> None:
+    """Raise again what was asked for, if the command goes on all the same.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came.
+        SystemExit: SIGTERM came.
+    """
+    if _asked:
+        raise _asked[-1]
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    _asked.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+    raise _asked[-1]
