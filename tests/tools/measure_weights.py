@@ -2,9 +2,9 @@
 
     python tests/tools/measure_weights.py MEASUREMENTS.csv POOL.yml
 
-Takes 60 subsets of `first_subsets` from a sweep of averages, measures each single expert at half
-strength, fits, and scores the chosen merges. Needs torch; about half a second a merge for the
-smallest pool.
+Takes 60 subsets of `first_subsets` from a sweep of averages, measures each single expert, all, and
+some of the others at less strength, fits, and scores the chosen merges. Needs torch; about half a
+second a merge for the smallest pool.
 """
 
 import argparse
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mergeplan.calibration.selecting_rounds import SubsetPlan, first_subset_round
 from mergeplan.calibration.worker import prepare_texts
 from mergeplan.config import parse_config
-from mergeplan.emit import merge_config, to_yaml
+from mergeplan.emit import to_yaml
 from mergeplan.evaluation.loading import load_model
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.measurements import MACRO, read_rows
@@ -50,11 +51,14 @@ def main() -> None:
     wanted = set(first_subsets(names, args.merges))
     kept = [r for r in rows if r.k == 0 or (r.method == "average" and r.subset in wanted)]
     like = next(r for r in kept if r.k == 1 and r.domain == MACRO)
-    for name in names:
-        config = merge_config("average", {}, size.base, [size.experts[name]], "float32", [0.5])
-        half = replace(like, subset=(name,), weights=(0.5,), loss_nats=score(config))
-        kept.append(half)
-        print(f"{name} at half strength: {half.loss_nats:.5f}", flush=True)
+    pool = replace(pool, methods={"average": {}})
+    first = first_subset_round(SubsetPlan(pool, free_sum=True))
+    for merge in (merge for merge in first if merge.options != "{}"):
+        k, strength = merge.k, merge.settings["lambda"]
+        loss = score(merge.config(pool))
+        shares = (strength / k,) * k
+        kept.append(replace(like, k=k, subset=merge.subset, weights=shares, loss_nats=loss))
+        print(f"{'+'.join(merge.subset)} at {strength:g}: {loss:.5f}", flush=True)
     (table,) = tables_of([r for r in kept if r.domain == MACRO])
     selection = select_from(table, Wish())
     every = [r for r in rows if r.method == "average" and r.domain == MACRO and r.k > 0]

@@ -3,7 +3,7 @@
 Rounds go on until they stop by themselves; regret is the measured loss of the subset that they
 name less that of the best of all 511.
 
-    python tests/tools/simulate_selecting.py [--seeds 10]
+    python tests/tools/simulate_selecting.py [--seeds 10] [--sweep MEASUREMENTS.csv --pool POOL.yml]
 """
 
 import argparse
@@ -41,11 +41,15 @@ def in_rounds(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[int, float
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
-    seeds = range(parser.parse_args().seeds)
-    rows, _ = read_rows(SWEEP)
+    parser.add_argument("--sweep", type=Path, default=SWEEP)
+    parser.add_argument("--pool", type=Path, default=DEMO)
+    parser.add_argument("--domain", help="default: all that the sweep has")
+    args = parser.parse_args()
+    seeds = range(args.seeds)
+    rows, _ = read_rows(args.sweep)
     methods = {row.method: json.loads(row.options) for row in rows if row.k}
-    pool = replace(load_pool(DEMO), methods=methods)
-    domains = sorted({(row.method, row.domain) for row in rows if row.k})
+    pool = replace(load_pool(args.pool), methods=methods)
+    domains = sorted({(r.method, r.domain) for r in rows if r.k and args.domain in (None, r.domain)})
     for label, domain in domains:
         plan = SubsetPlan(pool, label=label, domains=domain)
         found = [in_rounds(rows, replace(plan, seed=seed)) for seed in seeds]

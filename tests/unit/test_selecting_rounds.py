@@ -117,13 +117,15 @@ def test_half_strength_frees_the_sum_of_the_weights(sweep, pool, label):
     """The half is recorded so that `select` sees it as a point of the same surface."""
     plan = SubsetPlan(pool, label=label, free_sum=True)
     merges = first_subset_round(plan)
-    halves = merges[11:20]
-    assert [merge.k for merge in halves] == [1] * 9
-    for merge in halves:
+    weaker = merges[11:27]
+    assert [merge.k for merge in weaker[:10]] == [9] + [1] * 9
+    assert {merge.k for merge in weaker[10:14]} == {3, 4, 5, 6}
+    for merge, strength in zip(weaker, [0.5] * 15 + [0.25], strict=True):
         assert merge.method == label
         config = merge.config(pool)
         assert config["merge_method"] == "task_arithmetic"
-        assert config["parameters"]["lambda"] == (0.5 if label == "average" else 0.4)
+        own = 1 if label == "average" else 0.8
+        assert config["parameters"]["lambda"] == strength * own
     like = next(row for row in sweep if row.k == 1 and row.method == "average")
     rows = [
         replace(like, method=m.method, options=m.options, k=m.k, subset=m.subset)
@@ -132,7 +134,7 @@ def test_half_strength_frees_the_sum_of_the_weights(sweep, pool, label):
     ]
     (table,) = tables_of(rows, label)
     assert table.options == plan.merge(plan.names).options
-    assert sorted(table.weights.sum(1).round(9)) == [0.5] * 9 + [1.0] * 30
+    assert sorted(table.weights.sum(1).round(9)) == [0.25] + [0.5] * 15 + [1.0] * 30
     assert table.largest_sum == 1
 
 
@@ -140,7 +142,7 @@ def test_where_half_strength_tells_nothing_it_is_not_measured(sweep, pool):
     plan = SubsetPlan(pool, label="ties", free_sum=True)
     assert first_subset_round(plan) == first_subset_round(replace(plan, free_sum=False))
     _, stop = run(sweep, plan)
-    assert "half strength" in stop.notes[0]
+    assert "less strength" in stop.notes[0]
 
 
 def test_a_small_pool_ends_when_every_subset_is_measured(sweep, pool):
@@ -165,7 +167,7 @@ def test_a_pool_of_one_expert_has_nothing_to_choose(pool):
 def test_the_forecast_counts_the_first_round_and_everything(pool):
     plan = SubsetPlan(pool, free_sum=True)
     found = subset_forecast(plan, tokens_each=10)
-    assert (found.least.merges, found.most.merges) == (1 + 30 + 9, 1 + 511 + 9)
-    assert found.least.tokens == 400
+    assert (found.least.merges, found.most.merges) == (1 + 30 + 16, 1 + 511 + 16)
+    assert found.least.tokens == 470
     budget = replace(plan, budget=Budget(merges=20))
     assert subset_forecast(budget).most.merges == 20

@@ -26,7 +26,7 @@ class Choosing:
 
     Attributes:
         domains: What decides: a domain, or `code=2,math`; `None` for the macro mean.
-        free_sum: Whether to measure each single expert at half strength too.
+        free_sum: Whether to measure single experts, all, and some subsets at half strength too.
     """
 
     domains: str | None = None

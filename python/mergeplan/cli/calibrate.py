@@ -79,8 +79,8 @@ _ONLY = {
 @click.option(
     "--free-sum",
     is_flag=True,
-    help="For select: measure each expert at half strength too, so that weights may have any sum"
-    " (average, task arithmetic).",
+    help="For select: measure single experts, all, and some subsets at half strength too, so that"
+    " weights may have any sum (average, task arithmetic).",
 )
 @click.option(
     "--confidence",

@@ -150,7 +150,8 @@ def chosen_of(selection: Selection, kind: str) -> Choice:
         )
     raise InputError(
         "no weights of another sum are predicted: only merges whose weights sum to 1 were measured",
-        "measure each single expert at half strength: `calibrate --for select --free-sum`",
+        "measure single experts, and all together, at half strength: `calibrate --for select"
+        " --free-sum`",
     )
 
 

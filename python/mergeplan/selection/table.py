@@ -179,14 +179,26 @@ def _is_whole(
     key: tuple[str, str, float | None],
     groups: Mapping[tuple[str, str, float | None], list[Measurement]],
 ) -> bool:
-    """False for a group of single experts at another lambda, which completes one with pairs."""
-    if any(row.k > 1 for row in groups[key]) or _strength(key[0], key[1]) is None:
+    """False for merges at another lambda that complete a group of the same surface.
+
+    Those are single experts beside merges of several, or, under one label, some of the other
+    group's subsets.
+    """
+    if _strength(key[0], key[1]) is None:
         return True
-    others = [other for other in groups if other != key and other[2] == key[2]]
-    return not any(
-        _strength(other[0], other[1]) is not None and any(row.k > 1 for row in groups[other])
-        for other in others
-    )
+    own = {row.subset for row in groups[key]}
+    for other, rows in groups.items():
+        if other == key or other[2] != key[2] or _strength(other[0], other[1]) is None:
+            continue
+        theirs = {row.subset for row in rows}
+        if (own < theirs and other[0] == key[0]) or (_most(own) == 1 and _most(theirs) > 1):
+            return False
+    return True
+
+
+def _most(subsets: set[tuple[str, ...]]) -> int:
+    """The largest k among them."""
+    return max(map(len, subsets))
 
 
 def _table(
