@@ -49,7 +49,8 @@ def main() -> None:
     rows, _ = read_rows(args.sweep)
     methods = {row.method: json.loads(row.options) for row in rows if row.k}
     pool = replace(load_pool(args.pool), methods=methods)
-    domains = sorted({(r.method, r.domain) for r in rows if r.k and args.domain in (None, r.domain)})
+    wanted = {args.domain} if args.domain else {row.domain for row in rows}
+    domains = sorted({(r.method, r.domain) for r in rows if r.k and r.domain in wanted})
     for label, domain in domains:
         plan = SubsetPlan(pool, label=label, domains=domain)
         found = [in_rounds(rows, replace(plan, seed=seed)) for seed in seeds]
