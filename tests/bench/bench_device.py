@@ -37,7 +37,7 @@ from mergeplan.merging import merge
 GPU = torch.cuda.is_available()
 DEVICE = "cuda:0" if GPU else "cpu"
 SHAPE = os.environ.get("MERGEPLAN_BENCH_SHAPE", "1.5b" if GPU else "0.5b")
-LIMITS = [1 << 29, 1 << 30, 1 << 32, 1 << 34] if GPU else [1 << 24, 1 << 25, 1 << 26]
+LIMITS = [1 << 29, 1 << 30, 1 << 32, 1 << 34] if GPU else [1 << 26, 1 << 27]
 METHODS = ("linear", "ties", "dare_linear")
 KS = (4, 8) if GPU else (4,)
 ROUNDS = 3 if GPU else 1

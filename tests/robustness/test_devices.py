@@ -21,7 +21,7 @@ from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.merge_checks import MergeOptions, Wanted
 from mergeplan.merging import MergeReport, merge, merge_many
 from mergeplan.streaming import Sweep
-from mergeplan.torch_backend import memory
+from mergeplan.torch_backend import engine, memory
 from mergeplan.torch_backend.device import Device, find_devices
 from mergeplan.torch_backend.loading import Loader
 from mergeplan.torch_backend.memory import IntoMemory
@@ -224,7 +224,7 @@ def test_either_goes_on_where_the_other_was_stopped(pool, tmp_path, expected, fi
     text = text_of(pool)
     config = tmp_path / "c.yml"
     config.write_text(text)
-    flags = {"core": (), "device": ("--device", "cpu", "--vram-limit", "16MiB")}
+    flags = {"core": (), "device": ("--device", "cpu", "--vram-limit", "64MiB")}
     out = tmp_path / "out"
     fault = {**os.environ, "MERGEPLAN_FAULT": "journal:12:kill"}
     killed = cli("merge", config, out, "--threads", 1, *flags[first], env=fault)
@@ -278,7 +278,7 @@ def test_merges_go_into_memory_of_any_layout_and_dtype(pool, tmp_path, expected)
     ("arguments", "code", "message"),
     [
         (("--device", "tpu"), 1, "device `tpu`: expected `auto`, `cpu`, `cuda` or `cuda:0`"),
-        (("--device", "cpu", "--vram-limit", "1MiB"), 1, "expected 16 MiB or more"),
+        (("--device", "cpu", "--vram-limit", "1MiB"), 1, "expected 64 MiB or more"),
         (("--vram-limit", "1GiB"), 1, "`vram_limit` says nothing without a `device`"),
         (("--device", "cpu", "--ray", "local"), 2, "leave --device out"),
         (("--device", "auto"), 0, ""),
@@ -313,6 +313,36 @@ def test_auto_without_a_gpu_is_the_core():
         assert find_devices("auto")[0].is_gpu
     else:
         assert find_devices("auto") == []
+
+
+def test_a_result_beyond_float16_in_an_early_piece_is_noticed_in_memory_too(tmp_path):
+    large = torch.ones(2_000_000)
+    large[7] = 60_000
+    for name in "ab":
+        save_checkpoint(tmp_path / name, {"w": large})
+    # Each is finite in float16; their sum is not, in the first of several pieces.
+    models = [tmp_path / "a", tmp_path / "b"]
+    per_model = [{"weight": 1.0}] * 2
+    text = config_text(
+        "linear",
+        models,
+        per_model=per_model,
+        parameters={"normalize": False},
+        dtype="float32",
+        out_dtype="float16",
+    )
+    into = {"w": torch.zeros(2_000_000, dtype=torch.float16)}
+    messages = []
+    for device in (None, "cpu"):
+        limit = 64 << 20 if device else None
+        sweep = Sweep([parse_config(text)], device=device, vram_limit=limit)
+        if device:
+            workers = sweep._on_devices._engine
+            workers._places = [engine._Place(p.device, 4 << 20, None) for p in workers._places]
+        with pytest.raises(InputError) as error:
+            sweep.merge_into([(0, into)])
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
 
 
 def test_calibrate_measures_the_same_through_a_device(tmp_path, monkeypatch):

@@ -24,7 +24,8 @@ DEMO = ROOT / "python" / "mergeplan" / "demo_pool" / "pool.yml"
 
 def in_rounds(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[int, float]:
     """Merges measured beside the base, and the regret."""
-    own = [row for row in rows if row.k == 0 or row.method == plan.label]
+    # Masks of one seed stand for those of any.
+    own = [replace(row, seed="") for row in rows if row.k == 0 or row.method == plan.label]
     wanted: set[tuple[str, ...]] = set()
     while True:
         measured = Measurements(tuple(row for row in own if row.subset in wanted), "")

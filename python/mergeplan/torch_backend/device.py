@@ -11,8 +11,8 @@ from mergeplan.errors import InputError, MissingInputError
 _FREE_SHARE = 0.8
 # Where a CPU stands in for a GPU, and says nothing of its memory.
 _CPU_BYTES = 1 << 30
-# Below this no piece of anything would be worth its way.
-LEAST_BYTES = 16 << 20
+# Below this nothing but the smallest pieces would fit: a GPU's allocator takes 20 MiB at a time.
+LEAST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ def find_devices(name: str, vram_limit: int | None = None) -> list[Device]:
 
 
 def _limit(torch: Any, number: int, wished: int | None) -> int:
+    torch.cuda.empty_cache()  # what earlier merges left there is free
     free, _ = torch.cuda.mem_get_info(number)
     if wished is None:
-        return int(free * _FREE_SHARE)
+        return max(int(free * _FREE_SHARE), LEAST_BYTES)
     if wished > free:
         raise InputError(
             f"device `cuda:{number}`: the VRAM limit is {wished >> 20} MiB, and {free >> 20} MiB"

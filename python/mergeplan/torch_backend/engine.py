@@ -6,10 +6,9 @@ for its own stream alone, and hashes and writes without the interpreter's lock.
 
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +27,8 @@ _WORKERS = 4
 _LEAST_DEVICE, _LEAST_HOST = 512 << 20, 16 << 20
 # Of a worker's share, what is planned: the allocator rounds up, and its blocks do not always fit.
 _PLANNED = 0.85
+# Longer pieces would leave the workers with nothing to overlap.
+_MOST_ELEMENTS = 1 << 25
 # How often a tensor is tried again in smaller pieces, when memory is short all the same.
 _TRIES = 4
 _POLL_SECONDS = 0.05
@@ -109,6 +110,7 @@ class Engine:
         self._devices = list(devices)
         # For good: what the allocator keeps for one stream, no other one gets.
         self._places = [_Place.of(d, count) for d, count in pairs for _ in range(count)]
+        self._lost: set[Device] = set()
 
     def run(
         self, tasks: Sequence[Task], make_store: MakeStore, poll: Callable[[int], None]
@@ -121,33 +123,32 @@ class Engine:
                 raises ends the run, once the workers have stopped.
         """
         queue = _Queue(sorted(tasks, key=lambda task: -task.n_bytes))
-        for device in self._devices:
-            if device.is_gpu:
-                # Whatever used the memory that will be written, or may be taken, is done with it.
-                torch.cuda.synchronize(device.name)
-                torch.cuda.reset_peak_memory_stats(device.name)
+        gpus = [one for one in self._devices if one.is_gpu and one not in self._lost]
         threads = [
             threading.Thread(target=self._work, args=(place, queue, make_store), daemon=True)
             for place in self._places
+            if not (place.device.is_gpu and place.device in self._lost)
         ]
-        try:
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads):
+        with _held(gpus) as peaks:
+            try:
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    while thread.is_alive():
+                        poll(queue.done_bytes)
+                        thread.join(_POLL_SECONDS)
                 poll(queue.done_bytes)
-                time.sleep(_POLL_SECONDS)
-            poll(queue.done_bytes)
-        finally:
-            queue.stopped = True
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            finally:
+                queue.stopped = True
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join()
         if queue.error is not None:
             raise queue.error
         return Outcome(
             left=[*queue.left, *queue.tasks],
             warnings=sorted(queue.warnings),
-            peak_bytes=max(map(_peak, self._devices)),
+            peak_bytes=max(peaks, default=0),
         )
 
     def _work(self, place: "_Place", queue: "_Queue", make_store: MakeStore) -> None:
@@ -166,6 +167,7 @@ class Engine:
             if not _is_lost(error):
                 queue.fail(error)
                 return
+            self._lost.add(place.device)
             if task is not None:
                 queue.tasks.append(task)
             queue.warnings.add(
@@ -199,7 +201,12 @@ class _Place:
             yield torch.device(self.device.name)
             return
         with torch.cuda.device(self.device.name), torch.cuda.stream(self.stream):
-            yield torch.device(self.device.name)
+            try:
+                yield torch.device(self.device.name)
+            finally:
+                # Whoever uses the results, or frees them, does so on other streams.
+                with suppress(RuntimeError):
+                    self.stream.synchronize()
 
 
 class _Stopped(Exception):
@@ -264,9 +271,6 @@ def _merge(worker: _Worker, task: Task, queue: _Queue, device: Device) -> None:
             break
         except torch.OutOfMemoryError:
             short = True
-        # Beyond the handler, so that the failed attempt's tensors are gone.
-        if device.is_gpu:
-            torch.cuda.empty_cache()
     queue.left.append(task)
     if short:
         queue.warnings.add(
@@ -303,13 +307,14 @@ def _piece_elements(task: Task, share: int) -> tuple[int, int]:
     free = share - max(program.fixed_bytes for program in programs)
     # All at once where that fits; else half of the room for a piece, half for those that stay.
     again = len(programs) > 1 or programs[0].sweeps > 1
+    whole = math.lcm(align, BLOCK)
     piece = free // each
     if piece < task.length and again:
         piece //= 2
+    piece = min(piece, max(_MOST_ELEMENTS, whole))
     if piece >= task.length:
         piece = task.length
     else:
-        whole = math.lcm(align, BLOCK)
         piece = piece // whole * whole or piece // align * align
     if piece <= 0:
         raise LeaveToCoreError
@@ -320,16 +325,44 @@ def _workers(device: Device) -> int:
     return max(1, min(_WORKERS, device.limit_bytes // _LEAST_DEVICE))
 
 
-def _peak(device: Device) -> int:
+@contextmanager
+def _held(gpus: Sequence[Device]) -> Iterator[list[int]]:
+    """Hold the allocator to the limits: more is refused then, and tensors are cut smaller.
+
+    What the process had before, a model perhaps, is its own.
+
+    Yields:
+        A list that has each GPU's peak in the end, beyond what was there before.
+    """
+    before: dict[str, int] = {}
+    peaks: list[int] = []
+    for device in gpus:
+        with suppress(RuntimeError):  # of a device that is lost: its workers say so
+            # Whatever used the memory that will be written, or may be taken, is done with it.
+            torch.cuda.synchronize(device.name)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device.name)
+            before[device.name] = had = torch.cuda.memory_reserved(device.name)
+            total = torch.cuda.get_device_properties(device.name).total_memory
+            # One byte more, which rounding may take away.
+            share = min(1.0, (had + device.limit_bytes + 1) / total)
+            torch.cuda.set_per_process_memory_fraction(share, device.name)
     try:
-        return int(torch.cuda.max_memory_reserved(device.name)) if device.is_gpu else 0
-    except RuntimeError:  # of a device that is lost
-        return 0
+        yield peaks
+    finally:
+        for name, had in before.items():
+            with suppress(RuntimeError):
+                peaks.append(torch.cuda.max_memory_reserved(name) - had)
+                torch.cuda.set_per_process_memory_fraction(1.0, name)
+        if before:
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()  # no other stream gets what the workers' kept
 
 
 def _is_lost(error: BaseException) -> bool:
     """Whether a device no longer works, as torch says it."""
     lost = getattr(torch, "AcceleratorError", ())
     return isinstance(error, lost) or (
-        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("CUDA error", "CUDA driver error"))
     )

@@ -49,12 +49,17 @@ def stored_bytes(inputs: Sequence[Input], count: int) -> int:
     return count * each
 
 
+def power_of_two(n_bytes: int) -> int:
+    """The largest that fits: torch rounds up what it pins, and would take twice as much."""
+    return 1 << (n_bytes.bit_length() - 1)
+
+
 class Staging:
     """Buffers of host memory, pinned where the device is a GPU, to be used in turn."""
 
     def __init__(self, n_bytes: int, device: torch.device) -> None:
         pinned = device.type == "cuda"
-        self.part_bytes = n_bytes // _BUFFERS
+        self.part_bytes = power_of_two(n_bytes // _BUFFERS)
         self._buffers = [
             torch.empty(self.part_bytes, dtype=torch.uint8, pin_memory=pinned)
             for _ in range(_BUFFERS)
@@ -73,7 +78,8 @@ class Moment:
     """A point in what a stream has been told to do, for the host to wait for."""
 
     def __init__(self, device: torch.device) -> None:
-        self._event = torch.cuda.Event() if device.type == "cuda" else None
+        # Waiting threads sleep: others read and write meanwhile.
+        self._event = torch.cuda.Event(blocking=True) if device.type == "cuda" else None
         self._noted = False
 
     def note(self) -> None:

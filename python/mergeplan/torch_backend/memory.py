@@ -1,5 +1,6 @@
 """Merge on devices into the memory of models that are loaded, on a GPU or not."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,5 +71,7 @@ class IntoMemory:
             return ModelStore(places)
 
         outcome = self._engine.run(tasks, store, lambda _done: None)
+        for warning in outcome.warnings:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         core += [(m.output, m.job) for task in outcome.left for m in task.members]
         return self._reader.read_bytes - before, core

@@ -59,10 +59,10 @@ class RankLimits:
 def _probabilities(steps: Steps, columns: int, density: float, epsilon: float) -> Tensor:
     """From the smallest magnitude of a row to its largest, each step rounded. Shape (columns,)."""
     if columns == 1:
-        return torch.tensor([steps.number(density)])
+        return torch.tensor([steps.number(density)], dtype=torch.float32)
     low = steps.number(density - epsilon)
-    ranks = steps.add(steps.cast(torch.arange(columns).float()), torch.ones(1))
+    ranks = steps.add(steps.cast(torch.arange(columns).float()), torch.ones(1, dtype=torch.float32))
     less = steps.subtract(ranks, torch.ones_like(ranks))
     share = steps.divide(less, float(less[-1])).clamp(0.0, 1.0)
     slope = steps.scale(steps.scale(share, 2.0), float32(epsilon))
-    return steps.add(slope, torch.tensor([low])).float().clamp(0.0, 1.0)
+    return steps.add(slope, torch.tensor([low], dtype=torch.float32)).float().clamp(0.0, 1.0)

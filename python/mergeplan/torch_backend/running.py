@@ -1,12 +1,9 @@
 """Merge into files with devices: the runner that stands beside `merging.run_here`."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
-
-import torch
 
 from mergeplan._native import InputReader, OutputFiles
 from mergeplan.memory import MemoryWatch
@@ -78,7 +75,7 @@ class DeviceRunner:
             if progress:
                 progress(done, total)
 
-        with _held(self.devices), beside:
+        with beside:
             outcome = engine.run(tasks, partial(FileStore, outputs), poll)
             beside.wait(poll, total)
         left = [(m.output, m.job) for task in outcome.left for m in task.members]
@@ -99,24 +96,6 @@ class DeviceRunner:
             number: {**one, **shared, "device_bytes": _written_bytes(done, output)}
             for output, (number, one) in enumerate(zip(numbers, found, strict=True))
         }
-
-
-@contextmanager
-def _held(devices: list[Device]) -> Iterator[None]:
-    """Hold the allocator to the limits: more is refused then, and tensors are cut smaller.
-
-    What the process had before, a model perhaps, is its own.
-    """
-    gpus = [device for device in devices if device.is_gpu]
-    for device in gpus:
-        total = torch.cuda.get_device_properties(device.name).total_memory
-        most = torch.cuda.memory_reserved(device.name) + device.limit_bytes
-        torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), device.name)
-    try:
-        yield
-    finally:
-        for device in gpus:
-            torch.cuda.set_per_process_memory_fraction(1.0, device.name)
 
 
 def _written_bytes(tasks: list[Task], output: int) -> int:

@@ -128,7 +128,10 @@ class Largest:
     def of(self, bits: Tensor) -> Tensor:
         """The next piece's, by its magnitudes: boolean, of the same shape (k, numel)."""
         equal = bits == self._bits
-        numbers = equal.cumsum(1, dtype=torch.int32)
+        numbers = torch.empty_like(equal, dtype=torch.int32)
+        # Row by row: of several rows at once a GPU gives each to one of its processors.
+        for row, out in zip(equal, numbers, strict=True):
+            torch.cumsum(row, 0, dtype=torch.int32, out=out)
         equal &= numbers <= self._ties
         # Not in place: what is queued still reads the old number.
         self._ties = (self._ties - numbers[:, -1:]).clamp(min=0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from mergeplan.torch_backend.loading import Moment
+from mergeplan.torch_backend.loading import Moment, power_of_two
 from mergeplan.torch_backend.sweeps import NotFiniteError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class FileStore:
     def __init__(self, files: "OutputFiles", device: torch.device, n_bytes: int) -> None:
         pinned = device.type == "cuda"
         self._files = files
-        self._n_bytes = n_bytes // 2
+        self._n_bytes = power_of_two(n_bytes // 2)
         self._buffers = [
             torch.empty(self._n_bytes, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)
         ]
@@ -129,15 +129,18 @@ class ModelStore:
         self._whole = place
         if not place.is_contiguous():
             self._whole = torch.empty_like(place, memory_format=torch.contiguous_format)
-        self._finite: Tensor | None = None
+        self._finite: list[Tensor] = []
 
     def put(self, start: int, values: Tensor, finite: Tensor) -> None:
-        self._whole.view(-1)[start : start + values.numel()].copy_(values)
-        self._finite = finite
+        # A model that was made for inference takes changes in that mode alone.
+        with torch.inference_mode(self._whole.is_inference()):
+            self._whole.view(-1)[start : start + values.numel()].copy_(values)
+        self._finite.append(finite)
 
     def finish(self) -> None:
         if self._whole is not self._place:
-            self._place.copy_(self._whole)
+            with torch.inference_mode(self._place.is_inference()):
+                self._place.copy_(self._whole)
         # The answer comes once everything is written.
-        if self._finite is not None and not bool(self._finite):
+        if self._finite and not bool(torch.stack(self._finite).all()):
             raise NotFiniteError

@@ -28,7 +28,7 @@ class Nearswap:
 
     def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
         steps = self._steps
-        one = torch.ones((), device=sweep.device)
+        one = torch.ones((), dtype=torch.float32, device=sweep.device)
         smallest = steps.number(_SMALLEST)
         for piece in sweep:
             base, tensor = piece[0], piece[1]
