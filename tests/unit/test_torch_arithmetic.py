@@ -16,7 +16,7 @@ from mergeplan.torch_backend.arithmetic import (
     float32,
     fused_multiply_add,
 )
-from mergeplan.torch_backend.selection import Largest, Threshold
+from mergeplan.torch_backend.selection import Largest, Threshold, count, count_apart
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -121,3 +121,18 @@ def test_what_is_not_finite_is_seen(dtype):
     for bad in (float("nan"), float("inf"), -float("inf")):
         values[777] = bad
         assert not all_finite(values)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("numel", [0, 5, 1000])
+def test_counting_apart_is_counting(device, numel):
+    generator = torch.Generator().manual_seed(0)
+    bins = torch.randint(0, 7, (numel,), generator=generator)
+    bins[numel // 3 :] = 2  # most of them are equal
+    where = torch.rand(numel, generator=generator) < 0.5
+    expected = torch.bincount(bins[where], minlength=9) + 1
+    plain, apart = (torch.ones(9, dtype=torch.int64, device=device) for _ in range(2))
+    count(plain, bins.to(device), where.to(device))
+    count_apart(apart, bins.to(device), where.int().to(device), 8)
+    assert torch.equal(plain.cpu(), expected)
+    assert torch.equal(apart.cpu(), expected)

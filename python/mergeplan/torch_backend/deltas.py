@@ -71,7 +71,8 @@ class Deltas:
         self._lambda = float32(merge["lambda"])
         self.sweeps = 2 if thins and (merge["rescale"] or not self._random) else 1
         self.element_bytes = self._count_bytes()
-        self.fixed_bytes = 2 * len(self._experts) * selection.TABLE_BYTES if thins else 0
+        tables = 2 * len(self._experts) * selection.TABLE_BYTES + selection.APART_BYTES
+        self.fixed_bytes = tables if thins else 0
         if self._ranked and thins:
             self.fixed_bytes = len(self._experts) * 8 * (self._columns + 1)
 
@@ -83,8 +84,9 @@ class Deltas:
         if self._random:
             thinning = ranks.BYTES + philox.OWN_BYTES if self._ranked else philox.BYTES
         each = size + max(4, thinning if any(self._thins) else 0)
-        # An expert before its delta; sums, divisor and steps in float32 and float64.
-        return k * each + 2 * size + 4 * 4 + 8
+        # An expert before its delta; sums, divisor and steps in float32 and float64; or counting:
+        # upper and lower halves in int32, a mask, bins and ones in int64.
+        return k * each + max(2 * size + 4 * 4 + 8, 2 * 4 + 1 + 2 * 8)
 
     def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
         if not self._experts:

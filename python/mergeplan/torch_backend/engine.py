@@ -311,7 +311,7 @@ def _piece_elements(task: Task, share: int) -> tuple[int, int]:
     piece = free // each
     if piece < task.length and again:
         piece //= 2
-    piece = min(piece, max(_MOST_ELEMENTS, whole))
+    piece = min(piece, max(_MOST_ELEMENTS, align))
     if piece >= task.length:
         piece = task.length
     else:

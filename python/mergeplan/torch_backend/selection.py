@@ -18,16 +18,19 @@ Counts = NDArray[np.int64]
 _HIGH, _LOW = 1 << 15, 1 << 16
 # Device bytes of the counters of one stream.
 TABLE_BYTES = 8 * _LOW
+# Counters in int32 that a GPU has beside these while it counts, for one stream after the other.
+_APART = 1 << 20
+APART_BYTES = 4 * _APART
 # The magnitudes of all streams of a piece. Shape (k, numel).
 Streams = Callable[[Piece], Tensor]
 
 
 def device_bytes(size: int) -> int:
-    """What counting and choosing take for each element of a stream of so many bytes.
+    """What choosing takes for each element of a stream of so many bytes.
 
-    Magnitudes, their upper halves, and bins in int64; choosing takes less.
+    Magnitudes, numbers of ties in int32, and three masks. Counting takes one stream at a time.
     """
-    return 2 * size + 8
+    return size + 4 + 3
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ def thresholds(
     """
     tables = torch.zeros((n_streams, _HIGH), dtype=torch.int64, device=sweep.device)
     for piece in sweep:
-        bits = streams(piece)
-        count(tables, bits >> 16 if has_low_bits else bits)
+        for table, bits in zip(tables, streams(piece), strict=True):
+            count(table, bits >> 16 if has_low_bits else bits)
     high = counts_of(sweep, tables)
     found = [_largest(high[want.stream], want.rank) for want in wanted]
     if not has_low_bits:
@@ -80,18 +83,36 @@ def thresholds(
     ]
 
 
-def count(tables: Tensor, bins: Tensor, where: Tensor | None = None) -> None:
-    """Count integers, or some of them, row by row, without waiting for the device.
+def count(table: Tensor, bins: Tensor, where: Tensor | None = None) -> None:
+    """Count integers, or some of them, without waiting for the device.
 
     Args:
-        tables: int64, shape (..., n_bins).
-        bins: Shape (..., numel).
+        table: int64, shape (n_bins,).
+        bins: Shape (numel,).
+        where: Boolean, shape (numel,).
     """
+    dtype = torch.int32 if table.is_cuda else table.dtype
     if where is None:
-        ones = torch.ones((), dtype=torch.int64, device=tables.device).expand(bins.shape)
+        ones = torch.ones((), dtype=dtype, device=table.device).expand(bins.shape)
     else:
-        ones = where.long()
-    tables.scatter_add_(-1, bins.long(), ones)
+        ones = where.to(dtype)
+    if table.is_cuda:
+        count_apart(table, bins.long(), ones, _APART // len(table))
+    else:
+        table.scatter_add_(0, bins.long(), ones)
+
+
+def count_apart(table: Tensor, bins: Tensor, ones: Tensor, copies: int) -> None:
+    """Count as a GPU does best: neighbours into tables of their own, which are then added up.
+
+    Additions to one counter wait for each other, and half of a fine-tune's deltas may be zero.
+    """
+    apart = torch.zeros((copies, len(table)), dtype=torch.int32, device=table.device)
+    whole = len(bins) // copies * copies
+    across = (-1, copies)
+    apart.scatter_add_(1, bins[:whole].view(across).t(), ones[:whole].view(across).t())
+    apart[0].scatter_add_(0, bins[whole:], ones[whole:])
+    table += apart.sum(0)
 
 
 def counts_of(sweep: Sweep, tables: Tensor) -> Counts:

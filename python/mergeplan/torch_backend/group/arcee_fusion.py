@@ -36,7 +36,7 @@ class ArceeFusion:
         self.element_bytes = 8 * group.size + max(3 * 8 + 2 * 4, order.BYTES)
         # A row's largest element, sum and divergence.
         self.element_bytes += -(-4 * 8 // self.align)
-        self.fixed_bytes = 4 * rows + 4 * order.TABLE_BYTES
+        self.fixed_bytes = 4 * rows + order.table_bytes(3)
 
     def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
         divergences = _Divergences(self._group, self.align, sweep.device)

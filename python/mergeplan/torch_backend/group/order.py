@@ -12,17 +12,21 @@ import torch
 from torch import Tensor
 
 from mergeplan.torch_backend.arithmetic import all_finite
-from mergeplan.torch_backend.selection import count, counts_of
+from mergeplan.torch_backend.selection import APART_BYTES, count, counts_of
 from mergeplan.torch_backend.sweeps import LeaveToCoreError, Piece, Sweep
 
 _BINS = 1 << 16
 _HALF = _BINS // 2
-# Device bytes of the counters of one wanted rank.
-TABLE_BYTES = 8 * (_BINS + 2)
-# Device bytes that counting takes for each element: keys in int32, bins and ones in int64.
-BYTES = 3 * 4 + 2 * 8
+# Device bytes that counting takes for each element: keys, and some of their bits, in int32, a
+# mask, bins and ones in int64.
+BYTES = 3 * 4 + 1 + 2 * 8
 # Computes the quantity for a piece, in the working dtype.
 Quantity = Callable[[Piece], Tensor]
+
+
+def table_bytes(ranks: int) -> int:
+    """Device bytes of the counters of so many wanted ranks."""
+    return (ranks + 1) * 8 * (_BINS + 2) + APART_BYTES
 
 
 def sweeps(dtype: torch.dtype) -> int:

@@ -41,7 +41,7 @@ class Sce:
         deltas = (2 * group.count + 2) * group.size + 8
         variance = group.size + max(4 * 8, order.BYTES)
         self.element_bytes = deltas + max(5 * 4 + 4, variance, sums.BYTES)
-        self.fixed_bytes = 2 * order.TABLE_BYTES if self._selects else 0
+        self.fixed_bytes = order.table_bytes(1) if self._selects else 0
 
     @property
     def _selects(self) -> bool:
