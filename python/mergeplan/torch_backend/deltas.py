@@ -71,10 +71,16 @@ class Deltas:
         self._lambda = float32(merge["lambda"])
         self.sweeps = 2 if thins and (merge["rescale"] or not self._random) else 1
         self.element_bytes = self._count_bytes()
-        tables = 2 * len(self._experts) * selection.TABLE_BYTES + selection.APART_BYTES
-        self.fixed_bytes = tables if thins else 0
-        if self._ranked and thins:
-            self.fixed_bytes = len(self._experts) * 8 * (self._columns + 1)
+        self.fixed_bytes = self._count_fixed_bytes() if thins else 0
+
+    def _count_fixed_bytes(self) -> int:
+        k = len(self._experts)
+        if self._ranked:
+            return k * 8 * (self._columns + 1)
+        if self._random:
+            return 0
+        # Outliers lie between two ranks.
+        return selection.table_bytes(k, 2 * k, self.working == torch.float32)
 
     def _count_bytes(self) -> int:
         k = len(self._experts)

@@ -16,13 +16,17 @@ from mergeplan.torch_backend.sweeps import Piece, Sweep
 
 Counts = NDArray[np.int64]
 _HIGH, _LOW = 1 << 15, 1 << 16
-# Device bytes of the counters of one stream.
-TABLE_BYTES = 8 * _LOW
-# Counters in int32 that a GPU has beside these while it counts, for one stream after the other.
-_APART = 1 << 20
+# Counters in int32 that a GPU has for one stream after the other while it counts.
+_APART = 1 << 18
 APART_BYTES = 4 * _APART
 # The magnitudes of all streams of a piece. Shape (k, numel).
 Streams = Callable[[Piece], Tensor]
+
+
+def table_bytes(n_streams: int, n_wanted: int, has_low_bits: bool) -> int:
+    """Device bytes of all counters."""
+    low = n_wanted * _LOW if has_low_bits else 0
+    return 8 * (n_streams * _HIGH + low) + APART_BYTES
 
 
 def device_bytes(size: int) -> int:

@@ -107,21 +107,44 @@ impl Reader {
         length: usize,
         scratch: &'a mut Vec<u8>,
     ) -> Result<&'a [u8]> {
-        let failed = |source| Error::Io { path: self.path().into(), action: "read", source };
-        crate::fault::hit("read").map_err(failed)?;
-        let all: &[u8] = match &self.store {
-            Store::Memory(bytes) => bytes,
-            Store::File { map: Some(map), .. } => map,
-            Store::File { file, map: None } => {
+        match &self.store {
+            Store::Memory(bytes) => self.slice(bytes, offset, length),
+            Store::File { map: Some(map), .. } => self.slice(map, offset, length),
+            Store::File { map: None, .. } => {
                 scratch.resize(length, 0);
-                read_exact_at(file, scratch, offset).map_err(failed)?;
-                return Ok(scratch);
+                self.copy(offset, scratch)?;
+                Ok(scratch)
             }
-        };
+        }
+    }
+
+    /// Fill `out` from `offset`. A file is read even where it is mapped: to touch each of its pages
+    /// once, in order to copy it, takes longer.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn copy(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        match &self.store {
+            Store::Memory(bytes) => out.copy_from_slice(self.slice(bytes, offset, out.len())?),
+            Store::File { file, .. } => {
+                let read =
+                    crate::fault::hit("read").and_then(|()| read_exact_at(file, out, offset));
+                read.map_err(|source| self.failed(source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn slice<'a>(&self, all: &'a [u8], offset: u64, length: usize) -> Result<&'a [u8]> {
+        crate::fault::hit("read").map_err(|source| self.failed(source))?;
         usize::try_from(offset)
             .ok()
             .and_then(|start| all.get(start..start.checked_add(length)?))
-            .ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))
+            .ok_or_else(|| self.failed(std::io::ErrorKind::UnexpectedEof.into()))
+    }
+
+    fn failed(&self, source: std::io::Error) -> Error {
+        Error::Io { path: self.path().into(), action: "read", source }
     }
 
     /// Ask the system to fetch a range that will be read soon. Advice only.
@@ -164,15 +187,14 @@ impl Reader {
         if matches!(self.store, Store::Memory(_)) {
             return Ok(());
         }
-        let path = self.path();
-        let failed = |source| Error::Io { path: path.into(), action: "read", source };
-        let now = Identity::of(path, &std::fs::metadata(path).map_err(failed)?);
+        let metadata = std::fs::metadata(self.path()).map_err(|source| self.failed(source))?;
+        let now = Identity::of(self.path(), &metadata);
         if now == self.identity {
             return Ok(());
         }
         let words = |i: &Identity| format!("{} bytes, modified at {} ns", i.bytes, i.mtime_ns);
         Err(Error::InputChanged {
-            path: path.into(),
+            path: self.path().into(),
             expected: words(&self.identity),
             found: words(&now),
         })
@@ -261,8 +283,13 @@ mod tests {
             reader.will_need(0..10);
             reader.release(0..10);
             assert_eq!(reader.read(3, 4, &mut scratch).unwrap(), b"3456");
-            assert!(reader.read(8, 4, &mut scratch).is_err());
-            assert!(reader.read(u64::MAX, 4, &mut scratch).is_err());
+            let mut own = [0; 4];
+            reader.copy(3, &mut own).unwrap();
+            assert_eq!(&own, b"3456");
+            for beyond in [8, u64::MAX] {
+                assert!(reader.read(beyond, 4, &mut scratch).is_err());
+                assert!(reader.copy(beyond, &mut own).is_err());
+            }
             reader.check_unchanged().unwrap();
         }
     }

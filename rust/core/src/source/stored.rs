@@ -190,9 +190,8 @@ impl Source for StoredTensor<'_> {
         }
     }
 
-    fn read_bytes(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
-        out.copy_from_slice(self.bytes(start, out.len() / self.dtype.size(), scratch)?);
-        Ok(())
+    fn read_bytes(&self, start: usize, out: &mut [u8], _scratch: &mut Vec<u8>) -> Result<()> {
+        self.reader.copy(self.offset + (start * self.dtype.size()) as u64, out)
     }
 
     fn fingerprint(&self, length: usize) -> Result<u64> {
