@@ -16,21 +16,24 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from helpers import config_text, save_checkpoint
-from runs import Undisturbed, make_pool, make_zeros
+from tests.support.checkpoints import save_checkpoint
+from tests.support.merges import config_text
+from tests.support.runs import Undisturbed, make_pool, make_zeros
+from tests.support.settings import DEMO_POOL, FULL
 
-FULL = os.environ.get("MERGEPLAN_FULL") == "1"
 settings.register_profile("share", max_examples=20, deadline=None, derandomize=True)
 settings.register_profile("full", max_examples=1000, deadline=None)
 settings.load_profile("full" if FULL else "share")
 
-DEMO_POOL = Path(__file__).parent.parent / "python" / "mergeplan" / "demo_pool"
+
+def pytest_xdist_auto_num_workers(config):
+    """One process where output is wanted as it comes (`-s`), as benchmarks do; else one a core."""
+    return 0 if config.option.capture == "no" else None
 
 
 def pytest_collection_modifyitems(config, items):
@@ -47,18 +50,6 @@ def full() -> bool:
     return FULL
 
 
-@pytest.fixture(scope="module")
-def ray():
-    """A real Ray cluster on this machine, which does not outlive its tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray and what it imports
-        from mergeplan.cluster import connect
-
-        cluster = connect("local")
-    yield cluster
-    cluster.shutdown()
-
-
 @pytest.fixture(scope="session")
 def demo_pool() -> Path:
     """A real pool: a byte-level base model and nine experts."""
@@ -68,7 +59,7 @@ def demo_pool() -> Path:
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory) -> Path:
     """Pools of tiny models of many architectures; see `tests/conformance/zoo.py`."""
-    from zoo import make_zoo
+    from tests.support.zoo import make_zoo
 
     return make_zoo(tmp_path_factory.mktemp("zoo"))
 

@@ -19,9 +19,9 @@ import pytest
 import torch
 import yaml
 
-from helpers import load_tensors
 from mergeplan.bench_models import SHAPES, Shape, make_pool
 from mergeplan.bench_run import Run, mergekit_command, mergeplan_command, read_all, run_process
+from tests.support.checkpoints import load_tensors
 
 ADAPTERS = 8
 RANK = 16

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import config_text
 from mergeplan.bench import WEIGHTS
 from mergeplan.bench_models import SHAPES, make_pool
 from mergeplan.bench_run import mergekit_command, mergeplan_command, read_all, run_process
+from tests.support.merges import config_text
 
 EXPERTS = 4
 THREADS = 2

@@ -23,9 +23,8 @@ from mergeplan.emit import to_yaml
 from mergeplan.evaluation.loading import load_model
 from mergeplan.pool import load_pool
 from mergeplan.subsets import subset_merge
+from tests.support.settings import DEMO_POOL, EVAL
 
-ROOT = Path(__file__).parent.parent
-DEMO = ROOT.parent / "python" / "mergeplan" / "demo_pool"
 METHODS = {"average": {}, "ties": {"density": 0.2}, "dare": {"density": 0.8}}
 MERGEKIT_RUNS = 3
 pytestmark = pytest.mark.timeout(0)
@@ -33,12 +32,15 @@ pytestmark = pytest.mark.timeout(0)
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    names = sorted(p.name for p in DEMO.iterdir() if p.is_dir() and p.name != "base")
+    names = sorted(p.name for p in DEMO_POOL.iterdir() if p.is_dir() and p.name != "base")
     data = {
         "sizes": [
-            {"base": str(DEMO / "base"), "experts": {name: str(DEMO / name) for name in names}}
+            {
+                "base": str(DEMO_POOL / "base"),
+                "experts": {name: str(DEMO_POOL / name) for name in names},
+            }
         ],
-        "data": {path.stem: str(path) for path in sorted((ROOT / "data" / "eval").glob("*.jsonl"))},
+        "data": {path.stem: str(path) for path in sorted(EVAL.glob("*.jsonl"))},
         "methods": METHODS,
     }
     path = tmp_path_factory.mktemp("sweep") / "pool.yml"

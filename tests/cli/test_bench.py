@@ -9,17 +9,17 @@ import time
 
 import pytest
 
-from helpers import cli
 from mergeplan.bench import CASES
 from mergeplan.methods import METHODS
+from tests.support.commands import COMMAND, cli, cli_process
 
 TINY = ("bench", "--shape", "tiny", "--rounds", 1)
 KNOWN = [name for name in CASES if name in METHODS]
 
 
 def test_the_table_has_a_row_for_each_case_and_keeps_nothing(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    run = cli(*TINY, "--no-mergekit", "--k", "1,2", "--threads", 1, env=environment)
+    environment = {"TMPDIR": str(tmp_path)}
+    run = cli_process(*TINY, "--no-mergekit", "--k", "1,2", "--threads", 1, env=environment)
     assert (run.returncode, run.stderr) == (0, "")
     rows = [line for line in run.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + 2 * 2 * len(KNOWN)
@@ -88,7 +88,7 @@ def test_a_folder_with_models_of_someone_else_is_refused(small_models):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals to send")
 def test_a_stop_removes_the_temporary_folder_and_the_measured_process(tmp_path):
-    command = [sys.executable, "-m", "mergeplan", *map(str, TINY), "--rounds", "1000"]
+    command = [*COMMAND, *map(str, TINY), "--rounds", "1000"]
     process = subprocess.Popen(
         [*command, "--no-mergekit"],
         env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -4,7 +4,8 @@ import json
 
 import torch
 
-from helpers import cli, save_checkpoint
+from tests.support.checkpoints import save_checkpoint
+from tests.support.commands import cli
 
 
 def test_a_checkpoint_equals_itself(small_models):

@@ -3,23 +3,21 @@
 import csv
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from conftest import DEMO_POOL
-from helpers import cli, load_tensors
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.harness import check_tasks
 from mergeplan.evaluation.recording import append, columns_of, parse_merge
 from mergeplan.evaluation.scores import Scores
 from mergeplan.evaluation.sources import find_data
 from mergeplan.measurements import load_measurements
-
-EVAL = DEMO_POOL.parents[2] / "tests" / "data" / "eval"
+from tests.support.checkpoints import load_tensors
+from tests.support.commands import cli, cli_process
+from tests.support.settings import DEMO_POOL, EVAL
 
 
 def test_everything_at_once(tmp_path):
@@ -234,9 +232,7 @@ def task(tmp_path):
 def test_tasks_stand_in_the_same_table(task, tmp_path):
     data = ["--data", EVAL / "python.jsonl", "--max-tokens", 500]
     environment = {"HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_OFFLINE": "1"}
-    run = cli(
-        "evaluate", DEMO_POOL / "python", *data, "--tasks", task, env=os.environ | environment
-    )
+    run = cli_process("evaluate", DEMO_POOL / "python", *data, "--tasks", task, env=environment)
     assert run.returncode == 0, run.stderr
     head, *rows = [line.split() for line in run.stdout.splitlines()]
     assert head == ["domain", "metric", "value", "se", "tokens", "documents"]

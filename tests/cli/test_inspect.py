@@ -10,8 +10,10 @@ import pytest
 import torch
 import yaml
 
-from helpers import cli, config_text, save_checkpoint
 from mergeplan.methods import METHODS
+from tests.support.checkpoints import save_checkpoint
+from tests.support.commands import cli
+from tests.support.merges import config_text
 
 TEBI = 1 << 40
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from helpers import cli, config_text, load_tensors, weights_of
+from tests.support.checkpoints import load_tensors, weights_of
+from tests.support.commands import cli
+from tests.support.merges import config_text
 
 
 def test_a_merge_writes_what_mergekit_leaves_and_a_manifest(config, small_models):
@@ -125,7 +127,7 @@ def test_settings_of_the_base_are_said_to_do_nothing(small_models):
 def test_tensors_that_the_donor_lacks_are_left_out_and_named(small_models):
     import torch
 
-    from helpers import save_checkpoint
+    from tests.support.checkpoints import save_checkpoint
 
     tensors = load_tensors(small_models / "a") | {"value_head": torch.ones(3)}
     save_checkpoint(small_models / "more", tensors)
@@ -145,7 +147,7 @@ def test_tensors_that_the_donor_lacks_are_left_out_and_named(small_models):
 def test_integer_buffers_are_copied_where_all_agree(small_models):
     import torch
 
-    from helpers import save_checkpoint
+    from tests.support.checkpoints import save_checkpoint
 
     for name in ("base", "a", "b"):
         tensors = load_tensors(small_models / name) | {"ids": torch.arange(7)}

@@ -1,14 +1,14 @@
 """`merge --many`: every merge of a list in one pass, each what it is alone."""
 
 import json
-import os
 import shutil
 
 import pytest
 
-from helpers import cli, weights_of
 from mergeplan.pool import load_pool
 from mergeplan.subsets import subset_merge, write_subsets
+from tests.support.checkpoints import weights_of
+from tests.support.commands import cli, cli_process
 
 SUBSETS = [("js",), ("js", "md"), ("html", "js", "perl")]
 
@@ -55,7 +55,7 @@ def test_a_stopped_run_goes_on_with_what_is_left(sweep):
     expected = {merge.key: weights_of(folder / "out" / merge.key) for merge in merges}
     shutil.rmtree(folder / "out")
     for point in ("write:5:kill", "companions:3:kill", "publish:4:error"):
-        stopped = cli(*command, env={**os.environ, "MERGEPLAN_FAULT": point})
+        stopped = cli_process(*command, env={"MERGEPLAN_FAULT": point})
         assert stopped.returncode != 0
         assert cli(*command).returncode == 1  # something is there: say what to do with it
         resumed = cli(*command, "--resume")

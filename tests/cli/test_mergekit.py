@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from helpers import cli, config_text, run_mergeplan, weights_of
+from tests.support.checkpoints import weights_of
+from tests.support.commands import cli
+from tests.support.merges import config_text, run_mergeplan
 
 
 def demo_config(demo_pool, folder):

@@ -3,9 +3,9 @@
 import click
 import pytest
 
-from helpers import cli
 from mergeplan.cli.merge import command
 from mergeplan.cli.mergekit_flags import UNNEEDED
+from tests.support.commands import cli
 
 # A value for each flag of mergekit that takes one.
 VALUES = {

@@ -1,13 +1,15 @@
 """`mergeplan fit`, `suggest` and `demo` as a user meets them."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from helpers import cli, run_mergekit, weights_of
+from tests.support.checkpoints import weights_of
+from tests.support.commands import cli
+from tests.support.merges import run_mergekit
+from tests.support.settings import DATA
 
-PUBLISHED = Path(__file__).parent.parent / "data" / "measured_llama3b_16_experts.csv"
+PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
 
 
 def test_fit_prints_a_table_and_writes_a_law(tmp_path):
@@ -119,7 +121,7 @@ def test_the_demo_runs_the_whole_path(tmp_path):
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_plot_draws_curves_and_sizes(ending, tmp_path):
-    pools = Path(__file__).parent.parent / "data" / "real_pools.csv"
+    pools = DATA / "real_pools.csv"
     out = tmp_path / f"law.{ending}"
     run = cli("plot", pools, "-o", out, "--target-loss", 1.7)
     assert run.returncode == 0, run.stderr

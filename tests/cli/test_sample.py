@@ -7,9 +7,11 @@ import pytest
 import torch
 import yaml
 
-from helpers import cli, load_tensors, run_mergekit, run_mergeplan
 from mergeplan.emit import LABELS
 from mergeplan.subsets import read_subsets
+from tests.support.checkpoints import load_tensors
+from tests.support.commands import cli
+from tests.support.merges import run_mergekit, run_mergeplan
 
 RANDOM = {"dare", "dare_ties", "della", "della_linear"}
 OPTIONS = {

@@ -3,16 +3,18 @@
 import csv
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers import cli, run_mergekit, weights_of
 from mergeplan.pool import load_pool
 from mergeplan.selection.active import first_subsets
+from tests.support.checkpoints import weights_of
+from tests.support.commands import cli
+from tests.support.merges import run_mergekit
+from tests.support.settings import DATA
 
-SWEEP = Path(__file__).parent.parent / "data" / "select_80k.csv"
+SWEEP = DATA / "select_80k.csv"
 
 
 @pytest.fixture(scope="module")

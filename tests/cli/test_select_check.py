@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from calibration import DEMO, EVAL, write_pool
-from helpers import cli
 from mergeplan.calibration.worker import Setup, Worker
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.options import HALVES, EvaluationOptions
@@ -16,8 +14,11 @@ from mergeplan.selection.checking import check_choice
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.selecting import select
 from mergeplan.subsets import subset_merge
+from tests.support.commands import cli
+from tests.support.pools import write_pool
+from tests.support.settings import DEMO_POOL, EVAL
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("select --check")]
 DOMAINS = ("html", "python")
 
 
@@ -146,6 +147,6 @@ def test_what_a_check_needs_is_said(measured, tmp_path):
     first = (EVAL / "html.jsonl").read_text("utf-8").splitlines()[0]
     (tmp_path / "one.jsonl").write_text(first + "\n")
     data = tmp_path / "one.jsonl"
-    runs = [cli("evaluate", DEMO / "base", "--data", data, "--half", half) for half in HALVES]
+    runs = [cli("evaluate", DEMO_POOL / "base", "--data", data, "--half", half) for half in HALVES]
     assert [run.returncode for run in runs].count(0) == 2
     assert sum("none of its 1 documents falls into" in run.stderr for run in runs) == 1

@@ -2,7 +2,7 @@
 
 import json
 
-from helpers import cli
+from tests.support.commands import cli
 
 
 def test_tables_numbers_and_a_picture(demo_pool, tmp_path):

@@ -6,7 +6,9 @@ import json
 import pytest
 import torch
 
-from helpers import cli, config_text, load_tensors, save_checkpoint
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.commands import cli
+from tests.support.merges import config_text
 
 
 @pytest.fixture(params=[1, 3], ids=["one file", "shards"])

@@ -8,13 +8,13 @@ import subprocess
 
 import pytest
 
-from calibration import write_pool
 from mergeplan.calibration.asked import CalibrateOptions
 from mergeplan.calibration.running import calibrate
 from mergeplan.calibration.worker import Setup
 from mergeplan.errors import InputError
+from tests.support.pools import write_pool
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("ray")]
 
 
 def options(ray=None):
@@ -80,15 +80,15 @@ def test_a_node_that_sees_other_files_is_named(ray, tmp_path, monkeypatch):
 def test_faults_of_a_worker_reach_the_user(ray, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from calibration import DEMO
-    from helpers import save_checkpoint
+    from tests.support.checkpoints import save_checkpoint
+    from tests.support.settings import DEMO_POOL
 
-    config = json.loads((DEMO / "html" / "config.json").read_text())
-    tensors = load_file(DEMO / "html" / "model.safetensors")
+    config = json.loads((DEMO_POOL / "html" / "config.json").read_text())
+    tensors = load_file(DEMO_POOL / "html" / "model.safetensors")
     tensors["model.norm.weight"][0] = float("nan")
     save_checkpoint(tmp_path / "bad", tensors, config)
     save_file(tensors, tmp_path / "bad" / "model.safetensors", metadata={"format": "pt"})
-    experts = {"bad": str(tmp_path / "bad"), "js": str(DEMO / "js")}
-    pool = write_pool(tmp_path, sizes=[{"base": str(DEMO / "base"), "experts": experts}])
+    experts = {"bad": str(tmp_path / "bad"), "js": str(DEMO_POOL / "js")}
+    pool = write_pool(tmp_path, sizes=[{"base": str(DEMO_POOL / "base"), "experts": experts}])
     with pytest.raises(InputError, match="model.norm.weight"):
         calibrate(pool, tmp_path / "run", options("local"))

@@ -6,14 +6,15 @@ import time
 
 import pytest
 
-from helpers import config_text, weights_of
 from mergeplan.config import parse_config
 from mergeplan.errors import SurroundingsError
 from mergeplan.merge_checks import MergeOptions, Wanted
 from mergeplan.merging import merge_many
-from runs import make_pool
+from tests.support.checkpoints import weights_of
+from tests.support.merges import config_text
+from tests.support.runs import make_pool
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import config_text, load_tensors, run_mergekit, run_mergeplan, weights_of
 from mergeplan.errors import InputError
 from mergeplan.opening import open_checkpoint
+from tests.support.checkpoints import load_tensors, weights_of
+from tests.support.merges import config_text, run_mergekit, run_mergeplan
 
 
 def as_bin(folder: Path, out: Path, shards: int = 1) -> Path:

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers import run_mergekit, run_mergeplan
 from mergeplan.calibration.worker import Setup, Worker
 from mergeplan.emit import to_yaml
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.pool import load_pool
 from mergeplan.subsets import subset_merge
+from tests.support.merges import run_mergekit, run_mergeplan
+from tests.support.settings import EVAL
 
-EVAL = Path(__file__).parent.parent / "data" / "eval"
 METHODS = {
     "average": {},
     "task_arithmetic": {"lambda": 0.8},

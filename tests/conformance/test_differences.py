@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import config_text, load_tensors, run_mergekit, run_mergeplan, save_checkpoint
-from whole import use_hub_cache
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.merges import config_text, run_mergekit, run_mergeplan
+from tests.support.whole import use_hub_cache
 
 
 def average(first: Path, second: Path, folder: Path, **top: object) -> Path:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from backends import by_mergekit, by_native, by_reference, values
-from cases import TORCH_DTYPES, Case
-from helpers import config_text, load_tensors, run_mergeplan, save_checkpoint
+from tests.support.backends import by_mergekit, by_native, by_reference, values
+from tests.support.cases import TORCH_DTYPES, Case
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.merges import config_text, run_mergeplan
 
 FROM_MERGEKIT = (ValueError, IndexError, RuntimeError)
 
@@ -25,8 +26,8 @@ def case_of(method, dtype, base, experts, per_input=None, **parameters) -> Case:
         per_input or {},
         parameters,
         seed=0,
-        base=tensors(base) if base is not None else {},
-        experts=tuple(tensors(numbers) for numbers in experts),
+        based=base is not None,
+        make=lambda: (tensors(base) if base is not None else {}, tuple(map(tensors, experts))),
     )
 
 

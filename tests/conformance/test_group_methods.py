@@ -9,23 +9,34 @@ mostly rounding: few elements fall on the other side.
 """
 
 import json
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from backends import values
-from cases import TORCH_DTYPES
-from compare import ulp
-from group_cases import METHODS, SHAPES, Tensors, by_mergekit, make_tensors, plan_of, run
 from mergeplan import _native
+from tests.support.backends import values
+from tests.support.cases import TORCH_DTYPES
+from tests.support.compare import ulp
+from tests.support.group_cases import (
+    METHODS,
+    SHAPES,
+    Tensors,
+    by_mergekit,
+    make_tensors,
+    plan_of,
+    run,
+)
+from tests.support.shares import paired
 
 CASES = [
     pytest.param(*method[:4], k, dtype, id=f"{method[0]}-{i}-k{k}-{dtype}")
-    for i, method in enumerate(METHODS)
-    for k in method[4]
-    for dtype in TORCH_DTYPES
+    for (i, method, k), dtype in paired(
+        [(i, method, k) for i, method in enumerate(METHODS) for k in method[4]],
+        list(TORCH_DTYPES),
+    )
 ]
 
 
@@ -119,6 +130,7 @@ def test_the_chain_of_roundings_is_mergekits(
         assert count <= allowed(name, expected[tensor].numel()), f"{tensor}: {report}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "options", "mergekit_options", "has_base", "k", "dtype"), CASES)
 def test_group_methods_agree_with_mergekit(
     name, options, mergekit_options, has_base, k, dtype, tmp_path, ties_by_index
@@ -154,8 +166,9 @@ def test_a_vector_longer_than_a_block_agrees(filter_wise, dtype, tmp_path, exact
             assert count <= most, f"{name} {report}"
 
 
-@pytest.mark.parametrize("dtype", TORCH_DTYPES)
-@pytest.mark.parametrize("case", sorted({i for i, method in enumerate(METHODS)}))
+@pytest.mark.parametrize(
+    ("case", "dtype"), paired(range(len(METHODS)), list(TORCH_DTYPES)), ids=str
+)
 def test_threads_and_chunks_change_no_byte(case, dtype, tmp_path):
     name, options, _, has_base, counts = METHODS[case]
     models = make_tensors(counts[-1], dtype, SHAPES)
@@ -188,10 +201,13 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize("dtype", TORCH_DTYPES)
-@pytest.mark.parametrize("special", SPECIAL)
-@pytest.mark.parametrize("case", sorted({i for i, method in enumerate(METHODS)}))
-def test_degenerate_inputs_agree(case, special, dtype, tmp_path, exact_sums, ties_by_index):
+@pytest.mark.parametrize(
+    ("inputs", "dtype"),
+    paired(list(product(range(len(METHODS)), SPECIAL)), list(TORCH_DTYPES)),
+    ids=str,
+)
+def test_degenerate_inputs_agree(inputs, dtype, tmp_path, exact_sums, ties_by_index):
+    case, special = inputs
     name, options, mergekit_options, has_base, counts = METHODS[case]
     k = min(2, counts[-1])
     base = make_tensors(0, dtype, [(8, 9), (5,)])[0]

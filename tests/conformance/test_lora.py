@@ -9,13 +9,14 @@ import pytest
 import torch
 import yaml
 
-from helpers import config_text, load_tensors, run_mergekit, run_mergeplan, weights_of
 from mergeplan.config import parse_config
 from mergeplan.errors import InputError, MergeplanError
 from mergeplan.merge_checks import MergeOptions, Wanted
 from mergeplan.merging import MergeReport, merge_many
 from mergeplan.torch_backend.device import Device
 from mergeplan.torch_backend.running import DeviceRunner
+from tests.support.checkpoints import load_tensors, weights_of
+from tests.support.merges import config_text, run_mergekit, run_mergeplan
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # What LoraConfig is given, by name of the kind.

@@ -1,28 +1,27 @@
 """On the real pool: our merge has mergekit's loss, and the bundled measurements are what it has."""
 
 import csv
-import sys
 from pathlib import Path
 
 import pytest
 
-from helpers import config_text, run_mergekit, run_mergeplan
-
-HERE = Path(__file__).parent.parent
-sys.path.insert(0, str(HERE / "tools"))
+from tests.support.merges import config_text, run_mergekit, run_mergeplan
+from tests.support.settings import EVAL
 
 
 @pytest.fixture(scope="module")
 def texts(demo_pool):
-    from measure_pool import load_texts
     from transformers import AutoTokenizer
 
-    return load_texts(HERE / "data" / "eval", AutoTokenizer.from_pretrained(demo_pool / "base"))
+    from tests.tools.measure_pool import load_texts
+
+    return load_texts(EVAL, AutoTokenizer.from_pretrained(demo_pool / "base"))
 
 
 def macro_loss(folder: Path, texts) -> float:
-    from measure_pool import loss_nats
     from transformers import AutoModelForCausalLM
+
+    from tests.tools.measure_pool import loss_nats
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     losses = [loss_nats(model, ids, mask)[0] for ids, mask in texts.values()]

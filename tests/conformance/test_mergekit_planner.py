@@ -1,7 +1,6 @@
 """Merges that mergekit plans and our core executes, held against mergekit's own run."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import yaml
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from helpers import cli, load_tensors, run_mergekit, run_mergeplan, weights_of
 from mergeplan.config import parse_config
 from mergeplan.errors import InputError
 from mergeplan.memory import anonymous_bytes
@@ -22,6 +20,9 @@ from mergeplan.mergekit_adapter import plan_by_mergekit
 from mergeplan.methods import METHODS
 from mergeplan.streaming import stream
 from mergeplan.verifying import verify
+from tests.support.checkpoints import load_tensors, weights_of
+from tests.support.commands import cli, cli_process
+from tests.support.merges import run_mergekit, run_mergeplan
 
 SIZES = {
     "hidden_size": 16,
@@ -483,8 +484,9 @@ def test_a_plan_is_the_same_in_every_process(tmp_path):
     (tmp_path / "c.yml").write_text(yaml.safe_dump({**config, "tokenizer_source": "union"}))
     plans = set()
     for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        done = cli("merge", tmp_path / "c.yml", tmp_path / "out", "--dry-run", env=environment)
+        environment = {"PYTHONHASHSEED": seed}
+        command = ("merge", tmp_path / "c.yml", tmp_path / "out", "--dry-run")
+        done = cli_process(*command, env=environment)
         assert done.returncode == 0, done.stderr
         plans.add(done.stdout)
     assert len(plans) == 1
@@ -496,8 +498,8 @@ def test_a_merge_that_was_killed_goes_on(tmp_path):
     (tmp_path / "c.yml").write_text(
         yaml.safe_dump({**config, **DOUBLE, "tokenizer_source": "union"})
     )
-    kill = {**os.environ, "MERGEPLAN_FAULT": "companions:1:kill"}
-    assert cli("merge", tmp_path / "c.yml", tmp_path / "out", env=kill).returncode < 0
+    kill = {"MERGEPLAN_FAULT": "companions:1:kill"}
+    assert cli_process("merge", tmp_path / "c.yml", tmp_path / "out", env=kill).returncode < 0
     done = cli("merge", tmp_path / "c.yml", tmp_path / "out", "--resume")
     assert done.returncode == 0, done.stderr
     assert verify(tmp_path / "out").matches

@@ -9,17 +9,18 @@ import importlib.metadata
 import numpy as np
 import pytest
 import torch
-from test_models import save_family, text_for
 
-from backends import by_mergekit, by_reference
-from cases import Case, all_cases
-from conftest import DEMO_POOL, FULL
-from helpers import config_text, load_tensors, run_mergekit, run_mergeplan, weights_of
 from mergeplan import mergekit_plugin
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.methods import METHODS
+from tests.support.backends import by_mergekit, by_reference
+from tests.support.cases import Case, all_cases
+from tests.support.checkpoints import load_tensors, weights_of
+from tests.support.families import save_family, text_for
+from tests.support.merges import config_text, run_mergekit, run_mergeplan
+from tests.support.settings import DEMO_POOL, FULL
 
-CASES = [c for c in all_cases(rounds=50 if FULL else 2) if c.method in mergekit_plugin.METHODS]
+CASES = [c for c in all_cases(rounds=50 if FULL else 1) if c.method in mergekit_plugin.METHODS]
 BREADTH = {"weight": 0.7, "density": 0.6}
 
 
@@ -120,7 +121,7 @@ def recording(tensors):
         (with_nan, "values that the core refuses"),
         (recording, "it records gradients"),
     ],
-    ids=str,
+    ids=["strides", "float64", "no experts", "nan", "gradients"],
 )
 def test_what_the_core_cannot_take_is_mergekits(change, reason, usage):
     tensors = change(some_tensors())

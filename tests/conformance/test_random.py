@@ -6,19 +6,23 @@ mergekit's, not with the merge of whole deltas.
 """
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from backends import Array, values
-from cases import TORCH_DTYPES
-from conftest import FULL
 from mergeplan import reference
 from mergeplan.reference.sparsify import rank_limits
+from tests.support.backends import Array, values
+from tests.support.cases import TORCH_DTYPES
+from tests.support.settings import FULL
+from tests.support.shares import paired
 
 SEEDS = 10_000 if FULL else 1_500
 STANDARD_ERRORS = 4.0
+# Elements, and whether the norm is restored.
+SIZED = list(product([1, 8, 48, 1000], [False, True]))
 STREAM = 0xFEDC_BA98_7654_3210
 
 
@@ -56,13 +60,14 @@ def assert_same_distribution(ours: Array, theirs: Array, density: float) -> None
     )
 
 
-@pytest.mark.parametrize("density", [0.2, 0.53, 0.9])
-@pytest.mark.parametrize("rescale", [False, True], ids=["plain", "rescaled"])
-@pytest.mark.parametrize("dtype", TORCH_DTYPES)
-@pytest.mark.parametrize("n", [1, 8, 48, 1000])
-def test_dares_mean_and_keep_rate_equal_mergekits(n, dtype, rescale, density):
+@pytest.mark.parametrize(
+    ("sized", "density", "dtype"),
+    paired(SIZED, [0.2, 0.53, 0.9], list(TORCH_DTYPES)),
+)
+def test_dares_mean_and_keep_rate_equal_mergekits(sized, density, dtype):
     from mergekit.sparsify import RescaleNorm, bernoulli
 
+    n, rescale = sized
     delta = deltas((n,), dtype)
     norm = RescaleNorm.l1 if rescale else None
     torch.manual_seed(n)
@@ -75,13 +80,19 @@ def test_dares_mean_and_keep_rate_equal_mergekits(n, dtype, rescale, density):
 DELLA_SHAPES = [(8,), (6, 8), (48,), (1000,)] if FULL else [(8,), (6, 8), (48,)]
 
 
-@pytest.mark.parametrize(("density", "epsilon"), [(0.2, 0.15), (0.53, 0.0), (0.9, 0.05)])
-@pytest.mark.parametrize("rescale", [False, True], ids=["plain", "rescaled"])
-@pytest.mark.parametrize("dtype", TORCH_DTYPES)
-@pytest.mark.parametrize("shape", DELLA_SHAPES, ids=str)
-def test_dellas_mean_and_keep_rate_equal_mergekits(shape, dtype, rescale, density, epsilon):
+@pytest.mark.parametrize(
+    ("shaped", "kept", "dtype"),
+    paired(
+        list(product(DELLA_SHAPES, [False, True])),
+        [(0.2, 0.15), (0.53, 0.0), (0.9, 0.05)],
+        list(TORCH_DTYPES),
+    ),
+    ids=str,
+)
+def test_dellas_mean_and_keep_rate_equal_mergekits(shaped, kept, dtype):
     from mergekit.sparsify import RescaleNorm, della_magprune
 
+    (shape, rescale), (density, epsilon) = shaped, kept
     delta = deltas(shape, dtype)
     norm = RescaleNorm.l1 if rescale else None
     torch.manual_seed(len(shape))

@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import config_text, run_mergeplan, save_checkpoint, weights_of
 from mergeplan import _native
 from mergeplan.config import parse_config
 from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
 from mergeplan.plan import build_plan
+from tests.support.checkpoints import save_checkpoint, weights_of
+from tests.support.merges import config_text, run_mergeplan
+from tests.support.shares import paired
 
 # More than one block of 65,536 elements, with a rest; and a tensor that is cut in segments.
 SHAPES = {"small": (3, 5), "blocks": (700, 301), "row": (1,), "none": (0,), "deep": (2, 3, 4, 5)}
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 LARGE = {"large": (1 << 12, (1 << 12) + 1)}
 METHODS = {
     "linear": {"weight": 0.7},
@@ -52,8 +55,7 @@ def merge_with(
     return weights_of(out)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "dtype"), paired(list(METHODS), DTYPES), ids=str)
 def test_threads_chunks_and_memory_change_no_byte(method, dtype, tmp_path):
     base, *experts = make_models(tmp_path, SHAPES, dtype)
     text = config_text(method, experts, base=base, parameters=METHODS[method])
@@ -66,8 +68,7 @@ def test_threads_chunks_and_memory_change_no_byte(method, dtype, tmp_path):
     assert all(output == outputs[0] for output in outputs)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "dtype"), paired(list(METHODS), ["float32", "bfloat16"]))
 def test_a_tensor_in_segments_is_the_same_at_any_thread_count(method, dtype, tmp_path):
     base, *experts = make_models(tmp_path, LARGE, torch.bfloat16)
     text = config_text(method, experts, base=base, parameters=METHODS[method], dtype=dtype)
@@ -82,7 +83,7 @@ def test_a_tensor_in_segments_is_the_same_at_any_thread_count(method, dtype, tmp
 
 def test_shards_of_the_input_change_no_byte(tmp_path):
     base, *experts = make_models(tmp_path, SHAPES, torch.float32)
-    from helpers import load_tensors
+    from tests.support.checkpoints import load_tensors
 
     split = [
         save_checkpoint(tmp_path / f"s{i}", load_tensors(e), shards=3)
@@ -133,7 +134,7 @@ def test_the_seed_is_recorded_with_the_output(tmp_path):
 
 def test_identical_experts_merge_into_themselves(tmp_path):
     base, a, _ = make_models(tmp_path, SHAPES, torch.float32)
-    from helpers import load_tensors
+    from tests.support.checkpoints import load_tensors
 
     twin = save_checkpoint(tmp_path / "twin", load_tensors(a))
     for method in ("linear", "ties", "task_arithmetic"):

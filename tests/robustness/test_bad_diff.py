@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from helpers import cli, save_checkpoint
+from tests.support.checkpoints import save_checkpoint
+from tests.support.commands import cli
 
 
 def test_what_is_not_there_is_named(small_models):

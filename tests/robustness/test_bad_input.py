@@ -7,7 +7,9 @@ import struct
 import pytest
 import torch
 
-from helpers import cli, config_text, load_tensors, save_checkpoint
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.commands import cli
+from tests.support.merges import config_text
 
 
 def write_header(path, header: dict | bytes, data_bytes: int = 0) -> None:

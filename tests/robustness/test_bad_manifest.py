@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from helpers import cli, config_text
+from tests.support.commands import cli
+from tests.support.merges import config_text
 
 MANIFEST = "mergeplan_manifest.json"
 

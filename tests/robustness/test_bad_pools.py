@@ -7,22 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from calibration import DEMO, write_pool
-from helpers import load_tensors, save_checkpoint
 from mergeplan.calibration.asked import CalibrateOptions
 from mergeplan.calibration.running import calibrate
 from mergeplan.errors import InputError, MissingInputError, SurroundingsError
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.pools import write_pool
+from tests.support.settings import DEMO_POOL
 
-HTML = str(DEMO / "html")
+HTML = str(DEMO_POOL / "html")
 
 
 def with_experts(folder: Path, experts: dict[str, str]) -> Path:
-    return write_pool(folder, sizes=[{"base": str(DEMO / "base"), "experts": experts}])
+    return write_pool(folder, sizes=[{"base": str(DEMO_POOL / "base"), "experts": experts}])
 
 
 def with_changed_expert(folder: Path, change) -> Path:
-    config = json.loads((DEMO / "html" / "config.json").read_text())
-    save_checkpoint(folder / "changed", change(load_tensors(DEMO / "html")), config)
+    config = json.loads((DEMO_POOL / "html" / "config.json").read_text())
+    save_checkpoint(folder / "changed", change(load_tensors(DEMO_POOL / "html")), config)
     return with_experts(folder, {"html": HTML, "changed": str(folder / "changed")})
 
 
@@ -148,8 +149,8 @@ def test_scores_that_were_damaged_are_named(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_ends_its_method_and_is_told(tmp_path):
-    huge = {name: 1e30 * tensor for name, tensor in load_tensors(DEMO / "html").items()}
-    config = json.loads((DEMO / "html" / "config.json").read_text())
+    huge = {name: 1e30 * tensor for name, tensor in load_tensors(DEMO_POOL / "html").items()}
+    config = json.loads((DEMO_POOL / "html" / "config.json").read_text())
     save_checkpoint(tmp_path / "huge", huge, config)
     pool = with_experts(tmp_path, {"huge": str(tmp_path / "huge"), "html": HTML})
     options = CalibrateOptions(methods=("dare",))

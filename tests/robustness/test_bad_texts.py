@@ -5,14 +5,15 @@ import shutil
 
 import pytest
 
-from conftest import DEMO_POOL
-from helpers import cli, load_tensors
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.loading import load_model, load_tokenizer
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.sources import find_data
 from mergeplan.evaluation.texts import Texts
+from tests.support.checkpoints import load_tensors
+from tests.support.commands import cli
+from tests.support.settings import DEMO_POOL
 
 ANSWER = '{"role": "assistant", "content": "x"}'
 

@@ -1,7 +1,6 @@
 """Merges on devices: what they give beside the core, and what becomes of them when devices fail."""
 
 import json
-import os
 import signal
 import threading
 from functools import partial
@@ -9,8 +8,6 @@ from functools import partial
 import pytest
 import torch
 
-from calibration import write_pool
-from helpers import cli, config_text, load_tensors, save_checkpoint, weights_of
 from mergeplan.calibration import worker
 from mergeplan.calibration.asked import CalibrateOptions
 from mergeplan.calibration.running import calibrate
@@ -26,6 +23,10 @@ from mergeplan.torch_backend.device import Device, find_devices
 from mergeplan.torch_backend.loading import Loader
 from mergeplan.torch_backend.memory import IntoMemory
 from mergeplan.torch_backend.running import DeviceRunner
+from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
+from tests.support.commands import cli, cli_process
+from tests.support.merges import config_text
+from tests.support.pools import write_pool
 
 # Two tensors for devices, one of which takes several pieces, and two for the core.
 SHAPES = {"embed": (4001, 701), "w": (300, 301), "norm": (64,), "empty": (0, 5)}
@@ -226,8 +227,8 @@ def test_either_goes_on_where_the_other_was_stopped(pool, tmp_path, expected, fi
     config.write_text(text)
     flags = {"core": (), "device": ("--device", "cpu", "--vram-limit", "64MiB")}
     out = tmp_path / "out"
-    fault = {**os.environ, "MERGEPLAN_FAULT": "journal:12:kill"}
-    killed = cli("merge", config, out, "--threads", 1, *flags[first], env=fault)
+    fault = {"MERGEPLAN_FAULT": "journal:12:kill"}
+    killed = cli_process("merge", config, out, "--threads", 1, *flags[first], env=fault)
     assert killed.returncode == -signal.SIGKILL
     assert not out.exists()
     done = cli("merge", config, out, "--json", "--resume", *flags[then])

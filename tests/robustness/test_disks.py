@@ -7,12 +7,15 @@ import sys
 
 import pytest
 
-from helpers import run_mergeplan
 from mergeplan import merge_checks
 from mergeplan.errors import SurroundingsError
-from runs import contents, run, succeed
+from tests.support.merges import run_mergeplan
+from tests.support.runs import contents, run, succeed
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts tmpfs")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="mounts tmpfs"),
+    pytest.mark.xdist_group("disks"),
+]
 ROOM = "100m"  # more than the output and what is kept free for the files beside it
 
 

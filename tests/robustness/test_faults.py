@@ -13,7 +13,16 @@ from collections import Counter
 
 import pytest
 
-from runs import RECIPES, RECORD_BYTES, contents, end, run, start, succeed, wait_for_blocks
+from tests.support.runs import (
+    RECIPES,
+    RECORD_BYTES,
+    contents,
+    end,
+    run,
+    start,
+    succeed,
+    wait_for_blocks,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 

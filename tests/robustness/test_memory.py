@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from helpers import config_text
 from mergeplan.methods import METHODS
-from runs import contents, end, make_vocabulary, run, start
+from tests.support.merges import config_text
+from tests.support.runs import contents, end, make_vocabulary, run, start
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.xdist_group("memory"),
+]
 MIB = 1 << 20
 VALUES = {
     "weight": 0.6,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from runs import start
+from tests.support.runs import start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 

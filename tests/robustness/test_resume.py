@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from runs import contents, end, run, start, succeed, wait_for_blocks
+from tests.support.runs import contents, end, run, start, succeed, wait_for_blocks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
 MODEL = "model-00001-of-00002.safetensors"

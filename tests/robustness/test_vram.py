@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from helpers import config_text, save_checkpoint, weights_of
-from live import LiveBytes
 from mergeplan.config import parse_config
 from mergeplan.merge_checks import MergeOptions, Wanted
 from mergeplan.merging import merge, merge_many
@@ -17,11 +15,17 @@ from mergeplan.torch_backend import engine, running
 from mergeplan.torch_backend.device import LEAST_BYTES, Device, find_devices
 from mergeplan.torch_backend.loading import power_of_two
 from mergeplan.torch_backend.running import DeviceRunner
+from tests.support.checkpoints import save_checkpoint, weights_of
+from tests.support.live_bytes import LiveBytes
+from tests.support.merges import config_text
+from tests.support.shares import paired
 
 GPU = torch.cuda.is_available()
 # A GPU's allocator takes 20 MiB at a time: less than 64 MiB is refused there.
 SHAPE = (6007, 1203) if GPU else (1501, 1203)
 LIMIT = LEAST_BYTES if GPU else 16 << 20
+# Stored, and worked in.
+DTYPES = [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")]
 DELTA = {"weight": 0.5, "density": 0.3}
 # Method, options of each expert, of all, whether there is a base, and most experts.
 METHODS = [
@@ -61,13 +65,10 @@ def pools(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("stored", "working"),
-    [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")],
-)
-@pytest.mark.parametrize("method", METHODS, ids=lambda one: f"{one[0]}-{next(iter(one[2]), '')}")
-def test_the_limit_holds(pools, tmp_path, monkeypatch, method, stored, working):
+@pytest.mark.parametrize(("method", "dtypes"), paired(METHODS, DTYPES), ids=str)
+def test_the_limit_holds(pools, tmp_path, monkeypatch, method, dtypes):
     name, options, parameters, based, most = method
+    stored, working = dtypes
     pool = pools / stored
     # All tensors of a group, and two more, would not fit.
     assert 2 * SHAPE[0] * SHAPE[1] * (most + 2) > LIMIT or most < 6

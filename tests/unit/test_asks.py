@@ -1,9 +1,9 @@
 """docs/asks.md names every ask, and tests that exist."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.settings import ROOT
+
 ASKS = (ROOT / "docs" / "asks.md").read_text("utf-8")
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import load_tensors
 from mergeplan.bench_models import SHAPES, make_pool, round_bf16
 from mergeplan.bench_run import copy_floor, run_process
 from mergeplan.errors import SurroundingsError
+from tests.support.checkpoints import load_tensors
 
 TINY = SHAPES["tiny"]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers import config_text, load_tensors, run_mergekit, run_mergeplan, save_checkpoint
 from mergeplan.card import hub_ids
 from mergeplan.config import parse_config
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.merges import config_text, run_mergekit, run_mergeplan
 
 
 def config_of(folder: Path) -> dict:

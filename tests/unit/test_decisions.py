@@ -1,7 +1,6 @@
 """Intervals, costs, diagnoses and other tails, on real and on made-up curves."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from mergeplan.measurements import load_measurements
 from mergeplan.series import ExpertEffect, Point, Series
 from mergeplan.spread import SpreadLaw, fit_spread, sampling_variance
 from mergeplan.suggest import Goal, recommend
+from tests.support.settings import DATA
 
-DATA = Path(__file__).parent.parent / "data"
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
 REAL = DATA / "real_pools.csv"
 DOMAINS = ("cheader", "html", "js", "json", "mande", "manfr", "md", "perl", "python")

@@ -7,12 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from conftest import DEMO_POOL
 from mergeplan.errors import InputError
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.texts import Texts
-
-EVAL = DEMO_POOL.parents[2] / "tests" / "data" / "eval"
+from tests.support.settings import DEMO_POOL, EVAL
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from conftest import DEMO_POOL
 from mergeplan.errors import InputError
 from mergeplan.evaluation.chat import encode_chat
+from tests.support.settings import DEMO_POOL
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -12,8 +12,9 @@ from mergeplan.diagnose import diagnose
 from mergeplan.errors import InputError
 from mergeplan.fitting import MAX_OFFSET, fit_law
 from mergeplan.laws import SizeLaw
+from tests.support.settings import DATA
 
-PUBLISHED = Path(__file__).parent.parent / "data" / "measured_llama3b_16_experts.csv"
+PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
 
 
 def curve(law: SizeLaw, ks) -> np.ndarray:

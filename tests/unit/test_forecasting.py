@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
-from helpers import save_checkpoint
 from mergeplan.methods import METHODS
 from mergeplan.speeds import MILLION_ELEMENTS
+from tests.support.checkpoints import save_checkpoint
+from tests.support.shares import paired
 
 OPTIONS = {
     "density": 0.4,
@@ -68,11 +69,11 @@ def make_pool(folder, dtype, shapes, experts=3):
         save_checkpoint(folder / name, tensors)
 
 
+DTYPES = [torch.bfloat16, torch.float32, torch.float16]
 SHAPES = {"embed": (1000, 300), "wide": (3, 70_000), "up": (300, 200), "norm": (300,), "one": ()}
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "dtype"), paired(list(METHODS), DTYPES), ids=str)
 def test_a_merge_reads_writes_and_takes_what_was_forecast(method, dtype, tmp_path):
     make_pool(tmp_path, dtype, SHAPES)
     found, done = run(tmp_path, method)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import load_tensors, save_checkpoint
 from mergeplan.errors import InputError
 from mergeplan.geometry.comparing import DENSITIES, geometry_of, kind_of, similarity
 from mergeplan.geometry.file import gram_for, load_grams, to_data
@@ -12,6 +11,7 @@ from mergeplan.output import write_durably
 from mergeplan.pool import PoolSize
 from mergeplan.reference import similarity as reference
 from mergeplan.settings import layer_of
+from tests.support.checkpoints import load_tensors, save_checkpoint
 
 
 def expected_of(size: PoolSize, tensors: list[str]):

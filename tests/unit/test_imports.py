@@ -23,7 +23,7 @@ def test_nothing_heavy_is_loaded(code):
 
 
 def test_inspecting_and_merging_need_neither_torch_nor_scipy(small_models):
-    from helpers import config_text
+    from tests.support.merges import config_text
 
     config = small_models / "c.yml"
     models, base = [small_models / "a"], small_models / "base"

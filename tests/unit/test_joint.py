@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from test_laws import published
 
 from mergeplan.joint import fit_joint
 from mergeplan.laws import JointLaw
 from mergeplan.series import Point, Series
+from tests.support.published import published
 
 SIZES = (0.5, 1.5, 3, 7, 14, 32, 72)
 NAMES = ("l_star", "b_size", "beta", "a_0", "gamma", "offset")

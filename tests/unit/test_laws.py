@@ -1,33 +1,14 @@
 """The formulas against the paper's worked examples and printed figures."""
 
-import csv
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergeplan.laws import JointLaw, SizeLaw, through_three_points
+from mergeplan.laws import SizeLaw, through_three_points
+from tests.support.published import published
 
-DATA = Path(__file__).parent.parent / "data"
 LLAMA_3B = SizeLaw(floor=0.7137, tail=0.0783, offset=0.6875)
 LLAMA_8B = SizeLaw(floor=0.7252, tail=0.0573, offset=0.0)
-
-
-def published(method: str) -> dict[str, JointLaw]:
-    """Tables 3 to 5: coefficients by domain, N in billions."""
-    with (DATA / f"law_{method}.csv").open() as file:
-        return {
-            row["domain"]: JointLaw(
-                float(row["l_star"]),
-                float(row["b_size"]),
-                float(row["beta"]),
-                float(row["a_0"]),
-                float(row["gamma"]),
-                float(row["offset"]),
-            )
-            for row in csv.DictReader(file)
-        }
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from helpers import cli
 from mergeplan.errors import InputError
 from mergeplan.fitting import fit
 from mergeplan.lawfile import load_law, to_data
 from mergeplan.suggest import Goal, recommend
+from tests.support.commands import cli
 
 
 def write(folder, rows: str):

@@ -23,7 +23,7 @@ def test_n_params_may_be_given(tmp_path):
 def test_a_tied_head_counts_once(tmp_path):
     import torch
 
-    from helpers import save_checkpoint
+    from tests.support.checkpoints import save_checkpoint
 
     tensors = {"model.embed_tokens.weight": torch.ones(5, 4), "lm_head.weight": torch.ones(5, 4)}
     save_checkpoint(tmp_path / "tied", tensors, {"tie_word_embeddings": True})

@@ -1,7 +1,6 @@
 """Rounds for the best subset, on sweeps in which every subset was measured."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,9 @@ from mergeplan.errors import InputError
 from mergeplan.measurements import MACRO, Measurements, read_rows
 from mergeplan.pool import load_pool
 from mergeplan.selection.table import tables_of
+from tests.support.settings import DATA
 
-SWEEP = Path(__file__).parent.parent / "data" / "select_80k.csv"
+SWEEP = DATA / "select_80k.csv"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,8 +29,8 @@ from mergeplan.selection.problem import Constraint, Problem, equal_weights, pars
 from mergeplan.selection.selecting import Wish, fit_table, select, select_from
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
+from tests.support.settings import DATA
 
-DATA = Path(__file__).parent.parent / "data"
 SWEEP = DATA / "select_80k.csv"
 DOWNSTREAM = DATA / "downstream_8b_5_experts.csv"
 

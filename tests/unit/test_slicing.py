@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from helpers import load_tensors, run_mergeplan, save_checkpoint
 from mergeplan.config import parse_config
 from mergeplan.errors import InputError
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.merges import run_mergeplan
 
 LAYERS = 4
 

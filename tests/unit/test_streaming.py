@@ -6,9 +6,10 @@ from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 from transformers.models.qwen2 import Qwen2ForCausalLM
 
 import mergeplan
-from helpers import config_text, load_tensors, run_mergeplan, save_checkpoint
 from mergeplan.config import parse_config
 from mergeplan.errors import InputError
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.merges import config_text, run_mergeplan
 
 METHODS = {
     "linear": {"weight": 1.0},

@@ -14,8 +14,9 @@ from mergeplan.fitting import fit
 from mergeplan.lawfile import load_law, to_data
 from mergeplan.pool import load_pool
 from mergeplan.suggest import recommend
+from tests.support.settings import DATA
 
-PUBLISHED = Path(__file__).parent.parent / "data" / "measured_llama3b_16_experts.csv"
+PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What mergekit's README, documentation and examples show, written anew for the zoo's models."""
 
-from whole import Whole
+from tests.support.whole import Whole
 
 # Name, and YAML over the pool that the first line's comment names where it is not `llama`.
 _EXAMPLES = {

@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cases import Case
-from helpers import config_text, load_tensors, run_mergeplan, save_checkpoint
 from mergeplan import _native, reference
 from mergeplan.config import parse_config
 from mergeplan.merge_checks import Wanted
 from mergeplan.merging import merge_many
 from mergeplan.torch_backend.device import find_devices
 from mergeplan.torch_backend.running import DeviceRunner
+from tests.support.cases import Case
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.merges import config_text, run_mergeplan
 
 Array = NDArray[np.float64]
 Results = dict[str, Array]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from helpers import run_mergekit, run_mergeplan
-from outputs import assert_same_output
+from tests.support.merges import run_mergekit, run_mergeplan
+from tests.support.outputs import assert_same_output
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backends import Array, reference_of, values
-from cases import Case
 from mergeplan import reference
 from mergeplan.reference import round_to
 from mergeplan.reference.model_stock import step_length
 from mergeplan.reference.sce import variance_over_experts
 from mergeplan.reference.swap import importance, threshold
+from tests.support.backends import Array, reference_of, values
+from tests.support.cases import Case
 
 Mask = NDArray[np.bool_]
 MANTISSA = {"float32": 24, "bfloat16": 8, "float16": 11}

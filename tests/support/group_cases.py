@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from cases import TORCH_DTYPES
-from helpers import load_tensors, save_checkpoint
 from mergeplan import _native
+from tests.support.cases import TORCH_DTYPES
+from tests.support.checkpoints import load_tensors, save_checkpoint
 
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 SHAPES = [(), (0,), (1,), (17,), (300, 1), (1, 300), (64, 65), (3, 4, 5), (70_000,), (130, 600)]

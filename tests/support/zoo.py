@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from helpers import load_tensors, save_checkpoint
+from tests.support.checkpoints import load_tensors, save_checkpoint
 
 LAYERS = 4
 VOCABULARY = 96

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-DEMO = Path(__file__).parent.parent / "python" / "mergeplan" / "demo_pool"
-EVAL = Path(__file__).parent / "data" / "eval"
+from tests.support.settings import DEMO_POOL, EVAL
+
 NAMES = ("html", "js", "md", "perl", "python")
 
 
@@ -19,8 +19,8 @@ def write_pool(folder: Path, **changes: Any) -> Path:
     data = {
         "sizes": [
             {
-                "base": str(DEMO / "base"),
-                "experts": {name: str(DEMO / name) for name in NAMES},
+                "base": str(DEMO_POOL / "base"),
+                "experts": {name: str(DEMO_POOL / name) for name in NAMES},
             }
         ],
         "data": {domain: f"texts/{domain}.jsonl" for domain in ("html", "python")},

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from mergeplan.methods import METHODS, Method, Option
-from whole import Whole
-from zoo import LAYERS, POOLS, model_name
+from tests.support.whole import Whole
+from tests.support.zoo import LAYERS, POOLS, model_name
 
 COUNT = 420
 RANDOM = ("dare_ties", "dare_linear", "della", "della_linear")

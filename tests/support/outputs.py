@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import yaml
 
-from backends import values
-from compare import EXACT, FLOAT32_SUMS, ulp
-from helpers import load_tensors
 from mergeplan.methods import METHODS
+from tests.support.backends import values
+from tests.support.checkpoints import load_tensors
+from tests.support.compare import EXACT, FLOAT32_SUMS, ulp
 
 # Methods that sum over whole tensors; mergekit's own sums are float32.
 SUMMING = ("slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce")

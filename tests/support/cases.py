@@ -2,13 +2,16 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from mergeplan.methods import METHODS, Method
 
+Tensors = dict[str, torch.Tensor]
 TORCH_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -29,8 +32,10 @@ class Case:
         k: Number of experts.
         per_input: Options of the experts, each with as many values.
         parameters: Options of the whole merge.
+        based: Whether there is a base.
+        make: Makes the tensors of the base, or none, and of the experts. They are made when they
+            are asked for, since every test process lists all cases.
         ties: Whether values lie on a coarse grid, so that magnitudes tie and sums vanish.
-        base: Tensors of the base; empty where the merge has none.
     """
 
     method: str
@@ -39,9 +44,21 @@ class Case:
     per_input: dict[str, tuple[float, ...]]
     parameters: dict[str, Any]
     seed: int
+    based: bool
+    make: Callable[[], tuple[Tensors, tuple[Tensors, ...]]] = field(compare=False)
     ties: bool = False
-    base: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
-    experts: tuple[dict[str, torch.Tensor], ...] = field(default=(), compare=False)
+
+    @property
+    def base(self) -> Tensors:
+        return self._tensors[0]
+
+    @property
+    def experts(self) -> tuple[Tensors, ...]:
+        return self._tensors[1]
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensors, tuple[Tensors, ...]]:
+        return self.make()
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -79,7 +96,7 @@ class Case:
     def __str__(self) -> str:
         options = ",".join(f"{key}={value}" for key, value in self.parameters.items())
         ties = "-ties" if self.ties else ""
-        based = "" if self.info.base != "optional" else "-based" if self.base else "-baseless"
+        based = "" if self.info.base != "optional" else "-based" if self.based else "-baseless"
         return f"{self.method}{based}-{self.dtype}-k{self.k}-{options}{ties}-{self.seed}"
 
 
@@ -90,19 +107,25 @@ def make_case(seed: int, method: str, dtype: str, k: int, ties: bool, rescale: b
     based = info.base == "required" or (info.base == "optional" and choose.random() < 0.5)
     per_input = _per_input(method, k, choose)
     parameters = _parameters(method, per_input, rescale, choose)
-    generator = torch.Generator().manual_seed(choose.randrange(2**31))
+    tensor_seed = choose.randrange(2**31)
 
-    def tensor(shape: tuple[int, ...], scale: float) -> torch.Tensor:
-        values = torch.randn(shape, generator=generator) * scale
-        return (values / scale).round() * scale if ties else values
+    def make() -> tuple[Tensors, tuple[Tensors, ...]]:
+        generator = torch.Generator().manual_seed(tensor_seed)
 
-    base = {f"t{i}": tensor(shape, 0.02) for i, shape in enumerate(_shapes(method, k))}
-    experts = []
-    for _ in range(k):
-        moved = {name: value + tensor(tuple(value.shape), 0.004) for name, value in base.items()}
-        experts.append({name: value.to(TORCH_DTYPES[dtype]) for name, value in moved.items()})
-    base = {name: value.to(TORCH_DTYPES[dtype]) for name, value in base.items()} if based else {}
-    return Case(method, dtype, k, per_input, parameters, seed, ties, base, tuple(experts))
+        def tensor(shape: tuple[int, ...], scale: float) -> torch.Tensor:
+            values = torch.randn(shape, generator=generator) * scale
+            return (values / scale).round() * scale if ties else values
+
+        def stored(tensors: Tensors) -> Tensors:
+            return {name: value.to(TORCH_DTYPES[dtype]) for name, value in tensors.items()}
+
+        base = {f"t{i}": tensor(shape, 0.02) for i, shape in enumerate(_shapes(method, k))}
+        experts = [
+            {name: v + tensor(tuple(v.shape), 0.004) for name, v in base.items()} for _ in range(k)
+        ]
+        return stored(base) if based else {}, tuple(map(stored, experts))
+
+    return Case(method, dtype, k, per_input, parameters, seed, based, make, ties)
 
 
 def _shapes(method: str, k: int) -> list[tuple[int, ...]]:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from helpers import config_text
+from tests.support.commands import COMMAND
+from tests.support.merges import config_text
 
 RECORD_BYTES = 24
 BLOCK = 1 << 16
@@ -150,7 +150,7 @@ def start(
             first()
 
     return subprocess.Popen(
-        [sys.executable, "-m", "mergeplan", "merge", "c.yml", "out", *map(str, args)],
+        [*COMMAND, "merge", "c.yml", "out", *map(str, args)],
         cwd=cwd,
         env={**os.environ, "MERGEPLAN_FAULT": fault},
         stdout=subprocess.PIPE,

@@ -1,0 +1,1 @@
+"""Tests of mergeplan. `tests.support` is what they share."""

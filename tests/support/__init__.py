@@ -1,0 +1,1 @@
+"""What tests share: checkpoints and configs, ways to run merges and commands, cases, oracles."""
