@@ -1,4 +1,4 @@
-"""The Rust core. Plans go in as JSON text (`rust/core/src/plan.rs`); weights never cross."""
+"""The Rust core. Plans go in as JSON text (`rust/core/src/plan`); weights never cross."""
 
 from collections.abc import Callable
 from pathlib import Path

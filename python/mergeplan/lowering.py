@@ -74,7 +74,7 @@ class ResolvedTensor:
 
 
 def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> dict[str, Any]:
-    """The arithmetic of one floating-point tensor, as `rust/core/src/plan.rs` reads it.
+    """The arithmetic of one floating-point tensor, as `rust/core/src/plan` reads it.
 
     Raises:
         InputError: An option does not fit another.

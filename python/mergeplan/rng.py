@@ -1,4 +1,4 @@
-"""Philox4x32-10 in numpy: the readable twin of `rust/core/src/philox.rs`.
+"""Philox4x32-10 in numpy: the readable twin of `rust/core/src/number/philox.rs`.
 
 Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 """

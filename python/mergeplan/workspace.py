@@ -3,7 +3,7 @@
 OUT.partial/
   merge.json    what is being merged from what; a resumed run must be the same merge
   lock          held by the run that works here
-  journal       the blocks that are written, with their hashes (rust/core/src/journal.rs)
+  journal       the blocks that are written, with their hashes (rust/core/src/output/journal.rs)
   data/         the output; becomes OUT by one rename
   publishing    only where OUT is a mount point: the names of all files, which are moving there
 """

@@ -10,7 +10,7 @@ from mergekit.tokenizer.embed import PermutedVocabulary
 
 from mergeplan.errors import InputError
 
-# Sources of a row that is no row of a tensor, as `rust/core/src/plan.rs` has them.
+# Sources of a row that is no row of a tensor, as `rust/core/src/plan/models.rs` has them.
 ZEROS = -1
 MEAN = -2
 

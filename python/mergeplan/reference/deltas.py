@@ -23,7 +23,7 @@ class DeltaOptions:
         gammas: For `outliers`, the share of each expert's largest magnitudes that is dropped.
         epsilons: For `ranks`, how far each expert's probabilities depart from its density.
         stream_ids: For `random` and `ranks`, the stream of each expert; see
-            `rust/core/src/philox.rs`.
+            `rust/core/src/number/philox.rs`.
     """
 
     sparsify: str = "none"

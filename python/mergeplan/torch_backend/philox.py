@@ -1,4 +1,4 @@
-"""Philox4x32-10 in torch integers: the masks of `rust/core/src/philox.rs` and `kernels/drop.rs`.
+"""Philox4x32-10 in torch integers: the masks of `number/philox.rs` and `kernels/drop.rs`.
 
 A word stands in the lower half of an int64, with anything above it: multiplying masks it first.
 """

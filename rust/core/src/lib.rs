@@ -3,10 +3,10 @@
 //! # How a merge runs
 //! A [`plan::Plan`] lists one job for each output tensor. [`execute::Prepared`] opens the inputs and
 //! checks every job against their headers, so that nothing fails after the first output byte that
-//! could have failed before it. [`layout::Layout`] then fixes every output header and offset, the
-//! [`sink::Sink`] reserves the space, and workers stream: read a chunk of every input from its
+//! could have failed before it. [`output::Layout`] then fixes every output header and offset, the
+//! [`output::Sink`] reserves the space, and workers stream: read a chunk of every input from its
 //! [`source::Source`], compute in `f32` registers rounded to the working dtype, write the block at
-//! its place, note it in the [`journal`]. Another thread asks for input ahead of them.
+//! its place, note it in the journal. Another thread asks for input ahead of them.
 //!
 //! # Why layout first
 //! Output dtypes and shapes follow from the plan. With every offset known, workers fill disjoint
@@ -26,7 +26,7 @@
 //!
 //! # Why Philox
 //! A random mask must not depend on threads, chunks or the order of work, and must be the same in
-//! every subset that an expert takes part in. [`philox`] computes the word for element `i` from the
+//! every subset that an expert takes part in. [`number::philox`] computes the word for element `i` from the
 //! seed, the tensor's name, a [fingerprint](statistics::fingerprint) of the expert's tensor and `i`
 //! alone.
 //!
@@ -47,31 +47,21 @@
 //! ends the process with SIGBUS, which leaves what a kill leaves. Files on network file systems are
 //! read, not mapped, for that reason.
 //!
-//! Beside merging, [`verify`] hashes a checkpoint as the merge did, to hold it against a manifest, and
-//! [`diff`] measures how far two checkpoints are apart, and [`similarity`] what the deltas of a pool
-//! have in common.
+//! Beside merging, [`compare`] hashes a checkpoint as the merge did, to hold it against a manifest, and
+//! measures how far two checkpoints are apart, and what the deltas of a pool have in common.
 
 pub mod checkpoint;
-pub mod diff;
-pub mod dtype;
+pub mod compare;
 pub mod error;
-pub mod exchange;
 pub mod execute;
 pub mod fault;
-pub mod journal;
 pub mod kernels;
-pub mod layout;
-pub mod parallel;
-pub mod philox;
+pub mod number;
+pub mod output;
 pub mod plan;
 mod positional;
-pub mod precision;
-pub mod rounding;
-pub mod segments;
-pub mod similarity;
-pub mod sink;
 pub mod source;
 pub mod statistics;
-pub mod verify;
+pub mod work;
 
 pub use error::{Error, Result};

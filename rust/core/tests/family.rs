@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
-use mergeplan_core::execute::{Control, Options, Prepared, Target};
+use mergeplan_core::execute::{Options, Prepared, Target};
+use mergeplan_core::output::{MemorySink, Region};
 use mergeplan_core::plan::Plan;
-use mergeplan_core::sink::{MemorySink, Region};
+use mergeplan_core::work::Control;
 use safetensors::Dtype;
 
 mod common;

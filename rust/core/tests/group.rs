@@ -5,8 +5,9 @@
 
 use std::path::Path;
 
-use mergeplan_core::execute::{Control, Options, Prepared};
+use mergeplan_core::execute::{Options, Prepared};
 use mergeplan_core::plan::Plan;
+use mergeplan_core::work::Control;
 
 mod common;
 use common::{checkpoint, run_into_memory};

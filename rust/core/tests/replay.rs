@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mergeplan_core::execute::{Control, Options, Prepared};
-use mergeplan_core::layout::Layout;
+use mergeplan_core::execute::{Options, Prepared};
+use mergeplan_core::output::{Block, FileSink, Layout, Sink};
 use mergeplan_core::plan::Plan;
-use mergeplan_core::sink::{Block, FileSink, Sink};
+use mergeplan_core::work::Control;
 use mergeplan_core::Error;
 
 mod common;

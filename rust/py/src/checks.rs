@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mergeplan_core::checkpoint::Checkpoint;
-use mergeplan_core::{diff, verify};
+use mergeplan_core::compare;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -18,7 +18,7 @@ pub fn content_hashes<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let hashes = watched(py, progress.as_ref(), |control| {
-        verify::content_hashes(&Checkpoint::open(&path)?, threads, control)
+        compare::content_hashes(&Checkpoint::open(&path)?, threads, control)
     })?;
     let result = PyDict::new(py);
     for (tensor, hash) in hashes {
@@ -41,8 +41,8 @@ pub struct TensorDistance {
     mean_ulp: Option<f64>,
 }
 
-impl From<diff::Distance> for TensorDistance {
-    fn from(found: diff::Distance) -> Self {
+impl From<compare::Distance> for TensorDistance {
+    fn from(found: compare::Distance) -> Self {
         let values = found.values.as_ref();
         Self {
             elements: found.elements,
@@ -71,7 +71,7 @@ pub fn tensor_distances(
 ) -> PyResult<Vec<TensorDistance>> {
     let found = watched(py, progress.as_ref(), |control| {
         let (a, b) = (Checkpoint::open(&a)?, Checkpoint::open(&b)?);
-        diff::distances(&a, &b, &tensors, threads, control)
+        compare::distances(&a, &b, &tensors, threads, control)
     })?;
     Ok(found.into_iter().map(TensorDistance::from).collect())
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mergeplan_core::execute::{run_some, Inputs, Options, Outputs, DEFAULT_CHUNK};
-use mergeplan_core::sink::{FileSink, Sink};
+use mergeplan_core::execute::{run_some, Inputs, Options, Outputs};
+use mergeplan_core::output::{FileSink, Sink};
 use mergeplan_core::source::Source;
+use mergeplan_core::work::DEFAULT_CHUNK;
 use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

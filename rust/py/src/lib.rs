@@ -11,8 +11,8 @@ mod tensors;
 use std::path::{Path, PathBuf};
 
 use mergeplan_core::checkpoint::Checkpoint;
-use mergeplan_core::exchange::exchange as swap;
-use mergeplan_core::philox::{self, Stream};
+use mergeplan_core::number::philox::{self, Stream};
+use mergeplan_core::output::exchange as swap;
 use mergeplan_core::statistics::content;
 use mergeplan_core::statistics::fingerprint::of_bytes;
 use pyo3::prelude::*;

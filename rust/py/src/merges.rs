@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mergeplan_core::checkpoint::Identity;
-use mergeplan_core::execute::{Control, Options, Prepared, Target, DEFAULT_CHUNK};
-use mergeplan_core::layout::{Layout, Place};
+use mergeplan_core::execute::{Options, Prepared, Target};
+use mergeplan_core::output::{FileSink, Layout, MemorySink, Place, Region, Sink};
 use mergeplan_core::plan::{Job, Merge, Plan};
-use mergeplan_core::sink::{FileSink, MemorySink, Region, Sink};
+use mergeplan_core::work::{Control, DEFAULT_CHUNK};
 use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -178,7 +178,7 @@ impl PreparedMerge {
     #[getter]
     fn files(&self) -> Vec<FileRow> {
         let name = |&job: &usize| self.plan().jobs[job].tensor.clone();
-        let row = |file: &mergeplan_core::layout::FileLayout| {
+        let row = |file: &mergeplan_core::output::FileLayout| {
             (file.name.clone(), file.bytes, file.jobs.iter().map(name).collect())
         };
         self.family.layouts[self.number].files.iter().map(row).collect()

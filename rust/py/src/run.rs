@@ -3,7 +3,7 @@
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::Duration;
 
-use mergeplan_core::execute::Control;
+use mergeplan_core::work::Control;
 use mergeplan_core::Result;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use mergeplan_core::plan::Model;
 use mergeplan_core::source::Models;
-use mergeplan_core::{similarity, Error};
+use mergeplan_core::{compare, Error};
 use pyo3::prelude::*;
 
 use crate::run::watched;
@@ -18,9 +18,9 @@ pub struct TensorSimilarity {
     kept: Vec<f64>,
 }
 
-impl From<similarity::Similarity> for TensorSimilarity {
-    fn from(found: similarity::Similarity) -> Self {
-        let similarity::Similarity { elements, gram, agreeing, nonzero, kept } = found;
+impl From<compare::Similarity> for TensorSimilarity {
+    fn from(found: compare::Similarity) -> Self {
+        let compare::Similarity { elements, gram, agreeing, nonzero, kept } = found;
         Self { elements, gram, agreeing, nonzero, kept }
     }
 }
@@ -44,7 +44,7 @@ pub fn tensor_similarities(
         let (Some(&base), Some(experts)) = (numbers.first(), numbers.get(1..=experts)) else {
             return Err(Error::Plan { reason: "there are fewer models than experts".into() });
         };
-        similarity::similarities(&models, base, experts, &tensors, &densities, threads, control)
+        compare::similarities(&models, base, experts, &tensors, &densities, threads, control)
     })?;
     Ok(found.into_iter().map(TensorSimilarity::from).collect())
 }

@@ -1,9 +1,10 @@
 //! One tensor's merge from the caller's memory into the caller's memory.
 
 use mergeplan_core::checkpoint::{Checkpoint, MemoryTensor};
-use mergeplan_core::execute::{Control, Options, Prepared, Target, DEFAULT_CHUNK};
+use mergeplan_core::execute::{Options, Prepared, Target};
+use mergeplan_core::output::MemorySink;
 use mergeplan_core::plan::Plan;
-use mergeplan_core::sink::MemorySink;
+use mergeplan_core::work::{Control, DEFAULT_CHUNK};
 use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
 use safetensors::Dtype;

@@ -2,30 +2,19 @@
 
 use std::ops::Range;
 
-use crate::dtype::Float;
 use crate::error::{Error, Result};
+use crate::execute::blocks::Output;
 use crate::execute::delta::{alike, DeltaJob};
 use crate::execute::group::GroupJob;
 use crate::execute::linear::{LinearApply, LinearJob};
-use crate::execute::output::Output;
-use crate::execute::{Resources, Target};
+use crate::execute::pass::Resources;
+use crate::execute::target::{Member, Target};
 use crate::kernels::elementwise::with_precision;
+use crate::number::{Bf16, Float, F16, F32};
 use crate::plan::{Job, Merge};
-use crate::precision::{Bf16, F16, F32};
-use crate::segments::{segments, Segment, BLOCK};
 use crate::source::{Models, RawTensor, Source, Tensor};
 use crate::statistics::content;
-
-/// One output of a bundle.
-#[derive(Clone, Copy)]
-pub struct Member<'a> {
-    /// Position of its target in the run.
-    pub target: usize,
-    /// Number of the job in its plan.
-    pub number: usize,
-    pub job: &'a Job,
-    pub seed: u64,
-}
+use crate::work::{segments, Segment, BLOCK};
 
 /// Jobs whose inputs were found and have the right shapes and dtypes.
 pub struct Bundle<'a> {
@@ -194,7 +183,7 @@ impl<'a> Bundle<'a> {
         }
         let inputs = self.inputs();
         // A few members at a time, where memory is short; each time one pass over the inputs.
-        let batches = || crate::segments::pieces(0..self.members.len(), resources.members);
+        let batches = || crate::work::pieces(0..self.members.len(), resources.members);
         let each = |work: &Work| {
             resources.parallel.map(segments.len(), |i| {
                 let mut hashes = Vec::with_capacity(self.members.len());

@@ -2,15 +2,14 @@
 
 use std::ops::Range;
 
-use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::execute::apply::Apply;
-use crate::execute::JobControl;
+use crate::execute::pass::Apply;
 use crate::kernels::elementwise::with_precision;
 use crate::kernels::linear;
+use crate::number::{Bf16, Float, F16, F32};
 use crate::plan::{Input, Job, Merge};
-use crate::precision::{Bf16, F16, F32};
 use crate::source::{Source, Tensor};
+use crate::work::JobControl;
 
 /// A [`Merge::Linear`] bound to its inputs.
 pub struct LinearJob<'a> {

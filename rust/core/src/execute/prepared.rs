@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use crate::checkpoint::{Checkpoint, Identity};
 use crate::error::{Error, Result};
-use crate::execute::bundle::{Bundle, Member};
-use crate::execute::delta::Known;
-use crate::execute::memory::Budget;
+use crate::execute::budget::Budget;
+use crate::execute::bundle::Bundle;
+use crate::execute::pass::{Known, Resources};
 use crate::execute::read_ahead::ReadAhead;
-use crate::execute::{Control, Forecast, JobControl, Options, Resources};
-use crate::parallel::{pool, Parallel};
+use crate::execute::target::{Member, Target};
+use crate::execute::{Forecast, Options};
+use crate::output::Sink;
 use crate::plan::{Merge, Plan};
-use crate::segments::is_large;
-use crate::sink::Sink;
 use crate::source::Models;
+use crate::work::{is_large, pool, Control, JobControl, Parallel};
 
 /// Plans whose inputs are open and agree with them.
 #[derive(Debug)]
@@ -24,17 +24,6 @@ pub struct Prepared {
     /// For each plan the numbers of its models among all.
     numbers: Vec<Vec<usize>>,
     known: Known,
-}
-
-/// Some of a plan's jobs, and where their tensors go.
-#[derive(Clone)]
-pub struct Target<'a> {
-    /// Number of the plan.
-    pub plan: usize,
-    /// The jobs.
-    pub jobs: Range<usize>,
-    /// Takes the blocks.
-    pub sink: &'a dyn Sink,
 }
 
 impl Prepared {

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::execute::bundle::Bundle;
-use crate::execute::Control;
-use crate::segments::pieces;
 use crate::source::{Source, Tensor};
+use crate::work::{pieces, Control};
 
 /// Elements of one input that are asked for at a time.
 const PIECE: usize = 1 << 21;

@@ -12,7 +12,7 @@
 use multiversion::multiversion;
 
 use crate::kernels::elementwise::add;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 /// Weights of fewer than this divide by one instead, in merges without consensus.
 const SMALLEST_DIVISOR: f32 = 1e-8;

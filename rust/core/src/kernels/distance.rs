@@ -10,8 +10,8 @@
 
 use multiversion::multiversion;
 
-use crate::dtype::Float;
 use crate::kernels::elementwise::SUM_LANES;
+use crate::number::Float;
 
 /// What was found in one or more runs, but for the sum of the differences.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

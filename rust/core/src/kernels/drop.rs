@@ -9,7 +9,7 @@
 
 use multiversion::multiversion;
 
-use crate::philox::{self, half, Stream};
+use crate::number::philox::{self, half, Stream};
 
 /// Masks are made and applied from multiples of this many elements on.
 pub const LANES: usize = philox::LANES;
@@ -41,7 +41,7 @@ impl Mask {
     }
 
     /// Keeps those of `len` elements, from element `start` on, whose word is below `limit`. `start` is a
-    /// multiple of a [block](crate::segments::BLOCK).
+    /// multiple of a [block](crate::work::BLOCK).
     pub fn drawn(len: usize, stream: Stream, start: usize, limit: u64) -> Self {
         let mut mask = Self::new(len);
         draw(&mut mask.words, stream, start, limit);
@@ -174,7 +174,7 @@ mod tests {
     fn a_mask_keeps_what_is_below_its_limit_whatever_the_length() {
         let stream = Stream::from_id(3, 5);
         for n in [0, 1, 63, 64, 65, 2047, 2048, 2049, 9000] {
-            for start in [0, crate::segments::BLOCK] {
+            for start in [0, crate::work::BLOCK] {
                 // An upper half of the limit that a word has, so that some halves are equal.
                 let mut upper = vec![0; n.max(1)];
                 stream.upper(start as u64, &mut upper);

@@ -2,9 +2,7 @@
 
 use multiversion::multiversion;
 
-use crate::dtype::Float;
-use crate::precision::Precision;
-use crate::rounding::{round_bf16, round_f16};
+use crate::number::{round_bf16, round_f16, Float, Precision};
 
 /// Run `$body` with the type `$precision` that stands for a [`Float`].
 macro_rules! with_precision {

@@ -4,10 +4,9 @@
 
 use multiversion::multiversion;
 
-use crate::dtype::Float;
 use crate::kernels::drop::{Mask, LANES};
 use crate::kernels::elementwise::SUM_LANES;
-use crate::precision::{Bf16, Precision, F32};
+use crate::number::{Bf16, Float, Precision, F32};
 
 /// Bytes by which [`prefetch`] is ahead.
 const AHEAD: usize = 2048;
@@ -229,8 +228,8 @@ fn accumulate_from<S: Stored>(bytes: &[u8], weight: f32, sums: &mut [f32]) -> bo
 mod tests {
     use super::*;
     use crate::kernels::elementwise::{add, scale, subtract};
-    use crate::philox::Stream;
-    use crate::rounding::round_bf16;
+    use crate::number::philox::Stream;
+    use crate::number::round_bf16;
 
     fn add_in_steps<P: Precision>(
         values: &[f32],

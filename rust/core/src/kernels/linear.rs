@@ -5,7 +5,7 @@
 
 use multiversion::multiversion;
 
-use crate::precision::Precision;
+use crate::number::Precision;
 
 /// `sums := fma(weight, values, sums)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::Float;
-use crate::plan::TensorRef;
+use crate::number::Float;
 
 /// Derivations of derivations: a model may be this many steps from a stored one.
 const DEEPEST: usize = 8;
@@ -16,6 +15,16 @@ const DEEPEST: usize = 8;
 pub const ZERO: i64 = -1;
 /// In [`Rows::from`]: one of [`Rows::means`].
 pub const MEAN: i64 = -2;
+
+/// A tensor of one of the plan's models.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorRef {
+    /// Index into [`crate::plan::Plan::models`].
+    pub model: usize,
+    /// Name of the tensor there.
+    pub tensor: String,
+}
 
 /// Where a model's tensors come from.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use crate::dtype::Float;
 use crate::error::Result;
 use crate::kernels::elementwise::round_all;
+use crate::number::Float;
 use crate::plan::Lora;
 use crate::source::{Source, Tensor};
 

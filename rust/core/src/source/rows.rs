@@ -3,13 +3,12 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use crate::dtype::Float;
 use crate::error::Result;
 use crate::kernels::elementwise::{round_all, with_precision};
+use crate::number::{Bf16, Float, Precision, F16, F32};
 use crate::plan::{Rows, MEAN, ZERO};
-use crate::precision::{Bf16, Precision, F16, F32};
-use crate::segments::pieces;
 use crate::source::{Source, Tensor};
+use crate::work::pieces;
 
 /// Shorter runs of a file are not worth a call to the system.
 const WORTH_ADVICE: usize = 1 << 16;

@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use crate::checkpoint::{Checkpoint, Reader};
-use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{first_nonfinite, round_all, SUM_LANES};
 use crate::kernels::fused;
-use crate::segments::is_large;
+use crate::number::Float;
 use crate::source::Source;
 use crate::statistics::fingerprint::fingerprint;
+use crate::work::is_large;
 
 /// Bytes of a large tensor after which a fingerprint gives the pages behind it back.
 const RELEASE: u64 = 1 << 22;

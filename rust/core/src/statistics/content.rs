@@ -11,7 +11,6 @@ pub fn combine(blocks: &[u64]) -> u64 {
 
 /// Hash a tensor that is in memory.
 pub fn hash(bytes: &[u8], element_bytes: usize) -> u64 {
-    let blocks: Vec<u64> =
-        bytes.chunks(crate::segments::BLOCK * element_bytes).map(xxh3_64).collect();
+    let blocks: Vec<u64> = bytes.chunks(crate::work::BLOCK * element_bytes).map(xxh3_64).collect();
     combine(&blocks)
 }

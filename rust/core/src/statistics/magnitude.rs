@@ -21,9 +21,8 @@ use multiversion::multiversion;
 
 use crate::error::Result;
 use crate::kernels::trim::magnitude;
-use crate::parallel::Parallel;
-use crate::segments::{Segment, BLOCK};
 use crate::statistics::DeltaWalk;
+use crate::work::{Parallel, Segment, BLOCK};
 
 const HIGH: usize = 1 << 15;
 const LOW: usize = 1 << 16;

@@ -1,14 +1,12 @@
 //! L1 norms of a delta before and after selection, in float64, in one fixed order of additions:
 //! sixteen accumulators for each block, folded in order, then the blocks in order.
 
-use crate::dtype::Float;
 use crate::error::Result;
 use crate::kernels::elementwise::{add_magnitudes, SUM_LANES};
-use crate::parallel::Parallel;
-use crate::rounding::{round_bf16, round_f16};
-use crate::segments::{Segment, BLOCK};
+use crate::number::{round_bf16, round_f16, Float};
 use crate::statistics::selection::Selection;
 use crate::statistics::DeltaWalk;
+use crate::work::{Parallel, Segment, BLOCK};
 
 /// Norms below this are left alone, as in mergekit.
 const SMALLEST_NORM: f64 = 1e-7;

@@ -11,7 +11,7 @@
 //!    each bin gets its limit. That takes 2 ns an element where sorting takes 6.
 
 use crate::kernels::trim::magnitude;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 /// Rows up to this length are sorted by comparison: the tables of a radix sort cost more.
 const SHORT: usize = 128;
@@ -169,8 +169,7 @@ impl RowSorter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::precision::{Bf16, F32};
-    use crate::rounding::round_bf16;
+    use crate::number::{round_bf16, Bf16, F32};
 
     fn limits_of(deltas: &[f32], low_bits: bool, stride: usize, first: usize) -> Vec<u32> {
         let columns = (deltas.len() - first).div_ceil(stride);

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use crate::kernels::drop::Mask;
 use crate::kernels::trim::{trim, trim_top};
-use crate::philox::Stream;
-use crate::segments::Segment;
+use crate::number::philox::Stream;
 use crate::statistics::magnitude::Threshold;
 use crate::statistics::ranks::RankLimits;
+use crate::work::Segment;
 
 /// Which elements are kept.
 #[derive(Debug, Clone, PartialEq)]

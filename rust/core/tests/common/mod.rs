@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
-use mergeplan_core::execute::{Control, Options, Prepared};
-use mergeplan_core::sink::{MemorySink, Region, Sink};
+use mergeplan_core::execute::{Options, Prepared};
+use mergeplan_core::output::{MemorySink, Region, Sink};
+use mergeplan_core::work::Control;
 use mergeplan_core::Result;
 
 /// A checkpoint of one float32 tensor `x`.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mergeplan_core::checkpoint::header;
-use mergeplan_core::layout::Layout;
+use mergeplan_core::output::Layout;
 use mergeplan_core::plan::Plan;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -4,17 +4,16 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::execute::apply::Apply;
+use crate::execute::delta::job::{DeltaJob, Mixed};
 use crate::execute::delta::masks::MaskMaker;
-use crate::execute::delta::statistics::States;
-use crate::execute::delta::{DeltaJob, Mixed};
-use crate::execute::JobControl;
+use crate::execute::delta::states::States;
+use crate::execute::pass::Apply;
 use crate::kernels::combine::{add_sum, combine};
 use crate::kernels::elementwise::{add, scale};
-use crate::precision::Precision;
-use crate::segments::Segment;
+use crate::number::Precision;
 use crate::source::Source;
 use crate::statistics::selection::Cursor;
+use crate::work::{JobControl, Segment};
 
 /// The work on one segment, once the statistics are known.
 pub struct DeltaApply<'a, P> {

@@ -3,16 +3,14 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::execute::delta::DeltaJob;
-use crate::execute::output::Behind;
-use crate::execute::JobControl;
+use crate::execute::delta::job::DeltaJob;
 use crate::kernels::drop::Mask;
-use crate::philox::{Stream, GROUP};
-use crate::segments::{pieces, Segment, BLOCK};
-use crate::source::Source;
+use crate::number::philox::{Stream, GROUP};
+use crate::source::{Behind, Source};
 use crate::statistics::norm::Leaves;
 use crate::statistics::ranks::{RankLimits, RowSorter};
 use crate::statistics::selection::{Chance, Selection};
+use crate::work::{pieces, segments, JobControl, Segment, BLOCK};
 
 /// Rows at either end of a run are ranked twice; a run this many rows long makes that cheap.
 const ROWS_PER_RUN: usize = 16;
@@ -135,6 +133,17 @@ impl<'a> MaskMaker<'a> {
             expert.read_delta(job.dtype, start, base, delta, &mut self.scratch)?;
         }
         Ok(())
+    }
+}
+
+impl DeltaJob<'_> {
+    /// Bytes that a worker's masks take: those of one segment, and the buffers they are made with.
+    pub fn mask_bytes(&self, chunk: usize) -> usize {
+        if !self.is_random() {
+            return 0;
+        }
+        let longest = segments(self.len).first().map_or(0, |segment| segment.range.len());
+        self.thinned().len() * Mask::bytes(longest) + MaskMaker::bytes(self, chunk)
     }
 }
 

@@ -10,15 +10,14 @@
 
 use multiversion::multiversion;
 
-use crate::dtype::Float;
 use crate::error::Result;
 use crate::execute::group::lanes::scalar;
+use crate::execute::group::method::Method;
 use crate::execute::group::order::order_statistics;
 use crate::execute::group::sweep::{Buffers, Fold, Inputs, Lanes, Sweep};
 use crate::execute::group::vectors::{statistics, Chunk, Kept, Statistics, Vectors};
-use crate::execute::group::Method;
 use crate::kernels::elementwise::{subtract, SUM_LANES};
-use crate::precision::Precision;
+use crate::number::{Float, Precision};
 
 pub struct ArceeFusion;
 

@@ -13,9 +13,9 @@ use multiversion::multiversion;
 
 use crate::error::Result;
 use crate::execute::group::lanes::{add_products, add_squares, divide, scalar};
+use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
-use crate::execute::group::Method;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 pub struct Karcher {
     pub max_iter: u32,

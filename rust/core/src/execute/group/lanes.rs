@@ -5,7 +5,7 @@ use multiversion::multiversion;
 
 use crate::execute::group::sweep::Lanes;
 use crate::kernels::elementwise::SUM_LANES;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 /// Add `terms(a, b)` for every pair of elements. Inlined into functions that are compiled for
 /// several vector units.

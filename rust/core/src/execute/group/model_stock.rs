@@ -10,10 +10,10 @@ use multiversion::multiversion;
 
 use crate::error::Result;
 use crate::execute::group::lanes::{add_rounded_products, add_squares, scalar};
+use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Fold, Inputs, Lanes, Sweep};
 use crate::execute::group::vectors::{statistics, Chunk, Kept, Statistics, Vectors};
-use crate::execute::group::Method;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 /// Products of norms below this are replaced by it, and divisors below it count as zero.
 const SMALLEST: f32 = 1e-6;

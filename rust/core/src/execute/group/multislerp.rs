@@ -15,10 +15,10 @@ use crate::error::{Error, Result};
 use crate::execute::group::lanes::{
     add_base, add_rounded_products, add_scaled, add_squares, divide, scalar,
 };
+use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
-use crate::execute::group::Method;
 use crate::kernels::elementwise::round_all;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 pub struct Multislerp {
     weights: Vec<f32>,

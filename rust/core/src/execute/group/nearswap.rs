@@ -10,9 +10,9 @@
 use multiversion::multiversion;
 
 use crate::error::Result;
+use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
-use crate::execute::group::Method;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 pub struct Nearswap {
     pub t: f32,

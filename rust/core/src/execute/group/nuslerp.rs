@@ -10,14 +10,13 @@
 
 use multiversion::multiversion;
 
-use crate::dtype::Float;
 use crate::error::Result;
 use crate::execute::group::lanes::{add_base, add_gram, add_pairs, scalar};
+use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Fold, Inputs, Lanes, Sweep};
 use crate::execute::group::vectors::{statistics, Chunk, Kept, Statistics, Vectors};
-use crate::execute::group::Method;
+use crate::number::{Float, Precision};
 use crate::plan::Along;
-use crate::precision::Precision;
 
 const SMALLEST_NORM: f32 = 1e-7;
 /// Below this `1 − cos²θ` counts as zero.

@@ -9,7 +9,7 @@
 
 use crate::error::Result;
 use crate::execute::group::sweep::{Buffers, Sweep};
-use crate::segments::Segment;
+use crate::work::Segment;
 
 const BINS: usize = 1 << 16;
 const SIGN: u32 = 0x8000_0000;
@@ -145,7 +145,7 @@ mod tests {
         assert!(values.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
         assert!(values.iter().all(|v| value(key(*v)).to_bits() == v.to_bits()));
         for short in [-2.0, -0.0, 0.0, 3.5, -1.5e-20] {
-            let short = crate::rounding::round_bf16(short);
+            let short = crate::number::round_bf16(short);
             assert_eq!(bfloat16(key(short) >> 16 << 16).to_bits(), short.to_bits());
         }
         assert!(key(-f32::NAN) > key(f32::INFINITY));

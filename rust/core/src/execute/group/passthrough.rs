@@ -1,10 +1,10 @@
 //! `passthrough`: the tensor, times a factor.
 
 use crate::error::Result;
+use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
-use crate::execute::group::Method;
 use crate::kernels::elementwise::scale;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 pub struct Passthrough {
     pub scale: Option<f32>,

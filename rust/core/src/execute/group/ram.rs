@@ -11,9 +11,9 @@
 use multiversion::multiversion;
 
 use crate::error::Result;
+use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
-use crate::execute::group::Method;
-use crate::precision::Precision;
+use crate::number::Precision;
 
 pub struct Ram {
     pub epsilon: f32,

@@ -10,15 +10,14 @@
 
 use multiversion::multiversion;
 
-use crate::dtype::Float;
 use crate::error::Result;
 use crate::execute::group::lanes::{add_rounded_squares, scalar};
+use crate::execute::group::method::Method;
 use crate::execute::group::order::order_statistics;
 use crate::execute::group::sweep::{Buffers, Inputs, Lanes, Sweep};
-use crate::execute::group::Method;
 use crate::kernels::elementwise::{add, SUM_LANES};
-use crate::precision::Precision;
-use crate::segments::{Segment, BLOCK};
+use crate::number::{Float, Precision};
+use crate::work::{Segment, BLOCK};
 
 /// Sums of weights below this count as none.
 const SMALLEST: f32 = 1e-6;

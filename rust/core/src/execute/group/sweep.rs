@@ -2,15 +2,11 @@
 
 use std::ops::Range;
 
-use crate::dtype::Float;
 use crate::error::Result;
-use crate::execute::output::Behind;
-use crate::execute::JobControl;
 use crate::kernels::elementwise::{subtract, SUM_LANES};
-use crate::parallel::Parallel;
-use crate::precision::Precision;
-use crate::segments::{pieces, segments, Segment};
-use crate::source::{Source, Tensor};
+use crate::number::{Float, Precision};
+use crate::source::{Behind, Source, Tensor};
+use crate::work::{pieces, segments, JobControl, Parallel, Segment};
 
 /// The tensors of one group.
 pub struct Inputs<'a> {

@@ -11,8 +11,8 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::execute::group::sweep::{Buffers, Fold, Lanes, Sweep};
 use crate::kernels::elementwise::SUM_LANES;
-use crate::precision::Precision;
-use crate::segments::{pieces, BLOCK};
+use crate::number::Precision;
+use crate::work::{pieces, BLOCK};
 
 /// Elements of short rows that are read at a time, and those of one piece of parallel work.
 const BATCH: usize = 1 << 13;

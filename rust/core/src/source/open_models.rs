@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Identity, Reader};
-use crate::dtype::Float;
 use crate::error::{Error, Result};
+use crate::number::Float;
 use crate::plan::{Cast, Concat, Derivation, Derived, Job, Model, Rows, TensorRef};
 use crate::source::lora::LoraTensor;
 use crate::source::made::{CastTensor, ConcatTensor};

@@ -4,19 +4,15 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::execute::apply::Apply;
-use crate::execute::bundle::Member;
-use crate::execute::JobControl;
+use crate::execute::pass::Apply;
+use crate::execute::target::Member;
 use crate::kernels::elementwise::{first_nonfinite, round_all};
+use crate::number::Float;
+use crate::output::{Block, Sink};
 use crate::plan::Job;
-use crate::segments::{is_large, pieces, Segment, BLOCK};
-use crate::sink::{Block, Sink};
-use crate::source::{RawTensor, Source, Tensor};
-
-/// Elements after which the pages behind the cursor are given back.
-const RELEASE: usize = 1 << 21;
+use crate::source::{Behind, RawTensor, Tensor};
+use crate::work::{pieces, JobControl, Segment, BLOCK};
 
 /// Where a bundle's blocks go.
 pub struct Output<'a> {
@@ -149,43 +145,5 @@ fn check_finite(job: &Job, dtype: Float, start: usize, values: &mut [f32]) -> Re
             index: (start + index) as u64,
             dtype: dtype.name(),
         }),
-    }
-}
-
-/// Gives the pages behind a cursor back.
-pub struct Behind<'a, 'b> {
-    inputs: &'a [&'a Tensor<'b>],
-    from: usize,
-    end: usize,
-}
-
-impl<'a, 'b> Behind<'a, 'b> {
-    /// In the last pass over a segment.
-    pub fn new(inputs: &'a [&'a Tensor<'b>], segment: &Segment) -> Self {
-        let Range { start, end } = segment.range;
-        Self { inputs, from: start, end }
-    }
-
-    /// In a pass that others follow. Pages of a small tensor stay mapped until they have passed: to
-    /// map them again takes a third of a merge's time.
-    pub fn early(inputs: &'a [&'a Tensor<'b>], segment: &Segment, tensor_len: usize) -> Self {
-        Self::new(if is_large(tensor_len) { inputs } else { &[] }, segment)
-    }
-
-    /// Elements before `element` have been read.
-    pub fn passed(&mut self, element: usize) {
-        if element - self.from >= RELEASE {
-            for input in self.inputs {
-                input.release(self.from..element);
-            }
-            self.from = element;
-        }
-    }
-
-    /// All elements have been read.
-    pub fn finish(self) {
-        for input in self.inputs {
-            input.release(self.from..self.end);
-        }
     }
 }

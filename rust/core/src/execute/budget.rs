@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use crate::execute::bundle::Bundle;
 use crate::execute::Options;
-use crate::segments::is_large;
+use crate::work::is_large;
 
 /// Stacks and allocator of the process's threads, and of the pool itself.
 const THREAD_BYTES: u64 = 1 << 20;
@@ -34,7 +34,7 @@ impl Forecast {
     /// `kept` are bytes that stay between runs.
     pub(crate) fn new(bundles: &[Bundle], threads: usize, kept: u64) -> Self {
         let needs = Needs { bundles, threads, kept };
-        let chunk = crate::execute::DEFAULT_CHUNK;
+        let chunk = crate::work::DEFAULT_CHUNK;
         let statistics = |bundle: &Bundle| bundle.statistics_bytes(needs.inside(bundle)).1;
         Self {
             work_bytes: bundles.iter().map(Bundle::work_bytes).sum(),
@@ -121,7 +121,7 @@ impl Needs<'_> {
 
     fn bookkeeping(&self) -> u64 {
         let each = |bundle: &Bundle| {
-            let blocks = bundle.len().div_ceil(crate::segments::BLOCK) as u64;
+            let blocks = bundle.len().div_ceil(crate::work::BLOCK) as u64;
             bundle.members().len() as u64 * (TENSOR_BYTES + BLOCK_BYTES * blocks)
         };
         let tensors: u64 = self.bundles.iter().map(each).sum();

@@ -1,42 +1,12 @@
-//! What is known of an expert's tensor, kept between the runs of a family: thresholds, streams and
-//! norms depend on no other expert, so that a sweep over subsets finds each of them once.
+//! The states of experts, each found once for all runs of a family.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
-
-use crate::dtype::Float;
 use crate::error::Result;
-use crate::execute::delta::statistics::States;
-use crate::execute::delta::{DeltaJob, Expert};
-use crate::execute::Resources;
+use crate::execute::delta::job::{DeltaJob, Expert};
+use crate::execute::delta::states::States;
+use crate::execute::pass::{Key, Resources};
 use crate::plan::Sparsify;
-use crate::segments::Segment;
 use crate::statistics::ranks::RankLimits;
-use crate::statistics::selection::Selection;
-
-/// Selections and scales by what they depend on.
-#[derive(Debug, Default)]
-pub struct Known {
-    entries: Mutex<HashMap<Key, (Selection, f32)>>,
-}
-
-/// The options are compared by their bits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    name: String,
-    tensors: [(usize, u64); 2],
-    dtype: Float,
-    sparsify: Sparsify,
-    rescale: bool,
-    options: [u64; 3],
-    seed: u64,
-}
-
-impl Known {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Selection, f32)>> {
-        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
+use crate::work::Segment;
 
 impl<'a> DeltaJob<'a> {
     /// The states of all experts; those that an earlier run has found are not looked for again.

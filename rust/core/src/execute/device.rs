@@ -10,15 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rayon::ThreadPool;
 
 use crate::error::{Error, Result};
-use crate::execute::output::write_block;
-use crate::execute::{Control, Options, Prepared, Target};
-use crate::parallel::{pool, Parallel};
-use crate::philox::Stream;
+use crate::execute::blocks::write_block;
+use crate::execute::{Options, Prepared, Target};
+use crate::number::philox::Stream;
+use crate::output::Sink;
 use crate::plan::{Job, Merge, Plan};
-use crate::segments::{is_large, pieces, BLOCK};
-use crate::sink::Sink;
 use crate::source::{Source, Tensor};
 use crate::statistics::content;
+use crate::work::{is_large, pieces, pool, Control, Parallel, BLOCK};
 
 /// Elements that one thread copies at a time.
 const PIECE: usize = 1 << 20;

@@ -5,13 +5,11 @@
 //! coarser dtype (bfloat16 before float16 before float32). Everything else is compared by its bytes.
 
 use crate::checkpoint::{Checkpoint, Reader, TensorEntry};
-use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::execute::{Control, DEFAULT_CHUNK};
 use crate::kernels::distance::{count_nan, measure, ordinals, Run, Tally};
 use crate::kernels::elementwise::SUM_LANES;
-use crate::parallel::over_runs;
-use crate::segments::{pieces, BLOCK};
+use crate::number::Float;
+use crate::work::{over_runs, pieces, Control, BLOCK, DEFAULT_CHUNK};
 
 /// How far two tensors are apart.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,10 +4,10 @@ use std::sync::Mutex;
 
 use safetensors::Dtype;
 
-use crate::dtype::Float;
 use crate::error::{Error, Result};
+use crate::number::Float;
+use crate::output::{Block, Sink};
 use crate::plan::Job;
-use crate::sink::{Block, Sink};
 
 /// A tensor's elements in memory, in the order in which a file would hold them.
 #[derive(Debug)]

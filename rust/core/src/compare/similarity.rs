@@ -8,13 +8,12 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::dtype::Float;
 use crate::error::Result;
-use crate::execute::Control;
 use crate::kernels::similar::{add_products, shares_kept, Counts, Products, Signs, BINS, RIGHTS};
-use crate::parallel::{pool, Parallel};
-use crate::segments::{pieces, BLOCK};
-use crate::source::{self, Models, Source};
+use crate::number::Float;
+use crate::source;
+use crate::source::{Models, Source};
+use crate::work::{pieces, pool, Control, Parallel, BLOCK};
 
 /// Elements of a run.
 const RUN: usize = 16 * BLOCK;

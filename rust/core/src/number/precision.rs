@@ -1,8 +1,7 @@
 //! The precision in which a merge is computed: `f32` registers, rounded to the working dtype after
 //! every step, as torch does with 16-bit tensors on a CPU.
 
-use crate::dtype::Float;
-use crate::rounding::{round_bf16_result, round_f16};
+use crate::number::{round_bf16_result, round_f16, Float};
 
 /// A working dtype. `round` is applied after each arithmetic step.
 pub trait Precision: Copy + Send + Sync + 'static {

@@ -8,7 +8,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use crate::checkpoint::MAX_HEADER;
 use crate::error::{Error, Result};
 use crate::plan::{Job, Plan};
-use crate::segments::BLOCK;
+use crate::work::BLOCK;
 
 /// All output files.
 #[derive(Debug, Clone)]

@@ -106,11 +106,6 @@ impl Written {
         self.blocks.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
     /// Hash of a block.
     pub fn get(&self, job: usize, number: usize) -> Option<u64> {
         self.blocks.get(&(job as u32, number as u32)).copied()

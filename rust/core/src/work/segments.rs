@@ -8,6 +8,8 @@ use std::ops::Range;
 
 /// Elements of a block.
 pub const BLOCK: usize = 1 << 16;
+/// Chunks of this many elements keep a kernel's buffers in the second-level cache.
+pub const DEFAULT_CHUNK: usize = 4096;
 /// Tensors below this many elements are one segment: there are others to keep the cores busy.
 const LARGE: usize = 1 << 24;
 /// Segments of a large tensor. Each costs up to 256 KiB while its magnitudes are counted.

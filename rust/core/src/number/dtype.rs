@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 use multiversion::multiversion;
 use safetensors::Dtype;
 
-use crate::rounding::round_bf16;
+use crate::number::round_bf16;
 
 /// The floating-point element types that a merge reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
-use crate::segments::{pieces, BLOCK};
+use crate::work::{pieces, BLOCK};
 
 /// Elements of a run: enough that handing it out costs nothing, few enough that workers end together.
 const RUN: usize = 16 * BLOCK;

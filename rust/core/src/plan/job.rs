@@ -1,40 +1,10 @@
-//! The plan: what Python decided, as versioned JSON. With [`crate::source::Source`] and
-//! [`crate::sink::Sink`] it is all that crosses between the two languages.
-
-mod group;
-mod models;
+//! How one output tensor is made: the job, its arithmetic, and what it reads.
 
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::Float;
-use crate::error::{Error, Result};
-
-pub use group::{Along, GroupMethod};
-pub use models::{
-    Cast, Concat, Derivation, Derived, Listed, ListedTensor, Lora, Model, Rows, MEAN, ZERO,
-};
-
-/// Version of the plan's format.
-pub const VERSION: u32 = 1;
-
-/// One merge: inputs, tensor jobs in the order in which they are packed into shards, and the seed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// [`VERSION`].
-    pub version: u32,
-    /// Seed of the random masks.
-    pub seed: u64,
-    /// Merge NaN and infinity instead of refusing them.
-    pub allow_nonfinite: bool,
-    /// A new shard begins where the tensors of one would take more bytes than this.
-    pub max_shard_bytes: u64,
-    /// The models that jobs refer to by number.
-    pub models: Vec<Model>,
-    /// One job for each output tensor.
-    pub jobs: Vec<Job>,
-}
+use crate::number::Float;
+use crate::plan::{GroupMethod, TensorRef};
 
 /// How one output tensor is made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,21 +20,11 @@ pub struct Job {
     pub merge: Merge,
 }
 
-/// A tensor of one of the plan's models.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TensorRef {
-    /// Index into [`Plan::models`].
-    pub model: usize,
-    /// Name of the tensor there.
-    pub tensor: String,
-}
-
 /// An input of a merge with its options.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Index into [`Plan::models`].
+    /// Index into [`crate::plan::Plan::models`].
     pub model: usize,
     /// Name of the tensor there.
     pub tensor: String,
@@ -153,68 +113,6 @@ pub enum Sparsify {
     Ranks,
 }
 
-impl Plan {
-    /// Read a plan and check what can be checked without the inputs.
-    ///
-    /// # Errors
-    /// [`Error::Plan`]
-    pub fn from_json(text: &str) -> Result<Self> {
-        let invalid = |reason: String| Error::Plan { reason };
-        let plan: Self = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-        if plan.version != VERSION {
-            return Err(invalid(format!("expected version {VERSION}, found {}", plan.version)));
-        }
-        if let Some(reason) = models::refuse(&plan.models) {
-            return Err(invalid(reason));
-        }
-        let mut names = std::collections::HashSet::new();
-        let mut bits = 0_u64;
-        for job in &plan.jobs {
-            let name = &job.tensor;
-            // The format keeps this name for itself.
-            if name == "__metadata__" {
-                return Err(invalid(format!("no tensor can be named `{name}`")));
-            }
-            if !names.insert(name) {
-                return Err(invalid(format!("tensor `{name}` has two jobs")));
-            }
-            if job.merge.tensors().any(|(model, _)| model >= plan.models.len()) {
-                return Err(invalid(format!("tensor `{name}`: no such model")));
-            }
-            let own = job.shape.iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
-            // As float64 at least, so that no count of bytes in the run can overflow.
-            let own = own.and_then(|n| n.checked_mul(64.max(job.out_dtype.bitsize() as u64)));
-            bits =
-                own.and_then(|own| bits.checked_add(own)).filter(|sum| *sum < 1 << 62).ok_or_else(
-                    || invalid(format!("tensor `{name}`: shape {:?} is too large", job.shape)),
-                )?;
-            let computed = !matches!(job.merge, Merge::Copy { .. } | Merge::Given {});
-            if computed && Float::of(job.out_dtype).is_none() {
-                return Err(invalid(format!("tensor `{name}`: cannot write {}", job.out_dtype)));
-            }
-            if let Merge::Group { method, base, inputs, .. } = &job.merge {
-                if let Some(reason) = method.refuse(base.is_some(), inputs.len()) {
-                    return Err(invalid(format!("tensor `{name}`: {reason}")));
-                }
-            }
-            for input in job.merge.inputs() {
-                let Input { density, gamma, epsilon, .. } = *input;
-                let ranked = matches!(&job.merge, Merge::Delta { sparsify, .. } if *sparsify == Sparsify::Ranks)
-                    && density > 0.0
-                    && density < 1.0;
-                let spread = epsilon >= 0.0
-                    && (!ranked || density - epsilon > 0.0 && density + epsilon < 1.0);
-                if !(0.0..=1.0).contains(&density) || !(0.0..=1.0).contains(&gamma) || !spread {
-                    return Err(invalid(format!(
-                        "tensor `{name}`: density, gamma or epsilon out of range"
-                    )));
-                }
-            }
-        }
-        Ok(plan)
-    }
-}
-
 impl Job {
     /// Number of elements.
     pub fn len(&self) -> usize {
@@ -260,7 +158,7 @@ impl Merge {
         inputs.iter_mut().for_each(|input| input.model = numbers[input.model]);
     }
 
-    fn inputs(&self) -> &[Input] {
+    pub(super) fn inputs(&self) -> &[Input] {
         match self {
             Merge::Given {} | Merge::Copy { .. } | Merge::Group { .. } => &[],
             Merge::Linear { inputs, .. } | Merge::Delta { inputs, .. } => inputs,

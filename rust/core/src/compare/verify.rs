@@ -4,10 +4,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::Result;
-use crate::execute::Control;
-use crate::parallel::over_runs;
-use crate::segments::{pieces, BLOCK};
 use crate::statistics::content;
+use crate::work::{over_runs, pieces, Control, BLOCK};
 
 /// Name and content hash of every tensor, in the order in which they lie in the files.
 ///

@@ -1,23 +1,21 @@
 //! The passes that come before: thresholds, fingerprints, norms.
 
-use crate::dtype::Float;
 use crate::error::Result;
+use crate::execute::delta::job::{DeltaJob, Expert};
 use crate::execute::delta::masks::MaskMaker;
-use crate::execute::delta::{DeltaJob, Expert};
-use crate::execute::output::Behind;
-use crate::execute::Resources;
+use crate::execute::pass::Resources;
 use crate::kernels::drop::{limit, Mask};
 use crate::kernels::elementwise::{round_all, with_precision};
-use crate::philox::Stream;
+use crate::number::philox::Stream;
+use crate::number::{Bf16, Float, F16, F32};
 use crate::plan::Sparsify;
-use crate::precision::{Bf16, F16, F32};
-use crate::segments::{pieces, segments, Segment};
-use crate::source::{Source, Tensor};
-use crate::statistics::magnitude::{self, thresholds, Threshold, Wanted};
+use crate::source::{Behind, Source, Tensor};
+use crate::statistics::magnitude::{thresholds, Threshold, Wanted};
 use crate::statistics::norm::{l1_scales, scale_of, Leaves};
 use crate::statistics::ranks::RankLimits;
 use crate::statistics::selection::{Chance, Selection};
-use crate::statistics::{DeltaWalk, Visit};
+use crate::statistics::{magnitude, DeltaWalk, Visit};
+use crate::work::{pieces, segments, Segment};
 
 /// What applying every expert needs to know of its whole tensor.
 pub struct States {

@@ -1,48 +1,13 @@
-//! Where output goes: positional writes of finished blocks, in any order, from any thread.
-
-mod memory;
+//! Output into files, of which an interrupted run leaves what the next can go on with.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::journal::{Journal, Written};
-use crate::layout::Layout;
+use crate::output::journal::{Journal, Written};
+use crate::output::{Block, Layout, Sink};
 use crate::positional::{open_again, read_exact_at, write_all_at};
-
-pub use memory::{MemorySink, Region};
-
-/// Where a block belongs.
-#[derive(Debug, Clone, Copy)]
-pub struct Block {
-    /// Number of the job whose tensor it is part of.
-    pub job: usize,
-    /// Number of the block in that tensor.
-    pub number: usize,
-    /// Its first byte, from the start of the tensor.
-    pub offset: u64,
-}
-
-/// Takes the blocks of output tensors.
-pub trait Sink: Sync {
-    /// Store a block, whose xxh3 is `hash`. No two calls overlap.
-    ///
-    /// # Errors
-    /// [`Error::Io`]
-    fn write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<()>;
-
-    /// The hash of a block that is stored already, from an earlier run.
-    fn written(&self, _job: usize, _number: usize) -> Option<u64> {
-        None
-    }
-
-    /// Everything was written: make it durable.
-    ///
-    /// # Errors
-    /// [`Error::Io`]
-    fn finish(&self) -> Result<()>;
-}
 
 /// Safetensors files in a folder, with a journal of the blocks that they hold.
 #[derive(Debug)]

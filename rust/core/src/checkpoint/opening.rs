@@ -1,0 +1,308 @@
+//! Opening a checkpoint: one safetensors file, shards with an index, or tensors at known places.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+
+use crate::checkpoint::{header, index, Reader};
+use crate::error::{readable, Error, Result};
+use crate::plan::Listed;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Where a tensor lies.
+#[derive(Debug, Clone)]
+pub struct TensorEntry {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sides, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Number of the shard in [`Checkpoint::shards`].
+    pub shard: usize,
+    /// First byte, from the start of the shard.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl TensorEntry {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The headers of a checkpoint, with its files open.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub(super) path: PathBuf,
+    pub(super) shards: Vec<Reader>,
+    pub(super) tensors: BTreeMap<String, TensorEntry>,
+}
+
+impl Checkpoint {
+    /// Open a folder that holds `model.safetensors` or `model.safetensors.index.json` with its
+    /// shards, as the hub lays checkpoints out. As in mergekit, an index wins over a single file.
+    /// A path that is a file is opened as a checkpoint of that one safetensors file.
+    ///
+    /// # Errors
+    /// Every fault that shows in headers or index: missing or truncated files, overlapping or
+    /// doubled tensors, shards that do not hold what the index says.
+    pub fn open(path: &Path) -> Result<Self> {
+        let index = path.join(INDEX);
+        let mut checkpoint = Self { path: path.into(), shards: vec![], tensors: BTreeMap::new() };
+        if path.is_file() {
+            checkpoint.add_shard(path)?;
+        } else if index.exists() {
+            checkpoint.open_shards(&index)?;
+        } else if path.join(SINGLE).exists() {
+            checkpoint.add_shard(&path.join(SINGLE))?;
+        } else if path.exists() {
+            return Err(Error::NoCheckpoint { path: path.into() });
+        } else {
+            let source = std::io::ErrorKind::NotFound.into();
+            return Err(Error::Io { path: path.into(), action: "open", source });
+        }
+        Ok(checkpoint)
+    }
+
+    /// Open the files of a checkpoint whose tensors lie at known places.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::FileKind`]; [`Error::TensorBytes`] for a tensor that ends behind its
+    /// file.
+    pub fn listed(listed: &Listed) -> Result<Self> {
+        let path = listed.path.clone();
+        let mut checkpoint = Self { path, shards: vec![], tensors: BTreeMap::new() };
+        let mut numbers: BTreeMap<&Path, usize> = BTreeMap::new();
+        for (name, place) in &listed.tensors {
+            let shard = match numbers.get(place.file.as_path()) {
+                Some(&shard) => shard,
+                None => {
+                    checkpoint.shards.push(Reader::open(&place.file)?);
+                    numbers.insert(&place.file, checkpoint.shards.len() - 1);
+                    checkpoint.shards.len() - 1
+                }
+            };
+            let file_bytes = checkpoint.shards[shard].len();
+            let bits = place.shape.iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
+            let bits = bits.and_then(|n| n.checked_mul(place.dtype.bitsize() as u64));
+            let bytes = bits.map(|bits| bits.div_ceil(8));
+            let end = bytes.and_then(|bytes| bytes.checked_add(place.offset));
+            let Some(bytes) = bytes.filter(|_| end.is_some_and(|end| end <= file_bytes)) else {
+                return Err(Error::TensorBytes {
+                    path: place.file.clone(),
+                    tensor: readable(name),
+                    expected: bytes.map_or("more than 2^63".to_owned(), |bytes| bytes.to_string()),
+                    found: file_bytes.saturating_sub(place.offset).to_string(),
+                });
+            };
+            let (dtype, shape, offset) = (place.dtype, place.shape.clone(), place.offset);
+            let entry = TensorEntry { dtype, shape, shard, offset, bytes };
+            checkpoint.tensors.insert(name.clone(), entry);
+        }
+        Ok(checkpoint)
+    }
+
+    /// The folder, or the single file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open files.
+    pub fn shards(&self) -> &[Reader] {
+        &self.shards
+    }
+
+    /// All tensors by name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorEntry> {
+        &self.tensors
+    }
+
+    /// One tensor.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`]
+    pub fn tensor(&self, name: &str) -> Result<&TensorEntry> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::MissingTensor { path: self.path.clone(), tensor: name.into() })
+    }
+
+    fn open_shards(&mut self, path: &Path) -> Result<()> {
+        let invalid = |reason: String| Error::Index { path: path.into(), reason };
+        let reader = Reader::open(path)?;
+        if reader.len() > index::MAX_INDEX {
+            let reason = format!("{} bytes, at most {}", reader.len(), index::MAX_INDEX);
+            return Err(invalid(reason));
+        }
+        let mut scratch = Vec::new();
+        let index = index::parse(path, reader.read(0, reader.len() as usize, &mut scratch)?)?;
+        for name in &index.shards {
+            self.add_shard(&self.path.join(name))?;
+        }
+        for (tensor, &shard) in &index.tensors {
+            if self.tensors.get(tensor).map(|entry| entry.shard) != Some(shard) {
+                let (tensor, shard) = (readable(tensor), &index.shards[shard]);
+                return Err(invalid(format!("tensor `{tensor}` is not in `{shard}`")));
+            }
+        }
+        // As mergekit does: a tensor that the index does not list is not part of the checkpoint.
+        self.tensors.retain(|name, _| index.tensors.contains_key(name));
+        Ok(())
+    }
+
+    fn add_shard(&mut self, path: &Path) -> Result<()> {
+        let reader = Reader::open(path)?;
+        let mut scratch = Vec::new();
+        let prefix = (reader.len() >= header::PREFIX)
+            .then(|| reader.read(0, 8, &mut scratch))
+            .transpose()?
+            .and_then(|bytes| <[u8; 8]>::try_from(bytes).ok())
+            .unwrap_or([0xff; 8]);
+        let json_bytes = header::json_length(path, prefix, reader.len())?;
+        let json = reader.read(header::PREFIX, json_bytes as usize, &mut scratch)?;
+        for (name, info) in header::parse(path, json, reader.len())? {
+            let entry = TensorEntry {
+                dtype: info.dtype,
+                shape: info.shape,
+                shard: self.shards.len(),
+                offset: header::PREFIX + json_bytes + info.data_offsets.0 as u64,
+                bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+            };
+            match self.tensors.entry(name) {
+                Entry::Vacant(place) => place.insert(entry),
+                Entry::Occupied(twin) => {
+                    let tensor = readable(twin.key());
+                    let reason = format!("tensor `{tensor}` stands in another shard too");
+                    return Err(Error::HeaderJson { path: path.into(), reason });
+                }
+            };
+        }
+        self.shards.push(reader);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, json: &str, data: &[u8]) {
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(json.as_bytes());
+        bytes.extend_from_slice(data);
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    const ONE: &str = r#"{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
+
+    #[test]
+    fn an_index_must_name_the_shard_that_holds_the_tensor() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("s1"), ONE, &[0; 4]);
+        std::fs::write(folder.path().join(INDEX), r#"{"weight_map":{"a":"s1","b":"s1"}}"#).unwrap();
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::Index { .. }));
+        std::fs::write(folder.path().join(INDEX), r#"{"weight_map":{"a":"s1"}}"#).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(checkpoint.tensor("a").unwrap().len(), 2);
+        assert!(checkpoint.tensor("b").is_err());
+    }
+
+    #[test]
+    fn one_file_is_a_checkpoint_whatever_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        write(&path, ONE, &[0; 4]);
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        assert_eq!(checkpoint.tensors().len(), 1);
+        assert_eq!(checkpoint.shards()[0].path(), path);
+    }
+
+    #[test]
+    fn an_empty_file_and_an_empty_folder_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::NoCheckpoint { .. }));
+        std::fs::write(folder.path().join(SINGLE), b"").unwrap();
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::HeaderLength { .. }));
+    }
+
+    /// Opening a named pipe waits for a writer, and a device never ends.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        use rustix::fs::{mknodat, FileType, Mode, CWD};
+        let make_pipe = |path: &Path| {
+            mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        };
+        let make_folder = |path: &Path| std::fs::create_dir(path).unwrap();
+        let make_device = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+        let make_socket = |path: &Path| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+        type Make<'a> = &'a dyn Fn(&Path);
+        let cases: [(&str, Make); 4] = [
+            ("a named pipe", &make_pipe),
+            ("a folder", &make_folder),
+            ("a device", &make_device),
+            ("a socket", &make_socket),
+        ];
+        for (kind, make) in cases {
+            for name in [SINGLE, INDEX, "s1"] {
+                let folder = tempfile::tempdir().unwrap();
+                make(&folder.path().join(name));
+                if name == "s1" {
+                    let index = r#"{"weight_map":{"a":"s1"}}"#;
+                    std::fs::write(folder.path().join(INDEX), index).unwrap();
+                }
+                let error = Checkpoint::open(folder.path()).unwrap_err();
+                assert!(
+                    matches!(&error, Error::FileKind { found, .. } if *found == kind),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn shards_may_be_links_to_files_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        write(&elsewhere.path().join("blob"), ONE, &[0; 4]);
+        let (blob, shard) = (elsewhere.path().join("blob"), folder.path().join("s1"));
+        std::os::unix::fs::symlink(blob, shard).unwrap();
+        std::fs::write(folder.path().join(INDEX), r#"{"weight_map":{"a":"s1"}}"#).unwrap();
+        assert_eq!(Checkpoint::open(folder.path()).unwrap().tensors().len(), 1);
+    }
+
+    #[test]
+    fn an_endless_index_and_an_endless_file_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, bytes: u64| {
+            std::fs::File::create(folder.path().join(name)).unwrap().set_len(bytes).unwrap();
+        };
+        // Sparse: lengths that take no disk. The header of zeros is one of no bytes.
+        make(SINGLE, 1 << 42);
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::HeaderJson { .. }));
+        make(INDEX, 1 << 42);
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::Index { .. }));
+    }
+
+    #[test]
+    fn pickled_weights_are_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
+            std::fs::write(folder.path().join(name), "\u{80}").unwrap();
+        }
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::NoCheckpoint { .. }));
+        let index = r#"{"weight_map":{"a":"pytorch_model.bin"}}"#;
+        std::fs::write(folder.path().join(INDEX), index).unwrap();
+        assert!(matches!(Checkpoint::open(folder.path()).unwrap_err(), Error::HeaderLength { .. }));
+    }
+}

@@ -1,0 +1,10 @@
+//! What reads checkpoints and writes none: content hashes, the distances between two, and what the
+//! deltas of a pool have in common. Beside `execute`, of which it uses nothing.
+
+mod diff;
+mod similarity;
+mod verify;
+
+pub use diff::{distances, Distance, ValueDistance};
+pub use similarity::{similarities, Similarity};
+pub use verify::content_hashes;

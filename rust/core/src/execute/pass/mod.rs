@@ -1,0 +1,10 @@
+//! What every kind of job is given for a pass over its inputs, and what it gives: the floor on which
+//! `delta`, `group` and `linear` stand.
+
+mod apply;
+mod known;
+mod resources;
+
+pub use apply::Apply;
+pub use known::{Key, Known};
+pub use resources::Resources;

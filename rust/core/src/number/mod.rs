@@ -1,0 +1,10 @@
+//! Numbers: the dtypes of files, rounding to them, and random words. Uses nothing of the crate.
+
+mod dtype;
+pub mod philox;
+mod precision;
+mod rounding;
+
+pub use dtype::Float;
+pub use precision::{Bf16, Precision, F16, F32};
+pub use rounding::{round_bf16, round_bf16_result, round_f16};

@@ -1,0 +1,15 @@
+//! Where output goes: every byte's place, decided first, and the files or memory that take the
+//! blocks. Uses `plan`, the bounds of `checkpoint`'s headers, and what is below them.
+
+mod exchange;
+mod file_sink;
+mod journal;
+mod layout;
+mod memory_sink;
+mod sink;
+
+pub use exchange::exchange;
+pub use file_sink::FileSink;
+pub use layout::{FileLayout, Layout, Place};
+pub use memory_sink::{MemorySink, Region};
+pub use sink::{Block, Sink};

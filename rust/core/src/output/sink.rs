@@ -1,0 +1,34 @@
+//! Where output goes: positional writes of finished blocks, in any order, from any thread.
+
+use crate::error::Result;
+
+/// Where a block belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Block {
+    /// Number of the job whose tensor it is part of.
+    pub job: usize,
+    /// Number of the block in that tensor.
+    pub number: usize,
+    /// Its first byte, from the start of the tensor.
+    pub offset: u64,
+}
+
+/// Takes the blocks of output tensors.
+pub trait Sink: Sync {
+    /// Store a block, whose xxh3 is `hash`. No two calls overlap.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]
+    fn write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<()>;
+
+    /// The hash of a block that is stored already, from an earlier run.
+    fn written(&self, _job: usize, _number: usize) -> Option<u64> {
+        None
+    }
+
+    /// Everything was written: make it durable.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]
+    fn finish(&self) -> Result<()>;
+}

@@ -1,0 +1,15 @@
+//! The plan: what Python decided, as versioned JSON. With [`crate::source::Source`] and
+//! [`crate::output::Sink`] it is all that crosses between the two languages.
+
+mod document;
+mod group_method;
+mod job;
+mod models;
+
+pub use document::{Plan, VERSION};
+pub use group_method::{Along, GroupMethod};
+pub use job::{Input, Job, Merge, Sparsify};
+pub use models::{
+    Cast, Concat, Derivation, Derived, Listed, ListedTensor, Lora, Model, Rows, TensorRef, MEAN,
+    ZERO,
+};

@@ -1,0 +1,160 @@
+//! What every source of input can do, and how it is done where nothing faster is known.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::kernels::drop::Mask;
+use crate::kernels::elementwise::{
+    add, add_magnitudes, scale, subtract, with_precision, SUM_LANES,
+};
+use crate::kernels::linear::accumulate;
+use crate::number::{Bf16, Float, F16, F32};
+use crate::statistics::fingerprint::fingerprint;
+use crate::work::{pieces, BLOCK};
+
+/// A tensor that can be read block by block. What is fast depends on where it comes from; what comes
+/// out does not, so every method but a few has a plain form in terms of [`Source::read`].
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// Dtype of the elements.
+    fn dtype(&self) -> Float;
+
+    /// Elements `start .. start + out.len()`, rounded to `working`. `scratch` is any buffer.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]; [`crate::Error::NonFinite`] for a value that is NaN or infinite in `working`.
+    fn read(
+        &self,
+        working: Float,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// Those elements minus `base`, rounded to `working`.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn read_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.read(working, start, out, scratch)?;
+        with_precision!(working, P => subtract::<P>(out, base));
+        Ok(())
+    }
+
+    /// `sums := fma(weight, element, sums)` over those elements.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn accumulate(
+        &self,
+        working: Float,
+        start: usize,
+        weight: f32,
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut values = vec![0.0; sums.len()];
+        self.read(working, start, &mut values, scratch)?;
+        accumulate(sums, &values, weight);
+        Ok(())
+    }
+
+    /// Add the L1 norms of those elements minus `base` to `sums`: of all of them, and of those that a
+    /// mask keeps, which begin at a place in it.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn add_norms(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: (&Mask, usize),
+        sums: &mut [[f64; SUM_LANES]; 2],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut delta = vec![0.0; base.len()];
+        self.read_delta(working, start, base, &mut delta, scratch)?;
+        add_magnitudes(&delta, &mut sums[0]);
+        masked.0.apply(masked.1, &mut delta);
+        add_magnitudes(&delta, &mut sums[1]);
+        Ok(())
+    }
+
+    /// Add those elements minus `base` to `sums`: zero where a mask, which begins at a place in it, does
+    /// not keep them, then times each factor, rounded to `working` every time.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    #[allow(clippy::too_many_arguments)]
+    fn add_delta(
+        &self,
+        working: Float,
+        start: usize,
+        base: &[f32],
+        masked: Option<(&Mask, usize)>,
+        factors: [f32; 2],
+        sums: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut delta = vec![0.0; base.len()];
+        self.read_delta(working, start, base, &mut delta, scratch)?;
+        if let Some((mask, start)) = masked {
+            mask.apply(start, &mut delta);
+        }
+        for factor in factors {
+            with_precision!(working, P => scale::<P>(&mut delta, factor));
+        }
+        add(sums, &delta);
+        Ok(())
+    }
+
+    /// Elements from `start` on as bytes of the tensor's own dtype, little-endian; `out` says how many.
+    /// A tensor in a file gives what the file holds, NaN too.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn read_bytes(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
+        let dtype = self.dtype();
+        let mut values = vec![0.0; out.len() / dtype.size()];
+        self.read(dtype, start, &mut values, scratch)?;
+        dtype.narrow(&values, out);
+        Ok(())
+    }
+
+    /// What tells this tensor, of `length` elements, from other experts': see
+    /// [`fingerprint`](crate::statistics::fingerprint). It depends on the values alone, so that a tensor
+    /// that is computed has the masks of the same tensor in a file.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn fingerprint(&self, length: usize) -> Result<u64> {
+        let (size, mut scratch) = (self.dtype().size(), Vec::new());
+        let mut bytes = Vec::new();
+        fingerprint((length * size) as u64, |range, visit| {
+            let elements = range.start as usize / size..range.end as usize / size;
+            for some in pieces(elements, BLOCK) {
+                bytes.resize(some.len() * size, 0);
+                self.read_bytes(some.start, &mut bytes, &mut scratch)?;
+                visit(&bytes);
+            }
+            Ok(())
+        })
+    }
+
+    /// Bytes that reading takes beside the elements themselves.
+    fn scratch_bytes(&self, _chunk: usize) -> usize {
+        0
+    }
+
+    /// Elements that will be read soon, and elements that need not stay resident. Advice only.
+    fn will_need(&self, elements: Range<usize>);
+    /// See [`Source::will_need`].
+    fn release(&self, elements: Range<usize>);
+}

@@ -1,0 +1,19 @@
+//! Going over deltas, which statistics leave to whoever has the inputs.
+
+use crate::error::Result;
+use crate::work::Segment;
+
+/// Takes a stream's number, the index of its chunk's first element, and the chunk.
+pub type Visit<'a> = dyn FnMut(usize, usize, &mut [f32]) -> Result<()> + 'a;
+
+/// Reads runs of one or several experts' deltas, chunk after chunk.
+pub trait DeltaWalk: Sync {
+    /// How many experts it walks over side by side.
+    fn streams(&self) -> usize;
+
+    /// Walk over a run of elements: `visit(stream, start, chunk)` for every stream, chunk by chunk.
+    ///
+    /// # Errors
+    /// Whatever reading the inputs or `visit` gives.
+    fn walk(&self, segment: &Segment, visit: &mut Visit) -> Result<()>;
+}
