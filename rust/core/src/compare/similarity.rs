@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::kernels::similar::{add_products, shares_kept, Counts, Products, Signs, BINS, RIGHTS};
 use crate::number::Float;
 use crate::source;
-use crate::source::{Models, Source};
+use crate::source::{DeltaRun, Models, Source};
 use crate::work::{pieces, pool, Control, Parallel, BLOCK};
 
 /// Elements of a run.
@@ -217,7 +217,8 @@ impl Worker {
         for (number, expert) in tensor.experts.iter().enumerate() {
             let delta = &mut self.deltas[number];
             delta.resize(chunk.len(), 0.0);
-            expert.read_delta(Float::F32, chunk.start, &self.base, delta, scratch)?;
+            let run = DeltaRun { working: Float::F32, start: chunk.start, base: &self.base };
+            expert.read_delta(run, delta, scratch)?;
             self.counts[number].add(delta);
             self.signs[number].take(delta);
         }

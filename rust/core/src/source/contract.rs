@@ -12,6 +12,17 @@ use crate::number::{Bf16, Float, F16, F32};
 use crate::statistics::fingerprint::fingerprint;
 use crate::work::{pieces, BLOCK};
 
+/// Which elements of an expert are taken, and what from: its delta there is what they differ by.
+#[derive(Debug, Clone, Copy)]
+pub struct DeltaRun<'a> {
+    /// Dtype to which every step is rounded.
+    pub working: Float,
+    /// First element.
+    pub start: usize,
+    /// The base's elements there, rounded to `working`; as many are taken.
+    pub base: &'a [f32],
+}
+
 /// A tensor that can be read block by block. What is fast depends on where it comes from; what comes
 /// out does not, so every method but a few has a plain form in terms of [`Source::read`].
 pub trait Source: Send + Sync + std::fmt::Debug {
@@ -30,20 +41,13 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         scratch: &mut Vec<u8>,
     ) -> Result<()>;
 
-    /// Those elements minus `base`, rounded to `working`.
+    /// The delta of a run.
     ///
     /// # Errors
     /// As for [`Source::read`].
-    fn read_delta(
-        &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
-        out: &mut [f32],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()> {
-        self.read(working, start, out, scratch)?;
-        with_precision!(working, P => subtract::<P>(out, base));
+    fn read_delta(&self, run: DeltaRun, out: &mut [f32], scratch: &mut Vec<u8>) -> Result<()> {
+        self.read(run.working, run.start, out, scratch)?;
+        with_precision!(run.working, P => subtract::<P>(out, run.base));
         Ok(())
     }
 
@@ -65,51 +69,46 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
-    /// Add the L1 norms of those elements minus `base` to `sums`: of all of them, and of those that a
-    /// mask keeps, which begin at a place in it.
+    /// Add the L1 norms of a run's delta to `sums`: of all of it, and of what a mask keeps, in which the
+    /// run begins at a place.
     ///
     /// # Errors
     /// As for [`Source::read`].
     fn add_norms(
         &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
+        run: DeltaRun,
         masked: (&Mask, usize),
         sums: &mut [[f64; SUM_LANES]; 2],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
-        let mut delta = vec![0.0; base.len()];
-        self.read_delta(working, start, base, &mut delta, scratch)?;
+        let mut delta = vec![0.0; run.base.len()];
+        self.read_delta(run, &mut delta, scratch)?;
         add_magnitudes(&delta, &mut sums[0]);
         masked.0.apply(masked.1, &mut delta);
         add_magnitudes(&delta, &mut sums[1]);
         Ok(())
     }
 
-    /// Add those elements minus `base` to `sums`: zero where a mask, which begins at a place in it, does
-    /// not keep them, then times each factor, rounded to `working` every time.
+    /// Add a run's delta to `sums`: zero where a mask, in which the run begins at a place, does not keep
+    /// it, then times each factor, rounded every time.
     ///
     /// # Errors
     /// As for [`Source::read`].
-    #[allow(clippy::too_many_arguments)]
     fn add_delta(
         &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
+        run: DeltaRun,
         masked: Option<(&Mask, usize)>,
         factors: [f32; 2],
         sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
-        let mut delta = vec![0.0; base.len()];
-        self.read_delta(working, start, base, &mut delta, scratch)?;
+        let mut delta = vec![0.0; run.base.len()];
+        self.read_delta(run, &mut delta, scratch)?;
         if let Some((mask, start)) = masked {
             mask.apply(start, &mut delta);
         }
         for factor in factors {
-            with_precision!(working, P => scale::<P>(&mut delta, factor));
+            with_precision!(run.working, P => scale::<P>(&mut delta, factor));
         }
         add(sums, &delta);
         Ok(())

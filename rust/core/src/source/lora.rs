@@ -24,6 +24,15 @@ pub struct LoraTensor<'a> {
     rows: usize,
 }
 
+/// What a read computes in.
+struct Room<'s> {
+    /// All of B, where the update is transposed.
+    b: Vec<f32>,
+    /// One element for each rank.
+    factors: Vec<f32>,
+    scratch: &'s mut Vec<u8>,
+}
+
 impl<'a> LoraTensor<'a> {
     /// `columns` are the elements of the adapted tensor's row.
     pub fn new(
@@ -45,8 +54,7 @@ impl<'a> LoraTensor<'a> {
         row: usize,
         from: usize,
         sums: &mut [f32],
-        factors: &mut [f32],
-        scratch: &mut Vec<u8>,
+        Room { factors, scratch, .. }: &mut Room,
     ) -> Result<()> {
         self.b.read(Float::F32, row * self.rank, factors, scratch)?;
         for (rank, &factor) in factors.iter().enumerate() {
@@ -56,15 +64,13 @@ impl<'a> LoraTensor<'a> {
         Ok(())
     }
 
-    /// `(B·A)ᵀ` for some elements of one row: a column of A, times the rows of `b`, which is all of B.
+    /// `(B·A)ᵀ` for some elements of one row: a column of A, times the rows of B.
     fn add_transposed_row(
         &self,
         row: usize,
         from: usize,
         sums: &mut [f32],
-        b: &[f32],
-        factors: &mut [f32],
-        scratch: &mut Vec<u8>,
+        Room { b, factors, scratch }: &mut Room,
     ) -> Result<()> {
         for (rank, factor) in factors.iter_mut().enumerate() {
             let one = std::slice::from_mut(factor);
@@ -91,11 +97,10 @@ impl Source for LoraTensor<'_> {
     ) -> Result<()> {
         self.tensor.read(self.dtype, start, out, scratch)?;
         let mut sums = vec![0.0; out.len()];
-        let mut factors = vec![0.0; self.rank];
-        let mut b = Vec::new();
+        let mut room = Room { b: Vec::new(), factors: vec![0.0; self.rank], scratch };
         if self.transposed && self.rank > 0 {
-            b.resize(self.columns * self.rank, 0.0);
-            self.b.read(Float::F32, 0, &mut b, scratch)?;
+            room.b.resize(self.columns * self.rank, 0.0);
+            self.b.read(Float::F32, 0, &mut room.b, room.scratch)?;
         }
         let mut done = 0;
         while done < out.len() && self.rank > 0 {
@@ -103,9 +108,9 @@ impl Source for LoraTensor<'_> {
             let length = (self.columns - from).min(out.len() - done);
             let sums = &mut sums[done..done + length];
             if self.transposed {
-                self.add_transposed_row(row, from, sums, &b, &mut factors, scratch)?;
+                self.add_transposed_row(row, from, sums, &mut room)?;
             } else {
-                self.add_row(row, from, sums, &mut factors, scratch)?;
+                self.add_row(row, from, sums, &mut room)?;
             }
             done += length;
         }

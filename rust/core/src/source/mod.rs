@@ -11,7 +11,7 @@ mod stored;
 mod tensor;
 
 pub use behind::Behind;
-pub use contract::Source;
+pub use contract::{DeltaRun, Source};
 pub use open_models::{Models, RawTensor};
 pub use stored::StoredTensor;
 pub use tensor::Tensor;

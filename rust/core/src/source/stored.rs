@@ -8,7 +8,7 @@ use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{first_nonfinite, round_all, SUM_LANES};
 use crate::kernels::fused;
 use crate::number::Float;
-use crate::source::Source;
+use crate::source::{DeltaRun, Source};
 use crate::statistics::fingerprint::fingerprint;
 use crate::work::is_large;
 
@@ -122,20 +122,14 @@ impl Source for StoredTensor<'_> {
         }
     }
 
-    fn read_delta(
-        &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
-        out: &mut [f32],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()> {
+    fn read_delta(&self, run: DeltaRun, out: &mut [f32], scratch: &mut Vec<u8>) -> Result<()> {
+        let DeltaRun { working, start, base } = run;
         let bytes = self.bytes(start, out.len(), scratch)?;
         match fused::subtract(self.dtype, working, bytes, base, out) {
             Some(true) => Ok(()),
             // A delta of finite values can overflow too; that shows in the output.
             Some(false) => self.check_finite(working, start, out.len()),
-            None => Plain(self).read_delta(working, start, base, out, scratch),
+            None => Plain(self).read_delta(run, out, scratch),
         }
     }
 
@@ -157,36 +151,34 @@ impl Source for StoredTensor<'_> {
 
     fn add_norms(
         &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
+        run: DeltaRun,
         masked: (&Mask, usize),
         sums: &mut [[f64; SUM_LANES]; 2],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
+        let DeltaRun { working, start, base } = run;
         let bytes = self.bytes(start, base.len(), scratch)?;
         match fused::add_norms(self.dtype, working, bytes, base, masked, sums) {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
-            None => Plain(self).add_norms(working, start, base, masked, sums, scratch),
+            None => Plain(self).add_norms(run, masked, sums, scratch),
         }
     }
 
     fn add_delta(
         &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
+        run: DeltaRun,
         masked: Option<(&Mask, usize)>,
         factors: [f32; 2],
         sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
+        let DeltaRun { working, start, base } = run;
         let bytes = self.bytes(start, base.len(), scratch)?;
         match fused::add_delta(self.dtype, working, bytes, base, masked, factors, sums) {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
-            None => Plain(self).add_delta(working, start, base, masked, factors, sums, scratch),
+            None => Plain(self).add_delta(run, masked, factors, sums, scratch),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::SUM_LANES;
 use crate::number::Float;
-use crate::source::{Source, StoredTensor};
+use crate::source::{DeltaRun, Source, StoredTensor};
 
 /// A tensor of one of a run's models.
 #[derive(Debug, Clone)]
@@ -65,15 +65,8 @@ impl Source for Tensor<'_> {
         either!(self, tensor => tensor.read(working, start, out, scratch))
     }
 
-    fn read_delta(
-        &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
-        out: &mut [f32],
-        scratch: &mut Vec<u8>,
-    ) -> Result<()> {
-        either!(self, tensor => tensor.read_delta(working, start, base, out, scratch))
+    fn read_delta(&self, run: DeltaRun, out: &mut [f32], scratch: &mut Vec<u8>) -> Result<()> {
+        either!(self, tensor => tensor.read_delta(run, out, scratch))
     }
 
     fn accumulate(
@@ -89,29 +82,23 @@ impl Source for Tensor<'_> {
 
     fn add_norms(
         &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
+        run: DeltaRun,
         masked: (&Mask, usize),
         sums: &mut [[f64; SUM_LANES]; 2],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
-        either!(self, tensor => tensor.add_norms(working, start, base, masked, sums, scratch))
+        either!(self, tensor => tensor.add_norms(run, masked, sums, scratch))
     }
 
     fn add_delta(
         &self,
-        working: Float,
-        start: usize,
-        base: &[f32],
+        run: DeltaRun,
         masked: Option<(&Mask, usize)>,
         factors: [f32; 2],
         sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
-        either!(self, tensor => {
-            tensor.add_delta(working, start, base, masked, factors, sums, scratch)
-        })
+        either!(self, tensor => tensor.add_delta(run, masked, factors, sums, scratch))
     }
 
     fn read_bytes(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::execute::pass::Apply;
 use crate::kernels::combine::{add_sum, combine};
 use crate::kernels::elementwise::{add, scale};
 use crate::number::Precision;
-use crate::source::Source;
+use crate::source::{DeltaRun, Source};
 use crate::statistics::selection::Cursor;
 use crate::work::{JobControl, Segment};
 
@@ -84,19 +84,20 @@ impl<P: Precision> DeltaApply<'_, P> {
         for (&expert, &weight) in mixed.experts.iter().zip(&mix.weights) {
             let tensor = &job.experts[expert].tensor;
             let factors = [self.scales[expert], weight];
-            let (dtype, scratch) = (job.dtype, &mut self.scratch);
+            let run = DeltaRun { working: job.dtype, start, base: out };
+            let scratch = &mut self.scratch;
             match &mut self.cursors[expert] {
                 Some(Cursor::All) => {
-                    tensor.add_delta(dtype, start, out, None, factors, sums, scratch)?;
+                    tensor.add_delta(run, None, factors, sums, scratch)?;
                 }
                 Some(Cursor::Mask { mask, start: first }) => {
                     let masked = Some((&**mask, start - *first));
-                    tensor.add_delta(dtype, start, out, masked, factors, sums, scratch)?;
+                    tensor.add_delta(run, masked, factors, sums, scratch)?;
                 }
                 Some(cursor) => {
                     let delta = &mut self.deltas[expert];
                     delta.resize(out.len(), 0.0);
-                    tensor.read_delta(dtype, start, out, delta, scratch)?;
+                    tensor.read_delta(run, delta, scratch)?;
                     cursor.apply(start, delta);
                     factors.iter().for_each(|factor| multiply::<P>(delta, *factor));
                     add(sums, delta);
@@ -126,7 +127,8 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
             let Some(cursor) = &mut self.cursors[number] else { continue };
             let delta = &mut self.deltas[number];
             delta.resize(base.len(), 0.0);
-            expert.tensor.read_delta(job.dtype, start, base, delta, &mut self.scratch)?;
+            let run = DeltaRun { working: job.dtype, start, base };
+            expert.tensor.read_delta(run, delta, &mut self.scratch)?;
             cursor.apply(start, delta);
             multiply::<P>(delta, self.scales[number]);
             read += expert.tensor.dtype().size();

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::execute::delta::job::DeltaJob;
 use crate::kernels::drop::Mask;
 use crate::number::philox::{Stream, GROUP};
-use crate::source::{Behind, Source};
+use crate::source::{Behind, DeltaRun, Source};
 use crate::statistics::norm::Leaves;
 use crate::statistics::ranks::{RankLimits, RowSorter};
 use crate::statistics::selection::{Chance, Selection};
@@ -130,7 +130,8 @@ impl<'a> MaskMaker<'a> {
             let start = range.start + part.start;
             let (base, delta) = (&mut self.base[part.clone()], &mut self.delta[part]);
             job.base.read(job.dtype, start, base, &mut self.scratch)?;
-            expert.read_delta(job.dtype, start, base, delta, &mut self.scratch)?;
+            let run = DeltaRun { working: job.dtype, start, base };
+            expert.read_delta(run, delta, &mut self.scratch)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::kernels::elementwise::{round_all, with_precision};
 use crate::number::philox::Stream;
 use crate::number::{Bf16, Float, F16, F32};
 use crate::plan::Sparsify;
-use crate::source::{Behind, Source, Tensor};
+use crate::source::{Behind, DeltaRun, Source, Tensor};
 use crate::statistics::magnitude::{thresholds, Threshold, Wanted};
 use crate::statistics::norm::{l1_scales, scale_of, Leaves};
 use crate::statistics::ranks::RankLimits;
@@ -284,7 +284,8 @@ impl DeltaJob<'_> {
                 let masked = (mask, range.start - segment.range.start);
                 let tensor = &self.experts[expert].tensor;
                 let sums = leaves.sums(range.start);
-                tensor.add_norms(self.dtype, range.start, base, masked, sums, &mut scratch)?;
+                let run = DeltaRun { working: self.dtype, start: range.start, base };
+                tensor.add_norms(run, masked, sums, &mut scratch)?;
             }
             control.add(range.len() * (self.base.dtype().size() + self.sizes(experts)));
         }
@@ -331,7 +332,8 @@ impl DeltaWalk for Walk<'_> {
             let mut read = self.job.base.dtype().size();
             for (stream, &expert) in self.experts.iter().enumerate() {
                 let tensor = &self.job.experts[expert].tensor;
-                tensor.read_delta(self.job.dtype, range.start, base, delta, &mut scratch)?;
+                let run = DeltaRun { working: self.job.dtype, start: range.start, base };
+                tensor.read_delta(run, delta, &mut scratch)?;
                 visit(stream, range.start, delta)?;
                 read += tensor.dtype().size();
             }
