@@ -184,6 +184,14 @@ pub enum Error {
         /// What it may use.
         limit: u64,
     },
+    /// The operating system gave no threads.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The system's own words.
+        reason: String,
+    },
     /// What an interrupted run left cannot be continued.
     #[error("cannot resume from `{path}`: {reason}")]
     Resume {
@@ -244,6 +252,9 @@ impl Error {
             }
             Error::Options { .. } => "change a weight, or set `normalize: false`",
             Error::InputChanged { .. } => "merge again once nothing writes to the inputs",
+            Error::Threads { .. } => {
+                "lower `--threads`, or raise the limits on processes and memory"
+            }
             Error::Resume { .. } => "pass `--discard` to start over",
             Error::BufferDiffers { .. } => "merge only checkpoints that agree on their integer buffers",
             _ => return None,

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 pub fn raise(py: Python<'_>, error: Error) -> PyErr {
     let class = match &error {
         Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => "MissingInputError",
-        Error::Io { .. } => "SurroundingsError",
+        Error::Io { .. } | Error::Threads { .. } => "SurroundingsError",
         Error::MissingTensor { .. } | Error::NoCheckpoint { .. } => "MissingInputError",
         Error::Plan { .. } => "InternalError",
         Error::NonFinite { .. }

@@ -4,7 +4,7 @@ use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::Duration;
 
 use mergeplan_core::work::Control;
-use mergeplan_core::Result;
+use mergeplan_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -23,10 +23,13 @@ pub fn watched<T: Send>(
     let (sender, mut receiver) = channel();
     std::thread::scope(|scope| {
         let (work, control) = (&work, &control);
-        scope.spawn(move || {
+        let working = move || {
             // A panic drops the sender, which the loop below reports.
             let _ = sender.send(work(control));
-        });
+        };
+        std::thread::Builder::new()
+            .spawn_scoped(scope, working)
+            .map_err(|error| raise(py, Error::Threads { threads: 1, reason: error.to_string() }))?;
         let mut stopped = None;
         loop {
             let waiting = &mut receiver;

@@ -32,7 +32,9 @@ impl ReadAhead<'_> {
         let stop = AtomicBool::new(false);
         let ahead = MOST_AHEAD.min(memory_bytes / 2);
         std::thread::scope(|scope| {
-            scope.spawn(|| ReadAhead { control, ahead, stop: &stop }.run(bundles));
+            // Advice only: where the system gives no thread for it, the work does without.
+            let asking = || ReadAhead { control, ahead, stop: &stop }.run(bundles);
+            let _ = std::thread::Builder::new().spawn_scoped(scope, asking);
             let done = work();
             stop.store(true, Ordering::Relaxed);
             done

@@ -16,13 +16,13 @@ const RUN: usize = 16 * BLOCK;
 /// A private pool.
 ///
 /// # Errors
-/// [`Error::Plan`] where the system gives no threads.
+/// [`Error::Threads`]
 pub fn pool(threads: usize) -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|number| format!("mergeplan-{number}"))
         .build()
-        .map_err(|error| Error::Plan { reason: error.to_string() })
+        .map_err(|error| Error::Threads { threads, reason: error.to_string() })
 }
 
 /// Go over tensors of `lengths` elements in runs of whole blocks: `work(tensor, elements)`.
