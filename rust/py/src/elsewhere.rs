@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mergeplan_core::execute::{run_some, Inputs, Options, Outputs};
+use mergeplan_core::execute::{run_some, DeviceInputs, DeviceOutputs, JobInput, Options};
 use mergeplan_core::output::{FileSink, Sink};
-use mergeplan_core::source::Source;
 use mergeplan_core::work::DEFAULT_CHUNK;
 use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
@@ -21,14 +20,14 @@ type InputRow = (usize, u64, &'static str);
 #[pyclass(frozen)]
 pub struct InputReader {
     family: Arc<Family>,
-    inputs: Inputs,
+    inputs: DeviceInputs,
 }
 
 #[pymethods]
 impl InputReader {
     #[new]
     fn new(py: Python<'_>, family: &PreparedFamily, threads: usize) -> PyResult<Self> {
-        let inputs = Inputs::new(threads).map_err(|error| raise(py, error))?;
+        let inputs = DeviceInputs::new(threads).map_err(|error| raise(py, error))?;
         Ok(Self { family: family.family.clone(), inputs })
     }
 
@@ -39,9 +38,9 @@ impl InputReader {
 
     fn inputs(&self, py: Python<'_>, merge: usize, job: usize) -> PyResult<Vec<InputRow>> {
         let found = self.family.prepared.inputs(merge, job).map_err(|error| raise(py, error))?;
-        let row = |tensor: &mergeplan_core::source::Tensor| {
-            let (place, offset) = tensor.identity();
-            (place, offset, tensor.dtype().name())
+        let row = |input: &JobInput| {
+            let (place, offset) = input.identity();
+            (place, offset, input.dtype().name())
         };
         Ok(found.iter().map(row).collect())
     }
@@ -63,33 +62,20 @@ impl InputReader {
         n_bytes: usize,
     ) -> PyResult<()> {
         let read = || -> Result<()> {
-            let prepared = &self.family.prepared;
-            let tensors = prepared.inputs(merge, job)?;
-            let len = prepared.job(merge, job)?.1.len();
-            let tensor = tensors.get(input).filter(|tensor| {
-                let end =
-                    n_bytes.checked_div(tensor.dtype().size()).and_then(|n| n.checked_add(start));
-                address != 0
-                    && n_bytes.is_multiple_of(tensor.dtype().size())
-                    && end.is_some_and(|end| end <= len)
-            });
-            let tensor = tensor.ok_or_else(|| wrong("no such elements, or no memory for them"))?;
+            let inputs = self.family.prepared.inputs(merge, job)?;
+            let input = inputs.get(input).filter(|input| address != 0 && input.has(start, n_bytes));
+            let input = input.ok_or_else(|| wrong("no such elements, or no memory for them"))?;
             // SAFETY: `InputReader.read` obliges its caller to own this memory and to leave it alone
             // while the call lasts; the address is not null and bytes need no alignment.
             let out = unsafe { std::slice::from_raw_parts_mut(address as *mut u8, n_bytes) };
-            self.inputs.read(tensor, len, start, out)
+            self.inputs.read(input, start, out)
         };
         py.detach(read).map_err(|error| raise(py, error))
     }
 
     fn release(&self, py: Python<'_>, merge: usize, job: usize) -> PyResult<()> {
         let release = || -> Result<()> {
-            let len = self.family.prepared.job(merge, job)?.1.len();
-            self.family
-                .prepared
-                .inputs(merge, job)?
-                .iter()
-                .for_each(|tensor| tensor.release(0..len));
+            self.family.prepared.inputs(merge, job)?.iter().for_each(JobInput::release);
             Ok(())
         };
         py.detach(release).map_err(|error| raise(py, error))
@@ -99,11 +85,11 @@ impl InputReader {
 #[pyclass(frozen)]
 pub struct OutputFiles {
     family: Arc<Family>,
-    outputs: Vec<Arc<Outputs<FileSink>>>,
+    outputs: Vec<Arc<DeviceOutputs<FileSink>>>,
 }
 
 impl OutputFiles {
-    fn output(&self, number: usize) -> Result<&Outputs<FileSink>> {
+    fn output(&self, number: usize) -> Result<&DeviceOutputs<FileSink>> {
         Ok(self.outputs.get(number).ok_or_else(|| wrong("no such output"))?)
     }
 }
@@ -116,7 +102,7 @@ impl OutputFiles {
         let open = || {
             let open = |output: &Output| {
                 let sink = family.sink(output)?;
-                Ok(Arc::new(Outputs::new(&family.prepared, output.0, sink)?))
+                Ok(Arc::new(DeviceOutputs::new(&family.prepared, output.0, sink)?))
             };
             outputs.iter().map(open).collect::<Result<_>>()
         };
@@ -177,7 +163,7 @@ impl OutputFiles {
             Ok((hashes, begun.elapsed().as_secs_f64()))
         };
         let (hashes, sync_seconds) = py.detach(finish).map_err(|error| raise(py, error))?;
-        let dict = |(output, hashes): (&Arc<Outputs<FileSink>>, Vec<(usize, u64)>)| {
+        let dict = |(output, hashes): (&Arc<DeviceOutputs<FileSink>>, Vec<(usize, u64)>)| {
             let result = PyDict::new(py);
             result.set_item("resumed_blocks", output.sink().resumed_blocks())?;
             result.set_item("sync_seconds", sync_seconds)?;

@@ -1,10 +1,8 @@
 //! What the deltas of a pool have in common.
 
-use std::collections::HashMap;
-
+use mergeplan_core::compare::{similarities, Pool, Similarity};
 use mergeplan_core::plan::Model;
-use mergeplan_core::source::Models;
-use mergeplan_core::{compare, Error};
+use mergeplan_core::Error;
 use pyo3::prelude::*;
 
 use crate::run::watched;
@@ -18,9 +16,9 @@ pub struct TensorSimilarity {
     kept: Vec<f64>,
 }
 
-impl From<compare::Similarity> for TensorSimilarity {
-    fn from(found: compare::Similarity) -> Self {
-        let compare::Similarity { elements, gram, agreeing, nonzero, kept } = found;
+impl From<Similarity> for TensorSimilarity {
+    fn from(found: Similarity) -> Self {
+        let Similarity { elements, gram, agreeing, nonzero, kept } = found;
         Self { elements, gram, agreeing, nonzero, kept }
     }
 }
@@ -38,13 +36,9 @@ pub fn tensor_similarities(
 ) -> PyResult<Vec<TensorSimilarity>> {
     let found = watched(py, progress.as_ref(), |control| {
         let parsed = serde_json::from_str::<Vec<Model>>(models_json);
-        let mut given = parsed.map_err(|e| Error::Plan { reason: e.to_string() })?;
-        let mut models = Models::default();
-        let numbers = models.open_all(&mut given, &mut HashMap::new())?;
-        let (Some(&base), Some(experts)) = (numbers.first(), numbers.get(1..=experts)) else {
-            return Err(Error::Plan { reason: "there are fewer models than experts".into() });
-        };
-        compare::similarities(&models, base, experts, &tensors, &densities, threads, control)
+        let models = parsed.map_err(|e| Error::Plan { reason: e.to_string() })?;
+        let pool = Pool::open(models, experts)?;
+        similarities(&pool, &tensors, &densities, threads, control)
     })?;
     Ok(found.into_iter().map(TensorSimilarity::from).collect())
 }

@@ -6,5 +6,5 @@ mod similarity;
 mod verify;
 
 pub use diff::{distances, Distance, ValueDistance};
-pub use similarity::{similarities, Similarity};
+pub use similarity::{similarities, Pool, Similarity};
 pub use verify::content_hashes;

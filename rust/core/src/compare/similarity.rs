@@ -5,15 +5,17 @@
 //! the order of its runs once all are there, so that nothing depends on threads; what is held is the
 //! sums of the tensors in work, whatever the model's size.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::similar::{add_products, shares_kept, Counts, Products, Signs, BINS, RIGHTS};
 use crate::number::Float;
+use crate::plan::Model;
 use crate::source;
 use crate::source::{DeltaRun, Models, Source};
-use crate::work::{pieces, pool, Control, Parallel, BLOCK};
+use crate::work::{self, pieces, Control, Parallel, BLOCK};
 
 /// Elements of a run.
 const RUN: usize = 16 * BLOCK;
@@ -37,25 +39,43 @@ pub struct Similarity {
     pub kept: Vec<f64>,
 }
 
+/// A base and the experts whose deltas are compared, open.
+#[derive(Debug)]
+pub struct Pool {
+    models: Models,
+    base: usize,
+    experts: Vec<usize>,
+}
+
+impl Pool {
+    /// Open models: the base, then the experts, then those that only they are derived from.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] where there are fewer; whatever opening a model gives.
+    pub fn open(mut given: Vec<Model>, experts: usize) -> Result<Self> {
+        let mut models = Models::default();
+        let numbers = models.open_all(&mut given, &mut HashMap::new())?;
+        let (Some(&base), Some(experts)) = (numbers.first(), numbers.get(1..=experts)) else {
+            return Err(Error::Plan { reason: "there are fewer models than experts".into() });
+        };
+        Ok(Self { base, experts: experts.into(), models })
+    }
+}
+
 /// The similarities of the tensors `names`, in that order, of which every model has one of the same
-/// shape. `base` and `experts` are numbers of models.
+/// shape.
 ///
 /// # Errors
-/// [`crate::Error::MissingTensor`], [`crate::Error::Shape`], [`crate::Error::Dtype`];
-/// [`crate::Error::NonFinite`]; [`crate::Error::Io`], [`crate::Error::Cancelled`].
+/// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`]; [`Error::NonFinite`];
+/// [`Error::Io`], [`Error::Threads`], [`Error::Cancelled`].
 pub fn similarities(
-    models: &Models,
-    base: usize,
-    experts: &[usize],
+    pool: &Pool,
     names: &[String],
     densities: &[f64],
     threads: usize,
     control: &Control,
 ) -> Result<Vec<Similarity>> {
-    let tensors = names
-        .iter()
-        .map(|name| Tensor::new(models, base, experts, name))
-        .collect::<Result<Vec<_>>>()?;
+    let tensors = names.iter().map(|name| Tensor::new(pool, name)).collect::<Result<Vec<_>>>()?;
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&number| tensors[number].base.identity());
     let of = |&number: &usize| pieces(0..tensors[number].length, RUN).map(move |r| (number, r));
@@ -66,7 +86,7 @@ pub fn similarities(
         }
     };
     (0..AHEAD * threads).for_each(ask);
-    Parallel::Pool(&pool(threads)?).map(runs.len(), |number| {
+    Parallel::Pool(&work::pool(threads)?).map(runs.len(), |number| {
         ask(number + AHEAD * threads);
         let (tensor, range) = runs[number].clone();
         tensors[tensor].take(range, densities, control)
@@ -93,11 +113,11 @@ struct Found {
 }
 
 impl<'a> Tensor<'a> {
-    fn new(models: &'a Models, base: usize, experts: &[usize], name: &'a str) -> Result<Self> {
-        let shape = models.shape(base, name)?;
+    fn new(Pool { models, base, experts }: &'a Pool, name: &'a str) -> Result<Self> {
+        let shape = models.shape(*base, name)?;
         let of = |&model: &usize| models.tensor(model, name, &shape, false);
         Ok(Self {
-            base: of(&base)?,
+            base: of(base)?,
             experts: experts.iter().map(of).collect::<Result<_>>()?,
             length: shape.iter().product(),
             found: Mutex::default(),

@@ -15,7 +15,7 @@ mod read_ahead;
 mod target;
 
 pub use budget::Forecast;
-pub use device::{run_some, Inputs, Outputs};
+pub use device::{run_some, DeviceInputs, DeviceOutputs, JobInput};
 pub use options::Options;
 pub use prepared::Prepared;
 pub use target::Target;

@@ -12,7 +12,7 @@ use crate::execute::read_ahead::ReadAhead;
 use crate::execute::target::{Member, Target};
 use crate::execute::{Forecast, Options};
 use crate::output::Sink;
-use crate::plan::{Merge, Plan};
+use crate::plan::{Job, Merge, Plan};
 use crate::source::Models;
 use crate::work::{is_large, pool, Control, JobControl, Parallel};
 
@@ -146,8 +146,17 @@ impl Prepared {
         files.try_for_each(|reader| reader.check_unchanged())
     }
 
+    /// A plan, and one of its jobs.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] where there is no such job.
+    pub(crate) fn job(&self, plan: usize, job: usize) -> Result<(&Plan, &Job)> {
+        let plan = self.plans().get(plan).ok_or_else(|| missing("plan"))?;
+        Ok((plan, plan.jobs.get(job).ok_or_else(|| missing("job"))?))
+    }
+
     /// The models of all plans, as the plans' jobs number them.
-    pub fn models(&self) -> &Models {
+    pub(crate) fn models(&self) -> &Models {
         &self.models
     }
 
@@ -194,6 +203,11 @@ impl Prepared {
         }
         Ok(bundles)
     }
+}
+
+/// The caller asked for something that the plans do not have.
+pub(crate) fn missing(what: &str) -> Error {
+    Error::Plan { reason: format!("there is no such {what}") }
 }
 
 /// One run over some bundles.

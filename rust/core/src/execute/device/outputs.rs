@@ -1,113 +1,20 @@
-//! Jobs whose arithmetic runs elsewhere, as on a GPU: their inputs as bytes, their output as blocks.
-//!
-//! Whoever computes reads through [`Inputs`] and writes through [`Outputs`], in any order and from any
-//! thread; files, journal and hashes are then those of a run of [`Prepared`].
+//! Output that is computed elsewhere, as blocks, beside what is merged here.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-
-use rayon::ThreadPool;
 
 use crate::error::{Error, Result};
 use crate::execute::blocks::write_block;
+use crate::execute::prepared::missing;
 use crate::execute::{Options, Prepared, Target};
-use crate::number::philox::Stream;
 use crate::output::Sink;
-use crate::plan::{Job, Merge, Plan};
-use crate::source::{Source, Tensor};
+use crate::plan::{Job, Merge};
 use crate::statistics::content;
-use crate::work::{is_large, pieces, pool, Control, Parallel, BLOCK};
-
-/// Elements that one thread copies at a time.
-const PIECE: usize = 1 << 20;
-
-/// The inputs of plans, as bytes.
-#[derive(Debug)]
-pub struct Inputs {
-    pool: ThreadPool,
-    read_bytes: AtomicU64,
-}
-
-impl Inputs {
-    /// Copy with so many threads.
-    ///
-    /// # Errors
-    /// [`Error::Plan`] where the system gives no threads.
-    pub fn new(threads: usize) -> Result<Self> {
-        Ok(Self { pool: pool(threads)?, read_bytes: AtomicU64::new(0) })
-    }
-
-    /// Bytes read so far, each as often as it was.
-    pub fn read_bytes(&self) -> u64 {
-        self.read_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Copy elements of an input, in its own dtype; `out` says how many. What follows is asked for in
-    /// advance, and of a large tensor what was read need not stay resident.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::NonFinite`] from a tensor that is computed.
-    pub fn read(&self, tensor: &Tensor, len: usize, start: usize, out: &mut [u8]) -> Result<()> {
-        let size = tensor.dtype().size();
-        let end = start + out.len() / size;
-        tensor.will_need(end..(end + (end - start)).min(len));
-        let parts: Vec<_> = out.chunks_mut(PIECE * size).map(Mutex::new).collect();
-        Parallel::Pool(&self.pool).map(parts.len(), |number| {
-            tensor.read_bytes(start + number * PIECE, &mut lock(&parts[number]), &mut vec![])
-        })?;
-        if is_large(len) {
-            tensor.release(start..end);
-        }
-        self.read_bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-impl Prepared {
-    /// The floating-point inputs of a job, in the order of [`Merge::tensors`]; a job that copies has
-    /// none.
-    ///
-    /// # Errors
-    /// [`Error::Plan`] where there is no such job.
-    pub fn inputs(&self, plan: usize, job: usize) -> Result<Vec<Tensor<'_>>> {
-        let (plan, job) = self.job(plan, job)?;
-        if matches!(job.merge, Merge::Copy { .. } | Merge::Given {}) {
-            return Ok(vec![]);
-        }
-        let tensor =
-            |(model, name)| self.models().tensor(model, name, &job.shape, plan.allow_nonfinite);
-        job.merge.tensors().map(tensor).collect()
-    }
-
-    /// The stream of an input's random mask.
-    ///
-    /// # Errors
-    /// [`Error::Plan`] where there is no such input, and whatever reading gives.
-    pub fn stream(&self, plan: usize, job: usize, input: usize) -> Result<Stream> {
-        let inputs = self.inputs(plan, job)?;
-        let tensor = inputs.get(input).ok_or_else(|| missing("input"))?;
-        let (plan, job) = self.job(plan, job)?;
-        Ok(Stream::new(plan.seed, &job.tensor, tensor.fingerprint(job.len())?))
-    }
-
-    /// A plan, and one of its jobs.
-    ///
-    /// # Errors
-    /// [`Error::Plan`] where there is no such job.
-    pub fn job(&self, plan: usize, job: usize) -> Result<(&Plan, &Job)> {
-        let plan = self.plans().get(plan).ok_or_else(|| missing("plan"))?;
-        Ok((plan, plan.jobs.get(job).ok_or_else(|| missing("job"))?))
-    }
-}
-
-fn missing(what: &str) -> Error {
-    Error::Plan { reason: format!("there is no such {what}") }
-}
+use crate::work::{pieces, Control, BLOCK};
 
 /// The output of one plan, on its way into a sink.
 #[derive(Debug)]
-pub struct Outputs<S> {
+pub struct DeviceOutputs<S> {
     plan: usize,
     sink: S,
     jobs: Vec<Mutex<Hashes>>,
@@ -120,7 +27,7 @@ enum Hashes {
     Whole(u64),
 }
 
-impl<S: Sink> Outputs<S> {
+impl<S: Sink> DeviceOutputs<S> {
     /// Nothing is written but what the sink says was.
     pub fn new(prepared: &Prepared, plan: usize, sink: S) -> Result<Self> {
         prepared.job(plan, 0).map(drop).or_else(|error| match prepared.plans().get(plan) {
@@ -211,7 +118,7 @@ impl<S: Sink> Outputs<S> {
 /// As for [`Prepared::run`].
 pub fn run_some<S: Sink>(
     prepared: &Prepared,
-    outputs: &[Arc<Outputs<S>>],
+    outputs: &[Arc<DeviceOutputs<S>>],
     some: &[(usize, usize)],
     options: Options,
     control: &Control,
