@@ -5,7 +5,7 @@
 //! checks every job against their headers, so that nothing fails after the first output byte that
 //! could have failed before it. [`output::Layout`] then fixes every output header and offset, the
 //! [`output::Sink`] reserves the space, and workers stream: read a chunk of every input from its
-//! [`source::Source`], compute in `f32` registers rounded to the working dtype, write the block at
+//! source, compute in `f32` registers rounded to the working dtype, write the block at
 //! its place, note it in the journal. Another thread asks for input ahead of them.
 //!
 //! # Why layout first
@@ -50,17 +50,20 @@
 //! Beside merging, [`compare`] hashes a checkpoint as the merge did, to hold it against a manifest, and
 //! measures how far two checkpoints are apart, and what the deltas of a pool have in common.
 
+// Only what the binding and the tests use is `pub`, so that the compiler finds what nobody does.
+#![warn(unreachable_pub)]
+
 pub mod checkpoint;
 pub mod compare;
-pub mod error;
+mod error;
 pub mod execute;
 pub mod fault;
-pub mod kernels;
+mod kernels;
 pub mod number;
 pub mod output;
 pub mod plan;
 mod positional;
-pub mod source;
+mod source;
 pub mod statistics;
 pub mod work;
 

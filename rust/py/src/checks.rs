@@ -11,7 +11,7 @@ use crate::run::watched;
 
 #[pyfunction]
 #[pyo3(signature = (path, *, threads, progress = None))]
-pub fn content_hashes<'py>(
+pub(crate) fn content_hashes<'py>(
     py: Python<'py>,
     path: PathBuf,
     threads: usize,
@@ -28,7 +28,7 @@ pub fn content_hashes<'py>(
 }
 
 #[pyclass(frozen, get_all)]
-pub struct TensorDistance {
+pub(crate) struct TensorDistance {
     elements: u64,
     differing: u64,
     ulp_dtype: Option<String>,
@@ -61,7 +61,7 @@ impl From<compare::Distance> for TensorDistance {
 
 #[pyfunction]
 #[pyo3(signature = (a, b, tensors, *, threads, progress = None))]
-pub fn tensor_distances(
+pub(crate) fn tensor_distances(
     py: Python<'_>,
     a: PathBuf,
     b: PathBuf,

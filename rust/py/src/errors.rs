@@ -7,7 +7,7 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 /// The Python exception for a core error, with its hint.
-pub fn raise(py: Python<'_>, error: Error) -> PyErr {
+pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
     let class = match &error {
         Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => "MissingInputError",
         Error::Io { .. } | Error::Threads { .. } => "SurroundingsError",

@@ -1,5 +1,7 @@
 //! Module `mergeplan._native`: converts between Python and mergeplan-core, and nothing else.
 
+#![warn(unreachable_pub)]
+
 mod checks;
 mod elsewhere;
 mod errors;

@@ -21,7 +21,7 @@ type FileRow = (String, u64, Vec<String>);
 /// Tensor, file, first byte and length.
 type GivenRow = (String, String, u64, u64);
 /// Number of the plan, folder, journal, and whether to go on with what is there.
-pub type Output = (usize, PathBuf, PathBuf, bool);
+pub(crate) type Output = (usize, PathBuf, PathBuf, bool);
 /// Number of the plan, its first job, and address, bytes and dtype of the memory for each tensor.
 type Memory = (usize, usize, Vec<(usize, usize, String)>);
 
@@ -137,7 +137,7 @@ struct Facts {
 }
 
 /// The caller's memory for a tensor: address, bytes and dtype.
-pub fn region_of<'a>(
+pub(crate) fn region_of<'a>(
     job: &Job,
     (address, bytes, dtype): &(usize, usize, String),
 ) -> Result<Region<'a>> {

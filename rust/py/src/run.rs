@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Run `work` on a thread of its own. `progress(done_bytes)` is called now and then.
 /// An exception from a signal handler or from `progress` cancels the work and is raised.
-pub fn watched<T: Send>(
+pub(crate) fn watched<T: Send>(
     py: Python<'_>,
     progress: Option<&Py<PyAny>>,
     work: impl Fn(&Control) -> Result<T> + Sync,

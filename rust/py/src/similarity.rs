@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use crate::run::watched;
 
 #[pyclass(frozen, get_all)]
-pub struct TensorSimilarity {
+pub(crate) struct TensorSimilarity {
     elements: u64,
     gram: Vec<f64>,
     agreeing: Vec<u64>,
@@ -25,7 +25,7 @@ impl From<Similarity> for TensorSimilarity {
 
 #[pyfunction]
 #[pyo3(signature = (models_json, experts, tensors, *, densities, threads, progress = None))]
-pub fn tensor_similarities(
+pub(crate) fn tensor_similarities(
     py: Python<'_>,
     models_json: &str,
     experts: usize,

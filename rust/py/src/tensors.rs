@@ -18,7 +18,7 @@ type Input = (String, usize, usize, String, Vec<usize>);
 
 #[pyfunction]
 #[pyo3(signature = (plan_json, inputs, output, *, threads))]
-pub fn merge_tensors(
+pub(crate) fn merge_tensors(
     py: Python<'_>,
     plan_json: &str,
     inputs: Vec<Input>,

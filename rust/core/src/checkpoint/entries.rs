@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use crate::error::readable;
 
 /// The tensors in the order of the text; a name may stand twice.
-pub struct Tensors(pub Vec<(String, TensorInfo)>);
+pub(super) struct Tensors(pub Vec<(String, TensorInfo)>);
 
 impl<'de> Deserialize<'de> for Tensors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -121,7 +121,7 @@ impl<'de> Visitor<'de> for Strings {
 
 /// Any value, checked and not kept. `serde::de::IgnoredAny` would not do: `serde_json` looks for the
 /// end of such a value alone, and passes over numbers, escapes and depths that it refuses elsewhere.
-pub struct Checked;
+pub(super) struct Checked;
 
 impl<'de> Deserialize<'de> for Checked {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -11,9 +11,9 @@ use crate::checkpoint::entries::Tensors;
 use crate::error::{readable, Error, Result};
 
 /// Bytes of the length prefix.
-pub const PREFIX: u64 = 8;
+pub(crate) const PREFIX: u64 = 8;
 /// The format's own bound on the header.
-pub const MAX_HEADER: u64 = 100_000_000;
+pub(crate) const MAX_HEADER: u64 = 100_000_000;
 
 /// Length of the JSON header, from the first eight bytes of a file of `file_bytes`.
 pub fn json_length(path: &Path, prefix: [u8; 8], file_bytes: u64) -> Result<u64> {

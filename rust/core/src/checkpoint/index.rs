@@ -12,7 +12,7 @@ use crate::checkpoint::entries::Checked;
 use crate::error::{readable, Error, Result};
 
 /// Bytes of the longest index that is read: as for a header. Real ones have a few megabytes.
-pub const MAX_INDEX: u64 = 100_000_000;
+pub(crate) const MAX_INDEX: u64 = 100_000_000;
 
 /// Shards of one checkpoint: as many as the hub's names with five digits can count.
 const MAX_SHARDS: usize = 100_000;

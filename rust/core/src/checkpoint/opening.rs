@@ -78,7 +78,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`], [`Error::FileKind`]; [`Error::TensorBytes`] for a tensor that ends behind its
     /// file.
-    pub fn listed(listed: &Listed) -> Result<Self> {
+    pub(crate) fn listed(listed: &Listed) -> Result<Self> {
         let path = listed.path.clone();
         let mut checkpoint = Self { path, shards: vec![], tensors: BTreeMap::new() };
         let mut numbers: BTreeMap<&Path, usize> = BTreeMap::new();
@@ -111,11 +111,6 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The folder, or the single file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The open files.
     pub fn shards(&self) -> &[Reader] {
         &self.shards
@@ -130,7 +125,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::MissingTensor`]
-    pub fn tensor(&self, name: &str) -> Result<&TensorEntry> {
+    pub(crate) fn tensor(&self, name: &str) -> Result<&TensorEntry> {
         self.tensors
             .get(name)
             .ok_or_else(|| Error::MissingTensor { path: self.path.clone(), tensor: name.into() })

@@ -49,7 +49,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
         // Asked before it is opened: opening a pipe waits for somebody to write to it.
         let kind = std::fs::metadata(path).map_err(|source| failed("open", source))?.file_type();
@@ -72,7 +72,7 @@ impl Reader {
     }
 
     /// Bytes that are in memory already. `name` stands for a path in messages.
-    pub fn over(name: &str, bytes: &'static [u8]) -> Self {
+    pub(crate) fn over(name: &str, bytes: &'static [u8]) -> Self {
         let identity = Identity { path: name.into(), bytes: bytes.len() as u64, mtime_ns: 0 };
         Self { identity, store: Store::Memory(bytes) }
     }
@@ -83,7 +83,7 @@ impl Reader {
     }
 
     /// What the file was when it was opened.
-    pub fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 
@@ -123,7 +123,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn copy(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+    pub(crate) fn copy(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match &self.store {
             Store::Memory(bytes) => out.copy_from_slice(self.slice(bytes, offset, out.len())?),
             Store::File { file, .. } => {
@@ -148,7 +148,7 @@ impl Reader {
     }
 
     /// Ask the system to fetch a range that will be read soon. Advice only.
-    pub fn will_need(&self, range: Range<u64>) {
+    pub(crate) fn will_need(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
         if let Store::File { file, .. } = &self.store {
             if !seems_cached(file, &range) {
@@ -163,7 +163,7 @@ impl Reader {
 
     /// Give back the pages of a range that has been read, so that they no longer count as resident.
     /// They stay in the system's cache while there is room for them.
-    pub fn release(&self, range: Range<u64>) {
+    pub(crate) fn release(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
         if let Store::File { map: Some(map), .. } = &self.store {
             let (start, length) = (range.start as usize, (range.end - range.start) as usize);
@@ -183,7 +183,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::InputChanged`], [`Error::Io`]
-    pub fn check_unchanged(&self) -> Result<()> {
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
         if matches!(self.store, Store::Memory(_)) {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use crate::source::{Behind, RawTensor, Tensor};
 use crate::work::{pieces, JobControl, Segment, BLOCK};
 
 /// Where a bundle's blocks go.
-pub struct Output<'a> {
+pub(super) struct Output<'a> {
     /// Every member with its sink.
     pub members: Vec<(&'a Member<'a>, &'a dyn Sink)>,
     pub chunk: usize,
@@ -25,7 +25,7 @@ pub struct Output<'a> {
 
 impl Output<'_> {
     /// For each member the hashes of a segment's blocks, if an earlier run has written all of them.
-    pub fn written(&self, segment: &Segment) -> Vec<Option<Vec<u64>>> {
+    pub(super) fn written(&self, segment: &Segment) -> Vec<Option<Vec<u64>>> {
         let blocks = |(member, sink): &(&Member, &dyn Sink)| {
             segment.blocks().map(|block| sink.written(member.number, block.start / BLOCK)).collect()
         };
@@ -33,7 +33,7 @@ impl Output<'_> {
     }
 
     /// Compute and write one segment of some members; returns the hashes of its blocks.
-    pub fn segment<'b>(
+    pub(super) fn segment<'b>(
         &self,
         segment: &Segment,
         some: Range<usize>,
@@ -79,7 +79,7 @@ impl Output<'_> {
     }
 
     /// Copy a segment of a buffer after checking that every input has the same one.
-    pub fn copy(&self, segment: &Segment, inputs: &[RawTensor]) -> Result<Vec<u64>> {
+    pub(super) fn copy(&self, segment: &Segment, inputs: &[RawTensor]) -> Result<Vec<u64>> {
         let (Some((first, others)), [member]) = (inputs.split_first(), &self.members[..]) else {
             return Ok(vec![]);
         };
@@ -116,7 +116,7 @@ fn dtype_of(job: &Job) -> Result<Float> {
 
 /// Write the block of a job's tensor that begins at element `start` and byte `offset`, unless an
 /// earlier run has; returns its hash.
-pub fn write_block(
+pub(super) fn write_block(
     sink: &dyn Sink,
     job: usize,
     start: usize,

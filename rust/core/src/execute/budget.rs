@@ -60,7 +60,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// # Errors
     /// [`Error::Memory`] where the limit is below the least.
-    pub fn new(bundles: &[Bundle], options: Options, kept: u64) -> Result<Self> {
+    pub(super) fn new(bundles: &[Bundle], options: Options, kept: u64) -> Result<Self> {
         let Options { threads, mut chunk, memory_bytes: limit } = options;
         let needs = Needs { bundles, threads, kept };
         let mut members = bundles.iter().map(|b| b.members().len()).max().unwrap_or(1).max(1);

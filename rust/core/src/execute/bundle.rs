@@ -17,7 +17,7 @@ use crate::statistics::content;
 use crate::work::{segments, Segment, BLOCK};
 
 /// Jobs whose inputs were found and have the right shapes and dtypes.
-pub struct Bundle<'a> {
+pub(crate) struct Bundle<'a> {
     members: Vec<Member<'a>>,
     position: (usize, usize, u64),
     kind: Kind<'a>,
@@ -35,7 +35,11 @@ enum Kind<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    pub fn new(member: Member<'a>, models: &'a Models, allow_nonfinite: bool) -> Result<Self> {
+    pub(crate) fn new(
+        member: Member<'a>,
+        models: &'a Models,
+        allow_nonfinite: bool,
+    ) -> Result<Self> {
         let Member { job, seed, .. } = member;
         let tensor = finder(job, models, allow_nonfinite);
         let kind = match &job.merge {
@@ -62,7 +66,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Take a job in that can share a pass over the inputs; false where it cannot.
-    pub fn join(&mut self, member: Member<'a>, models: &'a Models) -> Result<bool> {
+    pub(crate) fn join(&mut self, member: Member<'a>, models: &'a Models) -> Result<bool> {
         let (ours, theirs) = (&self.members[0], member.job);
         if ours.job.shape != theirs.shape || ours.seed != member.seed {
             return Ok(false);
@@ -82,20 +86,20 @@ impl<'a> Bundle<'a> {
     }
 
     /// Where the input lies that decides the order of work.
-    pub fn position(&self) -> (usize, usize, u64) {
+    pub(crate) fn position(&self) -> (usize, usize, u64) {
         self.position
     }
 
-    pub fn members(&self) -> &[Member<'a>] {
+    pub(crate) fn members(&self) -> &[Member<'a>] {
         &self.members
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.members[0].job.len()
     }
 
     /// The floating-point tensors that are read.
-    pub fn inputs(&self) -> Vec<&Tensor<'a>> {
+    pub(crate) fn inputs(&self) -> Vec<&Tensor<'a>> {
         match &self.kind {
             Kind::Copy { .. } => vec![],
             Kind::Linear(jobs) => {
@@ -113,7 +117,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Bytes of the inputs, each read once.
-    pub fn input_bytes(&self) -> u64 {
+    pub(crate) fn input_bytes(&self) -> u64 {
         let each = |tensor: &&Tensor| tensor.dtype().size() as u64;
         let raw: u64 = match &self.kind {
             Kind::Copy { inputs } => inputs.iter().map(|input| input.bytes).sum(),
@@ -123,7 +127,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Bytes that the passes go over which every run makes.
-    pub fn work_bytes(&self) -> u64 {
+    pub(crate) fn work_bytes(&self) -> u64 {
         let each = |tensor: &Tensor| (self.len() * tensor.dtype().size()) as u64;
         match &self.kind {
             Kind::Copy { .. } => self.input_bytes(),
@@ -134,7 +138,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Bytes that one worker's buffers take at the most, with so many members at a time.
-    pub fn worker_bytes(&self, chunk: usize, at_once: usize) -> usize {
+    pub(crate) fn worker_bytes(&self, chunk: usize, at_once: usize) -> usize {
         let at_once = at_once.min(self.members.len());
         let block = BLOCK.min(self.len().max(1));
         let widest = self.members.iter().map(|member| member.job.out_dtype.bitsize()).max();
@@ -153,7 +157,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Bytes that the statistics of the tensor take: the least, and what serves speed best.
-    pub fn statistics_bytes(&self, threads: usize) -> (usize, usize) {
+    pub(crate) fn statistics_bytes(&self, threads: usize) -> (usize, usize) {
         match &self.kind {
             Kind::Delta(delta) => delta.statistics_bytes(threads),
             Kind::Group(group) => (group.statistics_bytes(), group.statistics_bytes()),
@@ -162,7 +166,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Bytes that a family keeps of the tensor between runs.
-    pub fn known_bytes(&self) -> usize {
+    pub(crate) fn known_bytes(&self) -> usize {
         match &self.kind {
             Kind::Delta(delta) => delta.known_bytes(),
             _ => 0,
@@ -170,7 +174,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Merge the tensor into the targets' sinks and return its content hash for each member.
-    pub fn run(&self, targets: &[Target], resources: &Resources) -> Result<Vec<u64>> {
+    pub(crate) fn run(&self, targets: &[Target], resources: &Resources) -> Result<Vec<u64>> {
         let Resources { chunk, control, .. } = *resources;
         let segments = segments(self.len());
         let members: Vec<(&Member, _)> =

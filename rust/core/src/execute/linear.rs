@@ -12,7 +12,7 @@ use crate::source::{Source, Tensor};
 use crate::work::JobControl;
 
 /// A [`Merge::Linear`] bound to its inputs.
-pub struct LinearJob<'a> {
+pub(super) struct LinearJob<'a> {
     dtype: Float,
     divisor: Option<f32>,
     inputs: Vec<(Tensor<'a>, f32)>,
@@ -21,7 +21,7 @@ pub struct LinearJob<'a> {
 impl<'a> LinearJob<'a> {
     /// # Errors
     /// [`Error::Options`] for weights that cannot be summed or divided by, and what `tensor` gives.
-    pub fn new(
+    pub(super) fn new(
         job: &'a Job,
         tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<Self> {
@@ -51,21 +51,25 @@ impl<'a> LinearJob<'a> {
     }
 
     /// The tensors that are read.
-    pub fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
         self.inputs.iter().map(|(tensor, _)| tensor)
     }
 }
 
 /// Some of a bundle's sums. Each reads its inputs for itself: what one of them has read, the cache
 /// still holds for the next.
-pub struct LinearApply<'a> {
+pub(super) struct LinearApply<'a> {
     jobs: &'a [LinearJob<'a>],
     control: &'a JobControl<'a>,
     scratch: Vec<u8>,
 }
 
 impl<'a> LinearApply<'a> {
-    pub fn new(jobs: &'a [LinearJob<'a>], some: Range<usize>, control: &'a JobControl<'a>) -> Self {
+    pub(super) fn new(
+        jobs: &'a [LinearJob<'a>],
+        some: Range<usize>,
+        control: &'a JobControl<'a>,
+    ) -> Self {
         Self { jobs: &jobs[some], control, scratch: vec![] }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct ReadAhead<'a> {
 
 impl ReadAhead<'_> {
     /// Do `work` while another thread asks for the inputs of `bundles`, in order.
-    pub fn beside<T>(
+    pub(super) fn beside<T>(
         bundles: &[Bundle],
         control: &Control,
         memory_bytes: u64,

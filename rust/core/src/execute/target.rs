@@ -18,7 +18,7 @@ pub struct Target<'a> {
 
 /// One output of a bundle.
 #[derive(Clone, Copy)]
-pub struct Member<'a> {
+pub(crate) struct Member<'a> {
     /// Position of its target in the run.
     pub target: usize,
     /// Number of the job in its plan.

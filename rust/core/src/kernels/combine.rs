@@ -19,7 +19,7 @@ const SMALLEST_DIVISOR: f32 = 1e-8;
 
 /// The options of a mix.
 #[derive(Debug, Clone)]
-pub struct Mix {
+pub(crate) struct Mix {
     /// Weights of the experts, already rounded to the working dtype.
     pub weights: Vec<f32>,
     /// Elect a sign for each element and mix only the deltas that have it.
@@ -35,7 +35,7 @@ const TILE: usize = 512;
 
 /// Mix `deltas` (each multiplied by its weight already) and add the result to `out`, which holds the
 /// base.
-pub fn combine<P: Precision>(mix: &Mix, deltas: &[&[f32]], out: &mut [f32]) {
+pub(crate) fn combine<P: Precision>(mix: &Mix, deltas: &[&[f32]], out: &mut [f32]) {
     for (tile, out) in out.chunks_mut(TILE).enumerate() {
         let start = tile * TILE;
         let deltas = || deltas.iter().map(|delta| &delta[start..start + out.len()]);
@@ -62,7 +62,7 @@ pub fn combine<P: Precision>(mix: &Mix, deltas: &[&[f32]], out: &mut [f32]) {
 }
 
 /// Add the sum of weighted deltas to `out`, which holds the base, for a mix without consensus.
-pub fn add_sum<P: Precision>(mix: &Mix, mixed: &[f32], out: &mut [f32]) {
+pub(crate) fn add_sum<P: Precision>(mix: &Mix, mixed: &[f32], out: &mut [f32]) {
     let sum = P::round(mix.weights.iter().sum());
     let divide = mix.normalize && sum.abs() >= SMALLEST_DIVISOR;
     add_divided::<P>(out, mixed, if divide { sum } else { 1.0 }, mix.lambda);

@@ -15,7 +15,7 @@ use crate::number::Float;
 
 /// What was found in one or more runs, but for the sum of the differences.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Elements whose values differ. NaN equals NaN, and 0 equals -0.
     pub differing: u64,
     /// Those of them that have no distance: one is NaN or infinite.
@@ -34,7 +34,7 @@ pub struct Tally {
 
 impl Tally {
     /// Take in what another run gave; the order does not matter.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.differing += other.differing;
         self.unmatched += other.unmatched;
         self.nan_a += other.nan_a;
@@ -47,7 +47,7 @@ impl Tally {
 
 /// Values with their ordinals in the dtype in which ULPs are counted.
 #[derive(Debug, Default)]
-pub struct Run {
+pub(crate) struct Run {
     /// The values, widened.
     pub values: Vec<f32>,
     /// Their [`ordinals`].
@@ -56,7 +56,7 @@ pub struct Run {
 
 /// Compare two runs of at most a block. `sums` receives `|a − b|`, element `i` in lane `i % 16`.
 /// Elements without a distance are set to zero in both runs.
-pub fn measure(a: &mut Run, b: &mut Run, sums: &mut [f64; SUM_LANES]) -> Tally {
+pub(crate) fn measure(a: &mut Run, b: &mut Run, sums: &mut [f64; SUM_LANES]) -> Tally {
     let [differing, nonfinite, nan_a, nan_b] = count(&a.values, &b.values);
     let mut tally = Tally {
         differing: differing.into(),
@@ -79,7 +79,7 @@ pub fn measure(a: &mut Run, b: &mut Run, sums: &mut [f64; SUM_LANES]) -> Tally {
 
 /// Elements that are NaN.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn count_nan(values: &[f32]) -> u32 {
+pub(crate) fn count_nan(values: &[f32]) -> u32 {
     values.iter().map(|value| u32::from(value.is_nan())).sum()
 }
 
@@ -143,7 +143,7 @@ fn ulps(a: &[i32], b: &[i32]) -> (u32, u64) {
 /// Places of little-endian elements of `dtype` among its values: neighbours differ by 1.
 ///
 /// `bytes` holds `out.len()` elements.
-pub fn ordinals(dtype: Float, bytes: &[u8], out: &mut [i32]) {
+pub(crate) fn ordinals(dtype: Float, bytes: &[u8], out: &mut [i32]) {
     debug_assert_eq!(bytes.len(), out.len() * dtype.size());
     match dtype {
         Float::F32 => ordinals_32(bytes, out),

@@ -12,37 +12,37 @@ use multiversion::multiversion;
 use crate::number::philox::{self, half, Stream};
 
 /// Masks are made and applied from multiples of this many elements on.
-pub const LANES: usize = philox::LANES;
+pub(crate) const LANES: usize = philox::LANES;
 const ROWS: usize = 32;
 /// Elements that share [`LANES`] words.
 const GROUP: usize = LANES * ROWS;
 
 /// A probability as a limit on 32-bit words: an element is kept where its word is below the limit.
 /// The limit is 64 bits wide because probability 1 keeps every word.
-pub fn limit(probability: f32) -> u64 {
+pub(crate) fn limit(probability: f32) -> u64 {
     (f64::from(probability) * 4_294_967_296.0).round() as u64
 }
 
 /// Which elements of a run are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mask {
+pub(crate) struct Mask {
     words: Vec<u32>,
 }
 
 impl Mask {
     /// Bytes of a mask over `len` elements.
-    pub fn bytes(len: usize) -> usize {
+    pub(crate) fn bytes(len: usize) -> usize {
         len.div_ceil(GROUP) * LANES * 4
     }
 
     /// Keeps none of `len` elements.
-    pub fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         Self { words: vec![0; len.div_ceil(GROUP) * LANES] }
     }
 
     /// Keeps those of `len` elements, from element `start` on, whose word is below `limit`. `start` is a
     /// multiple of a [block](crate::work::BLOCK).
-    pub fn drawn(len: usize, stream: Stream, start: usize, limit: u64) -> Self {
+    pub(crate) fn drawn(len: usize, stream: Stream, start: usize, limit: u64) -> Self {
         let mut mask = Self::new(len);
         draw(&mut mask.words, stream, start, limit);
         mask
@@ -50,7 +50,7 @@ impl Mask {
 
     /// Keep the elements from `start` on whose word is below their own limit. `halves` are the upper
     /// halves of the words; `lower` gives the other one. `start` is a multiple of [`LANES`].
-    pub fn keep_below_each(
+    pub(crate) fn keep_below_each(
         &mut self,
         start: usize,
         halves: &[u16],
@@ -72,14 +72,14 @@ impl Mask {
     }
 
     /// The words of the row of element `start`, a multiple of [`LANES`], and the bit that is the row's.
-    pub fn row(&self, start: usize) -> (&[u32], usize) {
+    pub(crate) fn row(&self, start: usize) -> (&[u32], usize) {
         let row = start / LANES;
         (&self.words[row / ROWS * LANES..][..LANES], row % ROWS)
     }
 
     /// Zero the elements of `deltas` that are not kept; the first of them is element `start`, a
     /// multiple of [`LANES`].
-    pub fn apply(&self, start: usize, deltas: &mut [f32]) {
+    pub(crate) fn apply(&self, start: usize, deltas: &mut [f32]) {
         debug_assert_eq!(start % LANES, 0);
         apply(&self.words, start, deltas);
     }

@@ -26,7 +26,7 @@ macro_rules! with_precision {
 pub(crate) use with_precision;
 
 /// Round every value to `working`.
-pub fn round_all(working: Float, values: &mut [f32]) {
+pub(crate) fn round_all(working: Float, values: &mut [f32]) {
     match working {
         Float::F32 => {}
         Float::Bf16 => round_each(values, round_bf16),
@@ -43,7 +43,7 @@ fn round_each<R: Fn(f32) -> f32>(values: &mut [f32], round: R) {
 
 /// `sums := sums + values`, not rounded.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn add(sums: &mut [f32], values: &[f32]) {
+pub(crate) fn add(sums: &mut [f32], values: &[f32]) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum += *value;
     }
@@ -51,7 +51,7 @@ pub fn add(sums: &mut [f32], values: &[f32]) {
 
 /// `values := round(values − base)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn subtract<P: Precision>(values: &mut [f32], base: &[f32]) {
+pub(crate) fn subtract<P: Precision>(values: &mut [f32], base: &[f32]) {
     for (value, base) in values.iter_mut().zip(base) {
         *value = P::round(*value - *base);
     }
@@ -59,14 +59,14 @@ pub fn subtract<P: Precision>(values: &mut [f32], base: &[f32]) {
 
 /// `values := round(factor · values)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn scale<P: Precision>(values: &mut [f32], factor: f32) {
+pub(crate) fn scale<P: Precision>(values: &mut [f32], factor: f32) {
     for value in values {
         *value = P::round(*value * factor);
     }
 }
 
 /// Index of the first NaN or infinity.
-pub fn first_nonfinite(values: &[f32]) -> Option<usize> {
+pub(crate) fn first_nonfinite(values: &[f32]) -> Option<usize> {
     if all_finite(values) {
         None
     } else {
@@ -82,12 +82,12 @@ fn all_finite(values: &[f32]) -> bool {
 }
 
 /// Lanes of [`add_magnitudes`]; chunks that are not the last one are a multiple of it.
-pub const SUM_LANES: usize = 16;
+pub(crate) const SUM_LANES: usize = 16;
 
 /// Add every `|value|`, in float64, to the accumulator `index % 16`: one fixed order of additions,
 /// whatever the vector width.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn add_magnitudes(values: &[f32], sums: &mut [f64; SUM_LANES]) {
+pub(crate) fn add_magnitudes(values: &[f32], sums: &mut [f64; SUM_LANES]) {
     let mut chunks = values.chunks_exact(SUM_LANES);
     let mut local = *sums;
     for chunk in &mut chunks {

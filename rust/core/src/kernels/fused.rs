@@ -51,7 +51,7 @@ impl Stored for StoredBf16 {
 
 /// `out := round(stored − base)` and whether all of it is finite; `None` where these dtypes are not
 /// fused. Stored values must be values of the working dtype.
-pub fn subtract(
+pub(crate) fn subtract(
     stored: Float,
     working: Float,
     bytes: &[u8],
@@ -81,7 +81,7 @@ fn subtract_from<S: Stored, P: Precision>(bytes: &[u8], base: &[f32], out: &mut 
 /// [`add_magnitudes`](crate::kernels::elementwise::add_magnitudes) does; whether all of it is finite,
 /// and `None` where these dtypes are not fused. `masked` is a mask and the place in it where `bytes`
 /// begin.
-pub fn add_norms(
+pub(crate) fn add_norms(
     stored: Float,
     working: Float,
     bytes: &[u8],
@@ -131,7 +131,7 @@ fn add_norms_of<S: Stored, P: Precision>(
 /// `sums := sums + d`, where `d` is `round(stored − base)`, zero where the mask does not keep it, times
 /// both factors, rounded each time; whether all of `round(stored − base)` is finite, and `None` where
 /// these dtypes are not fused. `masked` is as in [`add_norms`]; without one, everything is kept.
-pub fn add_delta(
+pub(crate) fn add_delta(
     stored: Float,
     working: Float,
     bytes: &[u8],
@@ -197,7 +197,7 @@ fn add_delta_times<S: Stored, P: Precision, const N: usize>(
 
 /// `sums := fma(weight, stored, sums)` and whether all that was loaded is finite; `None` where these
 /// dtypes are not fused.
-pub fn accumulate(
+pub(crate) fn accumulate(
     stored: Float,
     working: Float,
     bytes: &[u8],

@@ -9,7 +9,7 @@ use crate::number::Precision;
 
 /// `sums := fma(weight, values, sums)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn accumulate(sums: &mut [f32], values: &[f32], weight: f32) {
+pub(crate) fn accumulate(sums: &mut [f32], values: &[f32], weight: f32) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum = value.mul_add(weight, *sum);
     }
@@ -17,7 +17,7 @@ pub fn accumulate(sums: &mut [f32], values: &[f32], weight: f32) {
 
 /// `sums := round(sums / divisor)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn divide<P: Precision>(sums: &mut [f32], divisor: f32) {
+pub(crate) fn divide<P: Precision>(sums: &mut [f32], divisor: f32) {
     for sum in sums {
         *sum = P::round(*sum / divisor);
     }

@@ -1,10 +1,10 @@
 //! The arithmetic, on slices that fit the second-level cache. Nothing here knows files or threads.
 
-pub mod combine;
-pub mod distance;
-pub mod drop;
-pub mod elementwise;
-pub mod fused;
-pub mod linear;
-pub mod similar;
-pub mod trim;
+pub(crate) mod combine;
+pub(crate) mod distance;
+pub(crate) mod drop;
+pub(crate) mod elementwise;
+pub(crate) mod fused;
+pub(crate) mod linear;
+pub(crate) mod similar;
+pub(crate) mod trim;

@@ -11,21 +11,21 @@
 use multiversion::multiversion;
 
 /// Accumulators of one inner product.
-pub const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 /// Right sides of one call.
-pub const RIGHTS: usize = 4;
+pub(crate) const RIGHTS: usize = 4;
 /// Counters of magnitudes: eight bits of exponent and five of mantissa.
-pub const BINS: usize = 1 << 13;
+pub(crate) const BINS: usize = 1 << 13;
 const SHIFT: u32 = 31 - 13;
 /// Counters that are filled in turn, so that equal neighbours do not wait for each other.
 const TABLES: usize = 4;
 
 /// Sums of the products of one left side with some right ones.
-pub type Products = [[f64; LANES]; RIGHTS];
+pub(crate) type Products = [[f64; LANES]; RIGHTS];
 
 /// Add the products of `left` with each of `rights`; all are equally long.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub fn add_products(left: &[f32], rights: [&[f32]; RIGHTS], sums: &mut Products) {
+pub(crate) fn add_products(left: &[f32], rights: [&[f32]; RIGHTS], sums: &mut Products) {
     // One reference to each: in a loop over an array of slices nothing is vectorised.
     let [mut a, mut b, mut c, mut d] = *sums;
     let [ra, rb, rc, rd] = rights.map(|right| right.chunks(LANES));
@@ -53,14 +53,14 @@ fn add_row(left: &[f32], right: &[f32], sums: &mut [f64; LANES]) {
 
 /// Which elements are negative, and which are not zero: bit `i % 64` of word `i / 64`.
 #[derive(Debug, Clone, Default)]
-pub struct Signs {
+pub(crate) struct Signs {
     negative: Vec<u64>,
     nonzero: Vec<u64>,
 }
 
 impl Signs {
     /// Take the signs of a chunk.
-    pub fn take(&mut self, delta: &[f32]) {
+    pub(crate) fn take(&mut self, delta: &[f32]) {
         let words = delta.len().div_ceil(64);
         self.negative.resize(words, 0);
         self.nonzero.resize(words, 0);
@@ -68,7 +68,7 @@ impl Signs {
     }
 
     /// How many elements have the same sign in both, and how many are zero in neither.
-    pub fn agreement(&self, other: &Self) -> (u64, u64) {
+    pub(crate) fn agreement(&self, other: &Self) -> (u64, u64) {
         agreement(
             [&self.negative, &other.negative].map(|words| &words[..]),
             [&self.nonzero, &other.nonzero].map(|words| &words[..]),
@@ -101,7 +101,7 @@ fn agreement([a, b]: [&[u64]; 2], [in_a, in_b]: [&[u64]; 2]) -> (u64, u64) {
 
 /// How many elements have which magnitude.
 #[derive(Debug, Clone)]
-pub struct Counts(Box<[[u32; BINS]; TABLES]>);
+pub(crate) struct Counts(Box<[[u32; BINS]; TABLES]>);
 
 impl Default for Counts {
     fn default() -> Self {
@@ -111,7 +111,7 @@ impl Default for Counts {
 
 impl Counts {
     /// Count a chunk.
-    pub fn add(&mut self, delta: &[f32]) {
+    pub(crate) fn add(&mut self, delta: &[f32]) {
         let bin = |value: f32| ((value.to_bits() & 0x7fff_ffff) >> SHIFT) as usize;
         let [a, b, c, d] = self.0.each_mut();
         let mut groups = delta.chunks_exact(TABLES);
@@ -127,7 +127,7 @@ impl Counts {
     }
 
     /// Move all that was counted to `totals`, of `BINS` counters.
-    pub fn drain_into(&mut self, totals: &mut [u64]) {
+    pub(crate) fn drain_into(&mut self, totals: &mut [u64]) {
         for table in self.0.iter_mut() {
             for (total, count) in totals.iter_mut().zip(table.iter_mut()) {
                 *total += u64::from(std::mem::take(count));
@@ -141,7 +141,7 @@ impl Counts {
 ///
 /// Within a counter magnitudes are taken to be spread evenly, which a counter's width of at most 3 %
 /// bounds.
-pub fn shares_kept(counts: &[u64], densities: &[f64]) -> Vec<f64> {
+pub(crate) fn shares_kept(counts: &[u64], densities: &[f64]) -> Vec<f64> {
     let edge = |bin: usize| f64::from(f32::from_bits((bin as u32) << SHIFT));
     let square = |bin: usize| match (edge(bin), edge(bin + 1)) {
         // Nearly all are zero.

@@ -9,13 +9,13 @@ const MAGNITUDE: u32 = 0x7fff_ffff;
 
 /// The bits of `|value|`.
 #[inline(always)]
-pub fn magnitude(value: f32) -> u32 {
+pub(crate) fn magnitude(value: f32) -> u32 {
     value.to_bits() & MAGNITUDE
 }
 
 /// Zero every element below `threshold`, and of those equal to it all but the first `*ties`; then
 /// take the ties that were kept off `*ties`.
-pub fn trim(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
+pub(crate) fn trim(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
     let equal = zero_below(deltas, threshold);
     if equal <= *ties {
         *ties -= equal;
@@ -33,7 +33,7 @@ pub fn trim(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
 
 /// Zero what [`trim`] would keep: every element above `threshold`, and of those equal to it the first
 /// `*ties`; then take the ties that were dropped off `*ties`.
-pub fn trim_top(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
+pub(crate) fn trim_top(deltas: &mut [f32], threshold: u32, ties: &mut u64) {
     let equal = count_equal(deltas, threshold);
     if equal <= *ties {
         zero_above(deltas, threshold.saturating_sub(1));

@@ -23,7 +23,7 @@ pub enum Float {
 
 impl Float {
     /// The type of a tensor in a file, if it is one that can be merged.
-    pub fn of(dtype: Dtype) -> Option<Self> {
+    pub(crate) fn of(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::F32 => Some(Self::F32),
             Dtype::BF16 => Some(Self::Bf16),
@@ -33,7 +33,8 @@ impl Float {
     }
 
     /// The safetensors name.
-    pub fn stored(self) -> Dtype {
+    #[cfg(test)]
+    pub(crate) fn stored(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::Bf16 => Dtype::BF16,
@@ -51,7 +52,7 @@ impl Float {
     }
 
     /// Bytes of one element.
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,
@@ -61,7 +62,7 @@ impl Float {
     /// Widen little-endian elements to `f32`; every value is exact.
     ///
     /// `bytes` holds `out.len()` elements.
-    pub fn widen(self, bytes: &[u8], out: &mut [f32]) {
+    pub(crate) fn widen(self, bytes: &[u8], out: &mut [f32]) {
         debug_assert_eq!(bytes.len(), out.len() * self.size());
         match self {
             Self::F32 => widen_f32(bytes, out),
@@ -71,7 +72,7 @@ impl Float {
     }
 
     /// Round `values` to this type, to nearest, ties to even, and store them little-endian.
-    pub fn narrow(self, values: &[f32], bytes: &mut [u8]) {
+    pub(crate) fn narrow(self, values: &[f32], bytes: &mut [u8]) {
         debug_assert_eq!(bytes.len(), values.len() * self.size());
         match self {
             Self::F32 => narrow_f32(values, bytes),

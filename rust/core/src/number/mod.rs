@@ -6,5 +6,5 @@ mod precision;
 mod rounding;
 
 pub use dtype::Float;
-pub use precision::{Bf16, Precision, F16, F32};
-pub use rounding::{round_bf16, round_bf16_result, round_f16};
+pub(crate) use precision::{Bf16, Precision, F16, F32};
+pub(crate) use rounding::{round_bf16, round_bf16_result, round_f16};

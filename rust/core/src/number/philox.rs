@@ -25,11 +25,11 @@ const ROUNDS: usize = 10;
 const LOW: u64 = 0xffff_ffff;
 
 /// Elements of a row, and blocks that serve a [`GROUP`].
-pub const LANES: usize = 64;
+pub(crate) const LANES: usize = 64;
 /// Rows that share blocks.
-pub const ROWS: usize = 8;
+pub(crate) const ROWS: usize = 8;
 /// Elements that share [`LANES`] blocks.
-pub const GROUP: usize = LANES * ROWS;
+pub(crate) const GROUP: usize = LANES * ROWS;
 /// Bit of a block's number that leads to the lower halves.
 const LOWER: u64 = 1 << 63;
 
@@ -66,7 +66,8 @@ impl Stream {
     }
 
     /// A stream with a given id, for tests against other implementations.
-    pub fn from_id(seed: u64, id: u64) -> Self {
+    #[cfg(test)]
+    pub(crate) fn from_id(seed: u64, id: u64) -> Self {
         Self { seed, id }
     }
 
@@ -85,13 +86,13 @@ impl Stream {
 
     /// Upper halves of the words of elements `start .. start + halves.len()`; `start` is a multiple of
     /// [`GROUP`].
-    pub fn upper(self, start: u64, halves: &mut [u16]) {
+    pub(crate) fn upper(self, start: u64, halves: &mut [u16]) {
         debug_assert_eq!(start % GROUP as u64, 0);
         upper(self, start / ROWS as u64, halves);
     }
 
     /// The lower half of one element's word.
-    pub fn lower(self, element: u64) -> u32 {
+    pub(crate) fn lower(self, element: u64) -> u32 {
         let (row, lane) = (element / LANES as u64, element % LANES as u64);
         let number = row / ROWS as u64 * LANES as u64 + lane;
         half(self.block(number | LOWER), (row % ROWS as u64) as usize)

@@ -4,7 +4,7 @@
 use crate::number::{round_bf16_result, round_f16, Float};
 
 /// A working dtype. `round` is applied after each arithmetic step.
-pub trait Precision: Copy + Send + Sync + 'static {
+pub(crate) trait Precision: Copy + Send + Sync + 'static {
     /// The dtype.
     const DTYPE: Float;
     /// The nearest value of the dtype, ties to even, of a result of arithmetic on its values.
@@ -13,13 +13,13 @@ pub trait Precision: Copy + Send + Sync + 'static {
 
 /// Compute in `f32`.
 #[derive(Clone, Copy)]
-pub struct F32;
+pub(crate) struct F32;
 /// Round every step to bfloat16.
 #[derive(Clone, Copy)]
-pub struct Bf16;
+pub(crate) struct Bf16;
 /// Round every step to float16.
 #[derive(Clone, Copy)]
-pub struct F16;
+pub(crate) struct F16;
 
 impl Precision for F32 {
     const DTYPE: Float = Float::F32;

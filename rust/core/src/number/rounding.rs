@@ -2,7 +2,7 @@
 
 /// Round to bfloat16, branch-free so that loops over it vectorise.
 #[inline(always)]
-pub fn round_bf16(value: f32) -> f32 {
+pub(crate) fn round_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
     // Rounding up the mantissa of a NaN would run into the sign: keep it a quiet NaN instead.
@@ -13,7 +13,7 @@ pub fn round_bf16(value: f32) -> f32 {
 /// [`round_bf16`] for a value that, if it is a NaN, has a lower half of zeros, so that rounding cannot
 /// run into the sign: a result of arithmetic on bfloat16 values, for one. Half the steps.
 #[inline(always)]
-pub fn round_bf16_result(value: f32) -> f32 {
+pub(crate) fn round_bf16_result(value: f32) -> f32 {
     let bits = value.to_bits();
     f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000)
 }
@@ -21,7 +21,7 @@ pub fn round_bf16_result(value: f32) -> f32 {
 /// Round to float16, branch-free: adding and subtracting a power of two whose last place is the
 /// float16 last place of `value` lets the `f32` adder do the rounding.
 #[inline(always)]
-pub fn round_f16(value: f32) -> f32 {
+pub(crate) fn round_f16(value: f32) -> f32 {
     const SMALLEST_NORMAL: u32 = 113 << 23; // 2^-14
     let magnitude = value.abs();
     let exponent = magnitude.to_bits() & 0x7f80_0000;

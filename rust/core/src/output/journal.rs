@@ -21,14 +21,14 @@ const RECORD: usize = 24;
 
 /// A journal that is being written.
 #[derive(Debug)]
-pub struct Journal {
+pub(super) struct Journal {
     path: PathBuf,
     file: Mutex<File>,
 }
 
 /// Blocks that are written, with their hashes.
 #[derive(Debug, Default)]
-pub struct Written {
+pub(super) struct Written {
     blocks: HashMap<(u32, u32), u64>,
 }
 
@@ -37,7 +37,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn create(path: &Path, blocks: u64) -> Result<Self> {
+    pub(super) fn create(path: &Path, blocks: u64) -> Result<Self> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
         let file = OpenOptions::new()
             .append(true)
@@ -65,7 +65,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn resume(path: &Path) -> Result<(Self, Written)> {
+    pub(super) fn resume(path: &Path) -> Result<(Self, Written)> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
         let file = open_again(path).map_err(|source| Error::Resume {
             path: path.into(),
@@ -91,7 +91,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn add(&self, job: usize, number: usize, hash: u64) -> Result<()> {
+    pub(super) fn add(&self, job: usize, number: usize, hash: u64) -> Result<()> {
         let failed = |source| Error::Io { path: self.path.clone(), action: "write", source };
         crate::fault::hit("journal").map_err(failed)?;
         let record = encode(job as u32, number as u32, hash);
@@ -102,17 +102,17 @@ impl Journal {
 
 impl Written {
     /// Number of blocks.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.blocks.len()
     }
 
     /// Hash of a block.
-    pub fn get(&self, job: usize, number: usize) -> Option<u64> {
+    pub(super) fn get(&self, job: usize, number: usize) -> Option<u64> {
         self.blocks.get(&(job as u32, number as u32)).copied()
     }
 
     /// Keep the blocks for which `whole(job, number, hash)` holds; asked in the order of the output.
-    pub fn retain(&mut self, mut whole: impl FnMut(usize, usize, u64) -> bool) {
+    pub(super) fn retain(&mut self, mut whole: impl FnMut(usize, usize, u64) -> bool) {
         let mut order: Vec<_> = self.blocks.iter().map(|(&key, &hash)| (key, hash)).collect();
         order.sort_unstable();
         for ((job, number), hash) in order {

@@ -80,12 +80,12 @@ impl Layout {
     }
 
     /// Number of blocks of all tensors.
-    pub fn blocks(&self) -> u64 {
+    pub(crate) fn blocks(&self) -> u64 {
         self.tensors.iter().map(|(len, _)| len.div_ceil(BLOCK) as u64).sum()
     }
 
     /// Where a block begins, and its length in bytes; `None` where there is no such block.
-    pub fn block(&self, job: usize, number: usize) -> Option<(Place, usize)> {
+    pub(crate) fn block(&self, job: usize, number: usize) -> Option<(Place, usize)> {
         let &(len, bits) = self.tensors.get(job)?;
         let start = number.checked_mul(BLOCK).filter(|start| *start < len)?;
         let Place { file, offset } = self.places[job];

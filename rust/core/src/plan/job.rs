@@ -115,13 +115,8 @@ pub enum Sparsify {
 
 impl Job {
     /// Number of elements.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
-    }
-
-    /// Whether the tensor has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Bytes of the output tensor.
@@ -132,7 +127,7 @@ impl Job {
 
 impl Merge {
     /// Every tensor that is read, as (model, name); the base first.
-    pub fn tensors(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (usize, &str)> {
         let (base, refs, inputs): (&[TensorRef], &[TensorRef], &[Input]) = match self {
             Merge::Given {} => (&[], &[], &[]),
             Merge::Copy { inputs } => (&[], inputs, &[]),
@@ -145,7 +140,7 @@ impl Merge {
     }
 
     /// Number the models anew: model `i` becomes `numbers[i]`.
-    pub fn renumber(&mut self, numbers: &[usize]) {
+    pub(crate) fn renumber(&mut self, numbers: &[usize]) {
         let (base, refs, inputs): (Option<&mut TensorRef>, &mut [TensorRef], &mut [Input]) =
             match self {
                 Merge::Given {} => (None, &mut [], &mut []),

@@ -1,5 +1,5 @@
-//! The plan: what Python decided, as versioned JSON. With [`crate::source::Source`] and
-//! [`crate::output::Sink`] it is all that crosses between the two languages.
+//! The plan: what Python decided, as versioned JSON. With the inputs and
+//! the [`Sink`](crate::output::Sink) it is all that crosses between the two languages.
 
 mod document;
 mod group_method;

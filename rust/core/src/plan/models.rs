@@ -149,7 +149,7 @@ pub struct Rows {
 
 impl Derivation {
     /// The tensors that it reads.
-    pub fn references(&self) -> Vec<(usize, &str)> {
+    pub(crate) fn references(&self) -> Vec<(usize, &str)> {
         fn all(refs: &[TensorRef]) -> Vec<(usize, &str)> {
             refs.iter().map(|r| (r.model, r.tensor.as_str())).collect()
         }
@@ -208,7 +208,7 @@ impl Derivation {
 
 impl Model {
     /// Number the models that it is derived from anew.
-    pub fn renumber(&mut self, numbers: &[usize]) {
+    pub(crate) fn renumber(&mut self, numbers: &[usize]) {
         if let Self::Derived(Derived { derived }) = self {
             derived.values_mut().for_each(|derivation| derivation.renumber(numbers));
         }
@@ -217,7 +217,7 @@ impl Model {
 
 /// Why some models cannot be, if they cannot. One that is derived refers to stored ones, and to derived
 /// ones before it.
-pub fn refuse(models: &[Model]) -> Option<String> {
+pub(super) fn refuse(models: &[Model]) -> Option<String> {
     // Steps from a stored model; unknown for derived models that come later.
     let stored = |model: &Model| (!matches!(model, Model::Derived(_))).then_some(0);
     let mut depths: Vec<Option<usize>> = models.iter().map(stored).collect();

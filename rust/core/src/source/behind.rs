@@ -9,7 +9,7 @@ use crate::work::{is_large, Segment};
 const RELEASE: usize = 1 << 21;
 
 /// Gives the pages behind a cursor back.
-pub struct Behind<'a, 'b> {
+pub(crate) struct Behind<'a, 'b> {
     inputs: &'a [&'a Tensor<'b>],
     from: usize,
     end: usize,
@@ -17,19 +17,23 @@ pub struct Behind<'a, 'b> {
 
 impl<'a, 'b> Behind<'a, 'b> {
     /// In the last pass over a segment.
-    pub fn new(inputs: &'a [&'a Tensor<'b>], segment: &Segment) -> Self {
+    pub(crate) fn new(inputs: &'a [&'a Tensor<'b>], segment: &Segment) -> Self {
         let Range { start, end } = segment.range;
         Self { inputs, from: start, end }
     }
 
     /// In a pass that others follow. Pages of a small tensor stay mapped until they have passed: to
     /// map them again takes a third of a merge's time.
-    pub fn early(inputs: &'a [&'a Tensor<'b>], segment: &Segment, tensor_len: usize) -> Self {
+    pub(crate) fn early(
+        inputs: &'a [&'a Tensor<'b>],
+        segment: &Segment,
+        tensor_len: usize,
+    ) -> Self {
         Self::new(if is_large(tensor_len) { inputs } else { &[] }, segment)
     }
 
     /// Elements before `element` have been read.
-    pub fn passed(&mut self, element: usize) {
+    pub(crate) fn passed(&mut self, element: usize) {
         if element - self.from >= RELEASE {
             for input in self.inputs {
                 input.release(self.from..element);
@@ -39,7 +43,7 @@ impl<'a, 'b> Behind<'a, 'b> {
     }
 
     /// All elements have been read.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         for input in self.inputs {
             input.release(self.from..self.end);
         }

@@ -14,7 +14,7 @@ use crate::work::{pieces, BLOCK};
 
 /// Which elements of an expert are taken, and what from: its delta there is what they differ by.
 #[derive(Debug, Clone, Copy)]
-pub struct DeltaRun<'a> {
+pub(crate) struct DeltaRun<'a> {
     /// Dtype to which every step is rounded.
     pub working: Float,
     /// First element.
@@ -25,7 +25,7 @@ pub struct DeltaRun<'a> {
 
 /// A tensor that can be read block by block. What is fast depends on where it comes from; what comes
 /// out does not, so every method but a few has a plain form in terms of [`Source::read`].
-pub trait Source: Send + Sync + std::fmt::Debug {
+pub(crate) trait Source: Send + Sync + std::fmt::Debug {
     /// Dtype of the elements.
     fn dtype(&self) -> Float;
 

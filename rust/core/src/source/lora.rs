@@ -11,7 +11,7 @@ use crate::source::{Source, Tensor};
 
 /// See [`Lora`].
 #[derive(Debug)]
-pub struct LoraTensor<'a> {
+pub(super) struct LoraTensor<'a> {
     tensor: Tensor<'a>,
     a: Tensor<'a>,
     b: Tensor<'a>,
@@ -35,7 +35,7 @@ struct Room<'s> {
 
 impl<'a> LoraTensor<'a> {
     /// `columns` are the elements of the adapted tensor's row.
-    pub fn new(
+    pub(super) fn new(
         lora: &Lora,
         tensor: Tensor<'a>,
         a: Tensor<'a>,

@@ -9,7 +9,7 @@ use crate::source::{Source, Tensor};
 
 /// A tensor, rounded to another dtype.
 #[derive(Debug)]
-pub struct CastTensor<'a> {
+pub(super) struct CastTensor<'a> {
     pub tensor: Tensor<'a>,
     pub dtype: Float,
 }
@@ -48,7 +48,7 @@ impl Source for CastTensor<'_> {
 
 /// Tensors one behind the other.
 #[derive(Debug)]
-pub struct ConcatTensor<'a> {
+pub(super) struct ConcatTensor<'a> {
     /// Each part with the elements of the whole that it is.
     parts: Vec<(Tensor<'a>, Range<usize>)>,
     dtype: Float,
@@ -56,7 +56,7 @@ pub struct ConcatTensor<'a> {
 
 impl<'a> ConcatTensor<'a> {
     /// `lengths` are the parts' elements.
-    pub fn new(parts: Vec<Tensor<'a>>, lengths: &[usize], dtype: Float) -> Self {
+    pub(super) fn new(parts: Vec<Tensor<'a>>, lengths: &[usize], dtype: Float) -> Self {
         let mut end = 0;
         let place = |(part, &length): (_, &usize)| {
             let start = end;

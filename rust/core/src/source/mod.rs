@@ -10,8 +10,8 @@ mod rows;
 mod stored;
 mod tensor;
 
-pub use behind::Behind;
-pub use contract::{DeltaRun, Source};
-pub use open_models::{Models, RawTensor};
-pub use stored::StoredTensor;
-pub use tensor::Tensor;
+pub(crate) use behind::Behind;
+pub(crate) use contract::{DeltaRun, Source};
+pub(crate) use open_models::{Models, RawTensor};
+pub(crate) use stored::StoredTensor;
+pub(crate) use tensor::Tensor;

@@ -15,11 +15,11 @@ use crate::source::rows::RowsTensor;
 use crate::source::{Source, StoredTensor, Tensor};
 
 /// Models that are open, by their JSON.
-pub type Known = HashMap<String, usize>;
+pub(super) type Known = HashMap<String, usize>;
 
 /// The models of one run, by number.
 #[derive(Debug, Default)]
-pub struct Models(Vec<Opened>);
+pub(crate) struct Models(Vec<Opened>);
 
 #[derive(Debug)]
 enum Opened {
@@ -28,7 +28,7 @@ enum Opened {
 }
 
 /// A tensor as bytes.
-pub struct RawTensor<'a> {
+pub(crate) struct RawTensor<'a> {
     /// The file that holds it.
     pub reader: &'a Reader,
     /// First byte, from the start of the file.
@@ -39,7 +39,7 @@ pub struct RawTensor<'a> {
 
 impl Models {
     /// Checkpoints that are open already, numbered in their order.
-    pub fn over(checkpoints: Vec<Checkpoint>) -> Self {
+    pub(crate) fn over(checkpoints: Vec<Checkpoint>) -> Self {
         Self(checkpoints.into_iter().map(Opened::Stored).collect())
     }
 
@@ -47,7 +47,7 @@ impl Models {
     ///
     /// # Errors
     /// Whatever [`Checkpoint::open`] and [`Checkpoint::listed`] give.
-    pub fn open(&mut self, model: &Model) -> Result<usize> {
+    pub(crate) fn open(&mut self, model: &Model) -> Result<usize> {
         self.0.push(match model {
             Model::Folder(path) => Opened::Stored(Checkpoint::open(path)?),
             Model::Listed(listed) => Opened::Stored(Checkpoint::listed(listed)?),
@@ -61,7 +61,11 @@ impl Models {
     ///
     /// # Errors
     /// As for [`Models::open`].
-    pub fn open_all(&mut self, models: &mut [Model], known: &mut Known) -> Result<Vec<usize>> {
+    pub(crate) fn open_all(
+        &mut self,
+        models: &mut [Model],
+        known: &mut Known,
+    ) -> Result<Vec<usize>> {
         // Stored models first, since derived ones refer to them; numbers not yet known are never
         // asked for.
         let mut own = vec![usize::MAX; models.len()];
@@ -85,7 +89,7 @@ impl Models {
     }
 
     /// The files of a model; a derived one has none of its own.
-    pub fn files(&self, model: usize) -> &[Reader] {
+    pub(crate) fn files(&self, model: usize) -> &[Reader] {
         match &self.0[model] {
             Opened::Stored(checkpoint) => checkpoint.shards(),
             Opened::Derived(_) => &[],
@@ -93,7 +97,7 @@ impl Models {
     }
 
     /// What a model's files were when they were opened.
-    pub fn identities(&self, model: usize) -> Vec<&Identity> {
+    pub(crate) fn identities(&self, model: usize) -> Vec<&Identity> {
         self.files(model).iter().map(Reader::identity).collect()
     }
 
@@ -102,7 +106,7 @@ impl Models {
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`]; [`Error::Plan`] for a derivation
     /// whose parts do not fit.
-    pub fn tensor<'a>(
+    pub(crate) fn tensor<'a>(
         &'a self,
         model: usize,
         name: &'a str,
@@ -174,7 +178,7 @@ impl Models {
     ///
     /// # Errors
     /// As for [`Models::tensor`]; [`Error::Plan`] for a tensor that is computed.
-    pub fn raw(&self, at: &TensorRef, job: &Job) -> Result<RawTensor<'_>> {
+    pub(crate) fn raw(&self, at: &TensorRef, job: &Job) -> Result<RawTensor<'_>> {
         let checkpoint = match &self.0[at.model] {
             Opened::Stored(checkpoint) => checkpoint,
             Opened::Derived(derived) => match find(derived, &at.tensor)? {
@@ -204,7 +208,7 @@ impl Models {
     }
 
     /// Whether a tensor's bytes lie in a file.
-    pub fn is_stored(&self, model: usize, name: &str) -> bool {
+    pub(crate) fn is_stored(&self, model: usize, name: &str) -> bool {
         match &self.0[model] {
             Opened::Stored(_) => true,
             Opened::Derived(derived) => match derived.get(name) {
@@ -218,7 +222,7 @@ impl Models {
     ///
     /// # Errors
     /// [`Error::MissingTensor`]
-    pub fn position(&self, model: usize, name: &str) -> Result<(usize, usize, u64)> {
+    pub(crate) fn position(&self, model: usize, name: &str) -> Result<(usize, usize, u64)> {
         match &self.0[model] {
             Opened::Stored(checkpoint) => {
                 let entry = checkpoint.tensor(name)?;
@@ -236,7 +240,7 @@ impl Models {
     ///
     /// # Errors
     /// [`Error::MissingTensor`]
-    pub fn shape(&self, model: usize, name: &str) -> Result<Vec<usize>> {
+    pub(crate) fn shape(&self, model: usize, name: &str) -> Result<Vec<usize>> {
         match &self.0[model] {
             Opened::Stored(checkpoint) => Ok(checkpoint.tensor(name)?.shape.clone()),
             Opened::Derived(derived) => match find(derived, name)? {

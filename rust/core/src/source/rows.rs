@@ -17,7 +17,7 @@ const AT_ONCE: usize = 1 << 14;
 
 /// See [`Rows`].
 #[derive(Debug)]
-pub struct RowsTensor<'a> {
+pub(super) struct RowsTensor<'a> {
     rows: &'a Rows,
     tensors: Vec<Tensor<'a>>,
     /// Rows of each tensor.
@@ -31,7 +31,7 @@ pub struct RowsTensor<'a> {
 
 impl<'a> RowsTensor<'a> {
     /// `width` are the elements of a row; `counts` the rows of each tensor.
-    pub fn new(
+    pub(super) fn new(
         rows: &'a Rows,
         tensors: Vec<Tensor<'a>>,
         counts: &[usize],

@@ -17,7 +17,7 @@ const RELEASE: u64 = 1 << 22;
 
 /// A tensor in a checkpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct StoredTensor<'a> {
+pub(crate) struct StoredTensor<'a> {
     reader: &'a Reader,
     name: &'a str,
     dtype: Float,
@@ -30,7 +30,7 @@ impl<'a> StoredTensor<'a> {
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`].
-    pub fn new(
+    pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         name: &'a str,
         shape: &[usize],
@@ -56,7 +56,7 @@ impl<'a> StoredTensor<'a> {
     }
 
     /// What tells it from all other tensors that are open.
-    pub fn identity(&self) -> (usize, u64) {
+    pub(crate) fn identity(&self) -> (usize, u64) {
         (std::ptr::from_ref(self.reader) as usize, self.offset)
     }
 

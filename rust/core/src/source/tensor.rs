@@ -11,7 +11,7 @@ use crate::source::{DeltaRun, Source, StoredTensor};
 
 /// A tensor of one of a run's models.
 #[derive(Debug, Clone)]
-pub enum Tensor<'a> {
+pub(crate) enum Tensor<'a> {
     /// One that lies in a file.
     Stored(StoredTensor<'a>),
     /// One that is computed from others, and what tells it from all others.
@@ -27,12 +27,12 @@ impl<'a> Tensor<'a> {
     }
 
     /// Whether this is the same tensor of the same model.
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         self.identity() == other.identity()
     }
 
     /// What tells it from all other tensors that are open.
-    pub fn identity(&self) -> (usize, u64) {
+    pub(crate) fn identity(&self) -> (usize, u64) {
         match self {
             Self::Stored(tensor) => tensor.identity(),
             Self::Made(_, identity) => (*identity, u64::MAX),

@@ -4,7 +4,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Combine the hashes of all blocks, in order.
-pub fn combine(blocks: &[u64]) -> u64 {
+pub(crate) fn combine(blocks: &[u64]) -> u64 {
     let bytes: Vec<u8> = blocks.iter().flat_map(|hash| hash.to_le_bytes()).collect();
     xxh3_64(&bytes)
 }

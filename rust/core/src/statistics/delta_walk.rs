@@ -4,10 +4,10 @@ use crate::error::Result;
 use crate::work::Segment;
 
 /// Takes a stream's number, the index of its chunk's first element, and the chunk.
-pub type Visit<'a> = dyn FnMut(usize, usize, &mut [f32]) -> Result<()> + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(usize, usize, &mut [f32]) -> Result<()> + 'a;
 
 /// Reads runs of one or several experts' deltas, chunk after chunk.
-pub trait DeltaWalk: Sync {
+pub(crate) trait DeltaWalk: Sync {
     /// How many experts it walks over side by side.
     fn streams(&self) -> usize;
 

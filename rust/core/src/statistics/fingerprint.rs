@@ -26,7 +26,7 @@ const PIECE: u64 = 1 << 10;
 ///
 /// # Errors
 /// Whatever `read` gives.
-pub fn fingerprint(
+pub(crate) fn fingerprint(
     length: u64,
     mut read: impl FnMut(Range<u64>, &mut dyn FnMut(&[u8])) -> Result<()>,
 ) -> Result<u64> {

@@ -35,7 +35,7 @@ const ASIDE_SHARE: usize = 20;
 
 /// The `rank`-th largest magnitude of a stream is wanted, `0 < rank ≤` its number of elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Which of the walk's streams.
     pub stream: usize,
     /// How many elements belong to the largest.
@@ -44,7 +44,7 @@ pub struct Wanted {
 
 /// Which elements belong to the largest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Threshold {
+pub(crate) struct Threshold {
     /// Magnitude bits of the smallest element that is kept.
     pub bits: u32,
     /// For each segment, how many elements equal to it are kept: the first ones.
@@ -52,17 +52,17 @@ pub struct Threshold {
 }
 
 /// Bytes that [`thresholds`] holds for the counts of one stream.
-pub fn high_bytes(segments: usize, threads: usize) -> usize {
+pub(crate) fn high_bytes(segments: usize, threads: usize) -> usize {
     4 * HIGH * (segments + TABLES * threads.min(segments))
 }
 
 /// Bytes that it holds for one wanted rank where the lower bits take a second pass.
-pub fn low_bytes(segments: usize) -> usize {
+pub(crate) fn low_bytes(segments: usize) -> usize {
     4 * LOW * segments
 }
 
 /// Bytes that it likes to set aside for one wanted rank, so that they do not.
-pub fn aside_bytes(len: usize) -> usize {
+pub(crate) fn aside_bytes(len: usize) -> usize {
     4 * (len / ASIDE_SHARE)
 }
 
@@ -71,7 +71,7 @@ pub fn aside_bytes(len: usize) -> usize {
 ///
 /// # Errors
 /// Whatever reading gives.
-pub fn thresholds(
+pub(crate) fn thresholds(
     deltas: &dyn DeltaWalk,
     segments: &[Segment],
     wanted: &[Wanted],

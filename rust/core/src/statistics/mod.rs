@@ -6,9 +6,9 @@
 pub mod content;
 mod delta_walk;
 pub mod fingerprint;
-pub mod magnitude;
-pub mod norm;
-pub mod ranks;
-pub mod selection;
+pub(crate) mod magnitude;
+pub(crate) mod norm;
+pub(crate) mod ranks;
+pub(crate) mod selection;
 
-pub use delta_walk::{DeltaWalk, Visit};
+pub(crate) use delta_walk::{DeltaWalk, Visit};

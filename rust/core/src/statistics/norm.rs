@@ -13,42 +13,45 @@ const SMALLEST_NORM: f64 = 1e-7;
 
 /// Sums over the blocks of one segment, before and after selection.
 #[derive(Debug, Clone)]
-pub struct Leaves {
+pub(crate) struct Leaves {
     start: usize,
     blocks: Vec<[[f64; SUM_LANES]; 2]>,
 }
 
 impl Leaves {
     /// Zero for every block of `segment`.
-    pub fn new(segment: &Segment) -> Self {
+    pub(crate) fn new(segment: &Segment) -> Self {
         let blocks = vec![[[0.0; SUM_LANES]; 2]; segment.range.len().div_ceil(BLOCK)];
         Self { start: segment.range.start, blocks }
     }
 
     /// Bytes of the leaves of a tensor of `len` elements.
-    pub fn bytes(len: usize) -> usize {
+    pub(crate) fn bytes(len: usize) -> usize {
         len.div_ceil(BLOCK) * 2 * 8 * SUM_LANES
     }
 
     /// The sums, before and after selection, of the block that holds element `start` of the tensor.
-    pub fn sums(&mut self, start: usize) -> &mut [[f64; SUM_LANES]; 2] {
+    pub(crate) fn sums(&mut self, start: usize) -> &mut [[f64; SUM_LANES]; 2] {
         &mut self.blocks[(start - self.start) / BLOCK]
     }
 
     /// Add a chunk as it is before selection; its first element is element `start` of the tensor.
-    pub fn before(&mut self, start: usize, chunk: &[f32]) {
+    pub(crate) fn before(&mut self, start: usize, chunk: &[f32]) {
         add_magnitudes(chunk, &mut self.sums(start)[0]);
     }
 
     /// Add a chunk as it is after selection.
-    pub fn after(&mut self, start: usize, chunk: &[f32]) {
+    pub(crate) fn after(&mut self, start: usize, chunk: &[f32]) {
         add_magnitudes(chunk, &mut self.sums(start)[1]);
     }
 }
 
 /// The factor that gives the selected elements the L1 norm of the whole delta, from the leaves of all
 /// segments in order; rounded as `rounding` says (mergekit computes it in the dtype of the delta).
-pub fn scale_of<'a>(leaves: impl Iterator<Item = &'a Leaves> + Clone, rounding: Float) -> f32 {
+pub(crate) fn scale_of<'a>(
+    leaves: impl Iterator<Item = &'a Leaves> + Clone,
+    rounding: Float,
+) -> f32 {
     let total = |which: usize| -> f64 {
         leaves.clone().flat_map(|l| &l.blocks).map(|leaf| leaf[which].iter().sum::<f64>()).sum()
     };
@@ -59,7 +62,7 @@ pub fn scale_of<'a>(leaves: impl Iterator<Item = &'a Leaves> + Clone, rounding: 
 ///
 /// # Errors
 /// Whatever reading gives.
-pub fn l1_scales(
+pub(crate) fn l1_scales(
     deltas: &dyn DeltaWalk,
     segments: &[Segment],
     selections: &[&Selection],

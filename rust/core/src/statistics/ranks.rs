@@ -21,14 +21,14 @@ const BINS: usize = 1 << 15;
 
 /// Limits on 32-bit words by rank; see [`crate::kernels::drop::limit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RankLimits {
+pub(crate) struct RankLimits {
     /// Sum of the limits of all ranks below, so that the mean over any run is one subtraction.
     below: Vec<u64>,
 }
 
 impl RankLimits {
     /// The table for rows of `columns` elements.
-    pub fn new<P: Precision>(columns: usize, density: f64, epsilon: f64) -> Self {
+    pub(crate) fn new<P: Precision>(columns: usize, density: f64, epsilon: f64) -> Self {
         let (low, epsilon) = (P::round((density - epsilon) as f32), epsilon as f32);
         let rank = |index: usize| P::round(P::round(index as f32) + 1.0);
         let span = P::round(rank(columns.saturating_sub(1)) - 1.0);
@@ -49,7 +49,7 @@ impl RankLimits {
     }
 
     /// Bytes of the table.
-    pub fn bytes(columns: usize) -> usize {
+    pub(crate) fn bytes(columns: usize) -> usize {
         8 * (columns + 1)
     }
 
@@ -63,7 +63,7 @@ impl RankLimits {
 
 /// Buffers for one row, 16 bytes an element.
 #[derive(Debug, Default)]
-pub struct RowSorter {
+pub(crate) struct RowSorter {
     keys: Vec<u64>,
     other: Vec<u64>,
     bins: Vec<u32>,
@@ -72,7 +72,7 @@ pub struct RowSorter {
 impl RowSorter {
     /// Limits of a row whose elements stand `stride` apart, from `first` on, in `deltas`; they go to
     /// the same places in `limits`. `low_bits` says whether magnitudes have more than 16 bits.
-    pub fn limits(
+    pub(crate) fn limits(
         &mut self,
         table: &RankLimits,
         deltas: &[f32],

@@ -11,7 +11,7 @@ use crate::work::Segment;
 
 /// Which elements are kept.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Selection {
+pub(crate) enum Selection {
     /// All of them.
     All,
     /// None of them.
@@ -34,7 +34,7 @@ pub enum Selection {
 
 /// Probabilities of keeping elements, as limits on 32-bit words.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Chance {
+pub(crate) enum Chance {
     /// The same for all.
     Same(u64),
     /// By the rank of the magnitude in its row.
@@ -43,7 +43,11 @@ pub enum Chance {
 
 impl Selection {
     /// What walks over `segment`; a mask is at hand where the selection is random.
-    pub fn cursor<'a>(&'a self, segment: &Segment, mask: Option<Cow<'a, Mask>>) -> Cursor<'a> {
+    pub(crate) fn cursor<'a>(
+        &'a self,
+        segment: &Segment,
+        mask: Option<Cow<'a, Mask>>,
+    ) -> Cursor<'a> {
         match (self, mask) {
             (_, Some(mask)) => Cursor::Mask { mask, start: segment.range.start },
             (Self::Magnitude { least, top }, None) => Cursor::Magnitude {
@@ -58,7 +62,7 @@ impl Selection {
 
 /// Applies a selection to a segment, chunk after chunk from its start to its end.
 #[derive(Debug)]
-pub enum Cursor<'a> {
+pub(crate) enum Cursor<'a> {
     /// Keeps everything.
     All,
     /// Keeps nothing.
@@ -81,7 +85,7 @@ pub enum Cursor<'a> {
 
 impl Cursor<'_> {
     /// Zero the elements of `deltas` that are not kept; the first of them is element `start`.
-    pub fn apply(&mut self, start: usize, deltas: &mut [f32]) {
+    pub(crate) fn apply(&mut self, start: usize, deltas: &mut [f32]) {
         match self {
             Self::All => {}
             Self::Nothing => deltas.fill(0.0),

@@ -52,7 +52,7 @@ impl Control {
 /// One job's share of a [`Control`]. A pass that could not be foreseen adds no progress, and a job
 /// that is done counts as planned: so progress ends at what was forecast.
 #[derive(Debug)]
-pub struct JobControl<'a> {
+pub(crate) struct JobControl<'a> {
     control: &'a Control,
     planned: AtomicU64,
     untouched: AtomicU64,
@@ -60,18 +60,18 @@ pub struct JobControl<'a> {
 
 impl<'a> JobControl<'a> {
     /// A job that is expected to go over `planned` bytes, `inputs` of them for the first time.
-    pub fn new(control: &'a Control, planned: u64, inputs: u64) -> Self {
+    pub(crate) fn new(control: &'a Control, planned: u64, inputs: u64) -> Self {
         Self { control, planned: planned.into(), untouched: inputs.into() }
     }
 
     /// # Errors
     /// [`Error::Cancelled`] once that is wished.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.control.check()
     }
 
     /// Some input bytes were gone over.
-    pub fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         let bytes = bytes as u64;
         self.control.read_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.control.done_bytes.fetch_add(take(&self.planned, bytes), Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl<'a> JobControl<'a> {
     }
 
     /// The job is done.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.control.done_bytes.fetch_add(take(&self.planned, u64::MAX), Ordering::Relaxed);
         self.control.touched_bytes.fetch_add(take(&self.untouched, u64::MAX), Ordering::Relaxed);
     }

@@ -4,6 +4,8 @@ mod control;
 mod parallel;
 mod segments;
 
-pub use control::{Control, JobControl};
-pub use parallel::{over_runs, pool, Parallel};
-pub use segments::{is_large, pieces, segments, Segment, BLOCK, DEFAULT_CHUNK};
+pub use control::Control;
+pub(crate) use control::JobControl;
+pub(crate) use parallel::{over_runs, pool, Parallel};
+pub use segments::DEFAULT_CHUNK;
+pub(crate) use segments::{is_large, pieces, segments, Segment, BLOCK};

@@ -17,7 +17,7 @@ const RUN: usize = 16 * BLOCK;
 ///
 /// # Errors
 /// [`Error::Threads`]
-pub fn pool(threads: usize) -> Result<ThreadPool> {
+pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|number| format!("mergeplan-{number}"))
@@ -32,7 +32,7 @@ pub fn pool(threads: usize) -> Result<ThreadPool> {
 ///
 /// # Errors
 /// The first error that a run gave.
-pub fn over_runs<T: Send>(
+pub(crate) fn over_runs<T: Send>(
     lengths: &[usize],
     threads: usize,
     work: impl Fn(usize, Range<usize>) -> Result<T> + Sync,
@@ -52,7 +52,7 @@ pub fn over_runs<T: Send>(
 
 /// Where pieces of work run.
 #[derive(Debug)]
-pub enum Parallel<'a> {
+pub(crate) enum Parallel<'a> {
     /// On the calling thread.
     Here,
     /// On the threads of a pool.
@@ -61,7 +61,7 @@ pub enum Parallel<'a> {
 
 impl Parallel<'_> {
     /// How many pieces run at once.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         match self {
             Self::Here => 1,
             Self::Pool(pool) => pool.current_num_threads(),
@@ -72,7 +72,7 @@ impl Parallel<'_> {
     ///
     /// # Errors
     /// The first error that a piece gave.
-    pub fn map<T: Send>(
+    pub(crate) fn map<T: Send>(
         &self,
         n: usize,
         work: impl Fn(usize) -> Result<T> + Sync,

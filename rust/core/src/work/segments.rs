@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 /// Elements of a block.
-pub const BLOCK: usize = 1 << 16;
+pub(crate) const BLOCK: usize = 1 << 16;
 /// Chunks of this many elements keep a kernel's buffers in the second-level cache.
 pub const DEFAULT_CHUNK: usize = 4096;
 /// Tensors below this many elements are one segment: there are others to keep the cores busy.
@@ -17,7 +17,7 @@ const SEGMENTS: usize = 32;
 
 /// A run of a tensor's elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// Position among the tensor's segments.
     pub number: usize,
     /// The elements.
@@ -26,18 +26,18 @@ pub struct Segment {
 
 impl Segment {
     /// The segment's blocks, in order.
-    pub fn blocks(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         pieces(self.range.clone(), BLOCK)
     }
 }
 
 /// Whether a tensor is worth several workers.
-pub fn is_large(len: usize) -> bool {
+pub(crate) fn is_large(len: usize) -> bool {
     len >= LARGE
 }
 
 /// Cut a tensor of `len` elements; an empty tensor has one empty segment.
-pub fn segments(len: usize) -> Vec<Segment> {
+pub(crate) fn segments(len: usize) -> Vec<Segment> {
     let count = if is_large(len) { SEGMENTS } else { 1 };
     let length = len.div_ceil(count).next_multiple_of(BLOCK).max(BLOCK);
     let runs = pieces(0..len.max(1), length);
@@ -47,7 +47,7 @@ pub fn segments(len: usize) -> Vec<Segment> {
 }
 
 /// `range` in pieces of `length`.
-pub fn pieces(range: Range<usize>, length: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn pieces(range: Range<usize>, length: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(length).map(move |start| start..(start + length).min(end))
 }

@@ -16,7 +16,7 @@ use crate::statistics::selection::Cursor;
 use crate::work::{JobControl, Segment};
 
 /// The work on one segment, once the statistics are known.
-pub struct DeltaApply<'a, P> {
+pub(crate) struct DeltaApply<'a, P> {
     job: &'a DeltaJob<'a>,
     mixes: &'a [Mixed],
     scales: &'a [f32],
@@ -35,7 +35,7 @@ impl<'a> DeltaJob<'a> {
     ///
     /// # Errors
     /// Whatever reading gives: masks that were not kept are made here again.
-    pub fn apply<'b, P: Precision>(
+    pub(crate) fn apply<'b, P: Precision>(
         &'b self,
         states: &'b States,
         some: Range<usize>,

@@ -9,7 +9,7 @@ use crate::source::{Source, Tensor};
 
 /// One [`Merge::Delta`], or several that mix experts of the same base after the same treatment, bound
 /// to their inputs.
-pub struct DeltaJob<'a> {
+pub(crate) struct DeltaJob<'a> {
     pub(super) name: &'a str,
     pub(super) len: usize,
     pub(super) rows: Rows,
@@ -47,7 +47,7 @@ impl Expert<'_> {
 }
 
 /// Whether two jobs take and thin their deltas alike, so that one pass can serve both.
-pub fn alike(a: &Job, b: &Job) -> bool {
+pub(crate) fn alike(a: &Job, b: &Job) -> bool {
     fn treatment(job: &Job) -> Option<(&Float, usize, &str, &Sparsify, &bool)> {
         match &job.merge {
             Merge::Delta { dtype, base, sparsify, rescale, .. } => {
@@ -82,7 +82,7 @@ impl Rows {
 }
 
 impl<'a> DeltaJob<'a> {
-    pub fn new(
+    pub(crate) fn new(
         job: &'a Job,
         seed: u64,
         tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
@@ -109,7 +109,7 @@ impl<'a> DeltaJob<'a> {
     }
 
     /// One more merge of the same tensor.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         job: &'a Job,
         tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
@@ -146,18 +146,18 @@ impl<'a> DeltaJob<'a> {
         Ok(())
     }
 
-    pub fn dtype(&self) -> Float {
+    pub(crate) fn dtype(&self) -> Float {
         self.dtype
     }
 
     /// Chunks that a worker holds while it computes so many mixes at a time.
-    pub fn buffers(&self, at_once: usize) -> usize {
+    pub(crate) fn buffers(&self, at_once: usize) -> usize {
         let weighted = if at_once > 1 { self.experts.len() } else { 0 };
         self.experts.len() + weighted + 3 + at_once
     }
 
     /// The tensors that are read.
-    pub fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
         std::iter::once(&self.base).chain(self.experts.iter().map(|expert| &expert.tensor))
     }
 
@@ -184,7 +184,7 @@ impl<'a> DeltaJob<'a> {
 
     /// Bytes that the passes go over for each element: those that every run makes. A pass over
     /// several experts goes over the base once.
-    pub fn bytes_per_element(&self) -> u64 {
+    pub(crate) fn bytes_per_element(&self) -> u64 {
         let size = |i: &usize| self.experts[*i].tensor.dtype().size();
         let thinned = self.thinned();
         let base = self.base.dtype().size();

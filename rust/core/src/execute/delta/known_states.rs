@@ -13,7 +13,11 @@ impl<'a> DeltaJob<'a> {
     ///
     /// # Errors
     /// Whatever reading gives.
-    pub fn states_once(&self, segments: &[Segment], resources: &Resources) -> Result<States> {
+    pub(crate) fn states_once(
+        &self,
+        segments: &[Segment],
+        resources: &Resources,
+    ) -> Result<States> {
         let Some(known) = resources.known else { return self.states(segments, resources) };
         let keys: Vec<Key> = self.experts.iter().map(|expert| self.key(expert)).collect();
         let found: Vec<_> = {
@@ -67,7 +71,7 @@ impl<'a> DeltaJob<'a> {
     }
 
     /// Bytes that a family keeps of this tensor.
-    pub fn known_bytes(&self) -> usize {
+    pub(crate) fn known_bytes(&self) -> usize {
         const ENTRY: usize = 1024;
         let table = if self.sparsify == Sparsify::Ranks && self.is_worth_keeping() {
             RankLimits::bytes(self.rows.columns)

@@ -16,7 +16,7 @@ use crate::work::{pieces, segments, JobControl, Segment, BLOCK};
 const ROWS_PER_RUN: usize = 16;
 
 /// Makes the masks of a job's experts, with its buffers.
-pub struct MaskMaker<'a> {
+pub(super) struct MaskMaker<'a> {
     job: &'a DeltaJob<'a>,
     chunk: usize,
     control: &'a JobControl<'a>,
@@ -29,7 +29,7 @@ pub struct MaskMaker<'a> {
 }
 
 impl<'a> MaskMaker<'a> {
-    pub fn new(job: &'a DeltaJob<'a>, chunk: usize, control: &'a JobControl<'a>) -> Self {
+    pub(super) fn new(job: &'a DeltaJob<'a>, chunk: usize, control: &'a JobControl<'a>) -> Self {
         Self {
             job,
             chunk,
@@ -44,7 +44,7 @@ impl<'a> MaskMaker<'a> {
     }
 
     /// Bytes of the buffers at their largest.
-    pub fn bytes(job: &DeltaJob, chunk: usize) -> usize {
+    pub(super) fn bytes(job: &DeltaJob, chunk: usize) -> usize {
         match job.sparsify {
             crate::plan::Sparsify::Ranks => {
                 let slab = job.rows.slab().min(job.len);
@@ -57,7 +57,7 @@ impl<'a> MaskMaker<'a> {
 
     /// The mask of one expert over `segment`, or none where its selection is not random. Where ranks
     /// are taken, the delta has to be read: then its norms are added to `leaves`.
-    pub fn mask(
+    pub(super) fn mask(
         &mut self,
         expert: usize,
         selection: &Selection,
@@ -139,7 +139,7 @@ impl<'a> MaskMaker<'a> {
 
 impl DeltaJob<'_> {
     /// Bytes that a worker's masks take: those of one segment, and the buffers they are made with.
-    pub fn mask_bytes(&self, chunk: usize) -> usize {
+    pub(crate) fn mask_bytes(&self, chunk: usize) -> usize {
         if !self.is_random() {
             return 0;
         }

@@ -7,4 +7,4 @@ mod known_states;
 mod masks;
 mod states;
 
-pub use job::{alike, DeltaJob};
+pub(super) use job::{alike, DeltaJob};

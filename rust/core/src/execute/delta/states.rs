@@ -18,7 +18,7 @@ use crate::statistics::{magnitude, DeltaWalk, Visit};
 use crate::work::{pieces, segments, Segment};
 
 /// What applying every expert needs to know of its whole tensor.
-pub struct States {
+pub(crate) struct States {
     /// Which elements of each expert are kept.
     pub selections: Vec<Selection>,
     /// Factor on what is kept; 1 where nothing is rescaled.
@@ -32,7 +32,7 @@ impl DeltaJob<'_> {
     ///
     /// # Errors
     /// Whatever reading gives.
-    pub fn states(&self, segments: &[Segment], resources: &Resources) -> Result<States> {
+    pub(crate) fn states(&self, segments: &[Segment], resources: &Resources) -> Result<States> {
         let whole = |expert: &Expert| {
             let all = self.sparsify == Sparsify::None || expert.density >= 1.0 || self.len == 0;
             if all {
@@ -93,7 +93,7 @@ impl DeltaJob<'_> {
     }
 
     /// Bytes that the statistics take, all experts together: the least, and what serves speed best.
-    pub fn statistics_bytes(&self, threads: usize) -> (usize, usize) {
+    pub(crate) fn statistics_bytes(&self, threads: usize) -> (usize, usize) {
         let (thinned, segments) = (self.thinned().len(), segments(self.len).len());
         if thinned == 0 {
             return (0, 0);

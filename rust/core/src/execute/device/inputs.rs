@@ -94,8 +94,7 @@ impl DeviceInputs {
 }
 
 impl Prepared {
-    /// The floating-point inputs of a job, in the order of [`Merge::tensors`]; a job that copies has
-    /// none.
+    /// The floating-point inputs of a job, the base first; a job that copies has none.
     ///
     /// # Errors
     /// [`Error::Plan`](crate::Error::Plan) where there is no such job.

@@ -19,17 +19,17 @@ use crate::execute::group::vectors::{statistics, Chunk, Kept, Statistics, Vector
 use crate::kernels::elementwise::{subtract, SUM_LANES};
 use crate::number::{Float, Precision};
 
-pub struct ArceeFusion;
+pub(super) struct ArceeFusion;
 
 /// Of the input and of the base: the largest element, and the sum of exponentials below it.
 #[derive(Default)]
-pub struct Softmax {
+pub(super) struct Softmax {
     largest: [f64; 2],
     sums: [f64; 2],
     divergence: f32,
 }
 
-pub struct State {
+pub(super) struct State {
     /// Divergence of every row.
     rows: Kept<f32>,
     threshold: f32,

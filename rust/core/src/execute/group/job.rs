@@ -16,7 +16,7 @@ use crate::source::{Source, Tensor};
 use crate::work::{segments, BLOCK};
 
 /// A [`Merge::Group`] bound to its inputs.
-pub struct GroupJob<'a> {
+pub(crate) struct GroupJob<'a> {
     inputs: Inputs<'a>,
     method: Bound,
 }
@@ -53,7 +53,7 @@ macro_rules! with_method {
 }
 
 impl<'a> GroupJob<'a> {
-    pub fn new(
+    pub(crate) fn new(
         job: &'a Job,
         tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<Self> {
@@ -112,26 +112,26 @@ impl<'a> GroupJob<'a> {
     }
 
     /// One tensor as it is.
-    pub fn copy(job: &'a Job, tensor: Tensor<'a>) -> Self {
+    pub(crate) fn copy(job: &'a Job, tensor: Tensor<'a>) -> Self {
         let (name, shape, dtype) = (&job.tensor, &job.shape, tensor.dtype());
         let inputs = Inputs { name, shape, dtype, base: None, tensors: vec![tensor] };
         Self { inputs, method: Bound::Passthrough(passthrough::Passthrough { scale: None }) }
     }
 
     /// The tensors that are read.
-    pub fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &Tensor<'a>> {
         self.inputs.base.iter().chain(&self.inputs.tensors)
     }
 
     /// Bytes of one worker's buffers at the most.
-    pub fn worker_bytes(&self, chunk: usize) -> usize {
+    pub(crate) fn worker_bytes(&self, chunk: usize) -> usize {
         // Runs of every input, read and gathered, and the scratch of `Buffers`.
         let runs = 2 * self.inputs().count() + 7;
         4 * runs * vectors::longest_run(self.inputs.shape).max(chunk)
     }
 
     /// Bytes that the statistics hold: counts, partial sums, and what is kept of each vector.
-    pub fn statistics_bytes(&self) -> usize {
+    pub(crate) fn statistics_bytes(&self) -> usize {
         let (len, count) = (self.inputs.len(), self.inputs().count());
         let counts = match self.method {
             Bound::ArceeFusion(_) => 3,
@@ -149,13 +149,16 @@ impl<'a> GroupJob<'a> {
     }
 
     /// Bytes read for each element, over all passes.
-    pub fn bytes_per_element(&self) -> u64 {
+    pub(crate) fn bytes_per_element(&self) -> u64 {
         let sweeps = with_method!(self, P, method => Method::<P>::sweeps(method, &self.inputs));
         (sweeps + 1) * self.inputs.bytes_per_element() as u64
     }
 
     /// Compute the statistics.
-    pub fn prepare<'s>(&'s self, resources: &'s Resources<'s>) -> Result<Box<dyn Ready + 's>> {
+    pub(crate) fn prepare<'s>(
+        &'s self,
+        resources: &'s Resources<'s>,
+    ) -> Result<Box<dyn Ready + 's>> {
         let Resources { chunk, control, parallel, .. } = *resources;
         let sweep = Sweep { inputs: &self.inputs, chunk, control, parallel };
         with_method!(self, P, method => {

@@ -17,7 +17,7 @@ use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
 use crate::number::Precision;
 
-pub struct Karcher {
+pub(super) struct Karcher {
     pub max_iter: u32,
     pub tol: f64,
 }
@@ -40,7 +40,7 @@ enum Start {
     Mean(f32),
 }
 
-pub struct State {
+pub(super) struct State {
     norms: Vec<f32>,
     /// Inputs that are no zero vectors.
     valid: Vec<usize>,

@@ -6,7 +6,7 @@ use crate::number::Precision;
 use crate::work::Segment;
 
 /// A group method, at one precision.
-pub trait Method<P: Precision>: Sync {
+pub(super) trait Method<P: Precision>: Sync {
     /// What the statistics leave for the elementwise pass.
     type State: Sync;
 

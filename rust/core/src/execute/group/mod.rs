@@ -22,4 +22,4 @@ mod slerp;
 mod sweep;
 mod vectors;
 
-pub use job::GroupJob;
+pub(super) use job::GroupJob;

@@ -18,14 +18,14 @@ use crate::number::Precision;
 /// Products of norms below this are replaced by it, and divisors below it count as zero.
 const SMALLEST: f32 = 1e-6;
 
-pub struct ModelStock {
+pub(super) struct ModelStock {
     pub filter_wise: bool,
     /// Number of inputs besides the base.
     pub count: usize,
 }
 
 impl ModelStock {
-    pub fn vectors(&self, shape: &[usize]) -> Vectors {
+    pub(super) fn vectors(&self, shape: &[usize]) -> Vectors {
         if self.filter_wise {
             Vectors::last(shape)
         } else {

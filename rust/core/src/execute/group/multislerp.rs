@@ -20,14 +20,14 @@ use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
 use crate::kernels::elementwise::round_all;
 use crate::number::Precision;
 
-pub struct Multislerp {
+pub(super) struct Multislerp {
     weights: Vec<f32>,
     eps: f32,
 }
 
 /// What the passes have found so far.
 #[derive(Default)]
-pub struct State {
+pub(super) struct State {
     /// Of the inputs, with `eps` added.
     norms: Vec<f32>,
     mean_norm: f32,
@@ -39,7 +39,7 @@ pub struct State {
 }
 
 impl Multislerp {
-    pub fn new(inputs: &Inputs, weights: &[f64], normalize: bool, eps: f64) -> Result<Self> {
+    pub(super) fn new(inputs: &Inputs, weights: &[f64], normalize: bool, eps: f64) -> Result<Self> {
         let mut weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
         round_all(inputs.dtype, &mut weights);
         let mut sum = [weights.iter().sum()];

@@ -14,7 +14,7 @@ use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
 use crate::number::Precision;
 
-pub struct Nearswap {
+pub(super) struct Nearswap {
     pub t: f32,
 }
 

@@ -22,27 +22,27 @@ const SMALLEST_NORM: f32 = 1e-7;
 /// Below this `1 − cos²θ` counts as zero.
 const COLLINEAR: f32 = 1e-16;
 
-pub struct Nuslerp {
+pub(super) struct Nuslerp {
     pub t: f64,
     pub along: Along,
 }
 
 /// Factors on both inputs, and what their sum is divided by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Factors {
+pub(super) struct Factors {
     a: f32,
     b: f32,
     divisor: f32,
 }
 
 #[derive(Default)]
-pub struct State {
+pub(super) struct State {
     norms: [f32; 2],
     cos: f32,
 }
 
 impl Nuslerp {
-    pub fn vectors(&self, shape: &[usize]) -> Vectors {
+    pub(super) fn vectors(&self, shape: &[usize]) -> Vectors {
         match self.along {
             Along::Tensor => Vectors::whole(shape),
             Along::Last => Vectors::last(shape),

@@ -16,7 +16,7 @@ const SIGN: u32 = 0x8000_0000;
 
 /// Bits that sort as the value does, NaN last.
 #[inline(always)]
-pub fn key(value: f32) -> u32 {
+pub(super) fn key(value: f32) -> u32 {
     let bits = value.to_bits();
     if value.is_nan() || bits & SIGN == 0 {
         bits | SIGN
@@ -36,7 +36,7 @@ fn bfloat16(key: u32) -> f32 {
 
 /// The element of one rank.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Statistic {
+pub(super) struct Statistic {
     pub value: f32,
     /// Elements that are smaller.
     pub below: u64,
@@ -45,17 +45,17 @@ pub struct Statistic {
 }
 
 /// Bytes of the counts for one wanted rank.
-pub fn bytes(segments: usize) -> usize {
+pub(super) fn bytes(segments: usize) -> usize {
     4 * (BINS + 1) * segments
 }
 
 /// Computes the quantity for a chunk that starts at an index, into the first scratch.
-pub trait Quantity: Fn(usize, &mut Buffers) + Sync {}
+pub(super) trait Quantity: Fn(usize, &mut Buffers) + Sync {}
 impl<F: Fn(usize, &mut Buffers) + Sync> Quantity for F {}
 
 /// The elements of the ranks that `pick` wants (0 is the smallest), given how many are not zero.
 /// `has_low_bits` is false where the quantity is bfloat16.
-pub fn order_statistics(
+pub(super) fn order_statistics(
     sweep: &Sweep,
     has_low_bits: bool,
     quantity: impl Quantity,

@@ -6,7 +6,7 @@ use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
 use crate::kernels::elementwise::scale;
 use crate::number::Precision;
 
-pub struct Passthrough {
+pub(super) struct Passthrough {
     pub scale: Option<f32>,
 }
 

@@ -15,13 +15,13 @@ use crate::execute::group::method::Method;
 use crate::execute::group::sweep::{Buffers, Inputs, Sweep};
 use crate::number::Precision;
 
-pub struct Ram {
+pub(super) struct Ram {
     pub epsilon: f32,
     /// Whether it is `ramplus_tl`.
     pub plus: Option<Plus>,
 }
 
-pub struct Plus {
+pub(super) struct Plus {
     pub r: f32,
     pub alpha: f32,
 }

@@ -8,19 +8,19 @@ use crate::number::Precision;
 use crate::work::Segment;
 
 /// Statistics are known: segments can be computed, in any order.
-pub trait Ready: Sync {
+pub(crate) trait Ready: Sync {
     /// The work on one segment.
     fn segment<'s>(&'s self, segment: &Segment) -> Box<dyn Apply + 's>;
 }
 
-pub struct GroupPass<'a, P: Precision, M: Method<P>> {
+pub(super) struct GroupPass<'a, P: Precision, M: Method<P>> {
     method: &'a M,
     sweep: Sweep<'a>,
     state: M::State,
 }
 
 impl<'a, P: Precision, M: Method<P>> GroupPass<'a, P, M> {
-    pub fn new(method: &'a M, sweep: Sweep<'a>) -> Result<Self> {
+    pub(super) fn new(method: &'a M, sweep: Sweep<'a>) -> Result<Self> {
         Ok(Self { method, sweep, state: method.statistics(&sweep)? })
     }
 }

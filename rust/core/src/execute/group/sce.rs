@@ -22,11 +22,11 @@ use crate::work::{Segment, BLOCK};
 /// Sums of weights below this count as none.
 const SMALLEST: f32 = 1e-6;
 
-pub struct Sce {
+pub(super) struct Sce {
     pub density: f64,
 }
 
-pub struct State {
+pub(super) struct State {
     selection: Selection,
     weights: Vec<f32>,
 }

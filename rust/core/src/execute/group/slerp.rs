@@ -18,7 +18,7 @@ const LINEAR_ABOVE: f32 = 0.9995;
 /// Norms up to this are replaced by one.
 const SMALLEST_NORM: f32 = 1e-8;
 
-pub struct Slerp {
+pub(super) struct Slerp {
     pub t: f32,
 }
 

@@ -9,7 +9,7 @@ use crate::source::{Behind, Source, Tensor};
 use crate::work::{pieces, segments, JobControl, Parallel, Segment};
 
 /// The tensors of one group.
-pub struct Inputs<'a> {
+pub(super) struct Inputs<'a> {
     pub name: &'a str,
     pub shape: &'a [usize],
     pub dtype: Float,
@@ -18,23 +18,23 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    pub fn all(&self) -> Vec<&Tensor<'a>> {
+    pub(super) fn all(&self) -> Vec<&Tensor<'a>> {
         self.base.iter().chain(&self.tensors).collect()
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
     /// Bytes of one element of every tensor.
-    pub fn bytes_per_element(&self) -> usize {
+    pub(super) fn bytes_per_element(&self) -> usize {
         self.base.iter().chain(&self.tensors).map(|tensor| tensor.dtype().size()).sum()
     }
 }
 
 /// Inputs, and how to go over them.
 #[derive(Clone, Copy)]
-pub struct Sweep<'a> {
+pub(super) struct Sweep<'a> {
     pub inputs: &'a Inputs<'a>,
     pub chunk: usize,
     pub control: &'a JobControl<'a>,
@@ -43,7 +43,7 @@ pub struct Sweep<'a> {
 
 /// A worker's memory: a run of every input, and room to compute in.
 #[derive(Default)]
-pub struct Buffers {
+pub(super) struct Buffers {
     pub base: Vec<f32>,
     pub inputs: Vec<Vec<f32>>,
     /// Room of a method's own.
@@ -58,7 +58,7 @@ pub struct Buffers {
 
 impl Buffers {
     /// Replace every input by its difference from the base, where there is one.
-    pub fn subtract_base<P: Precision>(&mut self) {
+    pub(super) fn subtract_base<P: Precision>(&mut self) {
         if !self.base.is_empty() {
             self.inputs.iter_mut().for_each(|input| subtract::<P>(input, &self.base));
         }
@@ -66,24 +66,24 @@ impl Buffers {
 }
 
 /// Sixteen partial results of a block, by `index % 16`.
-pub type Lanes = [f64; SUM_LANES];
+pub(super) type Lanes = [f64; SUM_LANES];
 
 /// How partial results become one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Fold {
+pub(super) enum Fold {
     Sum,
     Max,
 }
 
 impl Fold {
-    pub fn start(self) -> f64 {
+    pub(super) fn start(self) -> f64 {
         match self {
             Fold::Sum => 0.0,
             Fold::Max => f64::NEG_INFINITY,
         }
     }
 
-    pub fn all(self, values: impl Iterator<Item = f64>) -> f64 {
+    pub(super) fn all(self, values: impl Iterator<Item = f64>) -> f64 {
         match self {
             Fold::Sum => values.sum(),
             Fold::Max => values.fold(f64::NEG_INFINITY, f64::max),
@@ -93,7 +93,7 @@ impl Fold {
 
 impl<'a> Sweep<'a> {
     /// Read a run of every input.
-    pub fn read(&self, range: Range<usize>, buffers: &mut Buffers) -> Result<()> {
+    pub(super) fn read(&self, range: Range<usize>, buffers: &mut Buffers) -> Result<()> {
         let Inputs { dtype, base, tensors, .. } = self.inputs;
         if let Some(base) = base {
             buffers.base.resize(range.len(), 0.0);
@@ -109,12 +109,12 @@ impl<'a> Sweep<'a> {
     }
 
     /// Count sweeps as done that turned out not to be needed.
-    pub fn skip(&self, sweeps: u64) {
+    pub(super) fn skip(&self, sweeps: u64) {
         self.control.add(sweeps as usize * self.inputs.len() * self.inputs.bytes_per_element());
     }
 
     /// Walk one segment: `visit(start, buffers)` for each chunk.
-    pub fn walk(
+    pub(super) fn walk(
         &self,
         segment: &Segment,
         buffers: &mut Buffers,
@@ -135,7 +135,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// `work` on every segment of the tensor, and the results in order.
-    pub fn each_segment<T: Send>(
+    pub(super) fn each_segment<T: Send>(
         &self,
         work: impl Fn(&Segment) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
@@ -145,7 +145,7 @@ impl<'a> Sweep<'a> {
 
     /// Fold `count` quantities over elements `range`, in one fixed order. `add` adds a chunk to the
     /// lanes of every quantity.
-    pub fn reduce(
+    pub(super) fn reduce(
         &self,
         range: Range<usize>,
         fold: Fold,
@@ -179,7 +179,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// [`Sweep::reduce`] of sums over the whole tensor.
-    pub fn sums(
+    pub(super) fn sums(
         &self,
         count: usize,
         add: impl Fn(&mut Buffers, &mut [Lanes]) + Sync,

@@ -24,7 +24,7 @@ const LINES: usize = 256;
 
 /// How a tensor is made of vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vectors {
+pub(super) enum Vectors {
     /// Each vector is a run of `length` elements.
     Rows { length: usize },
     /// Vector `c` has the elements `c`, `c + width`, `c + 2 · width`, …
@@ -33,17 +33,17 @@ pub enum Vectors {
 
 impl Vectors {
     /// The whole tensor as one vector.
-    pub fn whole(shape: &[usize]) -> Self {
+    pub(super) fn whole(shape: &[usize]) -> Self {
         Self::Rows { length: shape.iter().product() }
     }
 
     /// Along the last dimension.
-    pub fn last(shape: &[usize]) -> Self {
+    pub(super) fn last(shape: &[usize]) -> Self {
         Self::Rows { length: shape.last().copied().unwrap_or(1) }
     }
 
     /// Along the first dimension.
-    pub fn first(shape: &[usize]) -> Self {
+    pub(super) fn first(shape: &[usize]) -> Self {
         match shape {
             [] | [_] => Self::whole(shape),
             [_, others @ ..] => Self::Columns { width: others.iter().product() },
@@ -51,7 +51,7 @@ impl Vectors {
     }
 
     /// Number of vectors in a tensor of `len` elements.
-    pub fn count(self, len: usize) -> usize {
+    pub(super) fn count(self, len: usize) -> usize {
         match self {
             Self::Rows { length } => len / length.max(1),
             Self::Columns { width } => width.min(len),
@@ -59,7 +59,7 @@ impl Vectors {
     }
 
     /// How often statistics of `passes` passes read the tensor.
-    pub fn sweeps(self, passes: usize) -> u64 {
+    pub(super) fn sweeps(self, passes: usize) -> u64 {
         if self.in_memory() {
             1
         } else {
@@ -68,13 +68,17 @@ impl Vectors {
     }
 
     /// Whether further passes read nothing.
-    pub fn in_memory(self) -> bool {
+    pub(super) fn in_memory(self) -> bool {
         matches!(self, Self::Rows { length } if length <= BLOCK)
     }
 
     /// Split a run of elements so that each part lies in one row, or in one line of columns:
     /// `(vector of the first element, part)`, parts counted from the start of the run.
-    pub fn split(self, start: usize, length: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    pub(super) fn split(
+        self,
+        start: usize,
+        length: usize,
+    ) -> impl Iterator<Item = (usize, Range<usize>)> {
         let period = match self {
             Self::Rows { length } => length,
             Self::Columns { width } => width,
@@ -91,31 +95,31 @@ impl Vectors {
 }
 
 /// Elements of the longest run that is read or gathered at a time, in a tensor of this shape.
-pub fn longest_run(shape: &[usize]) -> usize {
+pub(super) fn longest_run(shape: &[usize]) -> usize {
     let row = shape.last().copied().unwrap_or(1);
     let rows = if row <= BLOCK { row.max(BATCH) } else { 0 };
     rows.max(STRIPE * LINES)
 }
 
 /// A run of one vector in every input.
-pub struct Chunk<'a> {
+pub(super) struct Chunk<'a> {
     base: &'a [f32],
     inputs: &'a [Vec<f32>],
     at: Range<usize>,
 }
 
 impl<'a> Chunk<'a> {
-    pub fn base(&self) -> &'a [f32] {
+    pub(super) fn base(&self) -> &'a [f32] {
         &self.base[self.at.clone()]
     }
 
-    pub fn input(&self, number: usize) -> &'a [f32] {
+    pub(super) fn input(&self, number: usize) -> &'a [f32] {
         &self.inputs[number][self.at.clone()]
     }
 }
 
 /// Statistics of a vector: passes that sum something, each with what the last one found.
-pub trait Statistics<P: Precision>: Sync {
+pub(super) trait Statistics<P: Precision>: Sync {
     /// What is known of a vector between passes.
     type State: Default + Send + Sync;
     /// What is kept of it.
@@ -132,13 +136,13 @@ pub trait Statistics<P: Precision>: Sync {
 }
 
 /// What is kept of every vector.
-pub struct Kept<T> {
+pub(super) struct Kept<T> {
     pub vectors: Vectors,
     pub values: Vec<T>,
 }
 
 /// Compute the statistics of every vector.
-pub fn statistics<P: Precision, S: Statistics<P>>(
+pub(super) fn statistics<P: Precision, S: Statistics<P>>(
     statistics: &S,
     sweep: &Sweep,
     vectors: Vectors,

@@ -3,7 +3,7 @@
 use crate::error::Result;
 
 /// Turns a run of elements into output values, chunk by chunk; one for each segment.
-pub trait Apply {
+pub(crate) trait Apply {
     /// Elements `start .. start + len` of every result, where `len` is the length of each of `outs`.
     fn chunk(&mut self, start: usize, outs: &mut [Vec<f32>]) -> Result<()>;
 }

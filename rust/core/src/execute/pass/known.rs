@@ -10,13 +10,13 @@ use crate::statistics::selection::Selection;
 
 /// Selections and scales by what they depend on.
 #[derive(Debug, Default)]
-pub struct Known {
+pub(crate) struct Known {
     entries: Mutex<HashMap<Key, (Selection, f32)>>,
 }
 
 /// What a selection and its scale depend on. The options are compared by their bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct Key {
     pub name: String,
     pub tensors: [(usize, u64); 2],
     pub dtype: Float,
@@ -27,7 +27,7 @@ pub struct Key {
 }
 
 impl Known {
-    pub fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Selection, f32)>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Selection, f32)>> {
         self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -5,6 +5,6 @@ mod apply;
 mod known;
 mod resources;
 
-pub use apply::Apply;
-pub use known::{Key, Known};
-pub use resources::Resources;
+pub(super) use apply::Apply;
+pub(super) use known::{Key, Known};
+pub(super) use resources::Resources;

@@ -5,7 +5,7 @@ use crate::work::{JobControl, Parallel};
 
 /// What a job runs with.
 #[derive(Clone, Copy)]
-pub struct Resources<'a> {
+pub(crate) struct Resources<'a> {
     /// Elements of a chunk.
     pub chunk: usize,
     /// Bytes that may be held between passes.
