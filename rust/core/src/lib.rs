@@ -5,8 +5,44 @@
 //! checks every job against their headers, so that nothing fails after the first output byte that
 //! could have failed before it. [`output::Layout`] then fixes every output header and offset, the
 //! [`output::Sink`] reserves the space, and workers stream: read a chunk of every input from its
-//! source, compute in `f32` registers rounded to the working dtype, write the block at
-//! its place, note it in the journal. Another thread asks for input ahead of them.
+//! source, compute in `f32` registers rounded to the working dtype, write the block at its place,
+//! note it in the journal. Another thread asks for input ahead of them.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use mergeplan_core::execute::{Options, Prepared};
+//! use mergeplan_core::output::{FileSink, Layout, Sink};
+//! use mergeplan_core::plan::Plan;
+//! use mergeplan_core::work::{Control, DEFAULT_CHUNK};
+//! use safetensors::{serialize_to_file, tensor::TensorView, Dtype, SafeTensors};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let [a, b] = ["a", "b"].map(|name| folder.path().join(name).with_extension("safetensors"));
+//! for (path, value) in [(&a, 1.0_f32), (&b, 5.0)] {
+//!     let bytes = value.to_le_bytes();
+//!     serialize_to_file([("x", TensorView::new(Dtype::F32, vec![1], &bytes)?)], None, path)?;
+//! }
+//!
+//! let plan = serde_json::json!({
+//!     "version": 1, "seed": 0, "allow_nonfinite": false, "max_shard_bytes": 1_000_000,
+//!     "models": [a, b],
+//!     "jobs": [{"tensor": "x", "shape": [1], "out_dtype": "F32", "merge": {
+//!         "kind": "linear", "dtype": "float32", "normalize": true,
+//!         "inputs": [{"model": 0, "tensor": "x", "weight": 1.0},
+//!                    {"model": 1, "tensor": "x", "weight": 3.0}]}}],
+//! });
+//! let prepared = Prepared::new(Plan::from_json(&plan.to_string())?)?;
+//! let layout = Arc::new(Layout::new(&prepared.plans()[0])?);
+//! let files = FileSink::create(folder.path(), &layout, &folder.path().join("journal"))?;
+//! let options = Options::new(2, DEFAULT_CHUNK, 64 << 20)?;
+//! prepared.run(&[prepared.target(0, &files)], options, &Control::default())?;
+//! files.finish()?;
+//!
+//! let written = std::fs::read(folder.path().join("model.safetensors"))?;
+//! assert_eq!(SafeTensors::deserialize(&written)?.tensor("x")?.data(), 4.0_f32.to_le_bytes());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Why layout first
 //! Output dtypes and shapes follow from the plan. With every offset known, workers fill disjoint
@@ -26,9 +62,9 @@
 //!
 //! # Why Philox
 //! A random mask must not depend on threads, chunks or the order of work, and must be the same in
-//! every subset that an expert takes part in. [`number::philox`] computes the word for element `i` from the
-//! seed, the tensor's name, a [fingerprint](statistics::fingerprint) of the expert's tensor and `i`
-//! alone.
+//! every subset that an expert takes part in. [`number::philox`] computes the word for element `i`
+//! from the seed, the tensor's name, a [fingerprint](statistics::fingerprint) of the expert's tensor
+//! and `i` alone.
 //!
 //! # How memory is bounded
 //! What a run needs is known before it begins: chunks of every input for each worker, and tables for
