@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use safetensors::Dtype;
 
 use crate::errors::raise;
-use crate::merges::region_of;
+use crate::merging::region_of;
 use crate::run::watched;
 
 /// Name, address, bytes, dtype and shape.

@@ -26,7 +26,7 @@ pub(crate) type Output = (usize, PathBuf, PathBuf, bool);
 type Memory = (usize, usize, Vec<(usize, usize, String)>);
 
 /// Plans with their inputs open, and the layout of each one's files.
-pub struct Family {
+pub(crate) struct Family {
     pub prepared: Prepared,
     layouts: Vec<Arc<Layout>>,
 }
@@ -54,7 +54,7 @@ impl Family {
     }
 
     /// The files of one output.
-    pub fn sink(&self, (plan, folder, journal, resume): &Output) -> Result<FileSink> {
+    pub(crate) fn sink(&self, (plan, folder, journal, resume): &Output) -> Result<FileSink> {
         let open = if *resume { FileSink::resume } else { FileSink::create };
         open(folder, &self.layouts[*plan], journal)
     }
@@ -157,7 +157,7 @@ pub(crate) fn region_of<'a>(
 }
 
 #[pyclass(frozen)]
-pub struct PreparedMerge {
+pub(crate) struct PreparedMerge {
     family: Arc<Family>,
     number: usize,
 }
@@ -233,7 +233,7 @@ impl PreparedMerge {
 }
 
 #[pyclass(frozen)]
-pub struct PreparedFamily {
+pub(crate) struct PreparedFamily {
     pub family: Arc<Family>,
 }
 

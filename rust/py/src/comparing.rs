@@ -1,31 +1,14 @@
-//! What checks finished checkpoints: content hashes, and the distances between two.
+//! What two checkpoints differ by, and what the deltas of a pool have in common.
 
 use std::path::PathBuf;
 
 use mergeplan_core::checkpoint::Checkpoint;
-use mergeplan_core::compare;
+use mergeplan_core::compare::{distances, similarities, Distance, Pool, Similarity};
+use mergeplan_core::plan::Model;
+use mergeplan_core::Error;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::run::watched;
-
-#[pyfunction]
-#[pyo3(signature = (path, *, threads, progress = None))]
-pub(crate) fn content_hashes<'py>(
-    py: Python<'py>,
-    path: PathBuf,
-    threads: usize,
-    progress: Option<Py<PyAny>>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let hashes = watched(py, progress.as_ref(), |control| {
-        compare::content_hashes(&Checkpoint::open(&path)?, threads, control)
-    })?;
-    let result = PyDict::new(py);
-    for (tensor, hash) in hashes {
-        result.set_item(tensor, format!("{hash:016x}"))?;
-    }
-    Ok(result)
-}
 
 #[pyclass(frozen, get_all)]
 pub(crate) struct TensorDistance {
@@ -41,8 +24,8 @@ pub(crate) struct TensorDistance {
     mean_ulp: Option<f64>,
 }
 
-impl From<compare::Distance> for TensorDistance {
-    fn from(found: compare::Distance) -> Self {
+impl From<Distance> for TensorDistance {
+    fn from(found: Distance) -> Self {
         let values = found.values.as_ref();
         Self {
             elements: found.elements,
@@ -71,7 +54,43 @@ pub(crate) fn tensor_distances(
 ) -> PyResult<Vec<TensorDistance>> {
     let found = watched(py, progress.as_ref(), |control| {
         let (a, b) = (Checkpoint::open(&a)?, Checkpoint::open(&b)?);
-        compare::distances(&a, &b, &tensors, threads, control)
+        distances(&a, &b, &tensors, threads, control)
     })?;
     Ok(found.into_iter().map(TensorDistance::from).collect())
+}
+
+#[pyclass(frozen, get_all)]
+pub(crate) struct TensorSimilarity {
+    elements: u64,
+    gram: Vec<f64>,
+    agreeing: Vec<u64>,
+    nonzero: Vec<u64>,
+    kept: Vec<f64>,
+}
+
+impl From<Similarity> for TensorSimilarity {
+    fn from(found: Similarity) -> Self {
+        let Similarity { elements, gram, agreeing, nonzero, kept } = found;
+        Self { elements, gram, agreeing, nonzero, kept }
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (models_json, experts, tensors, *, densities, threads, progress = None))]
+pub(crate) fn tensor_similarities(
+    py: Python<'_>,
+    models_json: &str,
+    experts: usize,
+    tensors: Vec<String>,
+    densities: Vec<f64>,
+    threads: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<TensorSimilarity>> {
+    let found = watched(py, progress.as_ref(), |control| {
+        let parsed = serde_json::from_str::<Vec<Model>>(models_json);
+        let models = parsed.map_err(|e| Error::Plan { reason: e.to_string() })?;
+        let pool = Pool::open(models, experts)?;
+        similarities(&pool, &tensors, &densities, threads, control)
+    })?;
+    Ok(found.into_iter().map(TensorSimilarity::from).collect())
 }

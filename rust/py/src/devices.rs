@@ -11,14 +11,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::errors::raise;
-use crate::merges::{Family, Output, PreparedFamily};
+use crate::merging::{Family, Output, PreparedFamily};
 use crate::run::watched;
 
 /// Two words that tell an input from all others, and its dtype.
 type InputRow = (usize, u64, &'static str);
 
 #[pyclass(frozen)]
-pub struct InputReader {
+pub(crate) struct InputReader {
     family: Arc<Family>,
     inputs: DeviceInputs,
 }
@@ -83,7 +83,7 @@ impl InputReader {
 }
 
 #[pyclass(frozen)]
-pub struct OutputFiles {
+pub(crate) struct OutputFiles {
     family: Arc<Family>,
     outputs: Vec<Arc<DeviceOutputs<FileSink>>>,
 }
