@@ -1,0 +1,37 @@
+"""The Rust core. Plans go in as JSON text (`rust/core/src/plan`); weights never cross."""
+
+from mergeplan._native._checkpoints import content_hash, content_hashes, read_checkpoint
+from mergeplan._native._comparing import (
+    TensorDistance,
+    TensorSimilarity,
+    tensor_distances,
+    tensor_similarities,
+)
+from mergeplan._native._devices import InputReader, OutputFiles
+from mergeplan._native._merging import PreparedFamily, PreparedMerge, merge_tensors
+from mergeplan._native._randomness import fingerprint, philox4x32_10, stream_id
+from mergeplan._native._system import build_info, exchange, fault
+
+__all__ = [
+    "InputReader",
+    "OutputFiles",
+    "PreparedFamily",
+    "PreparedMerge",
+    "TensorDistance",
+    "TensorSimilarity",
+    "__version__",
+    "build_info",
+    "content_hash",
+    "content_hashes",
+    "exchange",
+    "fault",
+    "fingerprint",
+    "merge_tensors",
+    "philox4x32_10",
+    "read_checkpoint",
+    "stream_id",
+    "tensor_distances",
+    "tensor_similarities",
+]
+
+__version__: str

@@ -1,0 +1,39 @@
+"""What is read of one checkpoint: its headers, and the content hashes of its tensors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+def read_checkpoint(path: Path | str) -> list[tuple[str, str, list[int], str, int]]:
+    """Read the headers of a checkpoint's folder, or of one safetensors file.
+
+    Returns:
+        Name, dtype as safetensors spells it, shape, file name and bytes of each tensor, by name.
+
+    Raises:
+        MissingInputError: No such folder, shard or checkpoint.
+        InputError: A header or index that is damaged, truncated or contradicts itself.
+    """
+
+def content_hashes(
+    path: Path | str,
+    *,
+    threads: int,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, str]:
+    """Hash every tensor of a checkpoint's folder, or of one safetensors file.
+
+    Args:
+        threads: Worker threads, at least 1; they change nothing of the result.
+        progress: Called about ten times a second with the bytes hashed so far.
+
+    Returns:
+        `content_hash` of each tensor as 16 hexadecimal digits, as manifests hold it.
+
+    Raises:
+        MissingInputError, InputError: As for `read_checkpoint`.
+        SurroundingsError: Reading failed.
+        KeyboardInterrupt: Or whatever a signal handler or `progress` raised.
+    """
+
+def content_hash(data: bytes, element_bytes: int) -> int:
+    """The hash of all of a tensor's stored bytes that manifests hold."""

@@ -1,0 +1,176 @@
+"""Plans with their inputs open, and merging them into files or memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+@final
+class PreparedMerge:
+    """A plan whose inputs are open and agree with it.
+
+    Args:
+        plan_json: The plan.
+
+    Raises:
+        InternalError: The plan is not valid.
+        InputError, MissingInputError: An input does not fit the plan.
+    """
+
+    def __new__(cls, plan_json: str) -> PreparedMerge: ...
+    @property
+    def files(self) -> list[tuple[str, int, list[str]]]:
+        """Name, length in bytes and tensors of each output file, in order."""
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all output tensors, without headers."""
+
+    @property
+    def given(self) -> list[tuple[str, str, int, int]]:
+        """Tensor, file, first byte and length of what the caller writes once the run is over."""
+
+    @property
+    def identities(self) -> list[list[tuple[Path, int, int]]]:
+        """For each model path, bytes and mtime (ns) of its files when they were opened.
+
+        One that is derived has none.
+        """
+
+    def forecast(self, threads: int) -> dict[str, int]:
+        """What a run reads and needs, from headers alone.
+
+        Returns:
+            `work_bytes`: input bytes that the passes go over, each as often as it is read;
+            `input_bytes`: each once; `least_memory_bytes`: anonymous memory without which the core
+            cannot run; `most_memory_bytes`: beyond which it gets no faster.
+        """
+
+    def run(
+        self,
+        out_dir: Path | str,
+        *,
+        journal: Path | str,
+        threads: int,
+        memory_bytes: int,
+        resume: bool = False,
+        chunk: int = ...,
+        progress: Callable[[int], object] | None = None,
+    ) -> dict[str, Any]:
+        """Merge into new files in `out_dir`, and sync them.
+
+        Args:
+            journal: File to create, or with `resume` to go on with: the blocks that are written.
+            threads: Worker threads, at least 1.
+            memory_bytes: Anonymous memory that the core may take.
+            resume: Go on in the files that are there, after checking every journalled block.
+            chunk: Elements that a kernel works on at a time, a power of two from 64 to 65,536;
+                4,096 by default. Like `threads`, it changes no byte of the output.
+            progress: Called about ten times a second with the bytes done, of the forecast's
+                `work_bytes`.
+
+        Returns:
+            `hashes`: the content hash of each output tensor, as 16 hexadecimal digits;
+            `read_bytes`: input bytes gone over, each as often as it was; `resumed_blocks`: blocks
+            found whole; `sync_seconds`: time until the files were durable.
+
+        Raises:
+            InputError: An input value is NaN or infinite, or integer buffers differ.
+            SurroundingsError: Reading or writing failed, or the disk has no room.
+            KeyboardInterrupt: Or whatever a signal handler or `progress` raised, after the workers
+                have stopped.
+        """
+
+@final
+class PreparedFamily:
+    """Plans that share inputs, with these open: one pass over a tensor serves all of them.
+
+    Each merge is what it is alone. What does not depend on the other experts of a merge
+    (thresholds, norms, streams of masks) is found once and kept.
+
+    Args:
+        plans_json: The plans. All treat values that are not finite alike.
+
+    Raises:
+        InternalError: A plan is not valid.
+        InputError, MissingInputError: An input does not fit its plan.
+    """
+
+    def __new__(cls, plans_json: list[str]) -> PreparedFamily: ...
+    @property
+    def merges(self) -> list[PreparedMerge]:
+        """Each plan by itself, with the inputs of all."""
+
+    def forecast(self, threads: int) -> dict[str, int]:
+        """What a run of all plans together reads and needs; see `PreparedMerge.forecast`."""
+
+    def run(
+        self,
+        outputs: list[tuple[int, Path | str, Path | str, bool]],
+        *,
+        threads: int,
+        memory_bytes: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Merge into new files, and sync them.
+
+        Args:
+            outputs: Number of the plan, folder, journal and whether to resume, as in
+                `PreparedMerge.run`.
+
+        Returns:
+            What `PreparedMerge.run` returns, for each output; `read_bytes` and `sync_seconds` are
+            those of all together.
+
+        Raises:
+            InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
+        """
+
+    def run_into(
+        self,
+        memory: list[tuple[int, int, list[tuple[int, int, str]]]],
+        *,
+        threads: int,
+        memory_bytes: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Merge into memory.
+
+        Args:
+            memory: Number of the plan, number of its first job, and for each tensor from there on
+                address, bytes and dtype (as safetensors spells it) of the memory that takes it, in
+                row-major order. The caller owns it, keeps it while the call lasts, and gives no
+                byte twice. Where the dtype is not that of the merge's output, values are rounded to
+                the output's first.
+
+        Returns:
+            Input bytes gone over, each as often as it was.
+
+        Raises:
+            InternalError: A region does not fit its tensor.
+            InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
+        """
+
+def merge_tensors(
+    plan_json: str,
+    inputs: list[tuple[str, int, int, str, list[int]]],
+    output: tuple[int, int, str],
+    *,
+    threads: int,
+) -> None:
+    """Merge one tensor from memory into memory.
+
+    Args:
+        plan_json: A plan of one job and one model, whose path is only a word for messages.
+        inputs: The model's tensors: name, address, bytes, dtype (as safetensors spells it) and
+            shape, in row-major order. The caller owns them, keeps them while the call lasts, and
+            lets nobody write to them.
+        output: Address, bytes and dtype of the memory that takes the result, as for
+            `PreparedFamily.run_into`.
+        threads: Worker threads, at least 1; they change nothing of the result. Tensors of less
+            than 16.8 million elements take one.
+
+    Raises:
+        InternalError: The plan is not valid, or memory does not fit its tensor.
+        ContentError: Values are not finite, and the plan does not allow that.
+        InputError, KeyboardInterrupt: As for `PreparedMerge.run`.
+    """

@@ -1,0 +1,20 @@
+"""The file system, faults on demand, and what was compiled."""
+
+from pathlib import Path
+
+def exchange(a: Path | str, b: Path | str) -> None:
+    """Swap two names of the file system.
+
+    Raises:
+        MissingInputError, SurroundingsError: The system refused.
+    """
+
+def fault(point: str) -> None:
+    """Pass a point at which `MERGEPLAN_FAULT` may ask for a fault; see `rust/core/src/fault.rs`.
+
+    Raises:
+        OSError: The fault that was asked for.
+    """
+
+def build_info() -> dict[str, object]:
+    """What was compiled: `debug` (bool) and `target` (the processor's family)."""
