@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import subprocess
 import sys
 import threading
 import time
@@ -203,3 +204,19 @@ def test_a_limit_on_data_that_the_system_keeps(full, models, tmp_path):
 
     report, _ = watched(tmp_path, "--memory-limit", "64MiB", "--threads", 2, first=limit)
     assert report["peak_anonymous_bytes"] <= 64 * MIB
+
+
+def test_a_system_that_gives_no_threads_is_at_fault_not_the_plan(small_models):
+    """The stacks of a thousand threads are more than the limit."""
+    hashing = (
+        "import resource, sys\n"
+        "from mergeplan import _native, errors\n"
+        f"resource.setrlimit(resource.RLIMIT_DATA, ({512 * MIB}, {512 * MIB}))\n"
+        "try:\n"
+        "    _native.content_hashes(sys.argv[1], threads=1000)\n"
+        "except errors.SurroundingsError as error:\n"
+        "    print(error.exit_code, error)\n"
+    )
+    command = [sys.executable, "-c", hashing, str(small_models / "a")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert re.match("1 cannot start 1000 threads: .+", ended.stdout), ended.stderr
