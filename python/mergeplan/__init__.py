@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from mergeplan._native import __version__, build_info
 
 if TYPE_CHECKING:
+    from mergeplan.evaluation.evaluate import evaluate
     from mergeplan.evaluation.options import EvaluationOptions
-    from mergeplan.evaluation.running import evaluate
-    from mergeplan.fitting import fit
-    from mergeplan.geometry.comparing import similarity
-    from mergeplan.inspecting import InspectOptions, inspect_paths
-    from mergeplan.merge_checks import MergeOptions, Wanted
-    from mergeplan.merging import MergeReport, merge, merge_many
-    from mergeplan.selection.selecting import Wish, select
-    from mergeplan.streaming import Sweep, merge_into, stream
-    from mergeplan.suggest import recommend
+    from mergeplan.inspection.inspect import InspectOptions, inspect_paths
+    from mergeplan.law.fit import fit
+    from mergeplan.law.recommend import recommend
+    from mergeplan.merging.merge import MergeReport, merge, merge_many
+    from mergeplan.merging.options import MergeOptions, Wanted
+    from mergeplan.merging.streaming import Sweep, merge_into, stream
+    from mergeplan.pool.geometry.compare import similarity
+    from mergeplan.selection.select import Wish, select
 
 __all__ = [
     "EvaluationOptions",
@@ -45,22 +45,22 @@ __all__ = [
 # Modules are not named like the functions, which importing them would hide.
 _HOMES = {
     "EvaluationOptions": "mergeplan.evaluation.options",
-    "InspectOptions": "mergeplan.inspecting",
-    "MergeOptions": "mergeplan.merge_checks",
-    "MergeReport": "mergeplan.merging",
-    "Sweep": "mergeplan.streaming",
-    "Wanted": "mergeplan.merge_checks",
-    "Wish": "mergeplan.selection.selecting",
-    "evaluate": "mergeplan.evaluation.running",
-    "fit": "mergeplan.fitting",
-    "inspect_paths": "mergeplan.inspecting",
-    "merge": "mergeplan.merging",
-    "merge_into": "mergeplan.streaming",
-    "merge_many": "mergeplan.merging",
-    "recommend": "mergeplan.suggest",
-    "select": "mergeplan.selection.selecting",
-    "similarity": "mergeplan.geometry.comparing",
-    "stream": "mergeplan.streaming",
+    "InspectOptions": "mergeplan.inspection.inspect",
+    "MergeOptions": "mergeplan.merging.options",
+    "MergeReport": "mergeplan.merging.merge",
+    "Sweep": "mergeplan.merging.streaming",
+    "Wanted": "mergeplan.merging.options",
+    "Wish": "mergeplan.selection.select",
+    "evaluate": "mergeplan.evaluation.evaluate",
+    "fit": "mergeplan.law.fit",
+    "inspect_paths": "mergeplan.inspection.inspect",
+    "merge": "mergeplan.merging.merge",
+    "merge_into": "mergeplan.merging.streaming",
+    "merge_many": "mergeplan.merging.merge",
+    "recommend": "mergeplan.law.recommend",
+    "select": "mergeplan.selection.select",
+    "similarity": "mergeplan.pool.geometry.compare",
+    "stream": "mergeplan.merging.streaming",
 }
 
 

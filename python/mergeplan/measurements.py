@@ -4,17 +4,14 @@ import csv
 import hashlib
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mergeplan.display.text import parse_count
 from mergeplan.errors import InputError, MissingInputError, nearest
 
 MACRO = "macro"
 ALIASES = {"overall": MACRO}
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-_SMALLEST_COUNT = 10_000
-_LARGEST_COUNT = 1e18
 # Beyond these a number is no loss of a language model, and arithmetic runs out of digits.
 SMALLEST_LOSS, LARGEST_LOSS = 1e-6, 1e6
 LARGEST_POOL = 10_000
@@ -258,21 +255,23 @@ def _refuse_repetition(path: str, rows: tuple[Measurement, ...]) -> None:
         )
 
 
-def parse_count(text: str) -> float:
-    """A number of parameters: a plain count of 10,000 or more, or a number with a unit.
+def parse_shares(text: str) -> dict[str, float]:
+    """`code=2,math` as a share for each name, an alias by its own name.
 
     Raises:
-        ValueError: Not a number, or a small one without a unit, which could mean anything.
+        InputError: A share is no positive number.
 
-    >>> parse_count("0.5B"), parse_count("80592")
-    (500000000.0, 80592.0)
+    >>> parse_shares("code=2,math")
+    {'code': 2.0, 'math': 1.0}
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmbt]?)", text.strip().lower())
-    if not match:
-        raise ValueError("write a count such as 494032768, or 0.5B")
-    count = float(match[1]) * _UNITS[match[2]]
-    if not 1 <= count <= _LARGEST_COUNT:
-        raise ValueError(f"no model has {text} parameters")
-    if not match[2] and count < _SMALLEST_COUNT:
-        raise ValueError(f"a number below {_SMALLEST_COUNT} needs a unit: {text}B or {text}k?")
-    return count
+    shares = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            value = float(share or 1)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise InputError(f"expected a positive share in `{part}`", "write code=2,math=1")
+        shares[ALIASES.get(name.strip().lower(), name.strip())] = value
+    return shares

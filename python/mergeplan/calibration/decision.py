@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.curve import Fit
-from mergeplan.posterior import central
+from mergeplan.law.curve import Fit
+from mergeplan.law.posterior import central
 
 Array = NDArray[np.float64]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.checkpoint import header_sha256
+from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
-from mergeplan.manifest import header_sha256
-from mergeplan.opening import open_checkpoint
-from mergeplan.pool import Pool
+from mergeplan.pool.pool import Pool
 
 _CONFIG = "config.json"
 

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergeplan.calibration.identity import models_of
-from mergeplan.calibration.worker import Setup, prepare_texts
-from mergeplan.config import parse_config
-from mergeplan.emit import to_yaml
+from mergeplan.calibration.setup import Setup, prepare_texts
+from mergeplan.config.config import parse_config
+from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
 from mergeplan.evaluation.texts import Texts
-from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
-from mergeplan.plan import build_plan
-from mergeplan.pool import Pool
-from mergeplan.sampling import check_ks
-from mergeplan.subsets import subset_merge
+from mergeplan.merging.options import DEFAULT_SHARD_BYTES
+from mergeplan.planning.planner import build_plan
+from mergeplan.pool.pool import Pool
+from mergeplan.pool.sampling import check_ks
+from mergeplan.pool.subsets import subset_merge
 
 
 @dataclass(frozen=True)

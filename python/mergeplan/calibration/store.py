@@ -21,9 +21,8 @@ from mergeplan.calibration.identity import refuse_changes, short_hash
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.evaluation.scores import Scores
 from mergeplan.measurements import MACRO, Measurements, parse_measurements
-from mergeplan.output import write_durably
-from mergeplan.subsets import SubsetMerge
-from mergeplan.workspace import lock
+from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.system.files import lock, write_durably
 
 VERSION = 1
 MEASUREMENTS = "measurements.csv"

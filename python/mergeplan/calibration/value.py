@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.calibration.decision import Wish, exact_k
-from mergeplan.curve import Fit
-from mergeplan.series import Point
-from mergeplan.spread import subset_variance
+from mergeplan.law.curve import Fit
+from mergeplan.law.series import Point
+from mergeplan.law.spread import subset_variance
 
 Array = NDArray[np.float64]
 

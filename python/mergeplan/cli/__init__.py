@@ -7,9 +7,9 @@ from typing import NoReturn
 
 import click
 
-from mergeplan import stopping
 from mergeplan._native import __version__
 from mergeplan.errors import MergeplanError
+from mergeplan.system import signals
 
 COMMANDS = {
     "merge": "run a mergekit YAML",
@@ -69,14 +69,9 @@ def group() -> None:
     """
 
 
-def warn(message: str) -> None:
-    """A warning on stderr."""
-    click.echo(f"warning: {message}", err=True)
-
-
 def main() -> None:
     """Run the command line; every failure becomes a message, a hint and an exit code."""
-    stopping.arm()
+    signals.arm()
     try:
         sys.exit(group.main(standalone_mode=False, prog_name="mergeplan") or 0)
     except click.exceptions.Exit as stop:

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.units import Integers
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.units import Integers
 
 
 @click.command("bench")
@@ -63,10 +63,10 @@ def command(
     Makes a base and as many experts as the largest k (1 GB each at 0.5b). Ratios between
     contenders of one run mean more than seconds.
     """
-    from mergeplan.bench import CASES, BenchOptions, bench
-    from mergeplan.bench_machine import has_mergekit
-    from mergeplan.bench_models import SHAPES
-    from mergeplan.bench_table import data, markdown
+    from mergeplan.bench.bench import CASES, BenchOptions, bench
+    from mergeplan.bench.machine import has_mergekit
+    from mergeplan.bench.models import SHAPES
+    from mergeplan.bench.report import data, markdown
 
     chosen = tuple(methods.split(",")) if methods else tuple(CASES)
     _check_choice("--shape", (shape,), list(SHAPES))

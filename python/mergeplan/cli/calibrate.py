@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mergeplan.cli import warn
-from mergeplan.cli.evaluating import evaluation_of, evaluation_options
-from mergeplan.cli.units import BYTES, Integers, Positive, threads_option
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 
 if TYPE_CHECKING:
-    from mergeplan.calibration.asked import CalibrateOptions, Forecast
+    from mergeplan.calibration.calibrate import Calibration
+    from mergeplan.calibration.curve_report import Summary
     from mergeplan.calibration.limits import Spent
-    from mergeplan.calibration.running import Calibration
-    from mergeplan.calibration.selecting_summary import ChoiceSummary
-    from mergeplan.calibration.summary import Summary
-    from mergeplan.subsets import SubsetMerge
+    from mergeplan.calibration.options import CalibrateOptions, Forecast
+    from mergeplan.calibration.subset_report import ChoiceSummary
+    from mergeplan.pool.subsets import SubsetMerge
 
 
 # Options that only one kind of question has.
@@ -115,9 +115,9 @@ def command(
     measurements.csv, law.json, law.png, a recommendation and merge.yml in RUN_DIR; with --for
     select, which asks for the best subset, with measurements.csv, that subset and its merge.yml.
     """
-    from mergeplan.calibration.asked import forecast
-    from mergeplan.calibration.running import calibrate
-    from mergeplan.progress import ProgressLine
+    from mergeplan.calibration.calibrate import calibrate
+    from mergeplan.calibration.options import forecast
+    from mergeplan.system.progress import ProgressLine
 
     _refuse_other_kind(given["kind"])
     options = _options(pool_file, given)
@@ -167,22 +167,22 @@ def _refuse_other_kind(kind: str) -> None:
 
 def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary | ChoiceSummary":
     if given["kind"] == "select":
-        from mergeplan.calibration.selecting_summary import summarize_choice
+        from mergeplan.calibration.subset_report import summarize_choice
 
         return summarize_choice(folder, pool_file, given["domains"])
-    from mergeplan.calibration.summary import summarize
-    from mergeplan.pool import load_pool
-    from mergeplan.suggest import Goal
+    from mergeplan.calibration.curve_report import summarize
+    from mergeplan.law.recommend import Goal
+    from mergeplan.pool.pool import load_pool
 
     goal = Goal(given["target_loss"], given["fraction"], confidence=given["confidence"])
     return summarize(folder, load_pool(pool_file), goal, seed=given["seed"])
 
 
 def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
-    from mergeplan.calibration.asked import CalibrateOptions, Choosing
     from mergeplan.calibration.decision import Wish
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
-    from mergeplan.calibration.worker import Setup
+    from mergeplan.calibration.options import CalibrateOptions, Choosing
+    from mergeplan.calibration.setup import Setup
 
     setup = Setup(
         evaluation_of(given),
@@ -211,8 +211,8 @@ def _listed(pool_file: Path, path: Path | None) -> "tuple[SubsetMerge, ...] | No
     if path is None:
         return None
     from mergeplan.errors import InputError
-    from mergeplan.pool import load_pool
-    from mergeplan.subsets import pool_hash, read_subsets
+    from mergeplan.pool.pool import load_pool
+    from mergeplan.pool.subsets import pool_hash, read_subsets
 
     rows = read_subsets(path)
     if any(row.pool_hash != pool_hash(load_pool(pool_file)) for row in rows):
@@ -243,12 +243,12 @@ def _words(done: "Calibration") -> str:
 
 
 def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[str, Any]:
-    from mergeplan.calibration.selecting_summary import ChoiceSummary
+    from mergeplan.calibration.subset_report import ChoiceSummary
 
     warnings = [*done.warnings, *summary.warnings]
     common = {"config": summary.config, "warnings": warnings, "next": summary.next_command}
     if isinstance(summary, ChoiceSummary):
-        from mergeplan.selection.tojson import to_data
+        from mergeplan.selection.data import to_data
 
         return {**dataclasses.asdict(done), **common, **to_data(summary.selections, [])}
     best = summary.recommendation.best

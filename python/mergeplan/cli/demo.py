@@ -20,7 +20,7 @@ def command(out: Path | None) -> None:
     """
     import tempfile
 
-    from mergeplan.demo import run_demo
+    from mergeplan.demo.demo import run_demo
 
     if out is not None:
         run_demo(out, click.echo)

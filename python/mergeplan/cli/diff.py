@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mergeplan.cli.units import threads_option
+from mergeplan.cli.options.units import threads_option
 
 
 @click.command("diff")
@@ -44,9 +44,9 @@ def command(
     and an element that is NaN or infinite on one side only always differs. Other dtypes are
     compared by their bytes. Exit code 0: equal. 1: they differ.
     """
-    from mergeplan.diff_table import data, summary, table
-    from mergeplan.diffing import diff
-    from mergeplan.progress import ProgressLine
+    from mergeplan.inspection.diff import diff
+    from mergeplan.inspection.diff_report import data, summary, table
+    from mergeplan.system.progress import ProgressLine
 
     line = ProgressLine(quiet=quiet)
     try:

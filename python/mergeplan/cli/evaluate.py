@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.evaluating import evaluation_of, evaluation_options
-from mergeplan.cli.measured import overwrite_option
-from mergeplan.cli.units import threads_option
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.units import threads_option
 
 _WARNINGS = 5  # texts that are named one by one
 _FILE = click.Path(path_type=Path)
@@ -63,17 +63,17 @@ def command(
     responses and assistant turns are scored. Each token is scored once. Standard errors are
     clustered by document; the macro mean counts every domain alike.
     """
-    from mergeplan.checkpoints import count_params
+    from mergeplan.checkpoints.checkpoint import count_params
+    from mergeplan.checkpoints.opening import open_checkpoint
+    from mergeplan.display.text import format_count
+    from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
-    from mergeplan.evaluation.running import evaluate_fully
+    from mergeplan.evaluation.report import documents_csv, table, to_json
     from mergeplan.evaluation.scores import difference
     from mergeplan.evaluation.sources import find_data
-    from mergeplan.evaluation.tables import documents_csv, table, to_json
-    from mergeplan.names import format_count
-    from mergeplan.opening import open_checkpoint
-    from mergeplan.output import refuse_existing, write_durably
-    from mergeplan.progress import ProgressLine
+    from mergeplan.system.files import refuse_existing, write_durably
+    from mergeplan.system.progress import ProgressLine
 
     if (out is None) != (not merge):
         raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")

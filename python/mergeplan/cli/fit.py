@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.measured import fit_options, overwrite_option
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.fit import fit_options
+from mergeplan.cli.options.overwrite import overwrite_option
 
 
 @click.command("fit")
@@ -32,12 +33,12 @@ def command(
     `n_params`, `domain`, `pool_size`, `loss_se` and `seed` are used where present. Where subsets
     were measured one by one, each mean is weighted by its variance, else by k.
     """
-    from mergeplan.diagnose import all_signs
-    from mergeplan.fitting import fit
-    from mergeplan.lawfile import to_data
-    from mergeplan.names import name_of
-    from mergeplan.output import refuse_existing, write_durably
-    from mergeplan.render import fit_table
+    from mergeplan.law.diagnose import all_signs
+    from mergeplan.law.file import to_data
+    from mergeplan.law.fit import fit
+    from mergeplan.law.report import fit_table
+    from mergeplan.law.series import name_of
+    from mergeplan.system.files import refuse_existing, write_durably
 
     if out is not None:
         refuse_existing(out, overwrite=overwrite)

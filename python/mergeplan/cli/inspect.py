@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.units import BYTES, threads_option
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.units import BYTES, threads_option
 
 
 @click.command("inspect")
@@ -47,9 +47,9 @@ def command(
     checkpoints are checked against each other. A config is checked with its models, and its
     memory, disk, bytes and time are forecast. Exit code 1: there are problems; all are listed.
     """
-    from mergeplan.inspect_text import report
-    from mergeplan.inspecting import InspectOptions, inspect_paths
-    from mergeplan.manifest import printable
+    from mergeplan.display.text import printable
+    from mergeplan.inspection.inspect import InspectOptions, inspect_paths
+    from mergeplan.inspection.report import report
 
     options = InspectOptions(out, threads, memory_limit, out_shard_size, overwrite)
     found = inspect_paths(list(paths), options)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.mergekit_flags import mergekit_flags
-from mergeplan.cli.units import BYTES, SEED, threads_option
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.mergekit_flags import mergekit_flags
+from mergeplan.cli.options.units import BYTES, SEED, threads_option
 
 if TYPE_CHECKING:
-    from mergeplan.merge_checks import Wanted
-    from mergeplan.merging import MergeReport, Runner
+    from mergeplan.merging.merge import MergeReport
+    from mergeplan.merging.options import Wanted
+    from mergeplan.merging.runner import Runner
 
 
 @click.command("merge")
@@ -111,9 +112,10 @@ def command(
     are not listed. OUT_DIR is absent or complete at any moment. The same inputs, config and seed
     give the same bytes on any machine, with any number of threads.
     """
-    from mergeplan.merge_checks import MergeOptions, check_merges
-    from mergeplan.merging import merge_many
-    from mergeplan.progress import ProgressLine
+    from mergeplan.merging.merge import merge_many
+    from mergeplan.merging.options import MergeOptions
+    from mergeplan.merging.preflight import check_merges
+    from mergeplan.system.progress import ProgressLine
 
     options = MergeOptions(
         seed=random_seed,
@@ -165,14 +167,14 @@ def command(
 def _runner(ray: str | None) -> "Runner | None":
     if ray is None:
         return None
-    from mergeplan.cluster import connect
-    from mergeplan.cluster_merge import ClusterRunner
+    from mergeplan.merging.cluster_runner import ClusterRunner
+    from mergeplan.system.ray import connect
 
     return ClusterRunner(connect(ray))
 
 
 def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[Wanted]":
-    from mergeplan.merge_checks import Wanted
+    from mergeplan.merging.options import Wanted
 
     if many is None:
         if len(paths) != 2:
@@ -180,14 +182,14 @@ def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[Wanted]":
         return [Wanted(*paths)]
     if len(paths) != 1:
         raise click.UsageError(f"expected OUT_ROOT beside --many, found {len(paths)} paths")
-    from mergeplan.subsets import read_subsets
+    from mergeplan.pool.subsets import read_subsets
 
     rows = read_subsets(many)
     return [Wanted(row.config, paths[0] / row.key, row.merge.seed) for row in rows]
 
 
 def _summary(reports: "list[MergeReport]", out: Path) -> str:
-    from mergeplan.output import format_bytes
+    from mergeplan.display.text import format_bytes
 
     merges = f"{len(reports)} merges, " if len(reports) > 1 else ""
     tensors = sum(report.tensors for report in reports)

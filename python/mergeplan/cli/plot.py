@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from mergeplan.cli.measured import fit_options, load, overwrite_option
-from mergeplan.cli.units import Positive
+from mergeplan.cli.options.fit import fit_options, load
+from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.units import Positive
 
 
 @click.command("plot")
@@ -24,8 +25,8 @@ def command(
 
     Needs matplotlib: pip install 'mergeplan[plot]'.
     """
-    from mergeplan.output import refuse_existing
-    from mergeplan.plotting import plot
+    from mergeplan.law.pictures import plot
+    from mergeplan.system.files import refuse_existing
 
     refuse_existing(out, overwrite=overwrite)
     plot(load(source, **fitting), out, target_loss)

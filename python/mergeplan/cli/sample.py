@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mergeplan.cli.units import SEED, Counts, Integers
+from mergeplan.cli.options.units import SEED, Counts, Integers
 
 
 @click.command("sample")
@@ -65,9 +65,9 @@ def command(
     Base and single experts are always among them. In a folder that holds a sample of this pool,
     rows and files stay, and the design grows around them.
     """
-    from mergeplan.pool import load_pool
-    from mergeplan.sampling import Sweep, count_merges, load_sample, sample_merges
-    from mergeplan.subsets import write_subsets
+    from mergeplan.pool.pool import load_pool
+    from mergeplan.pool.sampling import Sweep, count_merges, load_sample, sample_merges
+    from mergeplan.pool.subsets import write_subsets
 
     pool = load_pool(pool_file)
     sweep = Sweep(
@@ -93,7 +93,7 @@ def command(
 
 def _table(counts: list[dict[str, Any]], methods: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each size and method: merges of how many possible, by k; others in one figure."""
-    from mergeplan.names import format_count
+    from mergeplan.display.text import format_count
 
     cells: dict[tuple[float, str], list[str]] = {}
     others: dict[tuple[float, str], int] = {}

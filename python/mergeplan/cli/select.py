@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.evaluating import evaluation_of, evaluation_options
-from mergeplan.cli.measured import finite, overwrite_option
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.display.text import finite
 
 
 @click.command("select")
@@ -87,15 +88,15 @@ def command(
     Exit code 4 where nothing keeps the bounds.
     """
     from mergeplan.errors import UnreachableError
-    from mergeplan.output import refuse_existing, write_durably
-    from mergeplan.pool import load_pool
+    from mergeplan.pool.pool import load_pool
+    from mergeplan.selection.data import to_data
     from mergeplan.selection.front import pareto_front
     from mergeplan.selection.pictures import draw
     from mergeplan.selection.problem import parse_constraint
-    from mergeplan.selection.render import describe, front_table
-    from mergeplan.selection.selecting import Wish, chosen_of, fit_table, select
-    from mergeplan.selection.tojson import to_data
-    from mergeplan.selection.writing import yaml_of
+    from mergeplan.selection.report import describe, front_table
+    from mergeplan.selection.select import Wish, chosen_of, fit_table, select
+    from mergeplan.selection.write import yaml_of
+    from mergeplan.system.files import refuse_existing, write_durably
 
     if pool_file is None and (out is not None or check):
         raise click.UsageError(f"{'--check' if check else '-o'} needs --pool")
@@ -111,8 +112,8 @@ def command(
     points = pareto_front([fit_table(first.table, n) for n in names], max_experts) if names else []
     checked = None
     if check and first.best is not None and pool_file is not None:
-        from mergeplan.calibration.worker import Setup
-        from mergeplan.selection.checking import check_choice
+        from mergeplan.calibration.check_choice import check_choice
+        from mergeplan.calibration.setup import Setup
 
         setup = Setup(evaluation_of(scoring), scoring["dtype"], scoring["device"])
         pool = load_pool(pool_file)
@@ -125,7 +126,7 @@ def command(
     if points and not as_json:
         click.echo(f"\n{front_table(points, names)}")
     if checked is not None:
-        from mergeplan.selection.checking import describe_check
+        from mergeplan.calibration.check_choice import describe_check
 
         if not as_json:
             click.echo(f"\n{describe_check(checked)}")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.measured import overwrite_option
-from mergeplan.cli.units import threads_option
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.units import threads_option
 
 _WARNINGS = 5  # tensors that are named one by one
 
@@ -39,11 +39,11 @@ def command(
     Prints norms, cosines and sign agreement of the deltas (expert - base), as a whole, by layer
     and by kind of module, and what share of a delta's squared norm trimming would keep.
     """
-    from mergeplan.geometry.comparing import similarity
-    from mergeplan.geometry.file import to_data
-    from mergeplan.geometry.render import describe
-    from mergeplan.output import refuse_existing, write_durably
-    from mergeplan.progress import ProgressLine
+    from mergeplan.pool.geometry.compare import similarity
+    from mergeplan.pool.geometry.file import to_data
+    from mergeplan.pool.geometry.report import describe
+    from mergeplan.system.files import refuse_existing, write_durably
+    from mergeplan.system.progress import ProgressLine
 
     for path in (out, picture):
         if path is not None:
@@ -64,7 +64,7 @@ def command(
     if out is not None:
         write_durably(out, text + "\n")
     if picture is not None:
-        from mergeplan.geometry.pictures import draw
+        from mergeplan.pool.geometry.pictures import draw
 
         # The largest base: one picture, of what there is most to see in.
         draw(max(found, key=lambda geometry: geometry.n_params), picture)

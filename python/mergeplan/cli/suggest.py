@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mergeplan.cli import warn
-from mergeplan.cli.measured import finite, fit_options, load, overwrite_option
-from mergeplan.cli.units import SEED, Counts, Positive
-from mergeplan.names import format_count
+from mergeplan.cli.messages import warn
+from mergeplan.cli.options.fit import fit_options, load
+from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.units import SEED, Counts, Positive
+from mergeplan.display.text import finite, format_count
 
 if TYPE_CHECKING:
     from mergeplan.selection.smallest import Smallest
@@ -77,15 +78,15 @@ def command(
     With --pool and -o, writes the mergekit YAML of such a merge, which `mergeplan merge` and
     `mergekit-yaml` both run. Exit code 4, and no file, where nothing reaches the target.
     """
-    from mergeplan.chosen import choose_merge
-    from mergeplan.costs import CostModel, load_costs
-    from mergeplan.diagnose import all_signs
     from mergeplan.errors import UnreachableError
-    from mergeplan.output import refuse_existing, write_durably
-    from mergeplan.pool import load_pool
-    from mergeplan.render import describe
+    from mergeplan.law.costs import CostModel, load_costs
+    from mergeplan.law.diagnose import all_signs
+    from mergeplan.law.recommend import Goal, recommend
+    from mergeplan.law.report import describe
+    from mergeplan.law.write import choose_merge
+    from mergeplan.pool.pool import load_pool
     from mergeplan.selection.smallest import smallest_subset
-    from mergeplan.suggest import Goal, recommend
+    from mergeplan.system.files import refuse_existing, write_durably
 
     if (pool_file is None) != (out is None):
         raise click.UsageError("--pool and -o belong together")

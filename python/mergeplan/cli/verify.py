@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mergeplan.cli.units import threads_option
+from mergeplan.cli.options.units import threads_option
 
 
 @click.command("verify")
@@ -32,9 +32,9 @@ def command(
     are checked as far as the manifest lists them. Exit code 0: it matches. 1: it differs, and each
     difference is a line: file, tensor, expected, found.
     """
-    from mergeplan.output import format_bytes
-    from mergeplan.progress import ProgressLine
-    from mergeplan.verifying import verify
+    from mergeplan.display.text import format_bytes
+    from mergeplan.inspection.verify import verify
+    from mergeplan.system.progress import ProgressLine
 
     line = ProgressLine(quiet=quiet)
     try:

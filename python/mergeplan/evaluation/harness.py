@@ -61,7 +61,7 @@ def check_tasks(tasks: tuple[str, ...]) -> Any:
 
 
 def _name_in(file: Path) -> str:
-    from mergeplan.yamlfile import read_yaml
+    from mergeplan.system.yamlfile import read_yaml
 
     data = read_yaml(file, "task")
     name = data.get("task") if isinstance(data, dict) else None

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from mergeplan.companions import VOCABULARIES
+from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.options import DTYPES
-from mergeplan.opening import open_checkpoint
 
 # No code from a model's folder runs, and nobody is asked whether it may.
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}

@@ -10,7 +10,7 @@ from pathlib import Path
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import Scores
 from mergeplan.measurements import MACRO
-from mergeplan.output import write_durably
+from mergeplan.system.files import write_durably
 
 # What only who merged knows, and what is measured; together the columns of a new file.
 MERGE = ("method", "options", "n_params", "k", "subset", "weights", "pool_size", "seed")

@@ -46,7 +46,7 @@ def _find(source: str) -> dict[str, Path]:
             raise MissingInputError(f"folder `{source}` holds no {_ENDING} files", _HINT)
         return {file.stem: file for file in files}
     if path.suffix in (".yml", ".yaml"):
-        from mergeplan.pool import load_pool
+        from mergeplan.pool.pool import load_pool
 
         data = load_pool(path).data
         if not data:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.evaluation.choosing import choose
+from mergeplan.evaluation.document_choice import choose
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.encoding import Sequence
-from mergeplan.evaluation.identity import texts_sha256
+from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.evaluation.windows import windows

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from mergeplan import _native
-from mergeplan.lowering import Dtypes, ResolvedTensor, lower
-from mergeplan.methods import METHODS, Method
-from mergeplan.plan import VERSION, canonical_json
+from mergeplan.config.methods import METHODS, Method
+from mergeplan.planning.lowering import Dtypes, ResolvedTensor, lower
+from mergeplan.planning.plan import VERSION, canonical_json
 
 DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mergeplan import rng
+from mergeplan.reference import philox
 from mergeplan.reference.rounding import Array, Rounding, round_to
 
 # Norms below this are left alone, as in mergekit.
@@ -55,7 +55,7 @@ def _limits(probabilities: object) -> Array:
 
 
 def _keep_below(delta: Array, limits: Array, seed: int, stream_id: int) -> Array:
-    words = rng.words(seed, stream_id, delta.size).astype(np.float64)  # (numel,), exact
+    words = philox.words(seed, stream_id, delta.size).astype(np.float64)  # (numel,), exact
     return np.where(words.reshape(delta.shape) < limits, delta, 0.0)
 
 

@@ -12,9 +12,9 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.designs import choose_subsets
+from mergeplan.pool.designs import choose_subsets
 from mergeplan.selection.choices import Choice, subsets_of_size
-from mergeplan.selection.fitting import NINE_IN_TEN
+from mergeplan.selection.fit import NINE_IN_TEN
 from mergeplan.selection.problem import Problem, equal_weights
 
 Array = NDArray[np.float64]

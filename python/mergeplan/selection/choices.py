@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.selection.bounds import lower_bound
-from mergeplan.selection.fitting import NINE_IN_TEN
+from mergeplan.selection.fit import NINE_IN_TEN
 from mergeplan.selection.problem import Problem, equal_weights
 
 Array = NDArray[np.float64]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.selection.choices import subsets_of_size
-from mergeplan.selection.fitting import SubsetLaw
+from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import equal_weights, values_of
 
 Array = NDArray[np.float64]

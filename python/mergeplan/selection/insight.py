@@ -7,10 +7,10 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.fitting import fit_law
-from mergeplan.laws import SizeLaw
+from mergeplan.law.fit import fit_law
+from mergeplan.law.formulas import SizeLaw
 from mergeplan.selection.choices import Choice, subsets_of_size
-from mergeplan.selection.fitting import SubsetLaw
+from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import equal_weights, values_of
 
 Array = NDArray[np.float64]

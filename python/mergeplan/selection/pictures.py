@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mergeplan.plotting import COLOURS, drawing, tidy
+from mergeplan.display.figure import COLOURS, drawing, tidy
 from mergeplan.selection.front import FrontPoint
-from mergeplan.selection.selecting import Selection
+from mergeplan.selection.select import Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

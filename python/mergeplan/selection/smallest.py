@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mergeplan.errors import InputError
 from mergeplan.selection.choices import Choice
-from mergeplan.selection.selecting import Wish, select
+from mergeplan.selection.select import Wish, select
 
 
 @dataclass(frozen=True)

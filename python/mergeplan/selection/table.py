@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.emit import method_of
+from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
-from mergeplan.measurements import ALIASES, MACRO, Measurement
+from mergeplan.measurements import MACRO, Measurement, parse_shares
 
 Array = NDArray[np.float64]
 
@@ -125,28 +125,6 @@ class Table:
             return next(iter(self.targets))
         known = ", ".join(self.targets)
         raise InputError(f"several metrics were measured: {known}", "choose some with `--domains`")
-
-
-def parse_shares(text: str) -> dict[str, float]:
-    """`code=2,math` as a share for each name, an alias by its own name.
-
-    Raises:
-        InputError: A share is no positive number.
-
-    >>> parse_shares("code=2,math")
-    {'code': 2.0, 'math': 1.0}
-    """
-    shares = {}
-    for part in text.split(","):
-        name, _, share = part.partition("=")
-        try:
-            value = float(share or 1)
-        except ValueError:
-            value = 0.0
-        if not 0 < value < float("inf"):
-            raise InputError(f"expected a positive share in `{part}`", "write code=2,math=1")
-        shares[ALIASES.get(name.strip().lower(), name.strip())] = value
-    return shares
 
 
 def tables_of(rows: Iterable[Measurement], method: str | None = None) -> list[Table]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint, minimize
 
 from mergeplan.selection.choices import Choice, choice_of
-from mergeplan.selection.fitting import SubsetLaw
+from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import Constraint, Problem
 
 Array = NDArray[np.float64]

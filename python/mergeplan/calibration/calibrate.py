@@ -1,0 +1,233 @@
+"""Calibrate a pool: from its experts to a fitted law, round by round, in a folder that goes on.
+
+Rounds are chosen from the measurements of earlier rounds alone, and a measurement is a function of
+its merge: so a run that was killed chooses the same rounds again, finds most of them measured, and
+ends with the same table.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mergeplan.calibration.curve_rounds import Plan, Round, Stop, next_round
+from mergeplan.calibration.limits import Spent
+from mergeplan.calibration.options import CalibrateOptions, check_asked, plans_of, pool_sizes
+from mergeplan.calibration.preflight import Checked
+from mergeplan.calibration.store import Measured, RunStore
+from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.worker import Worker
+from mergeplan.display.text import format_count
+from mergeplan.measurements import Measurements
+from mergeplan.pool.subsets import SubsetMerge
+
+Say = Callable[[str], None]
+# A round of no more merges is spelt out.
+_FEW = 8
+# Tokens scored, and all that are planned so far.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a run came to.
+
+    Attributes:
+        table: `measurements.csv`.
+        n_measured: Merges that were measured now; `n_kept` were there already.
+        reasons: Why each method stopped.
+        seconds: Of this run; `merging` and `evaluating` are those of all its merges.
+        warnings: Texts that could not be scored, losses that are not finite.
+    """
+
+    folder: Path
+    table: Path
+    n_measured: int
+    n_kept: int
+    reasons: tuple[str, ...]
+    seconds: float
+    merging: float
+    evaluating: float
+    warnings: tuple[str, ...]
+
+
+class Executor(Protocol):
+    """Measures merges of one size, in any order."""
+
+    def measure(self, merges: Sequence[SubsetMerge], some: Sequence[int]) -> Iterator[Measured]: ...
+
+
+def calibrate(
+    pool_file: Path,
+    folder: Path,
+    options: CalibrateOptions | None = None,
+    *,
+    say: Say = lambda _: None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure subsets of a pool until its law answers the question, or goes on where it stopped.
+
+    Args:
+        folder: The run; see `store`. Created, or continued.
+        say: Told what each round measures and why.
+        progress: Called with tokens scored and tokens planned.
+
+    Raises:
+        InputError: The pool is at fault, or differs from the one that the folder holds.
+        SurroundingsError: The folder cannot be written to, or another run works there.
+    """
+    begun = time.perf_counter()
+    options = options or CalibrateOptions()
+    checked = check_asked(pool_file, options)
+    run = _Run(checked, options, say, progress)
+    store = RunStore(folder, checked.identity, pool_sizes(checked))
+    try:
+        reasons = [
+            reason for size in range(len(checked.pool.sizes)) for reason in run.of(size, store)
+        ]
+        table = store.write_table()
+        measured = store.all()
+    finally:
+        store.close()
+    new = run.measured
+    faults = [f"{one.merge.key}: {fault}" for one in measured for fault in one.scores.faults()]
+    return Calibration(
+        folder=folder,
+        table=table,
+        n_measured=len(new),
+        n_kept=len(measured) - len(new),
+        reasons=tuple(reasons),
+        seconds=time.perf_counter() - begun,
+        merging=sum(one.seconds[0] for one in new),
+        evaluating=sum(one.seconds[1] for one in new),
+        warnings=(*checked.warnings, *faults),
+    )
+
+
+class _Run:
+    """The rounds of all methods, one size after the other."""
+
+    def __init__(
+        self, checked: Checked, options: CalibrateOptions, say: Say, progress: Progress | None
+    ) -> None:
+        self._checked, self._options, self._say = checked, options, say
+        self._progress = progress
+        self._done = self._planned = 0
+        self.measured: list[Measured] = []
+        self._ray: Any = None
+        if options.ray is not None:
+            from mergeplan.calibration.cluster_executor import check_paths
+            from mergeplan.system.ray import connect
+
+            self._ray = connect(options.ray)
+            check_paths(self._ray, checked.pool)
+
+    def of(self, size: int, store: RunStore) -> list[str]:
+        """Measure what there is to measure at a size; returns why each method stopped."""
+        executor = _Lazy(lambda: self._executor(size))
+        try:
+            if self._options.listed is None:
+                return self._by_rounds(size, store, executor)
+            listed = [merge for merge in self._options.listed if merge.size == size]
+            self._say(f"{self._name(size)}{len(listed)} merges are listed")
+            self._measure(listed, size, store, executor)
+            return []
+        finally:
+            executor.close()
+
+    def _by_rounds(self, size: int, store: RunStore, executor: "_Lazy") -> list[str]:
+        plans = {plan.label: plan for plan in plans_of(self._checked, self._options, size)}
+        seen: dict[str, dict[str, Measured]] = {label: {} for label in plans}
+        reasons = []
+        while plans:
+            rounds: dict[str, Round] = {}
+            for label, plan in list(plans.items()):
+                found = self._next(plan, store, seen[label])
+                told = f"{self._name(size)}{label}: {found.reason}{_names(found)}"
+                self._say(told)
+                if isinstance(found, Stop):
+                    for note in found.notes:
+                        self._say(f"{label}: {note}")
+                    reasons.append(told)
+                    del plans[label]
+                else:
+                    rounds[label] = found
+            wanted = {merge.key: merge for one in rounds.values() for merge in one.merges}
+            self._measure(list(wanted.values()), size, store, executor)
+            for label, one in rounds.items():
+                got = [m for merge in one.merges if (m := store.get(merge)) is not None]
+                seen[label] |= {m.merge.key: m for m in got}
+                lost = [m.merge.key for m in got if not math.isfinite(m.scores.macro().loss_nats)]
+                if lost:
+                    # The table has no row for it: the next round would ask for it again.
+                    reasons.append(f"{label}: the loss of `{lost[0]}` is not finite")
+                    self._say(reasons[-1])
+                    del plans[label]
+            store.write_table()
+        return reasons
+
+    def _name(self, size: int) -> str:
+        """A base's size, where there are several."""
+        sizes = self._checked.pool.sizes
+        return f"{format_count(sizes[size].count_params())}, " if len(sizes) > 1 else ""
+
+    def _next(
+        self, plan: Plan | SubsetPlan, store: RunStore, seen: dict[str, Measured]
+    ) -> Round | Stop:
+        each = self._checked.texts[plan.size].n_tokens
+        seconds = sum(sum(one.seconds) for one in seen.values())
+        spent = Spent(len(seen), each * len(seen), seconds)
+        measured = store.measurements(seen.values()) if seen else Measurements((), "")
+        if isinstance(plan, SubsetPlan):
+            return next_subset_round(measured, plan, spent)
+        return next_round(measured, plan, spent)
+
+    def _measure(
+        self, merges: list[SubsetMerge], size: int, store: RunStore, executor: "_Lazy"
+    ) -> None:
+        some = [number for number, merge in enumerate(merges) if store.get(merge) is None]
+        each = self._checked.texts[size].n_tokens
+        self._planned += each * len(some)
+        if not some:
+            return
+        for measured in executor.get().measure(merges, some):
+            store.add(measured)
+            self.measured.append(measured)
+            self._done += each
+            if self._progress:
+                self._progress(self._done, self._planned)
+
+    def _executor(self, size: int) -> Any:
+        pool, setup = self._checked.pool, self._options.setup
+        if self._ray is None:
+            return Worker(pool, size, setup, self._checked.texts[size])
+        from mergeplan.calibration.cluster_executor import ClusterExecutor
+
+        return ClusterExecutor(self._ray, pool, size, setup)
+
+
+def _names(found: Round | Stop) -> str:
+    """The subsets of a round, where they are few."""
+    if isinstance(found, Stop) or len(found.merges) > _FEW:
+        return ""
+    return ": " + ", ".join("+".join(merge.subset) or "the base" for merge in found.merges)
+
+
+class _Lazy:
+    """An executor that is made when the first merge needs it: not where all are measured."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def get(self) -> Executor:
+        if self._made is None:
+            self._made = self._make()
+        executor: Executor = self._made
+        return executor
+
+    def close(self) -> None:
+        if self._made is not None and hasattr(self._made, "close"):
+            self._made.close()

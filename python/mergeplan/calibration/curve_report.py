@@ -1,0 +1,114 @@
+"""What a calibration says at its end: fit, picture, recommendation, and the next command."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mergeplan.calibration.store import MEASUREMENTS
+from mergeplan.law.costs import CostModel
+from mergeplan.law.diagnose import all_signs
+from mergeplan.law.file import to_data
+from mergeplan.law.fit import FitResult, fit
+from mergeplan.law.recommend import Goal, Recommendation, recommend
+from mergeplan.law.report import describe, fit_table
+from mergeplan.law.series import name_of
+from mergeplan.law.write import choose_merge
+from mergeplan.measurements import MACRO, load_measurements
+from mergeplan.pool.pool import Pool
+from mergeplan.system.files import write_durably
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Files and words.
+
+    Attributes:
+        plot: `None` where matplotlib is not installed.
+        config: The recommended merge's YAML; `None` where nothing reaches the target.
+        scans: For each method whose lambda was varied, a line on what it changed.
+    """
+
+    law: Path
+    plot: Path | None
+    config: Path | None
+    recommendation: Recommendation
+    scans: tuple[str, ...]
+    warnings: tuple[str, ...]
+    next_command: str
+    text: str = field(repr=False)
+
+
+def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
+    """Fit a run's table, and write `law.json`, `law.png` and `merge.yml` beside it.
+
+    Args:
+        seed: Of a random subset, where the recommended k was not measured.
+
+    Raises:
+        InputError: There are too few measurements to fit anything.
+    """
+    table = folder / MEASUREMENTS
+    result = fit(table)
+    law = folder / "law.json"
+    write_durably(law, json.dumps(to_data(result), indent=1, allow_nan=False) + "\n")
+    plot = _plot(result, folder, goal)
+    recommendation = recommend(result, goal=goal, costs=CostModel())
+    best, config = recommendation.best, None
+    if recommendation.reached and best.k is not None:
+        wish = f"for {goal.fraction:.0%} of the improvement"
+        if goal.target_loss is not None:
+            wish = f"for a target loss of {goal.target_loss:g} nats"
+        chosen = choose_merge(best, pool, wish=wish, seed=seed)
+        config = folder / "merge.yml"
+        write_durably(config, chosen.text)
+    scans = tuple(_scans(table))
+    next_command = f"mergeplan merge {config} OUT_DIR"
+    if config is None:
+        next_command = f"mergeplan suggest {table} --target-loss T"
+    lines = [fit_table(result), "", describe(recommendation), *scans, ""]
+    files = [table, law, *filter(None, (plot, config))]
+    lines += [f"files: {', '.join(map(str, files))}", f"next: {next_command}"]
+    warnings = [f"{name_of(one.series)}: {text}" for one in result.fits for text in one.warnings]
+    skipped = [text for text in result.skipped if "two different k" not in text]
+    return Summary(
+        law=law,
+        plot=plot,
+        config=config,
+        recommendation=recommendation,
+        scans=scans,
+        warnings=(*skipped, *warnings, *best.warnings, *all_signs(result)),
+        next_command=next_command,
+        text="\n".join(lines),
+    )
+
+
+def _plot(result: FitResult, folder: Path, goal: Goal) -> Path | None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return None
+    from mergeplan.law.pictures import plot
+
+    out = folder / "law.png"
+    plot(result, out, goal.target_loss)
+    return out
+
+
+def _scans(table: Path) -> list[str]:
+    """Where one subset was merged with several lambdas: the losses, and which is lowest."""
+    rows = [row for row in load_measurements(table).rows if row.domain == MACRO and row.k > 0]
+    found: dict[tuple[object, ...], dict[float, float]] = {}
+    for row in rows:
+        options = json.loads(row.options)
+        if "lambda" in options:
+            strength = float(options.pop("lambda"))
+            rest = json.dumps(options, sort_keys=True)
+            scan = found.setdefault((row.n_params, row.method, rest, row.k, row.subset), {})
+            scan[strength] = row.loss_nats
+    lines = []
+    for (_, method, _, k, _), losses in found.items():
+        if len(losses) > 2:
+            best = min(losses, key=lambda strength: losses[strength])
+            values = ", ".join(f"{s:g}: {loss:.4f}" for s, loss in sorted(losses.items()))
+            lines.append(f"{method}, one subset of {k}, by lambda: {values}; lowest at {best:g}")
+    return lines

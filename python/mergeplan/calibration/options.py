@@ -1,0 +1,172 @@
+"""What a calibration is asked for, what that means for each method, and what it will take."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mergeplan.calibration.curve_rounds import Plan
+from mergeplan.calibration.curve_rounds import forecast as forecast_of
+from mergeplan.calibration.decision import Wish
+from mergeplan.calibration.limits import Budget, Spent
+from mergeplan.calibration.limits import Forecast as Part
+from mergeplan.calibration.preflight import Checked, check
+from mergeplan.calibration.setup import Setup
+from mergeplan.calibration.store import RUN, Measured, RunStore
+from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
+from mergeplan.errors import InputError, nearest
+from mergeplan.measurements import MACRO, parse_shares
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import SubsetMerge
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The best subset is asked for, and not how many experts to merge.
+
+    Attributes:
+        domains: What decides: a domain, or `code=2,math`; `None` for the macro mean.
+        free_sum: Whether to measure single experts, all, and some subsets at half strength too.
+    """
+
+    domains: str | None = None
+    free_sum: bool = False
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What to calibrate, how far, and where.
+
+    Attributes:
+        methods: Labels of the pool; none for all of them.
+        wish: What k is for; its confidence also ends the search for the best subset.
+        choosing: Measure for the best subset; `None` for the best k.
+        ks: Sizes of subsets that may be measured; empty for all.
+        until: Stop where no k that is still possible is farther from the answer.
+        budget: Most that each method may take at each size.
+        scan: Whether to try other lambdas with all experts.
+        seed: Of the choice of subsets, and of random masks.
+        listed: Measure these merges and no others, whatever they tell; `None` to go by rounds.
+        ray: `local` or the address of a Ray cluster; `None` for this process.
+    """
+
+    methods: tuple[str, ...] = ()
+    wish: Wish = field(default_factory=Wish)
+    choosing: Choosing | None = None
+    ks: tuple[int, ...] = ()
+    until: int = 1
+    budget: Budget = field(default_factory=Budget)
+    scan: bool = True
+    seed: int = 0
+    listed: tuple[SubsetMerge, ...] | None = None
+    setup: Setup = field(default_factory=Setup)
+    ray: str | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a calibration takes, before anything is measured.
+
+    Attributes:
+        least: With the first rounds alone.
+        most: Where every subset is measured, or the budget ends.
+        kept: Merges that the folder holds already, of those that are counted.
+        seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
+    """
+
+    least: Spent
+    most: Spent
+    kept: int
+    seconds_each: float | None
+
+
+def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Forecast:
+    """What `calibrate` would take; everything is checked, and nothing is measured or written.
+
+    Raises:
+        InputError: As for `calibrate`.
+    """
+    checked = check_asked(pool_file, options)
+    kept: list[Measured] = []
+    if (folder / RUN).exists():
+        store = RunStore(folder, checked.identity, pool_sizes(checked))
+        kept = store.all()
+        store.close()
+    each = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
+    found = []
+    for merge in options.listed or ():
+        once = Spent(1, checked.texts[merge.size].n_tokens, each)
+        found.append(Part(once, once))
+    for size in range(len(checked.pool.sizes) if options.listed is None else 0):
+        tokens = checked.texts[size].n_tokens
+        for plan in plans_of(checked, options, size):
+            if isinstance(plan, SubsetPlan):
+                found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=each))
+            else:
+                found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
+    least, most = _sum(one.least for one in found), _sum(one.most for one in found)
+    return Forecast(least, most, len(kept), each if kept else None)
+
+
+def _sum(parts: Iterable[Spent]) -> Spent:
+    every = list(parts)
+    return Spent(
+        sum(part.merges for part in every),
+        sum(part.tokens for part in every),
+        sum(part.seconds for part in every),
+    )
+
+
+def check_asked(pool_file: Path, options: CalibrateOptions) -> Checked:
+    """Whatever can be checked before anything is measured.
+
+    Raises:
+        InputError: The pool is at fault, or lacks what is asked for.
+    """
+    pool = load_pool(pool_file)
+    checked = check(pool, options.methods, options.setup, options.ks)
+    domains = options.choosing.domains if options.choosing else None
+    for name in parse_shares(domains) if domains else ():
+        if name not in (*pool.data, MACRO):
+            hint = nearest(name, list(pool.data)) or f"it has: {', '.join(pool.data)}"
+            raise InputError(f"--domains: the pool has no domain `{name}`", hint)
+    return checked
+
+
+def plans_of(
+    checked: Checked, options: CalibrateOptions, size: int
+) -> Sequence[Plan] | Sequence[SubsetPlan]:
+    """One for each method."""
+    choosing = options.choosing
+    if choosing is not None:
+        return [
+            SubsetPlan(
+                pool=checked.pool,
+                size=size,
+                label=label,
+                domains=choosing.domains,
+                confidence=options.wish.confidence,
+                free_sum=choosing.free_sum,
+                budget=options.budget,
+                seed=options.seed,
+            )
+            for label in checked.labels
+        ]
+    return [
+        Plan(
+            pool=checked.pool,
+            size=size,
+            label=label,
+            wish=options.wish,
+            ks=options.ks,
+            until=options.until,
+            budget=options.budget,
+            scan=options.scan,
+            seed=options.seed,
+        )
+        for label in checked.labels
+    ]
+
+
+def pool_sizes(checked: Checked) -> tuple[int, ...]:
+    """Experts of each size."""
+    return tuple(len(size.experts) for size in checked.pool.sizes)

@@ -1,0 +1,52 @@
+"""How merges are measured, and on which texts."""
+
+from dataclasses import dataclass, field
+
+from mergeplan.evaluation.documents import read_documents
+from mergeplan.evaluation.hashes import texts_sha256
+from mergeplan.evaluation.loading import context_of, load_config, load_tokenizer
+from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.texts import Texts
+from mergeplan.pool.pool import Pool
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How merges are measured.
+
+    Attributes:
+        dtype: Of the arithmetic of the evaluation; `auto` for float32 on a CPU and the base's own
+            elsewhere.
+        device: `auto`, `cpu` or `cuda`.
+        threads: For merging and evaluating; `None` for one on each core.
+        memory_limit: Bytes that merging may take beside the model; `None` for the default.
+    """
+
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    memory_limit: int | None = None
+
+
+def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Texts:
+    """The pool's texts, encoded for the models of one size.
+
+    Raises:
+        InputError: The base has no tokenizer or config, or a text is at fault.
+    """
+    base = pool.sizes[size].base
+    context = context_of(load_config(base))
+    return Texts.prepare(pool.data, load_tokenizer(base), evaluation, context=context)
+
+
+def hash_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> str:
+    """`sha256` of those texts, without encoding them.
+
+    Raises:
+        InputError: As for `prepare_texts`.
+    """
+    base = pool.sizes[size].base
+    files = {name: read_documents(path) for name, path in pool.data.items()}
+    deciding = evaluation.deciding(context_of(load_config(base)))
+    return texts_sha256(files, load_tokenizer(base), deciding)

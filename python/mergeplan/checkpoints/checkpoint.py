@@ -1,0 +1,205 @@
+"""Checkpoints as merges see them: headers and `config.json`, no weights."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from mergeplan.errors import InputError
+
+# Heads that a checkpoint may leave out because they are tied to the embedding.
+TIED_HEADS = {
+    "lm_head.weight": (
+        "model.embed_tokens.weight",
+        "transformer.wte.weight",
+        "model.language_model.embed_tokens.weight",
+    ),
+    "embed_out.weight": ("gpt_neox.embed_in.weight",),
+}
+# Buffers that old checkpoints carry, new ones do not, and no model reads.
+IGNORED_ENDINGS = ("rotary_emb.inv_freq", "attn.masked_bias")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a header says of a tensor.
+
+    Attributes:
+        dtype: safetensors' name.
+        file: Relative to the checkpoint's folder, or absolute.
+        offset: First byte in a file of another format; `None` in a safetensors file.
+        plain_dtype: The dtype of the base's tensor that this one adapts; `None` for others.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    n_bytes: int
+    offset: int | None = None
+    plain_dtype: str | None = None
+
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of another checkpoint."""
+
+    checkpoint: "Checkpoint"
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a tensor that is stored nowhere is computed; see `rust/core/src/plan/models.rs`.
+
+    Attributes:
+        kind: `same` and `cast` of one tensor; `lora` of x, A and B.
+        dtype: Torch name of what the result is rounded to; `None` for `same`.
+    """
+
+    kind: str
+    parts: tuple[Part, ...]
+    scale: float = 1.0
+    dtype: str | None = None
+    transposed: bool = False
+
+    def data(self, numbers: Mapping[tuple[Path, ...], int]) -> dict[str, Any]:
+        """As the plan has it.
+
+        Args:
+            numbers: Of the plan's models, by `Checkpoint.key`.
+        """
+        references = [
+            {"model": numbers[part.checkpoint.key], "tensor": part.tensor} for part in self.parts
+        ]
+        made: dict[str, Any] = {"kind": self.kind, **references[0]}
+        if self.kind != "same":
+            made["dtype"] = self.dtype
+        if self.kind == "lora":
+            a, b = references[1:]
+            made |= {"a": a, "b": b, "scale": self.scale, "transposed": self.transposed}
+        return made
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model: headers and `config.json`, no weights.
+
+    Attributes:
+        name: As the config writes it.
+        path: Absolute folder, of the base where an adapter is added to it.
+        weights: What the core opens: that folder, or a safetensors file.
+        config: Contents of `config.json`; empty where there is none.
+        made: How each tensor is computed, where none is stored; else empty.
+        own_names: What the files call a tensor that `tensors` has under another name.
+    """
+
+    name: str
+    path: Path
+    weights: Path
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    made: dict[str, Derivation] = field(default_factory=dict)
+    own_names: dict[str, str] = field(default_factory=dict)
+
+    def own_name(self, tensor: str) -> str:
+        return self.own_names.get(tensor, tensor)
+
+    @property
+    def sources(self) -> list["Checkpoint"]:
+        """The stored checkpoints that this one is read from."""
+        found = {p.checkpoint.key: p.checkpoint for how in self.made.values() for p in how.parts}
+        return list(found.values()) or [self]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that hold its tensors, sorted; an adapter's come last."""
+        if self.made:
+            return [file for source in self.sources for file in source.files]
+        return [self.path / name for name in sorted({t.file for t in self.tensors.values()})]
+
+    @cached_property
+    def key(self) -> tuple[Path, ...]:
+        """What makes two checkpoints the same."""
+        return (self.weights, *self.files)
+
+    def data(self, numbers: Mapping[tuple[Path, ...], int]) -> Any:
+        """This checkpoint as the plan lists it among its models."""
+        if self.made:
+            return {"derived": {name: how.data(numbers) for name, how in self.made.items()}}
+        if any(tensor.offset is not None for tensor in self.tensors.values()):
+            listed = {
+                name: {
+                    "file": str(self.path / tensor.file),
+                    "dtype": tensor.dtype,
+                    "shape": list(tensor.shape),
+                    "offset": tensor.offset,
+                }
+                for name, tensor in self.tensors.items()
+            }
+            return {"path": str(self.path), "tensors": listed}
+        return str(self.weights)
+
+
+def plan_models(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The models of a plan: the checkpoints in order, then what others are computed from."""
+    keys = {checkpoint.key for checkpoint in checkpoints}
+    more = {source.key: source for c in checkpoints for source in c.sources}
+    return [*checkpoints, *(source for key, source in more.items() if key not in keys)]
+
+
+def models_data(checkpoints: Sequence[Checkpoint]) -> list[Any]:
+    """The `models` of a plan, as data."""
+    models = plan_models(checkpoints)
+    numbers = {model.key: number for number, model in enumerate(models)}
+    return [model.data(numbers) for model in models]
+
+
+def count_params(checkpoint: Checkpoint) -> int:
+    """Elements of all tensors, tied ones once."""
+    tied = checkpoint.config.get("tie_word_embeddings") is True
+    return sum(
+        tensor.n_elements
+        for name, tensor in checkpoint.tensors.items()
+        if not (tied and name in TIED_HEADS)
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of `config.json` or its like; empty where there is none.
+
+    Raises:
+        InputError: It cannot be read, or is no JSON object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read `{path}`: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"`{path}`: expected a JSON object")
+    return config
+
+
+def header_sha256(path: Path) -> str:
+    """SHA-256 of a safetensors file's length prefix and header; the file is known to be valid."""
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        header = file.read(int.from_bytes(prefix, "little"))
+    return hashlib.sha256(prefix + header).hexdigest()
+
+
+def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
+    seen: dict[tuple[Path, ...], str] = {}
+    for checkpoint in checkpoints:
+        other = seen.setdefault(checkpoint.key, checkpoint.name)
+        if other != checkpoint.name:
+            raise InputError(f"models `{other}` and `{checkpoint.name}` are the same folder")

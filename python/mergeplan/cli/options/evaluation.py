@@ -1,0 +1,71 @@
+"""Options of the commands that score models."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mergeplan.cli.options.units import SEED
+from mergeplan.evaluation.options import DEVICES, DTYPES, HALVES, EvaluationOptions
+
+_half = click.option(
+    "--half",
+    type=click.Choice(HALVES),
+    default="all",
+    show_default=True,
+    help="Score half of the documents: one to select by, or the other to check with.",
+)
+
+
+def evaluation_options(*, auto: str, seed: str, half: bool = True) -> Callable[[Any], Any]:
+    """How texts are chosen and cut, and where the model runs.
+
+    Args:
+        auto: What `--dtype auto` means.
+        seed: What the seed decides.
+        half: Whether the user chooses the half of the documents.
+    """
+    options = (
+        click.option(
+            "--max-tokens",
+            type=click.IntRange(1),
+            help="Most tokens of a domain, by whole documents.",
+        ),
+        click.option("--seed", type=SEED, default=0, show_default=True, help=seed),
+        click.option(
+            "--max-length",
+            type=click.IntRange(2),
+            help="Tokens in a window. [default: the model's context, at most 4096]",
+        ),
+        click.option(
+            "--stride",
+            type=click.IntRange(1),
+            help="Tokens by which windows of a long text overlap. [default: half a window]",
+        ),
+        click.option(
+            "--batch-tokens", type=click.IntRange(1), help="Tokens in a batch. [default: by device]"
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(DTYPES),
+            default="auto",
+            show_default=True,
+            help=f"auto: {auto}.",
+        ),
+        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+    )
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        if half:
+            command = _half(command)
+        return command
+
+    return decorate
+
+
+def evaluation_of(given: dict[str, Any]) -> EvaluationOptions:
+    """The options that decide what is scored."""
+    names = ("max_tokens", "seed", "max_length", "stride", "batch_tokens", "half")
+    return EvaluationOptions(**{name: given[name] for name in names if name in given})

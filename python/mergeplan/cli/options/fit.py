@@ -1,0 +1,52 @@
+"""Options shared by the commands that read measurements."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mergeplan.law.fit import FitResult
+
+_OPTIONS = (
+    click.option(
+        "--domain", help="Fit this domain. [default: the macro mean, or the only one there is]"
+    ),
+    click.option("--method", help="Only the rows with this method label."),
+    click.option(
+        "--pool-size",
+        type=click.IntRange(1),
+        help="Number of experts that there are. [default: from the file]",
+    ),
+    click.option(
+        "--form",
+        type=click.Choice(["hyperbolic", "interference"]),
+        default="hyperbolic",
+        show_default=True,
+        help="Linf + A/(k+b), or with a term D·k/(k+q) for curves that turn up again.",
+    ),
+    click.option("--robust", is_flag=True, help="Weigh down means that lie far from the curve."),
+)
+
+
+def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All options that say what to fit, and how."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load(source: Path, **given: Any) -> "FitResult":
+    """Fit a CSV, or read a law, for which no option of the fit may be given."""
+    if source.suffix.lower() != ".json":
+        from mergeplan.law.fit import fit
+
+        return fit(source, **given)
+    from mergeplan.law.file import load_law
+
+    for name, value in given.items():
+        if value not in (None, False, "hyperbolic"):
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} is decided when a law is fitted; give it to `fit`")
+    return load_law(source)

@@ -1,0 +1,115 @@
+"""Option types with units, and options that several commands have."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_FACTORS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "b": 10**9,
+    "t": 10**12,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A number of bytes such as `5GB`, `512MiB` or mergekit's `5B`."""
+
+    name = "BYTES"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
+        factor = _FACTORS.get(match[2].lower()) if match else None
+        if match is None or factor is None:
+            self.fail(f"expected bytes such as 5GB or 512MiB, found `{value}`", param, ctx)
+        # Longer numbers are no sizes, and would not fit a float.
+        count = int(float(match[1]) * factor) if len(match[1]) < 30 else 0
+        if not 1 <= count < 2**63:
+            self.fail(f"expected 1 byte to 8 EiB, found `{value}`", param, ctx)
+        return count
+
+
+BYTES = ByteCount()
+SEED = click.IntRange(0, 2**64 - 1)
+
+
+def threads_option(*aliases: str, what: str = "Worker threads.") -> Callable[[Any], Any]:
+    """`--threads`, `None` where it is not given."""
+    text = f"{what} [default: one on each core]"
+    return click.option("-j", "--threads", *aliases, type=click.IntRange(1, 1024), help=text)
+
+
+class Positive(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A finite number above zero."""
+
+    name = "NUMBER"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = 0.0
+        if not 0 < number < 1e300:
+            self.fail(f"expected a number above 0, found `{value}`", param, ctx)
+        return number
+
+
+class Counts(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Numbers of parameters, joined by commas."""
+
+    name = "COUNTS"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        from mergeplan.display.text import parse_count
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(parse_count(part) for part in str(value).split(","))
+        except ValueError as error:
+            self.fail(f"{error}", param, ctx)
+
+
+class Integers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Whole numbers within bounds, joined by commas."""
+
+    name = "NUMBERS"
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        # Longer than six digits is out of any bounds here, and need not be parsed.
+        numbers = tuple(int(part) for part in parts if re.fullmatch(r"\s*[0-9]{1,6}\s*", part))
+        if len(numbers) != len(parts) or not all(self._low <= n <= self._high for n in numbers):
+            self.fail(
+                f"expected numbers from {self._low} to {self._high} such as 2,4,8, found `{value}`",
+                param,
+                ctx,
+            )
+        return tuple(dict.fromkeys(numbers))

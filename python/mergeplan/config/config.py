@@ -1,0 +1,204 @@
+"""A merge configuration: mergekit's YAML, read strictly."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mergeplan.config.dialect import TOP_LEVEL, Faults, Reader
+from mergeplan.config.dialect_values import NATIVE_DTYPES, check_tokenizer, dtype_name, model_name
+from mergeplan.config.methods import METHODS, Method
+from mergeplan.config.scopes import ModelInput, Module, Settings
+from mergeplan.config.values import kind_of
+from mergeplan.errors import InputError, nearest
+from mergeplan.system.yamlfile import parse_yaml, read_text
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """A validated merge configuration.
+
+    Attributes:
+        modules: The scopes below the top level. `models` and `slices` are one module without name.
+        base_model: The base of every slice that names no other.
+        dtype, out_dtype: Torch names without prefix, or `None`.
+        parameters: The settings of the widest scope.
+        text: The source, verbatim.
+        needs_mergekit: Why mergekit must plan this merge: `because of …`; `None` where tensors can
+            be planned by their names alone.
+        warnings: What the config says to no effect, or to one that few expect.
+    """
+
+    method: Method
+    modules: tuple[Module, ...]
+    base_model: str | None
+    dtype: str | None
+    out_dtype: str | None
+    parameters: Settings
+    text: str
+    needs_mergekit: str | None = None
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @cached_property
+    def models(self) -> tuple[ModelInput, ...]:
+        """Every model that is read, each as it is first mentioned."""
+        found: dict[str, ModelInput] = {}
+        for module in self.modules:
+            for piece in module.slices:
+                for source in piece.sources:
+                    found.setdefault(source.path, source)
+        if self.base_model is not None:
+            found.setdefault(self.base_model, ModelInput(self.base_model, {}))
+        return tuple(found.values())
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether layers are taken from their models one by one."""
+        return any(model.layers is not None for model in self.models)
+
+    @property
+    def donor(self) -> str:
+        """Path of the model whose config and tokenizer the output gets.
+
+        mergekit takes any of them at random where there is no base; here it is the first.
+        """
+        return self.base_model or self.models[0].path
+
+    @property
+    def compared_with(self) -> str | None:
+        """Path of the base that the other models are compared with, if the method has one."""
+        return None if self.method.base == "none" else self.base_model
+
+
+def load_config(path: Path) -> MergeConfig:
+    """Read a config file.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It is no valid configuration; the message names the key.
+    """
+    return _without_faults(*read_config(path))
+
+
+def read_config(path: Path) -> tuple[MergeConfig | None, list[InputError]]:
+    """Read a config file, and everything that is wrong with it.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It cannot be read.
+    """
+    config, faults = examine(read_text(path, "config"))
+    return config, [InputError(f"`{path}`: {e.message}", e.hint) for e in faults]
+
+
+def parse_config(text: str) -> MergeConfig:
+    """Validate YAML text.
+
+    Raises:
+        InputError: The message names the key, what was expected and what was found.
+    """
+    return _without_faults(*examine(text))
+
+
+def _without_faults(config: MergeConfig | None, faults: list[InputError]) -> MergeConfig:
+    if config is None or faults:
+        raise faults[0]
+    return config
+
+
+def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
+    """Read YAML text as far as it can be read.
+
+    Returns:
+        The config, and every fault. With faults, the config is what is left without them, or
+        `None` where there is not enough to merge.
+    """
+    faults = Faults()
+    data = faults.attempt(_mapping, text)
+    if data is None:
+        return None, faults
+    faults.check_keys(data, TOP_LEVEL, "")
+    method = faults.attempt(_method, data)
+    if method is None:
+        return None, faults
+    base_model = None
+    if data.get("base_model"):
+        base_model = faults.attempt(model_name, data["base_model"], "base_model")
+    reader = Reader(method, base_model, faults)
+    parameters = reader.parameters(data.get("parameters"), "parameters", False)
+    modules = reader.modules(data, parameters)
+    dtype = faults.attempt(dtype_name, data.get("dtype"), "dtype")
+    out_dtype = faults.attempt(dtype_name, data.get("out_dtype"), "out_dtype")
+    faults.attempt(_check_tokenizers, data)
+    if not modules:
+        return None, faults
+    config = MergeConfig(
+        method=method,
+        modules=modules,
+        base_model=base_model,
+        dtype=dtype,
+        out_dtype=out_dtype,
+        parameters=parameters,
+        text=text,
+        needs_mergekit=_beyond_names(data, dtype, out_dtype),
+        warnings=tuple(reader.warnings),
+    )
+    return config, faults
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    data = parse_yaml(text)
+    if not isinstance(data, dict):
+        raise InputError(
+            f"expected a mapping with `models` and `merge_method`, found {kind_of(data)}"
+        )
+    return data
+
+
+def _method(data: dict[str, Any]) -> Method:
+    name = data.get("merge_method")
+    if name is None:
+        raise InputError("`merge_method` is missing", f"one of: {', '.join(METHODS)}")
+    if not isinstance(name, str) or name not in METHODS:
+        hint = nearest(str(name), list(METHODS)) or f"known methods: {', '.join(METHODS)}"
+        raise InputError(f"`merge_method`: unknown method `{name}`", hint)
+    return METHODS[name]
+
+
+def _check_tokenizers(data: dict[str, Any]) -> None:
+    source, tokenizer = data.get("tokenizer_source"), data.get("tokenizer")
+    if source is not None and tokenizer is not None:
+        raise InputError(
+            "`tokenizer_source` and `tokenizer` exclude each other",
+            f"write `tokenizer: {{source: {source}}}` and leave `tokenizer_source` out",
+        )
+    if source is not None:
+        model_name(source, "tokenizer_source")
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
+    template = data.get("chat_template")
+    if template is not None and (not isinstance(template, str) or not template):
+        raise InputError(
+            f"`chat_template`: expected `auto`, a name or a Jinja template,"
+            f" found {kind_of(template)}"
+        )
+
+
+def _beyond_names(data: dict[str, Any], dtype: str | None, out_dtype: str | None) -> str | None:
+    """Why the names of tensors are not enough to plan a merge: `because of …`, or `None`."""
+    for key in ("tokenizer_source", "tokenizer", "chat_template", "modules"):
+        if data.get(key) is not None:
+            return f"because of `{key}`"
+    for key, name in (("dtype", dtype), ("out_dtype", out_dtype)):
+        if name is not None and name not in NATIVE_DTYPES:
+            return f"because of `{key}: {name}`"
+    if _mentions(data, "override_architecture"):
+        return "because of `override_architecture`"
+    return None
+
+
+def _mentions(data: object, key: str) -> bool:
+    """Whether a key stands anywhere in some YAML."""
+    if isinstance(data, dict):
+        return key in data or any(_mentions(value, key) for value in data.values())
+    return isinstance(data, list) and any(_mentions(value, key) for value in data)

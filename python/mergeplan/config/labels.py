@@ -1,0 +1,67 @@
+"""Labels of methods: what measurements and pools call a method with its options."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mergeplan.config.methods import METHODS, Method
+from mergeplan.errors import InputError, nearest
+
+# Label -> mergekit's method. What each may be given is below; the defaults are mergekit's.
+LABELS = {
+    "average": "linear",
+    "task_arithmetic": "task_arithmetic",
+    "ties": "ties",
+    "dare": "dare_linear",
+    "dare_ties": "dare_ties",
+    "breadcrumbs": "breadcrumbs",
+    "breadcrumbs_ties": "breadcrumbs_ties",
+    "della": "della",
+    "della_linear": "della_linear",
+}
+_OPTIONS = ("density", "gamma", "epsilon", "lambda")
+
+
+def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str, float]]:
+    """The method of a label, and all its options with what is not given at its default.
+
+    Args:
+        label: A key of `LABELS`, or any label whose options name one as `method`.
+
+    Raises:
+        InputError: No such method or option, or a value out of its bounds.
+
+    >>> method, options = method_of("sparse", {"method": "ties", "density": 0.2})
+    >>> method.name, options
+    ('ties', {'density': 0.2, 'lambda': 1.0})
+    """
+    given = dict(options)
+    name = given.pop("method", label)
+    if name not in LABELS:
+        hint = nearest(str(name), list(LABELS)) or f"known: {', '.join(LABELS)}"
+        raise InputError(f"cannot write a merge by `{name}`", hint)
+    method = METHODS[LABELS[name]]
+    found = {}
+    # Task arithmetic thins nothing out: mergekit accepts a density there, and ignores it.
+    sparse = method.sparsify != "none"
+    for key in (key for key in _OPTIONS if key in method.options and (sparse or key == "lambda")):
+        option = method.options[key]
+        value = given.pop(key, option.default)
+        low = -float("inf") if option.minimum is None else option.minimum
+        high = float("inf") if option.maximum is None else option.maximum
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high or abs(value) == float("inf"):
+            bounds = "" if option.minimum is None else f" from {low:g} to {high:g}"
+            raise InputError(f"method `{label}`: expected a number{bounds} as `{key}`: `{value}`")
+        found[key] = float(value)
+    for key in given:
+        hint = nearest(str(key), list(found)) or f"it has: {', '.join(found) or 'no options'}"
+        raise InputError(f"method `{label}` has no option `{key}`", hint)
+    if "epsilon" in found:
+        density, epsilon = found["density"], found["epsilon"]
+        if 0 < density < 1 and not (density - epsilon > 0 and density + epsilon < 1):
+            raise InputError(
+                f"method `{label}`: expected `density` - `epsilon` and `density` + `epsilon`"
+                f" between 0 and 1, found density {density:g} and epsilon {epsilon:g}",
+                f"take an `epsilon` below {min(density, 1 - density):g}",
+            )
+    return method, found

@@ -1,0 +1,77 @@
+"""The whole path on the bundled pool: measured losses → law → recommendation → YAML → merge."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mergeplan.display.text import format_bytes
+from mergeplan.errors import SurroundingsError
+from mergeplan.law.fit import fit
+from mergeplan.law.recommend import recommend
+from mergeplan.law.report import describe
+from mergeplan.law.write import choose_merge
+from mergeplan.measurements import load_measurements
+from mergeplan.merging.merge import merge
+from mergeplan.merging.options import MergeOptions
+from mergeplan.pool.pool import load_pool
+from mergeplan.system.files import write_durably
+
+POOL = Path(__file__).parent / "pool"
+METHOD = "task_arithmetic"
+TARGET_LOSS = 1.9055
+# The paper's three-point calibration (Section 4.2); k = 0 is the base.
+CALIBRATION = (0, 1, 2, 4)
+HELD_OUT = (6, 9)
+
+
+def run_demo(folder: Path, say: Callable[[str], object]) -> None:
+    """Run the demo; `merge.yml` and `merged` end up in `folder`. Each step is told to `say`.
+
+    Raises:
+        SurroundingsError: The folder cannot be written to, or holds an earlier demo.
+    """
+    begun = time.perf_counter()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SurroundingsError(f"cannot create `{folder}`: {error.strerror}") from error
+    pool_file = POOL / "pool.yml"
+    pool = load_pool(pool_file)
+    size = pool.sizes[0]
+    data = load_measurements(POOL / "measurements.csv")
+    say(f"the pool: a base of {size.count_params():,.0f} parameters, {len(size.experts)} experts")
+
+    few = replace(data, rows=tuple(row for row in data.rows if row.k in CALIBRATION))
+    law = fit(few, method=METHOD, pool_size=len(size.experts))
+    say(f"\n1. fit the law to the mean losses of {METHOD} at k = 1, 2 and 4")
+    curve = law.fits[0].law
+    say(f"   L(k) = {curve.floor:.4f} + {curve.tail:.4f} / (k + {curve.offset:.3g})")
+    everything = fit(data, method=METHOD).fits[0].series
+    truth = {point.k: point.loss for point in everything.points}
+    for k in HELD_OUT:
+        say(f"   forecast for k = {k}: {curve.predict(k):.4f}, measured {truth[k]:.4f}")
+
+    say(f"\n2. recommend a merge for a loss of {TARGET_LOSS}")
+    recommendation = recommend(law, TARGET_LOSS)
+    say("   " + describe(recommendation).replace("\n", "\n   "))
+    wish = f"for a target loss of {TARGET_LOSS} nats"
+    chosen = choose_merge(recommendation.best, pool, wish=wish, seed=0)
+    config = folder / "merge.yml"
+    write_durably(config, chosen.text)
+    say(f"   {chosen.reason}")
+
+    say(f"\n3. merge by {config.name}")
+    report = merge(config, folder / "merged", MergeOptions())
+    say(
+        f"   {report.tensors} tensors, {format_bytes(report.written_bytes)}, "
+        f"{report.seconds * 1000:.0f} ms"
+    )
+    losses = [
+        row.loss_nats
+        for row in data.rows
+        if row.method == METHOD and row.subset == tuple(sorted(chosen.subset))
+    ]
+    if losses:
+        say(f"   this very merge was measured: {losses[0]:.4f}; base: {everything.base_loss:.4f}")
+    say(f"\ndone in {time.perf_counter() - begun:.2f} s; files in {folder}")

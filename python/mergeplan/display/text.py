@@ -1,0 +1,74 @@
+"""How numbers and names look in messages and tables, and how counts are read."""
+
+import math
+import re
+from typing import Any
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+_SMALLEST_COUNT = 10_000
+_LARGEST_COUNT = 1e18
+
+
+def printable(name: str) -> str:
+    """A name from a file, safe to print: control characters and lone surrogates are escaped.
+
+    >>> printable("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def format_count(n_params: float) -> str:
+    """Parameters for people.
+
+    >>> format_count(80592.0)
+    '80.6k'
+    """
+    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n_params >= factor:
+            return f"{n_params / factor:.3g}{unit}"
+    return f"{n_params:.0f}"
+
+
+def format_bytes(count: float) -> str:
+    """Bytes for people, in decimal units as disks are sold.
+
+    >>> format_bytes(1_234_567)
+    '1.23 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def parse_count(text: str) -> float:
+    """A number of parameters: a plain count of 10,000 or more, or a number with a unit.
+
+    Raises:
+        ValueError: Not a number, or a small one without a unit, which could mean anything.
+
+    >>> parse_count("0.5B"), parse_count("80592")
+    (500000000.0, 80592.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmbt]?)", text.strip().lower())
+    if not match:
+        raise ValueError("write a count such as 494032768, or 0.5B")
+    count = float(match[1]) * _UNITS[match[2]]
+    if not 1 <= count <= _LARGEST_COUNT:
+        raise ValueError(f"no model has {text} parameters")
+    if not match[2] and count < _SMALLEST_COUNT:
+        raise ValueError(f"a number below {_SMALLEST_COUNT} needs a unit: {text}B or {text}k?")
+    return count
+
+
+def finite(data: Any) -> Any:
+    """JSON knows neither infinity nor NaN: they become null."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -1,0 +1,116 @@
+"""Evaluate a model: prepare the texts, load, score; and all that the command offers besides."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergeplan.errors import InputError
+from mergeplan.evaluation.harness import TaskScore, check_tasks, run_tasks
+from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.scores import Scores
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found about a model.
+
+    Attributes:
+        against: Scores of the other model, on the same tokens.
+        data_hash: See `Texts.sha256`.
+        left_out: Documents of which no token can be scored.
+    """
+
+    scores: Scores
+    against: Scores | None
+    tasks: tuple[TaskScore, ...]
+    data_hash: str
+    left_out: tuple[str, ...]
+
+
+def evaluate(
+    model: str | Path,
+    data: Mapping[str, str | Path],
+    options: EvaluationOptions | None = None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Scores:
+    """Token cross-entropy of a model on held-out text, in nats per token.
+
+    To score many models of one family, prepare `texts.Texts` once and call its `score`.
+
+    Args:
+        model: A local folder with weights, config.json and tokenizer.
+        data: JSON-lines file of each domain: `text`, `prompt` and `response`, or `messages`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own.
+        device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
+        progress: Called with the tokens scored so far, and all of them.
+
+    Returns:
+        Sums by document; `macro()`, `token_weighted()` and `estimates()` give means.
+
+    Raises:
+        InputError: The model, a file or an option is at fault.
+
+    Example:
+        scores = mergeplan.evaluate("merged", {"code": "eval/code.jsonl"})
+        print(scores.macro().loss_nats)
+    """
+    found = evaluate_fully(model, data, options, dtype=dtype, device=device, progress=progress)
+    return found.scores
+
+
+def evaluate_fully(
+    model: str | Path,
+    data: Mapping[str, str | Path],
+    options: EvaluationOptions | None = None,
+    *,
+    against: str | Path | None = None,
+    tasks: tuple[str, ...] = (),
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Also score another model on the same tokens, and run downstream tasks.
+
+    Args:
+        against: A model with the same tokenizer.
+        tasks: See `harness.check_tasks`.
+
+    Raises:
+        InputError: As `evaluate`, or the tokenizers differ, or a task is at fault.
+    """
+    from mergeplan.evaluation.hashes import content_of
+    from mergeplan.evaluation.loading import context_of, load_config, load_model, load_tokenizer
+    from mergeplan.evaluation.texts import Texts
+
+    folders = [Path(path).expanduser() for path in (model, against) if path is not None]
+    found = check_tasks(tasks) if tasks else None
+    contexts = [context_of(load_config(folder)) for folder in folders]
+    tokenizer, *others = [load_tokenizer(folder) for folder in folders]
+    if any(content_of(other) != content_of(tokenizer) for other in others):
+        raise InputError(
+            f"`{model}` and `{against}` have different tokenizers",
+            "losses per token of different tokens cannot be compared",
+        )
+    files = {name: Path(path) for name, path in data.items()}
+    context = min((length for length in contexts if length is not None), default=None)
+    texts = Texts.prepare(files, tokenizer, options, context=context)
+    scores: list[Scores] = []
+    task_scores: list[TaskScore] = []
+    for folder in folders:
+        loaded = load_model(folder, dtype=dtype, device=device)
+        scores.append(texts.score(loaded, progress))
+        if found is not None and not task_scores:
+            task_scores = run_tasks(found, loaded, tokenizer)
+        del loaded  # two models need not fit
+    return Evaluation(
+        scores[0],
+        scores[1] if others else None,
+        tuple(task_scores),
+        texts.sha256,
+        texts.left_out,
+    )

@@ -1,0 +1,202 @@
+"""Whether checkpoints can be merged: every problem between them, not just the first."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.config.config import MergeConfig
+from mergeplan.errors import MergeplanError
+from mergeplan.inspection.facts import head_of, unmergeable
+from mergeplan.planning.jobs import dtype_faults, make_job
+from mergeplan.planning.outputs import Outputs, find_outputs
+from mergeplan.planning.pairing import Fault, Match, left_out, pair_tensors
+
+# What a model computes beside its tensors, and no shape tells.
+ARCHITECTURE_KEYS = (
+    "model_type",
+    "hidden_act",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "rope_theta",
+    "rope_scaling",
+    "sliding_window",
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason why a merge is refused.
+
+    Attributes:
+        kind: `config`, `open`, `missing`, `shape`, `vocabulary`, `dtype`, `layers`, `option`,
+            `memory` or `output`.
+        model: Whose it is, as it was given; `None` where it is nobody's own.
+        tensor: The tensor, or the first of `tensors` alike.
+    """
+
+    kind: str
+    model: str | None
+    tensor: str | None
+    message: str
+    hint: str | None
+    tensors: int = 1
+
+
+def problem_of(kind: str, error: MergeplanError, model: str | None = None) -> Problem:
+    """A caught error as a problem."""
+    return Problem(kind, model, None, error.message, error.hint)
+
+
+def open_all(
+    names: Iterable[str], *, file_too: bool = False
+) -> tuple[list[Checkpoint], list[Problem]]:
+    """Open what can be opened; the rest, and folders given twice, are problems."""
+    opened: list[Checkpoint] = []
+    problems = []
+    seen: dict[tuple[Path, ...], str] = {}
+    for name in names:
+        try:
+            checkpoint = open_checkpoint(name, file_too=file_too)
+        except MergeplanError as error:
+            problems.append(problem_of("open", error, name))
+            continue
+        if checkpoint.key in seen:
+            message = f"`{seen[checkpoint.key]}` and `{name}` are the same checkpoint"
+            problems.append(Problem("open", name, None, message, "give each once"))
+            continue
+        seen[checkpoint.key] = name
+        opened.append(checkpoint)
+    return opened, problems
+
+
+def compare(checkpoints: list[Checkpoint], donor: Checkpoint) -> tuple[list[Problem], list[str]]:
+    """Check some checkpoints against each other.
+
+    Args:
+        donor: The one whose tensors the output has.
+
+    Returns:
+        Every problem, and warnings about what fits but differs.
+    """
+    pairing = pair_tensors(checkpoints, donor)
+    matches = [(match, checkpoints) for match in pairing.matches]
+    problems, warnings = _judge(matches, pairing.faults)
+    warnings = [*left_out(pairing.extra, donor), *warnings]
+    return problems, [*warnings, *_differences(checkpoints, donor)]
+
+
+def compare_sources(
+    config: MergeConfig, checkpoints: list[Checkpoint]
+) -> tuple[Outputs, list[Problem], list[str]]:
+    """Check the models of a config against each other, each where it is a source.
+
+    Args:
+        config: One that is planned by names.
+        checkpoints: Those of `config.models`.
+
+    Returns:
+        What belongs together, every problem, and warnings about what fits but differs.
+    """
+    outputs = find_outputs(config, checkpoints)
+    donor = next(c for c in checkpoints if c.name == config.donor)
+    matches = [(tensor.match, tensor.sources(checkpoints)) for tensor in outputs.tensors]
+    problems, warnings = _judge(matches, outputs.faults)
+    warnings = [*left_out(outputs.extra, donor), *warnings]
+    return outputs, problems, [*warnings, *_differences(checkpoints, donor)]
+
+
+def _judge(
+    matches: list[tuple[Match, list[Checkpoint]]], faults: list[Fault]
+) -> tuple[list[Problem], list[str]]:
+    """Problems of what does not match, and of dtypes; warnings about dtypes that differ."""
+    problems = [_problem(fault) for fault in faults]
+    for match, sources in matches:
+        problems += [_problem(fault) for fault in dtype_faults(match, sources)]
+    return problems, _dtype_differences(matches)
+
+
+def _differences(checkpoints: list[Checkpoint], donor: Checkpoint) -> list[str]:
+    return [*_heads(checkpoints), *_config_differences(checkpoints, donor)]
+
+
+def option_problems(
+    config: MergeConfig, outputs: Outputs, checkpoints: list[Checkpoint]
+) -> list[Problem]:
+    """Options that are missing or do not fit, tensors with the same complaint together."""
+    found: dict[str, Problem] = {}
+    for tensor in outputs.tensors:
+        match = tensor.match
+        if dtype_faults(match, tensor.sources(checkpoints)):
+            continue
+        try:
+            make_job(config, tensor, checkpoints)
+        except MergeplanError as error:
+            complaint = error.message
+            for name in {match.name, *tensor.names}:
+                complaint = complaint.replace(name, "")
+            tensors = found[complaint].tensors + 1 if complaint in found else 1
+            first = found.get(complaint)
+            found[complaint] = Problem(
+                "option",
+                None,
+                first.tensor if first else match.name,
+                first.message if first else error.message,
+                error.hint,
+                tensors,
+            )
+    return list(found.values())
+
+
+def lone_warnings(checkpoint: Checkpoint) -> list[str]:
+    """What one checkpoint would bring into any merge."""
+    warnings = [
+        f"`{checkpoint.name}`: {count} tensors are {dtype}, which cannot be merged: convert them to"
+        " bfloat16 first"
+        for dtype, count in unmergeable(checkpoint).items()
+    ]
+    if head_of(checkpoint) == "stored though tied":
+        warnings.append(
+            f"`{checkpoint.name}`: config.json ties the head to the embedding, but the files hold"
+            " a head of its own: what loads the model ignores it, while a merge reads and writes it"
+        )
+    return warnings
+
+
+def _problem(fault: Fault) -> Problem:
+    error = fault.error
+    return Problem(fault.kind, fault.model, fault.tensor, error.message, error.hint)
+
+
+def _dtype_differences(matches: list[tuple[Match, list[Checkpoint]]]) -> list[str]:
+    counts: dict[str, int] = {}
+    for match, sources in matches:
+        dtypes = [c.tensors[name].dtype for c, name in zip(sources, match.inputs, strict=True)]
+        if len(set(dtypes)) > 1:
+            each = ", ".join(f"`{c.name}` {d}" for c, d in zip(sources, dtypes, strict=True))
+            counts[each] = counts.get(each, 0) + 1
+    return [f"{count} tensors differ in dtype: {each}" for each, count in counts.items()]
+
+
+def _heads(checkpoints: list[Checkpoint]) -> list[str]:
+    tied = [c.name for c in checkpoints if head_of(c) == "tied"]
+    own = [c.name for c in checkpoints if head_of(c) in ("own", "stored though tied")]
+    if not tied or not own:
+        return []
+    names = ", ".join(f"`{name}`" for name in tied)
+    return [f"{names}: no head is stored, while `{own[0]}` has one: the embedding stands in for it"]
+
+
+def _config_differences(checkpoints: list[Checkpoint], donor: Checkpoint) -> list[str]:
+    found = []
+    for key in ARCHITECTURE_KEYS:
+        for other in checkpoints:
+            ours, theirs = donor.config.get(key), other.config.get(key)
+            if ours is not None and theirs is not None and ours != theirs:
+                found.append(
+                    f"config.json: `{key}` is {ours} in `{donor.name}` and {theirs} in"
+                    f" `{other.name}`: the output gets that of `{donor.name}`"
+                )
+    return found

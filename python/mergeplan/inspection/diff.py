@@ -1,0 +1,158 @@
+"""How far are two checkpoints apart, tensor by tensor?"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mergeplan.checkpoints.dtypes import FLOATS
+from mergeplan.errors import MissingInputError
+
+if TYPE_CHECKING:
+    from mergeplan._native import TensorDistance
+
+Status = Literal["equal", "differs", "only in a", "only in b", "shape", "dtype"]
+Progress = Callable[[int, int], None]
+# Worst first; whoever misses a tensor cannot be loaded.
+_ORDER: tuple[Status, ...] = ("only in a", "only in b", "shape", "dtype", "differs", "equal")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A tensor in one of the checkpoints; `dtype` is safetensors' name."""
+
+    dtype: str
+    shape: list[int]
+    file: str
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class TensorDiff:
+    """One tensor of two checkpoints.
+
+    Attributes:
+        status: `dtype` where the dtypes differ, whether or not the values could be compared.
+        a, b: Where it is; `None` on the side that lacks it.
+        distance: `None` where the two cannot be compared.
+    """
+
+    tensor: str
+    status: Status
+    a: Side | None
+    b: Side | None
+    distance: "TensorDistance | None" = None
+
+    @property
+    def badness(self) -> tuple[float, ...]:
+        """Sorts the worst first."""
+        found = self.distance
+        if found is None:
+            return (_ORDER.index(self.status),)
+        share = found.differing / max(found.elements, 1)
+        order = _ORDER.index(self.status)
+        return (order, -found.unmatched, -(found.max_ulp or 0), -(found.mean_ulp or 0), -share)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Every tensor of two checkpoints, the worst first."""
+
+    tensors: tuple[TensorDiff, ...]
+    read_bytes: int
+
+    @property
+    def differing(self) -> tuple[TensorDiff, ...]:
+        """The tensors that do not count as equal."""
+        return tuple(tensor for tensor in self.tensors if tensor.status != "equal")
+
+
+def diff(
+    a: str | Path,
+    b: str | Path,
+    *,
+    tolerance_ulp: int = 0,
+    ignore_dtype: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Diff:
+    """Compare two checkpoints.
+
+    Values of float32, bfloat16 and float16 are compared, across these dtypes too; there both are
+    widened to float32 for the difference, and rounded to the coarser dtype (bfloat16 before
+    float16 before float32) for the ULPs. NaN equals NaN and 0 equals -0. Other dtypes are compared
+    by their bytes.
+
+    Args:
+        a, b: Folders of checkpoints, or safetensors files.
+        tolerance_ulp: A tensor counts as equal where no element is farther off than this, and NaN
+            and infinity stand at the same places.
+        ignore_dtype: Judge tensors of different dtypes by their values alone.
+        threads: Worker threads; `None` for one on each core.
+        progress: Called some ten times a second with bytes done and bytes in all.
+
+    Raises:
+        MissingInputError, InputError: A checkpoint is missing or damaged.
+        SurroundingsError: A file cannot be read.
+    """
+    from mergeplan import _native
+
+    paths = Path(a).expanduser(), Path(b).expanduser()
+    first, second = (_sides(path) for path in paths)
+    pairs = [
+        name
+        for name in first.keys() & second.keys()
+        if first[name].shape == second[name].shape
+        and (
+            first[name].dtype == second[name].dtype
+            or (first[name].dtype in FLOATS and second[name].dtype in FLOATS)
+        )
+    ]
+    total = sum(first[name].n_bytes + second[name].n_bytes for name in pairs)
+    distances = _native.tensor_distances(
+        *paths,
+        pairs,
+        threads=threads or os.cpu_count() or 1,
+        progress=(lambda done: progress(done, total)) if progress else None,
+    )
+    by_name = dict(zip(pairs, distances, strict=True))
+    found = []
+    for name in first.keys() | second.keys():
+        one, other, distance = first.get(name), second.get(name), by_name.get(name)
+        status = _status(one, other, distance, tolerance_ulp, ignore_dtype)
+        found.append(TensorDiff(name, status, one, other, distance))
+    found.sort(key=lambda tensor: (tensor.badness, tensor.tensor))
+    return Diff(tuple(found), total)
+
+
+def _sides(path: Path) -> dict[str, Side]:
+    from mergeplan import _native
+
+    if not path.exists():
+        raise MissingInputError(
+            f"`{path}` does not exist", "give the folder of a checkpoint, or a .safetensors file"
+        )
+    rows = _native.read_checkpoint(path)
+    return {name: Side(dtype, shape, file, n) for name, dtype, shape, file, n in rows}
+
+
+def _status(
+    a: Side | None,
+    b: Side | None,
+    distance: "TensorDistance | None",
+    tolerance_ulp: int,
+    ignore_dtype: bool,
+) -> Status:
+    if a is None:
+        return "only in b"
+    if b is None:
+        return "only in a"
+    if a.shape != b.shape:
+        return "shape"
+    if distance is None or (a.dtype != b.dtype and not ignore_dtype):
+        return "dtype"
+    if distance.max_ulp is None:
+        return "differs" if distance.differing else "equal"
+    near = distance.max_ulp <= tolerance_ulp and not distance.unmatched
+    return "equal" if near else "differs"

@@ -1,0 +1,142 @@
+"""What a checkpoint's headers and its `config.json` say of it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergeplan.checkpoints.checkpoint import TIED_HEADS, Checkpoint, Tensor, count_params
+from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file of weights."""
+
+    name: str
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """A tensor's header; `dtype` is safetensors' name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class DtypeShare:
+    """What the tensors of one dtype amount to; `share` is that of the bytes, in [0, 1]."""
+
+    dtype: str
+    tensors: int
+    n_elements: int
+    n_bytes: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ShapeCount:
+    """How many tensors have a shape."""
+
+    shape: tuple[int, ...]
+    tensors: int
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """One checkpoint.
+
+    Attributes:
+        n_params: Elements of all tensors; a head that `config.json` ties to the embedding counts
+            once.
+        n_bytes: Bytes of all tensors, without headers.
+        dtypes: The most bytes first.
+        shapes: Those that hold the most elements first.
+        architecture: As `config.json` has it, or `None`.
+        vocabulary: Rows of the embedding, or `None`.
+        head: `own`, `tied` (none is stored; the embedding serves), `stored though tied`, or `none`.
+    """
+
+    name: str
+    path: Path
+    files: tuple[FileFacts, ...]
+    n_params: int
+    n_bytes: int
+    dtypes: tuple[DtypeShare, ...]
+    shapes: tuple[ShapeCount, ...]
+    architecture: str | None
+    vocabulary: int | None
+    head: str
+    tensors: tuple[TensorFacts, ...]
+
+
+def describe(checkpoint: Checkpoint) -> CheckpointFacts:
+    """Count what a checkpoint holds."""
+    tensors = checkpoint.tensors
+    architectures = checkpoint.config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    return CheckpointFacts(
+        name=checkpoint.name,
+        path=checkpoint.path,
+        files=tuple(FileFacts(path.name, path.stat().st_size) for path in checkpoint.files),
+        n_params=count_params(checkpoint),
+        n_bytes=sum(tensor.n_bytes for tensor in tensors.values()),
+        dtypes=dtype_shares(
+            [(tensor.dtype, tensor.n_elements, tensor.n_bytes) for tensor in tensors.values()]
+        ),
+        shapes=_shapes(list(tensors.values())),
+        architecture=None if first is None else str(first),
+        vocabulary=_vocabulary(checkpoint),
+        head=head_of(checkpoint),
+        tensors=tuple(
+            TensorFacts(name, tensor.dtype, tensor.shape, tensor.file, tensor.n_bytes)
+            for name, tensor in tensors.items()
+        ),
+    )
+
+
+def dtype_shares(tensors: list[tuple[str, int, int]]) -> tuple[DtypeShare, ...]:
+    """Sum up tensors given as dtype, elements and bytes."""
+    total = sum(n_bytes for _, _, n_bytes in tensors)
+    shares = []
+    for dtype in sorted({dtype for dtype, _, _ in tensors}):
+        elements = [n for found, n, _ in tensors if found == dtype]
+        n_bytes = sum(n for found, _, n in tensors if found == dtype)
+        share = n_bytes / total if total else 0.0
+        shares.append(DtypeShare(dtype, len(elements), sum(elements), n_bytes, share))
+    return tuple(sorted(shares, key=lambda share: -share.n_bytes))
+
+
+def _shapes(tensors: list[Tensor]) -> tuple[ShapeCount, ...]:
+    counts = Counter(tensor.shape for tensor in tensors)
+    elements = {tensor.shape: tensor.n_elements for tensor in tensors}
+    order = sorted(counts, key=lambda shape: (-counts[shape] * elements[shape], shape))
+    return tuple(ShapeCount(shape, counts[shape]) for shape in order)
+
+
+def head_of(checkpoint: Checkpoint) -> str:
+    """How the model gets from its last hidden state to logits; see `CheckpointFacts.head`."""
+    tied = checkpoint.config.get("tie_word_embeddings")
+    if any(head in checkpoint.tensors for head in TIED_HEADS):
+        return "stored though tied" if tied is True else "own"
+    return "tied" if tied is not False and _embedding(checkpoint) else "none"
+
+
+def _embedding(checkpoint: Checkpoint) -> Tensor | None:
+    names = [name for embeddings in TIED_HEADS.values() for name in embeddings]
+    return next((checkpoint.tensors[n] for n in names if n in checkpoint.tensors), None)
+
+
+def _vocabulary(checkpoint: Checkpoint) -> int | None:
+    embedding = _embedding(checkpoint)
+    return embedding.shape[0] if embedding and embedding.shape else None
+
+
+def unmergeable(checkpoint: Checkpoint) -> dict[str, int]:
+    """Dtypes that no merge takes, such as 8-bit floating point, and how many tensors have them."""
+    dtypes = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
+    return {d: n for d, n in dtypes.items() if d not in FLOATS and d not in BUFFERS}

@@ -1,0 +1,298 @@
+"""What is in checkpoints, whether they fit, and what a merge of them will take: headers alone."""
+
+import os
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from mergeplan.checkpoints.dtypes import bits_of
+from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.config.config import MergeConfig, read_config
+from mergeplan.display.text import format_bytes
+from mergeplan.errors import MergeplanError
+from mergeplan.inspection.compatibility import (
+    Problem,
+    compare,
+    compare_sources,
+    lone_warnings,
+    open_all,
+    option_problems,
+    problem_of,
+)
+from mergeplan.inspection.facts import (
+    CheckpointFacts,
+    DtypeShare,
+    FileFacts,
+    describe,
+    dtype_shares,
+)
+from mergeplan.inspection.forecast import Forecast, forecast
+from mergeplan.merging.options import DEFAULT_SHARD_BYTES
+from mergeplan.merging.publishing import check_output
+from mergeplan.planning.lowering import ResolvedTensor
+from mergeplan.planning.options import PlanOptions
+from mergeplan.planning.plan import MergePlan
+from mergeplan.planning.planner import build_plan
+from mergeplan.planning.slicing import beyond_names
+from mergeplan.system.files import check_space
+
+CONFIG_ENDINGS = (".yml", ".yaml")
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """How a merge would be run.
+
+    Attributes:
+        out: Where its output would go; `None` leaves the disk's room unchecked.
+        threads: Worker threads; `None` for one on each core.
+        memory_limit: Bytes of anonymous memory for the whole process; `None` for the default.
+        max_shard_bytes: Bytes of tensors in one output file.
+        overwrite: Whether it would replace an output that is there.
+    """
+
+    out: Path | None = None
+    threads: int | None = None
+    memory_limit: int | None = None
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class OutputFacts:
+    """What a merge will write; `donor` gives it config.json and tokenizer."""
+
+    tensors: int
+    n_bytes: int
+    dtypes: tuple[DtypeShare, ...]
+    files: tuple[FileFacts, ...]
+    donor: str
+
+
+@dataclass(frozen=True)
+class TensorOptions:
+    """The value that every option takes for one output tensor.
+
+    Attributes:
+        method: `passthrough` where a tensor that not every model has is copied.
+        shared: Options of the whole merge.
+        each: Options of each model that goes in, by its name.
+    """
+
+    tensor: str
+    method: str
+    shared: dict[str, Any]
+    each: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class MergeInspection:
+    """A config and its models.
+
+    Attributes:
+        method: `None` where the config does not say.
+        problems: Why it cannot run; empty where it can.
+        output, forecast: `None` where it cannot even be planned.
+        tensors: The tensors that are merged, with their options; empty where there is no plan.
+    """
+
+    config: Path
+    method: str | None
+    base: str | None
+    models: tuple[CheckpointFacts, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    output: OutputFacts | None
+    forecast: Forecast | None
+    tensors: tuple[TensorOptions, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        checkpoints: The checkpoints that were named.
+        problems: Why those cannot be merged with each other.
+        merges: The configs that were named.
+    """
+
+    checkpoints: tuple[CheckpointFacts, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    merges: tuple[MergeInspection, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing stands in the way of any merge."""
+        return not self.problems and not any(merge.problems for merge in self.merges)
+
+
+def inspect_paths(paths: list[Path | str], options: InspectOptions | None = None) -> Inspection:
+    """Look into checkpoints (folders or safetensors files) and configs (`.yml`).
+
+    No weight is read. Several checkpoints are checked against each other, the first giving the
+    output's tensors; a config's models are checked among themselves.
+
+    Raises:
+        InputError, MissingInputError: A config that cannot be read, or the only checkpoint.
+
+    Example:
+        >>> from mergeplan.inspection.inspect import inspect_paths
+        >>> inspect_paths(["merge.yml"]).merges[0].forecast.read_bytes  # doctest: +SKIP
+    """
+    options = options or InspectOptions()
+    configs = [Path(path) for path in paths if str(path).lower().endswith(CONFIG_ENDINGS)]
+    names = [str(path) for path in paths if not str(path).lower().endswith(CONFIG_ENDINGS)]
+    if len(paths) == len(names) == 1:
+        open_checkpoint(names[0], file_too=True)
+    checkpoints, problems = open_all(names, file_too=True)
+    warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
+    if len(checkpoints) > 1:
+        between, differences = compare(checkpoints, checkpoints[0])
+        problems += between
+        warnings += differences
+    return Inspection(
+        checkpoints=tuple(describe(checkpoint) for checkpoint in checkpoints),
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+        merges=tuple(_inspect_merge(path, options) for path in configs),
+    )
+
+
+def _inspect_merge(path: Path, options: InspectOptions) -> MergeInspection:
+    config, faults = read_config(path)
+    problems = [problem_of("config", fault) for fault in faults]
+    if config is None:
+        return MergeInspection(path, None, None, (), tuple(problems), (), None, None, ())
+    checkpoints, unopened = open_all(model.path for model in config.models)
+    problems += unopened
+    warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
+    by_names = not (config.needs_mergekit or beyond_names(config, checkpoints))
+    outputs = None
+    if by_names and not unopened:
+        outputs, between, differences = compare_sources(config, checkpoints)
+        problems += between
+        warnings += differences
+    elif by_names and not config.is_sliced and len(checkpoints) > 1:
+        between, differences = compare(checkpoints, checkpoints[0])
+        problems += between
+        warnings += differences
+    planned = None
+    try:
+        if not problems:
+            planned = _plan(config, options, problems)
+            warnings += [warning for warning in planned.warnings if warning not in warnings]
+        elif outputs is not None and not faults:
+            problems += option_problems(config, outputs, checkpoints)
+    except MergeplanError as error:
+        # Of many tensors' complaints it names the first.
+        several = option_problems(config, outputs, checkpoints) if outputs else []
+        problems += several or [problem_of("option", error)]
+    return MergeInspection(
+        config=path,
+        method=config.method.name,
+        base=config.compared_with,
+        models=tuple(describe(checkpoint) for checkpoint in checkpoints),
+        problems=tuple(problems),
+        warnings=tuple(dict.fromkeys([*config.warnings, *warnings])),
+        output=planned.output if planned else None,
+        forecast=planned.forecast if planned else None,
+        tensors=tuple(_options_of(tensor) for tensor in planned.resolved) if planned else (),
+    )
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What a merge that can be planned would be."""
+
+    output: OutputFacts
+    forecast: Forecast
+    warnings: list[str]
+    resolved: tuple[ResolvedTensor, ...]
+
+
+def _options_of(tensor: ResolvedTensor) -> TensorOptions:
+    each = {
+        label: options
+        for (label, _), options in zip(tensor.inputs, tensor.each, strict=True)
+        if options
+    }
+    return TensorOptions(tensor.name, tensor.method.name, tensor.shared, each)
+
+
+def _plan(config: MergeConfig, options: InspectOptions, problems: list[Problem]) -> _Planned:
+    """Plan the merge as `merge` would; problems with its surroundings are added to `problems`."""
+    from mergeplan import _native
+    from mergeplan.merging.companions import missing_companions
+
+    plan = build_plan(
+        config,
+        seed=0,
+        max_shard_bytes=options.max_shard_bytes,
+        options=PlanOptions(explain=True),
+    )
+    prepared = _native.PreparedMerge(plan.json())
+    found = forecast(
+        config,
+        plan,
+        prepared,
+        threads=options.threads or os.cpu_count() or 1,
+        memory_limit=options.memory_limit,
+        out=options.out,
+    )
+    problems += _surroundings(plan, found, options)
+    output = OutputFacts(
+        tensors=len(plan.data["jobs"]),
+        n_bytes=prepared.tensor_bytes,
+        dtypes=dtype_shares([_amount(job) for job in plan.data["jobs"]]),
+        files=tuple(FileFacts(name, length) for name, length, _ in prepared.files),
+        donor=plan.donor.name,
+    )
+    warnings = [*plan.warnings, *missing_companions(plan), *_widened(config, plan)]
+    return _Planned(output, found, warnings, plan.resolved)
+
+
+def _amount(job: dict[str, Any]) -> tuple[str, int, int]:
+    """Dtype, elements and bytes of an output tensor."""
+    elements = prod(job["shape"])
+    return job["out_dtype"], elements, elements * bits_of(job["out_dtype"]) // 8
+
+
+def _surroundings(plan: MergePlan, found: Forecast, options: InspectOptions) -> list[Problem]:
+    """A memory limit that is too low, an output in the way, a disk without room."""
+    problems = []
+    memory = found.memory
+    if memory.limit_given and not memory.holds:
+        message = (
+            f"the memory limit is too low: expected {format_bytes(memory.minimum_bytes)} or more"
+            f" with {found.threads} threads, found {format_bytes(memory.limit_bytes)}"
+        )
+        hint = "raise `--memory-limit`" + (", or use fewer threads" if found.threads > 1 else "")
+        problems.append(Problem("memory", None, None, message, hint))
+    if options.out is not None:
+        place = options.out.expanduser().resolve()
+        try:
+            check_output(place, plan.input_paths, overwrite=options.overwrite)
+            check_space(place, found.disk.needed_bytes)
+        except MergeplanError as error:
+            problems.append(problem_of("output", error))
+    return problems
+
+
+def _widened(config: MergeConfig, plan: MergePlan) -> list[str]:
+    """Tensors that become float32 though every input has 16 bits: twice the size, seldom meant."""
+    count = 0
+    for job in plan.data["jobs"]:
+        found = plan.input_dtypes(job)
+        count += job["out_dtype"] == "F32" and bool(found) and found <= {"BF16", "F16"}
+    if not count or config.out_dtype:
+        return []
+    why = "bfloat16 and float16 meet there"
+    if config.dtype:
+        why = f"`dtype: {config.dtype}` is also the output's dtype unless `out_dtype` is given"
+    return [
+        f"{count} tensors become float32 out of 16-bit inputs ({why}); `out_dtype: bfloat16` halves"
+        " the output"
+    ]

@@ -1,0 +1,238 @@
+"""Is a merged checkpoint still what its manifest says?"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mergeplan.checkpoints.checkpoint import header_sha256
+from mergeplan.display.text import printable
+from mergeplan.errors import InputError
+from mergeplan.merging.manifest import Manifest, load_manifest
+from mergeplan.merging.publishing import INDEX
+from mergeplan.system.files import sha256_of
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as the manifest says.
+
+    Attributes:
+        file: Name in the folder, or path of an input.
+        tensor: The tensor, where it is about one.
+    """
+
+    file: str
+    tensor: str | None
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        """One line, whatever characters the names hold."""
+        tensor = "" if self.tensor is None else f": tensor `{self.tensor}`"
+        return printable(f"`{self.file}`{tensor}: expected {self.expected}, found {self.found}")
+
+
+@dataclass
+class Verification:
+    """What was checked, and what differs.
+
+    Attributes:
+        tensors: Tensors whose content was hashed.
+        unchecked: Tensors of the manifest that may lie in files that could not be read.
+        read_bytes: Bytes of safetensors files that were read.
+    """
+
+    out: Path
+    tensors: int = 0
+    files: int = 0
+    companions: int = 0
+    inputs: int = 0
+    unchecked: int = 0
+    read_bytes: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def matches(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+    def differs(self, file: str, expected: str, found: str, tensor: str | None = None) -> None:
+        """Note a difference."""
+        self.differences.append(Difference(file, tensor, expected, found))
+
+
+def verify(
+    out: str | Path,
+    *,
+    inputs: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check a merge against the manifest that it left.
+
+    Args:
+        out: The merge's folder.
+        inputs: Also check that the merged files still have the recorded length and time of change.
+        threads: Worker threads; `None` for one on each core.
+        progress: Called some ten times a second with bytes done and bytes in all.
+
+    Raises:
+        MissingInputError, InputError: There is no manifest, or it is damaged.
+        SurroundingsError, OSError: A file cannot be read.
+    """
+    folder = Path(out).expanduser()
+    manifest = load_manifest(folder)
+    result = Verification(Path(out))
+    readable = _check_files(folder, manifest, result)
+    places = _check_tensors(folder, manifest, readable, result, threads, progress)
+    _check_index(folder, manifest, places, result)
+    for name, digest in sorted(manifest.companions.items()):
+        _check_companion(folder / name, digest, result)
+    if inputs:
+        for entry in manifest.inputs:
+            _check_input(Path(entry.path), entry.n_bytes, entry.mtime_ns, result)
+    return result
+
+
+def _check_files(folder: Path, manifest: Manifest, result: Verification) -> list[str]:
+    """Presence and length of the safetensors files; returns those that can be looked into."""
+    readable = []
+    for name, length in sorted(manifest.files.items()):
+        result.files += 1
+        path = folder / name
+        if not path.is_file():
+            result.differs(name, "a file", _what_is(path))
+            continue
+        found = path.stat().st_size
+        if found != length:
+            result.differs(name, f"{length} bytes", f"{found} bytes")
+        readable.append(name)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() == ".safetensors" and path.name not in manifest.files:
+            result.differs(path.name, "no file that the manifest does not list", _what_is(path))
+    return readable
+
+
+def _check_tensors(
+    folder: Path,
+    manifest: Manifest,
+    readable: list[str],
+    result: Verification,
+    threads: int | None,
+    progress: Progress | None,
+) -> dict[str, str]:
+    """Hash everything; returns the file of each tensor that was found."""
+    from mergeplan import _native
+
+    lengths = {name: (folder / name).stat().st_size for name in readable}
+    total = sum(lengths.values())
+    places: dict[str, str] = {}
+    unreadable = len(manifest.files) - len(readable)
+    for name in readable:
+        before = result.read_bytes
+        try:
+            hashes = _native.content_hashes(
+                folder / name,
+                threads=threads or os.cpu_count() or 1,
+                progress=_shifted(progress, before, total),
+            )
+        except InputError as error:
+            unreadable += 1
+            # A truncated file has been reported by its length.
+            if lengths[name] == manifest.files[name]:
+                result.differs(name, "a valid safetensors file", error.message)
+            continue
+        result.read_bytes = before + lengths[name]
+        if name in manifest.headers:
+            found = header_sha256(folder / name)
+            if found != manifest.headers[name]:
+                expected = f"a header with SHA-256 {manifest.headers[name]}"
+                result.differs(name, expected, found)
+        for tensor, digest in sorted(hashes.items()):
+            result.tensors += 1
+            listed = manifest.tensors.get(tensor)
+            if tensor in places:
+                result.differs(name, f"it only in `{places[tensor]}`", "it here too", tensor)
+            elif listed is None:
+                result.differs(name, "no tensor that the manifest does not list", "it", tensor)
+            elif listed != digest:
+                result.differs(name, f"content hash {listed}", digest, tensor)
+            places.setdefault(tensor, name)
+    missing = sorted(set(manifest.tensors) - set(places))
+    if unreadable:
+        result.unchecked = len(missing)
+    else:
+        for tensor in missing:
+            where = next(iter(manifest.files)) if len(manifest.files) == 1 else INDEX
+            result.differs(where, f"content hash {manifest.tensors[tensor]}", "no tensor", tensor)
+    return places
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Callable[[int], object] | None:
+    if progress is None:
+        return None
+    return lambda done: progress(before + done, total)
+
+
+def _check_index(
+    folder: Path, manifest: Manifest, places: dict[str, str], result: Verification
+) -> None:
+    """The index must send every tensor to the file that has it."""
+    path = folder / INDEX
+    if not path.is_file():
+        if len(manifest.files) > 1 or path.exists():
+            result.differs(INDEX, "a shard index", _what_is(path))
+        return
+    try:
+        index: Any = json.loads(path.read_text("utf-8"))
+        weight_map = index["weight_map"]
+        entries = list(weight_map.items())
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        result.differs(INDEX, "a shard index", f"{type(error).__name__}: {error}")
+        return
+    for tensor, file in sorted(entries):
+        known = places.get(tensor)
+        # What lies in files that could not be read is told by the manifest alone.
+        if known is None and result.unchecked and tensor in manifest.tensors:
+            continue
+        if known is None or file != known:
+            place = f"`{known}`" if known else "no such tensor"
+            result.differs(INDEX, place, repr(file), tensor)
+    for tensor in sorted(set(places) - set(weight_map)):
+        result.differs(INDEX, f"`{places[tensor]}`", "no entry", tensor)
+
+
+def _check_companion(path: Path, digest: str, result: Verification) -> None:
+    result.companions += 1
+    if not path.is_file():
+        result.differs(path.name, "a file", _what_is(path))
+    elif (found := sha256_of(path)) != digest:
+        result.differs(path.name, f"SHA-256 {digest}", found)
+
+
+def _check_input(path: Path, length: int, mtime_ns: int, result: Verification) -> None:
+    result.inputs += 1
+    if not path.is_file():
+        result.differs(str(path), "an input file", _what_is(path))
+        return
+    status = path.stat()
+    if status.st_size != length:
+        result.differs(str(path), f"an input of {length} bytes", f"{status.st_size} bytes")
+    elif status.st_mtime_ns != mtime_ns:
+        found = f"{status.st_mtime_ns} ns"
+        result.differs(str(path), f"an input last changed at {mtime_ns} ns", found)
+
+
+def _what_is(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    if path.is_file():
+        return "a file"
+    if path.is_symlink() and not path.exists():
+        return "a link to nothing"
+    return "something that is no regular file" if path.exists() else "nothing"

@@ -1,0 +1,65 @@
+"""What a merge costs: training its experts, merging them, serving the result.
+
+The default is in GPU hours and comes from the paper: training one model on nine domains took about
+1,300 H800 hours at 72B (Fig. 2), so 2.0 hours for each expert and billion parameters; merging nine
+experts took 0.63 to 0.82 hours at 72B (Table 13), so 0.0011. Serving costs nothing unless given.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from mergeplan.errors import InputError, nearest
+from mergeplan.system.yamlfile import read_yaml
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Costs in `unit`; `per_billion` means for each billion parameters of the base.
+
+    Attributes:
+        train: For each expert and billion parameters.
+        train_fixed: For each expert.
+        merge: For each expert and billion parameters.
+        serve: For each billion parameters, whatever k.
+    """
+
+    unit: str = "GPU hours"
+    train: float = 2.0
+    train_fixed: float = 0.0
+    merge: float = 0.0011
+    serve: float = 0.0
+
+    def cost(self, n_billion: float, k: int) -> float:
+        """Cost of a merge of k experts of this size.
+
+        >>> round(CostModel().cost(0.5, 4), 4)
+        4.0022
+        """
+        return k * ((self.train + self.merge) * n_billion + self.train_fixed) + (
+            self.serve * n_billion
+        )
+
+
+def load_costs(path: Path) -> CostModel:
+    """Read a cost file: a YAML mapping of the attributes of `CostModel`; what is left out keeps its
+    default.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: A key is unknown or a value is no cost.
+    """
+    data = read_yaml(path, "costs")
+    if not isinstance(data, dict):
+        raise InputError(f"`{path}`: expected a mapping such as `train: 2.0`")
+    known = [field.name for field in fields(CostModel)]
+    for key, value in data.items():
+        if key not in known:
+            hint = nearest(str(key), known) or f"known: {', '.join(known)}"
+            raise InputError(f"`{path}`: unknown key `{key}`", hint)
+        if key == "unit":
+            if not isinstance(value, str):
+                raise InputError(f"`{path}`: `unit`: expected a word, found `{value}`")
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
+            raise InputError(f"`{path}`: `{key}`: expected a cost of 0 or more, found `{value}`")
+    return CostModel(**data)

@@ -1,0 +1,217 @@
+"""What the measurements say against the law, or against the merge: evidence and what to do."""
+
+import itertools
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from mergeplan.display.text import format_count
+from mergeplan.law.curve import Fit
+from mergeplan.law.fit import FitResult
+from mergeplan.law.posterior import MAX_OFFSET
+from mergeplan.law.series import name_of
+from mergeplan.law.spread import known_variance
+
+# Differences below this many standard errors are taken for chance.
+_CLEAR = 2.0
+# How much better another tail must predict left-out k to be worth a word.
+_BETTER_TAIL = 0.5
+# Offsets between this and 0 are no alarm, where negative ones are allowed.
+_SLIGHTLY_NEGATIVE = -0.3
+# Spread over subsets falls at least like k to this power, or it is said.
+_SLOWEST_SPREAD = -0.25
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One sign that something is not as the law has it.
+
+    Attributes:
+        sign: Short name, for programs.
+        evidence: What was seen, with figures.
+        advice: What to do.
+    """
+
+    sign: str
+    evidence: str
+    advice: str
+
+
+def diagnose(fit: Fit) -> list[Diagnosis]:
+    """All signs in one series."""
+    checks = (_upturn, _spread, _offset, _tail, _rising, _base, _transfer)
+    return [found for check in checks if (found := check(fit)) is not None]
+
+
+def diagnose_sizes(result: FitResult) -> list[Diagnosis]:
+    """Signs that show only between base sizes: a floor that does not fall, a γ that is open."""
+    found = []
+    for joint in result.joints:
+        fits = [
+            fit
+            for fit in result.fits
+            if (fit.series.method, fit.series.options) == (joint.method, joint.options)
+        ]
+        fits.sort(key=lambda fit: fit.series.n_params or 0.0)
+        for small, large in itertools.pairwise(fits):
+            if large.law.floor >= small.law.floor:
+                sizes = [format_count(fit.series.n_params or 0.0) for fit in (small, large)]
+                found.append(
+                    Diagnosis(
+                        "floor does not fall with N",
+                        f"{joint.method}: floor {small.law.floor:.4f} at {sizes[0]},"
+                        f" {large.law.floor:.4f} at {sizes[1]}",
+                        "check that both sizes were trained and measured alike",
+                    )
+                )
+        if not joint.gamma_identified:
+            found.append(
+                Diagnosis(
+                    "gamma not identified",
+                    f"{joint.method}: the data do not ask for a tail that changes with N;"
+                    " gamma is set to 0",
+                    "nothing to do: in the published fits it is 0 for most domains too",
+                )
+            )
+    return found
+
+
+def _errors(fit: Fit) -> dict[int, float]:
+    """Standard error of each mean: sampling where it is known, else the lack of fit."""
+    known = known_variance(fit.series, fit.spread)
+    points = fit.series.points
+    if known is None:
+        return {point.k: fit.lack_of_fit for point in points}
+    return {p.k: float(np.sqrt(v)) for p, v in zip(points, known, strict=True)}
+
+
+def _upturn(fit: Fit) -> Diagnosis | None:
+    points = fit.series.points
+    lowest = min(points, key=lambda point: point.loss)
+    last = points[-1]
+    errors = _errors(fit)
+    noise = float(np.hypot(errors[lowest.k], errors[last.k]))
+    rise = last.loss - lowest.loss
+    if last.k == lowest.k or len(points) < 3 or rise <= noise:
+        return None
+    return Diagnosis(
+        "upturn",
+        f"the loss rises from {lowest.loss:.4f} at k = {lowest.k} to {last.loss:.4f} at"
+        f" k = {last.k}",
+        f"merge at most {lowest.k}; for TIES at lambda 1, lambda 0.5 restores the monotone tail"
+        + ("" if fit.law.interference else "; `--form interference` fits such curves"),
+    )
+
+
+def _spread(fit: Fit) -> Diagnosis | None:
+    inside = [
+        point
+        for point in fit.series.points
+        if point.spread and point.n_subsets > 2 and point.k < fit.series.pool_size
+    ]
+    if len(inside) < 3:
+        return None
+    k = np.log([point.k for point in inside])
+    slope = float(np.polyfit(k, np.log([point.spread or 1.0 for point in inside]), 1)[0])
+    if slope < _SLOWEST_SPREAD:
+        return None
+    return Diagnosis(
+        "spread does not shrink",
+        f"the standard deviation over subsets goes like k to the {slope:.2f}; the law has -0.5 or"
+        " less",
+        "the pool is heterogeneous: look at single subsets rather than the mean",
+    )
+
+
+def _offset(fit: Fit) -> Diagnosis | None:
+    offset, pool = fit.law.offset, fit.series.pool_size
+    if offset > MAX_OFFSET - 1e-6:
+        return Diagnosis(
+            "offset at its bound",
+            f"b = {offset:g}: the measured k do not bend",
+            "measure at k = 1 and at the largest k; forecasts beyond the measured k are not to be"
+            " trusted",
+        )
+    if offset <= 1:
+        return None
+    far = "far from" if offset > pool / 2 else "more than"
+    return Diagnosis(
+        "large offset",
+        f"b = {offset:.3g}, {far} the published fits' (up to 1.2) with a pool of {pool}",
+        "the elbow lies later than k = 5 to 6; the interval of k tells how sure it is",
+    )
+
+
+def _tail(fit: Fit) -> Diagnosis | None:
+    scores = {score.name: score for score in fit.tails}
+    if not scores:
+        return None
+    best = fit.tails[0]
+    own = min(scores["1/k"].left_out, scores["1/(k+b)"].left_out)
+    spread = np.ptp([point.loss for point in fit.series.points])
+    if best.left_out >= _BETTER_TAIL * own or own < 0.005 * spread:
+        return None
+    if _SLIGHTLY_NEGATIVE < fit.offset_unbounded < 0:
+        return None  # a bound that only just holds explains it
+    return Diagnosis(
+        "tail is not 1/k",
+        f"a tail that is {best.name} predicts a left-out k to {best.left_out:.5f} nats, 1/(k + b)"
+        f" to {own:.5f}",
+        "trust the curve between the measured k; forecasts of the floor less",
+    )
+
+
+def _rising(fit: Fit) -> Diagnosis | None:
+    if fit.law.tail > 0:
+        return None
+    return Diagnosis(
+        "no gain from merging",
+        "the mean loss does not fall with k",
+        "merge one expert, or try another method or a smaller lambda",
+    )
+
+
+def _base(fit: Fit) -> Diagnosis | None:
+    base, pool = fit.series.base_loss, fit.series.pool_size
+    if base is None or base > fit.law.predict(pool):
+        return None
+    lambda_ = _lambda(fit)
+    smaller = next((x for x in (0.8, 0.5, 0.3, 0.2) if x < lambda_ - 1e-9), lambda_ / 2)
+    return Diagnosis(
+        "the base is better",
+        f"the base has {base:.4f}, all {pool} experts merged {fit.law.predict(pool):.4f}",
+        f"merging does not pay at lambda = {lambda_:g}; try task_arithmetic with"
+        f" lambda = {smaller:g}",
+    )
+
+
+def _lambda(fit: Fit) -> float:
+    found = json.loads(fit.series.options).get("lambda", 1.0)
+    return float(found) if isinstance(found, int | float) else 1.0
+
+
+def _transfer(fit: Fit) -> Diagnosis | None:
+    harmful = [e for e in fit.series.effects if e.effect > _CLEAR * e.standard_error]
+    if not harmful:
+        return None
+    names = ", ".join(f"`{e.expert}` ({e.effect:+.4f} ± {e.standard_error:.4f})" for e in harmful)
+    return Diagnosis(
+        "negative transfer",
+        f"adding these experts raises the mean loss: {names}",
+        "leave them out, or give them less weight",
+    )
+
+
+def describe(diagnoses: list[Diagnosis], name: str = "") -> list[str]:
+    """Lines for people."""
+    head = f"{name}: " if name else ""
+    return [f"{head}{d.sign}: {d.evidence}; {d.advice}" for d in diagnoses]
+
+
+def all_signs(result: FitResult) -> list[str]:
+    """Every sign in a file, one line each."""
+    lines = []
+    for fit in result.fits:
+        lines += describe(diagnose(fit), name_of(fit.series) if len(result.fits) > 1 else "")
+    return lines + describe(diagnose_sizes(result))

@@ -1,0 +1,265 @@
+"""Fit the law to mean losses, with intervals.
+
+The paper fits by least squares with weights proportional to k (Sections 3.1 and J.1). Those weights
+stand in for a variance that falls like 1/k; where subsets were measured one by one, the variance of
+each mean is known, and takes their place, with a lack of fit that is estimated.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.errors import InputError
+from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, Solution
+from mergeplan.law.formulas import SizeLaw, through_three_points
+from mergeplan.law.joint import JointFit, fit_joint
+from mergeplan.law.least_squares import huber, project
+from mergeplan.law.posterior import LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET
+from mergeplan.law.series import Series, name_of, series_of
+from mergeplan.law.spread import fit_spread, known_variance
+from mergeplan.law.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
+from mergeplan.measurements import Measurements, load_measurements
+
+Array = NDArray[np.float64]
+
+# log(1 + b) of the lowest offset that is tried where negative ones are allowed.
+_NEAR_POLE = float(np.log(0.05))
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """All fits of a file.
+
+    Attributes:
+        joints: One for each method and options measured at three sizes or more.
+        skipped: Which series had too few points, and why.
+    """
+
+    fits: tuple[Fit, ...]
+    data_sha256: str
+    joints: tuple[JointFit, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def choose(self, n: float | None = None, method: str | None = None) -> Fit:
+        """The fit of one base size (parameters) and method.
+
+        Raises:
+            InputError: There is none, or more than one.
+        """
+        found = [
+            fit
+            for fit in self.fits
+            if (n is None or fit.series.n_params == n)
+            and (method is None or fit.series.method == method)
+        ]
+        if len(found) != 1:
+            have = "; ".join(name_of(fit.series) for fit in self.fits)
+            raise InputError(f"{len(found)} fits match, expected one of: {have}")
+        return found[0]
+
+    def predict(
+        self,
+        k: float,
+        n: float | None = None,
+        method: str | None = None,
+        confidence: float = CONFIDENCE,
+    ) -> Prediction:
+        """Expected loss at k for a base of n parameters; by the joint law where n was not measured.
+
+        Raises:
+            InputError: No fit, or more than one, matches.
+        """
+        measured = {fit.series.n_params for fit in self.fits}
+        joints = [j for j in self.joints if method is None or j.method == method]
+        if n is None or n in measured or not joints:
+            return self.choose(n, method).predict(k, confidence)
+        if len(joints) > 1:
+            raise InputError("several methods match", "name one as `method`")
+        loss, low, high = joints[0].predict(k, n, confidence)
+        sizes = [size for size in measured if size is not None]
+        outside = not min(sizes) <= n <= max(sizes)
+        return Prediction(loss, low, high, confidence, outside or k > joints[0].largest_k)
+
+    def solve(
+        self,
+        target_loss: float,
+        n: float | None = None,
+        method: str | None = None,
+        confidence: float = CONFIDENCE,
+    ) -> Solution:
+        """The number of experts for a target loss at one measured base size.
+
+        Raises:
+            InputError: No fit, or more than one, matches.
+        """
+        return self.choose(n, method).solve(target_loss, confidence)
+
+
+def fit(
+    data: Measurements | str | Path,
+    *,
+    domain: str | None = None,
+    method: str | None = None,
+    pool_size: int | None = None,
+    form: str = "hyperbolic",
+    robust: bool = False,
+    seed: int = 0,
+) -> FitResult:
+    """Fit the law to every method and base size in a file, and to all sizes together.
+
+    Args:
+        data: Measurements, or the path of a CSV file.
+        domain: Which domain; by default the macro mean.
+        method: Only this label.
+        pool_size: Number of experts there are, M.
+        form: `hyperbolic`, or `interference` for curves that turn up again.
+        robust: Weigh down means that lie far from the curve (Huber's weights).
+        seed: Of the posterior draws.
+
+    Raises:
+        InputError: The file is at fault, or no series has two different k.
+
+    Example:
+        >>> import mergeplan
+        >>> mergeplan.fit("measurements.csv").predict(4)  # doctest: +SKIP
+    """
+    if not isinstance(data, Measurements):
+        data = load_measurements(Path(data))
+    all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)
+    fits, skipped = [], []
+    if data.unequal:
+        skipped.append(f"{data.unequal} rows of unequal weights are left out")
+    for series in all_series:
+        if len(series.points) < 2:
+            skipped.append(f"{name_of(series)}: needs losses at two different k or more")
+        else:
+            fits.append(fit_series(series, form=form, robust=robust, seed=seed))
+    if not fits:
+        raise InputError(f"nothing to fit: {'; '.join(skipped)}", "measure at k = 1, 2 and 4")
+    joints = []
+    groups: dict[tuple[str, str], list[Series]] = {}
+    for entry in fits:
+        groups.setdefault((entry.series.method, entry.series.options), []).append(entry.series)
+    for members in groups.values():
+        sizes = {series.n_params for series in members}
+        if form != "hyperbolic":
+            skipped.append("a law over sizes is not fitted with this form")
+        elif None not in sizes and len(sizes) >= 3:
+            joints.append(fit_joint(members, seed=seed, robust=robust))
+        elif len(sizes) == 2:
+            skipped.append(f"{name_of(members[0])}: a law over sizes needs three, found two")
+    return FitResult(tuple(fits), data.sha256, tuple(joints), tuple(skipped))
+
+
+def fit_series(
+    series: Series, *, form: str = "hyperbolic", robust: bool = False, seed: int = 0
+) -> Fit:
+    """Fit one series, which has losses at two different k or more."""
+    k = np.array([point.k for point in series.points], np.float64)  # (n_k,)
+    loss = np.array([point.loss for point in series.points])  # (n_k,)
+    spread = fit_spread(series.points, series.pool_size)
+    variance = known_variance(series, spread)
+    warnings = list(series.warnings)
+    weights = k if variance is None else 1 / (variance + _first_lack_of_fit(loss) ** 2)
+    law = _fit_law(k, loss, weights, form, robust)
+    left = _lack_of_fit(k, loss, law, variance)
+    if variance is not None and len(k) > 3:
+        weights = 1 / (variance + left**2)
+        law = _fit_law(k, loss, weights, form, robust)
+        left = _lack_of_fit(k, loss, law, variance)
+    if len(k) == 2:
+        warnings.append("two different k only: the offset b is set to 0, and the fit is unchecked")
+    elif len(k) == 3:
+        warnings.append(
+            "three different k only: R² says nothing about the fit, and the intervals rest on"
+            " stated priors for b and the lack of fit"
+        )
+    free = fit_curve(HYPERBOLIC, k, loss, weights, low=_NEAR_POLE) if len(k) > 2 else None
+    residuals = loss - np.array([law.predict(x) for x in k])
+    total = float(((loss - loss.mean()) ** 2).sum())
+    return Fit(
+        series=series,
+        law=law,
+        r2=1 - float((residuals**2).sum()) / total if total > 0 else 1.0,
+        offset_unbounded=float(np.expm1(free.s)) if free else law.offset,
+        lack_of_fit=left,
+        weighting="k" if variance is None else "variance",
+        tails=compare_tails(k, loss, weights),
+        spread=spread,
+        warnings=tuple(warnings),
+        seed=seed,
+    )
+
+
+def fit_law(k: Array, loss: Array, weights: Array) -> SizeLaw:
+    """The law with the least weighted sum of squares, offset in [0, 50].
+
+    Args:
+        k, loss, weights: Shape (n_k,), with three different k or more.
+    """
+    curve = fit_curve(HYPERBOLIC, k, loss, weights)
+    offset = float(np.expm1(curve.s))
+    return SizeLaw(float(curve.floor), float(curve.tail), offset if offset > NO_OFFSET else 0.0)
+
+
+def _fit_law(k: Array, loss: Array, weights: Array, form: str, robust: bool) -> SizeLaw:
+    if form == "interference":
+        return fit_interference(k, loss, weights)
+    if form != "hyperbolic":
+        raise InputError(f"unknown form `{form}`", "one of: hyperbolic, interference")
+    if len(k) == 2:
+        curve = fit_curve(TAILS[0], k, loss, weights)
+        return SizeLaw(float(curve.floor), float(curve.tail), 0.0)
+    if len(k) == 3:
+        exact = through_three_points(tuple(k), tuple(loss))
+        if exact is not None and exact.floor >= 0 and 0 <= exact.offset <= MAX_OFFSET:
+            return exact
+    law = fit_law(k, loss, weights)
+    for _ in range(20 if robust else 0):
+        predicted = np.array([law.predict(x) for x in k])
+        law = fit_law(k, loss, weights * huber((loss - predicted) * np.sqrt(weights)))
+    return law
+
+
+def fit_interference(k: Array, loss: Array, weights: Array) -> SizeLaw:
+    """The bounded non-monotone form, with b in [0, 50] and q in [0.5, 200].
+
+    Raises:
+        InputError: Fewer than six different k: five coefficients would pass through anything.
+    """
+    if len(k) < 6:
+        raise InputError(f"the form `interference` needs six different k, found {len(k)}")
+
+    def design(shape: Array) -> Array:
+        offset, saturation = np.expm1(shape[0]), np.exp(shape[1])
+        return np.stack([np.ones_like(k), 1 / (k + offset), k / (k + saturation)], axis=1)
+
+    bounds = [(0.0, float(np.log1p(MAX_OFFSET))), (float(np.log(0.5)), float(np.log(200.0)))]
+    found = project(design, loss, weights, bounds)
+    floor, tail, interference = map(float, found.linear)
+    offset, saturation = float(np.expm1(found.shape[0])), float(np.exp(found.shape[1]))
+    return SizeLaw(floor, tail, offset, interference, saturation)
+
+
+def _first_lack_of_fit(loss: Array) -> float:
+    return max(LACK_OF_FIT_SCALE * float(np.ptp(loss)), 1e-12)
+
+
+def _lack_of_fit(k: Array, loss: Array, law: SizeLaw, variance: Array | None) -> float:
+    """Standard deviation that brings the residuals' chi-square to their degrees of freedom."""
+    squares = (loss - np.array([law.predict(x) for x in k])) ** 2
+    smallest, largest = 1e-9 * float(np.ptp(loss)) + 1e-15, float(np.ptp(loss)) + 1e-12
+    freedom = len(k) - 3
+    if freedom < 1:
+        return _first_lack_of_fit(loss)
+    known = np.zeros_like(squares) if variance is None else variance
+    low, high = np.log(smallest), np.log(largest)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float((squares / (known + np.exp(2 * middle))).sum()) > freedom:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))

@@ -1,0 +1,172 @@
+"""Pictures of fits: the curves with bands and points, residuals, and floors and tails against N."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mergeplan.display.figure import COLOURS, drawing, tidy
+from mergeplan.display.text import format_count
+from mergeplan.law.curve import Fit
+from mergeplan.law.fit import FitResult
+from mergeplan.law.series import name_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STEPS = 60
+
+
+def plot(result: FitResult, out: Path, target_loss: float | None = None) -> None:
+    """Draw a file's fits.
+
+    Args:
+        out: `.png` or `.svg`.
+        target_loss: Drawn as a line, with the k that each curve reaches it at.
+
+    Raises:
+        InputError: Another kind of file, or matplotlib is not installed.
+    """
+    sizes = bool(result.joints)
+    with drawing(out, (7.2, 8.6 if sizes else 6.2)) as figure:
+        grid = figure.add_gridspec(
+            3 if sizes else 2, 2, height_ratios=[3, 1, 1.6][: 3 if sizes else 2]
+        )
+        curves = figure.add_subplot(grid[0, :])
+        _draw_curves(curves, result, target_loss)
+        _draw_residuals(figure.add_subplot(grid[1, :], sharex=curves), result)
+        if sizes:
+            _draw_sizes(figure.add_subplot(grid[2, 0]), result, "floor")
+            _draw_sizes(figure.add_subplot(grid[2, 1]), result, "tail")
+
+
+def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
+    many = len(result.fits) > 1
+    bases: set[float] = set()
+    for number, fit in enumerate(result.fits):
+        colour, marker = COLOURS[number % 7], MARKERS[number % 7]
+        series = fit.series
+        k = np.geomspace(1, series.pool_size, _STEPS)
+        axes.plot(k, [fit.law.predict(x) for x in k], color=colour, lw=1.8)
+        if fit.draws is not None:
+            bands = [fit.predict(x) for x in k]
+            low, high = [b.low for b in bands], [b.high for b in bands]
+            axes.fill_between(k, low, high, color=colour, alpha=0.18, lw=0)
+        axes.plot(
+            [point.k for point in series.points],
+            [point.loss for point in series.points],
+            ls="",
+            marker=marker,
+            ms=6,
+            color=colour,
+            label=name_of(series).replace("$", r"\$") if many else "measured mean",
+        )
+        _draw_spread(axes, fit, colour)
+        if series.base_loss is not None and series.base_loss not in bases:
+            bases.add(series.base_loss)
+            axes.axhline(series.base_loss, color=colour, lw=1, ls=":")
+            # Outside the frame: inside, every place may hold a curve.
+            axes.annotate(
+                "base",
+                (1.0, series.base_loss),
+                (4, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+            )
+        if target is not None:
+            chosen = fit.solve(target).k
+            if chosen is not None:
+                axes.plot(
+                    [chosen],
+                    [fit.law.predict(chosen)],
+                    marker=marker,
+                    ms=13,
+                    mfc="none",
+                    mec=colour,
+                    mew=1.8,
+                    ls="",
+                )
+                axes.annotate(
+                    f"k = {chosen}",
+                    (chosen, fit.law.predict(chosen)),
+                    (8, 8),
+                    textcoords="offset points",
+                    color=colour,
+                )
+    if target is not None:
+        axes.axhline(target, color="#444444", lw=1, ls="--")
+        axes.annotate(f"target {target:g}", (1, target), (0, 3), textcoords="offset points")
+    domain = result.fits[0].series.domain
+    axes.set_ylabel(f"loss, nats per token{f' ({domain})' if domain else ''}")
+    axes.set_title("expected loss of a merge of k experts, with 90 % bands", loc="left")
+    axes.legend(frameon=False, loc="upper right")
+    tidy(axes)
+
+
+def _draw_spread(axes: "Axes", fit: Fit, colour: str) -> None:
+    """Thin bars: one standard deviation over single subsets."""
+    scattered = [point for point in fit.series.points if point.spread]
+    axes.errorbar(
+        [point.k for point in scattered],
+        [point.loss for point in scattered],
+        yerr=[point.spread or 0.0 for point in scattered],
+        fmt="none",
+        ecolor=colour,
+        elinewidth=0.8,
+        alpha=0.6,
+    )
+
+
+def _draw_residuals(axes: "Axes", result: FitResult) -> None:
+    for number, fit in enumerate(result.fits):
+        points = fit.series.points
+        axes.plot(
+            [point.k for point in points],
+            [1000 * (point.loss - fit.law.predict(point.k)) for point in points],
+            color=COLOURS[number % 7],
+            marker=MARKERS[number % 7],
+            ms=4,
+            lw=0.8,
+        )
+    axes.axhline(0, color="#444444", lw=0.8)
+    axes.set_ylabel("measured − law,\n0.001 nats")
+    axes.set_xlabel("experts merged, k")
+    tidy(axes)
+
+
+def _draw_sizes(axes: "Axes", result: FitResult, what: str) -> None:
+    for number, joint in enumerate(result.joints):
+        colour = COLOURS[number % 7]
+        fits = [
+            fit
+            for fit in result.fits
+            if (fit.series.method, fit.series.options) == (joint.method, joint.options)
+        ]
+        n = np.array([fit.series.n_params or 0.0 for fit in fits])
+        values = np.array([getattr(fit.law, what) for fit in fits])
+        ranges = np.array(
+            [fit.intervals().get(what, (v, v)) for fit, v in zip(fits, values, strict=True)]
+        )
+        axes.errorbar(
+            n,
+            values,
+            yerr=np.abs(ranges.T - values),
+            fmt=MARKERS[number % 7],
+            color=colour,
+            ms=5,
+            label=joint.method,
+            capsize=2,
+        )
+        line = np.geomspace(n.min(), n.max(), _STEPS)
+        axes.plot(line, [getattr(joint.law.at(x / 1e9), what) for x in line], color=colour, lw=1.5)
+    axes.set_xscale("log")
+    sizes = sorted({fit.series.n_params for fit in result.fits if fit.series.n_params})
+    axes.set_xticks(sizes, [format_count(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("parameters of the base, N")
+    axes.set_ylabel(f"{what}, nats")
+    axes.legend(frameon=False)
+    tidy(axes)

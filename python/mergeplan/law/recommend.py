@@ -1,0 +1,376 @@
+"""Decide: how many experts, at which base size, by which method, at what cost."""
+
+import math
+from dataclasses import dataclass, replace
+
+from mergeplan.errors import InputError
+from mergeplan.law.costs import CostModel
+from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, Solution
+from mergeplan.law.fit import FitResult
+from mergeplan.law.series import Point
+
+# The paper's simplest method, and the share of the loss below which a better one is not worth it.
+SIMPLE = "average"
+WORTH_IT = 0.01
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked for.
+
+    Attributes:
+        target_loss: In nats per token; without one, `fraction` decides.
+        fraction: Share of the whole improvement from one expert to all of them.
+        epsilon: Distance to the floor, in nats, for one more answer.
+        budget: Most that a merge may cost.
+        confidence: Of all intervals.
+    """
+
+    target_loss: float | None = None
+    fraction: float = 0.9
+    epsilon: float | None = None
+    budget: float | None = None
+    confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Option:
+    """One (N, k) of one method, with what it is expected to give and to cost.
+
+    Attributes:
+        cost: In the cost model's unit; `None` where N is not known.
+        forecast: Whether the size was not measured, and the joint law stands in for its curve.
+        low, high: Interval of a forecast loss.
+    """
+
+    method: str
+    n_params: float | None
+    k: int
+    loss: float
+    cost: float | None
+    options: str = "{}"
+    forecast: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one method at one base size can do about the goal.
+
+    Attributes:
+        k: Experts to merge; `None` where the goal cannot be reached.
+        predicted: Expected loss at k, or with the whole pool where k is `None`.
+        solution: For a target: the same question with intervals and at a confidence.
+        chance: That one random subset of k, not their mean, meets the target; where the spread is
+            known.
+        near_floor: Smallest k within `epsilon` of the floor, which may exceed the pool.
+        k80, k90: Smallest k with 80 and 90 % of the improvement.
+        next_gain, next_cost: What one more expert would take off, and cost.
+    """
+
+    fit: Fit
+    k: int | None
+    predicted: Prediction
+    solution: Solution | None
+    measured: Point | None
+    chance: float | None
+    near_floor: int | None
+    k80: int
+    k90: int
+    next_gain: float
+    next_cost: float | None
+    cost: float | None
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The candidates, the one to take first; where none reaches the goal, the nearest first.
+
+    Attributes:
+        pareto: Options that no other beats in both cost and loss, cheapest first.
+        within_budget: The lowest expected loss that the budget allows.
+        cheapest: The cheapest option at or below the target.
+        sharpen: Which measurement would tell most.
+    """
+
+    goal: Goal
+    costs: CostModel
+    candidates: tuple[Candidate, ...]
+    pareto: tuple[Option, ...]
+    within_budget: Option | None
+    cheapest: Option | None
+    sharpen: str
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    @property
+    def reached(self) -> bool:
+        """Whether a measured size reaches the goal, or by the law over sizes another does."""
+        return self.best.k is not None or self.cheapest is not None
+
+
+def recommend(
+    result: FitResult,
+    target_loss: float | None = None,
+    *,
+    goal: Goal | None = None,
+    costs: CostModel | None = None,
+    sizes: tuple[float, ...] = (),
+) -> Recommendation:
+    """The smallest merge that reaches a goal: its k, its base and its method.
+
+    An unreachable goal is a result with reasons, not an exception.
+
+    Args:
+        target_loss: In nats per token; short for `goal=Goal(target_loss=…)`.
+        costs: By default GPU hours as in the paper.
+        sizes: Further base sizes, in parameters, that the joint law is asked about.
+
+    Example:
+        >>> import mergeplan
+        >>> mergeplan.recommend(mergeplan.fit("m.csv"), 0.66).best.k  # doctest: +SKIP
+    """
+    goal = goal or Goal(target_loss=target_loss)
+    costs = costs or CostModel()
+    if goal.budget is not None and any(fit.series.n_params is None for fit in result.fits):
+        raise InputError("a budget needs the sizes of the bases", "add a column `n_params`")
+    options = [*_options(result, costs), *_forecasts(result, costs, sizes)]
+    priced = [option for option in options if option.cost is not None]
+    most = math.inf if goal.budget is None else goal.budget
+    affordable = [option for option in priced if (option.cost or 0.0) <= most]
+    cheapest = within = None
+    if goal.target_loss is not None:
+        enough = [option for option in affordable if option.loss <= goal.target_loss]
+        cheapest = min(enough, key=lambda o: (o.cost, o.loss), default=None)
+    if goal.budget is not None:
+        within = min(affordable, key=lambda o: (o.loss, o.cost), default=None)
+    candidates = [_candidate(fit, goal, costs) for fit in result.fits]
+    candidates.sort(key=lambda candidate: _order(candidate, goal))
+    candidates = _prefer_simple(candidates)
+    return Recommendation(
+        goal=goal,
+        costs=costs,
+        candidates=tuple(candidates),
+        pareto=tuple(_pareto(priced)),
+        within_budget=within,
+        cheapest=cheapest,
+        sharpen=_sharpen(candidates[0]),
+    )
+
+
+def _order(candidate: Candidate, goal: Goal) -> tuple[bool, float, float, float]:
+    """Reaching before not. For a target the cheapest first, which without costs has the fewest
+    experts; within a budget the lowest loss; else the smallest base, and there the lowest loss."""
+    n_params = candidate.fit.series.n_params or 0.0
+    loss = candidate.predicted.loss
+    if candidate.k is None:
+        return True, loss, n_params, 0.0
+    if goal.target_loss is not None:
+        cost = candidate.cost if candidate.cost is not None else float(candidate.k)
+        return False, cost, n_params, loss
+    if goal.budget is not None:
+        return False, loss, n_params, 0.0
+    return False, n_params, loss, 0.0
+
+
+def _prefer_simple(candidates: list[Candidate]) -> list[Candidate]:
+    """Take the average instead of the first candidate where the gap at that k is under 1 %."""
+    best = candidates[0]
+    if best.k is None or best.fit.series.method == SIMPLE:
+        return candidates
+    for candidate in candidates[1:]:
+        series = candidate.fit.series
+        same_size = series.n_params == best.fit.series.n_params
+        if series.method != SIMPLE or not same_size or candidate.k is None:
+            continue
+        gap = candidate.fit.law.predict(best.k) / best.predicted.loss - 1
+        if gap < WORTH_IT:
+            rest = [other for other in candidates if other is not candidate]
+            said = f"{best.fit.series.method} is only {100 * gap:.2f} % better at k = {best.k}"
+            reasons = (*candidate.reasons, f"{said}: the simpler average is taken")
+            return [replace(candidate, reasons=reasons), *rest]
+    return candidates
+
+
+def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
+    law, series = fit.law, fit.series
+    pool = series.pool_size
+    solution = None
+    if goal.target_loss is not None:
+        solution = fit.solve(goal.target_loss, goal.confidence)
+        k = solution.k
+    elif goal.budget is not None:
+        k = _affordable(fit, goal.budget, costs)
+    else:
+        k = law.reaching(goal.fraction, pool)
+    at = k if k is not None else pool
+    n_billion = series.n_billion
+    cost = None if n_billion is None else costs.cost(n_billion, at)
+    too_dear = goal.budget is not None and cost is not None and cost > goal.budget
+    chance = None
+    if fit.spread is not None and goal.target_loss is not None:
+        chance = fit.spread.chance(goal.target_loss, law.predict(at), at)
+    reasons = _reasons(fit, goal, k, solution)
+    if k is not None and too_dear:
+        reasons.append(f"it costs {cost:.3g} {costs.unit}, more than the budget of {goal.budget:g}")
+        k = None
+    return Candidate(
+        fit=fit,
+        k=k,
+        predicted=fit.predict(at, goal.confidence),
+        solution=solution,
+        measured=next((point for point in series.points if point.k == at), None),
+        chance=chance,
+        near_floor=None
+        if goal.epsilon is None or law.interference
+        else law.near_floor(goal.epsilon),
+        k80=law.reaching(0.8, pool),
+        k90=law.reaching(0.9, pool),
+        next_gain=law.gain(at),
+        next_cost=None if n_billion is None else costs.cost(n_billion, at + 1) - (cost or 0.0),
+        cost=cost,
+        reasons=tuple(reasons),
+        warnings=(*fit.warnings, *_warnings(fit, goal, k)),
+    )
+
+
+def _affordable(fit: Fit, budget: float, costs: CostModel) -> int | None:
+    """The k of the lowest loss that the budget allows."""
+    n = fit.series.n_billion or 0.0
+    within = [k for k in range(1, fit.series.pool_size + 1) if costs.cost(n, k) <= budget]
+    return min(within, key=fit.law.predict, default=None)
+
+
+def _reasons(fit: Fit, goal: Goal, k: int | None, solution: Solution | None) -> list[str]:
+    law, pool = fit.law, fit.series.pool_size
+    target = goal.target_loss
+    if target is None and goal.budget is not None:
+        if k is None:
+            return [f"not even one expert is within the budget of {goal.budget:g}"]
+        return [f"k = {k} has the lowest loss that a budget of {goal.budget:g} allows"]
+    if target is None:
+        at = law.reaching(goal.fraction, pool)
+        return [
+            f"k = {at} has {100 * law.fraction(at, pool):.0f} % of what all {pool} experts gain"
+        ]
+    reasons = []
+    exact = solution.exact if solution else None
+    if k is not None:
+        reasons.append(f"the expected loss at k = {k} is {law.predict(k):.4f}")
+        if exact is not None and k > 1:
+            reasons.append(f"it crosses the target at k = {exact:.2f}")
+        if k < pool:
+            reasons.append(f"one more expert would take off another {law.gain(k):.4f}")
+        if k > 1:
+            low, high = law.predict(k), law.predict(k - 1)
+            reasons.append(f"any target from {low:.4f} to {high:.4f} would give the same k")
+        return reasons
+    if target <= law.floor:
+        reasons.append(f"the target is not above the floor of any merge, {law.floor:.4f}")
+    else:
+        needed = "more experts than any pool has" if exact is None else f"k = {exact:.1f}"
+        reasons.append(f"the target needs {needed}; the pool has {pool}")
+    lowest = min(range(1, pool + 1), key=lambda size: law.predict(size))
+    whole = f"with all {pool} experts" if lowest == pool else f"with {lowest} experts"
+    reasons.append(f"the best to be had is {law.predict(lowest):.4f}, {whole}")
+    return reasons
+
+
+def _warnings(fit: Fit, goal: Goal, k: int | None) -> list[str]:
+    series, target = fit.series, goal.target_loss
+    found = []
+    at = k if k is not None else series.pool_size
+    measured = next((point for point in series.points if point.k == at), None)
+    if k is not None and measured is not None and target is not None and measured.loss > target:
+        found.append(
+            f"the measured mean at k = {k} is {measured.loss:.4f}, above the target: the curve"
+            " reaches it, this measurement does not"
+        )
+    smallest, largest = series.points[0].k, series.points[-1].k
+    if not smallest <= at <= largest:
+        found.append(f"k = {at} is outside the measured k, {smallest} to {largest}: extrapolated")
+    if series.base_loss is not None and series.base_loss <= fit.law.predict(at):
+        found.append(_base_wins(fit, series.base_loss))
+    if k is not None and series.best_single is not None:
+        name, loss = series.best_single
+        if loss <= fit.law.predict(k):
+            found.append(f"the single expert `{name}` alone has {loss:.4f}, no more than the merge")
+    return found
+
+
+def _base_wins(fit: Fit, base_loss: float) -> str:
+    pool = fit.series.pool_size
+    said = f"the base itself has {base_loss:.4f}, no more than the merge"
+    if base_loss <= fit.law.predict(pool):
+        return f"{said}: at these options merging does not pay; try a smaller lambda"
+    beats = next(k for k in range(1, pool + 1) if fit.law.predict(k) < base_loss)
+    return f"{said}; merges of k = {beats} and more beat it"
+
+
+def _options(result: FitResult, costs: CostModel) -> list[Option]:
+    found = []
+    for fit in result.fits:
+        series = fit.series
+        for k in range(1, series.pool_size + 1):
+            n = series.n_billion
+            cost = None if n is None else costs.cost(n, k)
+            loss = fit.law.predict(k)
+            found.append(Option(series.method, series.n_params, k, loss, cost, series.options))
+    return found
+
+
+def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) -> list[Option]:
+    """Options at sizes that were not measured, by the joint law of each method."""
+    found = []
+    for joint in result.joints:
+        pool = max(series.pool_size for series in joint.series)
+        measured = {series.n_params for series in joint.series}
+        for n_params in sizes:
+            if n_params in measured:
+                continue
+            n = n_params / 1e9
+            for k in range(1, pool + 1):
+                loss, low, high = joint.predict(k, n_params)
+                cost = costs.cost(n, k)
+                found.append(
+                    Option(joint.method, n_params, k, loss, cost, joint.options, True, low, high)
+                )
+    return found
+
+
+def _pareto(priced: list[Option]) -> list[Option]:
+    """Options that no cheaper or equally cheap one beats, cheapest first."""
+    front: list[Option] = []
+    for option in sorted(priced, key=lambda o: (o.cost, o.loss)):
+        if not front or option.loss < front[-1].loss - 1e-12:
+            front.append(option)
+    return front
+
+
+def _sharpen(best: Candidate) -> str:
+    """Where one more measurement would narrow the answer most: the widest gap that matters."""
+    series = best.fit.series
+    measured = [point.k for point in series.points]
+    at = best.k if best.k is not None else series.pool_size
+    noisy = [point for point in series.points if not point.complete]
+    if series.pool_size not in measured:
+        return f"measure all {series.pool_size} experts merged: one merge, and it pins the far end"
+    if at not in measured:
+        return f"measure at k = {at}, where the decision lies"
+    if 1 not in measured:
+        return "measure the single experts: they pin the near end"
+    if noisy:
+        worst = max(
+            noisy, key=lambda point: (point.spread or math.inf) / math.sqrt(point.n_subsets)
+        )
+        return f"measure more subsets of {worst.k}: their mean is the least certain"
+    missing = [k for k in range(1, series.pool_size + 1) if k not in measured]
+    if missing:
+        near = min(missing, key=lambda k: abs(k - at))
+        return f"measure at k = {near}, the nearest that is missing"
+    return "nothing: every subset was measured"

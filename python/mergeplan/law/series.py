@@ -1,0 +1,270 @@
+"""From rows to curves: mean losses by k, their spread over subsets, and what each expert does."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from math import comb
+from statistics import fmean, variance
+
+from mergeplan.display.text import format_count
+from mergeplan.errors import InputError, nearest
+from mergeplan.measurements import ALIASES, MACRO, Measurement, Measurements
+
+# A merge: k, and the subset, which is empty where the file names none.
+Merge = tuple[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean loss, in nats, over the measured subsets of one size.
+
+    Attributes:
+        n_subsets: How many were measured, of `n_possible`; a merge measured twice counts once.
+        spread: Standard deviation over subsets, where two or more were measured.
+        best_subset, best_loss: The lowest of them, where the file names subsets.
+    """
+
+    k: int
+    loss: float
+    n_subsets: int
+    n_possible: int
+    spread: float | None = None
+    best_subset: tuple[str, ...] = ()
+    best_loss: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every subset was measured, so that the mean has no sampling error."""
+        return self.n_subsets >= self.n_possible
+
+
+@dataclass(frozen=True)
+class ExpertEffect:
+    """What adding an expert to a merge does on average: loss with it less loss without it.
+
+    Attributes:
+        standard_error: Over the pairs of measured merges that differ by this expert alone.
+    """
+
+    expert: str
+    effect: float
+    standard_error: float
+    n_pairs: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """The curve of one method at one base size on one domain; `points` has one entry for each k.
+
+    Attributes:
+        loss_se: Standard error of every loss from the evaluation text, shared by all rows.
+        effects: Worst expert first; empty where subsets are not named or not nested.
+    """
+
+    method: str
+    options: str
+    n_params: float | None
+    domain: str
+    pool_size: int
+    points: tuple[Point, ...]
+    base_loss: float | None = None
+    best_single: tuple[str, float] | None = None
+    loss_se: float = 0.0
+    effects: tuple[ExpertEffect, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_billion(self) -> float | None:
+        return None if self.n_params is None else self.n_params / 1e9
+
+
+def series_of(
+    data: Measurements, *, domain: str | None, method: str | None, pool_size: int | None
+) -> list[Series]:
+    """The curves in a file, one for each method, options and base size.
+
+    Args:
+        domain: Which domain; by default the macro mean, or the only domain there is.
+        method: Only the rows with this label.
+        pool_size: Overrides what the file says.
+
+    Raises:
+        InputError: No row is left, the domain is not there, or k exceeds the pool.
+    """
+    groups: dict[tuple[str, str, float | None], list[Measurement]] = defaultdict(list)
+    bases: dict[float | None, list[Measurement]] = defaultdict(list)
+    for row in data.rows:
+        if row.k == 0:
+            # The base is the same whatever the method that it stands beside.
+            bases[row.n_params].append(row)
+        elif method is None or row.method == method:
+            groups[row.method, row.options, row.n_params].append(row)
+    if not groups:
+        known = sorted({row.method for row in data.rows})
+        hint = nearest(method or "", known) or f"methods: {', '.join(known)}"
+        raise InputError(f"no rows of method `{method}`", hint)
+    names = {name for row in data.rows for name in row.subset}
+    return [
+        _series(rows, _bases_beside(rows, bases[key[2]]), names, domain, pool_size)
+        for key, rows in groups.items()
+    ]
+
+
+def _bases_beside(rows: list[Measurement], bases: list[Measurement]) -> list[Measurement]:
+    """The base's rows under the same method and options, or else all of that size."""
+    same = [b for b in bases if (b.method, b.options) == (rows[0].method, rows[0].options)]
+    return same or bases
+
+
+def _series(
+    rows: list[Measurement],
+    bases: list[Measurement],
+    names: set[str],
+    domain: str | None,
+    given_size: int | None,
+) -> Series:
+    first = rows[0]
+    size, warnings = _pool_size(rows, names, given_size)
+    rows = [*rows, *bases]
+    name, losses = _by_merge(rows, domain)
+    for row in rows:
+        if row.k > size:
+            raise InputError(
+                f"row {row.row}, column `k`: k = {row.k} is measured, but the pool size is {size}",
+                "give the number of experts as `--pool-size`",
+            )
+    singles = [(subset[0], fmean(v)) for (k, subset), v in losses.items() if k == 1 and subset]
+    base = [loss for (k, _), values in losses.items() if k == 0 for loss in values]
+    return Series(
+        method=first.method,
+        options=first.options,
+        n_params=first.n_params,
+        domain=name,
+        pool_size=size,
+        points=tuple(_points(losses, size)),
+        base_loss=fmean(base) if base else None,
+        best_single=min(singles, key=lambda item: item[1]) if singles else None,
+        loss_se=_shared_error(rows, name),
+        effects=tuple(_effects(losses)),
+        warnings=tuple(warnings),
+    )
+
+
+def _by_merge(rows: list[Measurement], domain: str | None) -> tuple[str, dict[Merge, list[float]]]:
+    """Losses of one domain by merge; several values are its seeds, or subsets without names."""
+    names = {row.domain for row in rows}
+    domains = sorted(names - {MACRO})
+    if domain is not None:
+        domain = ALIASES.get(domain, domain)
+    elif MACRO in names or len(domains) > 1:
+        domain = MACRO
+    else:
+        domain = domains[0]
+    losses: dict[Merge, list[float]] = defaultdict(list)
+    if domain in names:
+        for row in rows:
+            if row.domain == domain:
+                losses[row.k, row.subset].append(row.loss_nats)
+        return domain, losses
+    if domain != MACRO:
+        hint = nearest(domain, sorted(names)) or f"domains: {', '.join(sorted(names))}"
+        raise InputError(f"no rows of domain `{domain}`", hint)
+    # The macro mean is formed where every domain is present, and never from another mean.
+    cells: dict[Merge, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        cells[row.k, row.subset][row.domain].append(row.loss_nats)
+    for merge, by_domain in cells.items():
+        if len(by_domain) == len(domains):
+            losses[merge].append(fmean(fmean(values) for values in by_domain.values()))
+    if not losses:
+        raise InputError("no merge was measured on every domain", "choose one with `--domain`")
+    return domain, losses
+
+
+def _shared_error(rows: list[Measurement], domain: str) -> float:
+    """Standard error from the texts; of a macro mean that was formed, from its domains'."""
+    by_domain: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.loss_se is not None:
+            by_domain[row.domain].append(row.loss_se)
+    if domain in by_domain:
+        return fmean(by_domain[domain])
+    if domain != MACRO or not by_domain:
+        return 0.0
+    squares: float = sum(fmean(errors) ** 2 for errors in by_domain.values())
+    return math.sqrt(squares) / len(by_domain)
+
+
+def _pool_size(
+    rows: list[Measurement], names: set[str], given: int | None
+) -> tuple[int, list[str]]:
+    if given is not None:
+        return given, []
+    stated = {row.pool_size for row in rows if row.pool_size is not None}
+    if len(stated) > 1:
+        raise InputError(f"column `pool_size` has several values: {sorted(stated)}")
+    if stated:
+        return stated.pop(), []
+    if names:
+        return len(names), []
+    largest = max(row.k for row in rows)
+    return largest, [f"pool size taken to be the largest k, {largest}; say `--pool-size` if not"]
+
+
+def _points(losses: dict[Merge, list[float]], pool_size: int) -> list[Point]:
+    points = []
+    for k in sorted({k for k, _ in losses if k > 0}):
+        named = {s: fmean(v) for (size, s), v in losses.items() if size == k and s}
+        unnamed = losses.get((k, ()), [])
+        values = [*named.values(), *unnamed]
+        if unnamed and len(values) > comb(pool_size, k):
+            raise InputError(
+                f"k = {k} has {len(values)} rows, and a pool of {pool_size} only"
+                f" {comb(pool_size, k)} subsets of that size",
+                "name the subsets, or give the number of experts as `--pool-size`",
+            )
+        best, best_loss = min(
+            named.items(), key=lambda item: (item[1], item[0]), default=((), None)
+        )
+        points.append(
+            Point(
+                k=k,
+                loss=fmean(values),
+                n_subsets=len(values),
+                n_possible=comb(pool_size, k),
+                spread=variance(values) ** 0.5 if len(values) > 1 else None,
+                best_subset=best,
+                best_loss=best_loss,
+            )
+        )
+    return points
+
+
+def _effects(losses: dict[Merge, list[float]]) -> list[ExpertEffect]:
+    """Each expert's average effect over pairs of measured merges, one with it and one without.
+
+    Pairs in which it is the only expert are left out: they compare it with the base.
+    """
+    merges = {subset: fmean(values) for (_, subset), values in losses.items() if subset}
+    changes: dict[str, list[float]] = defaultdict(list)
+    for subset, loss in merges.items():
+        if len(subset) < 2:
+            continue
+        for expert in subset:
+            without = merges.get(tuple(name for name in subset if name != expert))
+            if without is not None:
+                changes[expert].append(loss - without)
+    effects = [
+        ExpertEffect(expert, fmean(values), (variance(values) / len(values)) ** 0.5, len(values))
+        for expert, values in changes.items()
+        if len(values) > 1
+    ]
+    return sorted(effects, key=lambda effect: (-effect.effect, effect.expert))
+
+
+def name_of(series: Series) -> str:
+    """A series: method, options that differ from the defaults, and base size."""
+    label = series.method or "all rows"
+    options = "" if series.options == "{}" else f" {series.options}"
+    size = "" if series.n_params is None else f" at {format_count(series.n_params)}"
+    return f"{label}{options}{size}"

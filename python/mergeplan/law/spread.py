@@ -1,0 +1,80 @@
+"""The variance law: how single subsets scatter around the mean of their size.
+
+For subsets drawn without replacement from a pool of M the variance of a merge's loss goes like
+1/k - 1/M: it falls faster than the 1/k of an endless pool, and is nothing at k = M. The published
+figures follow this better than 1/k (design notes on Corollary 3.2).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.law.series import Point, Series
+
+# Weight of the variance law, in subsets, beside the subsets measured at one k.
+_PRIOR_SUBSETS = 4.0
+
+
+@dataclass(frozen=True)
+class SpreadLaw:
+    """Var of one subset's loss = scale · (1/k - 1/pool_size), in nats²."""
+
+    scale: float
+    pool_size: int
+
+    def variance(self, k: float) -> float:
+        return self.scale * max(1 / k - 1 / self.pool_size, 0.0)
+
+    def deviation(self, k: float) -> float:
+        """Standard deviation over subsets of k, in nats.
+
+        >>> round(SpreadLaw(0.0144, 9).deviation(1), 4)
+        0.1131
+        """
+        return math.sqrt(self.variance(k))
+
+    def chance(self, target_loss: float, mean: float, k: int) -> float:
+        """Chance that one random subset of k, not the mean, is at or below the target."""
+        deviation = self.deviation(k)
+        if deviation == 0:
+            return 1.0 if mean <= target_loss else 0.0
+        return 0.5 * math.erfc((mean - target_loss) / deviation / math.sqrt(2))
+
+
+def fit_spread(points: tuple[Point, ...], pool_size: int) -> SpreadLaw | None:
+    """Pool the spreads at all k, weighted by their degrees of freedom; `None` without any."""
+    freedom, total = 0, 0.0
+    for point in points:
+        share = 1 / point.k - 1 / pool_size
+        if point.spread is not None and share > 0:
+            freedom += point.n_subsets - 1
+            total += (point.n_subsets - 1) * point.spread**2 / share
+    return SpreadLaw(total / freedom, pool_size) if freedom else None
+
+
+def subset_variance(point: Point, law: SpreadLaw) -> float:
+    """Variance of single subsets around their mean: that measured, drawn towards the law's."""
+    freedom = max(point.n_subsets - 1, 0)
+    own = point.spread**2 * freedom if point.spread is not None else 0.0
+    return (own + _PRIOR_SUBSETS * law.variance(point.k)) / (freedom + _PRIOR_SUBSETS)
+
+
+def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
+    """Variance of a measured mean around the pool's: s²/n · (1 - n/C).
+
+    With few subsets s² is drawn towards the variance law. `None` where nothing is known of it.
+    """
+    if point.complete:
+        return 0.0
+    if law is None:
+        return None
+    share = 1 - point.n_subsets / point.n_possible
+    return subset_variance(point, law) / point.n_subsets * share
+
+
+def known_variance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:
+    """Sampling variance of each mean, shape (n_k,); `None` where that of some is unknown."""
+    found = [sampling_variance(point, law) for point in series.points]
+    return None if None in found else np.array(found, np.float64)

@@ -1,0 +1,70 @@
+"""From a recommendation to the YAML of a concrete merge: which experts, and where they lie."""
+
+import random
+from dataclasses import dataclass
+
+from mergeplan.config.write import merge_config, to_yaml
+from mergeplan.errors import InputError
+from mergeplan.law.recommend import Candidate
+from mergeplan.pool.pool import Pool, PoolSize, method_in, size_in
+
+
+@dataclass(frozen=True)
+class ChosenMerge:
+    """A merge to run.
+
+    Attributes:
+        subset: Names of the experts.
+        reason: Why these.
+        text: The YAML.
+    """
+
+    subset: tuple[str, ...]
+    reason: str
+    text: str
+
+
+def choose_merge(candidate: Candidate, pool: Pool, *, wish: str, seed: int) -> ChosenMerge:
+    """The merge that a candidate recommends: the best measured subset of its size, else a random
+    one.
+
+    Args:
+        wish: What was asked for, for the comment in the YAML.
+        seed: Of a random subset.
+
+    Raises:
+        InputError: The pool lacks the method, the size, or enough experts.
+    """
+    series = candidate.fit.series
+    if candidate.k is None:
+        raise InputError("nothing to write: no merge reaches the target")
+    label, options = method_in(series.method, series.options, pool)
+    size = size_in(series.n_params, pool)
+    if candidate.k > len(size.experts):
+        raise InputError(
+            f"the pool has {len(size.experts)} experts, and k = {candidate.k} was recommended",
+            "say `--pool-size`",
+        )
+    subset, reason = _subset(candidate, size, seed)
+    config = merge_config(
+        label, options, size.base, [size.experts[name] for name in subset], size.out_dtype
+    )
+    comments = [
+        f"written by mergeplan suggest {wish}",
+        f"expected loss of {candidate.k} experts by {label}: {candidate.predicted.loss:.4f}",
+        reason,
+    ]
+    return ChosenMerge(subset, reason, to_yaml(config, comments))
+
+
+def _subset(candidate: Candidate, size: PoolSize, seed: int) -> tuple[tuple[str, ...], str]:
+    point = candidate.measured
+    if point is not None and point.best_subset and set(point.best_subset) <= set(size.experts):
+        names = ", ".join(point.best_subset)
+        return point.best_subset, (
+            f"experts: {names}; of {point.n_subsets} measured subsets of {point.k} the one with the"
+            f" lowest loss, {point.best_loss:.4f}"
+        )
+    drawn = random.Random(seed).sample(sorted(size.experts), candidate.k or 0)
+    subset = tuple(sorted(drawn))
+    return subset, f"experts: {', '.join(subset)}; drawn at random with seed {seed}"

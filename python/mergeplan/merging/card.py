@@ -1,0 +1,67 @@
+"""The model card, in the form that the hub reads."""
+
+from pathlib import Path
+
+import yaml
+
+from mergeplan import __version__
+from mergeplan.checkpoints.hub import is_hub_id
+from mergeplan.config.config import MergeConfig
+from mergeplan.system.files import write_durably
+
+HUB = "https://huggingface.co"
+
+
+def write_card(folder: Path, name: str, config: MergeConfig, seed: int) -> None:
+    """README.md, and the config verbatim under mergekit's name for it."""
+    method = config.method
+    title = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
+    on_base = f" on top of {_linked(config.compared_with)}" if config.compared_with else ""
+    models = [model.path for model in config.models]
+    front = {
+        "base_model": list(dict.fromkeys(hub_id for model in models for hub_id in hub_ids(model))),
+        "library_name": "transformers",
+        "tags": ["mergekit", "merge", "mergeplan"],
+    }
+    bullets = "\n".join(f"- {_linked(model)}" for model in models if model != config.compared_with)
+    card = f"""---
+{yaml.safe_dump(front, sort_keys=False).rstrip()}
+---
+# {name}
+
+Merged by mergeplan {__version__} with the method {title}{on_base}.
+Seed of random masks: {seed}.
+
+## Models
+
+{bullets}
+
+## Configuration
+
+```yaml
+{config.text.rstrip()}
+```
+"""
+    write_durably(folder / "README.md", card)
+    write_durably(folder / "mergekit_config.yml", config.text)
+
+
+def hub_ids(model: str) -> list[str]:
+    """The repositories of the hub that a model's name means, without revisions.
+
+    Args:
+        model: `org/name`, `org/name@revision`, a local path, or two of them joined by `+`, of which
+            the second is an adapter.
+
+    Example:
+        >>> hub_ids("org/model@main+./adapter")
+        ['org/model']
+    """
+    names = [part.partition("@")[0] for part in model.split("+")]
+    return [name for name in names if is_hub_id(name) and not Path(name).exists()]
+
+
+def _linked(model: str) -> str:
+    """A model's name, which leads to the hub where it is from there."""
+    found = hub_ids(model)
+    return f"[{model}]({HUB}/{found[0]})" if found else f"`{model}`"

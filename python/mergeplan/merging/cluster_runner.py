@@ -1,0 +1,142 @@
+"""One merge on a Ray cluster: each output shard has one owner.
+
+A worker merges a shard as a merge of its own, in a folder of its own, syncs it, moves it among the
+output's files and leaves a record of its hashes. The driver writes what goes beside the weights and
+publishes. Ray repeats the shard of a lost worker, which goes on from the blocks that are there. All
+nodes must see inputs and output under the same paths.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mergeplan.errors import InputError
+from mergeplan.merging.preflight import CheckedMerges
+from mergeplan.merging.runner import Progress, Result
+from mergeplan.merging.workspace import Workspace
+from mergeplan.planning.plan import canonical_json
+from mergeplan.system.files import lock, sync_folder, write_durably
+from mergeplan.system.memory import MemoryWatch
+from mergeplan.system.ray import on_every_node
+
+_SHARDS = "shards"
+_SINGLE = "model.safetensors"
+
+
+class ClusterRunner:
+    """Runs merges shard by shard; see `merging.Runner`.
+
+    Args:
+        ray: See `cluster.connect`.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def __call__(
+        self,
+        checked: CheckedMerges,
+        works: dict[int, Workspace],
+        progress: Progress | None,
+        watch: MemoryWatch,
+    ) -> dict[int, Result]:
+        """Merge into the data folders of `works`.
+
+        Raises:
+            InputError: A node does not see the inputs or the output; or as for a merge.
+        """
+        results = {}
+        for number, work in works.items():
+            prepared, plan = checked.merges[number].prepared, checked.merges[number].plan.data
+            paths = [str(path) for rows in prepared.identities for path, _, _ in rows]
+            self._check_nodes(paths, work.folder)
+            tasks = {}
+            remote = self._ray.remote(num_cpus=checked.threads, max_retries=-1)(_merge_shard)
+            for name, length, tensors in prepared.files:
+                chosen = set(tensors)
+                jobs = [job for job in plan["jobs"] if job["tensor"] in chosen]
+                part = canonical_json({**plan, "jobs": jobs, "max_shard_bytes": 2**63})
+                task = remote.remote(part, name, work.folder, checked.threads, checked.core_memory)
+                tasks[task] = length
+            results[number] = self._collect(tasks, work, progress)
+        return results
+
+    def _check_nodes(self, paths: list[str], folder: Path) -> None:
+        expected = _seen(paths, folder)
+        for address, found in on_every_node(self._ray, _seen, paths, folder).items():
+            for path, identity in expected.items():
+                if found.get(path) != identity:
+                    raise InputError(
+                        f"node `{address}` of the cluster does not see the same `{path}`",
+                        "inputs and output must lie on a file system that all nodes share",
+                    )
+
+    def _collect(self, tasks: dict[Any, int], work: Workspace, progress: Progress | None) -> Result:
+        result: Result = {"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0, "hashes": {}}
+        left, done, total = list(tasks), 0, sum(tasks.values())
+        try:
+            while left:
+                ready, left = self._ray.wait(left, num_returns=1, timeout=0.2)
+                for task in ready:
+                    shard = self._ray.get(task)
+                    # The workspace is worth keeping from the first whole shard on.
+                    write_durably(work.journal, _SHARDS)
+                    for key in ("read_bytes", "resumed_blocks"):
+                        result[key] += shard[key]
+                    result["hashes"] |= shard["hashes"]
+                    done += tasks[task]
+                if progress:
+                    progress(done, total)
+        except self._ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, Exception) else error from None
+        finally:
+            for task in left:
+                self._ray.cancel(task, force=True)
+        return result
+
+
+def _seen(paths: list[str], folder: Path) -> dict[str, Any]:
+    """What a node finds: sizes and times of the inputs, and this very run's folder."""
+    seen: dict[str, Any] = {}
+    for path in paths:
+        try:
+            stat = Path(path).stat()
+        except OSError:
+            continue
+        seen[path] = (stat.st_size, stat.st_mtime_ns)
+    state = folder / "merge.json"
+    if state.is_file():
+        seen[str(folder)] = state.stat().st_ino, state.read_bytes()
+    return seen
+
+
+def _merge_shard(
+    plan_json: str, name: str, folder: Path, threads: int, memory_bytes: int
+) -> Result:
+    """Merge one shard, unless a record says that it is there; runs on a worker."""
+    from mergeplan import _native
+
+    own, final = folder / _SHARDS / name, folder / "data" / name
+    own.mkdir(parents=True, exist_ok=True)
+    held = lock(own, "worker")
+    try:
+        record = own / "record.json"
+        if record.exists() and final.exists():
+            hashes: dict[str, str] = json.loads(record.read_text("utf-8"))
+            if _native.content_hashes(final, threads=threads) == hashes:
+                return {"read_bytes": 0, "resumed_blocks": len(hashes), "hashes": hashes}
+        merged, journal = own / _SINGLE, own / "journal"
+        resume = journal.exists() and merged.exists()
+        if not resume:
+            merged.unlink(missing_ok=True)
+            journal.unlink(missing_ok=True)
+        done: Result = _native.PreparedMerge(plan_json).run(
+            own, journal=journal, threads=threads, memory_bytes=memory_bytes, resume=resume
+        )
+        merged.replace(final)
+        sync_folder(final.parent)
+        write_durably(record, json.dumps(done["hashes"]))
+        return done
+    finally:
+        held.close()

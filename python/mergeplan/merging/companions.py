@@ -1,0 +1,82 @@
+"""The files around the weights: config.json, tokenizer, index and manifest."""
+
+import json
+from pathlib import Path
+
+from mergeplan import __version__
+from mergeplan.checkpoints.checkpoint import TIED_HEADS
+from mergeplan.checkpoints.tokenizer import TOKENIZER_FILES, VOCABULARIES
+from mergeplan.merging.publishing import INDEX
+from mergeplan.planning.plan import Companions, MergePlan
+from mergeplan.system.files import copy_durably, write_durably
+
+
+def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
+    """The planned `config.json`, with the dtype and the tying that the merged tensors have.
+
+    Args:
+        hashes: Content hash of each tensor.
+    """
+    if not plan.model_config:
+        return
+    config = dict(plan.model_config)
+    key = "dtype" if "dtype" in config else "torch_dtype"
+    config[key] = plan.out_dtype
+    if plan.unties_head or _has_own_head(hashes):
+        config["tie_word_embeddings"] = False
+    write_durably(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _has_own_head(hashes: dict[str, str]) -> bool:
+    """Whether some head differs from its embedding, so that loaders must not tie it.
+
+    A checkpoint may hold a head and say that it is tied; they part where options differ.
+    """
+    return any(
+        hashes[head] != hashes[embedding]
+        for head, embeddings in TIED_HEADS.items()
+        for embedding in embeddings
+        if head in hashes and embedding in hashes
+    )
+
+
+def write_planned(folder: Path, companions: Companions) -> None:
+    """The files that the planner made or chose."""
+    for name, content in companions.files.items():
+        write_durably(folder / name, content)
+
+
+def copy_tokenizer(folder: Path, plan: MergePlan) -> None:
+    """The donor's tokenizer and generation settings."""
+    for name in TOKENIZER_FILES:
+        source = plan.donor.path / name
+        if source.is_file():
+            copy_durably(source, folder / name)
+
+
+def missing_companions(plan: MergePlan) -> list[str]:
+    """What the donor lacks, so that nobody expects it in the output."""
+    donor = plan.donor
+    found = []
+    if not donor.config:
+        found.append(f"`{donor.name}` has no config.json: the output cannot be loaded without one")
+    if not any((donor.path / name).is_file() for name in VOCABULARIES):
+        found.append(f"`{donor.name}` has no tokenizer that could be copied")
+    return found
+
+
+def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_bytes: int) -> None:
+    """The shard index, where there is more than one shard.
+
+    Args:
+        files: Name, length and tensors of each shard.
+        tensor_bytes: Bytes of all tensors, without headers.
+    """
+    if len(files) < 2:
+        return
+    index = {
+        "metadata": {"total_size": tensor_bytes, "mergeplan_version": __version__},
+        "weight_map": {tensor: name for name, _, tensors in files for tensor in tensors},
+    }
+    path = folder / INDEX
+    write_durably(path, json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,48 @@
+"""Tensors that the core only keeps a place for: computed one by one, and put there."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergeplan.errors import InternalError, SurroundingsError
+from mergeplan.planning.plan import MergePlan
+
+if TYPE_CHECKING:
+    from mergeplan._native import PreparedMerge
+
+
+def write_given(folder: Path, plan: MergePlan, prepared: "PreparedMerge") -> dict[str, str]:
+    """Compute every such tensor of a plan, and write it into the core's files, durably.
+
+    They are computed anew when a merge is resumed: only blocks of the core are journalled.
+
+    Args:
+        folder: Where the files lie, whole but for these tensors.
+
+    Returns:
+        The content hash of each tensor, as 16 hexadecimal digits.
+
+    Raises:
+        InputError: Its inputs cannot be merged.
+        SurroundingsError: It cannot be written.
+    """
+    from mergeplan import _native
+
+    if plan.fallback is None:
+        return {}
+    hashes = {}
+    for tensor, name, offset, length in prepared.given:
+        content = plan.fallback.compute(tensor)
+        if len(content) != length:
+            raise InternalError(f"tensor `{tensor}`: expected {length} bytes, found {len(content)}")
+        try:
+            with (folder / name).open("r+b") as file:
+                file.seek(offset)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SurroundingsError(f"cannot write `{folder / name}`: {error.strerror}") from error
+        element_bytes = plan.fallback.element_bytes(tensor)
+        hashes[tensor] = f"{_native.content_hash(bytes(content), element_bytes):016x}"
+    return hashes

@@ -1,0 +1,250 @@
+"""Run a merge: config → plan → layout → stream → publish."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergeplan.config.config import MergeConfig
+from mergeplan.errors import ContentError, InputError, MissingInputError
+from mergeplan.merging.card import write_card
+from mergeplan.merging.companions import copy_tokenizer, write_config, write_index, write_planned
+from mergeplan.merging.fallback import write_given
+from mergeplan.merging.manifest import write_manifest
+from mergeplan.merging.options import MergeOptions, Wanted
+from mergeplan.merging.preflight import CheckedMerge, CheckedMerges, check_merges
+from mergeplan.merging.runner import Progress, Result, Runner, run_here
+from mergeplan.merging.workspace import Workspace, is_published, open_workspace, remove_leftover
+from mergeplan.system.files import clear_folder
+from mergeplan.system.memory import MemoryWatch
+
+if TYPE_CHECKING:
+    from mergeplan.merging.torch.device import Device
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did.
+
+    Attributes:
+        read_bytes: Input bytes that were gone over by the core, each as often as it was.
+        fallback_bytes: Bytes of the output's tensors that mergekit's executor computed; the core
+            computed all others.
+        resumed_blocks: Blocks of 65,536 output elements that an earlier run had left whole.
+        phases: Seconds that `plan`, `merge`, `sync` and `publish` took.
+        peak_anonymous_bytes: Anonymous memory of the process at its highest, sampled; 0 where the
+            system does not say.
+        peak_resident_bytes: Its resident memory at its highest, mapped input pages among it.
+        devices: Where it was merged, beside the core; none for the core alone.
+        device_bytes: Bytes of the output's tensors that were computed there.
+        peak_vram_bytes: What torch had of one GPU's memory at the most; 0 without a GPU.
+    """
+
+    out: Path
+    tensors: int
+    files: tuple[str, ...]
+    read_bytes: int
+    written_bytes: int
+    fallback_bytes: int
+    resumed_blocks: int
+    seconds: float
+    phases: dict[str, float]
+    threads: int
+    memory_limit_bytes: int
+    peak_anonymous_bytes: int
+    peak_resident_bytes: int
+    seed: int
+    devices: tuple[str, ...]
+    device_bytes: int
+    peak_vram_bytes: int
+    warnings: tuple[str, ...]
+
+
+def merge(
+    config: MergeConfig | str | Path,
+    out: str | Path,
+    options: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Merge checkpoints into a new folder.
+
+    A merge that is stopped, by an error or from outside, leaves `OUT.partial`; the same call with
+    `resume` goes on from there. Only where the inputs are at fault nothing stays.
+
+    Args:
+        config: A validated config, or the path of a mergekit YAML.
+        out: Folder to create; it is absent or complete at any moment.
+        progress: Called some ten times a second with bytes done and bytes in all.
+
+    Raises:
+        InputError: Config or inputs are at fault. All but values that are not finite is found
+            before the first output byte.
+        SurroundingsError: The output is in the way, or has no room.
+
+    Example:
+        >>> import mergeplan
+        >>> mergeplan.merge("merge.yml", "merged")  # doctest: +SKIP
+    """
+    return merge_many([Wanted(config, out)], options, progress)[0]
+
+
+def merge_many(
+    wanted: Sequence[Wanted],
+    options: MergeOptions | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+) -> list[MergeReport]:
+    """Merge checkpoints into several new folders at once.
+
+    One pass over the inputs, as far as memory goes, serves all of them. Each gets the bytes that it
+    would get alone.
+
+    A run that is stopped leaves what is done of each; `resume` goes on from there.
+
+    Args:
+        options: For all of them.
+        progress: As for `merge`.
+        runner: What merges; by default the devices of the options, or the core, in this process.
+
+    Raises:
+        InputError, SurroundingsError: As for `merge`.
+    """
+    begun = time.perf_counter()
+    options = options or MergeOptions()
+    checked = check_merges(wanted, options)
+    devices = _devices(options) if runner is None else []
+    planned = time.perf_counter()
+    watch = MemoryWatch()
+    if runner is None:
+        runner = _on_devices(devices) if devices else run_here
+    done = _merge_and_publish(checked, options, progress, watch, runner)
+    ended = time.perf_counter()
+    sync = max((result["sync_seconds"] for result in done.results), default=0.0)
+    return [
+        MergeReport(
+            out=Path(want.out),
+            tensors=len(one.plan.data["jobs"]),
+            files=tuple(name for name, _, _ in one.prepared.files),
+            read_bytes=result["read_bytes"],
+            written_bytes=sum(length for _, length, _ in one.prepared.files),
+            fallback_bytes=one.plan.fallback.n_bytes if one.plan.fallback else 0,
+            resumed_blocks=result["resumed_blocks"],
+            seconds=ended - begun,
+            phases={
+                "plan": planned - begun,
+                "merge": done.merged - planned - sync,
+                "sync": sync,
+                "publish": ended - done.merged,
+            },
+            threads=checked.threads,
+            memory_limit_bytes=checked.memory_limit,
+            peak_anonymous_bytes=watch.peak_anonymous_bytes(),
+            peak_resident_bytes=watch.peak_resident_bytes(),
+            seed=one.plan.data["seed"],
+            devices=tuple(device.name for device in devices),
+            device_bytes=result.get("device_bytes", 0),
+            peak_vram_bytes=result.get("peak_vram_bytes", 0),
+            warnings=(*one.warnings, *result.get("warnings", ())),
+        )
+        for one, want, result in zip(checked.merges, wanted, done.results, strict=True)
+    ]
+
+
+def _devices(options: MergeOptions) -> "list[Device]":
+    """Found once the inputs are checked: torch takes seconds to import, and memory."""
+    if options.device is None:
+        return []
+    from mergeplan.merging.torch.device import find_devices
+
+    return find_devices(options.device, options.vram_limit)
+
+
+def _on_devices(devices: "list[Device]") -> Runner:
+    from mergeplan.merging.torch.device_runner import DeviceRunner
+
+    return DeviceRunner(devices)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What the core reported of each merge, and when all of them were durable."""
+
+    results: list[Result]
+    merged: float
+
+
+_NOTHING_DONE: Result = {
+    "read_bytes": 0,
+    "resumed_blocks": 0,
+    "sync_seconds": 0.0,
+    "hashes": {},
+}
+
+
+def _merge_and_publish(
+    checked: CheckedMerges,
+    options: MergeOptions,
+    progress: Progress | None,
+    watch: MemoryWatch,
+    runner: Runner,
+) -> _Done:
+    results = [dict(_NOTHING_DONE) for _ in checked.merges]
+    open_works: dict[int, Workspace] = {}
+    try:
+        for number, one in enumerate(checked.merges):
+            if options.resume and is_published(one.out, one.state):
+                remove_leftover(one.out)
+                continue
+            resume, discard = options.resume, options.discard
+            open_works[number] = open_workspace(one.out, one.state, resume=resume, discard=discard)
+        to_merge = {i: work for i, work in open_works.items() if not work.is_publishing}
+        if to_merge:
+            for number, result in runner(checked, to_merge, progress, watch).items():
+                results[number] = result
+        merged = time.perf_counter()
+        for number, work in list(open_works.items()):
+            if number in to_merge:
+                one = checked.merges[number]
+                given = write_given(work.data, one.plan, one.prepared)
+                watch.sample()
+                results[number]["hashes"] = {**results[number]["hashes"], **given}
+                _write_companions(one, work.data, options, results[number]["hashes"])
+            work.publish()
+            del open_works[number]
+    except ContentError:
+        for work in open_works.values():
+            work.remove()
+        raise
+    except BaseException as error:
+        refused = isinstance(error, InputError) and not isinstance(error, MissingInputError)
+        left = [work.folder for work in open_works.values() if work.leave()]
+        if left and not refused:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            note = f"what is done stays in `{left[0]}`{more}; `resume` goes on from there"
+            # What `add_note` of Python 3.11 does.
+            error.__notes__ = [*getattr(error, "__notes__", ()), note]
+        raise
+    return _Done(results, merged)
+
+
+def _write_companions(
+    checked: CheckedMerge, folder: Path, options: MergeOptions, hashes: dict[str, str]
+) -> None:
+    from mergeplan import _native
+
+    prepared, plan = checked.prepared, checked.plan
+    files = {name: length for name, length, _ in prepared.files}
+    _native.fault("companions")
+    # A run that was stopped here may have had other ideas of what goes beside the weights.
+    clear_folder(folder, keep=files)
+    write_index(folder, prepared.files, prepared.tensor_bytes)
+    _native.fault("index")
+    write_config(folder, plan, hashes)
+    if options.copy_tokenizer and (plan.companions is None or plan.companions.copies_tokenizer):
+        copy_tokenizer(folder, plan)
+    if plan.companions is not None:
+        write_planned(folder, plan.companions)
+    if options.write_model_card:
+        write_card(folder, checked.out.name, checked.config, plan.data["seed"])
+    write_manifest(folder, plan, checked.config, checked.state["inputs"], files, hashes)

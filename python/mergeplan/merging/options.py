@@ -1,0 +1,74 @@
+"""How to run a merge, or several, beside what their configs say."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergeplan.config.config import MergeConfig
+
+# mergekit's default, which it counts in bytes too.
+DEFAULT_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """How to run a merge, beside its config.
+
+    Attributes:
+        seed: Seed of random masks, 0 to 2**64 - 1.
+        threads: Worker threads; `None` for one on each core.
+        max_shard_bytes: Bytes of tensors in one output file.
+        allow_nonfinite: Merge NaN and infinity instead of refusing them.
+        memory_limit: Bytes of anonymous memory that the whole process may take; `None` for 256 MiB
+            at two threads and 32 MiB for each further one, or what the merge needs at the least.
+        allow_fallback_memory: Let mergekit's executor, where tensors fall to it, take more than
+            that.
+        device: Where to merge: `cuda`, `cuda:0`, `auto` or `cpu`, as `torch_backend.device` has
+            them; `None` for the Rust core.
+        vram_limit: Bytes of each device's memory that merging may take; `None` for most of what is
+            free.
+        overwrite: Replace an output folder that has content, at the very end.
+        resume: Go on from what an interrupted run left, if there is anything.
+        discard: Throw that away.
+        copy_tokenizer, write_model_card: Whether those files are written.
+        lora_merge_dtype: Torch name of the dtype to which base + adapter is rounded; `None` for the
+            base's own.
+        lora_exact: Keep base + adapter in float32 instead.
+        transformers_cache: Folder of the hub's cache; `None` for the default.
+        allow_crimes: Mix architectures.
+        trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
+        unsafe_truncate_embeddings: Cut vocabularies to the smallest one.
+    """
+
+    seed: int = 0
+    threads: int | None = None
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES
+    allow_nonfinite: bool = False
+    memory_limit: int | None = None
+    allow_fallback_memory: bool = False
+    device: str | None = None
+    vram_limit: int | None = None
+    overwrite: bool = False
+    resume: bool = False
+    discard: bool = False
+    copy_tokenizer: bool = True
+    write_model_card: bool = True
+    lora_merge_dtype: str | None = None
+    lora_exact: bool = False
+    transformers_cache: str | None = None
+    allow_crimes: bool = False
+    trust_remote_code: bool = False
+    unsafe_truncate_embeddings: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One of several merges: its config, its output folder, and its seed.
+
+    Attributes:
+        config: Validated, or the path of a mergekit YAML.
+        seed: `None` for the one of the options.
+    """
+
+    config: MergeConfig | str | Path
+    out: str | Path
+    seed: int | None = None

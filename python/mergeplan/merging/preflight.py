@@ -1,0 +1,193 @@
+"""Everything that can be checked before the first output byte of a merge, or of several."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mergeplan.checkpoints.lora import LoraOptions
+from mergeplan.checkpoints.opening import OpenOptions
+from mergeplan.config.config import MergeConfig, load_config
+from mergeplan.display.text import format_bytes
+from mergeplan.errors import InputError
+from mergeplan.merging.companions import missing_companions
+from mergeplan.merging.manifest import Inputs
+from mergeplan.merging.options import MergeOptions, Wanted
+from mergeplan.merging.publishing import check_output
+from mergeplan.merging.workspace import (
+    check_leftover,
+    is_published,
+    is_publishing,
+    merge_state,
+    partial_folder,
+)
+from mergeplan.planning.options import PlanOptions
+from mergeplan.planning.plan import Fallback, MergePlan
+from mergeplan.planning.planner import build_plan
+from mergeplan.system.files import allow_open_files, check_space
+from mergeplan.system.memory import anonymous_bytes, available_bytes, default_limit
+
+if TYPE_CHECKING:
+    from mergeplan._native import PreparedFamily, PreparedMerge
+
+# Room for the small files beside the weights.
+COMPANION_BYTES = 64_000_000
+# Anonymous memory that Python may take on while the core runs.
+RESERVE_BYTES = 8 << 20
+# By how much that may differ between two processes that begin the same merge.
+SLACK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class CheckedMerge:
+    """A merge that can begin: its inputs fit, and its output has a place and room.
+
+    Attributes:
+        out: Resolved folder.
+        prepared: The Rust core's view, with all inputs open.
+        state: What makes this merge this merge; see `workspace.merge_state`.
+    """
+
+    config: MergeConfig
+    plan: MergePlan
+    out: Path
+    prepared: "PreparedMerge"
+    state: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckedMerges:
+    """Merges that can begin together.
+
+    Attributes:
+        family: The Rust core's view of all of them.
+        memory_limit: Bytes of anonymous memory for the whole process.
+        core_memory: The core's share of them.
+        work_bytes: Input bytes that the passes are expected to go over.
+    """
+
+    merges: tuple[CheckedMerge, ...]
+    family: "PreparedFamily"
+    threads: int
+    memory_limit: int
+    core_memory: int
+    work_bytes: int
+
+
+def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerges:
+    """Check everything that can be checked before the first output byte.
+
+    Raises:
+        InputError: Config, headers, shapes, dtypes or options do not fit, or the memory limit is
+            too low.
+        SurroundingsError: An output is in the way, or has no room.
+    """
+    from mergeplan import _native
+
+    if options.resume and options.discard:
+        raise InputError("`resume` and `discard` exclude each other")
+    if options.vram_limit is not None and options.device is None:
+        raise InputError("`vram_limit` says nothing without a `device`")
+    places = [Path(one.out).expanduser().resolve() for one in wanted]
+    if len(set(places)) < len(places):
+        raise InputError("two merges have the same output folder")
+    configs = [_loaded(one.config) for one in wanted]
+    planning = PlanOptions(
+        opening=OpenOptions(
+            lora=LoraOptions(options.lora_merge_dtype, options.lora_exact),
+            cache=options.transformers_cache,
+            download=True,
+        ),
+        allow_crimes=options.allow_crimes,
+        trust_remote_code=options.trust_remote_code,
+        unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
+    )
+    plans = [
+        build_plan(
+            config,
+            seed=options.seed if one.seed is None else one.seed,
+            max_shard_bytes=options.max_shard_bytes,
+            allow_nonfinite=options.allow_nonfinite,
+            options=planning,
+        )
+        for config, one in zip(configs, wanted, strict=True)
+    ]
+    allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
+    family = _native.PreparedFamily([plan.json() for plan in plans])
+    threads = options.threads or os.cpu_count() or 1
+    forecast = family.forecast(threads)
+    limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
+    if not options.allow_fallback_memory:
+        for plan in plans:
+            _check_fallback(plan, options.memory_limit)
+    read = [path for plan in plans for path in plan.input_paths]
+    merges = []
+    needed: dict[Path, int] = {}
+    for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):
+        # Models that are derived from others have no files.
+        models = [rows for rows in prepared.identities if rows]
+        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in models]
+        state = merge_state(plan.data, inputs)
+        ours = options.resume and (is_publishing(place) or is_published(place, state))
+        check_output(partial_folder(place), read, overwrite=True)
+        check_leftover(place, resume=options.resume, discard=options.discard)
+        check_output(place, read, overwrite=options.overwrite or ours)
+        if not partial_folder(place).exists() and not ours:
+            n_bytes = sum(length for _, length, _ in prepared.files) + COMPANION_BYTES
+            spot = place if place.exists() else place.parent
+            needed[spot] = needed.get(spot, 0) + n_bytes
+        warnings = (*plan.warnings, *missing_companions(plan))
+        merges.append(CheckedMerge(config, plan, place, prepared, state, warnings))
+    for spot, n_bytes in needed.items():
+        check_space(spot, n_bytes)
+    work = forecast["work_bytes"]
+    return CheckedMerges(tuple(merges), family, threads, limit, core, work)
+
+
+def _loaded(config: MergeConfig | str | Path) -> MergeConfig:
+    return config if isinstance(config, MergeConfig) else load_config(Path(config))
+
+
+def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:
+    """Bytes for the whole process, and those of them that are left for the core."""
+    own = anonymous_bytes() + RESERVE_BYTES
+    least = own + core_least
+    if wished is None:
+        wished = max(least, default_limit(threads))
+    if wished < least:
+        # Whoever follows the message gets through, though the next process begins a little larger.
+        enough = -(-(least + SLACK_BYTES) // 1_000_000)
+        raise InputError(
+            f"the memory limit is too low: expected {enough} MB or more with {threads} threads,"
+            f" found {format_bytes(wished)}",
+            "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
+        )
+    return wished, wished - own
+
+
+def fallback_memory(fallback: Fallback, limit: int | None) -> tuple[int, int | None]:
+    """Bytes that the process needs while mergekit's executor runs, and that it may take.
+
+    Args:
+        limit: That of the whole process; `None` for what the machine has free.
+    """
+    own = anonymous_bytes()
+    free = available_bytes()
+    return own + fallback.memory_bytes, limit if limit is not None else free and own + free
+
+
+def _check_fallback(plan: MergePlan, limit: int | None) -> None:
+    if plan.fallback is None:
+        return
+    needed, allowed = fallback_memory(plan.fallback, limit)
+    if allowed is not None and needed > allowed:
+        what = "memory limit is" if limit else "free memory is"
+        raise InputError(
+            f"{len(plan.fallback.tensors)} tensors are left to mergekit's executor, and the {what}"
+            f" too low for the largest: expected {format_bytes(needed)}, found"
+            f" {format_bytes(allowed)}",
+            "raise `--memory-limit`, or pass `--allow-fallback-memory`; in dtypes float32,"
+            " bfloat16 and float16 nothing is left to mergekit",
+        )

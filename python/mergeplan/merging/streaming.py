@@ -1,0 +1,255 @@
+"""Merges into memory: tensor by tensor, into a loaded model, or many subsets in one pass."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mergeplan.checkpoints.dtypes import STORED_NAMES, bits_of, torch_dtype
+from mergeplan.checkpoints.opening import OpenOptions
+from mergeplan.config.config import MergeConfig, load_config
+from mergeplan.errors import InputError
+from mergeplan.merging.options import DEFAULT_SHARD_BYTES
+from mergeplan.merging.parameters import places_in
+from mergeplan.planning.options import PlanOptions
+from mergeplan.planning.plan import MergePlan
+from mergeplan.planning.planner import build_plan
+from mergeplan.system.files import allow_open_files
+from mergeplan.system.memory import default_limit
+
+if TYPE_CHECKING:
+    import torch
+
+    from mergeplan.merging.torch.into_memory import IntoMemory
+
+# Tensors of a stream are merged in batches of so many bytes, or one by one where they are larger.
+BATCH_BYTES = 64 << 20
+
+Job = dict[str, Any]
+
+
+class Sweep:
+    """Merges of the same models, into memory.
+
+    All inputs stay open. What does not depend on the subset (thresholds, norms, the streams of
+    random masks) is computed once for each expert, and one pass over a tensor's inputs serves all
+    merges that are wanted at a time. Each merge is what `mergeplan.merge` writes, whatever is
+    merged beside or before it.
+
+    Args:
+        configs: Validated configs, or paths of mergekit YAMLs.
+        seed: Seed of random masks, one for all configs or one for each.
+        threads: Worker threads; `None` for one on each core.
+        memory_limit: Bytes that merging may take beside the memory that is merged into.
+        device: Where `merge_into` merges, as in `MergeOptions`; `None` for the Rust core.
+        vram_limit: Bytes of a device's memory that merging may take.
+
+    Raises:
+        InputError: Config, headers, shapes, dtypes or options do not fit.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[MergeConfig | str | Path],
+        *,
+        seed: int | Sequence[int] = 0,
+        threads: int | None = None,
+        memory_limit: int | None = None,
+        device: str | None = None,
+        vram_limit: int | None = None,
+    ) -> None:
+        from mergeplan import _native
+
+        self._threads = threads or os.cpu_count() or 1
+        self._memory = memory_limit or default_limit(self._threads)
+        seeds = [seed] * len(configs) if isinstance(seed, int) else seed
+        self._plans = [_plan(config, s) for config, s in zip(configs, seeds, strict=True)]
+        files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
+        allow_open_files(len(files))
+        self._family = _native.PreparedFamily([plan.json() for plan in self._plans])
+        self._on_devices = self._devices(device, vram_limit) if device else None
+
+    def _devices(self, device: str, vram_limit: int | None) -> "IntoMemory | None":
+        from mergeplan.merging.torch.device import find_devices
+
+        devices = find_devices(device, vram_limit)
+        if not devices:
+            return None
+        from mergeplan.merging.torch.into_memory import IntoMemory
+
+        return IntoMemory(self._family, devices, self._threads, self._memory)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def jobs(self, number: int) -> list[Job]:
+        """The tensors of a merge: `tensor`, `shape` and `out_dtype` (as safetensors spells it)."""
+        jobs: list[Job] = self._plans[number].data["jobs"]
+        return jobs
+
+    def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor."""
+        return {job["tensor"]: tuple(job["shape"]) for job in self.jobs(number)}
+
+    def merge_into(self, targets: Sequence[tuple[int, Mapping[str, "torch.Tensor"]]]) -> int:
+        """Merge into tensors.
+
+        Args:
+            targets: Number of the merge, and where each of its tensors goes. One that is left out
+                is merged and dropped. Memory that does not lie in row-major order on the CPU is
+                filled through a copy of that tensor.
+
+        Returns:
+            Input bytes gone over, each as often as it was.
+
+        Raises:
+            InputError: A tensor has another shape, or input values are not finite.
+        """
+        if self._on_devices is None:
+            return self._merge([(number, 0, self.jobs(number), into) for number, into in targets])
+        for number, into in targets:
+            for job in self.jobs(number):
+                _check_shape(job, into.get(job["tensor"]))
+        read, left = self._on_devices.merge(
+            [(number, self._plans[number].data, into) for number, into in targets]
+        )
+        some = [(*targets[target], job) for target, job in left]
+        rest = [(number, job, [self.jobs(number)[job]], into) for number, into, job in some]
+        return read + (self._merge(rest) if rest else 0)
+
+    def stream(self, number: int) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """Yield name and merged tensor, in the plan's order; memory holds a batch of them."""
+        jobs = self.jobs(number)
+        first = 0
+        while first < len(jobs):
+            last, n_bytes = first, 0
+            while last < len(jobs) and (last == first or n_bytes < BATCH_BYTES):
+                n_bytes += prod(jobs[last]["shape"]) * bits_of(jobs[last]["out_dtype"]) // 8
+                last += 1
+            batch = {job["tensor"]: _empty(job) for job in jobs[first:last]}
+            self._merge([(number, first, jobs[first:last], batch)])
+            yield from batch.items()
+            first = last
+
+    def _merge(
+        self, targets: Sequence[tuple[int, int, list[Job], Mapping[str, "torch.Tensor"]]]
+    ) -> int:
+        memory = []
+        staged: list[tuple[torch.Tensor, torch.Tensor]] = []
+        kept: list[torch.Tensor] = []
+        for number, first, jobs, into in targets:
+            regions = []
+            for job in jobs:
+                place = into.get(job["tensor"])
+                _check_shape(job, place)
+                if place is None:
+                    place = _empty(job)
+                buffer = place.detach()
+                if buffer.device.type != "cpu" or not buffer.is_contiguous():
+                    buffer = _empty(job)
+                    staged.append((place.detach(), buffer))
+                kept.append(buffer)
+                n_bytes = buffer.numel() * buffer.element_size()
+                regions.append((buffer.data_ptr(), n_bytes, _stored_name(buffer.dtype)))
+            memory.append((number, first, regions))
+        read = self._family.run_into(memory, threads=self._threads, memory_bytes=self._memory)
+        for place, buffer in staged:
+            place.copy_(buffer)
+        return read
+
+
+def stream(
+    config: MergeConfig | str | Path,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Yield name and tensor of each merged tensor, without writing anything.
+
+    Args:
+        config, seed, threads, memory_limit: As for `Sweep`.
+
+    Raises:
+        InputError: Config or inputs are at fault.
+
+    Example:
+        >>> import mergeplan
+        >>> weights = dict(mergeplan.stream("merge.yml"))  # doctest: +SKIP
+    """
+    sweep = Sweep([config], seed=seed, threads=threads, memory_limit=memory_limit)
+    yield from sweep.stream(0)
+
+
+def merge_into(
+    model: "torch.nn.Module",
+    config: MergeConfig | str | Path,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+    device: str | None = None,
+    vram_limit: int | None = None,
+) -> None:
+    """Give a loaded model the weights of a merge, in its own memory.
+
+    The model then holds what loading the written merge would give it, in its own dtype.
+
+    Args:
+        model: A model of the inputs' architecture, wherever it is; parameters are written in place.
+        config, seed, threads, memory_limit, device, vram_limit: As for `Sweep`.
+
+    Raises:
+        InputError: Config or inputs are at fault, or a tensor has no place in the model, which is
+            then as it was. Values that are not finite are found while the model is being written.
+
+    Example:
+        >>> import mergeplan
+        >>> mergeplan.merge_into(model, "merge.yml")  # doctest: +SKIP
+    """
+    sweep = Sweep(
+        [config],
+        seed=seed,
+        threads=threads,
+        memory_limit=memory_limit,
+        device=device,
+        vram_limit=vram_limit,
+    )
+    sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
+
+
+def _plan(config: MergeConfig | str | Path, seed: int) -> MergePlan:
+    if not isinstance(config, MergeConfig):
+        config = load_config(Path(config))
+    options = PlanOptions(OpenOptions(download=True))
+    plan = build_plan(config, seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
+    if plan.fallback is not None:
+        raise InputError(
+            f"tensor `{plan.fallback.tensors[0]}` is left to mergekit's executor, which merges into"
+            " files alone",
+            "merge in float32, bfloat16 or float16",
+        )
+    return plan
+
+
+def _check_shape(job: Job, place: "torch.Tensor | None") -> None:
+    if place is not None and tuple(place.shape) != tuple(job["shape"]):
+        raise InputError(
+            f"tensor `{job['tensor']}`: expected shape {job['shape']}, found {list(place.shape)}"
+        )
+
+
+def _empty(job: Job) -> "torch.Tensor":
+    import torch
+
+    return torch.empty(job["shape"], dtype=torch_dtype(job["out_dtype"]))
+
+
+def _stored_name(dtype: "torch.dtype") -> str:
+    name = str(dtype).removeprefix("torch.")
+    if name not in STORED_NAMES:
+        raise InputError(
+            f"no checkpoint holds tensors of {name}", "load the model in a plain dtype"
+        )
+    return STORED_NAMES[name]

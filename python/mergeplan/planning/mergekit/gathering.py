@@ -1,0 +1,162 @@
+"""Which tensors of which models make an output tensor; some are derived first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mergekit.architecture import WeightInfo
+
+from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint
+from mergeplan.checkpoints.layers import layer_of
+from mergeplan.planning.mergekit.models import OpenModel
+from mergeplan.planning.mergekit.packing import find_packed
+from mergeplan.planning.mergekit.vocabulary import RowMap
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's tensor for an output tensor.
+
+    Attributes:
+        reference: As jobs refer to it; `None` where only mergekit can make it.
+        name: Its name in the files, or the one that it gets.
+        label: What mergekit sorts by: the name, or nothing where it converts.
+        dtype: safetensors' name.
+        plain_dtype: As of `checkpoints.Tensor`.
+    """
+
+    reference: dict[str, Any] | None
+    name: str
+    label: str
+    dtype: str
+    shape: tuple[int, ...]
+    plain_dtype: str | None = None
+
+    def without_place(self, axis: int, length: int) -> "Found":
+        """The same tensor, brought to another length along an axis by mergekit."""
+        shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
+        return replace(self, reference=None, shape=shape)
+
+
+class Inputs:
+    """The models of a plan: checkpoints, and tensors that are derived from them.
+
+    Args:
+        checkpoints: By model, in the order in which the plan numbers them.
+        model_types: As `config.json` has them, or `None`; what a conversion depends on.
+        n_models: Models that the plan has already; what is derived here comes after them.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Mapping[OpenModel, Checkpoint],
+        model_types: Mapping[OpenModel, str],
+        n_models: int,
+    ) -> None:
+        self._checkpoints = dict(checkpoints)
+        self._opened = list(checkpoints.values())
+        self._types = model_types
+        self._n_models = n_models
+        self._numbers = {model: number for number, model in enumerate(checkpoints)}
+        # One derived model for each checkpoint that needs it.
+        self._derived: dict[OpenModel, dict[str, Any]] = {}
+        self._used: dict[OpenModel, set[str]] = {model: set() for model in checkpoints}
+
+    def find(self, model: OpenModel, weight: WeightInfo) -> Found | None:
+        """A model's tensor for a weight, or `None`."""
+        tensors = self._checkpoints[model].tensors
+        for name in (weight.name, *(weight.aliases or ()), *(weight.tied_names or ())):
+            if name in tensors:
+                return self._stored(model, name, name)
+        for target in (weight.name, *(weight.aliases or ())):
+            packed = find_packed(self._types[model], tensors, target)
+            if packed is None:
+                continue
+            if packed.parts is None:
+                return Found(None, target, "", packed.dtype, packed.shape)
+            if len(packed.parts) == 1 and tensors[packed.parts[0]].shape == packed.shape:
+                return self._stored(model, packed.parts[0], "")
+            parts = [self._reference(model, part) for part in packed.parts]
+            made = {"kind": "concat", "parts": parts, "shape": list(packed.shape)}
+            reference = self._derive(model, target, made)
+            return Found(reference, target, "", packed.dtype, packed.shape)
+        return None
+
+    def name_of(self, model: OpenModel) -> str:
+        """A model as the config writes it."""
+        return self._checkpoints[model].name
+
+    def left_out(self, *, layers_too: bool) -> list[str]:
+        """Warnings about tensors that nothing of the output is made from.
+
+        Args:
+            layers_too: Whether the tensors of layers count; where layers are chosen, they do not.
+        """
+        found = []
+        for model, checkpoint in self._checkpoints.items():
+            unused = [
+                name
+                for name in sorted(set(checkpoint.tensors) - self._used[model])
+                if not name.endswith(IGNORED_ENDINGS) and (layers_too or not layer_of(name))
+            ]
+            if unused:
+                why = "that mergekit does not know of this architecture"
+                if not layers_too:
+                    why = "outside the layers, which another model gives or mergekit does not know"
+                found.append(
+                    f"`{checkpoint.name}`: left out {len(unused)} tensors {why}, the first"
+                    f" `{unused[0]}`"
+                )
+        return found
+
+    def with_rows(self, model: OpenModel, found: Mapping[OpenModel, Found], rows: RowMap) -> Found:
+        """A model's tensor brought to another vocabulary, some rows perhaps of other models.
+
+        Args:
+            found: The tensors that `rows` numbers, in that order.
+        """
+        own = found[model]
+        tensors = list(found.values())
+        if rows.is_identity(tensors.index(own), own.shape[0]):
+            return own
+        used = sorted({s for s in rows.sources if s >= 0} | {t for m in rows.means for t, _ in m})
+        # Rows of zeros need a tensor too: it says how long they are.
+        used = used or [tensors.index(own)]
+        places = {tensor: place for place, tensor in enumerate(used)}
+        made = {
+            "kind": "rows",
+            "tensors": [tensors[tensor].reference for tensor in used],
+            "from": [places[source] if source >= 0 else source for source in rows.sources],
+            "rows": list(rows.rows),
+            "means": [[[places[tensor], row] for tensor, row in mean] for mean in rows.means],
+            "padding": rows.padding,
+        }
+        shape = (len(rows.rows) + rows.padding, *own.shape[1:])
+        reference = self._derive(model, f"{own.name} (rows)", made)
+        return replace(own, reference=reference, shape=shape)
+
+    @property
+    def derived(self) -> list[dict[str, Any]]:
+        """The derived models, as the plan lists them behind the others."""
+        return [{"derived": tensors} for tensors in self._derived.values()]
+
+    def is_made(self, reference: dict[str, Any]) -> bool:
+        """Whether a tensor is computed, and lies in no file."""
+        number = reference["model"]
+        return number >= self._n_models or bool(self._opened[number].made)
+
+    def _stored(self, model: OpenModel, name: str, label: str) -> Found:
+        tensor = self._checkpoints[model].tensors[name]
+        reference = self._reference(model, name)
+        plain = tensor.plain_dtype
+        return Found(reference, name, label, tensor.dtype, tensor.shape, plain)
+
+    def _reference(self, model: OpenModel, name: str) -> dict[str, Any]:
+        self._used[model].add(name)
+        return {"model": self._numbers[model], "tensor": name}
+
+    def _derive(self, model: OpenModel, name: str, how: dict[str, Any]) -> dict[str, Any]:
+        entry = self._derived.setdefault(model, {})
+        entry[name] = how
+        number = self._n_models + list(self._derived).index(model)
+        return {"model": number, "tensor": name}

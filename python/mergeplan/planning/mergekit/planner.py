@@ -1,0 +1,140 @@
+"""From a config to a plan, with mergekit's planner in between."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import yaml
+from mergekit.architecture import get_architecture_info
+from mergekit.architecture.auto import infer_architecture_info
+from mergekit.common import set_config_value
+from mergekit.io.tasks import LoaderCache, SaveTensor
+from mergekit.merge import _model_out_config
+from mergekit.options import MergeOptions
+from mergekit.tokenizer import BuildTokenizer
+
+from mergeplan.checkpoints.checkpoint import Checkpoint, models_data, refuse_duplicates
+from mergeplan.checkpoints.dtypes import most_common_dtype
+from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.config.config import MergeConfig
+from mergeplan.errors import InputError, MergeplanError
+from mergeplan.planning.mergekit.companions import companions_of, config_json
+from mergeplan.planning.mergekit.executor import Fallback, read_tensor
+from mergeplan.planning.mergekit.gathering import Inputs
+from mergeplan.planning.mergekit.jobs import JobMaker
+from mergeplan.planning.mergekit.models import (
+    Loader,
+    OrderedConfiguration,
+    loaders,
+    open_model,
+    references_of,
+    with_models,
+)
+from mergeplan.planning.mergekit.repairs import Planner, ordered_vocabularies, with_whole_prefixes
+from mergeplan.planning.mergekit.silence import quietly
+from mergeplan.planning.options import PlanOptions
+from mergeplan.planning.plan import VERSION, MergePlan
+from mergeplan.planning.slicing import PER_LAYER, sliced_config
+
+
+def plan(
+    config: MergeConfig,
+    options: PlanOptions,
+    *,
+    seed: int,
+    max_shard_bytes: int,
+    allow_nonfinite: bool,
+) -> MergePlan:
+    """See `plan_by_mergekit`."""
+    head = {
+        "version": VERSION,
+        "seed": seed,
+        "allow_nonfinite": allow_nonfinite,
+        "max_shard_bytes": max_shard_bytes,
+    }
+    try:
+        with quietly() as said:
+            found = _plan(config, options, head)
+    except MergeplanError:
+        raise
+    except Exception as error:
+        # Whatever mergekit and transformers find wrong with a config or its models.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"mergekit cannot plan this merge: {reason}") from error
+    warnings = (*config.warnings, *found.warnings, *dict.fromkeys(said))
+    return replace(found, warnings=warnings)
+
+
+def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
+    asked = OrderedConfiguration.model_validate(yaml.safe_load(config.text))
+    references = references_of(asked)
+    checkpoints = [open_checkpoint(str(reference), options.opening) for reference in references]
+    refuse_duplicates(checkpoints)
+    opened = [open_model(r, c) for r, c in zip(references, checkpoints, strict=True)]
+    models = dict(zip(opened, checkpoints, strict=True))
+    asked = with_models(asked, dict(zip(references, opened, strict=True)))
+    donor = asked.base_model or opened[0]
+    stored = models_data(checkpoints)
+    sources = {
+        model: Loader(checkpoint, _reader(stored, number, checkpoint))
+        for number, (model, checkpoint) in enumerate(models.items())
+    }
+    merge_options = MergeOptions(
+        allow_crimes=options.allow_crimes,
+        trust_remote_code=options.trust_remote_code,
+        unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
+        transformers_cache=options.opening.cache,
+    )
+    LoaderCache().setup(merge_options)
+    with loaders(sources):
+        infer_architecture_info.cache_clear()  # folders may have changed since
+        architecture = with_whole_prefixes(get_architecture_info(asked, merge_options))
+        trust = options.trust_remote_code
+        out_config = _model_out_config(asked, architecture, trust)
+        if config.is_sliced and config.modules[0].name is None:
+            # mergekit leaves lists of layers as long as they were.
+            lists = sliced_config(config, checkpoints, models[donor])
+            for key in {*PER_LAYER} & {*lists}:
+                setattr(out_config, key, lists[key])
+        types = {model: model.config(trust).model_type for model in opened}
+        tasks = Planner(asked, architecture, merge_options, out_config).plan_to_disk("")
+    tokens = None
+    done = {}
+    if isinstance(tasks[-1], BuildTokenizer):
+        with ordered_vocabularies():
+            tokens = tasks[-1].execute()
+        done[tasks[-1]] = tokens
+    maker = JobMaker(Inputs(models, types, len(stored)), config.dtype, tokens)
+    made = [maker.job(task) for task in tasks if isinstance(task, SaveTensor)]
+    jobs = [job for _, job in sorted(filter(None, made), key=lambda entry: entry[0])]
+    if not jobs:
+        raise InputError("the models have no tensors that mergekit knows: nothing to merge")
+    out_dtype = most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs)
+    if maker.cut_to is not None:
+        key = architecture.vocab_size_config_key or "vocab_size"
+        set_config_value(out_config, key, maker.cut_to)
+    companions = companions_of(asked, architecture, out_config, donor, tokens, trust)
+    return MergePlan(
+        data={**head, "models": [*stored, *maker.inputs.derived], "jobs": jobs},
+        checkpoints=tuple(checkpoints),
+        donor=models[donor],
+        model_config=config_json(out_config),
+        out_dtype=out_dtype,
+        unties_head=maker.unties_head,
+        warnings=(*maker.warnings, *maker.inputs.left_out(layers_too=not config.is_sliced)),
+        companions=companions,
+        fallback=Fallback(maker.given, sources, done, head["seed"]) if maker.given else None,
+        resolved=tuple(maker.resolved) if options.explain else (),
+    )
+
+
+def _reader(stored: list[Any], number: int, checkpoint: Checkpoint) -> Callable[[str], Any]:
+    """Reads tensors of a checkpoint by our core."""
+
+    def read(name: str) -> Any:
+        tensor = checkpoint.tensors[name]
+        reference = {"model": number, "tensor": name}
+        return read_tensor(stored, reference, tensor.dtype, tensor.shape)
+
+    return read

@@ -1,0 +1,154 @@
+"""Layers that are taken from their models one by one, and numbered anew in the output.
+
+As in mergekit, what stands before the layers comes from the first slice's sources, and what stands
+behind them from the last one's. Tensors are told apart by their names, which must be Llama's.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint
+from mergeplan.config.config import MergeConfig
+from mergeplan.config.scopes import ModelInput
+from mergeplan.errors import InputError
+from mergeplan.planning.pairing import Fault
+
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+# A matrix of one expert of a mixture.
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+BEFORE = ("model.embed_tokens.",)
+BEHIND = ("model.norm.", "lm_head.")
+# Keys of config.json with an entry for each layer. transformers refuses a list of another length.
+PER_LAYER = (
+    "layer_types",
+    "mlp_layer_types",
+    "layers_block_type",
+    "indexer_types",
+    "no_rope_layers",
+    "layer_rope_theta",
+    "num_attention_heads_per_layer",
+    "num_key_value_heads_per_layer",
+)
+
+
+def beyond_names(config: MergeConfig, checkpoints: Sequence[Checkpoint]) -> str | None:
+    """Why names are not enough to plan a merge of these models: `because of …`, or `None`."""
+    for checkpoint in checkpoints:
+        for name in checkpoint.tensors:
+            if _EXPERT.search(name):
+                return (
+                    f"because of `{name}` in `{checkpoint.name}`: it"
+                    " packs the experts of a layer into one tensor"
+                )
+            known = _LAYER.match(name) or name.startswith((*BEFORE, *BEHIND))
+            if config.is_sliced and not known and not name.endswith(IGNORED_ENDINGS):
+                return f"because of `slices` and `{name}` in `{checkpoint.name}`"
+    return None
+
+
+def count_layers(checkpoint: Checkpoint) -> int:
+    """Layers that a checkpoint has tensors of."""
+    found = (_LAYER.match(name) for name in checkpoint.tensors)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def range_faults(sources: Sequence[ModelInput], checkpoints: Sequence[Checkpoint]) -> list[Fault]:
+    """Ranges that reach beyond the last layer of their model."""
+    faults = []
+    for source, checkpoint in zip(sources, checkpoints, strict=True):
+        count = count_layers(checkpoint)
+        if source.layers is not None and source.layers[1] > count:
+            error = InputError(
+                f"model `{source.path}`: expected a `layer_range` within [0, {count}], found"
+                f" {list(source.layers)}",
+                f"it has {count} layers, and a range ends with the layer after its last one",
+            )
+            faults.append(Fault("layers", source.path, "", error))
+    return faults
+
+
+def layer_views(
+    checkpoints: Sequence[Checkpoint],
+    sources: Sequence[ModelInput],
+    first: int,
+    outside: tuple[str, ...],
+) -> list[Checkpoint]:
+    """The sources of a slice, with their tensors under the output's names.
+
+    Args:
+        checkpoints: One for each source, which have their layers.
+        first: Number of the slice's first layer in the output.
+        outside: Beginnings of the names beside the layers that belong to the slice.
+    """
+    shifts = [first - source.layers[0] for source in sources if source.layers is not None]
+    views = []
+    for checkpoint, source, shift in zip(checkpoints, sources, shifts, strict=True):
+        tensors = {
+            _renumber(name, shift): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if _is_within(name, source.layers) or name.startswith(outside)
+        }
+        views.append(replace(checkpoint, tensors=tensors))
+    names = set().union(*(view.tensors for view in views))
+    return [
+        replace(view, own_names={name: _renumber(name, -shift) for name in names})
+        for view, shift in zip(views, shifts, strict=True)
+    ]
+
+
+def depth_within(tensor: str, first: int, count: int) -> float:
+    """Place of a tensor along the gradients of a slice, in [0, 1].
+
+    Args:
+        first: Number of the slice's first layer.
+        count: Its layers.
+    """
+    match = _LAYER.match(tensor)
+    if match is None:
+        return 0.0
+    return (int(match[1]) - first) / (count - 1) if count > 1 else 1.0
+
+
+def sliced_config(
+    config: MergeConfig, checkpoints: Sequence[Checkpoint], donor: Checkpoint
+) -> dict[str, Any]:
+    """The donor's config.json for the layers of the output.
+
+    Lists with an entry for each layer take those of the layers' first sources. Where a source says
+    nothing, the list is left out, which means the architecture's default.
+    """
+    made = dict(donor.config)
+    if not made:
+        return made
+    by_path = {
+        model.path: checkpoint for model, checkpoint in zip(config.models, checkpoints, strict=True)
+    }
+    origins = [
+        (by_path[source.path].config, layer)
+        for piece in config.modules[0].slices
+        for source in piece.sources[:1]
+        for layer in range(*(source.layers or (0, 0)))
+    ]
+    made["num_hidden_layers"] = len(origins)
+    for key in PER_LAYER:
+        if isinstance(made.get(key), list):
+            lists = [(origin.get(key), layer) for origin, layer in origins]
+            if all(isinstance(found, list) and layer < len(found) for found, layer in lists):
+                made[key] = [found[layer] for found, layer in lists if found is not None]
+            else:
+                del made[key]
+    return made
+
+
+def _is_within(tensor: str, layers: tuple[int, int] | None) -> bool:
+    match = _LAYER.match(tensor)
+    return match is not None and layers is not None and layers[0] <= int(match[1]) < layers[1]
+
+
+def _renumber(tensor: str, shift: int) -> str:
+    match = _LAYER.match(tensor)
+    if match is None:
+        return tensor
+    return f"{tensor[: match.start(1)]}{int(match[1]) + shift}{tensor[match.end(1) :]}"

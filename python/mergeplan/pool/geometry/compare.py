@@ -1,0 +1,228 @@
+"""Compare the experts of a pool in one pass over their weights: norms, cosines, signs."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, TIED_HEADS, Checkpoint, models_data
+from mergeplan.checkpoints.dtypes import FLOATS
+from mergeplan.checkpoints.layers import layer_of
+from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.errors import InputError
+from mergeplan.planning.plan import canonical_json
+from mergeplan.pool.pool import PoolSize, load_pool
+
+if TYPE_CHECKING:
+    from mergeplan._native import TensorSimilarity
+
+Array = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+# Shares of each tensor's elements, by magnitude, for which it is said what they hold.
+DENSITIES = (0.05, 0.1, 0.2, 0.5)
+# The first that a tensor's name holds says of which kind it is.
+_KINDS = (
+    ("norm", re.compile(r"norm|(?:^|\.)ln_")),
+    ("head", re.compile(r"lm_head|embed_out")),
+    ("embedding", re.compile(r"embed|wte|wpe")),
+    ("attention", re.compile(r"attn|attention")),
+    ("mlp", re.compile(r"mlp|ffn|feed_forward|experts")),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What the deltas of some tensors have in common; matrices are (experts, experts).
+
+    Attributes:
+        n_elements: Of all tensors.
+        gram: Inner products of the deltas.
+        agreement: Of the elements at which neither delta is zero, the share at which both have the
+            same sign; NaN where there is none.
+        kept: Share of a delta's squared norm that stays when each tensor is trimmed to a density,
+            (experts, densities).
+    """
+
+    n_elements: int
+    gram: Array
+    agreement: Array
+    kept: Array
+
+    @property
+    def norms(self) -> Array:
+        """Lengths of the deltas, (experts,)."""
+        lengths: Array = np.sqrt(np.maximum(np.diag(self.gram), 0))
+        return lengths
+
+    @property
+    def cosines(self) -> Array:
+        """Cosines of the angles between deltas; NaN where one is zero."""
+        products = np.outer(self.norms, self.norms)
+        cosines = np.full_like(self.gram, np.nan)
+        np.divide(self.gram, products, out=cosines, where=products > 0)
+        return cosines
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """The experts of one base.
+
+    Attributes:
+        experts: Names, sorted; the order of all matrices.
+        n_params: N of the base.
+        densities: Of `Group.kept`.
+        whole: All tensors together.
+        by_layer, by_kind: Those of each layer, and of each kind of module.
+        left_out: Tensors that were not compared, and why.
+        read_bytes: What was read.
+    """
+
+    base: Path
+    experts: tuple[str, ...]
+    n_params: float
+    densities: tuple[float, ...]
+    whole: Group
+    by_layer: Mapping[int, Group]
+    by_kind: Mapping[str, Group]
+    left_out: Mapping[str, str]
+    read_bytes: int
+
+
+def similarity(
+    pool_file: str | Path, *, threads: int | None = None, progress: Progress | None = None
+) -> tuple[Geometry, ...]:
+    """Compare the experts of each size of a pool.
+
+    Args:
+        threads: Worker threads; `None` for one on each core. They change nothing of the result.
+        progress: Called some ten times a second with bytes read of a size, and all of them.
+
+    Raises:
+        InputError: The pool or a model is at fault, or they have no tensor in common.
+        SurroundingsError: A file cannot be read.
+
+    Example:
+        >>> import mergeplan
+        >>> mergeplan.similarity("pool.yml")[0].whole.cosines  # doctest: +SKIP
+    """
+    sizes = load_pool(Path(pool_file)).sizes
+    return tuple(geometry_of(size, threads=threads, progress=progress) for size in sizes)
+
+
+def geometry_of(
+    size: PoolSize, *, threads: int | None = None, progress: Progress | None = None
+) -> Geometry:
+    """The same for one size."""
+    from mergeplan import _native
+
+    names = tuple(sorted(size.experts))
+    base = open_checkpoint(str(size.base))
+    experts = [open_checkpoint(str(size.experts[name])) for name in names]
+    left_out = _not_compared(base, experts)
+    tensors = [name for name in base.tensors if name not in left_out]
+    if not tensors:
+        name, why = next(iter(left_out.items()), ("", "it has no tensors"))
+        raise InputError(f"nothing of `{size.base}` can be compared: `{name}`: {why}")
+    total = sum(model.tensors[name].n_bytes for model in (base, *experts) for name in tensors)
+    found = _native.tensor_similarities(
+        canonical_json(models_data([base, *experts])),
+        len(experts),
+        tensors,
+        densities=list(DENSITIES),
+        threads=threads or os.cpu_count() or 1,
+        progress=(lambda done: progress(done, total)) if progress else None,
+    )
+    parts = [_Part.of(one, len(names)) for one in found]
+    layers: dict[int, list[_Part]] = defaultdict(list)
+    kinds: dict[str, list[_Part]] = defaultdict(list)
+    for name, part in zip(tensors, parts, strict=True):
+        kinds[kind_of(name)].append(part)
+        if (place := layer_of(name)) is not None:
+            layers[place[1]].append(part)
+    return Geometry(
+        base=size.base,
+        experts=names,
+        n_params=size.count_params(),
+        densities=DENSITIES,
+        whole=_group(parts),
+        by_layer={layer: _group(layers[layer]) for layer in sorted(layers)},
+        by_kind={kind: _group(kinds[kind]) for kind in sorted(kinds)},
+        left_out=left_out,
+        read_bytes=total,
+    )
+
+
+def kind_of(tensor: str) -> str:
+    """Which kind of module a tensor belongs to.
+
+    >>> kind_of("model.layers.0.self_attn.q_norm.weight"), kind_of("x.bias")
+    ('norm', 'other')
+    """
+    return next((kind for kind, pattern in _KINDS if pattern.search(tensor.lower())), "other")
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One tensor's sums, as the core gives them."""
+
+    n_elements: int
+    gram: Array
+    agreeing: Array
+    nonzero: Array
+    kept: Array  # squared norms, not shares
+
+    @classmethod
+    def of(cls, found: "TensorSimilarity", n_experts: int) -> "_Part":
+        square = (n_experts, n_experts)
+        gram = np.array(found.gram).reshape(square)
+        kept = np.array(found.kept).reshape(n_experts, -1) * np.diag(gram)[:, None]
+        signs = (np.array(counts, np.float64) for counts in (found.agreeing, found.nonzero))
+        agreeing, nonzero = (counts.reshape(square) for counts in signs)
+        return cls(found.elements, gram, agreeing, nonzero, kept)
+
+
+def _group(parts: Sequence[_Part]) -> Group:
+    gram = np.sum([part.gram for part in parts], axis=0)
+    agreeing = np.sum([part.agreeing for part in parts], axis=0)
+    nonzero = np.sum([part.nonzero for part in parts], axis=0)
+    kept = np.sum([part.kept for part in parts], axis=0)  # (experts, densities)
+    squares = np.diag(gram)[:, None]
+    agreement = np.full_like(gram, np.nan)
+    np.divide(agreeing, nonzero, out=agreement, where=nonzero > 0)
+    shares = np.ones_like(kept)
+    np.divide(kept, squares, out=shares, where=squares > 0)
+    return Group(sum(part.n_elements for part in parts), gram, agreement, shares)
+
+
+def _not_compared(base: Checkpoint, experts: Iterable[Checkpoint]) -> dict[str, str]:
+    """Tensors that not every model has alike; tied heads and unread buffers count once or never."""
+    experts = tuple(experts)
+    tied = base.config.get("tie_word_embeddings") is True
+    found: dict[str, str] = {}
+    for name in sorted({name for model in (base, *experts) for name in model.tensors}):
+        if name.endswith(IGNORED_ENDINGS):
+            found[name] = "a buffer that no model reads"
+            continue
+        if tied and name in TIED_HEADS:
+            found[name] = "tied to the embedding"
+            continue
+        lacking = [model.name for model in (base, *experts) if name not in model.tensors]
+        if lacking:
+            found[name] = f"`{lacking[0]}` lacks it"
+            continue
+        first = base.tensors[name]
+        for model in (base, *experts):
+            tensor = model.tensors[name]
+            if tensor.shape != first.shape:
+                shapes = f"{list(tensor.shape)}, {list(first.shape)} in the base"
+                found[name] = f"its shape in `{model.name}` is {shapes}"
+            elif tensor.dtype not in FLOATS:
+                found[name] = f"its dtype in `{model.name}` is {tensor.dtype}"
+    return found

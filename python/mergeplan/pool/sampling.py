@@ -1,0 +1,197 @@
+"""The merges of a sweep: for each size and method the base, single experts, subsets, a scan."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import Any
+
+from mergeplan.config.labels import method_of
+from mergeplan.errors import InputError
+from mergeplan.pool.designs import Subset, choose_subsets
+from mergeplan.pool.pool import Pool
+from mergeplan.pool.subsets import SubsetMerge, pool_hash, read_subsets, subset_merge
+
+# The three points of the paper's calibration (Section 4.2).
+THREE_POINTS = (1, 2, 4)
+# Factors on the merged delta, tried where one subset tells: with all experts.
+SCAN = (0.2, 0.3, 0.5, 0.8, 1.0)
+# Subsets of each k. Of nine experts all pairs are taken then, see `designs.NEARLY_ALL`.
+COUNT = 24
+# More files than these no one measures.
+_MOST = 10_000
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to sample.
+
+    Attributes:
+        labels: Methods of the pool; empty for all.
+        sizes: Indices into `Pool.sizes`; empty for all.
+        ks: Sizes of subsets; empty for 1, 2, 4 and all experts. Single experts are always there.
+        count: Subsets of each k.
+        design: One of `designs.DESIGNS`.
+        lambda_scan: Whether to try other factors with all experts.
+        seed: Of the choice, and of random masks.
+    """
+
+    labels: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    ks: tuple[int, ...] = ()
+    count: int = COUNT
+    design: str = "auto"
+    lambda_scan: bool = True
+    seed: int = 0
+
+
+def sample_merges(
+    pool: Pool, sweep: Sweep, have: Collection[SubsetMerge] = ()
+) -> list[SubsetMerge]:
+    """The merges to measure, in canonical order; all methods see the same subsets.
+
+    Args:
+        have: Merges that are there already; they stay, and the design grows around them.
+
+    Raises:
+        InputError: The pool has no such method, size or k, or too few experts.
+    """
+    labels = sweep.labels or tuple(pool.methods)
+    check_experts(pool)
+    merges = set(have)
+    for size in sweep.sizes or range(len(pool.sizes)):
+        names = pool.sizes[size].experts
+        ks = _ks(sweep.ks, len(names))
+        merges.add(subset_merge(pool, size, labels[0], ()))
+        for label in labels:
+            like = subset_merge(pool, size, label, names, seed=sweep.seed)
+            for k in ks:
+                _refuse_too_many(sweep, len(names), k)
+                subsets = choose_subsets(
+                    sweep.design,
+                    names,
+                    k,
+                    sweep.count,
+                    seed=sweep.seed,
+                    have=_measured(merges, like, k),
+                )
+                merges |= {subset_merge(pool, size, label, s, seed=sweep.seed) for s in subsets}
+            singles = [(name,) for name in names]
+            merges |= {subset_merge(pool, size, label, s, seed=sweep.seed) for s in singles}
+            if sweep.lambda_scan:
+                merges |= set(lambda_scan(pool, size, label, names, sweep.seed))
+    return sorted(merges, key=lambda merge: merge.order)
+
+
+def lambda_scan(
+    pool: Pool, size: int, label: str, names: Iterable[str], seed: int
+) -> list[SubsetMerge]:
+    """One subset with several factors, the label's own among them; none for `average`."""
+    _, settings = method_of(label, pool.methods[label])
+    if "lambda" not in settings:
+        return []
+    own = subset_merge(pool, size, label, names, seed=seed)
+    others = [
+        subset_merge(pool, size, label, names, seed=seed, lambda_=factor)
+        for factor in SCAN
+        if factor != settings["lambda"]
+    ]
+    return [own, *others]
+
+
+def check_experts(pool: Pool) -> None:
+    """Refuse a pool in which there is nothing to choose.
+
+    Raises:
+        InputError: A size has one expert, or two sizes have the same N.
+    """
+    counts: dict[float, int] = {}
+    for number, size in enumerate(pool.sizes):
+        if len(size.experts) < 2:
+            raise InputError(
+                f"`sizes[{number}].experts`: found one expert; subsets need two or more",
+                "add the other experts to the pool",
+            )
+        first = counts.setdefault(size.count_params(), number)
+        if first != number:
+            raise InputError(
+                f"`sizes[{first}]` and `sizes[{number}]` both have {size.count_params():.0f}"
+                " parameters: measurements could not be told apart",
+                "put them into two pools",
+            )
+
+
+def load_sample(path: Path, pool: Pool) -> list[SubsetMerge]:
+    """The merges of an earlier sample of the same pool; none where there is no such file.
+
+    Raises:
+        InputError: The file is at fault, or was written for another pool.
+    """
+    if not path.exists():
+        return []
+    rows = read_subsets(path)
+    identity = pool_hash(pool)
+    for row in rows:
+        same = row.merge.size < len(pool.sizes) and row.pool_hash == identity
+        if not same or row.merge.n_params != pool.sizes[row.merge.size].count_params():
+            raise InputError(
+                f"`{path}` was written for another pool: bases, experts or their folders differ",
+                "sample into another folder",
+            )
+    return [row.merge for row in rows]
+
+
+def count_merges(pool: Pool, merges: Iterable[SubsetMerge]) -> list[dict[str, Any]]:
+    """How many merges there are of each size, method, options and k, of how many possible."""
+    counts = Counter((merge.size, merge.method, merge.options, merge.k) for merge in merges)
+    return [
+        {
+            "n_params": pool.sizes[size].count_params(),
+            "method": label,
+            "options": json.loads(options),
+            "k": k,
+            "merges": count,
+            "possible": comb(len(pool.sizes[size].experts), k),
+        }
+        for (size, label, options, k), count in counts.items()
+    ]
+
+
+def _ks(given: tuple[int, ...], pool_size: int) -> list[int]:
+    if not given:
+        return sorted({k for k in THREE_POINTS if k <= pool_size} | {pool_size})
+    check_ks(given, pool_size)
+    return sorted(set(given))
+
+
+def check_ks(given: Iterable[int], pool_size: int) -> None:
+    """Refuse sizes of subsets that a pool does not have.
+
+    Raises:
+        InputError: A k is below 1, or above the number of experts.
+    """
+    for k in given:
+        if not 1 <= k <= pool_size:
+            raise InputError(f"k = {k}: the pool has {pool_size} experts")
+
+
+def _refuse_too_many(sweep: Sweep, pool_size: int, k: int) -> None:
+    many = comb(pool_size, k) if sweep.design == "all" else min(sweep.count, comb(pool_size, k))
+    if many > _MOST:
+        raise InputError(
+            f"k = {k}: {many} subsets of {pool_size} experts, expected {_MOST} at most",
+            "take another `--design`, or a smaller `--count`",
+        )
+
+
+def _measured(merges: Iterable[SubsetMerge], like: SubsetMerge, k: int) -> list[Subset]:
+    """Subsets of k that are there by the same method, options and seed at the same size."""
+    return [
+        merge.subset
+        for merge in merges
+        if merge.k == k
+        and (merge.n_params, merge.method, merge.options, merge.seed)
+        == (like.n_params, like.method, like.options, like.seed)
+    ]

@@ -1,0 +1,314 @@
+"""One merge of a sweep, and `subsets.csv`, which lists them."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mergeplan.config.labels import method_of
+from mergeplan.config.write import base_config, merge_config, to_yaml
+from mergeplan.display.text import format_count, parse_count
+from mergeplan.errors import InputError, MissingInputError, SurroundingsError, nearest
+from mergeplan.pool.pool import BASE, Pool
+
+COLUMNS = (
+    "config",
+    "key",
+    "size",
+    "n_params",
+    "method",
+    "options",
+    "k",
+    "subset",
+    "pool_size",
+    "seed",
+    "pool_hash",
+)
+_READABLE = 60
+
+
+@dataclass(frozen=True)
+class SubsetMerge:
+    """One equally weighted merge of a subset of a pool, or its base.
+
+    Attributes:
+        size: Index into `Pool.sizes`.
+        n_params: N of that base.
+        method: Label; `base` for the base.
+        options: Of the label, as the pool gives them: canonical JSON.
+        subset: Sorted names of the experts; empty for the base.
+        seed: Of random masks, which are keyed by it, the tensor and the expert's content; 0 for
+            methods without masks.
+
+    >>> merge = SubsetMerge(0, 80592.0, "ties", '{"density": 0.2}', ("js", "md"))
+    >>> merge.key
+    '80.6k-ties-js_md-d5143a2c8c'
+    """
+
+    size: int
+    n_params: float
+    method: str
+    options: str = "{}"
+    subset: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if list(self.subset) != sorted(set(self.subset)):
+            raise ValueError(f"expected sorted, different names, found {self.subset}")
+        if (self.method == BASE) != (not self.subset):
+            raise ValueError(f"method `{self.method}` with {self.k} experts")
+
+    @property
+    def k(self) -> int:
+        return len(self.subset)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options as data."""
+        return dict(json.loads(self.options))
+
+    @property
+    def order(self) -> tuple[int, bool, str, str, int, tuple[str, ...], int]:
+        """By size, method, options, k and names; each base before its merges."""
+        merged = self.method != BASE
+        return self.size, merged, self.method, self.options, self.k, self.subset, self.seed
+
+    @cached_property
+    def key(self) -> str:
+        """A name for files: readable, and by its hash unique over options and seeds as well.
+
+        No `+`, which mergekit would read as a LoRA adapter.
+        """
+        identity = [self.n_params, self.method, self.options, self.subset, self.seed]
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:10]
+        names = "_".join(self.subset)
+        if len(names) > _READABLE:
+            names = f"k{self.k}"
+        words = [format_count(self.n_params), self.method[:_READABLE], names, digest]
+        return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(word for word in words if word))
+
+    def config(self, pool: Pool) -> dict[str, Any]:
+        """The mergekit configuration, as data.
+
+        Raises:
+            InputError: The pool lacks the size or an expert, or the options are wrong.
+        """
+        if self.size >= len(pool.sizes):
+            raise InputError(f"the pool has {len(pool.sizes)} sizes, and no number {self.size}")
+        size = pool.sizes[self.size]
+        for name in self.subset:
+            if name not in size.experts:
+                known = list(size.experts)
+                raise InputError(f"the pool has no expert `{name}`", nearest(name, known))
+        if not self.subset:
+            return base_config(size.base, size.out_dtype)
+        experts = [size.experts[name] for name in self.subset]
+        return merge_config(self.method, self.settings, size.base, experts, size.out_dtype)
+
+
+@dataclass(frozen=True)
+class SubsetRow:
+    """One row of `subsets.csv`.
+
+    Attributes:
+        config: The merge's YAML, an absolute path.
+        pool_size: Experts that there are, M.
+        pool_hash: Which pool it was written for.
+    """
+
+    merge: SubsetMerge
+    config: Path
+    key: str
+    pool_size: int
+    pool_hash: str = ""
+
+
+def canonical_options(options: Mapping[str, Any]) -> str:
+    """Options as canonical JSON: sorted, and numbers as floats, so that 1 and 1.0 are one.
+
+    >>> canonical_options({"lambda": 1, "density": 0.2})
+    '{"density": 0.2, "lambda": 1.0}'
+    """
+    plain = {key: float(v) if type(v) is int else v for key, v in options.items()}
+    return json.dumps(plain, sort_keys=True)
+
+
+def subset_merge(
+    pool: Pool,
+    size: int,
+    label: str,
+    subset: Iterable[str],
+    *,
+    seed: int = 0,
+    lambda_: float | None = None,
+) -> SubsetMerge:
+    """A merge of the pool's experts by one of its labels; the base for an empty subset.
+
+    Args:
+        size: Index into `Pool.sizes`.
+        seed: Kept only by methods with random masks, so that others are not measured twice.
+        lambda_: In place of the label's own.
+
+    Raises:
+        InputError: No such label, or the base's headers are at fault.
+    """
+    n_params = pool.sizes[size].count_params()
+    names = tuple(sorted(subset))
+    if not names:
+        return SubsetMerge(size, n_params, BASE)
+    if label not in pool.methods:
+        known = list(pool.methods)
+        hint = nearest(label, known) or f"it has: {', '.join(known)}"
+        raise InputError(f"the pool has no method `{label}`", hint)
+    options = dict(pool.methods[label])
+    if lambda_ is not None:
+        options["lambda"] = lambda_
+    method, _ = method_of(label, options)
+    masks = method.sparsify in ("random", "ranks")
+    return SubsetMerge(
+        size, n_params, label, canonical_options(options), names, seed if masks else 0
+    )
+
+
+def pool_hash(pool: Pool) -> str:
+    """Which pool it is: its bases and experts and where they lie; not the methods or the texts."""
+    sizes = [
+        [str(size.base.resolve()), {n: str(p.resolve()) for n, p in size.experts.items()}]
+        for size in pool.sizes
+    ]
+    return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_subsets(path: Path, merges: Iterable[SubsetMerge], pool: Pool) -> None:
+    """Write `subsets.csv`, and beside it `configs/` with the YAML of each merge.
+
+    YAMLs that are there already stay as they are; the list is replaced, last and in one step.
+
+    Raises:
+        InputError: The pool lacks what a merge needs; nothing is written then.
+        SurroundingsError: The folder cannot be written to.
+    """
+    from mergeplan.system.files import write_durably
+
+    rows = list(merges)
+    texts = {merge.key: to_yaml(merge.config(pool), [merge.key]) for merge in rows}
+    if len(texts) < len(rows):
+        raise ValueError("a merge is listed twice")
+    configs = path.parent / "configs"
+    try:
+        configs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SurroundingsError(f"cannot create `{configs}`: {error.strerror}") from error
+    for key, text in texts.items():
+        if not (configs / f"{key}.yml").exists():
+            write_durably(configs / f"{key}.yml", text)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    identity = pool_hash(pool)
+    for merge in rows:
+        writer.writerow(
+            {
+                "config": f"configs/{merge.key}.yml",
+                "key": merge.key,
+                "size": merge.size,
+                "n_params": f"{merge.n_params:.0f}",
+                "method": merge.method,
+                "options": merge.options,
+                "k": merge.k,
+                "subset": "+".join(merge.subset),
+                "pool_size": len(pool.sizes[merge.size].experts),
+                "seed": merge.seed,
+                "pool_hash": identity,
+            }
+        )
+    write_durably(path, file.getvalue())
+
+
+def read_subsets(path: Path) -> list[SubsetRow]:
+    """Read `subsets.csv`.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: A column is missing or a value is wrong; the message names row and column.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingInputError(f"cannot open `{path}`: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read `{path}`: {error}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    columns = list(reader.fieldnames or [])
+    for needed in COLUMNS[:-1]:
+        if needed not in columns:
+            hint = nearest(needed, columns) or f"needed are {', '.join(COLUMNS[:-1])}"
+            raise InputError(f"`{path}`: column `{needed}` is missing", hint)
+    rows: list[SubsetRow] = []
+    seen: dict[str, int] = {}
+    try:
+        for record in reader:
+            row = _row(record, reader.line_num, path.resolve().parent)
+            first = seen.setdefault(row.key, reader.line_num)
+            if first != reader.line_num:
+                where = f"row {reader.line_num}, column `key`"
+                raise InputError(f"{where}: `{row.key}` stands in row {first} already")
+            rows.append(row)
+    except csv.Error as error:
+        raise InputError(f"`{path}`, row {reader.line_num}: {error}") from error
+    except InputError as error:
+        raise InputError(f"`{path}`, {error.message}", error.hint) from error
+    return rows
+
+
+def _row(record: dict[str, str | None], row: int, folder: Path) -> SubsetRow:
+    def text(column: str) -> str:
+        return (record.get(column) or "").strip()
+
+    def fail(column: str, expected: str) -> InputError:
+        found = text(column) or "nothing"
+        return InputError(f"row {row}, column `{column}`: expected {expected}, found `{found}`")
+
+    def whole(column: str, largest: int) -> int:
+        value = int(text(column)) if re.fullmatch(r"[0-9]{1,20}", text(column)) else -1
+        if not 0 <= value <= largest:
+            raise fail(column, f"a whole number from 0 to {largest}")
+        return value
+
+    for column in ("config", "key", "method"):
+        if not text(column):
+            raise fail(column, "a text")
+    try:
+        n_params = parse_count(text("n_params"))
+    except ValueError as error:
+        raise fail("n_params", "a number of parameters") from error
+    try:
+        options = json.loads(text("options"))
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise fail("options", "a JSON object")
+    pool_size = whole("pool_size", 10_000)
+    k = whole("k", pool_size)
+    subset = tuple(sorted(text("subset").split("+"))) if text("subset") else ()
+    if not len(set(subset)) == len(subset) == k or "" in subset:
+        raise fail("subset", f"{k} different experts joined by `+`")
+    if (text("method") == BASE) != (k == 0):
+        raise fail("method", f"`{BASE}` where k is 0, and only there")
+    merge = SubsetMerge(
+        size=whole("size", 10_000),
+        n_params=n_params,
+        method=text("method"),
+        options=canonical_options(options),
+        subset=subset,
+        seed=whole("seed", 2**64 - 1),
+    )
+    if merge.key != text("key"):
+        raise fail("key", f"`{merge.key}`, which follows from the other columns")
+    return SubsetRow(merge, folder / text("config"), merge.key, pool_size, text("pool_hash"))

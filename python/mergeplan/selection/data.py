@@ -1,0 +1,47 @@
+"""A selection as data for `--json`."""
+
+from dataclasses import asdict
+from typing import Any
+
+from mergeplan.selection.choices import Choice
+from mergeplan.selection.front import FrontPoint
+from mergeplan.selection.select import Selection
+
+
+def to_data(selections: tuple[Selection, ...], front: list[FrontPoint]) -> dict[str, Any]:
+    """The selections, the best first, and the front between domains where it was asked for."""
+    return {
+        "selections": [_selection(selection) for selection in selections],
+        "front": [{"subset": point.subset, "values": point.values} for point in front],
+    }
+
+
+def _selection(selection: Selection) -> dict[str, Any]:
+    law, table = selection.law, selection.table
+    return {
+        "method": table.method,
+        "options": table.options,
+        "n_params": table.n_params,
+        "target": law.name,
+        "n_merges": len(law.values),
+        "k_measured": law.sizes,
+        "r2_left_out": law.r2,
+        "error_left_out": law.error,
+        "base": selection.base,
+        "best": _choice(selection.best),
+        "by_size": {k: _choice(choice) for k, choice in selection.by_size.items()},
+        "weighted": _choice(selection.weighted),
+        "free": _choice(selection.free),
+        "confidence": asdict(selection.confidence) if selection.confidence else None,
+        "experts": [asdict(expert) for expert in selection.experts],
+        "synergy": {"experts": law.experts, "matrix": selection.synergy.tolist()},
+        "drop": selection.drop,
+        "sizes": [asdict(size) for size in selection.sizes],
+        "implied_law": asdict(selection.implied) if selection.implied else None,
+        "fitted_law": asdict(selection.fitted) if selection.fitted else None,
+        "warnings": selection.warnings,
+    }
+
+
+def _choice(choice: Choice | None) -> dict[str, Any] | None:
+    return None if choice is None else {**asdict(choice), "subset": choice.subset}

@@ -1,0 +1,314 @@
+"""Fit the form to measured merges of one domain or metric, by restricted maximum likelihood.
+
+A deterministic merge on a fixed text has no noise: what the form does not explain is misfit, and
+enters as a variance of its own. The error of the text is the same for all rows and no part of it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.errors import InputError
+from mergeplan.law.subset_form import (
+    HIGHEST_DEGREE,
+    Coefficients,
+    coefficients,
+    geometry_of,
+    products,
+)
+from mergeplan.selection.variances import fit_variances
+
+Array = NDArray[np.float64]
+
+_FEWEST = 4
+# Prior variance of a degree that could not be fitted, as a share of the next lower one's. On the
+# real pool the cubic term's was 0.03 to 0.4 of the quadratic one's.
+OMITTED = 0.3
+# Different k above one from which on the shrinkage is chosen: with fewer, merges that are left out
+# have neighbours of their own k, and tell nothing about others.
+_SIZES_FOR_SHRINKAGE = 2
+# Left-out merges that weigh as much as what the likelihood says.
+_TRUST = 20
+# Standard deviations of a normal variable within which it lies nine times out of ten.
+NINE_IN_TEN = 1.6448536269514722
+
+
+@dataclass(frozen=True, eq=False)
+class SubsetLaw:
+    """What every weighting of a pool is predicted to give.
+
+    Attributes:
+        name: Of the domain or metric.
+        experts: The order of the weights.
+        weights: Of the measured merges, shape (n, n_experts).
+        points: The same as the form sees them; see `seen`.
+        values: Measured values, shape (n,).
+        variances: Prior variance of each degree, and last the misfit's.
+        left_out: What each row is predicted to be by a fit without it, shape (n,).
+        sizes: Different k that were measured.
+        scale: Factor on standard deviations, from the rows left out one by one.
+        shrinkage: Power of k by which a merge's deltas shrink; see `seen`.
+    """
+
+    name: str
+    experts: tuple[str, ...]
+    weights: Array
+    points: Array
+    values: Array
+    geometry: Array
+    variances: Array
+    constant: float
+    duals: Array
+    inverse: Array
+    left_out: Array
+    sizes: tuple[int, ...]
+    scale: float
+    higher: bool = False
+    shrinkage: float = 1.0
+
+    @property
+    def degree(self) -> int:
+        return len(self.variances) - 1
+
+    @cached_property
+    def series(self) -> Coefficients:
+        """L0, a, Q and the cubic term."""
+        return coefficients(
+            self.constant, self.duals, self.points, self.variances[:-1], self.geometry
+        )
+
+    @property
+    def r2(self) -> float:
+        """Share of the merges' variance that predictions without the merge itself explain.
+
+        Of merges of two experts and more, whose differences are what is to be decided.
+        """
+        merged = self._merged
+        errors = self.left_out[merged] - self.values[merged]
+        total = float(np.sum((self.values[merged] - self.values[merged].mean()) ** 2))
+        return 1 - float(np.sum(errors**2)) / total if total > 0 else 0.0
+
+    @property
+    def error(self) -> float:
+        """Root mean square of the same errors, in the target's unit."""
+        merged = self._merged
+        return float(np.sqrt(np.mean((self.left_out[merged] - self.values[merged]) ** 2)))
+
+    @property
+    def _merged(self) -> NDArray[np.bool_]:
+        merged: NDArray[np.bool_] = (self.weights > 0).sum(1) > 1
+        return merged
+
+    @cached_property
+    def _known(self) -> tuple[NDArray[np.void], Array]:
+        """Keys of the measured weightings, sorted, and their values."""
+        keys = _keys(self.weights)
+        order = np.argsort(keys)
+        return keys[order], self.values[order]
+
+    def measured(self, weights: Array) -> Array:
+        """Measured values, NaN where a weighting was not measured, shape (n,)."""
+        keys, values = self._known
+        wanted = _keys(weights)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[at] == wanted, values[at], np.nan)
+
+    def predict(self, weights: Array) -> Array:
+        """Expected values.
+
+        Args:
+            weights: Shape (n, n_experts).
+
+        Returns:
+            Shape (n,).
+        """
+        predicted: Array = self.constant + self._covariance(weights) @ self.duals
+        return predicted
+
+    def deviations(self, weights: Array) -> Array:
+        """Standard deviations of predictions, misfit included, shape (n,)."""
+        squares = (self._seen(weights) ** 2).sum(1)
+        powers = np.stack([squares**d for d in range(1, HIGHEST_DEGREE + 1)], axis=1)
+        prior, omitted = self._split(np.moveaxis(powers, 1, 0))  # (n,), (n,)
+        shares, cross, cross_omitted = self._shares(weights)
+        variance = prior + omitted + self.variances[-1]
+        variance -= 2 * ((cross + cross_omitted) * shares).sum(1)
+        variance += np.einsum("ij,jk,ik->i", shares, self._rows, shares, optimize=True)
+        # Differences of large numbers: rounding may leave them a little below the misfit.
+        deviations: Array = self.scale * np.sqrt(np.maximum(variance, self.variances[-1]))
+        return deviations
+
+    def covariances(self, weights: Array) -> Array:
+        """Covariances of the predictions of several merges, misfit included, shape (n, n)."""
+        x = self._seen(weights)
+        prior, omitted = self._split(products(x, x, HIGHEST_DEGREE))
+        shares, cross, cross_omitted = self._shares(weights)
+        both = (cross + cross_omitted) @ shares.T
+        joint: Array = prior + omitted + self.variances[-1] * np.eye(len(x))
+        joint += shares @ self._rows @ shares.T - both - both.T
+        return self.scale**2 * joint
+
+    def _seen(self, weights: Array) -> Array:
+        return seen(weights, self.shrinkage) @ self.geometry
+
+    def _covariance(self, weights: Array) -> Array:
+        powers = products(self._seen(weights), self.points, self.degree)
+        covariance: Array = np.tensordot(self.variances[:-1], powers, 1)
+        return covariance
+
+    def _split(self, powers: Array) -> tuple[Array, Array]:
+        """Covariance of the degrees that were fitted, and of those that could not be.
+
+        Where too few k were measured for the highest degree, it is there all the same: it widens
+        intervals, beyond the measured k above all.
+        """
+        fitted = np.tensordot(self.variances[:-1], powers[: self.degree], 1)
+        left = OMITTED * self.variances[self.degree - 1]
+        return fitted, left * powers[self.degree :].sum(0)
+
+    @cached_property
+    def _rows(self) -> Array:
+        """Covariance of the measured rows, shape (n_rows, n_rows)."""
+        fitted, omitted = self._split(products(self.points, self.points, HIGHEST_DEGREE))
+        rows: Array = fitted + omitted + self.variances[-1] * np.eye(len(self.values))
+        return rows
+
+    def _shares(self, weights: Array) -> tuple[Array, Array, Array]:
+        """How a prediction is put together of the rows, and its covariances with them.
+
+        Returns:
+            Three of shape (n, n_rows): a prediction is the sum of the rows' values by the first.
+        """
+        powers = products(self._seen(weights), self.points, HIGHEST_DEGREE)
+        cross, omitted = self._split(powers)
+        sums = self.inverse.sum(1)
+        left = 1 - cross @ sums
+        return cross @ self.inverse + np.outer(left, sums) / sums.sum(), cross, omitted
+
+
+def fit_subset_law(
+    weights: Array,
+    values: Array,
+    experts: tuple[str, ...],
+    *,
+    name: str = "loss",
+    higher: bool = False,
+    gram: Array | None = None,
+    shrinkages: tuple[float, ...] = (1.0,),
+) -> SubsetLaw:
+    """Fit one domain or metric.
+
+    Args:
+        weights: Shape (n, n_experts), the order of `experts`; zero for the base.
+        values: Shape (n,); NaN for merges that were not measured on it.
+        gram: Inner products of the experts' deltas; see `form.geometry_of`.
+        shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
+            of them where only one k above one was measured.
+
+    Raises:
+        InputError: Too few merges, an expert in none of them, or only one k.
+    """
+    there = np.isfinite(values)
+    weights, values = weights[there], values[there]
+    sizes = tuple(sorted({int(k) for k in (weights > 0).sum(1) if k}))
+    used = np.any(weights > 0, axis=0)  # (n_experts,)
+    missing = [expert for expert, is_there in zip(experts, list(used), strict=True) if not is_there]
+    if missing:
+        raise InputError(f"`{name}`: no merge with the expert `{missing[0]}` was measured")
+    if len(values) < _FEWEST or len(sizes) < 2:
+        raise InputError(
+            f"`{name}`: {len(values)} merges of k = {', '.join(map(str, sizes))} are too few",
+            "measure every single expert, some pairs, and all of them merged",
+        )
+    if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
+        shrinkages = shrinkages[:1]
+    geometry = geometry_of(gram, len(experts))
+    laws = []
+    for shrinkage in shrinkages:
+        # Where deltas do not shrink by 1/k, many experts do not lead to the base.
+        kept = (weights > 0).any(1) | (shrinkage == 1)
+        laws.append(
+            _fit(weights[kept], values[kept], experts, geometry, shrinkage, name, higher, sizes)
+        )
+    return min(laws, key=lambda law: law.error)
+
+
+def seen(weights: Array, shrinkage: float) -> Array:
+    """Weights as the form sees them: k equal ones of 1/k as 1/k^shrinkage each.
+
+    Unequal ones count as so many experts as equal ones with the same sum of squares.
+    """
+    if shrinkage == 1:
+        return weights
+    squares = (weights**2).sum(1)
+    sums = weights.sum(1)
+    n_effective = np.divide(sums**2, squares, out=np.ones_like(sums), where=squares > 0)
+    enlarged: Array = weights * n_effective[:, None] ** (1 - shrinkage)
+    return enlarged
+
+
+def _fit(
+    weights: Array,
+    values: Array,
+    experts: tuple[str, ...],
+    geometry: Array,
+    shrinkage: float,
+    name: str,
+    higher: bool,
+    sizes: tuple[int, ...],
+) -> SubsetLaw:
+    points = seen(weights, shrinkage) @ geometry
+    # Each further degree needs a further k, or nothing tells how the value changes along k.
+    degree = min(HIGHEST_DEGREE, len(sizes))
+    spread = float(np.std(values)) or 1.0
+    powers = products(points, points, degree)
+    variances = spread**2 * fit_variances(powers, (values - values.mean()) / spread)
+    covariance = np.tensordot(variances[:-1], powers, 1)
+    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(values)))
+    sums = inverse.sum(1)
+    constant = float(sums @ values / sums.sum())
+    duals = inverse @ (values - constant)
+    # Exact leave-one-out of a Gaussian process with a constant mean.
+    precision = np.maximum(np.diag(inverse) - sums**2 / sums.sum(), 1e-300)
+    errors = duals / precision
+    merged = (weights > 0).sum(1) > 1
+    return SubsetLaw(
+        name=name,
+        experts=experts,
+        weights=weights,
+        points=points,
+        values=values,
+        geometry=geometry,
+        variances=variances,
+        constant=constant,
+        duals=duals,
+        inverse=inverse,
+        left_out=values - errors,
+        sizes=sizes,
+        scale=_scale(np.abs(errors * np.sqrt(precision))[merged]),
+        higher=higher,
+        shrinkage=shrinkage,
+    )
+
+
+def _keys(weights: Array) -> NDArray[np.void]:
+    """Each weighting as one sortable value, shape (n,); equal up to nine digits."""
+    # Zero is added for the sake of -0.0, whose bytes differ.
+    rounded = np.ascontiguousarray(np.round(weights, 9) + 0.0)
+    return rounded.view(f"V{rounded.dtype.itemsize * rounded.shape[1]}")[:, 0]
+
+
+def _scale(ratios: Array) -> float:
+    """What brings nine of ten left-out merges into their interval, the nearer to 1 the fewer.
+
+    Intervals of the likelihood alone are up to twice too wide for averages of the real pool.
+    """
+    n = len(ratios)
+    if n == 0:
+        return 1.0
+    # The order statistic that a further merge exceeds one time in ten.
+    last = min(int(np.ceil(0.9 * (n + 1))), n) - 1
+    found = float(np.sort(ratios)[last]) / NINE_IN_TEN
+    return float(max(found, 1e-3) ** (n / (n + _TRUST)))

@@ -1,0 +1,153 @@
+"""A selection in words and tables, for people."""
+
+from mergeplan.display.text import format_count
+from mergeplan.selection.choices import Choice
+from mergeplan.selection.front import FrontPoint
+from mergeplan.selection.select import Selection
+from mergeplan.selection.table import Table
+
+
+def describe(selections: tuple[Selection, ...]) -> str:
+    """The best selection, and the others in a line each."""
+    first, *others = selections
+    lines = _head(first)
+    if first.by_size:
+        lines += ["", *_sizes(first)]
+    if first.weighted is not None or first.free is not None:
+        lines += ["", *_weights(first)]
+    if first.experts:
+        lines += ["", *_experts(first)]
+        lines += _pairs(first)
+    lines += ["", *_link(first)]
+    if others:
+        lines += ["", "other methods and sizes"]
+        for other in others:
+            best = "nothing keeps the bounds" if other.best is None else _short(other.best)
+            lines.append(f"  {name_of_table(other.table)}: {best}")
+    if first.confidence is not None and first.confidence.next:
+        names = "; ".join("+".join(subset) for subset in first.confidence.next[:3])
+        lines += ["", f"to be surer, measure: {names}"]
+    return "\n".join(lines)
+
+
+def front_table(points: list[FrontPoint], names: tuple[str, ...]) -> str:
+    """The Pareto front, one line for each subset."""
+    lines = ["  ".join(f"{name:>8.8}" for name in names) + "  subset"]
+    for point in points:
+        cells = "  ".join(f"{value:8.4f}" for value in point.values)
+        lines.append(f"{cells}  {'+'.join(point.subset)}")
+    return "\n".join(lines)
+
+
+def name_of_table(table: Table) -> str:
+    """Method, options and base size."""
+    options = "" if table.options == "{}" else f" {table.options}"
+    size = "" if table.n_params is None else f" at {format_count(table.n_params)}"
+    return f"{table.method or 'all rows'}{options}{size}"
+
+
+def _head(selection: Selection) -> list[str]:
+    law, best = selection.law, selection.best
+    pool = len(law.experts)
+    fit = (
+        f"  {len(law.values)} merges of k = {', '.join(map(str, law.sizes))}; left out one by one,"
+        f" predictions explain {max(law.r2, 0):.1%} of the variance, error {law.error:.4f}"
+    )
+    where = f"`{law.name}` by {name_of_table(selection.table)}"
+    if best is None:
+        return [f"no subset keeps the bounds on {where}", fit]
+    lines = [f"for {where}, merge {best.k} of {pool} experts: {', '.join(best.subset)}"]
+    lines.append(f"  {_value(best)}")
+    if selection.confidence is not None:
+        sure = selection.confidence
+        lines.append(
+            f"  the best of all that are allowed with a chance of {sure.chance:.0%}; else it loses"
+            f" {sure.regret:.2g} in expectation"
+        )
+    if best.gap:
+        lines.append(f"  at most {best.gap:.4f} above the lowest that the form allows at this k")
+    if selection.base is not None:
+        lines.append(f"  base: {selection.base:.4f}")
+    return [*lines, fit]
+
+
+def _value(choice: Choice) -> str:
+    if choice.measured:
+        return f"{choice.value:.4f}, measured"
+    return f"{choice.value:.4f} predicted, 90 % interval {choice.low:.4f} to {choice.high:.4f}"
+
+
+def _short(choice: Choice) -> str:
+    return f"{choice.value:.4f}{' measured' if choice.measured else ''}, {'+'.join(choice.subset)}"
+
+
+def _sizes(selection: Selection) -> list[str]:
+    lines = ["k   best     mean     worst    best subset"]
+    for size in selection.sizes:
+        choice = selection.by_size.get(size.k)
+        if choice is None:
+            continue
+        worst = size.lowest if selection.law.higher else size.highest
+        mark = " " if choice.measured else "*"
+        lines.append(
+            f"{size.k:<3} {choice.value:.4f}{mark}  {size.mean:.4f}   {worst:.4f}  "
+            f" {'+'.join(choice.subset)}"
+        )
+    return [*lines, "  * predicted"]
+
+
+def _weights(selection: Selection) -> list[str]:
+    lines = []
+    named = (("that sum to 1", selection.weighted), ("of any sum", selection.free))
+    for words, choice in named:
+        if choice is None:
+            continue
+        shares = ", ".join(f"{name} {share:.3f}" for name, share in choice.weights.items())
+        lines += [f"best weights {words}: {_value(choice)}", f"  {shares}"]
+    return lines
+
+
+def _experts(selection: Selection) -> list[str]:
+    inside = selection.best.subset if selection.best is not None else ()
+    lines = ["expert           alone    on average  here       helps most"]
+    for expert in selection.experts:
+        mark = "+" if expert.name in inside else " "
+        helped = ""
+        if len(expert.helps) > 1:
+            signs = {n: -1.0 if law.higher else 1.0 for n, law in selection.laws.items()}
+            most = min(expert.helps, key=lambda name: signs[name] * expert.helps[name])
+            helped = f"{most} {expert.helps[most]:+.4f}"
+        lines.append(
+            f"{mark} {expert.name:14.14} {expert.alone:.4f}   {expert.average:+.4f}    "
+            f" {expert.here:+.4f}    {helped}"
+        )
+    if selection.drop:
+        lines.append(f"  to drop, worse in the average merge and here: {', '.join(selection.drop)}")
+    return lines
+
+
+def _pairs(selection: Selection) -> list[str]:
+    """The pair that gains most over its two experts alone, and the one that gains least."""
+    names = selection.law.experts
+    if len(names) < 3:
+        return []
+    matrix = selection.synergy
+    pairs = [(matrix[i, j], i, j) for i in range(len(names)) for j in range(i)]
+    pairs.sort(reverse=selection.law.higher)
+    said = [f"{names[j]}+{names[i]} {value:+.4f}" for value, i, j in (pairs[0], pairs[-1])]
+    return [f"  pairs against their experts alone: from {said[0]} to {said[1]}"]
+
+
+def _link(selection: Selection) -> list[str]:
+    """The law of means that follows from the law of single subsets, and that of the measured."""
+    if selection.implied is None:
+        return []
+    deviation = selection.sizes[0].deviation
+    lines = [f"law of the means; single experts deviate by {deviation:.4f}"]
+    named = (("implied", selection.implied), ("from measured means", selection.fitted))
+    for words, law in named:
+        if law is not None:
+            lines.append(
+                f"  {words}: floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.3g}"
+            )
+    return lines

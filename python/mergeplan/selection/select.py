@@ -1,0 +1,286 @@
+"""From measurements to a choice: fit the law of single subsets, and take what serves best."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.errors import InputError
+from mergeplan.law.formulas import SizeLaw
+from mergeplan.measurements import MACRO, read_rows
+from mergeplan.pool.geometry.file import gram_for, load_grams
+from mergeplan.selection.active import Confidence, confidence_of
+from mergeplan.selection.choices import Choice, best_by_size
+from mergeplan.selection.fit import NINE_IN_TEN, SubsetLaw, fit_subset_law
+from mergeplan.selection.insight import (
+    Expert,
+    Size,
+    droppable,
+    experts_of,
+    implied_law,
+    measured_law,
+    sizes_of,
+    synergy,
+)
+from mergeplan.selection.problem import Constraint, Problem
+from mergeplan.selection.table import Table, tables_of
+from mergeplan.selection.weights import best_weights
+
+Array = NDArray[np.float64]
+
+# Below this share of explained variance a prediction is a guess.
+POOR_R2 = 0.8
+# Different k above one that a method which is not linear should be measured at. On the real pool
+# singles, pairs and all merged predict TIES with an R² between -8 and 0.97, by its options.
+ENOUGH_SIZES = 3
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        domains: A domain or metric, or several with shares; `None` for the macro mean.
+        keep: Bounds that have to hold.
+        max_loss: Take the smallest subset that is at least as good as this.
+        max_experts: Most that may be merged.
+    """
+
+    domains: str | None = None
+    keep: tuple[Constraint, ...] = ()
+    max_loss: float | None = None
+    max_experts: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What one method at one base size can give.
+
+    Attributes:
+        best: The subset to take, `None` where none keeps the bounds.
+        by_size: The best subset of each k.
+        weighted: The best weights that sum to 1; `None` where the method's weighted merges are
+            not known to follow the form.
+        free: The best weights of any measured sum; `None` where no such points were measured.
+        base: Value of the base, where it was measured.
+        laws: Of every domain and metric that could be fitted.
+        implied: The law of means that follows from single subsets.
+        fitted: The law of the measured means themselves, to compare.
+    """
+
+    table: Table
+    law: SubsetLaw
+    laws: dict[str, SubsetLaw]
+    wish: Wish
+    best: Choice | None
+    by_size: dict[int, Choice]
+    weighted: Choice | None
+    free: Choice | None
+    base: float | None
+    confidence: Confidence | None
+    experts: tuple[Expert, ...]
+    drop: tuple[str, ...]
+    sizes: tuple[Size, ...]
+    implied: SizeLaw | None
+    fitted: SizeLaw | None
+    warnings: tuple[str, ...]
+
+    @property
+    def synergy(self) -> Array:
+        """See `insight.synergy`."""
+        return synergy(self.law)
+
+
+def select(
+    source: str | Path,
+    *,
+    wish: Wish | None = None,
+    method: str | None = None,
+    geometry: str | Path | None = None,
+) -> tuple[Selection, ...]:
+    """The best subset and weights of each measured method and base size, the best of them first.
+
+    Args:
+        source: A CSV of measurements with a column `subset`.
+        method: Only this label.
+        geometry: A file of `mergeplan similarity -o`, which helps where merges are few.
+
+    Raises:
+        InputError: The file is at fault, or too few merges were measured.
+
+    Example:
+        >>> import mergeplan
+        >>> mergeplan.select("measurements.csv")[0].best.subset  # doctest: +SKIP
+    """
+    rows, _ = read_rows(Path(source))
+    wish = wish or Wish()
+    grams = None if geometry is None else load_grams(Path(geometry))
+    found, faults = [], []
+    for table in tables_of(rows, method):
+        try:
+            if grams is not None:
+                table = replace(table, gram=gram_for(grams, table.n_params, table.experts))
+            found.append(select_from(table, wish))
+        except InputError as error:
+            faults.append(error)
+    if not found:
+        raise faults[0]
+    return tuple(sorted(found, key=_order))
+
+
+def chosen_of(selection: Selection, kind: str) -> Choice:
+    """The choice to write.
+
+    Args:
+        kind: `equal`, `simplex` or `free`.
+
+    Raises:
+        InputError: There is none of the kind; the message says why.
+    """
+    found = {"equal": selection.best, "simplex": selection.weighted, "free": selection.free}[kind]
+    if found is not None:
+        return found
+    if selection.best is None:
+        raise InputError("nothing keeps the bounds")
+    if selection.weighted is None and not selection.table.weighted:
+        raise InputError(
+            f"weighted merges by `{selection.table.method}` are not known to follow the form",
+            "measure some, with a column `weights`",
+        )
+    raise InputError(
+        "no weights of another sum are predicted: only merges whose weights sum to 1 were measured",
+        "measure single experts, and all together, at half strength: `calibrate --for select"
+        " --free-sum`",
+    )
+
+
+def select_from(table: Table, wish: Wish) -> Selection:
+    """The same for one method at one base size.
+
+    Raises:
+        InputError: Too few merges were measured, or a domain that is asked for was not.
+    """
+    name = wish.domains or table.default_target()
+    law = fit_table(table, name)
+    bounds = tuple((constraint, fit_table(table, constraint.name)) for constraint in wish.keep)
+    problem = Problem(law, bounds, wish.max_experts)
+    if wish.max_loss is not None:
+        limit = Constraint(name, wish.max_loss, below=not law.higher)
+        problem = replace(problem, bounds=(*bounds, (limit, law)))
+    by_size = best_by_size(problem)
+    ranked = sorted(by_size.values(), key=lambda choice: problem.sign * choice.value)
+    best = ranked[0] if ranked else None
+    if best is not None and wish.max_loss is not None:
+        best = by_size[min(by_size)]
+    weighted = free = None
+    if table.weighted and ranked:
+        weighted = best_weights(problem, ranked[:3])
+        if table.largest_sum is not None:
+            free = best_weights(problem, ranked[:3], table.largest_sum)
+    laws = _domain_laws(table)
+    sizes = sizes_of(law)
+    experts = experts_of(law, best, laws) if best is not None else []
+    values = table.target(name).values[table.weights.sum(1) == 0]
+    base = float(values[0]) if len(values) and np.isfinite(values[0]) else None
+    return Selection(
+        table=table,
+        law=law,
+        laws=laws,
+        wish=wish,
+        best=best,
+        by_size=by_size,
+        weighted=weighted,
+        free=free,
+        base=base,
+        confidence=confidence_of(problem, best, ranked) if best is not None else None,
+        experts=tuple(experts),
+        drop=droppable(experts, law),
+        sizes=tuple(sizes),
+        implied=implied_law(sizes) if not law.higher else None,
+        fitted=measured_law(law) if not law.higher else None,
+        warnings=(*_few_sizes(table, law), *_warnings(law, best, problem, base)),
+    )
+
+
+def fit_table(table: Table, name: str) -> SubsetLaw:
+    """Fit one domain or metric, or a weighted mean of some.
+
+    Raises:
+        InputError: There is none of that name, or too few merges were measured on it.
+    """
+    target = table.target(name)
+    return fit_subset_law(
+        table.weights,
+        target.values,
+        table.experts,
+        name=name,
+        higher=target.higher,
+        gram=table.gram,
+        shrinkages=table.shrinkages,
+    )
+
+
+def _domain_laws(table: Table) -> dict[str, SubsetLaw]:
+    laws = {}
+    for name in table.targets:
+        if name == MACRO and len(table.targets) > 1:
+            continue
+        try:
+            laws[name] = fit_table(table, name)
+        except InputError:
+            # A domain of which too little was measured is no fault of the others.
+            continue
+    return laws
+
+
+def _order(selection: Selection) -> tuple[bool, float]:
+    sign = -1.0 if selection.law.higher else 1.0
+    best = selection.best
+    return best is None, 0.0 if best is None else sign * best.value
+
+
+def _few_sizes(table: Table, law: SubsetLaw) -> list[str]:
+    """How the deltas of a method that is not linear shrink with k is found from several k alone."""
+    if table.linear or sum(k > 1 for k in law.sizes) >= ENOUGH_SIZES:
+        return []
+    return [
+        f"merges by `{table.method}` are no plain means: measure at three or more k above one, or"
+        " do not rely on the predictions"
+    ]
+
+
+def _warnings(
+    law: SubsetLaw, best: Choice | None, problem: Problem, base: float | None
+) -> list[str]:
+    found = []
+    largest, pool = law.sizes[-1], len(law.experts)
+    if largest < pool:
+        found.append(
+            f"no merge of more than {largest} experts was measured: predictions for {largest + 1}"
+            f" to {pool} are extrapolated, and their intervals do not hold; measure all merged"
+        )
+    if law.r2 < POOR_R2:
+        found.append(
+            f"the form explains {max(law.r2, 0):.0%} of the variance of merges that were left out:"
+            " measure more, or do not rely on it"
+        )
+    if best is None:
+        return found
+    if base is not None and problem.sign * base <= problem.sign * best.value:
+        found.append(f"the base itself has {base:.4f}, no worse than the best subset")
+    if best.gap > 0:
+        found.append(f"the pool is too large to list: a better subset by {best.gap:.4g} may exist")
+    weights = np.array([[best.weights.get(name, 0.0) for name in law.experts]])
+    for constraint, other in problem.bounds:
+        if other is law or best.measured:
+            continue
+        around = NINE_IN_TEN * float(other.deviations(weights)[0])
+        value = float(other.predict(weights)[0])
+        worst = value + around if constraint.below else value - around
+        if worst > constraint.limit if constraint.below else worst < constraint.limit:
+            found.append(
+                f"`{constraint}` is not sure: {constraint.name} is predicted to be {value:.4f}"
+                f" ± {around:.4f}"
+            )
+    return found

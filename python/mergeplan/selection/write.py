@@ -1,0 +1,59 @@
+"""The chosen merge as a config that `mergeplan merge` and `mergekit-yaml` both run."""
+
+from typing import Any
+
+from mergeplan.config.write import merge_config, to_yaml
+from mergeplan.errors import InputError, nearest
+from mergeplan.pool.pool import Pool, method_in, size_in
+from mergeplan.selection.choices import Choice
+from mergeplan.selection.select import Selection
+
+# Digits of a weight in the YAML: no loss tells apart what more would.
+_DIGITS = 5
+
+
+def config_of(selection: Selection, choice: Choice, pool: Pool) -> dict[str, Any]:
+    """The mergekit configuration of a choice, as data: what `--check` merges and measures.
+
+    Raises:
+        InputError: The pool lacks the method, the size or an expert.
+    """
+    table = selection.table
+    label, options = method_in(table.method, table.options, pool)
+    size = size_in(table.n_params, pool)
+    for name in choice.subset:
+        if name not in size.experts:
+            hint = nearest(name, list(size.experts))
+            raise InputError(f"the pool has no expert `{name}`", hint)
+    experts = [size.experts[name] for name in choice.subset]
+    weights = None if choice.equal else _rounded(choice)
+    return merge_config(label, options, size.base, experts, size.out_dtype, weights)
+
+
+def yaml_of(selection: Selection, choice: Choice, pool: Pool) -> str:
+    """The same as text, with what is expected of it in the comment.
+
+    Raises:
+        InputError: The pool lacks the method, the size or an expert.
+    """
+    law = selection.law
+    if choice.measured:
+        expected = f"{law.name}: {choice.value:.4f}, measured"
+    else:
+        expected = f"{law.name}: {choice.value:.4f} predicted, 90 % from {choice.low:.4f}"
+        expected += f" to {choice.high:.4f}"
+    comments = [
+        "written by mergeplan select",
+        expected,
+        f"fitted to {len(law.values)} merges, R² {law.r2:.3f} on merges that were left out",
+    ]
+    return to_yaml(config_of(selection, choice, pool), comments)
+
+
+def _rounded(choice: Choice) -> list[float]:
+    """Weights of few digits; the sum stays what it was, the largest takes the difference."""
+    shares = [round(choice.weights[name], _DIGITS) for name in choice.subset]
+    total = round(sum(choice.weights.values()), _DIGITS)
+    largest = shares.index(max(shares))
+    shares[largest] = round(shares[largest] + total - sum(shares), _DIGITS)
+    return shares

@@ -1,0 +1,148 @@
+"""Files that are written whole or not at all, folders, locks, hashes and room on the disk."""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Container
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from mergeplan.display.text import format_bytes
+from mergeplan.errors import SurroundingsError
+
+_PIECE_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def allow_open_files(count: int) -> None:
+    """Raise the soft limit on open files, as far as the hard one allows, if `count` needs it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + 64
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """Refuse a merge whose files would not fit.
+
+    Raises:
+        SurroundingsError: `folder`, or its nearest parent that exists, has less room.
+    """
+    existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise SurroundingsError(
+            f"no space for the output: expected {format_bytes(needed_bytes)} free at `{existing}`,"
+            f" found {format_bytes(free)}",
+            "free some space, or write to another disk",
+        )
+
+
+def clear_folder(folder: Path, keep: Container[str] = ()) -> None:
+    """Remove what is in a folder; links go, and what they lead to stays."""
+    for path in folder.iterdir():
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names durable, where the system lets a folder be synced."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_durably(path: Path, content: str | bytes) -> None:
+    """Write a small file beside its place, sync it, and put it there in one step."""
+    _place_durably(path, io.BytesIO(content.encode() if isinstance(content, str) else content))
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a small file in the same way."""
+    with source.open("rb") as file:
+        _place_durably(target, file)
+
+
+def _place_durably(path: Path, content: IO[bytes]) -> None:
+    beside = path.with_name(path.name + ".partial")
+    try:
+        # What is there was left by a run that was stopped, or is a link that must not be followed.
+        beside.unlink(missing_ok=True)
+        with beside.open("xb") as file:
+            shutil.copyfileobj(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise SurroundingsError(f"cannot write `{path}`: {error.strerror}") from error
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over a file unless told.
+
+    Raises:
+        SurroundingsError: It exists.
+    """
+    if path.exists() and not overwrite:
+        raise SurroundingsError(f"`{path}` exists", "choose another name, or pass `--overwrite`")
+
+
+LOCK = "lock"
+
+
+def lock(folder: Path, what: str = "merge") -> IO[str]:
+    """Hold a file while this process lives, so that no two runs write to one place.
+
+    Raises:
+        SurroundingsError: Another process holds it, or the folder cannot be written to.
+    """
+    path = folder / LOCK
+    in_use = SurroundingsError(
+        f"another {what} is working in `{folder}`", "wait for it, or choose another output"
+    )
+    try:
+        import fcntl
+    except ImportError:
+        try:  # Windows refuses to remove a file that is open, which serves as well
+            path.unlink(missing_ok=True)
+        except PermissionError as error:
+            raise in_use from error
+        return path.open("w", encoding="utf-8")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8")
+    except OSError as error:
+        raise SurroundingsError(f"cannot open `{path}`: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise in_use from error
+    except OSError:
+        pass  # a file system without locks
+    return file
