@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from mergeplan import __version__
+from mergeplan._native import __version__
 
 
 def has_mergekit() -> bool:

@@ -112,9 +112,9 @@ def _own_base(folder: Path, config: dict[str, Any]) -> str:
 
 
 def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
-    from mergeplan import _native
+    from mergeplan._native import read_checkpoint
 
-    rows = _native.read_checkpoint(weights)
+    rows = read_checkpoint(weights)
     tensors = {
         tensor: Tensor(dtype, tuple(shape), file, n_bytes)
         for tensor, dtype, shape, file, n_bytes in rows

@@ -96,7 +96,7 @@ def diff(
         MissingInputError, InputError: A checkpoint is missing or damaged.
         SurroundingsError: A file cannot be read.
     """
-    from mergeplan import _native
+    from mergeplan._native import tensor_distances
 
     paths = Path(a).expanduser(), Path(b).expanduser()
     first, second = (_sides(path) for path in paths)
@@ -110,7 +110,7 @@ def diff(
         )
     ]
     total = sum(first[name].n_bytes + second[name].n_bytes for name in pairs)
-    distances = _native.tensor_distances(
+    distances = tensor_distances(
         *paths,
         pairs,
         threads=threads or os.cpu_count() or 1,
@@ -127,13 +127,13 @@ def diff(
 
 
 def _sides(path: Path) -> dict[str, Side]:
-    from mergeplan import _native
+    from mergeplan._native import read_checkpoint
 
     if not path.exists():
         raise MissingInputError(
             f"`{path}` does not exist", "give the folder of a checkpoint, or a .safetensors file"
         )
-    rows = _native.read_checkpoint(path)
+    rows = read_checkpoint(path)
     return {name: Side(dtype, shape, file, n) for name, dtype, shape, file, n in rows}
 
 

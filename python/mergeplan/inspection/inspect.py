@@ -224,7 +224,7 @@ def _options_of(tensor: ResolvedTensor) -> TensorOptions:
 
 def _plan(config: MergeConfig, options: InspectOptions, problems: list[Problem]) -> _Planned:
     """Plan the merge as `merge` would; problems with its surroundings are added to `problems`."""
-    from mergeplan import _native
+    from mergeplan._native import PreparedMerge
     from mergeplan.merging.companions import missing_companions
 
     plan = build_plan(
@@ -233,7 +233,7 @@ def _plan(config: MergeConfig, options: InspectOptions, problems: list[Problem])
         max_shard_bytes=options.max_shard_bytes,
         options=PlanOptions(explain=True),
     )
-    prepared = _native.PreparedMerge(plan.json())
+    prepared = PreparedMerge(plan.json())
     found = forecast(
         config,
         plan,

@@ -127,7 +127,7 @@ def _check_tensors(
     progress: Progress | None,
 ) -> dict[str, str]:
     """Hash everything; returns the file of each tensor that was found."""
-    from mergeplan import _native
+    from mergeplan._native import content_hashes
 
     lengths = {name: (folder / name).stat().st_size for name in readable}
     total = sum(lengths.values())
@@ -136,7 +136,7 @@ def _check_tensors(
     for name in readable:
         before = result.read_bytes
         try:
-            hashes = _native.content_hashes(
+            hashes = content_hashes(
                 folder / name,
                 threads=threads or os.cpu_count() or 1,
                 progress=_shifted(progress, before, total),

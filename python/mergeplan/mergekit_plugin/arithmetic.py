@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mergeplan import _native
+from mergeplan._native import merge_tensors
 from mergeplan.config.methods import METHODS, Method
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, lower
 from mergeplan.planning.plan import VERSION, canonical_json
@@ -125,7 +125,7 @@ def _run(
         "jobs": [job],
     }
     result = torch.empty(shape, dtype=out_dtype)
-    _native.merge_tensors(
+    merge_tensors(
         canonical_json(plan),
         [
             (str(number), one.data_ptr(), one.nbytes, DTYPES[one.dtype], shape)

@@ -2,16 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from mergekit.merge_methods import BatchOptions, MergeMethod, TensorGroup
 
 from mergeplan.errors import InputError
 from mergeplan.mergekit_plugin.arithmetic import merge_group, why_not
-
-if TYPE_CHECKING:
-    from mergeplan.mergekit_plugin import Usage
+from mergeplan.mergekit_plugin.usage import Usage
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ class NativeMethod(MergeMethod):  # type: ignore[misc]  # mergekit has no types
         usage: Counts both.
     """
 
-    def __init__(self, original: Any, usage: "Usage") -> None:
+    def __init__(self, original: Any, usage: Usage) -> None:
         self.spec = original.spec
         self.supports_batching = original.supports_batching
         self.original = original

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from mergeplan import __version__
+from mergeplan._native import __version__
 from mergeplan.checkpoints.hub import is_hub_id
 from mergeplan.config.config import MergeConfig
 from mergeplan.system.files import write_durably

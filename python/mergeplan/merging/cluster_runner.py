@@ -115,7 +115,7 @@ def _merge_shard(
     plan_json: str, name: str, folder: Path, threads: int, memory_bytes: int
 ) -> Result:
     """Merge one shard, unless a record says that it is there; runs on a worker."""
-    from mergeplan import _native
+    from mergeplan._native import PreparedMerge, content_hashes
 
     own, final = folder / _SHARDS / name, folder / "data" / name
     own.mkdir(parents=True, exist_ok=True)
@@ -124,14 +124,14 @@ def _merge_shard(
         record = own / "record.json"
         if record.exists() and final.exists():
             hashes: dict[str, str] = json.loads(record.read_text("utf-8"))
-            if _native.content_hashes(final, threads=threads) == hashes:
+            if content_hashes(final, threads=threads) == hashes:
                 return {"read_bytes": 0, "resumed_blocks": len(hashes), "hashes": hashes}
         merged, journal = own / _SINGLE, own / "journal"
         resume = journal.exists() and merged.exists()
         if not resume:
             merged.unlink(missing_ok=True)
             journal.unlink(missing_ok=True)
-        done: Result = _native.PreparedMerge(plan_json).run(
+        done: Result = PreparedMerge(plan_json).run(
             own, journal=journal, threads=threads, memory_bytes=memory_bytes, resume=resume
         )
         merged.replace(final)

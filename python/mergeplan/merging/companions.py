@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mergeplan import __version__
+from mergeplan._native import __version__
 from mergeplan.checkpoints.checkpoint import TIED_HEADS
 from mergeplan.checkpoints.tokenizer import TOKENIZER_FILES, VOCABULARIES
 from mergeplan.merging.publishing import INDEX

@@ -26,7 +26,7 @@ def write_given(folder: Path, plan: MergePlan, prepared: "PreparedMerge") -> dic
         InputError: Its inputs cannot be merged.
         SurroundingsError: It cannot be written.
     """
-    from mergeplan import _native
+    from mergeplan._native import content_hash
 
     if plan.fallback is None:
         return {}
@@ -44,5 +44,5 @@ def write_given(folder: Path, plan: MergePlan, prepared: "PreparedMerge") -> dic
         except OSError as error:
             raise SurroundingsError(f"cannot write `{folder / name}`: {error.strerror}") from error
         element_bytes = plan.fallback.element_bytes(tensor)
-        hashes[tensor] = f"{_native.content_hash(bytes(content), element_bytes):016x}"
+        hashes[tensor] = f"{content_hash(bytes(content), element_bytes):016x}"
     return hashes

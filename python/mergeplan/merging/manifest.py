@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
-from mergeplan import __version__
+from mergeplan._native import __version__
 from mergeplan.checkpoints.checkpoint import header_sha256
 from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import printable

@@ -231,15 +231,15 @@ def _merge_and_publish(
 def _write_companions(
     checked: CheckedMerge, folder: Path, options: MergeOptions, hashes: dict[str, str]
 ) -> None:
-    from mergeplan import _native
+    from mergeplan._native import fault
 
     prepared, plan = checked.prepared, checked.plan
     files = {name: length for name, length, _ in prepared.files}
-    _native.fault("companions")
+    fault("companions")
     # A run that was stopped here may have had other ideas of what goes beside the weights.
     clear_folder(folder, keep=files)
     write_index(folder, prepared.files, prepared.tensor_bytes)
-    _native.fault("index")
+    fault("index")
     write_config(folder, plan, hashes)
     if options.copy_tokenizer and (plan.companions is None or plan.companions.copies_tokenizer):
         copy_tokenizer(folder, plan)

@@ -84,7 +84,7 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
             too low.
         SurroundingsError: An output is in the way, or has no room.
     """
-    from mergeplan import _native
+    from mergeplan._native import PreparedFamily
 
     if options.resume and options.discard:
         raise InputError("`resume` and `discard` exclude each other")
@@ -115,7 +115,7 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
         for config, one in zip(configs, wanted, strict=True)
     ]
     allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
-    family = _native.PreparedFamily([plan.json() for plan in plans])
+    family = PreparedFamily([plan.json() for plan in plans])
     threads = options.threads or os.cpu_count() or 1
     forecast = family.forecast(threads)
     limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)

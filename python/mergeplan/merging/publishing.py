@@ -56,18 +56,18 @@ def publish(data: Path, out: Path) -> None:
     Raises:
         SurroundingsError: The system refuses.
     """
-    from mergeplan import _native
+    from mergeplan._native import exchange, fault
 
-    _native.fault("publish")
+    fault("publish")
     if out.exists() and any(out.iterdir()):
         # In one step where the system can exchange two folders; else in three renames.
-        _native.exchange(data, out)
+        exchange(data, out)
     else:
         if out.exists() and os.name == "nt":
             out.rmdir()  # elsewhere a rename replaces an empty folder
         data.rename(out)
     sync_folder(out.parent)
-    _native.fault("published")
+    fault("published")
 
 
 def move_into(data: Path, out: Path, names: list[str]) -> None:
@@ -79,9 +79,9 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
     Args:
         names: All files that `out` is to have; those that are not in `data` have moved already.
     """
-    from mergeplan import _native
+    from mergeplan._native import fault
 
-    _native.fault("publish")
+    fault("publish")
     last = (INDEX, "config.json")
     left = sorted(path.name for path in data.iterdir())
     left.sort(key=lambda name: last.index(name) if name in last else -1)
@@ -93,7 +93,7 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
         if path.is_file() and weights and path.name not in names:
             path.unlink()
     for name in left:
-        _native.fault("move")
+        fault("move")
         (data / name).replace(out / name)
     sync_folder(out)
-    _native.fault("published")
+    fault("published")

@@ -59,7 +59,7 @@ class Sweep:
         device: str | None = None,
         vram_limit: int | None = None,
     ) -> None:
-        from mergeplan import _native
+        from mergeplan._native import PreparedFamily
 
         self._threads = threads or os.cpu_count() or 1
         self._memory = memory_limit or default_limit(self._threads)
@@ -67,7 +67,7 @@ class Sweep:
         self._plans = [_plan(config, s) for config, s in zip(configs, seeds, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
-        self._family = _native.PreparedFamily([plan.json() for plan in self._plans])
+        self._family = PreparedFamily([plan.json() for plan in self._plans])
         self._on_devices = self._devices(device, vram_limit) if device else None
 
     def _devices(self, device: str, vram_limit: int | None) -> "IntoMemory | None":

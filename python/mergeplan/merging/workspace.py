@@ -18,7 +18,7 @@ from pathlib import Path
 from reprlib import Repr
 from typing import IO, Any
 
-from mergeplan import __version__
+from mergeplan._native import __version__
 from mergeplan.errors import InputError, MergeplanError, SurroundingsError
 from mergeplan.merging.manifest import Inputs, plan_hash
 from mergeplan.merging.publishing import move_into, publish
@@ -130,7 +130,7 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
         SurroundingsError: It is in use, cannot be created, or neither `resume` nor `discard` says
             what to do with it.
     """
-    from mergeplan import _native
+    from mergeplan._native import fault
 
     folder = partial_folder(out)
     check_leftover(out, resume=resume, discard=discard)
@@ -145,7 +145,7 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
         work = Workspace(out, folder, False, held)
         try:
             clear_folder(folder, keep=(LOCK,))
-            _native.fault("begin")
+            fault("begin")
             work.data.mkdir()
             write_durably(folder / "merge.json", json.dumps(state))
         except BaseException:

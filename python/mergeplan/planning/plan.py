@@ -1,4 +1,4 @@
-"""From a config and headers to the plan: one job for each output tensor, every option resolved."""
+"""The plan, as data: one job for each output tensor, every option resolved."""
 
 import json
 from dataclasses import dataclass, field

@@ -7,20 +7,17 @@ takes the time of doing it, not of telling it.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mergeplan.merging.torch import magnitudes as selection
-from mergeplan.merging.torch import philox, ranks
+from mergeplan.merging.torch import largest, philox, ranks
 from mergeplan.merging.torch.arithmetic import Steps, float32, l1_norm, magnitudes
+from mergeplan.merging.torch.largest import Largest, Wanted
 from mergeplan.merging.torch.loading import DTYPES
-from mergeplan.merging.torch.magnitudes import Largest, Wanted
+from mergeplan.merging.torch.program import Job, StreamOf
 from mergeplan.merging.torch.sweeps import Piece, Sweep
-
-if TYPE_CHECKING:
-    from mergeplan.merging.torch.program import Job, StreamOf
 
 # As in mergekit: smaller divisors count as one, and norms below are left alone.
 _SMALLEST_DIVISOR = 1e-8
@@ -45,7 +42,7 @@ _Keep = Callable[[int, Tensor], Tensor]
 class Deltas:
     """base + lambda · mix(weight · thin(expert − base))."""
 
-    def __init__(self, job: "Job", stream_of: "StreamOf", seed: int) -> None:
+    def __init__(self, job: Job, stream_of: StreamOf, seed: int) -> None:
         merge: dict[str, Any] = job["merge"]
         self.working = DTYPES[merge["dtype"]]
         self._steps = steps = Steps(self.working)
@@ -81,13 +78,13 @@ class Deltas:
         if self._random:
             return 0
         # Outliers lie between two ranks.
-        return selection.table_bytes(k, 2 * k, self.working == torch.float32)
+        return largest.table_bytes(k, 2 * k, self.working == torch.float32)
 
     def _count_bytes(self) -> int:
         k = len(self._experts)
         size: int = self.working.itemsize
         # Of each expert the delta, what thins it, and masks of a vote.
-        thinning = selection.device_bytes(size)
+        thinning = largest.device_bytes(size)
         if self._random:
             thinning = ranks.BYTES + philox.OWN_BYTES if self._ranked else philox.BYTES
         each = size + max(4, thinning if any(self._thins) else 0)
@@ -158,7 +155,7 @@ class Deltas:
             return magnitudes(self._deltas(piece))
 
         has_low_bits = self.working == torch.float32
-        found = selection.thresholds(sweep, streams, len(limits), wanted, has_low_bits)
+        found = largest.thresholds(sweep, streams, len(limits), wanted, has_low_bits)
         known = dict(zip(wanted, found, strict=True))
         least = [known.get(Wanted(i, ranks[1])) for i, ranks in enumerate(limits)]
         dropped = [known.get(Wanted(i, ranks[0])) for i, ranks in enumerate(limits)]

@@ -3,21 +3,18 @@
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from mergeplan._native import InputReader, OutputFiles
 from mergeplan.merging.preflight import CheckedMerges
+from mergeplan.merging.runner import Progress, Result
 from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.engine import Engine, Task
 from mergeplan.merging.torch.loading import Loader
 from mergeplan.merging.torch.splitting import LEAST_ELEMENTS, split
 from mergeplan.merging.torch.storing import FileStore
+from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch
-
-if TYPE_CHECKING:
-    from mergeplan.merging.runner import Progress, Result
-    from mergeplan.merging.workspace import Workspace
 
 # Host memory for the way to the devices, however little is left beside torch.
 _LEAST_HOST = 64 << 20
@@ -37,10 +34,10 @@ class DeviceRunner:
     def __call__(
         self,
         checked: CheckedMerges,
-        works: "dict[int, Workspace]",
-        progress: "Progress | None",
+        works: dict[int, Workspace],
+        progress: Progress | None,
         watch: MemoryWatch,
-    ) -> "dict[int, Result]":
+    ) -> dict[int, Result]:
         """Merge into the data folders of some workspaces, by number of the merge."""
         numbers = list(works)
         merges = [checked.merges[number] for number in numbers]

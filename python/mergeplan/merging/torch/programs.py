@@ -1,5 +1,8 @@
 """From a plan's job to what computes it on a device."""
 
+from mergeplan.merging.torch.deltas import Deltas
+from mergeplan.merging.torch.group.methods import group_program
+from mergeplan.merging.torch.linear import Linear
 from mergeplan.merging.torch.program import Job, Program, StreamOf
 
 
@@ -9,16 +12,11 @@ def program_of(job: Job, stream_of: StreamOf, seed: int) -> Program | None:
     Args:
         job: Of `MergePlan.data`.
     """
-    from mergeplan.merging.torch.deltas import Deltas
-    from mergeplan.merging.torch.linear import Linear
-
     merge = job["merge"]
     if merge["kind"] == "linear":
         return Linear(merge)
     if merge["kind"] == "delta":
         return Deltas(job, stream_of, seed)
     if merge["kind"] == "group":
-        from mergeplan.merging.torch.group.methods import group_program
-
         return group_program(job)
     return None

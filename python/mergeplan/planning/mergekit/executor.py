@@ -130,7 +130,7 @@ def read_tensor(
         models: As the plan lists them.
         dtype: safetensors' name.
     """
-    from mergeplan import _native
+    from mergeplan._native import PreparedFamily
 
     tensor = torch.empty(shape, dtype=torch_dtype(dtype))
     merge: dict[str, Any] = {"kind": "copy", "inputs": [reference]}
@@ -146,7 +146,7 @@ def read_tensor(
         "models": list(models),
         "jobs": [job],
     }
-    family = _native.PreparedFamily([canonical_json(plan)])
+    family = PreparedFamily([canonical_json(plan)])
     memory = max(family.forecast(1)["least_memory_bytes"], _READ_BYTES)
     place = (tensor.data_ptr(), tensor.numel() * tensor.element_size(), dtype)
     family.run_into([(0, 0, [place])], threads=1, memory_bytes=memory)

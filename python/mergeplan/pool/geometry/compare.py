@@ -120,7 +120,7 @@ def geometry_of(
     size: PoolSize, *, threads: int | None = None, progress: Progress | None = None
 ) -> Geometry:
     """The same for one size."""
-    from mergeplan import _native
+    from mergeplan._native import tensor_similarities
 
     names = tuple(sorted(size.experts))
     base = open_checkpoint(str(size.base))
@@ -131,7 +131,7 @@ def geometry_of(
         name, why = next(iter(left_out.items()), ("", "it has no tensors"))
         raise InputError(f"nothing of `{size.base}` can be compared: `{name}`: {why}")
     total = sum(model.tensors[name].n_bytes for model in (base, *experts) for name in tensors)
-    found = _native.tensor_similarities(
+    found = tensor_similarities(
         canonical_json(models_data([base, *experts])),
         len(experts),
         tensors,

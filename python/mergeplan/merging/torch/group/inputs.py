@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import Steps
 from mergeplan.merging.torch.loading import DTYPES
+from mergeplan.merging.torch.program import Job
 from mergeplan.merging.torch.sweeps import Piece
-
-if TYPE_CHECKING:
-    from mergeplan.merging.torch.program import Job
 
 
 class Group:
@@ -27,7 +24,7 @@ class Group:
         size: Bytes of an element in the working dtype.
     """
 
-    def __init__(self, job: "Job", numbers: list[int]) -> None:
+    def __init__(self, job: Job, numbers: list[int]) -> None:
         merge = job["merge"]
         self.numbers = numbers
         self.has_base = merge["base"] is not None and numbers[0] == 0 and len(numbers) > 1

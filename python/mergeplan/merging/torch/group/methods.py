@@ -1,7 +1,7 @@
 """From a plan's job of the kind `group` to what computes it."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mergeplan.merging.torch.group.arcee_fusion import ArceeFusion
 from mergeplan.merging.torch.group.inputs import Group
@@ -14,13 +14,10 @@ from mergeplan.merging.torch.group.passthrough import Passthrough
 from mergeplan.merging.torch.group.ram import Ram
 from mergeplan.merging.torch.group.sce import Sce
 from mergeplan.merging.torch.group.slerp import Slerp
-
-if TYPE_CHECKING:
-    from mergeplan.merging.torch.program import Job, Program
-
+from mergeplan.merging.torch.program import Job, Program
 
 # By the plan's name; the plan's options are their further arguments.
-_METHODS: "dict[str, Callable[..., Program]]" = {
+_METHODS: dict[str, Callable[..., Program]] = {
     "slerp": Slerp,
     "nuslerp": Nuslerp,
     "multislerp": Multislerp,
@@ -35,7 +32,7 @@ _METHODS: "dict[str, Callable[..., Program]]" = {
 }
 
 
-def group_program(job: "Job") -> "Program | None":
+def group_program(job: Job) -> Program | None:
     """What computes a job of the kind `group`; `None` where only the core can.
 
     Args:

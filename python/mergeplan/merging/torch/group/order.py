@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import all_finite
-from mergeplan.merging.torch.magnitudes import APART_BYTES, count, counts_of
+from mergeplan.merging.torch.largest import APART_BYTES, count, counts_of
 from mergeplan.merging.torch.sweeps import LeaveToCoreError, Piece, Sweep
 
 _BINS = 1 << 16

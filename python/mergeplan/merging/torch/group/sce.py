@@ -19,7 +19,7 @@ from torch import Tensor
 from mergeplan.merging.torch.arithmetic import float32, magnitudes
 from mergeplan.merging.torch.group import order, sums
 from mergeplan.merging.torch.group.inputs import Group
-from mergeplan.merging.torch.magnitudes import Largest, Threshold
+from mergeplan.merging.torch.largest import Largest, Threshold
 from mergeplan.merging.torch.sweeps import Piece, Sweep
 
 # Sums of weights below this count as none.
