@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mergeplan.law.fit import fit
     from mergeplan.law.recommend import recommend
     from mergeplan.merging.merge import MergeReport, merge, merge_many
-    from mergeplan.merging.options import MergeOptions, Wanted
+    from mergeplan.merging.options import MergeOptions, MergeRequest
     from mergeplan.merging.streaming import Sweep, merge_into, stream
     from mergeplan.pool.geometry.compare import similarity
     from mergeplan.selection.select import Wish, select
@@ -25,8 +25,8 @@ __all__ = [
     "InspectOptions",
     "MergeOptions",
     "MergeReport",
+    "MergeRequest",
     "Sweep",
-    "Wanted",
     "Wish",
     "__version__",
     "build_info",
@@ -48,8 +48,8 @@ _HOMES = {
     "InspectOptions": "mergeplan.inspection.inspect",
     "MergeOptions": "mergeplan.merging.options",
     "MergeReport": "mergeplan.merging.merge",
+    "MergeRequest": "mergeplan.merging.options",
     "Sweep": "mergeplan.merging.streaming",
-    "Wanted": "mergeplan.merging.options",
     "Wish": "mergeplan.selection.select",
     "evaluate": "mergeplan.evaluation.evaluate",
     "fit": "mergeplan.law.fit",

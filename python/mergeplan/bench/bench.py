@@ -43,7 +43,7 @@ class BenchOptions:
     """What to measure.
 
     Attributes:
-        shape: Key of `bench_models.SHAPES`.
+        shape: Key of `models.SHAPES`.
         methods: Keys of `CASES`.
         ks: Numbers of experts.
         threads: For every contender.
@@ -61,7 +61,7 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CaseResult:
     """One contender on one case; `dtype` is that of the arithmetic."""
 
     contender: str
@@ -87,10 +87,10 @@ class BenchReport:
 
     options: BenchOptions
     machine: dict[str, Any]
-    measured: list[Measured] = field(default_factory=list)
+    measured: list[CaseResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def find(self, contender: str, method: str, dtype: str, k: int) -> Measured | None:
+    def find(self, contender: str, method: str, dtype: str, k: int) -> CaseResult | None:
         """The measurement of a case, if it was taken."""
         wanted = (contender, method, dtype, k)
         return next(
@@ -160,22 +160,22 @@ class _Bench:
             (self.work / "copy").unlink()
             for method, dtype in cases:
                 self.tell(f"mergeplan {method} {dtype}, {where}")
-                config = write_config(self.root, self.work, method, dtype, k)
+                config = write_case(self.root, self.work, method, dtype, k)
                 runs[method, dtype].append(self._one_run(mergeplan_command, config))
-        self.report.measured.append(Measured("copy", "", "", k, tuple(copies)))
+        self.report.measured.append(CaseResult("copy", "", "", k, tuple(copies)))
         for (method, dtype), found in runs.items():
-            self.report.measured.append(Measured("mergeplan", method, dtype, k, tuple(found)))
+            self.report.measured.append(CaseResult("mergeplan", method, dtype, k, tuple(found)))
 
     def _measure_mergekit(self, method: str, k: int) -> None:
         self.tell(f"mergekit {method}, k = {k}")
-        config = write_config(self.root, self.work, method, "bfloat16", k)
+        config = write_case(self.root, self.work, method, "bfloat16", k)
         try:
             run = self._one_run(mergekit_command, config)
         except SurroundingsError as error:
             # What was measured so far took long enough to be worth showing.
             self.report.notes.append(f"mergekit, `{method}`: {error.message}")
             return
-        self.report.measured.append(Measured("mergekit", method, "bfloat16", k, (run,)))
+        self.report.measured.append(CaseResult("mergekit", method, "bfloat16", k, (run,)))
 
     def _one_run(self, command: Callable[[Path, Path, int], list[str]], config: Path) -> Run:
         out = self.work / "out"
@@ -193,7 +193,7 @@ def _names(k: int) -> list[str]:
     return ["base", *(f"e{i}" for i in range(k))]
 
 
-def write_config(root: Path, work: Path, method: str, dtype: str, k: int) -> Path:
+def write_case(root: Path, work: Path, method: str, dtype: str, k: int) -> Path:
     """The YAML of a case, for mergeplan and mergekit alike; the output is bfloat16.
 
     `linear` lists the base too, with weight 0: without it mergekit takes the config of any model.

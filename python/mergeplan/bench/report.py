@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from mergeplan.bench.bench import CASES, BenchReport, Measured
+from mergeplan.bench.bench import CASES, BenchReport, CaseResult
 from mergeplan.bench.models import SHAPES
 from mergeplan.display.text import format_bytes, format_count
 
@@ -74,7 +74,7 @@ def rows(report: BenchReport) -> list[dict[str, Any]]:
     return found
 
 
-def data(report: BenchReport) -> dict[str, Any]:
+def bench_data(report: BenchReport) -> dict[str, Any]:
     """Everything, with each single run."""
     return {
         "machine": report.machine,
@@ -85,7 +85,7 @@ def data(report: BenchReport) -> dict[str, Any]:
     }
 
 
-def _of(report: BenchReport, contender: str) -> list[Measured]:
+def _of(report: BenchReport, contender: str) -> list[CaseResult]:
     return [measured for measured in report.measured if measured.contender == contender]
 
 

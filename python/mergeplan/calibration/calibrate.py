@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.calibration.curve_rounds import Plan, Round, Stop, next_round
-from mergeplan.calibration.limits import Spent
-from mergeplan.calibration.options import CalibrateOptions, check_asked, plans_of, pool_sizes
-from mergeplan.calibration.preflight import Checked
-from mergeplan.calibration.store import Measured, RunStore
+from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_round
+from mergeplan.calibration.limits import Spending
+from mergeplan.calibration.options import CalibrateOptions, check_options, plans_of, pool_sizes
+from mergeplan.calibration.preflight import CheckedCalibration
+from mergeplan.calibration.store import MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
 from mergeplan.display.text import format_count
 from mergeplan.measurements import Measurements
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.system.progress import Progress
 
 Say = Callable[[str], None]
 # A round of no more merges is spelt out.
 _FEW = 8
-# Tokens scored, and all that are planned so far.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,9 @@ class Calibration:
 class Executor(Protocol):
     """Measures merges of one size, in any order."""
 
-    def measure(self, merges: Sequence[SubsetMerge], some: Sequence[int]) -> Iterator[Measured]: ...
+    def measure(
+        self, merges: Sequence[SubsetMerge], some: Sequence[int]
+    ) -> Iterator[MeasuredMerge]: ...
 
 
 def calibrate(
@@ -80,7 +81,7 @@ def calibrate(
     """
     begun = time.perf_counter()
     options = options or CalibrateOptions()
-    checked = check_asked(pool_file, options)
+    checked = check_options(pool_file, options)
     run = _Run(checked, options, say, progress)
     store = RunStore(folder, checked.identity, pool_sizes(checked))
     try:
@@ -110,12 +111,16 @@ class _Run:
     """The rounds of all methods, one size after the other."""
 
     def __init__(
-        self, checked: Checked, options: CalibrateOptions, say: Say, progress: Progress | None
+        self,
+        checked: CheckedCalibration,
+        options: CalibrateOptions,
+        say: Say,
+        progress: Progress | None,
     ) -> None:
         self._checked, self._options, self._say = checked, options, say
         self._progress = progress
         self._done = self._planned = 0
-        self.measured: list[Measured] = []
+        self.measured: list[MeasuredMerge] = []
         self._ray: Any = None
         if options.ray is not None:
             from mergeplan.calibration.cluster_executor import check_paths
@@ -139,7 +144,7 @@ class _Run:
 
     def _by_rounds(self, size: int, store: RunStore, executor: "_Lazy") -> list[str]:
         plans = {plan.label: plan for plan in plans_of(self._checked, self._options, size)}
-        seen: dict[str, dict[str, Measured]] = {label: {} for label in plans}
+        seen: dict[str, dict[str, MeasuredMerge]] = {label: {} for label in plans}
         reasons = []
         while plans:
             rounds: dict[str, Round] = {}
@@ -174,11 +179,11 @@ class _Run:
         return f"{format_count(sizes[size].count_params())}, " if len(sizes) > 1 else ""
 
     def _next(
-        self, plan: Plan | SubsetPlan, store: RunStore, seen: dict[str, Measured]
+        self, plan: CurvePlan | SubsetPlan, store: RunStore, seen: dict[str, MeasuredMerge]
     ) -> Round | Stop:
         each = self._checked.texts[plan.size].n_tokens
         seconds = sum(sum(one.seconds) for one in seen.values())
-        spent = Spent(len(seen), each * len(seen), seconds)
+        spent = Spending(len(seen), each * len(seen), seconds)
         measured = store.measurements(seen.values()) if seen else Measurements((), "")
         if isinstance(plan, SubsetPlan):
             return next_subset_round(measured, plan, spent)

@@ -116,7 +116,7 @@ def check_choice(
     )
 
 
-def describe_check(check: Check) -> str:
+def check_text(check: Check) -> str:
     """The check in a few lines, for people."""
     lines = [
         f"checked on {check.loss.n_documents} other documents: {check.loss.loss_nats:.4f}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from mergeplan.calibration.identity import models_of
 from mergeplan.calibration.setup import Setup
-from mergeplan.calibration.store import Measured
+from mergeplan.calibration.store import MeasuredMerge
 from mergeplan.calibration.worker import Worker
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
@@ -72,7 +72,9 @@ class ClusterExecutor:
         one = Setup(setup.evaluation, setup.dtype, setup.device, threads, setup.memory_limit)
         self.workers = [remote.remote(pool, size, one) for _ in range(count)]
 
-    def measure(self, merges: Sequence[SubsetMerge], some: Sequence[int]) -> Iterator[Measured]:
+    def measure(
+        self, merges: Sequence[SubsetMerge], some: Sequence[int]
+    ) -> Iterator[MeasuredMerge]:
         """As `Worker.measure`, in the order in which the workers are done.
 
         Raises:
@@ -99,5 +101,5 @@ class _RemoteWorker:
     def __init__(self, pool: Pool, size: int, setup: Setup) -> None:
         self._worker = Worker(pool, size, setup)
 
-    def measure(self, merges: list[SubsetMerge], number: int) -> Measured:
+    def measure(self, merges: list[SubsetMerge], number: int) -> MeasuredMerge:
         return next(self._worker.measure(merges, [number]))

@@ -7,10 +7,10 @@ from pathlib import Path
 from mergeplan.calibration.store import MEASUREMENTS
 from mergeplan.law.costs import CostModel
 from mergeplan.law.diagnose import all_signs
-from mergeplan.law.file import to_data
+from mergeplan.law.file import law_data
 from mergeplan.law.fit import FitResult, fit
 from mergeplan.law.recommend import Goal, Recommendation, recommend
-from mergeplan.law.report import describe, fit_table
+from mergeplan.law.report import fit_text, recommendation_text
 from mergeplan.law.series import name_of
 from mergeplan.law.write import choose_merge
 from mergeplan.measurements import MACRO, load_measurements
@@ -50,7 +50,7 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     table = folder / MEASUREMENTS
     result = fit(table)
     law = folder / "law.json"
-    write_durably(law, json.dumps(to_data(result), indent=1, allow_nan=False) + "\n")
+    write_durably(law, json.dumps(law_data(result), indent=1, allow_nan=False) + "\n")
     plot = _plot(result, folder, goal)
     recommendation = recommend(result, goal=goal, costs=CostModel())
     best, config = recommendation.best, None
@@ -65,7 +65,7 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     next_command = f"mergeplan merge {config} OUT_DIR"
     if config is None:
         next_command = f"mergeplan suggest {table} --target-loss T"
-    lines = [fit_table(result), "", describe(recommendation), *scans, ""]
+    lines = [fit_text(result), "", recommendation_text(recommendation), *scans, ""]
     files = [table, law, *filter(None, (plot, config))]
     lines += [f"files: {', '.join(map(str, files))}", f"next: {next_command}"]
     warnings = [f"{name_of(one.series)}: {text}" for one in result.fits for text in one.warnings]

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, comb
 
-from mergeplan.calibration.decision import Decision, Wish, decide
-from mergeplan.calibration.limits import Budget, Forecast, Spent, affordable
+from mergeplan.calibration.decision import CurveGoal, Decision, decide
+from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
 from mergeplan.calibration.value import Prospect
 from mergeplan.config.labels import method_of
 from mergeplan.law.curve import Fit
@@ -29,7 +29,7 @@ _HOPELESS = 0.8
 
 
 @dataclass(frozen=True)
-class Plan:
+class CurvePlan:
     """One method at one base size, and what is to be known about it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Plan:
     pool: Pool
     size: int = 0
     label: str = "average"
-    wish: Wish = field(default_factory=Wish)
+    wish: CurveGoal = field(default_factory=CurveGoal)
     ks: tuple[int, ...] = ()
     domain: str | None = None
     until: int = 1
@@ -99,7 +99,7 @@ class Stop:
     notes: tuple[str, ...] = ()
 
 
-def first_round(plan: Plan, have: Iterable[SubsetMerge] = ()) -> list[SubsetMerge]:
+def first_round(plan: CurvePlan, have: Iterable[SubsetMerge] = ()) -> list[SubsetMerge]:
     """The merges to begin with, in canonical order, without those that are there.
 
     Base, all single experts, a few balanced subsets of 2 and 4 (of every k, where `ks` says which),
@@ -123,7 +123,9 @@ def first_round(plan: Plan, have: Iterable[SubsetMerge] = ()) -> list[SubsetMerg
     return sorted(wanted - have, key=lambda merge: merge.order)
 
 
-def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -> Round | Stop:
+def next_round(
+    measured: Measurements, plan: CurvePlan, spent: Spending | None = None
+) -> Round | Stop:
     """What to measure next, or why to stop.
 
     Args:
@@ -135,7 +137,7 @@ def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -
     """
     rows = _own_rows(measured, plan)
     have = {_merge_of(row, plan) for row in rows}
-    spent = spent or Spent(merges=len(have))
+    spent = spent or Spending(merges=len(have))
     left = affordable(plan.budget, spent)
     missing = first_round(plan, have)
     if missing:
@@ -148,7 +150,7 @@ def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -
     series = _all_series(rows, measured, plan)
     law = fit_series(next(s for s in series if s.options == plan.merge(plan.names).options))
     decision = decide(law, plan.wish)
-    said = describe(decision, plan)
+    said = decision_text(decision, plan)
     why = _why_stop(law, decision, plan, left)
     if why:
         still_open = decision.reach > plan.until
@@ -166,12 +168,12 @@ def next_round(measured: Measurements, plan: Plan, spent: Spent | None = None) -
     return Round(tuple(new), f"{said}; to narrow it, measure {where}", decision)
 
 
-def _rank(merge: SubsetMerge, plan: Plan) -> tuple[bool, int]:
+def _rank(merge: SubsetMerge, plan: CurvePlan) -> tuple[bool, int]:
     scanned = merge != plan.merge(merge.subset)
     return scanned, -1 if merge.k == len(plan.names) else merge.k
 
 
-def _why_stop(law: Fit, decision: Decision, plan: Plan, left: int | None) -> str:
+def _why_stop(law: Fit, decision: Decision, plan: CurvePlan, left: int | None) -> str:
     """Why no more is to be measured, as the end of a sentence; empty to go on."""
     if decision.reach <= plan.until:
         return ": as near as was asked for"
@@ -186,7 +188,7 @@ def _why_stop(law: Fit, decision: Decision, plan: Plan, left: int | None) -> str
     return "; the budget is spent" if left == 0 else ""
 
 
-def _by_k(plan: Plan, have: Iterable[SubsetMerge]) -> dict[int, list[Subset]]:
+def _by_k(plan: CurvePlan, have: Iterable[SubsetMerge]) -> dict[int, list[Subset]]:
     """Subsets that are measured at the plan's own options."""
     found: dict[int, list[Subset]] = {k: [] for k in plan.possible}
     for merge in have:
@@ -195,7 +197,9 @@ def _by_k(plan: Plan, have: Iterable[SubsetMerge]) -> dict[int, list[Subset]]:
     return found
 
 
-def forecast(plan: Plan, *, tokens_each: float = 0.0, seconds_each: float = 0.0) -> Forecast:
+def curve_forecast(
+    plan: CurvePlan, *, tokens_each: float = 0.0, seconds_each: float = 0.0
+) -> SpendingRange:
     """What the calibration takes, before anything is measured.
 
     Args:
@@ -207,17 +211,17 @@ def forecast(plan: Plan, *, tokens_each: float = 0.0, seconds_each: float = 0.0)
     first = first_round(plan)
     scanned = sum(merge.k > 0 and merge != plan.merge(merge.subset) for merge in first)
     every = 1 + sum(plan.possible.values()) + scanned
-    limit = affordable(plan.budget, Spent(1, tokens_each, seconds_each))
+    limit = affordable(plan.budget, Spending(1, tokens_each, seconds_each))
     most = every if limit is None else min(every, 1 + limit)
     least = min(len(first), most)
 
-    def taken(merges: int) -> Spent:
-        return Spent(merges, merges * tokens_each, merges * seconds_each)
+    def taken(merges: int) -> Spending:
+        return Spending(merges, merges * tokens_each, merges * seconds_each)
 
-    return Forecast(taken(least), taken(most))
+    return SpendingRange(taken(least), taken(most))
 
 
-def describe(decision: Decision, plan: Plan) -> str:
+def decision_text(decision: Decision, plan: CurvePlan) -> str:
     """The decision in words.
 
     >>> describe(Decision(5, 4, 7), Plan(Pool((), {}, {})))
@@ -232,7 +236,7 @@ def describe(decision: Decision, plan: Plan) -> str:
     return f"k = {k}, and {sure} {decision.low} to {last}"
 
 
-def _own_rows(measured: Measurements, plan: Plan) -> list[Measurement]:
+def _own_rows(measured: Measurements, plan: CurvePlan) -> list[Measurement]:
     """The base's rows, and the method's at any lambda; each with its options in canonical form."""
     n_params = plan.pool.sizes[plan.size].count_params()
     names = set(plan.names)
@@ -254,17 +258,19 @@ def _own_rows(measured: Measurements, plan: Plan) -> list[Measurement]:
     return found
 
 
-def _merge_of(row: Measurement, plan: Plan) -> SubsetMerge:
+def _merge_of(row: Measurement, plan: CurvePlan) -> SubsetMerge:
     merge = plan.merge(row.subset)
     return replace(merge, options=row.options) if row.k else merge
 
 
-def _all_series(rows: Sequence[Measurement], measured: Measurements, plan: Plan) -> list[Series]:
+def _all_series(
+    rows: Sequence[Measurement], measured: Measurements, plan: CurvePlan
+) -> list[Series]:
     data = Measurements(tuple(rows), measured.sha256)
     return series_of(data, domain=plan.domain, method=plan.label, pool_size=len(plan.names))
 
 
-def _notes(every: Sequence[Series], plan: Plan) -> tuple[str, ...]:
+def _notes(every: Sequence[Series], plan: CurvePlan) -> tuple[str, ...]:
     """Whether another lambda did better with all experts."""
     size = len(plan.names)
     losses = {s.options: p.loss for s in every for p in s.points if p.k == size}

@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Wish:
+class CurveGoal:
     """What k is to be found for.
 
     Attributes:
@@ -47,7 +47,7 @@ class Decision:
         return max(self.high - self.k, self.k - self.low)
 
 
-def exact_k(fit: Fit, wish: Wish) -> Array:
+def exact_k(fit: Fit, wish: CurveGoal) -> Array:
     """The k, not rounded, that each posterior draw asks for, shape (draws,); within [1, M + 1].
 
     Every value above M says that no merge of this pool is enough.
@@ -71,7 +71,7 @@ def exact_k(fit: Fit, wish: Wish) -> Array:
     return np.clip(exact, 1.0, pool_size + 1.0)
 
 
-def decide(fit: Fit, wish: Wish) -> Decision:
+def decide(fit: Fit, wish: CurveGoal) -> Decision:
     """The decision of a fit; without draws, as from two k only, every k stays active."""
     law, pool_size = fit.law, fit.series.pool_size
     if wish.target_loss is None:

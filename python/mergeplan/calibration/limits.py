@@ -19,7 +19,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Spent:
+class Spending:
     """What the measurements took so far, those that were measured before among them."""
 
     merges: int = 0
@@ -28,7 +28,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class SpendingRange:
     """What a calibration takes.
 
     Attributes:
@@ -36,8 +36,8 @@ class Forecast:
         most: Until every subset is measured or the budget is spent.
     """
 
-    least: Spent
-    most: Spent
+    least: Spending
+    most: Spending
 
 
 def parse_until(text: str) -> int:
@@ -80,7 +80,7 @@ def parse_budget(text: str) -> Budget:
     )
 
 
-def affordable(budget: Budget, spent: Spent) -> int | None:
+def affordable(budget: Budget, spent: Spending) -> int | None:
     """How many more merges the budget allows; `None` where nothing limits them.
 
     Each is taken to cost what the mean one did; where none was measured yet, one is allowed, to

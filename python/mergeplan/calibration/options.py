@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mergeplan.calibration.curve_rounds import Plan
-from mergeplan.calibration.curve_rounds import forecast as forecast_of
-from mergeplan.calibration.decision import Wish
-from mergeplan.calibration.limits import Budget, Spent
-from mergeplan.calibration.limits import Forecast as Part
-from mergeplan.calibration.preflight import Checked, check
+from mergeplan.calibration.curve_rounds import CurvePlan
+from mergeplan.calibration.curve_rounds import curve_forecast as forecast_of
+from mergeplan.calibration.decision import CurveGoal
+from mergeplan.calibration.limits import Budget, Spending
+from mergeplan.calibration.limits import SpendingRange as Part
+from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
 from mergeplan.calibration.setup import Setup
-from mergeplan.calibration.store import RUN, Measured, RunStore
+from mergeplan.calibration.store import RUN, MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements import MACRO, parse_shares
@@ -20,7 +20,7 @@ from mergeplan.pool.subsets import SubsetMerge
 
 
 @dataclass(frozen=True)
-class Choosing:
+class ChoiceGoal:
     """The best subset is asked for, and not how many experts to merge.
 
     Attributes:
@@ -50,8 +50,8 @@ class CalibrateOptions:
     """
 
     methods: tuple[str, ...] = ()
-    wish: Wish = field(default_factory=Wish)
-    choosing: Choosing | None = None
+    wish: CurveGoal = field(default_factory=CurveGoal)
+    choosing: ChoiceGoal | None = None
     ks: tuple[int, ...] = ()
     until: int = 1
     budget: Budget = field(default_factory=Budget)
@@ -63,7 +63,7 @@ class CalibrateOptions:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class CalibrationForecast:
     """What a calibration takes, before anything is measured.
 
     Attributes:
@@ -73,20 +73,22 @@ class Forecast:
         seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
     """
 
-    least: Spent
-    most: Spent
+    least: Spending
+    most: Spending
     kept: int
     seconds_each: float | None
 
 
-def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Forecast:
+def forecast_calibration(
+    pool_file: Path, folder: Path, options: CalibrateOptions
+) -> CalibrationForecast:
     """What `calibrate` would take; everything is checked, and nothing is measured or written.
 
     Raises:
         InputError: As for `calibrate`.
     """
-    checked = check_asked(pool_file, options)
-    kept: list[Measured] = []
+    checked = check_options(pool_file, options)
+    kept: list[MeasuredMerge] = []
     if (folder / RUN).exists():
         store = RunStore(folder, checked.identity, pool_sizes(checked))
         kept = store.all()
@@ -94,7 +96,7 @@ def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Foreca
     each = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
     found = []
     for merge in options.listed or ():
-        once = Spent(1, checked.texts[merge.size].n_tokens, each)
+        once = Spending(1, checked.texts[merge.size].n_tokens, each)
         found.append(Part(once, once))
     for size in range(len(checked.pool.sizes) if options.listed is None else 0):
         tokens = checked.texts[size].n_tokens
@@ -104,26 +106,26 @@ def forecast(pool_file: Path, folder: Path, options: CalibrateOptions) -> Foreca
             else:
                 found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
     least, most = _sum(one.least for one in found), _sum(one.most for one in found)
-    return Forecast(least, most, len(kept), each if kept else None)
+    return CalibrationForecast(least, most, len(kept), each if kept else None)
 
 
-def _sum(parts: Iterable[Spent]) -> Spent:
+def _sum(parts: Iterable[Spending]) -> Spending:
     every = list(parts)
-    return Spent(
+    return Spending(
         sum(part.merges for part in every),
         sum(part.tokens for part in every),
         sum(part.seconds for part in every),
     )
 
 
-def check_asked(pool_file: Path, options: CalibrateOptions) -> Checked:
+def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibration:
     """Whatever can be checked before anything is measured.
 
     Raises:
         InputError: The pool is at fault, or lacks what is asked for.
     """
     pool = load_pool(pool_file)
-    checked = check(pool, options.methods, options.setup, options.ks)
+    checked = check_calibration(pool, options.methods, options.setup, options.ks)
     domains = options.choosing.domains if options.choosing else None
     for name in parse_shares(domains) if domains else ():
         if name not in (*pool.data, MACRO):
@@ -133,8 +135,8 @@ def check_asked(pool_file: Path, options: CalibrateOptions) -> Checked:
 
 
 def plans_of(
-    checked: Checked, options: CalibrateOptions, size: int
-) -> Sequence[Plan] | Sequence[SubsetPlan]:
+    checked: CheckedCalibration, options: CalibrateOptions, size: int
+) -> Sequence[CurvePlan] | Sequence[SubsetPlan]:
     """One for each method."""
     choosing = options.choosing
     if choosing is not None:
@@ -152,7 +154,7 @@ def plans_of(
             for label in checked.labels
         ]
     return [
-        Plan(
+        CurvePlan(
             pool=checked.pool,
             size=size,
             label=label,
@@ -167,6 +169,6 @@ def plans_of(
     ]
 
 
-def pool_sizes(checked: Checked) -> tuple[int, ...]:
+def pool_sizes(checked: CheckedCalibration) -> tuple[int, ...]:
     """Experts of each size."""
     return tuple(len(size.experts) for size in checked.pool.sizes)

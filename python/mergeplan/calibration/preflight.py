@@ -17,7 +17,7 @@ from mergeplan.pool.subsets import subset_merge
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedCalibration:
     """A calibration that can begin.
 
     Attributes:
@@ -33,7 +33,9 @@ class Checked:
     warnings: tuple[str, ...]
 
 
-def check(pool: Pool, labels: tuple[str, ...], setup: Setup, ks: tuple[int, ...] = ()) -> Checked:
+def check_calibration(
+    pool: Pool, labels: tuple[str, ...], setup: Setup, ks: tuple[int, ...] = ()
+) -> CheckedCalibration:
     """Open every header and encode every text, and lower the merge of all experts.
 
     Args:
@@ -73,4 +75,4 @@ def check(pool: Pool, labels: tuple[str, ...], setup: Setup, ks: tuple[int, ...]
         },
     }
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
-    return Checked(pool, labels, texts, identity, tuple(left_out))
+    return CheckedCalibration(pool, labels, texts, identity, tuple(left_out))

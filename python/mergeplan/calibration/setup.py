@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.hashes import texts_sha256
-from mergeplan.evaluation.loading import context_of, load_config, load_tokenizer
+from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.texts import Texts
 from mergeplan.pool.pool import Pool
@@ -36,7 +36,7 @@ def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Texts
         InputError: The base has no tokenizer or config, or a text is at fault.
     """
     base = pool.sizes[size].base
-    context = context_of(load_config(base))
+    context = context_of(load_model_config(base))
     return Texts.prepare(pool.data, load_tokenizer(base), evaluation, context=context)
 
 
@@ -48,5 +48,5 @@ def hash_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> str:
     """
     base = pool.sizes[size].base
     files = {name: read_documents(path) for name, path in pool.data.items()}
-    deciding = evaluation.deciding(context_of(load_config(base)))
+    deciding = evaluation.deciding(context_of(load_model_config(base)))
     return texts_sha256(files, load_tokenizer(base), deciding)

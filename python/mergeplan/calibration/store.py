@@ -45,7 +45,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredMerge:
     """A merge and its losses.
 
     Attributes:
@@ -109,7 +109,7 @@ class RunStore:
             raise InputError(f"`{path}`: expected version {VERSION}, found {version}")
         refuse_changes(self.folder, before, now)
 
-    def _read(self) -> dict[str, Measured]:
+    def _read(self) -> dict[str, MeasuredMerge]:
         """What is there; the torn last line of a run that was killed is cut off."""
         if not self._path.exists():
             return {}
@@ -122,20 +122,22 @@ class RunStore:
             try:
                 data = json.loads(line)
                 merge = SubsetMerge(**{**data["merge"], "subset": tuple(data["merge"]["subset"])})
-                measured = Measured(merge, Scores.from_data(data["scores"]), tuple(data["seconds"]))
+                measured = MeasuredMerge(
+                    merge, Scores.from_data(data["scores"]), tuple(data["seconds"])
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"`{self._path}`, line {number} is damaged: {error}") from error
             found[merge.key] = measured
         return found
 
-    def get(self, merge: SubsetMerge) -> Measured | None:
+    def get(self, merge: SubsetMerge) -> MeasuredMerge | None:
         return self._found.get(merge.key)
 
-    def all(self) -> list[Measured]:
+    def all(self) -> list[MeasuredMerge]:
         """In canonical order, whatever the order of measuring was."""
         return sorted(self._found.values(), key=lambda measured: measured.merge.order)
 
-    def add(self, measured: Measured) -> None:
+    def add(self, measured: MeasuredMerge) -> None:
         """Keep a measurement, durably.
 
         Raises:
@@ -169,13 +171,13 @@ class RunStore:
         """The table's rows, in canonical order."""
         return [row for measured in self.all() for row in self._rows_of(measured)]
 
-    def measurements(self, some: Iterable[Measured]) -> Measurements:
+    def measurements(self, some: Iterable[MeasuredMerge]) -> Measurements:
         """The rows of some measurements, as reading the table would give them."""
         ordered = sorted(some, key=lambda measured: measured.merge.order)
         rows = [row for measured in ordered for row in self._rows_of(measured)]
         return parse_measurements(table_of(rows), MEASUREMENTS)
 
-    def _rows_of(self, measured: Measured) -> list[dict[str, Any]]:
+    def _rows_of(self, measured: MeasuredMerge) -> list[dict[str, Any]]:
         merge, scores = measured.merge, measured.scores
         common = {
             "n_params": f"{merge.n_params:.0f}",

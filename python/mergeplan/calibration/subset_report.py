@@ -8,7 +8,7 @@ from mergeplan.calibration.store import MEASUREMENTS
 from mergeplan.errors import InputError
 from mergeplan.measurements import read_rows
 from mergeplan.pool.pool import load_pool
-from mergeplan.selection.report import describe
+from mergeplan.selection.report import selection_text
 from mergeplan.selection.select import Selection, Wish, chosen_of, select_from
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.write import yaml_of
@@ -58,7 +58,7 @@ def summarize_choice(folder: Path, pool_file: Path, domains: str | None) -> Choi
         next_command=next_command,
         text="\n".join(
             [
-                describe(selections),
+                selection_text(selections),
                 "",
                 f"files: {table}, {config}",
                 f"merge it: mergeplan merge {config} OUT_DIR",

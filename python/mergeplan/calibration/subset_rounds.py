@@ -1,6 +1,6 @@
 """Rounds for the best subset: measure what may still be the best until one of them is.
 
-Pure functions over measurements, like `rounds`: nothing is kept in between, so a run that was
+Pure functions over measurements, like `curve_rounds`: nothing is kept in between, so a run that was
 stopped goes on by asking again.
 """
 
@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 
 from mergeplan.calibration.curve_rounds import Round, Stop
-from mergeplan.calibration.limits import Budget, Forecast, Spent, affordable
+from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
 from mergeplan.config.labels import method_of
 from mergeplan.measurements import Measurement, Measurements
 from mergeplan.pool.pool import Pool
@@ -119,7 +119,7 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
 
 
 def next_subset_round(
-    measured: Measurements, plan: SubsetPlan, spent: Spent | None = None
+    measured: Measurements, plan: SubsetPlan, spent: Spending | None = None
 ) -> Round | Stop:
     """What to measure next, or why to stop.
 
@@ -132,7 +132,7 @@ def next_subset_round(
     """
     rows = _own_rows(measured, plan)
     have = {(row.subset, row.options if row.k else "{}") for row in rows}
-    left = affordable(plan.budget, spent or Spent(merges=len(have)))
+    left = affordable(plan.budget, spent or Spending(merges=len(have)))
     first = first_subset_round(plan)
     missing = [merge for merge in first if (merge.subset, merge.options) not in have]
     if missing:
@@ -164,7 +164,7 @@ def next_subset_round(
 
 def subset_forecast(
     plan: SubsetPlan, *, tokens_each: float = 0.0, seconds_each: float = 0.0
-) -> Forecast:
+) -> SpendingRange:
     """What the calibration takes, before anything is measured.
 
     Args:
@@ -177,13 +177,13 @@ def subset_forecast(
     own = plan.merge(plan.names).options
     weaker = sum(merge.options != own for merge in first if merge.k)
     every = 1 + plan.n_subsets + weaker
-    limit = affordable(plan.budget, Spent(1, tokens_each, seconds_each))
+    limit = affordable(plan.budget, Spending(1, tokens_each, seconds_each))
     most = every if limit is None else min(every, 1 + limit)
 
-    def taken(merges: int) -> Spent:
-        return Spent(merges, merges * tokens_each, merges * seconds_each)
+    def taken(merges: int) -> Spending:
+        return Spending(merges, merges * tokens_each, merges * seconds_each)
 
-    return Forecast(taken(min(len(first), most)), taken(most))
+    return SpendingRange(taken(min(len(first), most)), taken(most))
 
 
 def _choice(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[Choice, Confidence, float]:

@@ -12,7 +12,7 @@ lack of fit τ² around the curve. One subset more raises its precision from 1/(
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.calibration.decision import Wish, exact_k
+from mergeplan.calibration.decision import CurveGoal, exact_k
 from mergeplan.law.curve import Fit
 from mergeplan.law.series import Point
 from mergeplan.law.spread import subset_variance
@@ -28,7 +28,7 @@ class Prospect:
         possible: Number of all subsets by k.
     """
 
-    def __init__(self, fit: Fit, wish: Wish, possible: dict[int, int]) -> None:
+    def __init__(self, fit: Fit, wish: CurveGoal, possible: dict[int, int]) -> None:
         draws = fit.draws
         assert draws is not None
         self._ks = sorted(possible)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.calibration.setup import Setup, prepare_texts
-from mergeplan.calibration.store import Measured
+from mergeplan.calibration.store import MeasuredMerge
 from mergeplan.config.config import MergeConfig, parse_config
 from mergeplan.config.write import to_yaml
 from mergeplan.evaluation.loading import load_model
@@ -45,7 +45,9 @@ class Worker:
         self._merges: list[SubsetMerge] = []
         self._sweep: Sweep | None = None
 
-    def measure(self, merges: Sequence[SubsetMerge], some: Sequence[int]) -> Iterator[Measured]:
+    def measure(
+        self, merges: Sequence[SubsetMerge], some: Sequence[int]
+    ) -> Iterator[MeasuredMerge]:
         """Measure some of a round's merges, by number.
 
         Args:
@@ -65,7 +67,7 @@ class Worker:
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()
                 scores = self.texts.score(model)
-                yield Measured(merges[number], scores, (merging, time.perf_counter() - begun))
+                yield MeasuredMerge(merges[number], scores, (merging, time.perf_counter() - begun))
             begun = time.perf_counter()
 
     def _sweep_of(self, merges: list[SubsetMerge]) -> Sweep:

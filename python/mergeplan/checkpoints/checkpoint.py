@@ -172,7 +172,7 @@ def count_params(checkpoint: Checkpoint) -> int:
     )
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_model_config(path: Path) -> dict[str, Any]:
     """The contents of `config.json` or its like; empty where there is none.
 
     Raises:

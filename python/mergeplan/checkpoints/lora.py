@@ -17,7 +17,7 @@ from mergeplan.checkpoints.checkpoint import (
     Derivation,
     Part,
     Tensor,
-    read_config,
+    read_model_config,
 )
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of
 from mergeplan.errors import InputError, MissingInputError
@@ -84,7 +84,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         raise MissingInputError(
             f"`{folder}` has no {CONFIG}", "give the folder that `save_pretrained` of peft wrote"
         )
-    return read_config(path)
+    return read_model_config(path)
 
 
 def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptions) -> Checkpoint:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor, read_config
+from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor, read_model_config
 from mergeplan.checkpoints.hub import find_model, is_hub_id
 from mergeplan.checkpoints.lora import LoraOptions, adapted, adapter_config, is_adapter
 from mergeplan.errors import InputError, MissingInputError
@@ -119,7 +119,7 @@ def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
         tensor: Tensor(dtype, tuple(shape), file, n_bytes)
         for tensor, dtype, shape, file, n_bytes in rows
     }
-    return Checkpoint(name, folder, weights, tensors, read_config(folder / "config.json"))
+    return Checkpoint(name, folder, weights, tensors, read_model_config(folder / "config.json"))
 
 
 def _has_bin(folder: Path) -> bool:
@@ -127,7 +127,7 @@ def _has_bin(folder: Path) -> bool:
 
 
 def _read_bin(name: str, folder: Path, files: list[Path] | None = None) -> Checkpoint:
-    from mergeplan.checkpoints.pickled import read_tensors
+    from mergeplan.checkpoints.pickles import read_tensors
 
     tensors = read_tensors(folder, files)
-    return Checkpoint(name, folder, folder, tensors, read_config(folder / "config.json"))
+    return Checkpoint(name, folder, folder, tensors, read_model_config(folder / "config.json"))

@@ -66,7 +66,7 @@ def command(
     from mergeplan.bench.bench import CASES, BenchOptions, bench
     from mergeplan.bench.machine import has_mergekit
     from mergeplan.bench.models import SHAPES
-    from mergeplan.bench.report import data, markdown
+    from mergeplan.bench.report import bench_data, markdown
 
     chosen = tuple(methods.split(",")) if methods else tuple(CASES)
     _check_choice("--shape", (shape,), list(SHAPES))
@@ -88,7 +88,7 @@ def command(
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="mergeplan-bench-")))
         status = stack.enter_context(_status_line(quiet=quiet))
         report = bench(folder.resolve(), options, status)
-    click.echo(json.dumps(data(report)) if as_json else markdown(report))
+    click.echo(json.dumps(bench_data(report)) if as_json else markdown(report))
 
 
 @contextmanager

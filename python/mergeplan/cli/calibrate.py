@@ -15,8 +15,8 @@ from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_optio
 if TYPE_CHECKING:
     from mergeplan.calibration.calibrate import Calibration
     from mergeplan.calibration.curve_report import Summary
-    from mergeplan.calibration.limits import Spent
-    from mergeplan.calibration.options import CalibrateOptions, Forecast
+    from mergeplan.calibration.limits import Spending
+    from mergeplan.calibration.options import CalibrateOptions, CalibrationForecast
     from mergeplan.calibration.subset_report import ChoiceSummary
     from mergeplan.pool.subsets import SubsetMerge
 
@@ -116,13 +116,13 @@ def command(
     select, which asks for the best subset, with measurements.csv, that subset and its merge.yml.
     """
     from mergeplan.calibration.calibrate import calibrate
-    from mergeplan.calibration.options import forecast
+    from mergeplan.calibration.options import forecast_calibration
     from mergeplan.system.progress import ProgressLine
 
     _refuse_other_kind(given["kind"])
     options = _options(pool_file, given)
     if dry_run:
-        found = forecast(pool_file, folder, options)
+        found = forecast_calibration(pool_file, folder, options)
         text = json.dumps(dataclasses.asdict(found)) if as_json else _forecast(found)
         click.echo(text)
         return
@@ -179,9 +179,9 @@ def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary |
 
 
 def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
-    from mergeplan.calibration.decision import Wish
+    from mergeplan.calibration.decision import CurveGoal
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
-    from mergeplan.calibration.options import CalibrateOptions, Choosing
+    from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
     from mergeplan.calibration.setup import Setup
 
     setup = Setup(
@@ -194,8 +194,8 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
     choosing = given["kind"] == "select"
     return CalibrateOptions(
         methods=given["methods"],
-        wish=Wish(given["target_loss"], given["fraction"], given["confidence"]),
-        choosing=Choosing(given["domains"], given["free_sum"]) if choosing else None,
+        wish=CurveGoal(given["target_loss"], given["fraction"], given["confidence"]),
+        choosing=ChoiceGoal(given["domains"], given["free_sum"]) if choosing else None,
         ks=tuple(given["ks"]),
         until=parse_until(given["until"]),
         budget=parse_budget(given["budget"]) if given["budget"] else Budget(),
@@ -223,8 +223,8 @@ def _listed(pool_file: Path, path: Path | None) -> "tuple[SubsetMerge, ...] | No
     return tuple(row.merge for row in rows)
 
 
-def _forecast(found: "Forecast") -> str:
-    def line(what: str, spent: "Spent") -> str:
+def _forecast(found: "CalibrationForecast") -> str:
+    def line(what: str, spent: "Spending") -> str:
         time = f", about {spent.seconds / 60:,.0f} min" if found.seconds_each else ""
         return f"{what}: {spent.merges:,} merges, {spent.tokens:,.0f} tokens{time}"
 
@@ -248,9 +248,9 @@ def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[st
     warnings = [*done.warnings, *summary.warnings]
     common = {"config": summary.config, "warnings": warnings, "next": summary.next_command}
     if isinstance(summary, ChoiceSummary):
-        from mergeplan.selection.data import to_data
+        from mergeplan.selection.data import selection_data
 
-        return {**dataclasses.asdict(done), **common, **to_data(summary.selections, [])}
+        return {**dataclasses.asdict(done), **common, **selection_data(summary.selections, [])}
     best = summary.recommendation.best
     return {
         **dataclasses.asdict(done),

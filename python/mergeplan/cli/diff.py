@@ -45,7 +45,7 @@ def command(
     compared by their bytes. Exit code 0: equal. 1: they differ.
     """
     from mergeplan.inspection.diff import diff
-    from mergeplan.inspection.diff_report import data, summary, table
+    from mergeplan.inspection.diff_report import diff_data, diff_rows, summary
     from mergeplan.system.progress import ProgressLine
 
     line = ProgressLine(quiet=quiet)
@@ -61,10 +61,10 @@ def command(
     finally:
         line.clear()
     if as_json:
-        click.echo(json.dumps(data(result, tolerance_ulp)))
+        click.echo(json.dumps(diff_data(result, tolerance_ulp)))
     else:
         shown = result.tensors if show_all else result.differing
-        for row in table(shown):
+        for row in diff_rows(shown):
             click.echo(row)
         click.echo(summary(result, tolerance_ulp))
     if result.differing:

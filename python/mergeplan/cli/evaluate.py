@@ -69,7 +69,7 @@ def command(
     from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
-    from mergeplan.evaluation.report import documents_csv, table, to_json
+    from mergeplan.evaluation.report import documents_csv, scores_table, to_json
     from mergeplan.evaluation.scores import difference
     from mergeplan.evaluation.sources import find_data
     from mergeplan.system.files import refuse_existing, write_durably
@@ -103,10 +103,10 @@ def command(
     if as_json:
         click.echo(json.dumps(to_json(found), allow_nan=False))
     else:
-        click.echo(table(found.scores, found.tasks))
+        click.echo(scores_table(found.scores, found.tasks))
         if found.against is not None:
             click.echo(f"\n{model} - {against}, paired by document")
-            click.echo(table(difference(found.scores, found.against), value="difference"))
+            click.echo(scores_table(difference(found.scores, found.against), value="difference"))
     for message in found.left_out[:_WARNINGS]:
         warn(message)
     if len(found.left_out) > _WARNINGS:

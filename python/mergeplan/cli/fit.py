@@ -34,9 +34,9 @@ def command(
     were measured one by one, each mean is weighted by its variance, else by k.
     """
     from mergeplan.law.diagnose import all_signs
-    from mergeplan.law.file import to_data
+    from mergeplan.law.file import law_data
     from mergeplan.law.fit import fit
-    from mergeplan.law.report import fit_table
+    from mergeplan.law.report import fit_text
     from mergeplan.law.series import name_of
     from mergeplan.system.files import refuse_existing, write_durably
 
@@ -45,10 +45,10 @@ def command(
     result = fit(
         measurements, domain=domain, method=method, pool_size=pool_size, form=form, robust=robust
     )
-    data = to_data(result)
+    data = law_data(result)
     if out is not None:
         write_durably(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    click.echo(json.dumps(data, allow_nan=False) if as_json else fit_table(result))
+    click.echo(json.dumps(data, allow_nan=False) if as_json else fit_text(result))
     for message in result.skipped:
         warn(message)
     for entry in result.fits:

@@ -15,7 +15,7 @@ from mergeplan.cli.options.units import BYTES, SEED, threads_option
 
 if TYPE_CHECKING:
     from mergeplan.merging.merge import MergeReport
-    from mergeplan.merging.options import Wanted
+    from mergeplan.merging.options import MergeRequest
     from mergeplan.merging.runner import Runner
 
 
@@ -173,19 +173,19 @@ def _runner(ray: str | None) -> "Runner | None":
     return ClusterRunner(connect(ray))
 
 
-def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[Wanted]":
-    from mergeplan.merging.options import Wanted
+def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[MergeRequest]":
+    from mergeplan.merging.options import MergeRequest
 
     if many is None:
         if len(paths) != 2:
             raise click.UsageError(f"expected CONFIG.yml and OUT_DIR, found {len(paths)} paths")
-        return [Wanted(*paths)]
+        return [MergeRequest(*paths)]
     if len(paths) != 1:
         raise click.UsageError(f"expected OUT_ROOT beside --many, found {len(paths)} paths")
     from mergeplan.pool.subsets import read_subsets
 
     rows = read_subsets(many)
-    return [Wanted(row.config, paths[0] / row.key, row.merge.seed) for row in rows]
+    return [MergeRequest(row.config, paths[0] / row.key, row.merge.seed) for row in rows]
 
 
 def _summary(reports: "list[MergeReport]", out: Path) -> str:

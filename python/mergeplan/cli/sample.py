@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mergeplan.cli.options.units import SEED, Counts, Integers
+from mergeplan.cli.options.units import SEED, CountList, Integers
 
 
 @click.command("sample")
@@ -15,7 +15,7 @@ from mergeplan.cli.options.units import SEED, Counts, Integers
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder; one may grow."
 )
 @click.option("--method", "labels", multiple=True, help="A label of the pool. [default: all]")
-@click.option("--size", "sizes", type=Counts(), default=(), help="Base sizes. [default: all]")
+@click.option("--size", "sizes", type=CountList(), default=(), help="Base sizes. [default: all]")
 @click.option(
     "--k",
     "ks",
@@ -66,11 +66,11 @@ def command(
     rows and files stay, and the design grows around them.
     """
     from mergeplan.pool.pool import load_pool
-    from mergeplan.pool.sampling import Sweep, count_merges, load_sample, sample_merges
+    from mergeplan.pool.sampling import SampleOptions, count_merges, load_sample, sample_merges
     from mergeplan.pool.subsets import write_subsets
 
     pool = load_pool(pool_file)
-    sweep = Sweep(
+    sweep = SampleOptions(
         labels, tuple(pool.nearest_size(n) for n in sizes), ks, count, design, lambda_scan, seed
     )
     have = load_sample(out / "subsets.csv", pool)

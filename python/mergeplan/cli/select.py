@@ -89,11 +89,11 @@ def command(
     """
     from mergeplan.errors import UnreachableError
     from mergeplan.pool.pool import load_pool
-    from mergeplan.selection.data import to_data
+    from mergeplan.selection.data import selection_data
     from mergeplan.selection.front import pareto_front
-    from mergeplan.selection.pictures import draw
+    from mergeplan.selection.pictures import draw_selection
     from mergeplan.selection.problem import parse_constraint
-    from mergeplan.selection.report import describe, front_table
+    from mergeplan.selection.report import front_table, selection_text
     from mergeplan.selection.select import Wish, chosen_of, fit_table, select
     from mergeplan.selection.write import yaml_of
     from mergeplan.system.files import refuse_existing, write_durably
@@ -119,17 +119,17 @@ def command(
         pool = load_pool(pool_file)
         checked = check_choice(first, chosen_of(first, weights), pool, source, setup)
     if as_json:
-        data = to_data(selections, points)
+        data = selection_data(selections, points)
         click.echo(json.dumps(data | {"check": checked and finite(dataclasses.asdict(checked))}))
     else:
-        click.echo(describe(selections))
+        click.echo(selection_text(selections))
     if points and not as_json:
         click.echo(f"\n{front_table(points, names)}")
     if checked is not None:
-        from mergeplan.calibration.check_choice import describe_check
+        from mergeplan.calibration.check_choice import check_text
 
         if not as_json:
-            click.echo(f"\n{describe_check(checked)}")
+            click.echo(f"\n{check_text(checked)}")
         if not checked.apart:
             warn(
                 "the measurements were not made on the selection half alone, so that the check's"
@@ -138,7 +138,7 @@ def command(
     for message in first.warnings:
         warn(message)
     if picture is not None:
-        draw(first, picture, points, names)
+        draw_selection(first, picture, points, names)
     if first.best is None:
         raise UnreachableError(
             f"nothing keeps the bounds on `{first.law.name}`",

@@ -40,8 +40,8 @@ def command(
     and by kind of module, and what share of a delta's squared norm trimming would keep.
     """
     from mergeplan.pool.geometry.compare import similarity
-    from mergeplan.pool.geometry.file import to_data
-    from mergeplan.pool.geometry.report import describe
+    from mergeplan.pool.geometry.file import geometry_data
+    from mergeplan.pool.geometry.report import geometry_text
     from mergeplan.system.files import refuse_existing, write_durably
     from mergeplan.system.progress import ProgressLine
 
@@ -53,8 +53,8 @@ def command(
         found = similarity(pool_file, threads=threads, progress=line)
     finally:
         line.clear()
-    text = json.dumps(to_data(found), allow_nan=False)
-    click.echo(text if as_json else "\n\n".join(map(describe, found)))
+    text = json.dumps(geometry_data(found), allow_nan=False)
+    click.echo(text if as_json else "\n\n".join(map(geometry_text, found)))
     for geometry in found:
         odd = [(name, why) for name, why in geometry.left_out.items() if "`" in why]
         for name, why in odd[:_WARNINGS]:
@@ -64,7 +64,7 @@ def command(
     if out is not None:
         write_durably(out, text + "\n")
     if picture is not None:
-        from mergeplan.pool.geometry.pictures import draw
+        from mergeplan.pool.geometry.pictures import draw_geometry
 
         # The largest base: one picture, of what there is most to see in.
-        draw(max(found, key=lambda geometry: geometry.n_params), picture)
+        draw_geometry(max(found, key=lambda geometry: geometry.n_params), picture)

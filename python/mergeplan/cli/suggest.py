@@ -10,7 +10,7 @@ import click
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.fit import fit_options, load
 from mergeplan.cli.options.overwrite import overwrite_option
-from mergeplan.cli.options.units import SEED, Counts, Positive
+from mergeplan.cli.options.units import SEED, CountList, Positive
 from mergeplan.display.text import finite, format_count
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--sizes",
-    type=Counts(),
+    type=CountList(),
     default=(),
     help="Base sizes to ask the joint law about too: 7B,14B.",
 )
@@ -82,7 +82,7 @@ def command(
     from mergeplan.law.costs import CostModel, load_costs
     from mergeplan.law.diagnose import all_signs
     from mergeplan.law.recommend import Goal, recommend
-    from mergeplan.law.report import describe
+    from mergeplan.law.report import recommendation_text
     from mergeplan.law.write import choose_merge
     from mergeplan.pool.pool import load_pool
     from mergeplan.selection.smallest import smallest_subset
@@ -116,7 +116,7 @@ def command(
         }
         click.echo(json.dumps(finite(data)))
     else:
-        click.echo(describe(recommendation))
+        click.echo(recommendation_text(recommendation))
         if smallest is not None:
             click.echo(f"\n{_of_smallest(smallest, source, target_loss)}")
         if chosen is not None:

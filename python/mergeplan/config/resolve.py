@@ -8,7 +8,7 @@ from mergeplan.config.values import Conditional, Gradient, Scalar, Setting
 from mergeplan.errors import InputError
 
 
-def evaluate(setting: Setting, tensor: str, depth: float) -> Scalar | None:
+def setting_at(setting: Setting, tensor: str, depth: float) -> Scalar | None:
     """The value of a setting for a tensor; `None` where no filter matches."""
     if isinstance(setting, tuple):
         conditions = [entry for entry in setting if isinstance(entry, Conditional)]
@@ -57,7 +57,7 @@ def resolve(
     """
     for settings in scopes:
         if option in settings:
-            value = evaluate(settings[option], tensor, depth)
+            value = setting_at(settings[option], tensor, depth)
             if value is not None:
                 return value
     spec = method.options[option]

@@ -9,7 +9,7 @@ from mergeplan.display.text import format_bytes
 from mergeplan.errors import SurroundingsError
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
-from mergeplan.law.report import describe
+from mergeplan.law.report import recommendation_text
 from mergeplan.law.write import choose_merge
 from mergeplan.measurements import load_measurements
 from mergeplan.merging.merge import merge
@@ -54,7 +54,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
 
     say(f"\n2. recommend a merge for a loss of {TARGET_LOSS}")
     recommendation = recommend(law, TARGET_LOSS)
-    say("   " + describe(recommendation).replace("\n", "\n   "))
+    say("   " + recommendation_text(recommendation).replace("\n", "\n   "))
     wish = f"for a target loss of {TARGET_LOSS} nats"
     chosen = choose_merge(recommendation.best, pool, wish=wish, seed=0)
     config = folder / "merge.yml"

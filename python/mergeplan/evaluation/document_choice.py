@@ -11,7 +11,7 @@ from mergeplan.evaluation.options import EvaluationOptions
 
 
 @dataclass(frozen=True)
-class Chosen:
+class EncodedDocument:
     """A document and its tokens."""
 
     line: int
@@ -21,7 +21,7 @@ class Chosen:
 
 def choose(
     file: TextFile, tokenizer: Any, options: EvaluationOptions
-) -> tuple[list[Chosen], list[str]]:
+) -> tuple[list[EncodedDocument], list[str]]:
     """Encode the documents to score, in the file's order, and name those without such tokens.
 
     Under `max_tokens` they are met in an order of their contents, and no more are encoded than it
@@ -41,7 +41,7 @@ def choose(
             )
     if options.max_tokens is not None:
         documents = tuple(sorted(documents, key=lambda document: document.sha256(options.seed)))
-    chosen: list[Chosen] = []
+    chosen: list[EncodedDocument] = []
     left_out: list[str] = []
     total = 0
     for document, sequences in zip(documents, _encode(file, documents, tokenizer), strict=False):
@@ -55,7 +55,7 @@ def choose(
         # The first that is too long ends the choice: going on would favour short ones.
         if options.max_tokens is not None and chosen and total + count > options.max_tokens:
             break
-        chosen.append(Chosen(document.line, sequences, count))
+        chosen.append(EncodedDocument(document.line, sequences, count))
         total += count
     if not chosen:
         raise InputError(

@@ -1,6 +1,6 @@
 """Evaluate a model: prepare the texts, load, score; and all that the command offers besides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,7 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.harness import TaskScore, check_tasks, run_tasks
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.scores import Scores
-
-Progress = Callable[[int, int], None]
+from mergeplan.system.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,20 @@ def evaluate_fully(
     Raises:
         InputError: As `evaluate`, or the tokenizers differ, or a task is at fault.
     """
-    from mergeplan.evaluation.hashes import content_of
-    from mergeplan.evaluation.loading import context_of, load_config, load_model, load_tokenizer
+    from mergeplan.evaluation.hashes import tokenizer_content
+    from mergeplan.evaluation.loading import (
+        context_of,
+        load_model,
+        load_model_config,
+        load_tokenizer,
+    )
     from mergeplan.evaluation.texts import Texts
 
     folders = [Path(path).expanduser() for path in (model, against) if path is not None]
     found = check_tasks(tasks) if tasks else None
-    contexts = [context_of(load_config(folder)) for folder in folders]
+    contexts = [context_of(load_model_config(folder)) for folder in folders]
     tokenizer, *others = [load_tokenizer(folder) for folder in folders]
-    if any(content_of(other) != content_of(tokenizer) for other in others):
+    if any(tokenizer_content(other) != tokenizer_content(tokenizer) for other in others):
         raise InputError(
             f"`{model}` and `{against}` have different tokenizers",
             "losses per token of different tokens cannot be compared",

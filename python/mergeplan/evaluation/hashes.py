@@ -13,13 +13,13 @@ def texts_sha256(
     """Of the files' bytes, the tokenizer's content, and the options that decide what is scored."""
     content = [
         sorted((name, file.sha256) for name, file in files.items()),
-        content_of(tokenizer),
+        tokenizer_content(tokenizer),
         options,
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def content_of(tokenizer: Any) -> list[Any]:
+def tokenizer_content(tokenizer: Any) -> list[Any]:
     """What a tokenizer does, but for its settings of the moment."""
     if tokenizer.is_fast:
         content = json.loads(tokenizer.backend_tokenizer.to_str())

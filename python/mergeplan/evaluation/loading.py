@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"cannot read the tokenizer of `{folder}`: {_line(error)}") from error
 
 
-def load_config(folder: Path) -> Any:
+def load_model_config(folder: Path) -> Any:
     """A model's `config.json`, as transformers understands it.
 
     Raises:
@@ -100,7 +100,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
     if dtype not in DTYPES:
         raise InputError(f"`dtype`: expected {', '.join(DTYPES)}, found `{dtype}`")
     place = _device(device)
-    config = load_config(folder)
+    config = load_model_config(folder)
     # Our own line is the only one that a user watches.
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()

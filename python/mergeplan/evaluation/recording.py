@@ -13,8 +13,8 @@ from mergeplan.measurements import MACRO
 from mergeplan.system.files import write_durably
 
 # What only who merged knows, and what is measured; together the columns of a new file.
-MERGE = ("method", "options", "n_params", "k", "subset", "weights", "pool_size", "seed")
-MEASURED = ("domain", "loss_nats", "loss_se", "n_tokens", "data_hash")
+MERGE_COLUMNS = ("method", "options", "n_params", "k", "subset", "weights", "pool_size", "seed")
+LOSS_COLUMNS = ("domain", "loss_nats", "loss_se", "n_tokens", "data_hash")
 
 
 def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
@@ -26,10 +26,10 @@ def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
     merge: dict[str, str] = {}
     for entry in given:
         key, equals, value = entry.partition("=")
-        if key not in MERGE:
+        if key not in MERGE_COLUMNS:
             raise InputError(
                 f"--as `{entry}`: unknown key `{key}`",
-                nearest(key, list(MERGE)) or f"known are {', '.join(MERGE)}",
+                nearest(key, list(MERGE_COLUMNS)) or f"known are {', '.join(MERGE_COLUMNS)}",
             )
         if not equals or key in merge:
             raise InputError(f"--as `{entry}`: expected one KEY=VALUE for each key")
@@ -62,7 +62,7 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             columns = [name.strip() for name in next(csv.reader(file), [])]
     except FileNotFoundError:
-        return [*MERGE, *MEASURED]
+        return [*MERGE_COLUMNS, *LOSS_COLUMNS]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read `{path}`: {error}") from error
     told = [key for key, value in merge.items() if value not in ("", "{}")]

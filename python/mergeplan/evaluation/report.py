@@ -24,7 +24,9 @@ def rows_of(scores: Scores) -> dict[str, Estimate]:
     }
 
 
-def table(scores: Scores, tasks: Sequence[TaskScore] = (), *, value: str = "loss_nats") -> str:
+def scores_table(
+    scores: Scores, tasks: Sequence[TaskScore] = (), *, value: str = "loss_nats"
+) -> str:
     """For people. With tasks, a column says what each row's value is."""
     rows = [
         (

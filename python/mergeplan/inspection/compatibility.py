@@ -27,7 +27,7 @@ ARCHITECTURE_KEYS = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class Refusal:
     """One reason why a merge is refused.
 
     Attributes:
@@ -45,14 +45,14 @@ class Problem:
     tensors: int = 1
 
 
-def problem_of(kind: str, error: MergeplanError, model: str | None = None) -> Problem:
+def problem_of(kind: str, error: MergeplanError, model: str | None = None) -> Refusal:
     """A caught error as a problem."""
-    return Problem(kind, model, None, error.message, error.hint)
+    return Refusal(kind, model, None, error.message, error.hint)
 
 
 def open_all(
     names: Iterable[str], *, file_too: bool = False
-) -> tuple[list[Checkpoint], list[Problem]]:
+) -> tuple[list[Checkpoint], list[Refusal]]:
     """Open what can be opened; the rest, and folders given twice, are problems."""
     opened: list[Checkpoint] = []
     problems = []
@@ -65,14 +65,14 @@ def open_all(
             continue
         if checkpoint.key in seen:
             message = f"`{seen[checkpoint.key]}` and `{name}` are the same checkpoint"
-            problems.append(Problem("open", name, None, message, "give each once"))
+            problems.append(Refusal("open", name, None, message, "give each once"))
             continue
         seen[checkpoint.key] = name
         opened.append(checkpoint)
     return opened, problems
 
 
-def compare(checkpoints: list[Checkpoint], donor: Checkpoint) -> tuple[list[Problem], list[str]]:
+def compare(checkpoints: list[Checkpoint], donor: Checkpoint) -> tuple[list[Refusal], list[str]]:
     """Check some checkpoints against each other.
 
     Args:
@@ -90,7 +90,7 @@ def compare(checkpoints: list[Checkpoint], donor: Checkpoint) -> tuple[list[Prob
 
 def compare_sources(
     config: MergeConfig, checkpoints: list[Checkpoint]
-) -> tuple[Outputs, list[Problem], list[str]]:
+) -> tuple[Outputs, list[Refusal], list[str]]:
     """Check the models of a config against each other, each where it is a source.
 
     Args:
@@ -110,7 +110,7 @@ def compare_sources(
 
 def _judge(
     matches: list[tuple[Match, list[Checkpoint]]], faults: list[Fault]
-) -> tuple[list[Problem], list[str]]:
+) -> tuple[list[Refusal], list[str]]:
     """Problems of what does not match, and of dtypes; warnings about dtypes that differ."""
     problems = [_problem(fault) for fault in faults]
     for match, sources in matches:
@@ -124,9 +124,9 @@ def _differences(checkpoints: list[Checkpoint], donor: Checkpoint) -> list[str]:
 
 def option_problems(
     config: MergeConfig, outputs: Outputs, checkpoints: list[Checkpoint]
-) -> list[Problem]:
+) -> list[Refusal]:
     """Options that are missing or do not fit, tensors with the same complaint together."""
-    found: dict[str, Problem] = {}
+    found: dict[str, Refusal] = {}
     for tensor in outputs.tensors:
         match = tensor.match
         if dtype_faults(match, tensor.sources(checkpoints)):
@@ -139,7 +139,7 @@ def option_problems(
                 complaint = complaint.replace(name, "")
             tensors = found[complaint].tensors + 1 if complaint in found else 1
             first = found.get(complaint)
-            found[complaint] = Problem(
+            found[complaint] = Refusal(
                 "option",
                 None,
                 first.tensor if first else match.name,
@@ -165,9 +165,9 @@ def lone_warnings(checkpoint: Checkpoint) -> list[str]:
     return warnings
 
 
-def _problem(fault: Fault) -> Problem:
+def _problem(fault: Fault) -> Refusal:
     error = fault.error
-    return Problem(fault.kind, fault.model, fault.tensor, error.message, error.hint)
+    return Refusal(fault.kind, fault.model, fault.tensor, error.message, error.hint)
 
 
 def _dtype_differences(matches: list[tuple[Match, list[Checkpoint]]]) -> list[str]:

@@ -1,19 +1,18 @@
 """How far are two checkpoints apart, tensor by tensor?"""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.errors import MissingInputError
+from mergeplan.system.progress import Progress
 
 if TYPE_CHECKING:
     from mergeplan._native import TensorDistance
 
 Status = Literal["equal", "differs", "only in a", "only in b", "shape", "dtype"]
-Progress = Callable[[int, int], None]
 # Worst first; whoever misses a tensor cannot be loaded.
 _ORDER: tuple[Status, ...] = ("only in a", "only in b", "shape", "dtype", "differs", "equal")
 

@@ -20,7 +20,7 @@ _DISTANCE = (
 )
 
 
-def table(tensors: tuple[TensorDiff, ...]) -> list[str]:
+def diff_rows(tensors: tuple[TensorDiff, ...]) -> list[str]:
     """A head and a row for each tensor; nothing for none."""
     if not tensors:
         return []
@@ -66,7 +66,7 @@ def summary(result: Diff, tolerance_ulp: int) -> str:
     return f"{differing} of {total} tensors differ, {total - differing} are equal{within}{at_most}"
 
 
-def data(result: Diff, tolerance_ulp: int) -> dict[str, Any]:
+def diff_data(result: Diff, tolerance_ulp: int) -> dict[str, Any]:
     """Everything, ready for JSON."""
     tensors = []
     for tensor in result.tensors:

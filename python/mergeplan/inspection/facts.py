@@ -74,7 +74,7 @@ class CheckpointFacts:
     tensors: tuple[TensorFacts, ...]
 
 
-def describe(checkpoint: Checkpoint) -> CheckpointFacts:
+def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
     """Count what a checkpoint holds."""
     tensors = checkpoint.tensors
     architectures = checkpoint.config.get("architectures")

@@ -98,7 +98,7 @@ class TimeForecast:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class MergeForecast:
     """A merge before it runs.
 
     Attributes:
@@ -121,7 +121,7 @@ class Forecast:
     fallback: FallbackForecast | None
 
 
-def forecast(
+def forecast_merge(
     config: MergeConfig,
     plan: MergePlan,
     prepared: "PreparedMerge",
@@ -129,7 +129,7 @@ def forecast(
     threads: int,
     memory_limit: int | None,
     out: Path | None,
-) -> Forecast:
+) -> MergeForecast:
     """Forecast a merge whose inputs were opened.
 
     Args:
@@ -140,7 +140,7 @@ def forecast(
     least, most = core["least_memory_bytes"], core["most_memory_bytes"]
     memory = _memory(least, most, threads, memory_limit)
     written = sum(length for _, length, _ in prepared.files)
-    return Forecast(
+    return MergeForecast(
         threads=threads,
         input_bytes=core["input_bytes"],
         read_bytes=core["work_bytes"],
@@ -155,10 +155,10 @@ def forecast(
 
 def input_elements(plan: MergePlan) -> int:
     """Elements of all input tensors, each once."""
-    return sum(prod(job["shape"]) * len(inputs_of(job["merge"])) for job in plan.data["jobs"])
+    return sum(prod(job["shape"]) * len(tensors_read(job["merge"])) for job in plan.data["jobs"])
 
 
-def inputs_of(merge: dict[str, Any]) -> list[dict[str, Any]]:
+def tensors_read(merge: dict[str, Any]) -> list[dict[str, Any]]:
     """Every tensor that a job reads, the base first."""
     base = merge.get("base")
     return [*([base] if base else []), *merge.get("inputs", [])]
@@ -220,7 +220,7 @@ def _time(
     seconds = given / speeds.FALLBACK * threads  # which runs on one thread
     for job in plan.data["jobs"]:
         merge = job["merge"]
-        elements = prod(job["shape"]) * len(inputs_of(merge))
+        elements = prod(job["shape"]) * len(tensors_read(merge))
         rate = wide if merge.get("dtype") == "float32" else narrow
         seconds += elements / (rate * 1e6)
     seconds /= min(threads, os.cpu_count() or 1)

@@ -12,7 +12,7 @@ from mergeplan.config.config import MergeConfig, read_config
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import MergeplanError
 from mergeplan.inspection.compatibility import (
-    Problem,
+    Refusal,
     compare,
     compare_sources,
     lone_warnings,
@@ -24,10 +24,10 @@ from mergeplan.inspection.facts import (
     CheckpointFacts,
     DtypeShare,
     FileFacts,
-    describe,
+    checkpoint_facts,
     dtype_shares,
 )
-from mergeplan.inspection.forecast import Forecast, forecast
+from mergeplan.inspection.forecast import MergeForecast, forecast_merge
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.merging.publishing import check_output
 from mergeplan.planning.lowering import ResolvedTensor
@@ -101,10 +101,10 @@ class MergeInspection:
     method: str | None
     base: str | None
     models: tuple[CheckpointFacts, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Refusal, ...]
     warnings: tuple[str, ...]
     output: OutputFacts | None
-    forecast: Forecast | None
+    forecast: MergeForecast | None
     tensors: tuple[TensorOptions, ...]
 
 
@@ -119,7 +119,7 @@ class Inspection:
     """
 
     checkpoints: tuple[CheckpointFacts, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Refusal, ...]
     warnings: tuple[str, ...]
     merges: tuple[MergeInspection, ...]
 
@@ -154,7 +154,7 @@ def inspect_paths(paths: list[Path | str], options: InspectOptions | None = None
         problems += between
         warnings += differences
     return Inspection(
-        checkpoints=tuple(describe(checkpoint) for checkpoint in checkpoints),
+        checkpoints=tuple(checkpoint_facts(checkpoint) for checkpoint in checkpoints),
         problems=tuple(problems),
         warnings=tuple(warnings),
         merges=tuple(_inspect_merge(path, options) for path in configs),
@@ -194,7 +194,7 @@ def _inspect_merge(path: Path, options: InspectOptions) -> MergeInspection:
         config=path,
         method=config.method.name,
         base=config.compared_with,
-        models=tuple(describe(checkpoint) for checkpoint in checkpoints),
+        models=tuple(checkpoint_facts(checkpoint) for checkpoint in checkpoints),
         problems=tuple(problems),
         warnings=tuple(dict.fromkeys([*config.warnings, *warnings])),
         output=planned.output if planned else None,
@@ -208,7 +208,7 @@ class _Planned:
     """What a merge that can be planned would be."""
 
     output: OutputFacts
-    forecast: Forecast
+    forecast: MergeForecast
     warnings: list[str]
     resolved: tuple[ResolvedTensor, ...]
 
@@ -222,7 +222,7 @@ def _options_of(tensor: ResolvedTensor) -> TensorOptions:
     return TensorOptions(tensor.name, tensor.method.name, tensor.shared, each)
 
 
-def _plan(config: MergeConfig, options: InspectOptions, problems: list[Problem]) -> _Planned:
+def _plan(config: MergeConfig, options: InspectOptions, problems: list[Refusal]) -> _Planned:
     """Plan the merge as `merge` would; problems with its surroundings are added to `problems`."""
     from mergeplan._native import PreparedMerge
     from mergeplan.merging.companions import missing_companions
@@ -234,7 +234,7 @@ def _plan(config: MergeConfig, options: InspectOptions, problems: list[Problem])
         options=PlanOptions(explain=True),
     )
     prepared = PreparedMerge(plan.json())
-    found = forecast(
+    found = forecast_merge(
         config,
         plan,
         prepared,
@@ -260,7 +260,7 @@ def _amount(job: dict[str, Any]) -> tuple[str, int, int]:
     return job["out_dtype"], elements, elements * bits_of(job["out_dtype"]) // 8
 
 
-def _surroundings(plan: MergePlan, found: Forecast, options: InspectOptions) -> list[Problem]:
+def _surroundings(plan: MergePlan, found: MergeForecast, options: InspectOptions) -> list[Refusal]:
     """A memory limit that is too low, an output in the way, a disk without room."""
     problems = []
     memory = found.memory
@@ -270,7 +270,7 @@ def _surroundings(plan: MergePlan, found: Forecast, options: InspectOptions) -> 
             f" with {found.threads} threads, found {format_bytes(memory.limit_bytes)}"
         )
         hint = "raise `--memory-limit`" + (", or use fewer threads" if found.threads > 1 else "")
-        problems.append(Problem("memory", None, None, message, hint))
+        problems.append(Refusal("memory", None, None, message, hint))
     if options.out is not None:
         place = options.out.expanduser().resolve()
         try:

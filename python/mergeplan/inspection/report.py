@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from mergeplan.display.text import format_bytes, format_count
-from mergeplan.inspection.compatibility import Problem
+from mergeplan.inspection.compatibility import Refusal
 from mergeplan.inspection.facts import CheckpointFacts, DtypeShare, FileFacts
-from mergeplan.inspection.forecast import FallbackForecast, Forecast, MemoryForecast
+from mergeplan.inspection.forecast import FallbackForecast, MemoryForecast, MergeForecast
 from mergeplan.inspection.inspect import Inspection, MergeInspection, TensorOptions
 
 # Entries of a list before the rest is only counted.
@@ -90,7 +90,7 @@ def _values(options: Mapping[str, object]) -> str:
     return "".join(f"  {entry}" for entry in shown)
 
 
-def _forecast(found: Forecast) -> Iterator[str]:
+def _forecast(found: MergeForecast) -> Iterator[str]:
     about = "" if found.read_is_exact else "about "
     yield (
         f"  reads      {format_bytes(found.input_bytes)} of input,"
@@ -152,9 +152,9 @@ def _seconds(seconds: float) -> str:
     return f"{hours:.2g} h" if hours < 99.5 else f"{hours:,.0f} h"
 
 
-def _problems(problems: Sequence[Problem], everything: bool) -> Iterator[str]:
+def _problems(problems: Sequence[Refusal], everything: bool) -> Iterator[str]:
     """Problems of one kind and model together, each group with its hint."""
-    groups: dict[tuple[str, str | None], list[Problem]] = {}
+    groups: dict[tuple[str, str | None], list[Refusal]] = {}
     for problem in problems:
         groups.setdefault((problem.kind, problem.model), []).append(problem)
     for group in groups.values():

@@ -5,9 +5,9 @@
 
 # linear, task_arithmetic, ties, dare and della three days later than the rest, on two cores of a
 # Zen 4 in use: the better of two runs.
-MEASURED = "2026-11-22"
+MEASURED_ON = "2026-11-22"
 MACHINE = "2 cores of an AMD EPYC (Zen 5)"
-BASIS = f"scaled from merges of four bfloat16 models on {MACHINE}, {MEASURED}"
+BASIS = f"scaled from merges of four bfloat16 models on {MACHINE}, {MEASURED_ON}"
 
 # Millions of input elements, each counted once, in a second of one thread, with all passes and the
 # output: in 16-bit arithmetic, and in float32. Inputs in the page cache.

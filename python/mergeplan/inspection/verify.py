@@ -13,8 +13,7 @@ from mergeplan.errors import InputError
 from mergeplan.merging.manifest import Manifest, load_manifest
 from mergeplan.merging.publishing import INDEX
 from mergeplan.system.files import sha256_of
-
-Progress = Callable[[int, int], None]
+from mergeplan.system.progress import Progress
 
 
 @dataclass(frozen=True)

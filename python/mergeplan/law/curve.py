@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.law.formulas import SizeLaw
-from mergeplan.law.posterior import MAX_OFFSET, Axis, Observations, central, draw, shortest
+from mergeplan.law.posterior import (
+    MAX_OFFSET,
+    Axis,
+    Observations,
+    central,
+    draw_posterior,
+    shortest,
+)
 from mergeplan.law.series import Series
 from mergeplan.law.spread import SpreadLaw, known_variance
 from mergeplan.law.tails import TailScore
@@ -35,7 +42,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Solution:
+class TargetK:
     """The k that reaches a target.
 
     Attributes:
@@ -123,14 +130,14 @@ class Fit:
         low, high = shortest(values, confidence)
         return Prediction(self.law.predict(k), low, high, confidence, k > self.series.points[-1].k)
 
-    def solve(self, target_loss: float, confidence: float = CONFIDENCE) -> Solution:
+    def solve(self, target_loss: float, confidence: float = CONFIDENCE) -> TargetK:
         """The number of experts for a target loss, in nats."""
         ks = range(1, self.series.pool_size + 1)
         slack = 1e-12 * abs(target_loss)
         k = next((k for k in ks if self.law.predict(k) <= target_loss + slack), None)
         exact = self.law.solve(target_loss)
         if self.draws is None:
-            return Solution(k, exact, float("nan"), float("nan"), None, confidence)
+            return TargetK(k, exact, float("nan"), float("nan"), None, confidence)
         draws = self.draws
         shifted = target_loss + self._shared_error()
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -142,7 +149,7 @@ class Fit:
             (k for k in ks if float((self._pool_means(k) <= target_loss).mean()) >= confidence),
             None,
         )
-        return Solution(k, exact, low, high, confident, confidence)
+        return TargetK(k, exact, low, high, confident, confidence)
 
     def intervals(self, confidence: float = CONFIDENCE) -> dict[str, Interval]:
         """Intervals of the coefficients, by name; empty where there are no draws."""
@@ -200,7 +207,7 @@ def _draws(fitted: Fit) -> Draws:
     kept: list[Array] = []
     # Draws with a negative coefficient have no prior mass: draw until enough are left.
     while sum(len(part[0]) for part in kept) < DRAWS and len(kept) < 20:
-        (u,), linear, tau = draw(design, [axis], data, 2 * DRAWS, rng)
+        (u,), linear, tau = draw_posterior(design, [axis], data, 2 * DRAWS, rng)
         offset = np.expm1(u)
         tail = linear[:, 1] / (1 / (1 + offset) - 1 / (last + offset))
         floor = linear[:, 0] - tail / (last + offset)

@@ -203,7 +203,7 @@ def _transfer(fit: Fit) -> Diagnosis | None:
     )
 
 
-def describe(diagnoses: list[Diagnosis], name: str = "") -> list[str]:
+def diagnosis_lines(diagnoses: list[Diagnosis], name: str = "") -> list[str]:
     """Lines for people."""
     head = f"{name}: " if name else ""
     return [f"{head}{d.sign}: {d.evidence}; {d.advice}" for d in diagnoses]
@@ -213,5 +213,5 @@ def all_signs(result: FitResult) -> list[str]:
     """Every sign in a file, one line each."""
     lines = []
     for fit in result.fits:
-        lines += describe(diagnose(fit), name_of(fit.series) if len(result.fits) > 1 else "")
-    return lines + describe(diagnose_sizes(result))
+        lines += diagnosis_lines(diagnose(fit), name_of(fit.series) if len(result.fits) > 1 else "")
+    return lines + diagnosis_lines(diagnose_sizes(result))

@@ -21,7 +21,7 @@ from mergeplan.law.tails import TailScore
 VERSION = 1
 
 
-def to_data(result: FitResult) -> dict[str, Any]:
+def law_data(result: FitResult) -> dict[str, Any]:
     """JSON-ready data; `n_params` is a plain count, the joint law has N in billions."""
     fits = []
     for fit in result.fits:

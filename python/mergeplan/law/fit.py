@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, Solution
+from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
 from mergeplan.law.formulas import SizeLaw, through_three_points
 from mergeplan.law.joint import JointFit, fit_joint
 from mergeplan.law.least_squares import huber, project
@@ -88,7 +88,7 @@ class FitResult:
         n: float | None = None,
         method: str | None = None,
         confidence: float = CONFIDENCE,
-    ) -> Solution:
+    ) -> TargetK:
         """The number of experts for a target loss at one measured base size.
 
         Raises:

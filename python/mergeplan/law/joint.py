@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from mergeplan.law.formulas import JointLaw
 from mergeplan.law.least_squares import huber, project
-from mergeplan.law.posterior import MAX_OFFSET, NO_OFFSET, Axis, Observations, draw, shortest
+from mergeplan.law.posterior import (
+    MAX_OFFSET,
+    NO_OFFSET,
+    Axis,
+    Observations,
+    draw_posterior,
+    shortest,
+)
 from mergeplan.law.series import Series
 from mergeplan.law.spread import fit_spread, sampling_variance
 
@@ -189,7 +196,7 @@ def _draws(fitted: JointFit) -> dict[str, Array]:
     names = ("l_star", "b_size", "beta", "a_0", "gamma", "offset", "tau")
     kept: list[Array] = []
     while sum(part.shape[1] for part in kept) < DRAWS and len(kept) < 10:
-        values, linear, tau = draw(design, axes, data, 2 * DRAWS, rng)
+        values, linear, tau = draw_posterior(design, axes, data, 2 * DRAWS, rng)
         beta, offset = np.exp(values[0]), np.expm1(values[1])
         gamma = values[2] if len(values) > 2 else np.zeros_like(beta)
         by_size, by_k = parts(beta, offset, gamma)

@@ -17,7 +17,7 @@ _EXACT = 1e-15
 
 
 @dataclass(frozen=True)
-class Solution:
+class LeastSquaresFit:
     """A least-squares fit.
 
     Attributes:
@@ -70,7 +70,7 @@ def project(
     weights: Array,
     bounds: Sequence[tuple[float, float]],
     seed: int = 0,
-) -> Solution:
+) -> LeastSquaresFit:
     """Fit `design(shape) @ linear` to `loss`.
 
     Args:
@@ -91,7 +91,7 @@ def project(
         inside = np.random.default_rng(seed).random((_RANDOM, len(low)))
         points = np.concatenate([low + inside * (high - low), [low, high, (low + high) / 2]])
     costs = np.array([float((residuals(point) ** 2).sum()) for point in points])
-    best: Solution | None = None
+    best: LeastSquaresFit | None = None
     for number in np.argsort(costs, kind="stable")[:_STARTS]:
         start = np.clip(points[number], low + 1e-9 * (high - low), high - 1e-9 * (high - low))
         found = least_squares(
@@ -110,7 +110,7 @@ def project(
             linear, rest = solve_linear(design(shape), loss, weights)
             cost = float((rest**2).sum())
             if best is None or cost < best.cost:
-                best = Solution(np.asarray(shape), linear, cost)
+                best = LeastSquaresFit(np.asarray(shape), linear, cost)
     assert best is not None
     return best
 

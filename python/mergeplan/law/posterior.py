@@ -61,7 +61,7 @@ class Observations:
     misfit: Array
 
 
-def draw(
+def draw_posterior(
     design: Callable[[list[Array]], Array],
     axes: list[Axis],
     data: Observations,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
-from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, Solution
+from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
 from mergeplan.law.fit import FitResult
 from mergeplan.law.series import Point
 
@@ -34,7 +34,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Option:
+class CostedMerge:
     """One (N, k) of one method, with what it is expected to give and to cost.
 
     Attributes:
@@ -72,7 +72,7 @@ class Candidate:
     fit: Fit
     k: int | None
     predicted: Prediction
-    solution: Solution | None
+    solution: TargetK | None
     measured: Point | None
     chance: float | None
     near_floor: int | None
@@ -99,9 +99,9 @@ class Recommendation:
     goal: Goal
     costs: CostModel
     candidates: tuple[Candidate, ...]
-    pareto: tuple[Option, ...]
-    within_budget: Option | None
-    cheapest: Option | None
+    pareto: tuple[CostedMerge, ...]
+    within_budget: CostedMerge | None
+    cheapest: CostedMerge | None
     sharpen: str
 
     @property
@@ -246,7 +246,7 @@ def _affordable(fit: Fit, budget: float, costs: CostModel) -> int | None:
     return min(within, key=fit.law.predict, default=None)
 
 
-def _reasons(fit: Fit, goal: Goal, k: int | None, solution: Solution | None) -> list[str]:
+def _reasons(fit: Fit, goal: Goal, k: int | None, solution: TargetK | None) -> list[str]:
     law, pool = fit.law, fit.series.pool_size
     target = goal.target_loss
     if target is None and goal.budget is not None:
@@ -312,7 +312,7 @@ def _base_wins(fit: Fit, base_loss: float) -> str:
     return f"{said}; merges of k = {beats} and more beat it"
 
 
-def _options(result: FitResult, costs: CostModel) -> list[Option]:
+def _options(result: FitResult, costs: CostModel) -> list[CostedMerge]:
     found = []
     for fit in result.fits:
         series = fit.series
@@ -320,11 +320,11 @@ def _options(result: FitResult, costs: CostModel) -> list[Option]:
             n = series.n_billion
             cost = None if n is None else costs.cost(n, k)
             loss = fit.law.predict(k)
-            found.append(Option(series.method, series.n_params, k, loss, cost, series.options))
+            found.append(CostedMerge(series.method, series.n_params, k, loss, cost, series.options))
     return found
 
 
-def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) -> list[Option]:
+def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) -> list[CostedMerge]:
     """Options at sizes that were not measured, by the joint law of each method."""
     found = []
     for joint in result.joints:
@@ -338,14 +338,16 @@ def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) ->
                 loss, low, high = joint.predict(k, n_params)
                 cost = costs.cost(n, k)
                 found.append(
-                    Option(joint.method, n_params, k, loss, cost, joint.options, True, low, high)
+                    CostedMerge(
+                        joint.method, n_params, k, loss, cost, joint.options, True, low, high
+                    )
                 )
     return found
 
 
-def _pareto(priced: list[Option]) -> list[Option]:
+def _pareto(priced: list[CostedMerge]) -> list[CostedMerge]:
     """Options that no cheaper or equally cheap one beats, cheapest first."""
-    front: list[Option] = []
+    front: list[CostedMerge] = []
     for option in sorted(priced, key=lambda o: (o.cost, o.loss)):
         if not front or option.loss < front[-1].loss - 1e-12:
             front.append(option)

@@ -5,11 +5,11 @@ import math
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit import FitResult
-from mergeplan.law.recommend import Candidate, Option, Recommendation
+from mergeplan.law.recommend import Candidate, CostedMerge, Recommendation
 from mergeplan.law.series import name_of
 
 
-def fit_table(result: FitResult) -> str:
+def fit_text(result: FitResult) -> str:
     """One line for each series, and one for each law over sizes."""
     lines = ["floor    tail     offset   R²       domain      method and size"]
     for fit in result.fits:
@@ -45,7 +45,7 @@ def fit_table(result: FitResult) -> str:
     return "\n".join(lines)
 
 
-def describe(recommendation: Recommendation) -> str:
+def recommendation_text(recommendation: Recommendation) -> str:
     """The recommendation: what, why, how sure, and what would sharpen it."""
     best = recommendation.best
     series = best.fit.series
@@ -97,7 +97,7 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
     return lines
 
 
-def _option(option: Option) -> str:
+def _option(option: CostedMerge) -> str:
     size = "" if option.n_params is None else f" at {format_count(option.n_params)}"
     by = f" by {option.method}" if option.method else ""
     settings = "" if option.options == "{}" else f" {option.options}"

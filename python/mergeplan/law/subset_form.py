@@ -54,7 +54,7 @@ class Coefficients:
         return homogeneous
 
 
-def geometry_of(gram: Array | None, n_experts: int) -> Array:
+def gram_root(gram: Array | None, n_experts: int) -> Array:
     """L with L·Lᵀ the Gram matrix at a mean diagonal of 1; without a matrix, the identity.
 
     Args:

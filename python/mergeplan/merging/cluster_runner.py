@@ -12,11 +12,12 @@ from typing import Any
 
 from mergeplan.errors import InputError
 from mergeplan.merging.preflight import CheckedMerges
-from mergeplan.merging.runner import Progress, Result
+from mergeplan.merging.runner import Result
 from mergeplan.merging.workspace import Workspace
 from mergeplan.planning.plan import canonical_json
 from mergeplan.system.files import lock, sync_folder, write_durably
 from mergeplan.system.memory import MemoryWatch
+from mergeplan.system.progress import Progress
 from mergeplan.system.ray import on_every_node
 
 _SHARDS = "shards"
@@ -24,10 +25,10 @@ _SINGLE = "model.safetensors"
 
 
 class ClusterRunner:
-    """Runs merges shard by shard; see `merging.Runner`.
+    """Runs merges shard by shard; see `runner.Runner`.
 
     Args:
-        ray: See `cluster.connect`.
+        ray: See `system.ray.connect`.
     """
 
     def __init__(self, ray: Any) -> None:

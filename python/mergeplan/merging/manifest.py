@@ -180,14 +180,14 @@ def is_plain(name: str) -> bool:
     return PurePosixPath(name).name == name and PureWindowsPath(name).name == name
 
 
-Inputs = list[list[tuple[str, int, int]]]
+InputRows = list[list[tuple[str, int, int]]]
 
 
 def write_manifest(
     folder: Path,
     plan: MergePlan,
     config: MergeConfig,
-    inputs: Inputs,
+    inputs: InputRows,
     files: dict[str, int],
     hashes: dict[str, str],
 ) -> None:

@@ -12,12 +12,13 @@ from mergeplan.merging.card import write_card
 from mergeplan.merging.companions import copy_tokenizer, write_config, write_index, write_planned
 from mergeplan.merging.fallback import write_given
 from mergeplan.merging.manifest import write_manifest
-from mergeplan.merging.options import MergeOptions, Wanted
+from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.preflight import CheckedMerge, CheckedMerges, check_merges
-from mergeplan.merging.runner import Progress, Result, Runner, run_here
+from mergeplan.merging.runner import Result, Runner, run_here
 from mergeplan.merging.workspace import Workspace, is_published, open_workspace, remove_leftover
 from mergeplan.system.files import clear_folder
 from mergeplan.system.memory import MemoryWatch
+from mergeplan.system.progress import Progress
 
 if TYPE_CHECKING:
     from mergeplan.merging.torch.device import Device
@@ -86,11 +87,11 @@ def merge(
         >>> import mergeplan
         >>> mergeplan.merge("merge.yml", "merged")  # doctest: +SKIP
     """
-    return merge_many([Wanted(config, out)], options, progress)[0]
+    return merge_many([MergeRequest(config, out)], options, progress)[0]
 
 
 def merge_many(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[MergeRequest],
     options: MergeOptions | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,

@@ -22,7 +22,7 @@ class MergeOptions:
             at two threads and 32 MiB for each further one, or what the merge needs at the least.
         allow_fallback_memory: Let mergekit's executor, where tensors fall to it, take more than
             that.
-        device: Where to merge: `cuda`, `cuda:0`, `auto` or `cpu`, as `torch_backend.device` has
+        device: Where to merge: `cuda`, `cuda:0`, `auto` or `cpu`, as `torch.device` has
             them; `None` for the Rust core.
         vram_limit: Bytes of each device's memory that merging may take; `None` for most of what is
             free.
@@ -61,7 +61,7 @@ class MergeOptions:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MergeRequest:
     """One of several merges: its config, its output folder, and its seed.
 
     Attributes:

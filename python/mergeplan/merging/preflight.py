@@ -12,8 +12,8 @@ from mergeplan.config.config import MergeConfig, load_config
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import InputError
 from mergeplan.merging.companions import missing_companions
-from mergeplan.merging.manifest import Inputs
-from mergeplan.merging.options import MergeOptions, Wanted
+from mergeplan.merging.manifest import InputRows
+from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.publishing import check_output
 from mergeplan.merging.workspace import (
     check_leftover,
@@ -76,7 +76,7 @@ class CheckedMerges:
     work_bytes: int
 
 
-def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerges:
+def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> CheckedMerges:
     """Check everything that can be checked before the first output byte.
 
     Raises:
@@ -128,7 +128,7 @@ def check_merges(wanted: Sequence[Wanted], options: MergeOptions) -> CheckedMerg
     for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):
         # Models that are derived from others have no files.
         models = [rows for rows in prepared.identities if rows]
-        inputs: Inputs = [[(str(p), n, t) for p, n, t in rows] for rows in models]
+        inputs: InputRows = [[(str(p), n, t) for p, n, t in rows] for rows in models]
         state = merge_state(plan.data, inputs)
         ours = options.resume and (is_publishing(place) or is_published(place, state))
         check_output(partial_folder(place), read, overwrite=True)

@@ -28,7 +28,7 @@ def check_output(out: Path, inputs: list[Path], *, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise SurroundingsError(f"output `{out}` is a file", "choose another folder")
-    if content_of(out) and not overwrite:
+    if folder_content(out) and not overwrite:
         raise SurroundingsError(
             f"output `{out}` is not empty", "choose another folder, or pass `--overwrite`"
         )
@@ -45,7 +45,7 @@ INDEX = "model.safetensors.index.json"
 _NO_CONTENT = {"lost+found", ".mergeplan.partial"}
 
 
-def content_of(folder: Path) -> list[Path]:
+def folder_content(folder: Path) -> list[Path]:
     """What is in an output folder, but for what does not count as content."""
     return [path for path in folder.iterdir() if path.name not in _NO_CONTENT]
 
@@ -88,7 +88,7 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
     if any(name not in last for name in left):
         for name in last:
             (out / name).unlink(missing_ok=True)
-    for path in content_of(out):
+    for path in folder_content(out):
         weights = path.suffix in (".safetensors", ".bin")
         if path.is_file() and weights and path.name not in names:
             path.unlink()

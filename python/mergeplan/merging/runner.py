@@ -7,8 +7,8 @@ from mergeplan.merging.preflight import CheckedMerges
 from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch
+from mergeplan.system.progress import Progress
 
-Progress = Callable[[int, int], None]
 # What is said of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`; of one on
 # devices `device_bytes`, `peak_vram_bytes` and `warnings` too.
 Result = dict[str, Any]

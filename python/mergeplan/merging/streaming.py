@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import STORED_NAMES, bits_of, torch_dtype
 from mergeplan.checkpoints.opening import OpenOptions
@@ -13,7 +13,7 @@ from mergeplan.errors import InputError
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.merging.parameters import places_in
 from mergeplan.planning.options import PlanOptions
-from mergeplan.planning.plan import MergePlan
+from mergeplan.planning.plan import Job, MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import default_limit
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Tensors of a stream are merged in batches of so many bytes, or one by one where they are larger.
 BATCH_BYTES = 64 << 20
-
-Job = dict[str, Any]
 
 
 class Sweep:

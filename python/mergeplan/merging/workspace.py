@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from mergeplan._native import __version__
 from mergeplan.errors import InputError, MergeplanError, SurroundingsError
-from mergeplan.merging.manifest import Inputs, plan_hash
+from mergeplan.merging.manifest import InputRows, plan_hash
 from mergeplan.merging.publishing import move_into, publish
 from mergeplan.system.files import LOCK, clear_folder, lock, sync_folder, write_durably
 
@@ -97,7 +97,7 @@ class Workspace:
         return worth
 
 
-def merge_state(plan: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
+def merge_state(plan: dict[str, Any], inputs: InputRows) -> dict[str, Any]:
     """What makes a merge this merge: version, plan, and each input's path, bytes and mtime (ns)."""
     return {
         "state_version": STATE_VERSION,

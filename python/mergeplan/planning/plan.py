@@ -10,6 +10,9 @@ from mergeplan.planning.lowering import ResolvedTensor
 
 VERSION = 1
 
+# A job in `MergePlan.data`; see `rust/core/src/plan.rs`.
+Job = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Companions:

@@ -25,7 +25,7 @@ _MOST = 10_000
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SampleOptions:
     """What to sample.
 
     Attributes:
@@ -48,7 +48,7 @@ class Sweep:
 
 
 def sample_merges(
-    pool: Pool, sweep: Sweep, have: Collection[SubsetMerge] = ()
+    pool: Pool, sweep: SampleOptions, have: Collection[SubsetMerge] = ()
 ) -> list[SubsetMerge]:
     """The merges to measure, in canonical order; all methods see the same subsets.
 
@@ -177,7 +177,7 @@ def check_ks(given: Iterable[int], pool_size: int) -> None:
             raise InputError(f"k = {k}: the pool has {pool_size} experts")
 
 
-def _refuse_too_many(sweep: Sweep, pool_size: int, k: int) -> None:
+def _refuse_too_many(sweep: SampleOptions, pool_size: int, k: int) -> None:
     many = comb(pool_size, k) if sweep.design == "all" else min(sweep.count, comb(pool_size, k))
     if many > _MOST:
         raise InputError(

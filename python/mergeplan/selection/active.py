@@ -12,13 +12,12 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.pool.designs import choose_subsets
+from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.selection.choices import Choice, subsets_of_size
 from mergeplan.selection.fit import NINE_IN_TEN
 from mergeplan.selection.problem import Problem, equal_weights
 
 Array = NDArray[np.float64]
-Subset = tuple[str, ...]
 
 _DRAWS = 1000
 # Subsets that may be the best: those whose interval reaches lowest, at most so many.

@@ -20,7 +20,7 @@ def lower_bound(
     """No subset of k is predicted below this.
 
     Args:
-        shrinkage: Power of k that a share is 1 over; see `fitting.seen`.
+        shrinkage: Power of k that a share is 1 over; see `fit.seen`.
         sign: -1 to bound the negated values, for metrics of which more is better.
     """
     share = k**-shrinkage

@@ -8,7 +8,7 @@ from mergeplan.selection.front import FrontPoint
 from mergeplan.selection.select import Selection
 
 
-def to_data(selections: tuple[Selection, ...], front: list[FrontPoint]) -> dict[str, Any]:
+def selection_data(selections: tuple[Selection, ...], front: list[FrontPoint]) -> dict[str, Any]:
     """The selections, the best first, and the front between domains where it was asked for."""
     return {
         "selections": [_selection(selection) for selection in selections],

@@ -15,7 +15,7 @@ from mergeplan.law.subset_form import (
     HIGHEST_DEGREE,
     Coefficients,
     coefficients,
-    geometry_of,
+    gram_root,
     products,
 )
 from mergeplan.selection.variances import fit_variances
@@ -203,7 +203,7 @@ def fit_subset_law(
     Args:
         weights: Shape (n, n_experts), the order of `experts`; zero for the base.
         values: Shape (n,); NaN for merges that were not measured on it.
-        gram: Inner products of the experts' deltas; see `form.geometry_of`.
+        gram: Inner products of the experts' deltas; see `subset_form.gram_root`.
         shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
             of them where only one k above one was measured.
 
@@ -224,7 +224,7 @@ def fit_subset_law(
         )
     if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
         shrinkages = shrinkages[:1]
-    geometry = geometry_of(gram, len(experts))
+    geometry = gram_root(gram, len(experts))
     laws = []
     for shrinkage in shrinkages:
         # Where deltas do not shrink by 1/k, many experts do not lead to the base.

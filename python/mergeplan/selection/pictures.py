@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LABELLED = 25
 
 
-def draw(
+def draw_selection(
     selection: Selection, out: Path, front: list[FrontPoint], names: tuple[str, ...] = ()
 ) -> None:
     """Draw a selection.

@@ -7,7 +7,7 @@ from mergeplan.selection.select import Selection
 from mergeplan.selection.table import Table
 
 
-def describe(selections: tuple[Selection, ...]) -> str:
+def selection_text(selections: tuple[Selection, ...]) -> str:
     """The best selection, and the others in a line each."""
     first, *others = selections
     lines = _head(first)

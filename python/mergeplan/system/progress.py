@@ -7,6 +7,9 @@ from collections.abc import Callable
 from mergeplan.display.text import format_bytes
 from mergeplan.system import signals
 
+# Called with what is done, and with all that there is to do.
+Progress = Callable[[int, int], None]
+
 _INTERVAL_SECONDS = 0.1
 
 
@@ -26,7 +29,7 @@ class ProgressLine:
         self._drawn = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        signals.check()
+        signals.raise_again()
         now = time.monotonic()
         if not self._shown or now - self._drawn < _INTERVAL_SECONDS:
             return

@@ -17,7 +17,7 @@ def arm() -> None:
     signal.signal(signal.SIGTERM, _stop)
 
 
-def check() -> None:
+def raise_again() -> None:
     """Raise again what was asked for, if the command goes on all the same.
 
     Raises:

@@ -72,7 +72,7 @@ class Positive(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return number
 
 
-class Counts(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class CountList(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Numbers of parameters, joined by commas."""
 
     name = "COUNTS"

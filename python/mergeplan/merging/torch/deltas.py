@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mergeplan.merging.torch import largest, philox, ranks
 from mergeplan.merging.torch.arithmetic import Steps, float32, l1_norm, magnitudes
-from mergeplan.merging.torch.largest import Largest, Wanted
+from mergeplan.merging.torch.largest import Largest, LargestQuery
 from mergeplan.merging.torch.loading import DTYPES
-from mergeplan.merging.torch.program import Job, StreamOf
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.program import StreamOf
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
+from mergeplan.planning.plan import Job
 
 # As in mergekit: smaller divisors count as one, and norms below are left alone.
 _SMALLEST_DIVISOR = 1e-8
@@ -92,7 +93,7 @@ class Deltas:
         # upper and lower halves in int32, a mask, bins and ones in int64.
         return k * each + max(2 * size + 4 * 4 + 8, 2 * 4 + 1 + 2 * 8)
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         if not self._experts:
             for piece in sweep:
                 yield piece.start, piece[0]
@@ -122,7 +123,7 @@ class Deltas:
     def _keeps_all(self, expert: _Expert) -> bool:
         return self._merge["sparsify"] == "none" or expert.density >= 1.0
 
-    def _keeps(self, sweep: Sweep) -> Callable[[], _Keep]:
+    def _keeps(self, sweep: InputSweep) -> Callable[[], _Keep]:
         """Makes what says it, anew for each sweep: ties are counted from the tensor's start on."""
         if not any(self._thins):
             return lambda: self._whole
@@ -142,10 +143,10 @@ class Deltas:
                 row.fill_(self._keeps_all(expert))
         return kept
 
-    def _trims(self, sweep: Sweep) -> Callable[[], _Keep]:
+    def _trims(self, sweep: InputSweep) -> Callable[[], _Keep]:
         limits = [self._ranks(expert) for expert in self._experts]
         wanted = [
-            Wanted(stream, rank)
+            LargestQuery(stream, rank)
             for stream, (ranks, thins) in enumerate(zip(limits, self._thins, strict=True))
             for rank in ranks
             if thins and rank > 0 and ranks[0] < ranks[1]
@@ -157,8 +158,8 @@ class Deltas:
         has_low_bits = self.working == torch.float32
         found = largest.thresholds(sweep, streams, len(limits), wanted, has_low_bits)
         known = dict(zip(wanted, found, strict=True))
-        least = [known.get(Wanted(i, ranks[1])) for i, ranks in enumerate(limits)]
-        dropped = [known.get(Wanted(i, ranks[0])) for i, ranks in enumerate(limits)]
+        least = [known.get(LargestQuery(i, ranks[1])) for i, ranks in enumerate(limits)]
+        dropped = [known.get(LargestQuery(i, ranks[0])) for i, ranks in enumerate(limits)]
 
         def make() -> _Keep:
             kept = Largest(least, sweep.device)
@@ -184,7 +185,7 @@ class Deltas:
         dropped = self._length - bottom - kept
         return dropped, dropped + kept
 
-    def _random_masks(self, sweep: Sweep) -> _Keep:
+    def _random_masks(self, sweep: InputSweep) -> _Keep:
         numbers = zip(self.inputs[1:], self._thins, strict=True)
         ids = [self._stream_of(number) if thins else 0 for number, thins in numbers]
         streams = philox.Streams(self._seed, ids, sweep.device)
@@ -207,7 +208,7 @@ class Deltas:
     # Factors that give what is kept the norm of the whole.
 
     def _scales(
-        self, sweep: Sweep, make: Callable[[], _Keep]
+        self, sweep: InputSweep, make: Callable[[], _Keep]
     ) -> tuple[list[float], Callable[[], _Keep]]:
         """One for each expert, and what says from now on what is kept."""
         if not (self._merge["rescale"] and any(self._thins)):

@@ -1,4 +1,4 @@
-"""Merge into files with devices: the runner that stands beside `merging.run_here`."""
+"""Merge into files with devices: the runner that stands beside `runner.run_here`."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -6,22 +6,23 @@ from functools import partial
 
 from mergeplan._native import InputReader, OutputFiles
 from mergeplan.merging.preflight import CheckedMerges
-from mergeplan.merging.runner import Progress, Result
+from mergeplan.merging.runner import Result
 from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.engine import Engine, Task
-from mergeplan.merging.torch.loading import Loader
+from mergeplan.merging.torch.loading import PieceLoader
 from mergeplan.merging.torch.splitting import LEAST_ELEMENTS, split
 from mergeplan.merging.torch.storing import FileStore
 from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch
+from mergeplan.system.progress import Progress
 
 # Host memory for the way to the devices, however little is left beside torch.
 _LEAST_HOST = 64 << 20
 
 
 class DeviceRunner:
-    """Merges on some devices; see `merging.Runner`.
+    """Merges on some devices; see `runner.Runner`.
 
     Args:
         least_elements: Smaller tensors are left to the core.
@@ -62,7 +63,7 @@ class DeviceRunner:
         least = checked.family.forecast(checked.threads)["least_memory_bytes"]
         engine = Engine(
             self.devices,
-            lambda device, staging: Loader(reader, device, staging),
+            lambda device, staging: PieceLoader(reader, device, staging),
             max(half, _LEAST_HOST),
         )
         beside = _Beside(outputs, core, checked.threads, max(half, least))
@@ -139,15 +140,15 @@ class _Beside:
                 self.read_bytes = self._outputs.run(
                     self._jobs, **self._options, progress=self._continue
                 )
-        except _Stopped:
+        except _CoreStopped:
             pass
         except BaseException as error:
             self._error = error
 
     def _continue(self, _done: int) -> None:
         if self._stopped:
-            raise _Stopped
+            raise _CoreStopped
 
 
-class _Stopped(Exception):
+class _CoreStopped(Exception):
     """The run ends early."""

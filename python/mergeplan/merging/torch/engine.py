@@ -15,7 +15,7 @@ import torch
 
 from mergeplan.merging.torch.arithmetic import all_finite
 from mergeplan.merging.torch.device import Device
-from mergeplan.merging.torch.loading import Input, Loader, Staging
+from mergeplan.merging.torch.loading import Input, PieceLoader, Staging
 from mergeplan.merging.torch.program import Program
 from mergeplan.merging.torch.storing import BLOCK, Store
 from mergeplan.merging.torch.sweeps import LeaveToCoreError, Pieces
@@ -99,7 +99,7 @@ class Engine:
     def __init__(
         self,
         devices: Sequence[Device],
-        make_loader: Callable[[torch.device, Staging], Loader],
+        make_loader: Callable[[torch.device, Staging], PieceLoader],
         host_bytes: int,
     ) -> None:
         self._make_loader = make_loader
@@ -249,7 +249,7 @@ class _Queue:
 
 @dataclass(frozen=True)
 class _Worker:
-    loader: Loader
+    loader: PieceLoader
     store: Store
     share: int
 

@@ -9,7 +9,7 @@ import torch
 from mergeplan._native import InputReader, PreparedFamily
 from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.engine import Engine
-from mergeplan.merging.torch.loading import Loader
+from mergeplan.merging.torch.loading import PieceLoader
 from mergeplan.merging.torch.splitting import LEAST_ELEMENTS, split
 from mergeplan.merging.torch.storing import ModelStore
 
@@ -39,7 +39,7 @@ class IntoMemory:
         self._least = least_elements
         self._engine = Engine(
             devices,
-            lambda device, staging: Loader(reader, device, staging),
+            lambda device, staging: PieceLoader(reader, device, staging),
             max(host_bytes, _LEAST_HOST),
         )
 

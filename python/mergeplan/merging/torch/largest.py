@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
-Counts = NDArray[np.int64]
+BinCounts = NDArray[np.int64]
 _HIGH, _LOW = 1 << 15, 1 << 16
 # Counters in int32 that a GPU has for one stream after the other while it counts.
 _APART = 1 << 18
 APART_BYTES = 4 * _APART
 # The magnitudes of all streams of a piece. Shape (k, numel).
-Streams = Callable[[Piece], Tensor]
+MagnitudesOf = Callable[[Piece], Tensor]
 
 
 def table_bytes(n_streams: int, n_wanted: int, has_low_bits: bool) -> int:
@@ -38,7 +38,7 @@ def device_bytes(size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LargestQuery:
     """The `rank` largest magnitudes of a stream, of its numel."""
 
     stream: int
@@ -54,7 +54,11 @@ class Threshold:
 
 
 def thresholds(
-    sweep: Sweep, streams: Streams, n_streams: int, wanted: Sequence[Wanted], has_low_bits: bool
+    sweep: InputSweep,
+    streams: MagnitudesOf,
+    n_streams: int,
+    wanted: Sequence[LargestQuery],
+    has_low_bits: bool,
 ) -> list[Threshold]:
     """Exactly which elements are the largest.
 
@@ -119,14 +123,14 @@ def count_apart(table: Tensor, bins: Tensor, ones: Tensor, copies: int) -> None:
     table += apart.sum(0)
 
 
-def counts_of(sweep: Sweep, tables: Tensor) -> Counts:
+def counts_of(sweep: InputSweep, tables: Tensor) -> BinCounts:
     """The counters, on the host, once it is known that they count numbers."""
     sweep.numbers(tables[:0])
-    counts: Counts = tables.cpu().numpy()
+    counts: BinCounts = tables.cpu().numpy()
     return counts
 
 
-def _largest(counts: Counts, rank: int) -> tuple[int, int]:
+def _largest(counts: BinCounts, rank: int) -> tuple[int, int]:
     """The bin that holds the `rank`-th largest, and how many of its elements belong to these."""
     down = np.cumsum(counts[::-1])  # (bins,): elements in a bin and above, the topmost first
     place = int(np.searchsorted(down, rank))

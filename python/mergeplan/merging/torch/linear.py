@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import Steps, float32, fused_multiply_add
 from mergeplan.merging.torch.loading import DTYPES
-from mergeplan.merging.torch.sweeps import Sweep
+from mergeplan.merging.torch.sweeps import InputSweep
 
 
 class Linear:
@@ -29,7 +29,7 @@ class Linear:
         # The sums, and the float64 values, sums and masks of a multiply-add that is not built in.
         self.element_bytes = 3 * 4 + self.working.itemsize + 8 * 8
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         if not self.inputs:
             for start, count in sweep.ranges():
                 yield start, torch.zeros(count, dtype=self.working, device=sweep.device)

@@ -93,7 +93,7 @@ class Moment:
             self._event.synchronize()
 
 
-class Loader:
+class PieceLoader:
     """One worker's way from the files to its device."""
 
     def __init__(self, reader: "InputReader", device: torch.device, staging: Staging) -> None:

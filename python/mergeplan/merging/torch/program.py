@@ -1,14 +1,12 @@
 """What a method is on a device: a program over a sweep of its inputs."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mergeplan.merging.torch.sweeps import Sweep
-
-Job = dict[str, Any]
+from mergeplan.merging.torch.sweeps import InputSweep
 
 
 class Program(Protocol):
@@ -30,7 +28,7 @@ class Program(Protocol):
     element_bytes: int
     fixed_bytes: int
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         """Yield start and results of each piece, in order, in float32 or the working dtype."""
 
 

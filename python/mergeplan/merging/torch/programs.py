@@ -3,7 +3,8 @@
 from mergeplan.merging.torch.deltas import Deltas
 from mergeplan.merging.torch.group.methods import group_program
 from mergeplan.merging.torch.linear import Linear
-from mergeplan.merging.torch.program import Job, Program, StreamOf
+from mergeplan.merging.torch.program import Program, StreamOf
+from mergeplan.planning.plan import Job
 
 
 def program_of(job: Job, stream_of: StreamOf, seed: int) -> Program | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import all_finite
-from mergeplan.merging.torch.loading import Input, Loader, stored_bytes
+from mergeplan.merging.torch.loading import Input, PieceLoader, stored_bytes
 
 
 class LeaveToCoreError(Exception):
@@ -51,16 +51,16 @@ class Pieces:
         keep_bytes: Device memory that pieces may stay in.
     """
 
-    def __init__(self, loader: Loader, length: int, piece: int, keep_bytes: int) -> None:
+    def __init__(self, loader: PieceLoader, length: int, piece: int, keep_bytes: int) -> None:
         self._loader = loader
         self.length, self._piece = length, piece
         self._room = keep_bytes
         self._kept: dict[tuple[tuple[int, int], int], Tensor] = {}
         self.device = loader.device
 
-    def sweep(self, inputs: Sequence[Input], working: torch.dtype) -> "Sweep":
+    def sweep(self, inputs: Sequence[Input], working: torch.dtype) -> "InputSweep":
         """Some of the inputs, in the dtype that a merge works in."""
-        return Sweep(self, inputs, working)
+        return InputSweep(self, inputs, working)
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Start and number of elements of each piece."""
@@ -92,7 +92,7 @@ class Pieces:
         return fits
 
 
-class Sweep:
+class InputSweep:
     """What a method goes over: iterate it as often as needed.
 
     Attributes:

@@ -12,7 +12,7 @@ from mergekit.io.tasks import SaveTensor
 
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of, torch_dtype
 from mergeplan.errors import InputError
-from mergeplan.planning.mergekit.models import Loader, OpenModel, loaders
+from mergeplan.planning.mergekit.models import CheckpointLoader, OpenModel, loaders
 from mergeplan.planning.mergekit.silence import quietly
 from mergeplan.planning.plan import VERSION, canonical_json
 
@@ -21,7 +21,7 @@ _READ_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Given:
+class FallbackTensor:
     """One such tensor.
 
     Attributes:
@@ -52,7 +52,7 @@ class Given:
         return inputs + max(5 * self.n_inputs * n * each, 24 * n) + n * each + 2 * self.n_bytes
 
 
-class Fallback:
+class MergekitExecutor:
     """mergekit's executor, on the models of a plan.
 
     Args:
@@ -61,8 +61,8 @@ class Fallback:
 
     def __init__(
         self,
-        given: Mapping[str, Given],
-        models: Mapping[OpenModel, Loader],
+        given: Mapping[str, FallbackTensor],
+        models: Mapping[OpenModel, CheckpointLoader],
         done: Mapping[Task, Any],
         seed: int,
     ) -> None:

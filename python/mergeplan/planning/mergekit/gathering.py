@@ -14,7 +14,7 @@ from mergeplan.planning.mergekit.vocabulary import RowMap
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundTensor:
     """A model's tensor for an output tensor.
 
     Attributes:
@@ -22,7 +22,7 @@ class Found:
         name: Its name in the files, or the one that it gets.
         label: What mergekit sorts by: the name, or nothing where it converts.
         dtype: safetensors' name.
-        plain_dtype: As of `checkpoints.Tensor`.
+        plain_dtype: As of `checkpoint.Tensor`.
     """
 
     reference: dict[str, Any] | None
@@ -32,13 +32,13 @@ class Found:
     shape: tuple[int, ...]
     plain_dtype: str | None = None
 
-    def without_place(self, axis: int, length: int) -> "Found":
+    def without_place(self, axis: int, length: int) -> "FoundTensor":
         """The same tensor, brought to another length along an axis by mergekit."""
         shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
         return replace(self, reference=None, shape=shape)
 
 
-class Inputs:
+class ModelTensors:
     """The models of a plan: checkpoints, and tensors that are derived from them.
 
     Args:
@@ -62,7 +62,7 @@ class Inputs:
         self._derived: dict[OpenModel, dict[str, Any]] = {}
         self._used: dict[OpenModel, set[str]] = {model: set() for model in checkpoints}
 
-    def find(self, model: OpenModel, weight: WeightInfo) -> Found | None:
+    def find(self, model: OpenModel, weight: WeightInfo) -> FoundTensor | None:
         """A model's tensor for a weight, or `None`."""
         tensors = self._checkpoints[model].tensors
         for name in (weight.name, *(weight.aliases or ()), *(weight.tied_names or ())):
@@ -73,13 +73,13 @@ class Inputs:
             if packed is None:
                 continue
             if packed.parts is None:
-                return Found(None, target, "", packed.dtype, packed.shape)
+                return FoundTensor(None, target, "", packed.dtype, packed.shape)
             if len(packed.parts) == 1 and tensors[packed.parts[0]].shape == packed.shape:
                 return self._stored(model, packed.parts[0], "")
             parts = [self._reference(model, part) for part in packed.parts]
             made = {"kind": "concat", "parts": parts, "shape": list(packed.shape)}
             reference = self._derive(model, target, made)
-            return Found(reference, target, "", packed.dtype, packed.shape)
+            return FoundTensor(reference, target, "", packed.dtype, packed.shape)
         return None
 
     def name_of(self, model: OpenModel) -> str:
@@ -109,7 +109,9 @@ class Inputs:
                 )
         return found
 
-    def with_rows(self, model: OpenModel, found: Mapping[OpenModel, Found], rows: RowMap) -> Found:
+    def with_rows(
+        self, model: OpenModel, found: Mapping[OpenModel, FoundTensor], rows: RowMap
+    ) -> FoundTensor:
         """A model's tensor brought to another vocabulary, some rows perhaps of other models.
 
         Args:
@@ -145,11 +147,11 @@ class Inputs:
         number = reference["model"]
         return number >= self._n_models or bool(self._opened[number].made)
 
-    def _stored(self, model: OpenModel, name: str, label: str) -> Found:
+    def _stored(self, model: OpenModel, name: str, label: str) -> FoundTensor:
         tensor = self._checkpoints[model].tensors[name]
         reference = self._reference(model, name)
         plain = tensor.plain_dtype
-        return Found(reference, name, label, tensor.dtype, tensor.shape, plain)
+        return FoundTensor(reference, name, label, tensor.dtype, tensor.shape, plain)
 
     def _reference(self, model: OpenModel, name: str) -> dict[str, Any]:
         self._used[model].add(name)

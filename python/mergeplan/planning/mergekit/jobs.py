@@ -14,13 +14,13 @@ from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, dtypes_of, lower
-from mergeplan.planning.mergekit.executor import Given
-from mergeplan.planning.mergekit.gathering import Found, Inputs
+from mergeplan.planning.mergekit.executor import FallbackTensor
+from mergeplan.planning.mergekit.gathering import FoundTensor, ModelTensors
 from mergeplan.planning.mergekit.models import OpenModel
 from mergeplan.planning.mergekit.vocabulary import RowMap, Vocabulary
+from mergeplan.planning.plan import Job
 
-Job = dict[str, Any]
-Tensors = dict[OpenModel, Found]
+Tensors = dict[OpenModel, FoundTensor]
 
 # What mergekit can merge, beside what our core can.
 _FLOATS = {*FLOATS, "F64"}
@@ -41,10 +41,10 @@ class JobMaker:
         resolved: The tensors that our core merges, with the value of every option.
     """
 
-    inputs: Inputs
+    inputs: ModelTensors
     dtype: str | None
     tokens: TokenizerInfo | None
-    given: dict[str, Given] = field(default_factory=dict)
+    given: dict[str, FallbackTensor] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     cut_to: int | None = None
     unties_head: bool = False
@@ -86,7 +86,7 @@ class JobMaker:
             return order, {**job, "merge": self._lower(method, task, found, dtypes)}
         if save.dtype is None and method in _FLOAT32_RESULTS and dtypes.working in FLOATS.values():
             job["out_dtype"] = "F32"
-        given = Given(save, job["out_dtype"], shape, len(found), dtypes.working)
+        given = FallbackTensor(save, job["out_dtype"], shape, len(found), dtypes.working)
         self.given[save.tensor_name] = given
         return order, {**job, "merge": {"kind": "given"}}
 

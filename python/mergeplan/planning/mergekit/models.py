@@ -26,7 +26,7 @@ class OpenModel(ModelReference):  # type: ignore[misc]
         return LoaderCache().get(self)
 
 
-class Loader:
+class CheckpointLoader:
     """What mergekit asks of a checkpoint: names, and for a fallback tensors.
 
     Args:
@@ -46,7 +46,7 @@ class Loader:
 
 
 @contextlib.contextmanager
-def loaders(of: dict[OpenModel, Loader]) -> Iterator[None]:
+def loaders(of: dict[OpenModel, CheckpointLoader]) -> Iterator[None]:
     """Make mergekit's loaders, which it keeps in one table for the whole process, ours alone."""
     before = LoaderCache.loaders
     LoaderCache.loaders = dict(of)

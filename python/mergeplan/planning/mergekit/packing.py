@@ -19,7 +19,7 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTensor:
     """A tensor that is made from others.
 
     Attributes:
@@ -31,7 +31,7 @@ class Packed:
     parts: tuple[str, ...] | None
 
 
-def find_packed(model_type: str, tensors: Mapping[str, Tensor], target: str) -> Packed | None:
+def find_packed(model_type: str, tensors: Mapping[str, Tensor], target: str) -> PackedTensor | None:
     """How a conversion makes `target` out of a checkpoint's tensors; `None` where none does."""
     near = _same_layer(tensors, target)
     shapes = {name: torch.empty(t.shape, device="meta") for name, t in near.items()}
@@ -44,7 +44,7 @@ def find_packed(model_type: str, tensors: Mapping[str, Tensor], target: str) -> 
         parts = None
     # Where dtypes differ, torch promotes: of what is computed, mergekit's executor tells the dtype.
     dtype = dtypes.pop() if len(dtypes) == 1 else "F32"
-    return Packed(tuple(made.shape), dtype, parts)
+    return PackedTensor(tuple(made.shape), dtype, parts)
 
 
 def _same_layer(tensors: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:

@@ -20,11 +20,11 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MergeplanError
 from mergeplan.planning.mergekit.companions import companions_of, config_json
-from mergeplan.planning.mergekit.executor import Fallback, read_tensor
-from mergeplan.planning.mergekit.gathering import Inputs
+from mergeplan.planning.mergekit.executor import MergekitExecutor, read_tensor
+from mergeplan.planning.mergekit.gathering import ModelTensors
 from mergeplan.planning.mergekit.jobs import JobMaker
 from mergeplan.planning.mergekit.models import (
-    Loader,
+    CheckpointLoader,
     OrderedConfiguration,
     loaders,
     open_model,
@@ -77,7 +77,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     donor = asked.base_model or opened[0]
     stored = models_data(checkpoints)
     sources = {
-        model: Loader(checkpoint, _reader(stored, number, checkpoint))
+        model: CheckpointLoader(checkpoint, _reader(stored, number, checkpoint))
         for number, (model, checkpoint) in enumerate(models.items())
     }
     merge_options = MergeOptions(
@@ -105,7 +105,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         with ordered_vocabularies():
             tokens = tasks[-1].execute()
         done[tasks[-1]] = tokens
-    maker = JobMaker(Inputs(models, types, len(stored)), config.dtype, tokens)
+    maker = JobMaker(ModelTensors(models, types, len(stored)), config.dtype, tokens)
     made = [maker.job(task) for task in tasks if isinstance(task, SaveTensor)]
     jobs = [job for _, job in sorted(filter(None, made), key=lambda entry: entry[0])]
     if not jobs:
@@ -124,7 +124,9 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         unties_head=maker.unties_head,
         warnings=(*maker.warnings, *maker.inputs.left_out(layers_too=not config.is_sliced)),
         companions=companions,
-        fallback=Fallback(maker.given, sources, done, head["seed"]) if maker.given else None,
+        fallback=MergekitExecutor(maker.given, sources, done, head["seed"])
+        if maker.given
+        else None,
         resolved=tuple(maker.resolved) if options.explain else (),
     )
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
 from mergeplan.planning.plan import canonical_json
 from mergeplan.pool.pool import PoolSize, load_pool
+from mergeplan.system.progress import Progress
 
 if TYPE_CHECKING:
     from mergeplan._native import TensorSimilarity
 
 Array = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 # Shares of each tensor's elements, by magnitude, for which it is said what they hold.
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
@@ -38,7 +38,7 @@ _KINDS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class TensorGroup:
     """What the deltas of some tensors have in common; matrices are (experts, experts).
 
     Attributes:
@@ -88,9 +88,9 @@ class Geometry:
     experts: tuple[str, ...]
     n_params: float
     densities: tuple[float, ...]
-    whole: Group
-    by_layer: Mapping[int, Group]
-    by_kind: Mapping[str, Group]
+    whole: TensorGroup
+    by_layer: Mapping[int, TensorGroup]
+    by_kind: Mapping[str, TensorGroup]
     left_out: Mapping[str, str]
     read_bytes: int
 
@@ -143,7 +143,7 @@ def geometry_of(
     layers: dict[int, list[_Part]] = defaultdict(list)
     kinds: dict[str, list[_Part]] = defaultdict(list)
     for name, part in zip(tensors, parts, strict=True):
-        kinds[kind_of(name)].append(part)
+        kinds[module_kind(name)].append(part)
         if (place := layer_of(name)) is not None:
             layers[place[1]].append(part)
     return Geometry(
@@ -159,7 +159,7 @@ def geometry_of(
     )
 
 
-def kind_of(tensor: str) -> str:
+def module_kind(tensor: str) -> str:
     """Which kind of module a tensor belongs to.
 
     >>> kind_of("model.layers.0.self_attn.q_norm.weight"), kind_of("x.bias")
@@ -188,7 +188,7 @@ class _Part:
         return cls(found.elements, gram, agreeing, nonzero, kept)
 
 
-def _group(parts: Sequence[_Part]) -> Group:
+def _group(parts: Sequence[_Part]) -> TensorGroup:
     gram = np.sum([part.gram for part in parts], axis=0)
     agreeing = np.sum([part.agreeing for part in parts], axis=0)
     nonzero = np.sum([part.nonzero for part in parts], axis=0)
@@ -198,7 +198,7 @@ def _group(parts: Sequence[_Part]) -> Group:
     np.divide(agreeing, nonzero, out=agreement, where=nonzero > 0)
     shares = np.ones_like(kept)
     np.divide(kept, squares, out=shares, where=squares > 0)
-    return Group(sum(part.n_elements for part in parts), gram, agreement, shares)
+    return TensorGroup(sum(part.n_elements for part in parts), gram, agreement, shares)
 
 
 def _not_compared(base: Checkpoint, experts: Iterable[Checkpoint]) -> dict[str, str]:

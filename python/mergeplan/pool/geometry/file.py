@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mergeplan.display.text import format_count
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.pool.geometry.compare import Geometry, Group
+from mergeplan.pool.geometry.compare import Geometry, TensorGroup
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class Gram:
     matrix: Array
 
 
-def to_data(geometries: Sequence[Geometry]) -> dict[str, Any]:
+def geometry_data(geometries: Sequence[Geometry]) -> dict[str, Any]:
     """Everything, as JSON takes it; NaN becomes null."""
     return {"format": _FORMAT, "version": VERSION, "sizes": [_size(one) for one in geometries]}
 
@@ -111,7 +111,7 @@ def _size(geometry: Geometry) -> dict[str, Any]:
     }
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: TensorGroup) -> dict[str, Any]:
     matrices = {"gram": group.gram, "cosines": group.cosines, "agreement": group.agreement}
     return {
         "n_elements": group.n_elements,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LABELLED = 25
 
 
-def draw(geometry: Geometry, out: Path) -> None:
+def draw_geometry(geometry: Geometry, out: Path) -> None:
     """Draw one base's experts.
 
     Args:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.display.text import format_bytes, format_count
-from mergeplan.pool.geometry.compare import Geometry, Group
+from mergeplan.pool.geometry.compare import Geometry, TensorGroup
 
 Array = NDArray[np.float64]
 
@@ -13,7 +13,7 @@ _MATRIX = 12
 _WIDTH = 8
 
 
-def describe(geometry: Geometry) -> str:
+def geometry_text(geometry: Geometry) -> str:
     """Tables of the experts, of their cosines, and of kinds of modules and layers."""
     n = len(geometry.experts)
     lines = [
@@ -70,7 +70,7 @@ def _groups(geometry: Geometry) -> list[str]:
     """Means over experts and pairs, for each kind of module and each layer."""
     total = float(np.trace(geometry.whole.gram)) or 1.0
     lines = [f"{'means over pairs':14}  elements   of the square  cosine  same sign"]
-    rows: list[tuple[str, Group]] = [("whole", geometry.whole)]
+    rows: list[tuple[str, TensorGroup]] = [("whole", geometry.whole)]
     rows += [(kind, group) for kind, group in geometry.by_kind.items()]
     rows += [(f"layer {layer}", group) for layer, group in geometry.by_layer.items()]
     for name, group in rows:

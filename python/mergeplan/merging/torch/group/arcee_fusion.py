@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32
 from mergeplan.merging.torch.group import order
-from mergeplan.merging.torch.group.inputs import Group
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.group.inputs import GroupInputs
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 # As in mergekit: keeps shares away from zero.
 _EPSILON = 1e-8
@@ -26,7 +26,7 @@ _EPSILON = 1e-8
 class ArceeFusion:
     """base + (input − base where that matters)."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: GroupInputs) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._group, self._steps = group, group.steps
         self.align = group.shape[-1] if group.shape else 1
@@ -36,9 +36,9 @@ class ArceeFusion:
         self.element_bytes = 8 * group.size + max(3 * 8 + 2 * 4, order.BYTES)
         # A row's largest element, sum and divergence.
         self.element_bytes += -(-4 * 8 // self.align)
-        self.fixed_bytes = 4 * rows + order.table_bytes(3)
+        self.fixed_bytes = 4 * rows + order.counter_bytes(3)
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         divergences = _Divergences(self._group, self.align, sweep.device)
 
         def importance(piece: Piece) -> Tensor:
@@ -57,7 +57,7 @@ class ArceeFusion:
         rows = divergences.of(piece)
         return self._steps.multiply(delta.view(-1, self.align), rows[:, None]).view(-1)
 
-    def _threshold(self, sweep: Sweep, importance: order.Quantity) -> float:
+    def _threshold(self, sweep: InputSweep, importance: order.Quantity) -> float:
         number = self._steps.number
         last = self._group.length - 1
         # mergekit multiplies in float32.
@@ -70,7 +70,7 @@ class ArceeFusion:
 class _Divergences:
     """KL(softmax(input) ‖ softmax(base)) of every row, computed when a piece comes first."""
 
-    def __init__(self, group: Group, columns: int, device: torch.device) -> None:
+    def __init__(self, group: GroupInputs, columns: int, device: torch.device) -> None:
         self._steps, self._columns = group.steps, columns
         # Shape (rows,). The first `_known` of them are there.
         self._rows = torch.empty(group.length // columns, dtype=group.working, device=device)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import Steps
 from mergeplan.merging.torch.loading import DTYPES
-from mergeplan.merging.torch.program import Job
 from mergeplan.merging.torch.sweeps import Piece
+from mergeplan.planning.plan import Job
 
 
-class Group:
+class GroupInputs:
     """What a method knows of its job, beside its options.
 
     Args:

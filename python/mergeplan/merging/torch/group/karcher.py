@@ -19,8 +19,8 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import Steps, float32
 from mergeplan.merging.torch.group import sums
-from mergeplan.merging.torch.group.inputs import Group
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.group.inputs import GroupInputs
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Karcher:
     align = 1
     fixed_bytes = 0
 
-    def __init__(self, group: Group, max_iter: int, tol: float) -> None:
+    def __init__(self, group: GroupInputs, max_iter: int, tol: float) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._group, self._steps = group, group.steps
         self._max_iter, self._tol = max_iter, tol
@@ -60,7 +60,7 @@ class Karcher:
         # Unit vectors and an input, mean and tangent with two steps of each; float32 or wider.
         self.element_bytes = (group.count + 6) * group.size + max(3 * 4, sums.BYTES)
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         steps, count = self._steps, self._group.count
         squares = sums.totals(sweep, lambda piece: map(sums.squares, self._group.tensors(piece)))
         norms = [_norm(square) for square in squares]
@@ -75,7 +75,7 @@ class Karcher:
         for piece in sweep:
             yield piece.start, steps.scale(mean.of(mean.units(piece)), scale)
 
-    def _settle(self, sweep: Sweep, mean: "_Mean") -> "_Mean":
+    def _settle(self, sweep: InputSweep, mean: "_Mean") -> "_Mean":
         norm = self._mean_norm(sweep, mean)
         if norm < self._tol:
             mean.is_first = True
@@ -86,7 +86,7 @@ class Karcher:
                 break
         return mean
 
-    def _move(self, sweep: Sweep, mean: "_Mean") -> bool:
+    def _move(self, sweep: InputSweep, mean: "_Mean") -> bool:
         """One iteration: whether it moved the mean."""
         dots = sums.totals(sweep, mean.products)
         terms = [self._term(self._steps.number(dot), mean.share) for dot in dots]
@@ -106,7 +106,7 @@ class Karcher:
             step.mean_norm = norm
         return True
 
-    def _mean_norm(self, sweep: Sweep, mean: "_Mean") -> float:
+    def _mean_norm(self, sweep: InputSweep, mean: "_Mean") -> float:
         def square(piece: Piece) -> Iterator[Tensor]:
             yield sums.squares(mean.of(mean.units(piece)))
 
@@ -178,7 +178,7 @@ class _Mean:
         units = self.units(piece)
         mean = self.of(units)
         for unit in units:
-            yield sums.products(mean, unit)
+            yield sums.exact_products(mean, unit)
 
 
 def _norm(square: float) -> float:

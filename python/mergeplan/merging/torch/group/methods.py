@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mergeplan.merging.torch.group.arcee_fusion import ArceeFusion
-from mergeplan.merging.torch.group.inputs import Group
+from mergeplan.merging.torch.group.inputs import GroupInputs
 from mergeplan.merging.torch.group.karcher import Karcher
 from mergeplan.merging.torch.group.model_stock import ModelStock
 from mergeplan.merging.torch.group.multislerp import Multislerp
@@ -14,7 +14,8 @@ from mergeplan.merging.torch.group.passthrough import Passthrough
 from mergeplan.merging.torch.group.ram import Ram
 from mergeplan.merging.torch.group.sce import Sce
 from mergeplan.merging.torch.group.slerp import Slerp
-from mergeplan.merging.torch.program import Job, Program
+from mergeplan.merging.torch.program import Program
+from mergeplan.planning.plan import Job
 
 # By the plan's name; the plan's options are their further arguments.
 _METHODS: dict[str, Callable[..., Program]] = {
@@ -46,7 +47,7 @@ def group_program(job: Job) -> Program | None:
     has_base, count = merge["base"] is not None, len(merge["inputs"])
     # Nothing to interpolate with: the result is the one input, or the base.
     if count == 0:
-        return Passthrough(Group(job, [0]))
+        return Passthrough(GroupInputs(job, [0]))
     if count == 1 and name in ("multislerp", "karcher"):
-        return Passthrough(Group(job, [int(has_base)]))
-    return _METHODS[name](Group(job, list(range(has_base + count))), **options)
+        return Passthrough(GroupInputs(job, [int(has_base)]))
+    return _METHODS[name](GroupInputs(job, list(range(has_base + count))), **options)

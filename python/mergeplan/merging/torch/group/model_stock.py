@@ -9,9 +9,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from mergeplan.merging.torch.group.inputs import Group
+from mergeplan.merging.torch.group.inputs import GroupInputs
 from mergeplan.merging.torch.group.vectors import Vectors
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 # Products of norms below this are replaced by it, and divisors below it count as zero.
 _SMALLEST = 1e-6
@@ -20,7 +20,7 @@ _SMALLEST = 1e-6
 class ModelStock:
     """t · average + (1 − t) · base, t = k·c / (1 + (k − 1)·c), c the mean cosine of all pairs."""
 
-    def __init__(self, group: Group, filter_wise: bool) -> None:
+    def __init__(self, group: GroupInputs, filter_wise: bool) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._group, self._steps = group, group.steps
         shape, count = group.shape, group.count
@@ -34,7 +34,7 @@ class ModelStock:
         self.element_bytes += self._vectors.piece_bytes(each)
         self.fixed_bytes = self._vectors.fixed_bytes(each)
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         for pieces in self._vectors.complete(sweep):
             t = self._ratios(pieces)
             for piece in pieces:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32
 from mergeplan.merging.torch.group import sums
-from mergeplan.merging.torch.group.inputs import Group
-from mergeplan.merging.torch.sweeps import LeaveToCoreError, Piece, Sweep
+from mergeplan.merging.torch.group.inputs import GroupInputs
+from mergeplan.merging.torch.sweeps import InputSweep, LeaveToCoreError, Piece
 
 
 class Multislerp:
@@ -30,7 +30,9 @@ class Multislerp:
     sweeps = 5
     fixed_bytes = 0
 
-    def __init__(self, group: Group, weights: Sequence[float], normalize: bool, eps: float) -> None:
+    def __init__(
+        self, group: GroupInputs, weights: Sequence[float], normalize: bool, eps: float
+    ) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._group, self._steps = group, group.steps
         self._weights, self._normalize = weights, normalize
@@ -38,7 +40,7 @@ class Multislerp:
         # Unit vectors, base and input, mean and tangent; then sums and steps in float32, or wider.
         self.element_bytes = (group.count + 6) * group.size + max(3 * 4, sums.BYTES)
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         steps = self._steps
         state = _State(self._group, self._rounded_weights())
         norms = [steps.number(math.sqrt(n)) for n in sums.totals(sweep, self._squares)]
@@ -99,7 +101,7 @@ class _State:
         dots: Products of unit vectors and normalised mean.
     """
 
-    def __init__(self, group: Group, weights: list[float]) -> None:
+    def __init__(self, group: GroupInputs, weights: list[float]) -> None:
         self._group, self._steps = group, group.steps
         self.weights = weights
         self.lengths: list[float] = []

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32
-from mergeplan.merging.torch.group.inputs import Group
-from mergeplan.merging.torch.sweeps import Sweep
+from mergeplan.merging.torch.group.inputs import GroupInputs
+from mergeplan.merging.torch.sweeps import InputSweep
 
 _SMALLEST = 1e-6
 
@@ -19,14 +19,14 @@ class Nearswap:
     sweeps = 1
     fixed_bytes = 0
 
-    def __init__(self, group: Group, t: float) -> None:
+    def __init__(self, group: GroupInputs, t: float) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._steps = group.steps
         self._t = float32(t)
         # Both inputs, weights and products, and what a step takes in float32.
         self.element_bytes = 6 * group.size + 3 * 4 + 1
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         steps = self._steps
         one = torch.ones((), dtype=torch.float32, device=sweep.device)
         smallest = steps.number(_SMALLEST)

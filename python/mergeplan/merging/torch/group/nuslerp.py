@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32
 from mergeplan.merging.torch.group import sums
-from mergeplan.merging.torch.group.inputs import Group
+from mergeplan.merging.torch.group.inputs import GroupInputs
 from mergeplan.merging.torch.group.vectors import Vectors
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 _SMALLEST_NORM = 1e-7
 # Below this 1 − cos²θ counts as zero.
@@ -26,7 +26,7 @@ _ALONG = {"tensor": Vectors.whole, "last": Vectors.last, "first": Vectors.first}
 class Nuslerp:
     """(sin((1 − t)θ) · a + sin(tθ) · b) / sin θ; linear where cos²θ = 1."""
 
-    def __init__(self, group: Group, t: float, along: str) -> None:
+    def __init__(self, group: GroupInputs, t: float, along: str) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._group, self._steps = group, group.steps
         self._rest, self._t = float32(1.0 - t), float32(t)
@@ -39,7 +39,7 @@ class Nuslerp:
         self.element_bytes = own + vectors.piece_bytes(_VECTOR_BYTES)
         self.fixed_bytes = vectors.fixed_bytes(_VECTOR_BYTES)
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         for pieces in self._vectors.complete(sweep):
             factors = self._factors(self._cosines(pieces))
             for piece in pieces:

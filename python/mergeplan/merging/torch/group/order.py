@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import all_finite
 from mergeplan.merging.torch.largest import APART_BYTES, count, counts_of
-from mergeplan.merging.torch.sweeps import LeaveToCoreError, Piece, Sweep
+from mergeplan.merging.torch.sweeps import InputSweep, LeaveToCoreError, Piece
 
 _BINS = 1 << 16
 _HALF = _BINS // 2
@@ -24,7 +24,7 @@ BYTES = 3 * 4 + 1 + 2 * 8
 Quantity = Callable[[Piece], Tensor]
 
 
-def table_bytes(ranks: int) -> int:
+def counter_bytes(ranks: int) -> int:
     """Device bytes of the counters of so many wanted ranks."""
     return (ranks + 1) * 8 * (_BINS + 2) + APART_BYTES
 
@@ -55,7 +55,7 @@ class Statistic:
 
 
 def order_statistics(
-    sweep: Sweep, quantity: Quantity, dtype: torch.dtype, pick: Callable[[int], Sequence[int]]
+    sweep: InputSweep, quantity: Quantity, dtype: torch.dtype, pick: Callable[[int], Sequence[int]]
 ) -> list[Statistic]:
     """The elements of the ranks that `pick` wants, given how many are not zero; 0 is the smallest.
 
@@ -85,7 +85,7 @@ def order_statistics(
 
 
 def _refine(
-    sweep: Sweep, quantity: Quantity, ranks: Sequence[int], found: Sequence[tuple[int, int]]
+    sweep: InputSweep, quantity: Quantity, ranks: Sequence[int], found: Sequence[tuple[int, int]]
 ) -> list[Statistic]:
     """By the lower 16 bits of the keys in the bins that were found."""
     tables = torch.zeros((len(ranks), _BINS), dtype=torch.int64, device=sweep.device)

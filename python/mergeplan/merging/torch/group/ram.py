@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32
 from mergeplan.merging.torch.group import sums
-from mergeplan.merging.torch.group.inputs import Group
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.group.inputs import GroupInputs
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 
 class Ram:
@@ -28,7 +28,7 @@ class Ram:
     fixed_bytes = 0
 
     def __init__(
-        self, group: Group, epsilon: float, r: float | None = None, alpha: float | None = None
+        self, group: GroupInputs, epsilon: float, r: float | None = None, alpha: float | None = None
     ) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._group, self._steps = group, group.steps
@@ -38,7 +38,7 @@ class Ram:
         # All changes, an input and its base, counts and their sum, four steps, and masks.
         self.element_bytes = (group.count + 5) * group.size + 6 * 4 + 3
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         lambdas = self._lambdas(sweep)
         for piece in sweep:
             changes, counts = self._changes(piece)
@@ -67,7 +67,7 @@ class Ram:
         shared = self._steps.divide(change, counts.clamp(min=1.0)).float()
         return torch.where(counts > 1.0, shared, change.float() * factor)
 
-    def _lambdas(self, sweep: Sweep) -> Sequence[float]:
+    def _lambdas(self, sweep: InputSweep) -> Sequence[float]:
         if self._plus is None:
             return [1.0] * self._group.count
         totals = sums.totals(sweep, self._kinds)

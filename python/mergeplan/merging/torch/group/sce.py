@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32, magnitudes
 from mergeplan.merging.torch.group import order, sums
-from mergeplan.merging.torch.group.inputs import Group
+from mergeplan.merging.torch.group.inputs import GroupInputs
 from mergeplan.merging.torch.largest import Largest, Threshold
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 # Sums of weights below this count as none.
 _SMALLEST = float32(1e-6)
@@ -31,7 +31,7 @@ class Sce:
 
     align = 1
 
-    def __init__(self, group: Group, density: float) -> None:
+    def __init__(self, group: GroupInputs, density: float) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._group, self._steps = group, group.steps
         self._density = density
@@ -41,13 +41,13 @@ class Sce:
         deltas = (2 * group.count + 2) * group.size + 8
         variance = group.size + max(4 * 8, order.BYTES)
         self.element_bytes = deltas + max(5 * 4 + 4, variance, sums.BYTES)
-        self.fixed_bytes = order.table_bytes(1) if self._selects else 0
+        self.fixed_bytes = order.counter_bytes(1) if self._selects else 0
 
     @property
     def _selects(self) -> bool:
         return 0.0 < self._density < 1.0
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         make = self._selection(sweep)
         weights = self._weights(sweep, make())
         largest = make()
@@ -55,14 +55,14 @@ class Sce:
             deltas = self._select(piece, largest)
             yield piece.start, self._steps.add(piece[0], self._elected(deltas, weights))
 
-    def _selection(self, sweep: Sweep) -> Callable[[], Largest | None]:
+    def _selection(self, sweep: InputSweep) -> Callable[[], Largest | None]:
         """Makes what says which variances are the largest, anew for each sweep; `None`: all are."""
         if self._density >= 1.0:
             return lambda: None
         threshold = self._threshold(sweep) if self._selects else None
         return partial(Largest, [threshold], sweep.device)
 
-    def _threshold(self, sweep: Sweep) -> Threshold | None:
+    def _threshold(self, sweep: InputSweep) -> Threshold | None:
         """Of the largest variances; `None` where there are none."""
         length, n_kept = self._group.length, 0
 
@@ -104,7 +104,7 @@ class Sce:
         dropped = largest.of(magnitudes(self._variance(deltas))[None])[0].logical_not_()
         return [delta.masked_fill(dropped, 0.0) for delta in deltas]
 
-    def _weights(self, sweep: Sweep, largest: Largest | None) -> list[float]:
+    def _weights(self, sweep: InputSweep, largest: Largest | None) -> list[float]:
         def energies(piece: Piece) -> Iterator[Tensor]:
             for delta in self._select(piece, largest):
                 yield sums.rounded_products(delta, delta)

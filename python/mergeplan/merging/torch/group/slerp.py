@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32
 from mergeplan.merging.torch.group import sums
-from mergeplan.merging.torch.group.inputs import Group
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.group.inputs import GroupInputs
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 _LINEAR_ABOVE = float32(0.9995)
 # Norms up to this are replaced by one.
@@ -25,14 +25,14 @@ class Slerp:
     sweeps = 2
     fixed_bytes = 0
 
-    def __init__(self, group: Group, t: float) -> None:
+    def __init__(self, group: GroupInputs, t: float) -> None:
         self.inputs, self.working = group.numbers, group.working
         self._steps = group.steps
         self._t = float32(t)
         # Both inputs, in float32 and times their factors; the sum has the place of one of these.
         self.element_bytes = 3 * group.size + max(4 * 4, sums.BYTES)
 
-    def run(self, sweep: Sweep) -> Iterator[tuple[int, Tensor]]:
+    def run(self, sweep: InputSweep) -> Iterator[tuple[int, Tensor]]:
         first, second = self._factors(*sums.totals(sweep, _gram))
         for piece in sweep:
             total = piece[0].float() * first
@@ -58,7 +58,7 @@ def _gram(piece: Piece) -> Iterator[Tensor]:
     a, b = piece[0], piece[1]
     yield sums.squares(a)
     yield sums.squares(b)
-    yield sums.products(a, b)
+    yield sums.exact_products(a, b)
 
 
 def _norm(square: float) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from mergeplan.merging.torch.sweeps import LeaveToCoreError, Piece, Sweep
+from mergeplan.merging.torch.sweeps import InputSweep, LeaveToCoreError, Piece
 
-# Device bytes for each element while `squares` or `products` adds them.
+# Device bytes for each element while `squares` or `exact_products` adds them.
 BYTES = 2 * 8
 
 
@@ -17,7 +17,7 @@ def squares(values: Tensor) -> Tensor:
     return values.double().square_().sum()
 
 
-def products(values: Tensor, others: Tensor) -> Tensor:
+def exact_products(values: Tensor, others: Tensor) -> Tensor:
     """Of two pieces, not rounded. Shape ()."""
     return values.double().mul_(others).sum()
 
@@ -27,7 +27,7 @@ def rounded_products(values: Tensor, others: Tensor) -> Tensor:
     return (values * others).sum(dtype=torch.float64)
 
 
-def totals(sweep: Sweep, terms: Callable[[Piece], Iterator[Tensor]]) -> list[float]:
+def totals(sweep: InputSweep, terms: Callable[[Piece], Iterator[Tensor]]) -> list[float]:
     """Sums over the tensor, on the host.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mergeplan.merging.torch.sweeps import Piece, Sweep
+from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Vectors:
         """Along the first dimension."""
         return cls.whole(shape) if len(shape) < 2 else cls("columns", prod(shape[1:]))
 
-    def complete(self, sweep: Sweep) -> Iterator[Iterable[Piece]]:
+    def complete(self, sweep: InputSweep) -> Iterator[Iterable[Piece]]:
         """Pieces that together hold all of their vectors, to go over more than once."""
         if self.kind != "rows":
             yield sweep
