@@ -1,4 +1,7 @@
-"""The command line. Commands are imported when they run, so that `--help` is quick."""
+"""The command line: one file for each command, `options` for what several share.
+
+Commands are imported when they run, so that `--help` is quick. They may import everything.
+"""
 
 import os
 import sys

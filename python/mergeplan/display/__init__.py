@@ -1,1 +1,4 @@
-""""""
+"""How numbers, names and pictures look everywhere, and how counts are read.
+
+May import errors alone.
+"""

@@ -3,4 +3,6 @@
 `documents` reads files, `encoding` turns documents into tokens of which some are scored, `windows`
 cuts them for a model's context, `texts` prepares all of that once, `scoring` runs a model over it,
 `scores` holds the sums by document and what can be said of them.
+
+May import pool and below; torch and transformers only in what needs them.
 """

@@ -2,6 +2,8 @@
 
 `register` puts them behind the names of mergekit's methods, for every merge of the process:
 `run_merge`, `merge_tensors`, `merge_state_dicts` and what is built on them.
+
+Beside the cli: it imports planning and below.
 """
 
 from mergeplan.mergekit_plugin.registry import METHODS, register, unregister

@@ -11,6 +11,8 @@ rounds nothing and gives the mathematics; the others give what torch on a CPU, a
 | delta | expert − base | (...) |
 | weights | factor of each expert | (k,) |
 | densities | share of each delta that is kept | (k,) |
+
+It imports nothing of mergeplan, and nothing that runs imports it.
 """
 
 from mergeplan.reference.deltas import DeltaOptions, merge_deltas

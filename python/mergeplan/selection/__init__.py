@@ -1,1 +1,4 @@
-"""The law of single subsets: what every subset and weighting of a pool gives, from few merges."""
+"""Which experts, and with what weights: the law of single subsets, fitted to few merges.
+
+May import law and below; what measures a choice lies above, in calibration.
+"""

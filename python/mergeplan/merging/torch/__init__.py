@@ -6,11 +6,14 @@ core; here is another way to compute a tensor, for those jobs that the device ca
 1. `device`: which devices there are, and how much of their memory may be used.
 2. `loading`: pieces of a tensor's inputs, from the files through pinned memory to the device.
 3. `sweeps`: going over those pieces again and again; what fits stays on the device.
-4. `programs`: each method as a short torch program over sweeps, in `linear`, `deltas` and `group`.
+4. `program`: what a method is here; `programs` finds a job's, in `linear`, `deltas` and `group`.
 5. `storing`: finished pieces, back through pinned memory into the files.
-6. `running`: workers, each with a stream of its own, and what happens when a device fails.
+6. `engine`: workers, each with a stream of its own, and what happens when a device fails.
+7. `device_runner` merges into files so, `into_memory` into loaded models.
 
 Nothing here decides what comes out. Pieces, limits, workers and devices change no byte of it; the
 core computes what is too small to be worth the way or too large for the limit, every job whose
 inputs are not all finite, and all of them once no device is left.
+
+May import `runner` of merging, what it needs, and below; torch at the top, so import it late.
 """
