@@ -1,4 +1,4 @@
-"""How numbers, names and pictures look everywhere, and how counts are read.
+"""How numbers, tables and pictures look everywhere, and how counts are read.
 
 May import errors alone.
 """

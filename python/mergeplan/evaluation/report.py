@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mergeplan.display.table import align_columns
 from mergeplan.evaluation.evaluate import Evaluation
 from mergeplan.evaluation.harness import TaskScore
 from mergeplan.evaluation.scores import Estimate, Scores, difference
@@ -50,15 +51,7 @@ def scores_table(
     if not tasks:
         cells = [(row[0], *row[2:]) for row in cells]
         cells[0] = ("domain", value, *cells[0][2:])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left = 2 if tasks else 1  # names are set to the left, numbers to the right
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
+    return "\n".join(align_columns(cells, left=2 if tasks else 1))
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mergeplan.display.table import align_columns
 from mergeplan.display.text import printable
 from mergeplan.inspection.diff import Diff, TensorDiff
 
@@ -24,16 +25,7 @@ def diff_rows(tensors: tuple[TensorDiff, ...]) -> list[str]:
     """A head and a row for each tensor; nothing for none."""
     if not tensors:
         return []
-    rows = [_HEAD, *(_row(tensor) for tensor in tensors)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    left = 2  # names and words; numbers are set to the right
-    return [
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return align_columns([_HEAD, *(_row(tensor) for tensor in tensors)], left=2)
 
 
 def _row(tensor: TensorDiff) -> tuple[str, ...]:
