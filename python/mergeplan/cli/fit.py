@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.messages import warn
-from mergeplan.cli.options.fit import fit_options
+from mergeplan.cli.options.measurements import fit_options
 from mergeplan.cli.options.overwrite import overwrite_option
 
 

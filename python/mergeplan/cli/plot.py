@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mergeplan.cli.options.fit import fit_options, load
+from mergeplan.cli.options.measurements import fit_options, load
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.units import Positive
 

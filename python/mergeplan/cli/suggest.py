@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mergeplan.cli.messages import warn
-from mergeplan.cli.options.fit import fit_options, load
+from mergeplan.cli.options.measurements import fit_options, load
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.units import SEED, CountList, Positive
 from mergeplan.display.text import finite, format_count
