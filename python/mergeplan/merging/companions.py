@@ -1,4 +1,4 @@
-"""The files around the weights: config.json, tokenizer, index and manifest."""
+"""The files around the weights: config.json, tokenizer and index."""
 
 import json
 from pathlib import Path

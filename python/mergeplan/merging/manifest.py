@@ -1,4 +1,4 @@
-"""`mergeplan_manifest.json`: read strictly, since it may come from anywhere."""
+"""`mergeplan_manifest.json`: written last, and read strictly, since it may come from anywhere."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The output folder: refuse what is unsafe, publish by one rename, write small files durably."""
+"""The output folder: refuse what is unsafe, publish by one rename."""
 
 import os
 from pathlib import Path
