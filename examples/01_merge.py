@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import mergeplan
-from mergeplan.demo import POOL
+from mergeplan.demo.demo import POOL
 
 CONFIG = f"""
 merge_method: ties

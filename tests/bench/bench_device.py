@@ -28,11 +28,11 @@ import numpy as np
 import pytest
 import torch
 
-from mergeplan.bench import WEIGHTS, write_config
-from mergeplan.bench_models import SHAPES, make_pool
-from mergeplan.bench_run import mergekit_command, read_all, run_process
-from mergeplan.merge_checks import MergeOptions
-from mergeplan.merging import merge
+from mergeplan.bench.bench import WEIGHTS, write_case
+from mergeplan.bench.models import SHAPES, make_pool
+from mergeplan.bench.processes import mergekit_command, read_all, run_process
+from mergeplan.merging.merge import merge
+from mergeplan.merging.options import MergeOptions
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda:0" if GPU else "cpu"
@@ -100,7 +100,7 @@ def timed(work) -> float:
 
 
 def test_merges_on_the_device(pool, floor, tmp_path):
-    merge(write_config(pool, tmp_path, "linear", "bfloat16", 1), tmp_path / "warm", options(None))
+    merge(write_case(pool, tmp_path, "linear", "bfloat16", 1), tmp_path / "warm", options(None))
     shutil.rmtree(tmp_path / "warm")
     print("method       k  limit      seconds  inputs   crossing  of the bus  read  peak VRAM")
     for method in METHODS:
@@ -121,7 +121,7 @@ def row(pool: Path, work: Path, floor: float, method: str, k: int, limit: int | 
     """Measure and print; without a limit it is the Rust core that merges."""
     if limit is not None and GPU and limit > torch.cuda.mem_get_info()[0]:
         return
-    config = write_config(pool, work, method, "bfloat16", k)
+    config = write_case(pool, work, method, "bfloat16", k)
     names = [*(f"e{i}" for i in range(k)), *(["base"] if method != "linear" else [])]
     inputs = sum((pool / name / WEIGHTS).stat().st_size for name in names)
     reports = []
@@ -146,7 +146,7 @@ def row(pool: Path, work: Path, floor: float, method: str, k: int, limit: int | 
 @pytest.mark.skipif(find_spec("mergekit") is None, reason="mergekit is not installed")
 def test_mergekit_beside_it(pool, tmp_path):
     for method in METHODS:
-        config = write_config(pool, tmp_path, method, "bfloat16", 4)
+        config = write_case(pool, tmp_path, method, "bfloat16", 4)
         command = mergekit_command(config, tmp_path / "out", THREADS)
         run = run_process([*command, "--cuda"] if GPU else command)
         shutil.rmtree(tmp_path / "out")

@@ -10,8 +10,8 @@ the one of the only public code for this law: floor = min, tail = drop · (k + 1
 import numpy as np
 import pytest
 
-from mergeplan.fitting import fit_law
-from mergeplan.laws import SizeLaw
+from mergeplan.law.fit import fit_law
+from mergeplan.law.formulas import SizeLaw
 
 CURVES = 1000
 K = np.arange(1.0, 10.0)

@@ -19,8 +19,14 @@ import pytest
 import torch
 import yaml
 
-from mergeplan.bench_models import SHAPES, Shape, make_pool
-from mergeplan.bench_run import Run, mergekit_command, mergeplan_command, read_all, run_process
+from mergeplan.bench.models import SHAPES, Shape, make_pool
+from mergeplan.bench.processes import (
+    Run,
+    mergekit_command,
+    mergeplan_command,
+    read_all,
+    run_process,
+)
 from tests.support.checkpoints import load_tensors
 
 ADAPTERS = 8

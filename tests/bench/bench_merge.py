@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.bench import CASES, DTYPES, WEIGHTS, write_config
-from mergeplan.bench_models import SHAPES, make_pool
-from mergeplan.bench_run import copy_floor, mergeplan_command, read_all, run_process
-from mergeplan.methods import METHODS
+from mergeplan.bench.bench import CASES, DTYPES, WEIGHTS, write_case
+from mergeplan.bench.models import SHAPES, make_pool
+from mergeplan.bench.processes import copy_floor, mergeplan_command, read_all, run_process
+from mergeplan.config.methods import METHODS
 
 EXPERTS = 4
 THREADS = 2
@@ -51,7 +51,7 @@ def test_plain_copy(benchmark, pool, tmp_path):
 @pytest.mark.parametrize("method", [name for name in CASES if name in METHODS])
 def test_mergeplan(benchmark, pool, method, dtype, tmp_path):
     out = tmp_path / "out"
-    config = write_config(pool, tmp_path, method, dtype, EXPERTS)
+    config = write_case(pool, tmp_path, method, dtype, EXPERTS)
     benchmark.pedantic(
         run_process,
         args=(mergeplan_command(config, out, THREADS),),

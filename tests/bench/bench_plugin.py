@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.bench import WEIGHTS
-from mergeplan.bench_models import SHAPES, make_pool
-from mergeplan.bench_run import mergekit_command, mergeplan_command, read_all, run_process
+from mergeplan.bench.bench import WEIGHTS
+from mergeplan.bench.models import SHAPES, make_pool
+from mergeplan.bench.processes import mergekit_command, mergeplan_command, read_all, run_process
 from tests.support.merges import config_text
 
 EXPERTS = 4

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.bench_models import SHAPES, make_pool
-from mergeplan.geometry.comparing import geometry_of
-from mergeplan.pool import PoolSize
+from mergeplan.bench.models import SHAPES, make_pool
+from mergeplan.pool.geometry.compare import geometry_of
+from mergeplan.pool.pool import PoolSize
 
 EXPERTS = 4
 THREADS = 2

@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mergeplan.calibration.worker import Setup, Worker
-from mergeplan.emit import to_yaml
+from mergeplan.calibration.setup import Setup
+from mergeplan.calibration.worker import Worker
+from mergeplan.config.write import to_yaml
 from mergeplan.evaluation.loading import load_model
-from mergeplan.pool import load_pool
-from mergeplan.subsets import subset_merge
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import subset_merge
 from tests.support.settings import DEMO_POOL, EVAL
 
 METHODS = {"average": {}, "ties": {"density": 0.2}, "dare": {"density": 0.8}}

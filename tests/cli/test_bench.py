@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from mergeplan.bench import CASES
-from mergeplan.methods import METHODS
+from mergeplan.bench.bench import CASES
+from mergeplan.config.methods import METHODS
 from tests.support.commands import COMMAND, cli, cli_process
 
 TINY = ("bench", "--shape", "tiny", "--rounds", 1)

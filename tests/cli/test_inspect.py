@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from mergeplan.methods import METHODS
+from mergeplan.config.methods import METHODS
 from tests.support.checkpoints import save_checkpoint
 from tests.support.commands import cli
 from tests.support.merges import config_text
@@ -329,7 +329,7 @@ parameters: {lambda: 1.5}
 def test_a_merge_of_names_alone_is_inspected_at_once_and_without_mergekit(small_models):
     (small_models / "c.yml").write_text(config_text("linear", ["a", "b"], parameters={"weight": 1}))
     code = (
-        "import sys; from mergeplan.inspecting import inspect_paths;"
+        "import sys; from mergeplan.inspection.inspect import inspect_paths;"
         "assert inspect_paths(['c.yml']).fits;"
         "assert not {'mergekit', 'torch', 'transformers'} & set(sys.modules)"
     )

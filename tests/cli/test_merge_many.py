@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from mergeplan.pool import load_pool
-from mergeplan.subsets import subset_merge, write_subsets
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import subset_merge, write_subsets
 from tests.support.checkpoints import weights_of
 from tests.support.commands import cli, cli_process
 

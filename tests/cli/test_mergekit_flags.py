@@ -4,7 +4,7 @@ import click
 import pytest
 
 from mergeplan.cli.merge import command
-from mergeplan.cli.mergekit_flags import UNNEEDED
+from mergeplan.cli.options.mergekit_flags import UNNEEDED
 from tests.support.commands import cli
 
 # A value for each flag of mergekit that takes one.

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from mergeplan.emit import LABELS
-from mergeplan.subsets import read_subsets
+from mergeplan.config.labels import LABELS
+from mergeplan.pool.subsets import read_subsets
 from tests.support.checkpoints import load_tensors
 from tests.support.commands import cli
 from tests.support.merges import run_mergekit, run_mergeplan

@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from mergeplan.pool import load_pool
+from mergeplan.pool.pool import load_pool
 from mergeplan.selection.active import first_subsets
 from tests.support.checkpoints import weights_of
 from tests.support.commands import cli

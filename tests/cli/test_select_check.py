@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from mergeplan.calibration.worker import Setup, Worker
+from mergeplan.calibration.check_choice import check_choice
+from mergeplan.calibration.setup import Setup
+from mergeplan.calibration.worker import Worker
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.options import HALVES, EvaluationOptions
-from mergeplan.pool import load_pool
-from mergeplan.selection.checking import check_choice
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import subset_merge
 from mergeplan.selection.choices import Choice
-from mergeplan.selection.selecting import select
-from mergeplan.subsets import subset_merge
+from mergeplan.selection.select import select
 from tests.support.commands import cli
 from tests.support.pools import write_pool
 from tests.support.settings import DEMO_POOL, EVAL

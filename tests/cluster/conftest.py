@@ -10,7 +10,7 @@ def ray():
     """A real Ray cluster on this machine, which does not outlive its tests."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray and what it imports
-        from mergeplan.cluster import connect
+        from mergeplan.system.ray import connect
 
         cluster = connect("local")
     yield cluster

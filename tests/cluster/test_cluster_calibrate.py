@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from mergeplan.calibration.asked import CalibrateOptions
-from mergeplan.calibration.running import calibrate
-from mergeplan.calibration.worker import Setup
+from mergeplan.calibration.calibrate import calibrate
+from mergeplan.calibration.options import CalibrateOptions
+from mergeplan.calibration.setup import Setup
 from mergeplan.errors import InputError
 from tests.support.pools import write_pool
 
@@ -68,10 +68,10 @@ def test_a_killed_worker_loses_nothing(ray, alone, tmp_path):
 
 
 def test_a_node_that_sees_other_files_is_named(ray, tmp_path, monkeypatch):
-    from mergeplan.calibration import cluster
+    from mergeplan.calibration import cluster_executor
 
     pool = write_pool(tmp_path)
-    monkeypatch.setattr(cluster, "on_every_node", lambda *_: {"10.0.0.7": {}})
+    monkeypatch.setattr(cluster_executor, "on_every_node", lambda *_: {"10.0.0.7": {}})
     with pytest.raises(InputError, match=r"node `10.0.0.7` of the cluster does not see"):
         calibrate(pool, tmp_path / "run", options("local"))
     assert not (tmp_path / "run").exists()

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from mergeplan.config import parse_config
+from mergeplan.config.config import parse_config
 from mergeplan.errors import SurroundingsError
-from mergeplan.merge_checks import MergeOptions, Wanted
-from mergeplan.merging import merge_many
+from mergeplan.merging.merge import merge_many
+from mergeplan.merging.options import MergeOptions, MergeRequest
 from tests.support.checkpoints import weights_of
 from tests.support.merges import config_text
 from tests.support.runs import make_pool
@@ -23,7 +23,7 @@ def pool(tmp_path_factory):
 
 
 def wanted(pool, out):
-    return [Wanted(parse_config(pool.config("dare_ties")), out)]
+    return [MergeRequest(parse_config(pool.config("dare_ties")), out)]
 
 
 def options(pool, **more):
@@ -31,7 +31,7 @@ def options(pool, **more):
 
 
 def test_shards_of_a_cluster_are_those_of_one_process(ray, pool, tmp_path):
-    from mergeplan.cluster_merge import ClusterRunner
+    from mergeplan.merging.cluster_runner import ClusterRunner
 
     [alone] = merge_many(wanted(pool, tmp_path / "alone"), options(pool))
     [spread] = merge_many(
@@ -46,7 +46,7 @@ def test_shards_of_a_cluster_are_those_of_one_process(ray, pool, tmp_path):
 
 
 def test_a_driver_that_was_stopped_finds_the_whole_shards_again(ray, pool, tmp_path):
-    from mergeplan.cluster_merge import ClusterRunner
+    from mergeplan.merging.cluster_runner import ClusterRunner
 
     merge_many(wanted(pool, tmp_path / "alone"), options(pool))
     seen = []
@@ -71,11 +71,11 @@ def test_a_driver_that_was_stopped_finds_the_whole_shards_again(ray, pool, tmp_p
 
 
 def test_the_shard_of_a_killed_worker_is_done_again(ray, pool, tmp_path):
-    from mergeplan import cluster_merge
+    from mergeplan.merging import cluster_runner
 
     merge_many(wanted(pool, tmp_path / "alone"), options(pool))
     killed = tmp_path / "killed"
-    original = cluster_merge._merge_shard
+    original = cluster_runner._merge_shard
 
     def dies_once(plan_json, name, folder, threads, memory_bytes):
         if not killed.exists():
@@ -84,9 +84,9 @@ def test_the_shard_of_a_killed_worker_is_done_again(ray, pool, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return original(plan_json, name, folder, threads, memory_bytes)
 
-    runner = cluster_merge.ClusterRunner(ray)
+    runner = cluster_runner.ClusterRunner(ray)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster_merge, "_merge_shard", dies_once)
+        patch.setattr(cluster_runner, "_merge_shard", dies_once)
         merge_many(wanted(pool, tmp_path / "out"), options(pool), runner=runner)
     assert killed.exists()
     assert weights_of(tmp_path / "out") == weights_of(tmp_path / "alone")
@@ -96,8 +96,8 @@ def test_inputs_at_fault_are_reported_as_in_one_process(ray, small_models, tmp_p
     import torch
     from safetensors.torch import load_file, save_file
 
-    from mergeplan.cluster_merge import ClusterRunner
     from mergeplan.errors import ContentError
+    from mergeplan.merging.cluster_runner import ClusterRunner
 
     file = small_models / "a" / "model.safetensors"
     tensors = load_file(file)
@@ -108,5 +108,5 @@ def test_inputs_at_fault_are_reported_as_in_one_process(ray, small_models, tmp_p
     )
     (tmp_path / "c.yml").write_text(text)
     with pytest.raises(ContentError, match="NaN"):
-        merge_many([Wanted(tmp_path / "c.yml", tmp_path / "out")], runner=ClusterRunner(ray))
+        merge_many([MergeRequest(tmp_path / "c.yml", tmp_path / "out")], runner=ClusterRunner(ray))
     assert not (tmp_path / "out.partial").exists()

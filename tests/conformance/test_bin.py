@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
-from mergeplan.opening import open_checkpoint
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
 

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergeplan.calibration.worker import Setup, Worker
-from mergeplan.emit import to_yaml
+from mergeplan.calibration.setup import Setup
+from mergeplan.calibration.worker import Worker
+from mergeplan.config.write import to_yaml
 from mergeplan.evaluation.options import EvaluationOptions
-from mergeplan.pool import load_pool
-from mergeplan.subsets import subset_merge
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import subset_merge
 from tests.support.merges import run_mergekit, run_mergeplan
 from tests.support.settings import EVAL
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from mergeplan.config import parse_config
+from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError, MergeplanError
-from mergeplan.merge_checks import MergeOptions, Wanted
-from mergeplan.merging import MergeReport, merge_many
-from mergeplan.torch_backend.device import Device
-from mergeplan.torch_backend.running import DeviceRunner
+from mergeplan.merging.merge import MergeReport, merge_many
+from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.merging.torch.device import Device
+from mergeplan.merging.torch.device_runner import DeviceRunner
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
 
@@ -333,7 +333,7 @@ def test_adapters_in_a_merge_that_mergekit_plans(zoo, tmp_path):
 def on_a_device(text: str, out: Path, **options) -> MergeReport:
     """Merge all tensors, the smallest too, with torch."""
     runner = DeviceRunner([Device("cpu", 16 << 20)], least_elements=1)
-    wanted = [Wanted(parse_config(text), out)]
+    wanted = [MergeRequest(parse_config(text), out)]
     return merge_many(wanted, MergeOptions(**options), runner=runner)[0]
 
 
@@ -357,9 +357,9 @@ def test_devices_see_the_same_adapters(tmp_path, exact):
 
 def test_a_pool_whose_experts_are_adapters(tmp_path):
     """Emitted configs name base and adapter, and sweep to what a merge writes."""
-    from mergeplan.pool import load_pool
-    from mergeplan.streaming import Sweep
-    from mergeplan.subsets import subset_merge
+    from mergeplan.merging.streaming import Sweep
+    from mergeplan.pool.pool import load_pool
+    from mergeplan.pool.subsets import subset_merge
 
     base = make_base(tmp_path / "base")
     for seed in range(3):

@@ -13,13 +13,13 @@ import yaml
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mergeplan.config import parse_config
+from mergeplan.config.config import parse_config
+from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError
-from mergeplan.memory import anonymous_bytes
-from mergeplan.mergekit_adapter import plan_by_mergekit
-from mergeplan.methods import METHODS
-from mergeplan.streaming import stream
-from mergeplan.verifying import verify
+from mergeplan.inspection.verify import verify
+from mergeplan.merging.streaming import stream
+from mergeplan.planning.mergekit.process import plan_by_mergekit
+from mergeplan.system.memory import anonymous_bytes
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.commands import cli, cli_process
 from tests.support.merges import run_mergekit, run_mergeplan
@@ -139,8 +139,8 @@ def run_both(
     import mergekit.merge
     from mergekit.config import MergeConfiguration
 
-    from mergeplan.mergekit_adapter.models import references_of
-    from mergeplan.mergekit_adapter.repairs import (
+    from mergeplan.planning.mergekit.models import references_of
+    from mergeplan.planning.mergekit.repairs import (
         Planner,
         ordered_vocabularies,
         with_whole_prefixes,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mergeplan import mergekit_plugin
+from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.methods import METHODS
 from tests.support.backends import by_mergekit, by_reference
 from tests.support.cases import Case, all_cases
 from tests.support.checkpoints import load_tensors, weights_of

@@ -12,8 +12,8 @@ from math import comb
 import numpy as np
 import pytest
 
-from mergeplan.fitting import fit_series
-from mergeplan.series import Point, Series
+from mergeplan.law.fit import fit_series
+from mergeplan.law.series import Point, Series
 from tests.support.settings import FULL
 from tests.support.shares import spread
 

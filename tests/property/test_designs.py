@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergeplan.designs import DESIGNS, NEARLY_ALL, choose_subsets, diverse_orders
+from mergeplan.pool.designs import DESIGNS, NEARLY_ALL, choose_subsets, diverse_orders
 
 
 @st.composite

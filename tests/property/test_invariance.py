@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mergeplan import _native
-from mergeplan.config import parse_config
-from mergeplan.merge_checks import DEFAULT_SHARD_BYTES
-from mergeplan.plan import build_plan
+from mergeplan.config.config import parse_config
+from mergeplan.merging.options import DEFAULT_SHARD_BYTES
+from mergeplan.planning.planner import build_plan
 from tests.support.checkpoints import save_checkpoint, weights_of
 from tests.support.merges import config_text, run_mergeplan
 from tests.support.shares import paired

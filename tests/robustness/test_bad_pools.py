@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mergeplan.calibration.asked import CalibrateOptions
-from mergeplan.calibration.running import calibrate
+from mergeplan.calibration.calibrate import calibrate
+from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.errors import InputError, MissingInputError, SurroundingsError
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.pools import write_pool
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
 def test_scores_that_were_damaged_are_named(tmp_path, monkeypatch):
     pool, run = write_pool(tmp_path), tmp_path / "run"
     calls = 0
-    from mergeplan.calibration import running
+    from mergeplan.calibration import calibrate as running
 
     def stop(*_):
         nonlocal calls

@@ -9,20 +9,20 @@ import pytest
 import torch
 
 from mergeplan.calibration import worker
-from mergeplan.calibration.asked import CalibrateOptions
-from mergeplan.calibration.running import calibrate
-from mergeplan.calibration.worker import Setup
-from mergeplan.config import parse_config
+from mergeplan.calibration.calibrate import calibrate
+from mergeplan.calibration.options import CalibrateOptions
+from mergeplan.calibration.setup import Setup
+from mergeplan.config.config import parse_config
 from mergeplan.errors import ContentError, InputError
 from mergeplan.evaluation.options import EvaluationOptions
-from mergeplan.merge_checks import MergeOptions, Wanted
-from mergeplan.merging import MergeReport, merge, merge_many
-from mergeplan.streaming import Sweep
-from mergeplan.torch_backend import engine, memory
-from mergeplan.torch_backend.device import Device, find_devices
-from mergeplan.torch_backend.loading import Loader
-from mergeplan.torch_backend.memory import IntoMemory
-from mergeplan.torch_backend.running import DeviceRunner
+from mergeplan.merging.merge import MergeReport, merge, merge_many
+from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.merging.streaming import Sweep
+from mergeplan.merging.torch import engine, into_memory
+from mergeplan.merging.torch.device import Device, find_devices
+from mergeplan.merging.torch.device_runner import DeviceRunner
+from mergeplan.merging.torch.into_memory import IntoMemory
+from mergeplan.merging.torch.loading import PieceLoader
 from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli, cli_process
 from tests.support.merges import config_text
@@ -62,7 +62,7 @@ def on(devices, text, out, **options) -> MergeReport:
     """Merge on devices."""
     found = [Device(name, LIMIT) for name in devices]
     return merge_many(
-        [Wanted(parse_config(text), out)], MergeOptions(**options), runner=DeviceRunner(found)
+        [MergeRequest(parse_config(text), out)], MergeOptions(**options), runner=DeviceRunner(found)
     )[0]
 
 
@@ -93,13 +93,13 @@ def test_an_input_is_read_again_only_where_it_has_no_room(pool, tmp_path):
     text = text_of(pool)
     assert on(["cpu"], text, tmp_path / "little").read_bytes > 1.5 * once
     runner = DeviceRunner([Device("cpu", 1 << 30)])
-    report = merge_many([Wanted(parse_config(text), tmp_path / "much")], runner=runner)[0]
+    report = merge_many([MergeRequest(parse_config(text), tmp_path / "much")], runner=runner)[0]
     assert report.read_bytes < once
 
 
 def test_many_merges_share_what_is_read(pool, tmp_path):
     texts = {name: text_of(pool, experts=name) for name in ("ab", "bc", "abc")}
-    wanted = [Wanted(parse_config(text), tmp_path / name) for name, text in texts.items()]
+    wanted = [MergeRequest(parse_config(text), tmp_path / name) for name, text in texts.items()]
     reports = merge_many(wanted, runner=DeviceRunner([Device("cpu", 1 << 30)]))
     once = sum(file.stat().st_size for file in pool.glob("*/*.safetensors"))
     # The buffer and the small tensors, which the core reads, are read for each.
@@ -119,7 +119,7 @@ class Failing:
     def __init__(self, monkeypatch, error, fails):
         self.calls = 0
         self._lock = threading.Lock()
-        load = Loader.load
+        load = PieceLoader.load
 
         def failing(loader, *arguments):
             with self._lock:
@@ -129,7 +129,7 @@ class Failing:
                 raise error
             return load(loader, *arguments)
 
-        monkeypatch.setattr(Loader, "load", failing)
+        monkeypatch.setattr(PieceLoader, "load", failing)
 
 
 def test_short_of_memory_pieces_become_smaller(pool, tmp_path, expected, monkeypatch):
@@ -247,7 +247,7 @@ def test_an_interrupt_stops_the_workers_and_leaves_what_is_done(pool, tmp_path, 
 
     text = text_of(pool)
     runner = DeviceRunner([Device("cpu", LIMIT)])
-    wanted = [Wanted(parse_config(text), tmp_path / "out")]
+    wanted = [MergeRequest(parse_config(text), tmp_path / "out")]
     before = threading.active_count()
     with pytest.raises(Stopped):
         merge_many(wanted, None, stop, runner=runner)
@@ -356,7 +356,7 @@ def test_calibrate_measures_the_same_through_a_device(tmp_path, monkeypatch):
             read.append(n_bytes)
             return n_bytes, core
 
-    monkeypatch.setattr(memory, "IntoMemory", partial(Watched, least_elements=1))
+    monkeypatch.setattr(into_memory, "IntoMemory", partial(Watched, least_elements=1))
     options = CalibrateOptions(setup=Setup(EvaluationOptions(max_tokens=100)))
     pool_file = write_pool(tmp_path)
     calibrate(pool_file, tmp_path / "core", options)

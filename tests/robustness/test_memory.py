@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.methods import METHODS
+from mergeplan.config.methods import METHODS
 from tests.support.merges import config_text
 from tests.support.runs import contents, end, make_vocabulary, run, start
 

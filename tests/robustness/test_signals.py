@@ -70,7 +70,7 @@ def test_a_stop_that_a_library_swallows_stops_at_the_next_progress(number, code)
     script = f"""
 import os, sys
 from mergeplan import cli
-from mergeplan.progress import ProgressLine
+from mergeplan.system.progress import ProgressLine
 
 def command(**_):
     try:
@@ -91,11 +91,11 @@ def test_an_interrupt_that_is_ignored_stays_ignored():
     """As in the background of a script."""
     script = """
 import os, signal
-from mergeplan import stopping
+from mergeplan.system import signals
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-stopping.arm()
+signals.arm()
 os.kill(os.getpid(), signal.SIGINT)
-stopping.check()
+signals.check()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from mergeplan.config import parse_config
-from mergeplan.merge_checks import MergeOptions, Wanted
-from mergeplan.merging import merge, merge_many
-from mergeplan.torch_backend import engine, running
-from mergeplan.torch_backend.device import LEAST_BYTES, Device, find_devices
-from mergeplan.torch_backend.loading import power_of_two
-from mergeplan.torch_backend.running import DeviceRunner
+from mergeplan.config.config import parse_config
+from mergeplan.merging.merge import merge, merge_many
+from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.merging.torch import device_runner, engine
+from mergeplan.merging.torch.device import LEAST_BYTES, Device, find_devices
+from mergeplan.merging.torch.device_runner import DeviceRunner
+from mergeplan.merging.torch.loading import power_of_two
 from tests.support.checkpoints import save_checkpoint, weights_of
 from tests.support.live_bytes import LiveBytes
 from tests.support.merges import config_text
@@ -94,9 +94,9 @@ def test_the_limit_holds(pools, tmp_path, monkeypatch, method, dtypes):
 
     if not GPU:
         monkeypatch.setattr(engine._Place, "current", watched)
-    monkeypatch.setattr(running, "_LEAST_HOST", host := 16 << 20)
+    monkeypatch.setattr(device_runner, "_LEAST_HOST", host := 16 << 20)
     devices = find_devices("cuda:0", LIMIT) if GPU else [Device("cpu", LIMIT)]
-    wanted = [Wanted(config, tmp_path / "out")]
+    wanted = [MergeRequest(config, tmp_path / "out")]
     report = merge_many(wanted, MergeOptions(), runner=DeviceRunner(devices, least_elements=1))[0]
     assert report.device_bytes > 0
     assert weights_of(tmp_path / "out") == weights_of(tmp_path / "core")

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from mergeplan import _native, reference
-from mergeplan.config import parse_config
-from mergeplan.merge_checks import Wanted
-from mergeplan.merging import merge_many
-from mergeplan.torch_backend.device import find_devices
-from mergeplan.torch_backend.running import DeviceRunner
+from mergeplan.config.config import parse_config
+from mergeplan.merging.merge import merge_many
+from mergeplan.merging.options import MergeRequest
+from mergeplan.merging.torch.device import find_devices
+from mergeplan.merging.torch.device_runner import DeviceRunner
 from tests.support.cases import Case
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
@@ -108,7 +108,7 @@ def by_native(case: Case, folder: Path, seed: int = 0) -> Results:
 def by_torch(case: Case, folder: Path, seed: int = 0, *, device: str) -> Results:
     """The same with a device, which computes every tensor but mere copies."""
     runner = DeviceRunner(find_devices(device, 64 << 20), least_elements=1)
-    wanted = Wanted(parse_config(text_of(case, folder)), folder / "out", seed)
+    wanted = MergeRequest(parse_config(text_of(case, folder)), folder / "out", seed)
     report = merge_many([wanted], runner=runner)[0]
     found = load_tensors(folder / "out")
     n_bytes = sum(tensor.nbytes for tensor in found.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mergeplan.methods import METHODS, Method
+from mergeplan.config.methods import METHODS, Method
 
 Tensors = dict[str, torch.Tensor]
 TORCH_DTYPES = {

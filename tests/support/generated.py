@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mergeplan.methods import METHODS, Method, Option
+from mergeplan.config.methods import METHODS, Method, Option
 from tests.support.whole import Whole
 from tests.support.zoo import LAYERS, POOLS, model_name
 

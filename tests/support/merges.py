@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from mergeplan.config import parse_config
-from mergeplan.merge_checks import MergeOptions
-from mergeplan.merging import MergeReport, merge
+from mergeplan.config.config import parse_config
+from mergeplan.merging.merge import MergeReport, merge
+from mergeplan.merging.options import MergeOptions
 
 
 def config_text(

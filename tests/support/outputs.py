@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import yaml
 
-from mergeplan.methods import METHODS
+from mergeplan.config.methods import METHODS
 from tests.support.backends import values
 from tests.support.checkpoints import load_tensors
 from tests.support.compare import EXACT, FLOAT32_SUMS, ulp

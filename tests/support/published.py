@@ -2,7 +2,7 @@
 
 import csv
 
-from mergeplan.laws import JointLaw
+from mergeplan.law.formulas import JointLaw
 from tests.support.settings import DATA
 
 

@@ -7,4 +7,4 @@ FULL = os.environ.get("MERGEPLAN_FULL") == "1"
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 EVAL = DATA / "eval"
-DEMO_POOL = ROOT / "python" / "mergeplan" / "demo_pool"
+DEMO_POOL = ROOT / "python" / "mergeplan" / "demo" / "pool"

@@ -11,10 +11,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mergeplan.fitting import fit, fit_series
+from mergeplan.law.fit import fit, fit_series
+from mergeplan.law.series import Series, name_of
 from mergeplan.measurements import MACRO, load_measurements
-from mergeplan.names import name_of
-from mergeplan.series import Series
 
 CALIBRATION = (1, 2, 4)
 

@@ -1,6 +1,6 @@
 """Measure a pool's weighted averages the plain way: merge in torch, load, score.
 
-This wrote `python/mergeplan/demo_pool/measurements.csv`. It needs torch and transformers, takes
+This wrote `python/mergeplan/demo/pool/measurements.csv`. It needs torch and transformers, takes
 about half a second for each merge of the smallest pool on one core, and shares no code with the
 package, so that it can also serve as an oracle.
 

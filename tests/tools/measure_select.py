@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from mergeplan.measurements import read_rows
 from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.choices import best_by_size
-from mergeplan.selection.fitting import NINE_IN_TEN, fit_subset_law
+from mergeplan.selection.fit import NINE_IN_TEN, fit_subset_law
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.table import tables_of
 

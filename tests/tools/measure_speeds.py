@@ -1,4 +1,4 @@
-"""Measure the table in `mergeplan/speeds.py`: how fast each method goes over its inputs.
+"""Measure the table in `mergeplan/inspection/speeds.py`: how fast each method goes over its inputs.
 
     python tests/tools/measure_speeds.py FOLDER
 
@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from mergeplan.bench_models import Shape, make_pool
-from mergeplan.config import load_config
-from mergeplan.forecasting import input_elements
-from mergeplan.methods import METHODS, Method
-from mergeplan.plan import build_plan
+from mergeplan.bench.models import Shape, make_pool
+from mergeplan.config.config import load_config
+from mergeplan.config.methods import METHODS, Method
+from mergeplan.inspection.forecast import input_elements
+from mergeplan.planning.planner import build_plan
 
 SHAPE = Shape(896, 4864, 2, 20_000, 128, 14)
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from mergeplan.calibration.selecting_rounds import SubsetPlan, first_subset_round
-from mergeplan.calibration.worker import prepare_texts
-from mergeplan.config import parse_config
-from mergeplan.emit import to_yaml
+from mergeplan.calibration.setup import prepare_texts
+from mergeplan.calibration.subset_rounds import SubsetPlan, first_subset_round
+from mergeplan.config.config import parse_config
+from mergeplan.config.write import to_yaml
 from mergeplan.evaluation.loading import load_model
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.measurements import MACRO, read_rows
-from mergeplan.parameters import places_in
-from mergeplan.pool import load_pool
+from mergeplan.merging.parameters import places_in
+from mergeplan.merging.streaming import Sweep
+from mergeplan.pool.pool import load_pool
 from mergeplan.selection.active import first_subsets
-from mergeplan.selection.selecting import Wish, select_from
+from mergeplan.selection.select import Wish, select_from
 from mergeplan.selection.table import tables_of
-from mergeplan.selection.writing import config_of
-from mergeplan.streaming import Sweep
+from mergeplan.selection.write import config_of
 
 
 def main() -> None:

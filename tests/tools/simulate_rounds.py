@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mergeplan.calibration.decision import Decision, Wish, decide
-from mergeplan.calibration.rounds import Plan, Stop, next_round
-from mergeplan.fitting import fit, fit_series
+from mergeplan.calibration.curve_rounds import CurvePlan, Stop, next_round
+from mergeplan.calibration.decision import CurveGoal, Decision, decide
+from mergeplan.law.fit import fit, fit_series
+from mergeplan.law.series import series_of
 from mergeplan.measurements import Measurement, Measurements, load_measurements
-from mergeplan.pool import load_pool
-from mergeplan.series import series_of
+from mergeplan.pool.pool import load_pool
 
-DEMO = Path(__file__).parents[2] / "python" / "mergeplan" / "demo_pool"
+DEMO = Path(__file__).parents[2] / "python" / "mergeplan" / "demo" / "pool"
 STEP = 4
 Outcome = tuple[int, int | None]
 
 
-def in_rounds(rows: list[Measurement], plan: Plan) -> Outcome:
+def in_rounds(rows: list[Measurement], plan: CurvePlan) -> Outcome:
     """Merges measured, and the k decided on."""
     measured: list[Measurement] = []
     while True:
@@ -36,7 +36,7 @@ def in_rounds(rows: list[Measurement], plan: Plan) -> Outcome:
         measured += [row for row in rows if row.subset in wanted]
 
 
-def at_random(orders: Iterator[list[Measurement]], plan: Plan) -> Outcome:
+def at_random(orders: Iterator[list[Measurement]], plan: CurvePlan) -> Outcome:
     """The same, for rows that come in an order that is fixed beforehand."""
     for rows in orders:
         decision = _decision(rows, plan)
@@ -45,7 +45,7 @@ def at_random(orders: Iterator[list[Measurement]], plan: Plan) -> Outcome:
     return 999, None
 
 
-def _decision(rows: list[Measurement], plan: Plan) -> Decision:
+def _decision(rows: list[Measurement], plan: CurvePlan) -> Decision:
     data = Measurements(tuple(rows), "")
     (series,) = series_of(data, domain=None, method=None, pool_size=len(plan.names))
     return decide(fit_series(series), plan.wish)
@@ -81,8 +81,12 @@ def main() -> None:
         law = fit(data, method=label).fits[0]
         losses = {point.k: point.loss for point in law.series.points}
         between = (losses[5] + losses[6]) / 2
-        for wish in (Wish(fraction=0.8), Wish(target_loss=between), Wish(fraction=0.9)):
-            plan = Plan(pool, label=label, wish=wish, until=0, scan=False)
+        for wish in (
+            CurveGoal(fraction=0.8),
+            CurveGoal(target_loss=between),
+            CurveGoal(fraction=0.9),
+        ):
+            plan = CurvePlan(pool, label=label, wish=wish, until=0, scan=False)
             print(f"{label}, {wish}: all subsets say {decide(law, wish)}")
             seeds = range(args.seeds)
             outcomes = {

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mergeplan.calibration.rounds import Stop
-from mergeplan.calibration.selecting_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.curve_rounds import Stop
+from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.measurements import MACRO, Measurement, Measurements, read_rows
-from mergeplan.pool import load_pool
+from mergeplan.pool.pool import load_pool
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "tests" / "data" / "select_80k.csv"
-DEMO = ROOT / "python" / "mergeplan" / "demo_pool" / "pool.yml"
+DEMO = ROOT / "python" / "mergeplan" / "demo" / "pool" / "pool.yml"
 
 
 def in_rounds(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[int, float]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mergeplan.bench_models import SHAPES, make_pool, round_bf16
-from mergeplan.bench_run import copy_floor, run_process
+from mergeplan.bench.models import SHAPES, make_pool, round_bf16
+from mergeplan.bench.processes import copy_floor, run_process
 from mergeplan.errors import SurroundingsError
 from tests.support.checkpoints import load_tensors
 

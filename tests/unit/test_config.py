@@ -2,7 +2,7 @@
 
 import pytest
 
-from mergeplan.config import parse_config
+from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
 
 GOOD = """

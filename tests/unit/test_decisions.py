@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 import mergeplan
-from mergeplan.costs import CostModel, load_costs
-from mergeplan.diagnose import all_signs, diagnose
 from mergeplan.errors import InputError
-from mergeplan.fitting import fit, fit_series
-from mergeplan.laws import SizeLaw
+from mergeplan.law.costs import CostModel, load_costs
+from mergeplan.law.diagnose import all_signs, diagnose
+from mergeplan.law.fit import fit, fit_series
+from mergeplan.law.formulas import SizeLaw
+from mergeplan.law.recommend import Goal, recommend
+from mergeplan.law.series import ExpertEffect, Point, Series
+from mergeplan.law.spread import SpreadLaw, fit_spread, sampling_variance
 from mergeplan.measurements import load_measurements
-from mergeplan.series import ExpertEffect, Point, Series
-from mergeplan.spread import SpreadLaw, fit_spread, sampling_variance
-from mergeplan.suggest import Goal, recommend
 from tests.support.settings import DATA
 
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"

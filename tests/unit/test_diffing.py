@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergeplan.diffing import diff
+from mergeplan.inspection.diff import diff
 from tests.support.checkpoints import save_checkpoint
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

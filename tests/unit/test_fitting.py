@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mergeplan
-from mergeplan.diagnose import diagnose
 from mergeplan.errors import InputError
-from mergeplan.fitting import MAX_OFFSET, fit_law
-from mergeplan.laws import SizeLaw
+from mergeplan.law.diagnose import diagnose
+from mergeplan.law.fit import MAX_OFFSET, fit_law
+from mergeplan.law.formulas import SizeLaw
 from tests.support.settings import DATA
 
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from mergeplan.methods import METHODS
-from mergeplan.speeds import MILLION_ELEMENTS
+from mergeplan.config.methods import METHODS
+from mergeplan.inspection.speeds import MILLION_ELEMENTS
 from tests.support.checkpoints import save_checkpoint
 from tests.support.shares import paired
 
@@ -28,9 +28,9 @@ EXPERTS = ("a", "b", "c")
 # In a process of its own, since other libraries take memory.
 RUN = """
 import dataclasses, json, sys
-from mergeplan.inspecting import InspectOptions, inspect_paths
-from mergeplan.merge_checks import MergeOptions
-from mergeplan.merging import merge
+from mergeplan.inspection.inspect import InspectOptions, inspect_paths
+from mergeplan.merging.options import MergeOptions
+from mergeplan.merging.merge import merge
 limit = int(sys.argv[3]) or None
 found = inspect_paths([sys.argv[1]], InspectOptions(threads=2, memory_limit=limit)).merges[0]
 done = merge(sys.argv[1], sys.argv[2], MergeOptions(threads=2, memory_limit=limit))

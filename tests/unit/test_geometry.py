@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from mergeplan.checkpoints.layers import layer_of
 from mergeplan.errors import InputError
-from mergeplan.geometry.comparing import DENSITIES, geometry_of, kind_of, similarity
-from mergeplan.geometry.file import gram_for, load_grams, to_data
-from mergeplan.output import write_durably
-from mergeplan.pool import PoolSize
+from mergeplan.pool.geometry.compare import DENSITIES, geometry_of, module_kind, similarity
+from mergeplan.pool.geometry.file import geometry_data, gram_for, load_grams
+from mergeplan.pool.pool import PoolSize
 from mergeplan.reference import similarity as reference
-from mergeplan.settings import layer_of
+from mergeplan.system.files import write_durably
 from tests.support.checkpoints import load_tensors, save_checkpoint
 
 
@@ -56,7 +56,7 @@ def test_a_real_pool_is_compared_as_the_reference_does(demo_pool):
     inside = [name for name in tensors if (layer_of(name) or ("", -1))[1] == 0]
     gram, _, _ = expected_of(size, inside)
     assert np.allclose(found.by_layer[0].gram, gram, rtol=1e-6, atol=1e-9 * gram.max())
-    attention = [name for name in tensors if kind_of(name) == "attention"]
+    attention = [name for name in tensors if module_kind(name) == "attention"]
     gram, _, _ = expected_of(size, attention)
     assert np.allclose(found.by_kind["attention"].gram, gram, rtol=1e-6, atol=1e-9 * gram.max())
 
@@ -108,7 +108,7 @@ def test_the_file_gives_the_matrix_back_in_any_order(demo_pool, tmp_path):
 
     (found,) = similarity(demo_pool / "pool.yml")
     path = tmp_path / "geometry.json"
-    write_durably(path, json.dumps(to_data([found])))
+    write_durably(path, json.dumps(geometry_data([found])))
     grams = load_grams(path)
     names = [found.experts[4], found.experts[1]]
     matrix = gram_for(grams, found.n_params, names)

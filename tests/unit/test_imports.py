@@ -31,7 +31,7 @@ def test_inspecting_and_merging_need_neither_torch_nor_scipy(small_models):
     code = (
         "import sys, mergeplan\n"
         f"mergeplan.inspect_paths([{str(config)!r}])\n"
-        "import mergeplan.inspect_text\n"
+        "import mergeplan.inspection.report\n"
         f"mergeplan.merge({str(config)!r}, {str(small_models / 'out')!r})\n"
         "print([m for m in ('torch', 'scipy', 'numpy', 'mergekit') if m in sys.modules])"
     )
@@ -41,9 +41,9 @@ def test_inspecting_and_merging_need_neither_torch_nor_scipy(small_models):
 
 def test_the_public_names_are_functions_even_after_their_modules_were_imported():
     import mergeplan
-    import mergeplan.fitting
-    import mergeplan.merging
-    import mergeplan.suggest
+    import mergeplan.law.fit
+    import mergeplan.law.recommend
+    import mergeplan.merging.merge
 
     for name in ("fit", "merge", "recommend"):
         assert callable(getattr(mergeplan, name))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mergeplan.joint import fit_joint
-from mergeplan.laws import JointLaw
-from mergeplan.series import Point, Series
+from mergeplan.law.formulas import JointLaw
+from mergeplan.law.joint import fit_joint
+from mergeplan.law.series import Point, Series
 from tests.support.published import published
 
 SIZES = (0.5, 1.5, 3, 7, 14, 32, 72)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergeplan.laws import SizeLaw, through_three_points
+from mergeplan.law.formulas import SizeLaw, through_three_points
 from tests.support.published import published
 
 LLAMA_3B = SizeLaw(floor=0.7137, tail=0.0783, offset=0.6875)

@@ -4,10 +4,10 @@ from typing import get_args
 
 import pytest
 
-from mergeplan.config import parse_config
+from mergeplan.config.config import parse_config
+from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError
-from mergeplan.methods import METHODS
-from mergeplan.plan import build_plan
+from mergeplan.planning.planner import build_plan
 
 
 def spec_of(name):

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from mergeplan.errors import InputError
-from mergeplan.fitting import fit
-from mergeplan.lawfile import load_law, to_data
-from mergeplan.suggest import Goal, recommend
+from mergeplan.law.file import law_data, load_law
+from mergeplan.law.fit import fit
+from mergeplan.law.recommend import Goal, recommend
 from tests.support.commands import cli
 
 
@@ -161,7 +161,7 @@ def test_spaces_and_numpys_numbers_are_read(tmp_path):
     ],
 )
 def test_a_damaged_law_is_refused(damage, tmp_path):
-    law = to_data(fit(write(tmp_path, "k,loss_nats\n1,1.0\n2,0.9\n4,0.85\n")))
+    law = law_data(fit(write(tmp_path, "k,loss_nats\n1,1.0\n2,0.9\n4,0.85\n")))
     law = json.loads(json.dumps(law))
     damage(law)
     (tmp_path / "law.json").write_text(json.dumps(law))

@@ -3,7 +3,7 @@
 import pytest
 
 from mergeplan.errors import InputError
-from mergeplan.pool import load_pool
+from mergeplan.pool.pool import load_pool
 
 
 def test_the_bundled_pool(demo_pool):

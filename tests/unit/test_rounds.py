@@ -6,16 +6,23 @@ import random
 
 import pytest
 
-from mergeplan.calibration.decision import Wish, decide
-from mergeplan.calibration.limits import Budget, Spent, affordable, parse_budget, parse_until
-from mergeplan.calibration.rounds import Plan, Round, Stop, first_round, forecast, next_round
+from mergeplan.calibration.curve_rounds import (
+    CurvePlan,
+    Round,
+    Stop,
+    curve_forecast,
+    first_round,
+    next_round,
+)
+from mergeplan.calibration.decision import CurveGoal, decide
+from mergeplan.calibration.limits import Budget, Spending, affordable, parse_budget, parse_until
 from mergeplan.calibration.value import Prospect
 from mergeplan.errors import InputError
-from mergeplan.fitting import fit, fit_series
+from mergeplan.law.fit import fit, fit_series
+from mergeplan.law.series import series_of
 from mergeplan.measurements import Measurement, Measurements, load_measurements
-from mergeplan.pool import load_pool
-from mergeplan.series import series_of
-from mergeplan.subsets import subset_merge
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import subset_merge
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def sweep(demo_pool):
 
 @pytest.fixture
 def plan(pool):
-    return Plan(pool, label="average", scan=False)
+    return CurvePlan(pool, label="average", scan=False)
 
 
 def measure(sweep, label, merges):
@@ -56,7 +63,7 @@ def run(sweep, plan, spend=None):
 
 
 def test_the_first_round_has_the_ends_and_a_few_between(pool):
-    merges = first_round(Plan(pool, label="task_arithmetic"))
+    merges = first_round(CurvePlan(pool, label="task_arithmetic"))
     own = [m for m in merges if m.settings in ({"lambda": 0.4}, {})]
     ks = [merge.k for merge in own]
     assert (ks.count(0), ks.count(1), ks.count(9)) == (1, 9, 1)
@@ -67,7 +74,7 @@ def test_the_first_round_has_the_ends_and_a_few_between(pool):
     scan = [merge for merge in merges if merge not in own]
     assert {m.settings["lambda"] for m in scan} == {0.2, 0.3, 0.5, 0.8, 1.0}
     assert {merge.k for merge in scan} == {9}
-    assert merges == first_round(Plan(pool, label="task_arithmetic"))
+    assert merges == first_round(CurvePlan(pool, label="task_arithmetic"))
 
 
 def test_an_interrupted_first_round_is_completed(plan, sweep):
@@ -82,9 +89,9 @@ def test_an_interrupted_first_round_is_completed(plan, sweep):
 @pytest.mark.parametrize("label", ["average", "task_arithmetic"])
 @pytest.mark.parametrize("fraction", [0.8, 0.9])
 def test_the_decision_is_that_of_all_511_subsets(plan, sweep, label, fraction):
-    truth = decide(fit(sweep, method=label).fits[0], Wish(fraction=fraction)).k
+    truth = decide(fit(sweep, method=label).fits[0], CurveGoal(fraction=fraction)).k
     for seed in range(3):
-        asked = dataclasses.replace(plan, label=label, wish=Wish(fraction=fraction), seed=seed)
+        asked = dataclasses.replace(plan, label=label, wish=CurveGoal(fraction=fraction), seed=seed)
         merges, steps = run(sweep, asked)
         assert abs(steps[-1].decision.k - truth) <= 1
         assert not steps[-1].open
@@ -92,7 +99,7 @@ def test_the_decision_is_that_of_all_511_subsets(plan, sweep, label, fraction):
 
 
 def test_an_exact_answer_takes_more_and_fewer_than_random_subsets(plan, sweep):
-    wish = Wish(fraction=0.8)
+    wish = CurveGoal(fraction=0.8)
     truth = decide(fit(sweep, method="average").fits[0], wish).k
     ours, randoms = [], []
     for seed in range(3):
@@ -122,7 +129,7 @@ def test_where_more_merges_cannot_tell_it_stops_and_says_so(plan, sweep):
     assert stop.open
     assert "measuring every subset would hardly narrow it" in stop.reason
     assert len(merges) < 256
-    everything = decide(fit(sweep, method="average").fits[0], Wish())
+    everything = decide(fit(sweep, method="average").fits[0], CurveGoal())
     assert (everything.low, everything.high) == (5, 6)  # all 511 do not settle it either
 
 
@@ -138,7 +145,7 @@ def test_a_budget_of_merges_is_never_exceeded(plan, sweep):
 @pytest.mark.parametrize("budget", [Budget(tokens=2250.0), Budget(seconds=45.0)])
 def test_tokens_and_seconds_limit_it_too(plan, sweep, budget):
     asked = dataclasses.replace(plan, until=0, budget=budget)
-    merges, steps = run(sweep, asked, lambda n: Spent(n, 100.0 * n, 2.0 * n))
+    merges, steps = run(sweep, asked, lambda n: Spending(n, 100.0 * n, 2.0 * n))
     assert len(merges) == 22
     assert [len(step.merges) for step in steps[:-1]] == [1, 19, 2]
 
@@ -151,17 +158,17 @@ def test_a_label_that_the_pool_lacks_is_named(plan):
 def test_a_small_pool_is_measured_to_its_end(pool, sweep):
     three = {name: pool.sizes[0].experts[name] for name in ("js", "md", "perl")}
     small = dataclasses.replace(pool, sizes=(dataclasses.replace(pool.sizes[0], experts=three),))
-    merges, steps = run(sweep, Plan(small, until=-1, scan=False))
+    merges, steps = run(sweep, CurvePlan(small, until=-1, scan=False))
     assert len(merges) == 8
     assert "every subset is measured" in steps[-1].reason
     two = dict(itertools.islice(three.items(), 2))
     pair = dataclasses.replace(pool, sizes=(dataclasses.replace(pool.sizes[0], experts=two),))
-    merges, steps = run(sweep, Plan(pair, until=0, scan=False))
+    merges, steps = run(sweep, CurvePlan(pair, until=0, scan=False))
     assert len(merges) == 4
 
 
 def test_a_target_that_no_merge_reaches_is_a_decision_too(plan, sweep):
-    merges, steps = run(sweep, dataclasses.replace(plan, wish=Wish(target_loss=1.85), until=0))
+    merges, steps = run(sweep, dataclasses.replace(plan, wish=CurveGoal(target_loss=1.85), until=0))
     assert steps[-1].decision.k == 10
     assert not steps[-1].open
     assert "more than the 9 there are" in steps[-1].reason
@@ -183,7 +190,7 @@ def test_rows_of_others_change_nothing(plan, sweep):
 
 
 def test_a_better_lambda_is_told(pool, sweep):
-    plan = Plan(pool, label="task_arithmetic")
+    plan = CurvePlan(pool, label="task_arithmetic")
     merges = first_round(plan)
     rows = measure(sweep, "task_arithmetic", merges).rows
     whole = next(row for row in rows if row.k == 9)
@@ -203,23 +210,23 @@ def test_a_better_lambda_is_told(pool, sweep):
 def test_complete_sizes_get_no_more_and_all_measured_leaves_nothing(sweep):
     law = fit(sweep, method="average").fits[0]
     possible = {point.k: point.n_possible for point in law.series.points}
-    assert Prospect(law, Wish(), possible).allocate(3) == {}
-    assert Prospect(law, Wish(), possible).left_over() == 1.0
+    assert Prospect(law, CurveGoal(), possible).allocate(3) == {}
+    assert Prospect(law, CurveGoal(), possible).left_over() == 1.0
     some = tuple(row for row in sweep.rows if row.k in (1, 2, 9) or row.subset[:1] == ("html",))
     law = fit(Measurements(some, ""), method="average").fits[0]
-    more = Prospect(law, Wish(), possible).allocate(6)
+    more = Prospect(law, CurveGoal(), possible).allocate(6)
     assert sum(more.values()) == 6
     assert not set(more) & {1, 2, 9}
-    assert Prospect(law, Wish(), possible).left_over() < 1.0
+    assert Prospect(law, CurveGoal(), possible).left_over() < 1.0
 
 
 def test_the_forecast_holds(plan, sweep):
-    told = forecast(plan, tokens_each=10.0, seconds_each=2.0)
+    told = curve_forecast(plan, tokens_each=10.0, seconds_each=2.0)
     merges, _ = run(sweep, plan)
     assert told.least.merges <= len(merges) <= told.most.merges == 512
-    assert told.least == Spent(len(first_round(plan)), 10.0 * told.least.merges, 2.0 * 20)
+    assert told.least == Spending(len(first_round(plan)), 10.0 * told.least.merges, 2.0 * 20)
     limited = dataclasses.replace(plan, budget=Budget(merges=30, tokens=255.0))
-    assert forecast(limited, tokens_each=10.0).most.merges == 25
+    assert curve_forecast(limited, tokens_each=10.0).most.merges == 25
 
 
 @pytest.mark.parametrize("text", ["k", "k +- x", "5", "k +- -1", "j +- 1"])
@@ -235,15 +242,15 @@ def test_a_wrong_budget_is_refused(text):
 
 
 def test_nothing_is_afforded_beyond_the_tightest_limit():
-    assert affordable(Budget(), Spent(5)) is None
-    assert affordable(Budget(merges=7, seconds=100.0), Spent(5, 0.0, 80.0)) == 1
-    assert affordable(Budget(seconds=10.0), Spent(5, 0.0, 10.0)) == 0
+    assert affordable(Budget(), Spending(5)) is None
+    assert affordable(Budget(merges=7, seconds=100.0), Spending(5, 0.0, 80.0)) == 1
+    assert affordable(Budget(seconds=10.0), Spending(5, 0.0, 10.0)) == 0
     # The first tells what one costs.
-    assert affordable(Budget(tokens=10.0), Spent()) == 1
+    assert affordable(Budget(tokens=10.0), Spending()) == 1
 
 
 def test_random_methods_keep_their_seed(pool):
     masked = dataclasses.replace(pool, methods={"dare": {"density": 0.5}})
-    merges = first_round(Plan(masked, label="dare", seed=3))
+    merges = first_round(CurvePlan(masked, label="dare", seed=3))
     assert {merge.seed for merge in merges if merge.k} == {3}
     assert subset_merge(masked, 0, "dare", ("js",), seed=3) in merges

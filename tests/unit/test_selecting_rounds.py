@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mergeplan.calibration.limits import Budget, Spent
-from mergeplan.calibration.rounds import Stop
-from mergeplan.calibration.selecting_rounds import (
+from mergeplan.calibration.curve_rounds import Stop
+from mergeplan.calibration.limits import Budget, Spending
+from mergeplan.calibration.subset_rounds import (
     SubsetPlan,
     first_subset_round,
     next_subset_round,
@@ -14,7 +14,7 @@ from mergeplan.calibration.selecting_rounds import (
 )
 from mergeplan.errors import InputError
 from mergeplan.measurements import MACRO, Measurements, read_rows
-from mergeplan.pool import load_pool
+from mergeplan.pool.pool import load_pool
 from mergeplan.selection.table import tables_of
 from tests.support.settings import DATA
 
@@ -106,7 +106,7 @@ def test_the_budget_is_kept(sweep, pool):
         assert len(measured) + 1 == merges
         assert stop.open
         assert word in stop.reason
-    spent = Spent(merges=5, tokens=100.0)
+    spent = Spending(merges=5, tokens=100.0)
     assert next_subset_round(
         Measurements((), ""), SubsetPlan(pool, budget=Budget(tokens=100)), spent
     ).open

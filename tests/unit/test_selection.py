@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergeplan.designs import choose_subsets
 from mergeplan.errors import InputError
 from mergeplan.measurements import MACRO, load_measurements, read_rows
-from mergeplan.selection import choices, fitting, front
+from mergeplan.pool.designs import choose_subsets
+from mergeplan.selection import choices, fit, front
 from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.bounds import lower_bound
 from mergeplan.selection.choices import best_by_size
-from mergeplan.selection.fitting import NINE_IN_TEN, fit_subset_law, seen
+from mergeplan.selection.fit import NINE_IN_TEN, fit_subset_law, seen
 from mergeplan.selection.front import pareto_front
 from mergeplan.selection.insight import (
     droppable,
@@ -26,7 +26,7 @@ from mergeplan.selection.insight import (
     synergy,
 )
 from mergeplan.selection.problem import Constraint, Problem, equal_weights, parse_constraint
-from mergeplan.selection.selecting import Wish, fit_table, select, select_from
+from mergeplan.selection.select import Wish, fit_table, select, select_from
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
 from tests.support.settings import DATA
@@ -201,7 +201,7 @@ def test_beyond_the_measured_k_intervals_count_the_missing_degree_and_a_warning_
         return np.mean(errors <= NINE_IN_TEN * law.deviations(weights))
 
     assert coverage() > 0.85
-    monkeypatch.setattr(fitting, "OMITTED", 0.0)
+    monkeypatch.setattr(fit, "OMITTED", 0.0)
     assert coverage() < 0.2
     warnings = select_from(table, Wish()).warnings
     assert any("no merge of more than 2 experts was measured" in warning for warning in warnings)

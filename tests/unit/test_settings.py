@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergeplan.config import parse_config
+from mergeplan.checkpoints.layers import depths_of, layer_of
+from mergeplan.config.config import parse_config
+from mergeplan.config.resolve import resolve, setting_at
 from mergeplan.errors import InputError
-from mergeplan.settings import depths_of, evaluate, layer_of, resolve
 
 
 def config(model: str, shared: str = "{}"):
@@ -37,8 +38,8 @@ def test_tensors_outside_the_layers_take_the_first_value():
     outside = ["lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"]
     depths = depths_of([*outside, *(f"model.layers.{i}.x" for i in range(4))])
     for name in outside:
-        assert evaluate(setting, name, depths[name]) == 0.2
-    assert evaluate(setting, "x", depths["model.layers.3.x"]) == 0.8
+        assert setting_at(setting, name, depths[name]) == 0.2
+    assert setting_at(setting, "x", depths["model.layers.3.x"]) == 0.8
 
 
 def test_a_model_of_one_layer_takes_the_last_value():
@@ -53,8 +54,8 @@ def test_each_stack_of_layers_has_a_gradient_of_its_own():
 def test_the_first_filter_that_matches_wins():
     parameters = "{weight: [{filter: mlp, value: 2}, {filter: '*', value: 3}, {value: 4}]}"
     weight = config(parameters).models[0].parameters["weight"]
-    assert evaluate(weight, "model.layers.0.mlp.up_proj.weight", 0.0) == 2
-    assert evaluate(weight, "model.norm.weight", 0.0) == 3
+    assert setting_at(weight, "model.layers.0.mlp.up_proj.weight", 0.0) == 2
+    assert setting_at(weight, "model.norm.weight", 0.0) == 3
 
 
 def test_a_model_without_a_match_falls_back_to_the_merge_then_to_the_default():
@@ -75,7 +76,7 @@ def test_gradients_equal_mergekits(values, depth):
     from mergekit.config import evaluate_setting
 
     found = config(f"{{weight: 1, density: {values}}}").models[0].parameters["density"]
-    assert evaluate(found, "x", depth) == evaluate_setting("x", values, depth, validate=float)
+    assert setting_at(found, "x", depth) == evaluate_setting("x", values, depth, validate=float)
 
 
 @given(values=st.lists(st.booleans(), min_size=1, max_size=6), depth=st.floats(0, 1))
@@ -84,4 +85,4 @@ def test_switches_step_where_mergekits_do(values, depth):
 
     text = str(values).lower()
     found = config("{weight: 1}", f"{{normalize: {text}}}").parameters["normalize"]
-    assert evaluate(found, "x", depth) == evaluate_setting("x", values, depth, validate=bool)
+    assert setting_at(found, "x", depth) == evaluate_setting("x", values, depth, validate=bool)

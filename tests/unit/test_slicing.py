@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mergeplan.config import parse_config
+from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.merges import run_mergeplan
@@ -89,8 +89,8 @@ def test_ranges_that_cannot_be_are_refused_before_anything_is_written(case, mode
 
 def test_other_names_than_llamas_are_left_to_mergekit(models):
     save_checkpoint(models / "c", {"transformer.h.0.attn.weight": torch.ones(2, 2)})
-    from mergeplan.opening import open_checkpoint
-    from mergeplan.slicing import beyond_names
+    from mergeplan.checkpoints.opening import open_checkpoint
+    from mergeplan.planning.slicing import beyond_names
 
     config = parse_config(sliced(models, [("c", 0, 1)]))
     assert "transformer.h.0.attn.weight" in beyond_names(

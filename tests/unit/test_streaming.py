@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 from transformers.models.qwen2 import Qwen2ForCausalLM
 
 import mergeplan
-from mergeplan.config import parse_config
+from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
@@ -39,7 +39,7 @@ def config(*args, **top):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stream_yields_what_a_merge_writes(demo_pool, tmp_path, method, monkeypatch):
-    monkeypatch.setattr("mergeplan.streaming.BATCH_BYTES", 50_000)
+    monkeypatch.setattr("mergeplan.merging.streaming.BATCH_BYTES", 50_000)
     run_mergeplan(text(demo_pool, ["python", "json", "md"], method), tmp_path / "out", seed=4)
     written = load_tensors(tmp_path / "out")
     streamed = dict(mergeplan.stream(config(demo_pool, ["python", "json", "md"], method), seed=4))

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import yaml
 
-from mergeplan.emit import method_of
+from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.pool import load_pool
-from mergeplan.subsets import (
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import (
     SubsetMerge,
     canonical_options,
     pool_hash,

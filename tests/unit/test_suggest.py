@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 import mergeplan
-from mergeplan.chosen import choose_merge
-from mergeplan.emit import merge_config, to_yaml
+from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.errors import InputError
-from mergeplan.fitting import fit
-from mergeplan.lawfile import load_law, to_data
-from mergeplan.pool import load_pool
-from mergeplan.suggest import recommend
+from mergeplan.law.file import law_data, load_law
+from mergeplan.law.fit import fit
+from mergeplan.law.recommend import recommend
+from mergeplan.law.write import choose_merge
+from mergeplan.pool.pool import load_pool
 from tests.support.settings import DATA
 
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
@@ -82,7 +82,7 @@ def test_the_smallest_base_comes_first_then_the_fewest_experts(tmp_path):
 
 
 def test_a_law_file_gives_the_same_recommendation(demo, tmp_path):
-    (tmp_path / "law.json").write_text(json.dumps(to_data(demo)))
+    (tmp_path / "law.json").write_text(json.dumps(law_data(demo)))
     assert recommend(load_law(tmp_path / "law.json"), 1.9055) == recommend(demo, 1.9055)
 
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mergeplan import rng
-from mergeplan.reference import round_to
-from mergeplan.torch_backend import philox
-from mergeplan.torch_backend.arithmetic import (
+from mergeplan.merging.torch import philox
+from mergeplan.merging.torch.arithmetic import (
     Steps,
     all_finite,
     exact_multiply_add,
     float32,
     fused_multiply_add,
 )
-from mergeplan.torch_backend.selection import Largest, Threshold, count, count_apart
+from mergeplan.merging.torch.largest import Largest, Threshold, count, count_apart
+from mergeplan.reference import philox as rng
+from mergeplan.reference import round_to
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -10,7 +10,7 @@ from mergeplan.planning.lowering import ResolvedTensor
 
 VERSION = 1
 
-# A job in `MergePlan.data`; see `rust/core/src/plan.rs`.
+# A job in `MergePlan.data`; see `rust/core/src/plan`.
 Job = dict[str, Any]
 
 
@@ -54,7 +54,7 @@ class MergePlan:
     """What Rust is asked to do, and what the files around the weights need to know.
 
     Attributes:
-        data: The plan as JSON-ready data; see `rust/core/src/plan.rs`.
+        data: The plan as JSON-ready data; see `rust/core/src/plan`.
         checkpoints: The inputs, in the order of the config.
         donor: Whose config and tokenizer the output gets.
         model_config: The output's config.json, but for dtype and tying; empty where there is none.
