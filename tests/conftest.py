@@ -102,8 +102,8 @@ def large(tmp_path_factory) -> Undisturbed:
 
 @pytest.fixture
 def long_merge(tmp_path) -> Path:
-    """A folder to merge in, half a gigabyte in, long enough to be met at work."""
-    make_zeros(tmp_path / "zeros", 1 << 25)
+    """A folder to merge in, a quarter of a gigabyte in, long enough to be met at work."""
+    make_zeros(tmp_path / "zeros", 1 << 24)
     text = config_text(
         "ties",
         [tmp_path / "zeros" / name for name in "abc"],

@@ -3,9 +3,19 @@
 import subprocess
 import sys
 
+import pytest
+
+from mergeplan import mergekit_plugin
 from tests.support.checkpoints import weights_of
 from tests.support.commands import cli
 from tests.support.merges import config_text, run_mergeplan
+
+
+@pytest.fixture(autouse=True)
+def mergekits_own_methods():
+    """The command leaves our kernels in mergekit, which other tests want as it is."""
+    yield
+    mergekit_plugin.unregister()
 
 
 def demo_config(demo_pool, folder):

@@ -29,7 +29,7 @@ from tests.support.group_cases import (
     plan_of,
     run,
 )
-from tests.support.shares import paired
+from tests.support.shares import paired, spread
 
 CASES = [
     pytest.param(*method[:4], k, dtype, id=f"{method[0]}-{i}-k{k}-{dtype}")
@@ -264,7 +264,7 @@ def test_plans_that_no_method_can_run_are_refused(name, options, has_base, k, tm
         _native.PreparedMerge(plan)
 
 
-@pytest.mark.parametrize("case", [0, 3, 4, 7, 10, 13, 15, 17, 20, 22])
+@pytest.mark.parametrize("case", spread([0, 3, 4, 7, 10, 13, 15, 17, 20, 22], 2))
 def test_a_tensor_in_segments_is_the_same_at_any_thread_count(case, tmp_path):
     name, options, _, has_base, counts = METHODS[case]
     models = make_tensors(min(2, counts[-1]), "bfloat16", [(1 << 12, (1 << 12) + 1)])

@@ -17,6 +17,7 @@ from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.device_runner import DeviceRunner
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
+from tests.support.shares import paired
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # What LoraConfig is given, by name of the kind.
@@ -122,8 +123,11 @@ def ulps(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((np.abs(found.double().numpy() - expected64) / place).max(initial=0))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    paired(list(KINDS), [torch.bfloat16, torch.float16, torch.float32]),
+    ids=str,
+)
 def test_an_adapted_base_is_what_peft_merges(kind, dtype, tmp_path):
     base = make_base(tmp_path / "base", dtype)
     adapter = make_adapter(base, tmp_path / "adapter", **KINDS[kind])

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
 from tests.support.settings import EVAL
+from tests.support.shares import paired
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +33,16 @@ def experts_of(demo_pool: Path) -> list[Path]:
     return sorted(p for p in demo_pool.iterdir() if p.is_dir() and p.name != "base")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("method", "parameters"),
-    [("ties", {"weight": 1, "density": 0.2}), ("linear", {"weight": 1})],
-    ids=["ties", "average"],
+    ("merge", "dtype"),
+    paired(
+        [("ties", {"weight": 1, "density": 0.2}), ("linear", {"weight": 1})],
+        ["float32", "bfloat16"],
+    ),
+    ids=str,
 )
-def test_the_loss_equals_that_of_mergekits_output(
-    method, parameters, dtype, demo_pool, texts, tmp_path
-):
+def test_the_loss_equals_that_of_mergekits_output(merge, dtype, demo_pool, texts, tmp_path):
+    method, parameters = merge
     text = config_text(
         method,
         experts_of(demo_pool)[:4],

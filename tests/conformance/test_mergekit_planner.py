@@ -478,6 +478,7 @@ def test_a_fallback_beyond_the_memory_limit_is_refused_unless_told(tmp_path):
     assert verify(tmp_path / "out").matches
 
 
+@pytest.mark.long
 def test_a_plan_is_the_same_in_every_process(tmp_path):
     names = with_vocabularies(tmp_path)
     config = {"merge_method": "karcher", "models": [{"model": n} for n in names.values()]}
@@ -492,6 +493,7 @@ def test_a_plan_is_the_same_in_every_process(tmp_path):
     assert len(plans) == 1
 
 
+@pytest.mark.long
 def test_a_merge_that_was_killed_goes_on(tmp_path):
     names = with_vocabularies(tmp_path)
     config = linear_of([Path(name) for name in names.values()], base_model=names["base"])

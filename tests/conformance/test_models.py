@@ -10,6 +10,7 @@ import torch
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.families import SCENARIOS, save_family, text_for
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
+from tests.support.shares import paired
 
 
 def header(path: Path) -> dict[str, Any]:
@@ -49,9 +50,9 @@ COMBINATIONS = [("linear", "float32"), ("task_arithmetic", "float32"), ("ties", 
 COMBINATIONS += [(m, d) for m in ("linear", "task_arithmetic") for d in ("bfloat16", "float16")]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(("method", "dtype"), COMBINATIONS)
-def test_options_resolve_as_in_mergekit(method, dtype, scenario, tmp_path):
+@pytest.mark.parametrize(("merge", "scenario"), paired(COMBINATIONS, list(SCENARIOS)), ids=str)
+def test_options_resolve_as_in_mergekit(merge, scenario, tmp_path):
+    method, dtype = merge
     base, experts = save_family(tmp_path, "qwen2", dtype)
     assert_same_output(*merge_both(text_for(method, base, experts, scenario), tmp_path))
 

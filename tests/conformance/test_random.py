@@ -1,6 +1,6 @@
 """Masks of DARE and DELLA: the same keep rate and mean as mergekit's, over many seeds.
 
-`MERGEPLAN_FULL=1` takes 10,000 seeds instead of 1,500. Rescaling by the L1 norm is a ratio
+`MERGEPLAN_FULL=1` takes 10,000 seeds instead of 500. Rescaling by the L1 norm is a ratio
 estimator, so that small tensors are biased, in mergekit and here alike: the means are compared with
 mergekit's, not with the merge of whole deltas.
 """
@@ -19,7 +19,7 @@ from tests.support.cases import TORCH_DTYPES
 from tests.support.settings import FULL
 from tests.support.shares import paired
 
-SEEDS = 10_000 if FULL else 1_500
+SEEDS = 10_000 if FULL else 500
 STANDARD_ERRORS = 4.0
 # Elements, and whether the norm is restored.
 SIZED = list(product([1, 8, 48, 1000], [False, True]))

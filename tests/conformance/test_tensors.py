@@ -26,7 +26,7 @@ from tests.support.compare import (
 )
 from tests.support.settings import FULL
 
-CASES = all_cases(rounds=50 if FULL else 1)
+CASES = all_cases(rounds=50 if FULL else 0)
 GROUPS = [case for case in CASES if case.group]
 
 

@@ -2,8 +2,8 @@
 
 A pool of M task vectors, a quadratic loss: the mean over subsets of k is exactly Linf + A/k. An
 offset b scales each subset's distance to the floor by k / (k + b). With misfit, each k's mean is
-moved by 2 % of the drop. `MERGEPLAN_FULL=1` runs 24 cases instead of 6, of
-400 pools each instead of 60.
+moved by 2 % of the drop. `MERGEPLAN_FULL=1` runs 24 cases instead of 5, of
+400 pools each instead of 30.
 """
 
 from itertools import combinations
@@ -17,7 +17,7 @@ from mergeplan.law.series import Point, Series
 from tests.support.settings import FULL
 from tests.support.shares import spread
 
-POOLS = 400 if FULL else 60
+POOLS = 400 if FULL else 30
 DIMENSIONS = 40
 MISFIT = 0.02
 CASES = [
@@ -80,7 +80,7 @@ def test_the_simulator_has_the_mean_that_it_says():
             assert np.mean(losses) == pytest.approx(pool.mean(k), abs=1e-12)
 
 
-@pytest.mark.parametrize(("size", "ks", "offset", "misfit", "subsets"), spread(CASES, 6))
+@pytest.mark.parametrize(("size", "ks", "offset", "misfit", "subsets"), spread(CASES, 5))
 def test_ninety_percent_intervals_hold_the_truth(size, ks, offset, misfit, subsets):
     held: dict[str, list[bool]] = {"loss": [], "floor": [], "k": []}
     for seed in range(POOLS):
@@ -96,7 +96,7 @@ def test_ninety_percent_intervals_hold_the_truth(size, ks, offset, misfit, subse
         solution = fit.solve(target, 0.9)
         held["k"].append(solution.low - 1e-4 <= size / 2 <= solution.high + 1e-4)
     shares = {name: float(np.mean(values)) for name, values in held.items()}
-    # A share of 90 % over 60 pools has a standard error of 4 %.
-    smallest = 0.85 - (0.02 if FULL else 0.06)
+    # A share of 90 % over 30 pools has a standard error of 5 %.
+    smallest = 0.85 - (0.02 if FULL else 0.08)
     print(size, ks, f"b={offset}", f"misfit={misfit}", f"subsets={subsets}", shares)
     assert min(shares.values()) >= smallest, shares

@@ -27,6 +27,7 @@ from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli, cli_process
 from tests.support.merges import config_text
 from tests.support.pools import write_pool
+from tests.support.shares import paired, spread
 
 # Two tensors for devices, one of which takes several pieces, and two for the core.
 SHAPES = {"embed": (4001, 701), "w": (300, 301), "norm": (64,), "empty": (0, 5)}
@@ -175,8 +176,11 @@ def test_a_fault_of_ours_stops_all_workers_and_is_raised(pool, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("place", [("a", "embed", 1_400_000), ("base", "w", 5)])
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method[0])
+@pytest.mark.parametrize(
+    ("method", "place"),
+    paired(METHODS, [("a", "embed", 1_400_000), ("base", "w", 5)]),
+    ids=str,
+)
 def test_values_that_are_not_finite_are_named_as_by_the_core(pool, tmp_path, method, place):
     model, name, index = place
     if method[0] == "linear" and model == "base":
@@ -219,8 +223,10 @@ class Stopped(Exception):
     """Whatever comes from outside."""
 
 
-@pytest.mark.parametrize("first", ["core", "device"])
-@pytest.mark.parametrize("then", ["core", "device"])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    spread([("core", "device"), ("core", "core"), ("device", "core"), ("device", "device")], 2),
+)
 def test_either_goes_on_where_the_other_was_stopped(pool, tmp_path, expected, first, then):
     text = text_of(pool)
     config = tmp_path / "c.yml"

@@ -14,7 +14,8 @@ import pytest
 
 from mergeplan.config.methods import METHODS
 from tests.support.merges import config_text
-from tests.support.runs import contents, end, make_vocabulary, run, start
+from tests.support.runs import contents, end, make_vocabulary, start
+from tests.support.shares import spread
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
@@ -79,7 +80,7 @@ def watched(cwd: Path, *args: object, first=None) -> tuple[dict, int]:
 
 def least_limit(cwd: Path, *args: object) -> int:
     """What the message of a limit that is too low says would do."""
-    ended = run(cwd, *args, "--memory-limit", "1MB")
+    ended = end(start(cwd, *args, "--memory-limit", "1MB"))
     assert ended.code == 1
     assert not (cwd / "out").exists()
     found = re.search(r"expected (\d+) MB or more", ended.stderr)
@@ -103,7 +104,7 @@ def check(cwd: Path, threads: int) -> tuple[int, int]:
     return least, results[0][1]
 
 
-@pytest.mark.parametrize(("name", "k", "dtype"), SHARE)
+@pytest.mark.parametrize(("name", "k", "dtype"), spread(SHARE, 2))
 def test_the_limit_holds(name, k, dtype, models, tmp_path):
     write_config(tmp_path, models, name, k, dtype)
     check(tmp_path, 2)

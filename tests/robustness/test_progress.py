@@ -36,7 +36,7 @@ def test_a_line_shows_share_bytes_rate_and_time_left(long_merge):
     code, shown = on_terminal(long_merge, "--threads", 1)
     assert code == 0
     lines = [line for line in shown.split("\r\x1b[K") if "%" in line]
-    form = r" *\d+ %  [\d.]+ [kMG]?B of 1.07 GB  [\d.e+]+ [kMG]?B/s  (\d+ s left)?"
+    form = r" *\d+ %  [\d.]+ [kMG]?B of 537 MB  [\d.e+]+ [kMG]?B/s  (\d+ s left)?"
     assert len(lines) >= 2
     assert all(re.fullmatch(form, line) for line in lines), lines
     shares = [int(line.split("%")[0]) for line in lines]

@@ -190,7 +190,7 @@ def test_an_input_that_changes_while_it_is_read_ends_the_merge(change, long_merg
         path.touch()
     else:
         with path.open("ab" if change == "append" else "r+b") as file:
-            file.seek(1 << 27)
+            file.seek(1 << 26)
             file.write(b"\0")
     process.send_signal(signal.SIGCONT)
     ended = end(process)

@@ -95,7 +95,7 @@ from mergeplan.system import signals
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signals.arm()
 os.kill(os.getpid(), signal.SIGINT)
-signals.check()
+signals.raise_again()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.commands import COMMAND
+from tests.support.commands import COMMAND, cli
 from tests.support.merges import config_text
 
 RECORD_BYTES = 24
@@ -181,8 +181,14 @@ def end(process: "subprocess.Popen[str]") -> Ended:
 
 
 def run(cwd: Path, *args: object, fault: str = "") -> Ended:
-    """Run `mergeplan merge c.yml out … --json` in `cwd` to its end."""
-    return end(start(cwd, *args, "--json", fault=fault))
+    """Run `mergeplan merge c.yml out … --json` in `cwd` to its end.
+
+    It has a process of its own where a fault stops it.
+    """
+    if fault:
+        return end(start(cwd, *args, "--json", fault=fault))
+    done = cli("merge", "c.yml", "out", *args, "--json", cwd=cwd)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def succeed(cwd: Path, *args: object) -> dict[str, Any]:

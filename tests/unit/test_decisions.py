@@ -16,6 +16,7 @@ from mergeplan.law.series import ExpertEffect, Point, Series
 from mergeplan.law.spread import SpreadLaw, fit_spread, sampling_variance
 from mergeplan.measurements import load_measurements
 from tests.support.settings import DATA
+from tests.support.shares import spread
 
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
 REAL = DATA / "real_pools.csv"
@@ -36,7 +37,7 @@ def real():
     return load_measurements(REAL)
 
 
-@pytest.mark.parametrize("domain", [None, *DOMAINS])
+@pytest.mark.parametrize("domain", spread([None, *DOMAINS], 4))
 def test_three_points_forecast_the_rest_of_real_pools(domain, real):
     few = dataclasses.replace(real, rows=tuple(row for row in real.rows if row.k in (0, 1, 2, 4)))
     forecasts = fit(few, domain=domain, pool_size=9).fits

@@ -17,6 +17,7 @@ from mergeplan.measurements import MACRO, Measurements, read_rows
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.table import tables_of
 from tests.support.settings import DATA
+from tests.support.shares import paired
 
 SWEEP = DATA / "select_80k.csv"
 
@@ -59,11 +60,12 @@ def best_of(sweep, label, domain=MACRO):
 
 
 @pytest.mark.parametrize(
-    ("label", "domains", "most"),
-    [("average", None, 45), ("average", "md", 35), ("ties", None, 75)],
+    ("case", "seed"),
+    paired([("average", None, 45), ("average", "md", 35), ("ties", None, 75)], [0, 1]),
+    ids=str,
 )
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_best_of_all_511_is_found_from_few(sweep, pool, label, domains, most, seed):
+def test_the_best_of_all_511_is_found_from_few(sweep, pool, case, seed):
+    label, domains, most = case
     plan = SubsetPlan(pool, label=label, domains=domains, seed=seed)
     measured, stop = run(sweep, plan)
     assert not stop.open

@@ -140,7 +140,11 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
         # A run that was stopped before its first block has left nothing to go on with.
         begun = (folder / "journal").exists() or (folder / PUBLISHING).exists()
         if begun and not discard:
-            _check_same(folder, state)
+            try:
+                _check_same(folder, state)
+            except BaseException:
+                held.close()
+                raise
             return Workspace(out, folder, True, held)
         work = Workspace(out, folder, False, held)
         try:
