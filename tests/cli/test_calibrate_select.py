@@ -12,7 +12,7 @@ import pytest
 from tests.support.commands import COMMAND, cli
 from tests.support.pools import write_pool
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("calibrate --for select")]
+pytestmark = pytest.mark.timeout(300)
 METHODS = {"average": {}, "task_arithmetic": {"lambda": 0.8}, "ties": {"density": 0.5}}
 ARGS = ("--quiet", "-j", "1", "--max-tokens", "100")
 SELECT = ("--for", "select", "--free-sum")

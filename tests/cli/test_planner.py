@@ -8,6 +8,7 @@ from tests.support.checkpoints import weights_of
 from tests.support.commands import cli
 from tests.support.merges import run_mergekit
 from tests.support.settings import DATA
+from tests.support.shares import spread
 
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
 
@@ -119,7 +120,7 @@ def test_the_demo_runs_the_whole_path(tmp_path):
     assert cli("demo").returncode == 0
 
 
-@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("ending", spread(["svg", "png"], 1))
 def test_plot_draws_curves_and_sizes(ending, tmp_path):
     pools = DATA / "real_pools.csv"
     out = tmp_path / f"law.{ending}"

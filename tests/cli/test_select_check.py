@@ -19,7 +19,7 @@ from tests.support.commands import cli
 from tests.support.pools import write_pool
 from tests.support.settings import DEMO_POOL, EVAL
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("select --check")]
+pytestmark = pytest.mark.timeout(300)
 DOMAINS = ("html", "python")
 
 

@@ -1,11 +1,11 @@
-"""One Ray cluster for all tests of this folder, in one worker."""
+"""A Ray cluster for the tests of this folder."""
 
 import warnings
 
 import pytest
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def ray():
     """A real Ray cluster on this machine, which does not outlive its tests."""
     with warnings.catch_warnings():

@@ -13,11 +13,8 @@ from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.calibration.setup import Setup
 from mergeplan.errors import InputError
 from tests.support.pools import write_pool
-from tests.support.settings import FULL
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("ray")]
-
-KILLS = 2 if FULL else 1
+pytestmark = pytest.mark.timeout(300)
 
 
 def options(ray=None):
@@ -44,7 +41,6 @@ def check_same(found, expected):
         assert row == {name: other[name] for name in row}
 
 
-@pytest.mark.long
 def test_two_workers_give_the_table_of_one_process(ray, alone, tmp_path):
     done = calibrate(alone / "pool.yml", tmp_path / "run", options("local"))
     assert done.n_measured == len(rows_of(alone / "run")) // 3
@@ -54,11 +50,12 @@ def test_two_workers_give_the_table_of_one_process(ray, alone, tmp_path):
     assert again.n_measured == 0
 
 
+@pytest.mark.long
 def test_a_killed_worker_loses_nothing(ray, alone, tmp_path):
     killed = []
 
     def kill_one(done, planned):
-        if len(killed) < KILLS and done > len(killed) * planned / 3:
+        if len(killed) < 2 and done > len(killed) * planned / 3:
             processes = subprocess.run(
                 ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
             ).stdout.splitlines()
@@ -67,7 +64,7 @@ def test_a_killed_worker_loses_nothing(ray, alone, tmp_path):
             killed.append(workers[0])
 
     calibrate(alone / "pool.yml", tmp_path / "run", options("local"), progress=kill_one)
-    assert len(killed) == KILLS
+    assert len(killed) == 2
     check_same(rows_of(tmp_path / "run"), rows_of(alone / "run"))
 
 

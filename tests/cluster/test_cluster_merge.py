@@ -14,7 +14,7 @@ from tests.support.checkpoints import weights_of
 from tests.support.merges import config_text
 from tests.support.runs import make_pool
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +63,16 @@ def test_a_driver_that_was_stopped_finds_the_whole_shards_again(ray, pool, tmp_p
     assert not (tmp_path / "out").exists()
     with pytest.raises(SurroundingsError, match="an earlier run left"):
         merge_many(wanted(pool, tmp_path / "out"), options(pool), runner=ClusterRunner(ray))
-    resumed = options(pool, resume=True)
+    merges, resumed = wanted(pool, tmp_path / "out"), options(pool, resume=True)
     deadline = time.monotonic() + 60
     while True:
         try:
-            [report] = merge_many(
-                wanted(pool, tmp_path / "out"), resumed, runner=ClusterRunner(ray)
-            )
+            [report] = merge_many(merges, resumed, runner=ClusterRunner(ray))
             break
         except SurroundingsError as error:
             # The driver is gone; a worker may still be at the shard that it was given.
-            assert "another worker is working" in str(error)
-            assert time.monotonic() < deadline
+            if "another worker is working" not in str(error) or time.monotonic() > deadline:
+                raise
             time.sleep(0.2)
     assert report.resumed_blocks > 0
     assert weights_of(tmp_path / "out") == weights_of(tmp_path / "alone")

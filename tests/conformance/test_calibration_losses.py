@@ -18,7 +18,7 @@ from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import subset_merge
 from tests.support.merges import run_mergekit, run_mergeplan
 from tests.support.settings import EVAL
-from tests.support.shares import paired
+from tests.support.shares import paired, spread
 
 METHODS = {
     "average": {},
@@ -91,7 +91,7 @@ def pool_of(folder: Path, texts: dict[str, Path], to: Path):
     return load_pool(to / "pool.yml")
 
 
-@pytest.mark.parametrize(("label", "kind"), paired(list(METHODS), ["float32", "mixed", "mixed"]))
+@pytest.mark.parametrize(("label", "kind"), spread(paired(list(METHODS), ["mixed", "float32"]), 3))
 def test_losses_are_those_of_written_merges(
     kind, label, demo_pool, mixed_pool, texts, tmp_path, full
 ):

@@ -17,7 +17,7 @@ from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.device_runner import DeviceRunner
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
-from tests.support.shares import paired
+from tests.support.shares import paired, spread
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # What LoraConfig is given, by name of the kind.
@@ -169,7 +169,7 @@ def test_layers_that_are_stored_the_other_way_round(tmp_path):
         assert torch.allclose(found[name], tensor, atol=1e-7, rtol=1e-6), name
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", spread(list(METHODS), 5))
 def test_every_method_sees_what_a_merged_copy_holds(method, tmp_path):
     """Byte for byte, random masks among them."""
     base = make_base(tmp_path / "base")

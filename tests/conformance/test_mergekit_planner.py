@@ -23,6 +23,7 @@ from mergeplan.system.memory import anonymous_bytes
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.commands import cli, cli_process
 from tests.support.merges import run_mergekit, run_mergeplan
+from tests.support.shares import paired
 
 SIZES = {
     "hidden_size": 16,
@@ -290,9 +291,11 @@ def filled(value: Any, names: dict[str, str]) -> Any:
     return value.format(**names) if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("case", TOKENIZERS)
+@pytest.mark.parametrize(
+    ("case", "tied", "dtype"),
+    paired(list(TOKENIZERS) * 2, [True, False], [torch.float32, torch.bfloat16]),
+    ids=str,
+)
 def test_vocabularies_are_brought_together(case, tied, dtype, tmp_path, monkeypatch):
     names = with_vocabularies(tmp_path, tied=tied, dtype=dtype)
     config = {
@@ -349,8 +352,13 @@ def refusal_of(run: Callable[[], object]) -> str | None:
 CLOSE = {"slerp": 1e-6, "model_stock": 1e-6, "karcher": 1e-6}
 
 
-@pytest.mark.parametrize("method", ["linear", "slerp", "nearswap", "model_stock", "karcher"])
-@pytest.mark.parametrize("lacking", [["a"], ["base"], ["a", "b"]], ids="+".join)
+@pytest.mark.parametrize(
+    ("method", "lacking"),
+    paired(
+        ["linear", "slerp", "nearswap", "model_stock", "karcher"], [["a"], ["base"], ["a", "b"]]
+    ),
+    ids=str,
+)
 def test_weights_that_some_models_lack(method, lacking, tmp_path):
     several = method in ("linear", "model_stock", "karcher")
     paths = family_of(tmp_path, "stablelm", 3 if several else 2)

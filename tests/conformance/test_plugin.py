@@ -19,6 +19,7 @@ from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.families import save_family, text_for
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
 from tests.support.settings import DEMO_POOL, FULL
+from tests.support.shares import paired
 
 CASES = [c for c in all_cases(rounds=50 if FULL else 0) if c.method in mergekit_plugin.METHODS]
 BREADTH = {"weight": 0.7, "density": 0.6}
@@ -54,8 +55,11 @@ def test_every_case_equals_the_reference(case: Case, usage, monkeypatch):
     assert usage.native == len(found)
 
 
-@pytest.mark.parametrize("method", mergekit_plugin.METHODS)
-@pytest.mark.parametrize("top", [{}, {"dtype": "float32", "out_dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize(
+    ("method", "top"),
+    paired(list(mergekit_plugin.METHODS), [{}, {"dtype": "float32", "out_dtype": "bfloat16"}]),
+    ids=str,
+)
 def test_a_merge_of_real_models_has_the_tensors_of_mergeplan(method, top, usage, tmp_path):
     known = METHODS[method].options
     text = config_text(

@@ -13,10 +13,7 @@ from tests.support.merges import run_mergeplan
 from tests.support.runs import contents, run, succeed
 from tests.support.shares import spread
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="mounts tmpfs"),
-    pytest.mark.xdist_group("disks"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts tmpfs")
 ROOM = "100m"  # more than the output and what is kept free for the files beside it
 
 

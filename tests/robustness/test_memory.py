@@ -17,10 +17,7 @@ from tests.support.merges import config_text
 from tests.support.runs import contents, end, make_vocabulary, start
 from tests.support.shares import spread
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
-    pytest.mark.xdist_group("memory"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MIB = 1 << 20
 VALUES = {
     "weight": 0.6,
@@ -104,7 +101,7 @@ def check(cwd: Path, threads: int) -> tuple[int, int]:
     return least, results[0][1]
 
 
-@pytest.mark.parametrize(("name", "k", "dtype"), spread(SHARE, 2))
+@pytest.mark.parametrize(("name", "k", "dtype"), spread(SHARE[::-1], 1))
 def test_the_limit_holds(name, k, dtype, models, tmp_path):
     write_config(tmp_path, models, name, k, dtype)
     check(tmp_path, 2)

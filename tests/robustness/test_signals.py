@@ -10,7 +10,6 @@ from tests.support.commands import cli
 from tests.support.merges import config_text
 from tests.support.runs import contents, end, start, succeed, wait_for_blocks
 
-pytestmark = pytest.mark.xdist_group("signals")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="no such signals to send")
 
 

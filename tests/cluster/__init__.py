@@ -1,1 +1,0 @@
-"""What runs on a Ray cluster of this machine."""
