@@ -58,7 +58,7 @@ def demo_pool() -> Path:
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory) -> Path:
-    """Pools of tiny models of many architectures; see `tests/conformance/zoo.py`."""
+    """Pools of tiny models of many architectures; see `tests/support/zoo.py`."""
     from tests.support.zoo import make_zoo
 
     return make_zoo(tmp_path_factory.mktemp("zoo"))

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -92,6 +93,19 @@ def test_a_dry_run_forecasts_and_writes_nothing(tmp_path):
     assert 20 <= found["least"]["merges"] <= found["most"]["merges"] == 2 * (1 + 31 + 4)
     assert found["least"]["tokens"] > 0
     assert not (tmp_path / "run").exists()
+
+
+def test_a_torn_last_line_is_measured_again(finished, tmp_path):
+    """What a kill in the middle of a write leaves."""
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    scores = run / "scores.jsonl"
+    scores.write_bytes(scores.read_bytes()[:-20])
+    done = calibrate(finished / "pool.yml", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_measured"] == 1
+    for name in ("measurements.csv", "law.json", "merge.yml"):
+        assert (run / name).read_bytes() == (finished / "run" / name).read_bytes(), name
 
 
 @pytest.mark.long

@@ -91,7 +91,7 @@ def pool_of(folder: Path, texts: dict[str, Path], to: Path):
     return load_pool(to / "pool.yml")
 
 
-@pytest.mark.parametrize(("label", "kind"), spread(paired(list(METHODS), ["mixed", "float32"]), 3))
+@pytest.mark.parametrize(("label", "kind"), paired(spread(list(METHODS), 3), ["mixed", "float32"]))
 def test_losses_are_those_of_written_merges(
     kind, label, demo_pool, mixed_pool, texts, tmp_path, full
 ):

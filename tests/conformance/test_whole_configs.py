@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.support.documented import DOCUMENTED
-from tests.support.generated import GENERATED
+from tests.support.documented_configs import DOCUMENTED
+from tests.support.drawn_configs import GENERATED
 from tests.support.settings import FULL
 from tests.support.whole import Whole, assert_same_merge, mergekit_in_config_order, use_hub_cache
 
-# Every method once; what is documented has more of what is common.
-SHARE = slice(30, 50)
+# Every method once; models, slices and modules in turn.
+SHARE = [GENERATED[method + 20 * (method % 3)] for method in range(20)]
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,6 @@ def test_what_mergekit_documents(case: Whole, zoo, tmp_path):
     assert_same_merge(case, zoo, tmp_path)
 
 
-@pytest.mark.parametrize("case", GENERATED if FULL else GENERATED[SHARE], ids=str)
+@pytest.mark.parametrize("case", GENERATED if FULL else SHARE, ids=str)
 def test_drawn_configs(case: Whole, zoo, tmp_path):
     assert_same_merge(case, zoo, tmp_path)

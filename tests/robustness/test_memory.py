@@ -101,7 +101,7 @@ def check(cwd: Path, threads: int) -> tuple[int, int]:
     return least, results[0][1]
 
 
-@pytest.mark.parametrize(("name", "k", "dtype"), spread(SHARE[::-1], 1))
+@pytest.mark.parametrize(("name", "k", "dtype"), spread(SHARE[::-1], 2))
 def test_the_limit_holds(name, k, dtype, models, tmp_path):
     write_config(tmp_path, models, name, k, dtype)
     check(tmp_path, 2)

@@ -6,7 +6,7 @@ import pytest
 from mergeplan.law.formulas import JointLaw
 from mergeplan.law.joint import fit_joint
 from mergeplan.law.series import Point, Series
-from tests.support.published import published
+from tests.support.published_laws import published
 from tests.support.shares import paired, spread
 
 SIZES = (0.5, 1.5, 3, 7, 14, 32, 72)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergeplan.law.formulas import SizeLaw, through_three_points
-from tests.support.published import published
+from tests.support.published_laws import published
 
 LLAMA_3B = SizeLaw(floor=0.7137, tail=0.0783, offset=0.6875)
 LLAMA_8B = SizeLaw(floor=0.7252, tail=0.0573, offset=0.0)

@@ -224,7 +224,7 @@ def curve_forecast(
 def decision_text(decision: Decision, plan: CurvePlan) -> str:
     """The decision in words.
 
-    >>> describe(Decision(5, 4, 7), Plan(Pool((), {}, {})))
+    >>> decision_text(Decision(5, 4, 7), CurvePlan(Pool((), {}, {})))
     'k = 5, and with 90 % confidence 4 to 7'
     """
     size = len(plan.names) if plan.pool.sizes else decision.high

@@ -162,7 +162,7 @@ def geometry_of(
 def module_kind(tensor: str) -> str:
     """Which kind of module a tensor belongs to.
 
-    >>> kind_of("model.layers.0.self_attn.q_norm.weight"), kind_of("x.bias")
+    >>> module_kind("model.layers.0.self_attn.q_norm.weight"), module_kind("x.bias")
     ('norm', 'other')
     """
     return next((kind for kind, pattern in _KINDS if pattern.search(tensor.lower())), "other")
