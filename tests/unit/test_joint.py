@@ -75,3 +75,14 @@ def test_beyond_the_measured_sizes_the_interval_widens():
     widths = [high - low for _, low, high in (fit.predict(5, n * 1e9) for n in (7, 72, 300, 1000))]
     assert widths == sorted(widths)
     assert widths[-1] > 1.5 * widths[0]
+
+
+def test_r2_is_the_share_of_the_variance_that_the_law_explains():
+    law = published("average")["algebra"]
+    noise = np.random.default_rng(0).normal(0, 0.01, (len(SIZES), 9))
+    fit = fit_joint(measured(law, noise))
+    points = [(series.n_params / 1e9, p.k, p.loss) for series in fit.series for p in series.points]
+    n, k, loss = np.array(points).T
+    left = loss - [fit.law.predict(a, b) for a, b in zip(k, n, strict=True)]
+    assert fit.r2 == pytest.approx(1 - left.var() / loss.var(), abs=1e-3)
+    assert fit.r2 < 0.999
