@@ -1,6 +1,7 @@
 """Decisions: the smallest k, what speaks against it, and what to write."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,30 @@ def test_what_cannot_be_written_is_refused():
             merge_config(label, options, Path("b"), [Path("x")], "float32")
     with pytest.raises(InputError, match="reads `@` and `\\+`"):
         merge_config("ties", {}, Path("b"), [Path("x+y")], "float32")
+
+
+@pytest.mark.parametrize(
+    ("ks", "sampled", "words"),
+    [
+        ((1, 2, 3, 4), (), "measure all 5 experts merged"),
+        ((1, 2, 4, 5), (), "measure at k = 3, where the decision lies"),
+        ((2, 3, 4, 5), (), "measure the single experts"),
+        ((1, 2, 3, 4, 5), (2, 4), "measure more subsets of 4"),
+        ((1, 3, 4, 5), (), "measure at k = 2, the nearest that is missing"),
+        ((1, 2, 3, 5), (), "measure at k = 4, the nearest that is missing"),
+        ((1, 2, 3, 4, 5), (), "nothing: every subset was measured"),
+    ],
+)
+def test_what_would_sharpen_the_answer_most(ks, sampled, words, tmp_path):
+    """Five experts; the target takes three of them. `sampled` k lack subsets."""
+    names = "abcde"
+    rows = ["method,k,subset,loss_nats"]
+    for k in ks:
+        subsets = list(combinations(names, k))
+        for number, subset in enumerate(subsets[: -k if k in sampled else None]):
+            loss = 1 + 1 / k + 0.01 * (k - 1) * (-1) ** number * (number + 1 < len(subsets))
+            rows.append(f"average,{k},{'+'.join(subset)},{loss}")
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    found = recommend(fit(tmp_path / "m.csv", pool_size=5), 1.36)
+    assert found.best.k == 3
+    assert found.sharpen.startswith(words)
