@@ -196,3 +196,17 @@ def test_what_would_sharpen_the_answer_most(ks, sampled, words, tmp_path):
     found = recommend(fit(tmp_path / "m.csv", pool_size=5), 1.36)
     assert found.best.k == 3
     assert found.sharpen.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("ks", "target", "k", "extrapolated"),
+    [((1, 2, 5), 1.21, 5, False), ((1, 2, 3), 1.21, 5, True), ((2, 3, 5), 1.6, 2, False)],
+)
+def test_a_k_beyond_what_was_measured_is_said_to_be_extrapolated(
+    ks, target, k, extrapolated, tmp_path
+):
+    rows = [f"average,{k},{1 + 1 / k}" for k in ks]
+    (tmp_path / "m.csv").write_text("\n".join(["method,k,loss_nats", *rows]) + "\n")
+    best = recommend(fit(tmp_path / "m.csv", pool_size=5), target).best
+    assert best.k == k
+    assert any("extrapolated" in warning for warning in best.warnings) is extrapolated
