@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mergeplan.law.formulas import JointLaw
-from mergeplan.law.joint import fit_joint
+from mergeplan.law.joint import _aicc, fit_joint
 from mergeplan.law.series import Point, Series
 from tests.support.published_laws import published
 from tests.support.shares import paired, spread
@@ -86,3 +86,8 @@ def test_r2_is_the_share_of_the_variance_that_the_law_explains():
     left = loss - [fit.law.predict(a, b) for a, b in zip(k, n, strict=True)]
     assert fit.r2 == pytest.approx(1 - left.var() / loss.var(), abs=1e-3)
     assert fit.r2 < 0.999
+
+
+def test_the_criterion_that_decides_on_gamma_is_akaikes_for_small_samples():
+    """Burnham and Anderson (2002): n ln(cost / n) + 2p + 2p(p + 1) / (n - p - 1)."""
+    assert _aicc(0.5, 20, 5) == pytest.approx(20 * np.log(0.5 / 20) + 10 + 60 / 14)

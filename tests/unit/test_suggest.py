@@ -210,3 +210,9 @@ def test_a_k_beyond_what_was_measured_is_said_to_be_extrapolated(
     best = recommend(fit(tmp_path / "m.csv", pool_size=5), target).best
     assert best.k == k
     assert any("extrapolated" in warning for warning in best.warnings) is extrapolated
+
+
+def test_a_misspelt_method_is_guessed(demo_pool):
+    with pytest.raises(InputError) as caught:
+        fit(demo_pool / "measurements.csv", method="averge")
+    assert caught.value.hint == "did you mean `average`?"
