@@ -131,7 +131,6 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
 def test_scores_that_were_damaged_are_named(tmp_path, monkeypatch):
     pool, run = write_pool(tmp_path), tmp_path / "run"
     calls = 0
-    from mergeplan.calibration import calibrate as running
 
     def stop(*_):
         nonlocal calls
@@ -140,7 +139,7 @@ def test_scores_that_were_damaged_are_named(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        running.calibrate(pool, run, progress=stop)
+        calibrate(pool, run, progress=stop)
     lines = (run / "scores.jsonl").read_text().splitlines()
     assert len(lines) == 3
     (run / "scores.jsonl").write_text("\n".join([lines[0], "{}", lines[2]]) + "\n")
