@@ -53,6 +53,14 @@ def test_no_coefficient_is_negative_and_no_other_offset_fits_better(loss, weight
         assert cost <= residual**2 * (1 + 1e-6) + 1e-12
 
 
+def test_the_posterior_draws_are_those_of_seed_0_unless_another_is_asked_for():
+    given, zero, one = (
+        mergeplan.fit(PUBLISHED, domain="overall", **seed).fits[0].intervals()
+        for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    assert given == zero != one
+
+
 def test_the_published_sixteen_expert_curve():
     (found,) = mergeplan.fit(PUBLISHED, domain="overall").fits
     assert found.law.offset == pytest.approx(5.25, abs=0.05)

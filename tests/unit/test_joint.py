@@ -1,11 +1,15 @@
 """The law over sizes: published coefficients come back, and the data decide on gamma."""
 
+from math import comb
+
 import numpy as np
 import pytest
+from scipy.optimize import least_squares
 
 from mergeplan.law.formulas import JointLaw
 from mergeplan.law.joint import _aicc, fit_joint
 from mergeplan.law.series import Point, Series
+from mergeplan.law.spread import fit_spread, sampling_variance
 from tests.support.published_laws import published
 from tests.support.shares import paired, spread
 
@@ -86,6 +90,40 @@ def test_r2_is_the_share_of_the_variance_that_the_law_explains():
     left = loss - [fit.law.predict(a, b) for a, b in zip(k, n, strict=True)]
     assert fit.r2 == pytest.approx(1 - left.var() / loss.var(), abs=1e-3)
     assert fit.r2 < 0.999
+
+
+def test_means_count_by_their_variance_and_2_percent_of_the_range():
+    """No law of this family has a smaller sum of squares, each weighed as documented."""
+    ks = (1, 2, 3, 4, 8)
+    law = published("average")["algebra"]
+    rng = np.random.default_rng(3)
+    members = []
+    for n in SIZES:
+        # Of 8 experts: a few subsets of each k, all of them at k = 1 and k = 8.
+        points = [
+            Point(k, law.predict(k, n) + rng.normal(0, 0.02), {1: 8, 8: 1}.get(k, 3), comb(8, k), s)
+            for k, s in zip(ks, (0.05, 0.04, 0.03, 0.02, None), strict=True)
+        ]
+        members.append(Series("m", "{}", n * 1e9, "macro", 8, tuple(points)))
+    n, k, loss = np.array([(s.n_billion, p.k, p.loss) for s in members for p in s.points]).T
+    spreads = [fit_spread(series.points, 8) for series in members]
+    variance = np.array(
+        [sampling_variance(p, v) for s, v in zip(members, spreads, strict=True) for p in s.points]
+    )
+    root = 1 / np.sqrt(variance + (0.02 * (loss.max() - loss.min())) ** 2)
+
+    def misses(found):
+        l_star, b_size, beta, a_0, offset = found
+        return root * (l_star + b_size * n**-beta + a_0 / (k + offset) - loss)
+
+    found = fit_joint(members).law
+    assert found.gamma == 0
+    start = (found.l_star, found.b_size, found.beta, found.a_0, found.offset)
+    low, high = (0, 0, 0.01, 0, 0), (np.inf, np.inf, 3, np.inf, np.inf)
+    polished = least_squares(misses, start, bounds=(low, high), xtol=1e-12, ftol=1e-12)
+    assert (misses(start) ** 2).sum() <= 2 * polished.cost * (1 + 1e-5)
+    # The weights matter here: those of another floor find another law.
+    assert variance.max() > 4 * (0.02 * (loss.max() - loss.min())) ** 2
 
 
 def test_the_criterion_that_decides_on_gamma_is_akaikes_for_small_samples():
