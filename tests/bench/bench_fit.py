@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mergeplan.law.fit import fit_law
-from mergeplan.law.formulas import SizeLaw
+from mergeplan.law.formulas import HyperbolicLaw, SizeLaw
 
 CURVES = 1000
 K = np.arange(1.0, 10.0)
@@ -21,7 +21,9 @@ def curves() -> list[tuple[SizeLaw, np.ndarray]]:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(CURVES):
-        law = SizeLaw(rng.uniform(0.3, 2.0), rng.uniform(0.05, 0.5), float(rng.exponential(1.0)))
+        law = HyperbolicLaw(
+            rng.uniform(0.3, 2.0), rng.uniform(0.05, 0.5), float(rng.exponential(1.0))
+        )
         drop = law.predict(1) - law.predict(9)
         clean = np.array([law.predict(k) for k in K])
         found.append((law, clean + rng.normal(0, 0.02 * drop, len(K)) / np.sqrt(K)))
@@ -47,7 +49,7 @@ def by_curve_fit(loss: np.ndarray) -> SizeLaw | None:
         )
     except RuntimeError:
         return None
-    return SizeLaw(*map(float, found))
+    return HyperbolicLaw(*map(float, found))
 
 
 def cost(law: SizeLaw | None, loss: np.ndarray) -> float:

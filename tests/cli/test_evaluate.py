@@ -12,9 +12,9 @@ import pytest
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.harness import check_tasks
 from mergeplan.evaluation.recording import append, columns_of, parse_merge
-from mergeplan.evaluation.scores import Scores
+from mergeplan.evaluation.scores import DocumentLosses, Scores
 from mergeplan.evaluation.sources import find_data
-from mergeplan.measurements import load_measurements
+from mergeplan.measurements.file import load_measurements
 from tests.support.checkpoints import load_tensors
 from tests.support.commands import cli, cli_process
 from tests.support.settings import DEMO_POOL, EVAL
@@ -138,7 +138,7 @@ def test_every_way_to_name_data(tmp_path, monkeypatch):
 def scores(**nll: float) -> Scores:
     return Scores.from_data(
         {
-            name: {"lines": [1, 2], "n_tokens": [10, 10], "nll": [value * 10, value * 10 + 1]}
+            name: DocumentLosses((1, 2), (10, 10), (value * 10, value * 10 + 1))
             for name, value in nll.items()
         }
     )

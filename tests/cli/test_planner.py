@@ -18,7 +18,7 @@ def test_fit_prints_a_table_and_writes_a_law(tmp_path):
     assert run.returncode == 0
     assert run.stderr.count("warning: ") == 1
     assert "large offset: b = 5.24" in run.stderr
-    assert "0.57448  1.46871  5.239    0.99932" in run.stdout
+    assert "0.57448  1.46871   5.239  0.99932" in run.stdout
     law = json.loads((tmp_path / "law.json").read_text())
     assert law["law_version"] == 1
     as_json = cli("fit", PUBLISHED, "--pool-size", 16, "--json")
@@ -92,7 +92,7 @@ def test_json_holds_the_recommendation(demo_pool):
     ("args", "code", "message"),
     [
         (["suggest", "none.csv", "--target-loss", "1"], 1, "cannot open `none.csv`"),
-        (["suggest", "none.json", "--target-loss", "1"], 1, "cannot open `none.json`"),
+        (["suggest", "none.json", "--target-loss", "1"], 1, "cannot open law `none.json`"),
         (["suggest", "none.csv", "--target-loss", "nan"], 2, "--target-loss"),
         (["suggest", "none.csv", "--fraction", "2"], 2, "--fraction"),
         (["suggest", "none.csv", "--cost", "none.yml"], 1, "cannot open costs `none.yml`"),

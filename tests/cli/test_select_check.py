@@ -44,7 +44,7 @@ def measured(tmp_path_factory):
     )
     assert sampled.returncode == 0, sampled.stderr
     for half in ("selection", "check"):
-        more = ("--subsets", folder / "s" / "subsets.csv", "--half", half, "--max-tokens", 3000)
+        more = ("--subsets", folder / "s" / "subsets.csv", "--half", half, "--max-tokens", 1000)
         run = cli("calibrate", pool, "-o", folder / half, "-q", *more)
         assert run.returncode == 0, run.stderr
     return folder
@@ -68,7 +68,7 @@ def test_every_document_is_in_one_half_whichever_line_it_stands_on(tmp_path):
 def test_the_check_is_what_measuring_on_the_other_half_gives(measured):
     rows = measured / "selection" / "measurements.csv"
     pool = measured / "pool.yml"
-    run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 3000, "--json")
+    run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 1000, "--json")
     assert run.returncode == 0, run.stderr
     assert "not made on the selection half" not in run.stderr
     found = json.loads(run.stdout)
@@ -88,7 +88,7 @@ def test_the_check_is_what_measuring_on_the_other_half_gives(measured):
     assert {"base", "all experts"} & {rival["name"] for rival in check["rivals"]}
     subsets = [r["loss"]["loss_nats"] for r in check["rivals"] if r["name"] != "base"]
     assert check["regret"] == pytest.approx(max(0, own - min(subsets)), abs=1e-9)
-    text = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 3000).stdout
+    text = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 1000).stdout
     assert "other documents" in text
     assert "paired 90 % interval" in text
 
@@ -96,7 +96,7 @@ def test_the_check_is_what_measuring_on_the_other_half_gives(measured):
 def test_measurements_on_the_same_documents_are_not_taken_for_others(measured):
     rows = measured / "check" / "measurements.csv"
     pool = measured / "pool.yml"
-    run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 3000, "--json")
+    run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 1000, "--json")
     assert not json.loads(run.stdout)["check"]["apart"]
     assert "not made on the selection half" in run.stderr
 

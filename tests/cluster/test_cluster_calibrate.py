@@ -12,13 +12,15 @@ from mergeplan.calibration.calibrate import calibrate
 from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.calibration.setup import Setup
 from mergeplan.errors import InputError
+from mergeplan.evaluation.options import EvaluationOptions
 from tests.support.pools import write_pool
 
 pytestmark = pytest.mark.timeout(300)
 
 
 def options(ray=None):
-    return CalibrateOptions(methods=("dare",), setup=Setup(threads=1), ray=ray)
+    setup = Setup(EvaluationOptions(max_tokens=400), threads=1)
+    return CalibrateOptions(methods=("dare",), ks=(1, 2, 5), setup=setup, ray=ray)
 
 
 def rows_of(run):

@@ -1,9 +1,12 @@
 """Merges that mergekit plans and our core executes, held against mergekit's own run."""
 
+import io
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError
 from mergeplan.inspection.verify import verify
 from mergeplan.merging.streaming import stream
-from mergeplan.planning.mergekit.process import plan_by_mergekit
+from mergeplan.planning.mergekit.process import Request, _answer, plan_apart, plan_by_mergekit
+from mergeplan.planning.options import PlanOptions
+from mergeplan.planning.plan import MergePlan
 from mergeplan.system.memory import anonymous_bytes
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.commands import cli, cli_process
@@ -485,6 +490,24 @@ def test_a_fallback_beyond_the_memory_limit_is_refused_unless_told(tmp_path):
     assert not (tmp_path / "out").exists()
     run_mergeplan(text, tmp_path / "out", memory_limit=limit, allow_fallback_memory=True)
     assert verify(tmp_path / "out").matches
+
+
+def test_a_process_of_its_own_plans_the_same_and_hands_back_errors(tmp_path):
+    names = with_vocabularies(tmp_path)
+    config = linear_of([Path(name) for name in names.values()], tokenizer_source="union")
+    request = Request(yaml.safe_dump(config), PlanOptions(), 3, 1 << 40, False)
+    apart = plan_apart(request)
+    assert apart.json() == request.plan().json()
+    assert apart.companions == request.plan().companions
+    for change, kind in (({"tokenizer_source": names["base"]}, MergePlan), (DOUBLE, type(None))):
+        answer = io.BytesIO()
+        _answer(replace(request, text=yaml.safe_dump({**config, **change})), answer)
+        assert isinstance(pickle.loads(answer.getvalue()), kind)
+    answer = io.BytesIO()
+    _answer(replace(request, text=yaml.safe_dump({**config, "base_model": "nowhere"})), answer)
+    error = pickle.loads(answer.getvalue())
+    assert isinstance(error, InputError)
+    assert "nowhere" in error.message
 
 
 @pytest.mark.long

@@ -36,10 +36,17 @@ def test_no_manifest_no_folder_and_a_file_are_told_apart(merged):
     refused(merged.parent / "a", "no manifest in", MANIFEST)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nul", '{"a": "\\u00"}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nul", '{"a": "\\u00"}'])
 def test_a_damaged_manifest_is_refused(text, merged):
     (merged / MANIFEST).write_bytes(text.encode("latin-1"))
     refused(merged, "cannot read manifest")
+
+
+def test_a_manifest_that_is_no_text_is_refused(merged):
+    (merged / MANIFEST).write_bytes(b'{"a":\n"\xff"}')
+    refused(merged, MANIFEST, "line 2: expected UTF-8, found byte 0xff")
+    (merged / MANIFEST).write_text('{"manifest_version": 1, "config": "\\ud800"}')
+    refused(merged, MANIFEST, "it is no JSON: ")
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", ".", "", "c:x", "a\\b"])
@@ -49,28 +56,34 @@ def test_names_that_leave_the_folder_are_refused(key, name, merged):
     data = json.loads((merged / MANIFEST).read_text())
     data[key] = {name: 6 if key == "files" else "0" * 64}
     (merged / MANIFEST).write_text(json.dumps(data))
-    refused(merged, f"`{key}`", "is not a plain file name")
+    refused(merged, f"`{key}`", "expected a plain file name")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ([], ["the file: expected a JSON object"]),
+        ([], ["manifest.json`: expected a mapping, found []"]),
         ({"manifest_version": 2}, ["expected `manifest_version` 1, found 2"]),
-        ({"manifest_version": None}, ["manifest_version: expected 1, found None"]),
-        ({"files": None}, ["files: expected a JSON object"]),
-        ({"files": {"m.safetensors": -1}}, ["files.m.safetensors: expected a number of bytes"]),
-        ({"files": {"m.safetensors": True}}, ["found True"]),
-        ({"files": {"m\0": 1}}, ["is not a plain file name"]),
-        ({"tensors": {"x": "00"}}, ["tensors.x: expected 16 hexadecimal digits, found '00'"]),
-        ({"tensors": {"x\x1b": 5}}, ["tensors.x\\x1b"]),
-        ({"companions": {"c": "q" * 64}}, ["companions.c: expected 64 hexadecimal digits"]),
-        ({"headers": {"other": "0" * 64}}, ["headers: expected only names that `files` lists"]),
-        ({"inputs": 5}, ["inputs: expected a list"]),
-        ({"inputs": [{"files": [{"path": 1}]}]}, ["inputs[0].files.path: expected a path"]),
+        ({"manifest_version": None}, ["`manifest_version`: expected a whole number, found None"]),
+        ({"files": None}, ["`files`: expected a mapping, found None"]),
         (
-            {"inputs": [{"files": [{"path": "x", "bytes": 1, "mtime_ns": "y"}]}]},
-            ["mtime_ns: expected nanoseconds"],
+            {"files": {"m.safetensors": -1}},
+            ["`files.m.safetensors`: expected a number of at least 0, found -1"],
+        ),
+        ({"files": {"m.safetensors": True}}, ["found True"]),
+        ({"files": {"m\0": 1}}, ["expected a plain file name"]),
+        ({"tensors": {"x": "00"}}, ["`tensors.x`: expected 16 hexadecimal digits, found '00'"]),
+        ({"tensors": {"x\x1b": 5}}, ["tensors.x\\x1b"]),
+        ({"companions": {"c": "q" * 64}}, ["`companions.c`: expected 64 hexadecimal digits"]),
+        ({"headers": {"other": "0" * 64}}, ["headers of files that it lists, and not of 'other'"]),
+        ({"inputs": 5}, ["`inputs`: expected a list, found 5"]),
+        (
+            {"inputs": [{"model": "m", "files": [{"path": 1}]}]},
+            ["`inputs[0].files[0].path`: expected a text"],
+        ),
+        (
+            {"inputs": [{"model": "m", "files": [{"path": "x", "bytes": 1, "mtime_ns": "y"}]}]},
+            ["mtime_ns`: expected a whole number"],
         ),
     ],
 )
@@ -107,9 +120,8 @@ def test_a_folder_and_a_dead_link_in_place_of_a_file_are_differences(merged):
 def test_names_with_control_characters_do_not_reach_the_terminal(merged):
     data = json.loads((merged / MANIFEST).read_text())
     data["tensors"]["\x1b[2J\n"] = "0" * 16
-    data["tensors"]["\ud800"] = "0" * 16
     (merged / MANIFEST).write_text(json.dumps(data))
     run = cli("verify", merged)
     assert run.returncode == 1
-    assert len(run.stdout.splitlines()) == 2
+    assert len(run.stdout.splitlines()) == 1
     assert "\x1b" not in run.stdout

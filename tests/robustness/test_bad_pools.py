@@ -143,7 +143,7 @@ def test_scores_that_were_damaged_are_named(tmp_path, monkeypatch):
     lines = (run / "scores.jsonl").read_text().splitlines()
     assert len(lines) == 3
     (run / "scores.jsonl").write_text("\n".join([lines[0], "{}", lines[2]]) + "\n")
-    with pytest.raises(InputError, match="line 2 is damaged"):
+    with pytest.raises(InputError, match="line 2: `merge` is missing"):
         calibrate(pool, run)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from mergeplan.law.fit import fit, fit_series
 from mergeplan.law.series import Series, name_of
-from mergeplan.measurements import MACRO, load_measurements
+from mergeplan.measurements.file import load_measurements
+from mergeplan.measurements.rows import MACRO
 
 CALIBRATION = (1, 2, 4)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from mergeplan.measurements import read_rows
+from mergeplan.measurements.file import read_rows
 from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.choices import best_by_size
 from mergeplan.selection.fit import NINE_IN_TEN, fit_subset_law

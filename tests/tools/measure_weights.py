@@ -19,7 +19,8 @@ from mergeplan.config.config import parse_config
 from mergeplan.config.write import to_yaml
 from mergeplan.evaluation.loading import load_model
 from mergeplan.evaluation.options import EvaluationOptions
-from mergeplan.measurements import MACRO, read_rows
+from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import MACRO
 from mergeplan.merging.parameters import places_in
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import load_pool

@@ -17,7 +17,8 @@ from mergeplan.calibration.curve_rounds import CurvePlan, Stop, next_round
 from mergeplan.calibration.decision import CurveGoal, Decision, decide
 from mergeplan.law.fit import fit, fit_series
 from mergeplan.law.series import series_of
-from mergeplan.measurements import Measurement, Measurements, load_measurements
+from mergeplan.measurements.file import load_measurements
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import load_pool
 
 DEMO = Path(__file__).parents[2] / "python" / "mergeplan" / "demo" / "pool"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import Stop
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
-from mergeplan.measurements import MACRO, Measurement, Measurements, read_rows
+from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.pool import load_pool
 
 ROOT = Path(__file__).parents[2]

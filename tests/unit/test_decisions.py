@@ -10,11 +10,11 @@ from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel, load_costs
 from mergeplan.law.diagnose import all_signs, diagnose
 from mergeplan.law.fit import fit, fit_series
-from mergeplan.law.formulas import SizeLaw
+from mergeplan.law.formulas import HyperbolicLaw, InterferenceLaw, SizeLaw
 from mergeplan.law.recommend import Goal, recommend
 from mergeplan.law.series import ExpertEffect, Point, Series
 from mergeplan.law.spread import SpreadLaw, fit_spread, sampling_variance
-from mergeplan.measurements import load_measurements
+from mergeplan.measurements.file import load_measurements
 from tests.support.settings import DATA
 from tests.support.shares import spread
 
@@ -112,7 +112,7 @@ def test_the_chance_of_one_subset_is_not_that_of_the_mean():
 
 
 def test_three_points_without_spread_say_on_what_their_intervals_rest():
-    found = fit_series(curve(SizeLaw(1.0, 0.2, 0.3), (1, 2, 4)))
+    found = fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.3), (1, 2, 4)))
     assert any("stated priors" in warning for warning in found.warnings)
     predicted = found.predict(9)
     assert predicted.low < predicted.loss < predicted.high
@@ -121,15 +121,15 @@ def test_three_points_without_spread_say_on_what_their_intervals_rest():
 
 
 def test_two_points_have_no_interval():
-    found = fit_series(curve(SizeLaw(1.0, 0.2, 0.0), (1, 2)))
+    found = fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.0), (1, 2)))
     assert found.intervals() == {}
     assert np.isnan(found.predict(3).low)
     assert found.solve(1.05).confident is None
 
 
 def test_the_texts_error_widens_losses_and_not_the_share_of_the_improvement():
-    plain = fit_series(curve(SizeLaw(1.0, 0.2, 0.3)))
-    unsure = fit_series(curve(SizeLaw(1.0, 0.2, 0.3), loss_se=0.02))
+    plain = fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.3)))
+    unsure = fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.3), loss_se=0.02))
 
     def width(found):
         return found.predict(5).high - found.predict(5).low
@@ -143,7 +143,7 @@ def test_another_pool_is_a_wider_question(real):
     found = fit(real).fits[0]
     own, other = found.predict(5), found.another_pool(5)
     assert other.high - other.low > own.high - own.low
-    assert fit_series(curve(SizeLaw(1.0, 0.2, 0.3))).another_pool(5) is None
+    assert fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.3))).another_pool(5) is None
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_right_tail_wins_by_leaving_out_each_k(name, phi):
 
 
 def test_a_slightly_negative_offset_is_reported_and_no_alarm():
-    law = SizeLaw(1.0, 0.2, -0.1)
+    law = HyperbolicLaw(1.0, 0.2, -0.1)
     found = fit_series(series({k: law.floor + law.tail / (k - 0.1) for k in range(1, 10)}))
     assert found.law.offset == 0
     assert found.offset_unbounded == pytest.approx(-0.1, abs=1e-3)
@@ -175,7 +175,7 @@ def test_a_slightly_negative_offset_is_reported_and_no_alarm():
 
 
 def test_interference_is_fitted_on_request():
-    law = SizeLaw(1.0, 0.5, 0.2, interference=0.8, saturation=8.0)
+    law = InterferenceLaw(1.0, 0.5, 0.2, interference=0.8, saturation=8.0)
     losses = series({k: law.predict(k) for k in range(1, 17)}, pool_size=16)
     found = fit_series(losses, form="interference")
     for k in range(1, 17):
@@ -186,7 +186,7 @@ def test_interference_is_fitted_on_request():
 
 
 def test_the_robust_fit_shrugs_off_one_wrong_mean():
-    law = SizeLaw(1.0, 0.2, 0.3)
+    law = HyperbolicLaw(1.0, 0.2, 0.3)
     losses = {k: law.predict(k) for k in range(1, 10)}
     losses[5] += 0.05
     plain, robust = (fit_series(series(losses), robust=r).law.floor for r in (False, True))
@@ -198,7 +198,7 @@ def test_signs_of_trouble_are_named():
     signs = [found.sign for found in diagnose(rising)]
     assert {"no gain from merging", "the base is better", "upturn"} <= set(signs)
     harmful = (ExpertEffect("bad", 0.02, 0.001, 9), ExpertEffect("fine", -0.01, 0.001, 9))
-    found = diagnose(fit_series(curve(SizeLaw(1.0, 0.2, 0.0), effects=harmful)))
+    found = diagnose(fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.0), effects=harmful)))
     assert [sign.sign for sign in found] == ["negative transfer"]
     assert "`bad` (+0.0200" in found[0].evidence
     points = tuple(Point(k, 1 + 0.2 / k, 20, 10**6, spread=0.01 * k) for k in (1, 2, 4, 6))
@@ -263,8 +263,8 @@ def test_without_a_target_ninety_percent_of_the_improvement_decides():
     ("text", "message"),
     [
         ("trian: 1", "unknown key `trian`"),
-        ("train: -1", "expected a cost of 0 or more"),
-        ("train: cheap", "expected a cost"),
+        ("train: -1", "`train`: expected a number of at least 0, found -1"),
+        ("train: cheap", "`train`: expected a number, found .cheap."),
         ("- 1", "expected a mapping"),
         ("[", "cannot read costs"),
     ],
@@ -314,7 +314,7 @@ def test_sizes_that_were_not_measured_are_asked_of_the_joint_law(real):
 
 
 def test_three_points_take_the_closed_form():
-    law = SizeLaw(0.7137, 0.0783, 0.6875)
+    law = HyperbolicLaw(0.7137, 0.0783, 0.6875)
     found = fit_series(curve(law, (1, 2, 4))).law
     assert found.offset == pytest.approx(0.6875, abs=1e-11)
     assert found.floor == pytest.approx(0.7137, abs=1e-12)

@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from mergeplan.errors import InputError
-from mergeplan.evaluation.scores import DomainScores, Scores, difference
+from mergeplan.evaluation.scores import DocumentLosses, DomainScores, Scores, difference
+from mergeplan.system.strict import parse_strictly
 
 
 def domain(n_tokens, nll) -> DomainScores:
@@ -82,7 +84,13 @@ def test_scores_of_different_texts_are_not_compared(other, words):
 
 def test_scores_survive_json():
     scores = Scores({"a": domain([1, 2, 3], [0.1, math.nan, 1e-17]), "b": domain([7], [1 / 3])})
-    again = Scores.from_data(json.loads(json.dumps(scores.to_data(), allow_nan=False)))
+    text = json.dumps({n: asdict(d) for n, d in scores.to_data().items()}, allow_nan=False)
+    again = Scores.from_data(
+        {
+            name: parse_strictly(json.dumps(d), DocumentLosses, name)
+            for name, d in json.loads(text).items()
+        }
+    )
     for name, first in scores.domains.items():
         second = again.domains[name]
         assert np.array_equal(first.nll, second.nll, equal_nan=True)

@@ -11,7 +11,7 @@ import mergeplan
 from mergeplan.errors import InputError
 from mergeplan.law.diagnose import diagnose
 from mergeplan.law.fit import MAX_OFFSET, fit_law
-from mergeplan.law.formulas import SizeLaw
+from mergeplan.law.formulas import HyperbolicLaw, SizeLaw
 from tests.support.settings import DATA
 
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
@@ -24,7 +24,7 @@ def curve(law: SizeLaw, ks) -> np.ndarray:
 @pytest.mark.parametrize("ks", [range(1, 10), (1, 2, 4), (2, 4, 6, 8, 10, 12, 14, 16)])
 @pytest.mark.parametrize("offset", [0.0, 0.0071, 0.6875, 5.25, 20.0])
 def test_noiseless_curves_are_recovered(offset, ks):
-    law = SizeLaw(floor=0.7137, tail=0.0783, offset=offset)
+    law = HyperbolicLaw(floor=0.7137, tail=0.0783, offset=offset)
     k = np.array(list(ks), float)
     found = fit_law(k, curve(law, ks), weights=k)
     assert found.floor == pytest.approx(law.floor, rel=1e-6)

@@ -119,5 +119,5 @@ def test_the_file_gives_the_matrix_back_in_any_order(demo_pool, tmp_path):
     with pytest.raises(InputError, match="no base of"):
         gram_for(grams, 7e9, names)
     path.write_text("{}")
-    with pytest.raises(InputError, match="no geometry"):
+    with pytest.raises(InputError, match="`format` is missing"):
         load_grams(path)

@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import least_squares
 
 from mergeplan.law.formulas import JointLaw
-from mergeplan.law.joint import _aicc, fit_joint
+from mergeplan.law.joint import fit_joint
+from mergeplan.law.least_squares import aicc
 from mergeplan.law.series import Point, Series
 from mergeplan.law.spread import fit_spread, sampling_variance
 from tests.support.published_laws import published
@@ -128,4 +129,4 @@ def test_means_count_by_their_variance_and_2_percent_of_the_range():
 
 def test_the_criterion_that_decides_on_gamma_is_akaikes_for_small_samples():
     """Burnham and Anderson (2002): n ln(cost / n) + 2p + 2p(p + 1) / (n - p - 1)."""
-    assert _aicc(0.5, 20, 5) == pytest.approx(20 * np.log(0.5 / 20) + 10 + 60 / 14)
+    assert aicc(0.5, 20, 5) == pytest.approx(20 * np.log(0.5 / 20) + 10 + 60 / 14)

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergeplan.law.formulas import SizeLaw, through_three_points
+from mergeplan.law.formulas import HyperbolicLaw, InterferenceLaw, through_three_points
 from tests.support.published_laws import published
 
-LLAMA_3B = SizeLaw(floor=0.7137, tail=0.0783, offset=0.6875)
-LLAMA_8B = SizeLaw(floor=0.7252, tail=0.0573, offset=0.0)
+LLAMA_3B = HyperbolicLaw(floor=0.7137, tail=0.0783, offset=0.6875)
+LLAMA_8B = HyperbolicLaw(floor=0.7252, tail=0.0573, offset=0.0)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_the_printed_macro_losses_of_average(n_billion, k, printed):
 )
 def test_the_worked_examples_of_distance_to_the_floor(tail, offset, k):
     # App. J.1 with eps 0.01: code at 0.5B and 32B, biology at both ("about 18").
-    assert SizeLaw(0.3, tail, offset).near_floor(0.01) == k
+    assert HyperbolicLaw(0.3, tail, offset).near_floor(0.01) == k
 
 
 @pytest.mark.parametrize(("law", "k80", "k90"), [(LLAMA_3B, 5, 6), (LLAMA_8B, 4, 5)])
@@ -57,13 +57,13 @@ def test_three_points_that_no_curve_meets_are_said(loss):
 
 @given(floor=st.floats(0, 3), tail=st.floats(1e-3, 3), offset=st.floats(0, 20), k=st.floats(1, 30))
 def test_solving_inverts_predicting(floor, tail, offset, k):
-    law = SizeLaw(floor, tail, offset)
+    law = HyperbolicLaw(floor, tail, offset)
     assert law.solve(law.predict(k)) == pytest.approx(k, rel=1e-6)
     assert law.solve(floor) is None
     assert law.gain(k) == pytest.approx(tail / ((k + offset) * (k + 1 + offset)), rel=1e-6)
 
 
 def test_with_interference_the_floor_is_higher():
-    law = SizeLaw(0.5, 0.3, 0.0, interference=0.1, saturation=4.0)
+    law = InterferenceLaw(0.5, 0.3, 0.0, interference=0.1, saturation=4.0)
     assert law.predict(1e9) == pytest.approx(0.6)
     assert law.solve(0.7) is None

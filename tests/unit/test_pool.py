@@ -37,13 +37,19 @@ def test_a_tied_head_counts_once(tmp_path):
     ("text", "message"),
     [
         ("", "expected a mapping"),
-        ("sizes: []", "`sizes`: expected a list"),
+        ("sizes: []", "`sizes`: expected at least 1 entry, found 0"),
         ("sizs: []", "unknown key `sizs`"),
-        ("sizes: [{base: b}]", "`sizes[0].experts`: expected a mapping"),
-        ("sizes: [{base: b, experts: {}}]", "`sizes[0].experts` is empty"),
-        ("sizes: [{experts: {x: x}}]", "`sizes[0].base`: expected a path"),
-        ("sizes: [{base: b, experts: {x+y: x}}]", "`x+y` is no name"),
-        ("sizes: [{base: b, experts: {x: 3}}]", "`sizes[0].experts.x`: expected a path"),
+        ("sizes: [{base: b}]", "`sizes[0].experts` is missing"),
+        (
+            "sizes: [{base: b, experts: {}}]",
+            "`sizes[0].experts`: expected at least 1 entry, found 0",
+        ),
+        ("sizes: [{experts: {x: x}}]", "`sizes[0].base` is missing"),
+        (
+            "sizes: [{base: b, experts: {x+y: x}}]",
+            "`sizes[0].experts`: expected a name without + and commas",
+        ),
+        ("sizes: [{base: b, experts: {x: 3}}]", "`sizes[0].experts.x`: expected a text, found 3"),
         ("sizes: [{base: b, experts: {x: x}, n_params: 3}]", "`sizes[0].n_params`: found `3`"),
         ("sizes: [", "cannot read pool"),
         ("sizes: [{base: b, experts: {x: x, x: y}}]", "key `x` stands twice"),
@@ -53,7 +59,10 @@ def test_a_tied_head_counts_once(tmp_path):
         ),
         ("sizes: [{base: b, experts: {x: b}}]", "`sizes[0].experts.x` and `sizes[0].base`"),
         ("sizes: [{base: b, experts: {x: x}}]\nmethods: {ties: {densty: 1}}", "option `densty`"),
-        ("sizes: [{base: b, experts: {x: x}}]\nmethods: {base: {}}", "`base` is no label"),
+        (
+            "sizes: [{base: b, experts: {x: x}}]\nmethods: {base: {}}",
+            "`methods`: expected a label: words other than `base`, found 'base'",
+        ),
     ],
 )
 def test_a_bad_pool_is_named_by_key(text, message, tmp_path):

@@ -20,7 +20,8 @@ from mergeplan.calibration.value import Prospect
 from mergeplan.errors import InputError
 from mergeplan.law.fit import fit, fit_series
 from mergeplan.law.series import series_of
-from mergeplan.measurements import Measurement, Measurements, load_measurements
+from mergeplan.measurements.file import load_measurements
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import subset_merge
 

@@ -13,7 +13,8 @@ from mergeplan.calibration.subset_rounds import (
     subset_forecast,
 )
 from mergeplan.errors import InputError
-from mergeplan.measurements import MACRO, Measurements, read_rows
+from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import MACRO, Measurements
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.table import tables_of
 from tests.support.settings import DATA

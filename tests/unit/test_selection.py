@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergeplan.errors import InputError
-from mergeplan.measurements import MACRO, load_measurements, read_rows
+from mergeplan.measurements.file import load_measurements, read_rows
+from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.designs import choose_subsets
 from mergeplan.selection import choices, fit, front
 from mergeplan.selection.active import confidence_of, first_subsets
@@ -504,7 +505,7 @@ def test_fit_reads_what_it_read_before(tmp_path):
     ("row", "message"),
     [
         ("2,a+b,0.3,0.9,,,", "expected 2 numbers joined by `+`"),
-        ("2,a+b,0.3+x,0.9,,,", "expected numbers joined"),
+        ("2,a+b,0.3+x,0.9,,,", "expected finite numbers joined"),
         ("2,a+b,0.3+nan,0.9,,,", "expected finite numbers"),
         ("2,a+b,,,acc,0.5,", "expected `lower` or `higher`"),
         ("2,a+b,,,acc,much,higher", "column `value`: expected a number"),

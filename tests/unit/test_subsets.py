@@ -11,7 +11,7 @@ from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import (
     SubsetMerge,
     canonical_options,
-    pool_hash,
+    pool_paths_hash,
     read_subsets,
     subset_merge,
     write_subsets,
@@ -36,7 +36,11 @@ def test_what_is_written_is_read(pool, tmp_path):
     write_subsets(tmp_path / "subsets.csv", merges, pool)
     rows = read_subsets(tmp_path / "subsets.csv")
     assert [row.merge for row in rows] == merges
-    assert {row.pool_hash for row in rows} == {pool_hash(pool)}
+    assert {row.pool_paths_hash for row in rows} == {pool_paths_hash(pool)}
+    # The column's name in earlier versions.
+    text = (tmp_path / "subsets.csv").read_text()
+    (tmp_path / "old.csv").write_text(text.replace("pool_paths_hash", "pool_hash"))
+    assert read_subsets(tmp_path / "old.csv") == rows
     for row in rows:
         assert yaml.safe_load(row.config.read_text()) == row.merge.config(pool)
     assert [merge.seed for merge in merges] == [0, 0, 7, 0]

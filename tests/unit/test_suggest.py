@@ -92,7 +92,7 @@ def test_a_law_of_another_version_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected law version 1, found 2"):
         load_law(tmp_path / "law.json")
     (tmp_path / "law.json").write_text('{"law_version": 1}')
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="`data_sha256` is missing"):
         load_law(tmp_path / "law.json")
 
 

@@ -20,7 +20,7 @@ from mergeplan.calibration.store import MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
 from mergeplan.display.text import format_count
-from mergeplan.measurements import Measurements
+from mergeplan.measurements.rows import Measurements
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.progress import Progress
 

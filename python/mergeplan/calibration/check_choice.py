@@ -12,7 +12,7 @@ from mergeplan.config.write import base_config, to_yaml
 from mergeplan.display.text import parse_count
 from mergeplan.errors import InputError
 from mergeplan.evaluation.scores import Estimate, Scores, difference
-from mergeplan.measurements import MACRO, parse_shares
+from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.choices import Choice

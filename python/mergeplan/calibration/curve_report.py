@@ -13,7 +13,8 @@ from mergeplan.law.recommend import Goal, Recommendation, recommend
 from mergeplan.law.report import fit_text, recommendation_text
 from mergeplan.law.series import name_of
 from mergeplan.law.write import choose_merge
-from mergeplan.measurements import MACRO, load_measurements
+from mergeplan.measurements.file import load_measurements
+from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import write_durably
 

@@ -16,7 +16,7 @@ from mergeplan.config.labels import method_of
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit import fit_series
 from mergeplan.law.series import Series, series_of
-from mergeplan.measurements import Measurement, Measurements
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.pool.sampling import THREE_POINTS, check_experts, lambda_scan

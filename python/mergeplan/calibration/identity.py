@@ -2,26 +2,59 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Predicate
 
 from mergeplan.checkpoints.checkpoint import header_sha256
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
+from mergeplan.system.files import sha256_of
 
+VERSION = 1
 _CONFIG = "config.json"
 
 
-def models_of(pool: Pool) -> dict[str, Any]:
+# Name, bytes, time of change in ns and header's hash of a file; or name and hash.
+FileRow = tuple[int | str, ...]
+
+
+def _is_this_version(found: int) -> bool:
+    if found != VERSION:
+        raise ValueError(f"version {VERSION}")
+    return True
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """`run.json`: sections, each a mapping from what it is about to its identity.
+
+    Attributes:
+        models: Files of each model.
+        texts: Hash of the tokens that are scored, for each size.
+        arithmetic: Options that decide what a loss is.
+    """
+
+    models: dict[str, tuple[FileRow, ...]]
+    texts: dict[str, str]
+    arithmetic: dict[str, Any]
+    version: Annotated[int, Predicate(_is_this_version)] = VERSION
+
+    def json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+
+def models_of(pool: Pool) -> dict[str, tuple[FileRow, ...]]:
     """Each model's files: name, bytes, time of change in ns, and the hash of what says how to read
     it. Weights are not hashed: that would read every expert once more.
 
     Raises:
         InputError: A model's headers are at fault.
     """
-    found: dict[str, Any] = {}
+    found = {}
     for number, size in enumerate(pool.sizes):
         models = {"base": size.base} | {f"expert `{n}`": p for n, p in size.experts.items()}
         for name, folder in models.items():
@@ -30,16 +63,16 @@ def models_of(pool: Pool) -> dict[str, Any]:
     return found
 
 
-def _files_of(folder: Path) -> list[list[Any]]:
+def _files_of(folder: Path) -> tuple[FileRow, ...]:
     files = [Path(file) for file in open_checkpoint(str(folder)).files]
-    rows: list[list[Any]] = []
+    rows: list[FileRow] = []
     for file in sorted(files):
         stat = file.stat()
-        rows.append([file.name, stat.st_size, stat.st_mtime_ns, header_sha256(file)])
+        rows.append((file.name, stat.st_size, stat.st_mtime_ns, header_sha256(file)))
     config = folder / _CONFIG
     if config.is_file():
-        rows.append([_CONFIG, hashlib.sha256(config.read_bytes()).hexdigest()])
-    return rows
+        rows.append((_CONFIG, sha256_of(config)))
+    return tuple(rows)
 
 
 def short_hash(data: Any) -> str:
@@ -48,17 +81,14 @@ def short_hash(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def refuse_changes(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_changes(folder: Path, before: RunIdentity, now: RunIdentity) -> None:
     """Refuse to go on with a run whose pool, texts or arithmetic changed.
-
-    Args:
-        before, now: Sections, each a mapping from what it is about to its identity.
 
     Raises:
         InputError: Something differs; the message names it.
     """
-    for section, found in now.items():
-        recorded = before.get(section, {})
+    for section in ("models", "texts", "arithmetic"):
+        found, recorded = getattr(now, section), getattr(before, section)
         for name in sorted(set(found) | set(recorded)):
             if found.get(name) == recorded.get(name):
                 continue

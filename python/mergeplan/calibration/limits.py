@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass
 
+from mergeplan.display.text import MULTIPLES, parse_quantity
 from mergeplan.errors import InputError
 
+# Beyond this a limit is none.
+_MOST = 1e24
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,18 @@ def parse_budget(text: str) -> Budget:
     """
     found: dict[str, float] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([kMB]?)\s*([a-z]+)\s*", part)
-        unit = match[3] if match else ""
+        try:
+            number, behind = parse_quantity(part)
+        except ValueError:
+            number, behind = 0.0, ""
+        match = re.fullmatch(r"([kMBT]?) *([a-z]+)", behind)
+        unit = match[2] if match else ""
         kind = "seconds" if unit in _SECONDS else unit
         if not match or kind not in ("merges", "tokens", "seconds") or kind in found:
             raise InputError(
                 f"--budget: expected such as `60 merges, 2M tokens, 1h`, found `{text}`"
             )
-        found[kind] = float(match[1]) * _COUNTS[match[2]] * _SECONDS.get(unit, 1.0)
+        found[kind] = min(number * MULTIPLES[match[1].lower()], _MOST) * _SECONDS.get(unit, 1.0)
     merges = found.get("merges")
     return Budget(
         None if merges is None else int(merges), found.get("tokens"), found.get("seconds")

@@ -14,7 +14,7 @@ from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.store import RUN, MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
 from mergeplan.errors import InputError, nearest
-from mergeplan.measurements import MACRO, parse_shares
+from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import SubsetMerge
 

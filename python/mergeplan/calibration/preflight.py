@@ -1,9 +1,8 @@
 """What is checked before a calibration measures anything."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from mergeplan.calibration.identity import models_of
+from mergeplan.calibration.identity import RunIdentity, models_of
 from mergeplan.calibration.setup import Setup, prepare_texts
 from mergeplan.config.config import parse_config
 from mergeplan.config.write import to_yaml
@@ -22,14 +21,13 @@ class CheckedCalibration:
 
     Attributes:
         texts: Encoded texts of each size.
-        identity: See `identity.refuse_changes`.
         warnings: Documents that cannot be scored.
     """
 
     pool: Pool
     labels: tuple[str, ...]
     texts: tuple[Texts, ...]
-    identity: dict[str, Any]
+    identity: RunIdentity
     warnings: tuple[str, ...]
 
 
@@ -65,14 +63,14 @@ def check_calibration(
             build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES)
     texts = tuple(prepare_texts(pool, n, setup.evaluation) for n in range(len(pool.sizes)))
     evaluation = setup.evaluation
-    identity = {
-        "models": models_of(pool),
-        "texts": {f"the text of size {n + 1}": one.sha256[:16] for n, one in enumerate(texts)},
-        "arithmetic": {
+    identity = RunIdentity(
+        models=models_of(pool),
+        texts={f"the text of size {n + 1}": one.sha256[:16] for n, one in enumerate(texts)},
+        arithmetic={
             "`--dtype`": setup.dtype,
             "`--max-tokens`": evaluation.max_tokens,
             "the windows": [evaluation.max_length, evaluation.stride],
         },
-    }
+    )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
     return CheckedCalibration(pool, labels, texts, identity, tuple(left_out))

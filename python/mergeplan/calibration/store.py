@@ -7,41 +7,30 @@ RUN/
   lock              held by the run that works here
 """
 
-import csv
-import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from mergeplan.calibration.identity import refuse_changes, short_hash
-from mergeplan.errors import InputError, SurroundingsError
-from mergeplan.evaluation.scores import Scores
-from mergeplan.measurements import MACRO, Measurements, parse_measurements
+from mergeplan.calibration.identity import RunIdentity, refuse_changes, short_hash
+from mergeplan.errors import InputError
+from mergeplan.evaluation.scores import DocumentLosses, Scores
+from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
+from mergeplan.measurements.file import table_text
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.system.files import lock, write_durably
+from mergeplan.system.files import lock, make_folder, write_durably
+from mergeplan.system.ranges import Magnitude
+from mergeplan.system.reading import decode
+from mergeplan.system.strict import load_strictly, parse_strictly
 
-VERSION = 1
 MEASUREMENTS = "measurements.csv"
 RUN, _SCORES = "run.json", "scores.jsonl"
-COLUMNS = (
-    "n_params",
-    "method",
-    "options",
-    "k",
-    "subset",
-    "pool_size",
-    "domain",
-    "loss_nats",
-    "loss_se",
-    "n_tokens",
-    "seed",
-    "pool_hash",
-    "data_hash",
-)
+# A calibration measures losses of equally weighted merges.
+_COLUMNS = [c for c in COLUMNS if c.about != "metric" and c.name != "weights"]
 
 
 @dataclass(frozen=True)
@@ -57,12 +46,21 @@ class MeasuredMerge:
     seconds: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class ScoresLine:
+    """A line of scores.jsonl: a `MeasuredMerge`."""
+
+    merge: SubsetMerge
+    seconds: tuple[Magnitude, Magnitude]
+    scores: dict[str, DocumentLosses]
+
+
 class RunStore:
     """The measurements of a run; one process at a time.
 
     Args:
         folder: Created where it is absent.
-        identity: Sections of what is measured; see `identity.refuse_changes`.
+        identity: What is measured.
         pool_sizes: Experts of each size.
 
     Raises:
@@ -70,17 +68,12 @@ class RunStore:
         SurroundingsError: It cannot be written to, or another run works there.
     """
 
-    def __init__(
-        self, folder: Path, identity: Mapping[str, Any], pool_sizes: tuple[int, ...]
-    ) -> None:
+    def __init__(self, folder: Path, identity: RunIdentity, pool_sizes: tuple[int, ...]) -> None:
         self.folder = folder
         self._pool_sizes = pool_sizes
-        self._pool_hash = short_hash(identity["models"])
-        self._data_hashes = list(identity["texts"].values())
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SurroundingsError(f"cannot create `{folder}`: {error.strerror}") from error
+        self._pool_hash = short_hash(identity.models)
+        self._data_hashes = list(identity.texts.values())
+        make_folder(folder)
         self._lock = lock(folder, "calibration")
         self._path = folder / _SCORES
         try:
@@ -91,23 +84,14 @@ class RunStore:
             self._lock.close()
             raise
 
-    def _begin(self, identity: Mapping[str, Any]) -> None:
+    def _begin(self, identity: RunIdentity) -> None:
         path = self.folder / RUN
-        # As JSON gives it back.
-        now = json.loads(json.dumps({"version": VERSION, **identity}))
-        if not path.exists():
-            if (self.folder / _SCORES).exists():
-                raise InputError(f"`{self.folder}` holds scores and no `{RUN}`: it is no whole run")
-            write_durably(path, json.dumps(now, indent=1, sort_keys=True))
-            return
-        try:
-            before = json.loads(path.read_text("utf-8"))
-            version = before.pop("version")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"`{path}` is no run of mergeplan: {error}") from error
-        if version != now.pop("version"):
-            raise InputError(f"`{path}`: expected version {VERSION}, found {version}")
-        refuse_changes(self.folder, before, now)
+        if path.exists():
+            refuse_changes(self.folder, load_strictly(path, RunIdentity, "run"), identity)
+        elif (self.folder / _SCORES).exists():
+            raise InputError(f"`{self.folder}` holds scores and no `{RUN}`: it is no whole run")
+        else:
+            write_durably(path, identity.json())
 
     def _read(self) -> dict[str, MeasuredMerge]:
         """What is there; the torn last line of a run that was killed is cut off."""
@@ -118,16 +102,10 @@ class RunStore:
         if len(whole) < len(content):
             os.truncate(self._path, len(whole))
         found = {}
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                data = json.loads(line)
-                merge = SubsetMerge(**{**data["merge"], "subset": tuple(data["merge"]["subset"])})
-                measured = MeasuredMerge(
-                    merge, Scores.from_data(data["scores"]), tuple(data["seconds"])
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"`{self._path}`, line {number} is damaged: {error}") from error
-            found[merge.key] = measured
+        for number, line in enumerate(decode(whole, self._path).splitlines(), 1):
+            data = parse_strictly(line, ScoresLine, f"`{self._path}`, line {number}")
+            measured = MeasuredMerge(data.merge, Scores.from_data(data.scores), data.seconds)
+            found[measured.merge.key] = measured
         return found
 
     def get(self, merge: SubsetMerge) -> MeasuredMerge | None:
@@ -143,71 +121,67 @@ class RunStore:
         Raises:
             OSError: The disk refuses it.
         """
-        merge = measured.merge
-        data = {
-            "merge": {
-                "size": merge.size,
-                "n_params": merge.n_params,
-                "method": merge.method,
-                "options": merge.options,
-                "subset": merge.subset,
-                "seed": merge.seed,
-            },
-            "seconds": measured.seconds,
-            "scores": measured.scores.to_data(),
-        }
-        self._file.write(json.dumps(data).encode() + b"\n")
+        line = ScoresLine(measured.merge, measured.seconds, measured.scores.to_data())
+        self._file.write(json.dumps(asdict(line)).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._found[merge.key] = measured
+        self._found[measured.merge.key] = measured
 
     def write_table(self) -> Path:
         """`measurements.csv`, whole at any moment; merges whose loss is not finite are left out."""
         path = self.folder / MEASUREMENTS
-        write_durably(path, table_of(self.rows()))
+        write_durably(path, table_text(self.rows(), _COLUMNS))
         return path
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Measurement]:
         """The table's rows, in canonical order."""
         return [row for measured in self.all() for row in self._rows_of(measured)]
 
     def measurements(self, some: Iterable[MeasuredMerge]) -> Measurements:
-        """The rows of some measurements, as reading the table would give them."""
-        ordered = sorted(some, key=lambda measured: measured.merge.order)
-        rows = [row for measured in ordered for row in self._rows_of(measured)]
-        return parse_measurements(table_of(rows), MEASUREMENTS)
+        """The rows of some measurements, as reading the table would give them.
 
-    def _rows_of(self, measured: MeasuredMerge) -> list[dict[str, Any]]:
+        Raises:
+            InputError: A loss is none of a language model.
+        """
+        ordered = sorted(some, key=lambda measured: measured.merge.order)
+        rows = tuple(row for measured in ordered for row in self._rows_of(measured))
+        for row in rows:
+            if not SMALLEST_LOSS <= row.loss_nats <= LARGEST_LOSS:
+                what = "+".join(row.subset) or "the base"
+                raise InputError(
+                    f"`{row.method}` of {what}, domain `{row.domain}`: expected a loss in nats,"
+                    f" found {row.loss_nats:g}"
+                )
+        return Measurements(rows, "")
+
+    def _rows_of(self, measured: MeasuredMerge) -> list[Measurement]:
+        """A row for each domain and one for their mean, in the digits of the table; none where a
+        loss is not finite."""
         merge, scores = measured.merge, measured.scores
-        common = {
-            "n_params": f"{merge.n_params:.0f}",
-            "method": merge.method,
-            "options": merge.options,
-            "k": merge.k,
-            "subset": "+".join(merge.subset),
-            "pool_size": self._pool_sizes[merge.size],
-            "seed": merge.seed,
-            "pool_hash": self._pool_hash,
-            "data_hash": self._data_hashes[merge.size],
-        }
-        rows = []
-        for domain, estimate in {**scores.estimates(), MACRO: scores.macro()}.items():
-            if not math.isfinite(estimate.loss_nats):
-                return []
-            se = f"{estimate.se:.6g}" if math.isfinite(estimate.se) else ""
-            loss = {"loss_nats": f"{estimate.loss_nats:.8f}", "loss_se": se}
-            rows.append({**common, "domain": domain, **loss, "n_tokens": estimate.n_tokens})
-        return rows
+        means = {domain_name(name): mean for name, mean in scores.estimates().items()}
+        means[MACRO] = scores.macro()
+        if not all(math.isfinite(mean.loss_nats) for mean in means.values()):
+            return []
+        return [
+            Measurement(
+                row=0,
+                k=merge.k,
+                loss_nats=round(mean.loss_nats, 8),
+                method=merge.method,
+                options=merge.options,
+                n_params=merge.n_params,
+                domain=domain,
+                subset=merge.subset,
+                pool_size=self._pool_sizes[merge.size],
+                loss_se=float(se) if (se := write_se(mean.se)) else None,
+                seed=str(merge.seed),
+                n_tokens=mean.n_tokens,
+                pool_hash=self._pool_hash,
+                data_hash=self._data_hashes[merge.size],
+            )
+            for domain, mean in means.items()
+        ]
 
     def close(self) -> None:
         self._file.close()
         self._lock.close()
-
-
-def table_of(rows: list[dict[str, Any]]) -> str:
-    """The rows as CSV."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()

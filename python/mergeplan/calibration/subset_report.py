@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mergeplan.calibration.store import MEASUREMENTS
 from mergeplan.errors import InputError
-from mergeplan.measurements import read_rows
+from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.report import selection_text
 from mergeplan.selection.select import Selection, Wish, chosen_of, select_from

@@ -14,7 +14,7 @@ import numpy as np
 from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
 from mergeplan.config.labels import method_of
-from mergeplan.measurements import Measurement, Measurements
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_experts
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge

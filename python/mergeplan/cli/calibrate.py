@@ -212,10 +212,10 @@ def _listed(pool_file: Path, path: Path | None) -> "tuple[SubsetMerge, ...] | No
         return None
     from mergeplan.errors import InputError
     from mergeplan.pool.pool import load_pool
-    from mergeplan.pool.subsets import pool_hash, read_subsets
+    from mergeplan.pool.subsets import pool_paths_hash, read_subsets
 
     rows = read_subsets(path)
-    if any(row.pool_hash != pool_hash(load_pool(pool_file)) for row in rows):
+    if any(row.pool_paths_hash != pool_paths_hash(load_pool(pool_file)) for row in rows):
         raise InputError(
             f"`{path}` was written for another pool than `{pool_file}`",
             f"list its subsets anew: `mergeplan sample {pool_file} -o DIR`",

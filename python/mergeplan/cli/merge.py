@@ -11,7 +11,7 @@ import click
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.mergekit_flags import mergekit_flags
-from mergeplan.cli.options.units import BYTES, SEED, threads_option
+from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
 
 if TYPE_CHECKING:
     from mergeplan.merging.merge import MergeReport
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--device",
-    metavar="cuda|cuda:N|auto|cpu",
+    type=DEVICE,
     help="Merge with torch: on all GPUs, one of them, those that there are, or (slower than without"
     " this option) on the CPU.  [default: the CPU, without torch]",
 )

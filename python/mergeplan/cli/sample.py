@@ -93,6 +93,7 @@ def command(
 
 def _table(counts: list[dict[str, Any]], methods: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each size and method: merges of how many possible, by k; others in one figure."""
+    from mergeplan.display.table import align_columns
     from mergeplan.display.text import format_count
 
     cells: dict[tuple[float, str], list[str]] = {}
@@ -106,7 +107,5 @@ def _table(counts: list[dict[str, Any]], methods: dict[str, dict[str, Any]]) -> 
             others[row] = others.get(row, 0) + entry["merges"]
     for row, merges in others.items():
         cells[row].append(f"other options: {merges}")
-    return [
-        f"{format_count(n):>6}  {label:<16}  {', '.join(found)}"
-        for (n, label), found in cells.items()
-    ]
+    rows = [(format_count(n), label, ", ".join(found)) for (n, label), found in cells.items()]
+    return align_columns(rows, left=0, words=2)

@@ -11,7 +11,8 @@ from mergeplan.config.methods import METHODS, Method
 from mergeplan.config.scopes import ModelInput, Module, Settings
 from mergeplan.config.values import kind_of
 from mergeplan.errors import InputError, nearest
-from mergeplan.system.yamlfile import parse_yaml, read_text
+from mergeplan.system.reading import read_text
+from mergeplan.system.yamlfile import parse_yaml
 
 
 @dataclass(frozen=True)

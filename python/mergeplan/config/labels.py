@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mergeplan.config.methods import METHODS, Method
+from mergeplan.config.methods import METHODS, Method, check_epsilon
 from mergeplan.errors import InputError, nearest
 
 # Label -> mergekit's method. What each may be given is below; the defaults are mergekit's.
@@ -18,6 +18,8 @@ LABELS = {
     "della": "della",
     "della_linear": "della_linear",
 }
+# Beyond this arithmetic in float64 runs out of range.
+_LARGEST = 1e300
 _OPTIONS = ("density", "gamma", "epsilon", "lambda")
 
 
@@ -36,7 +38,7 @@ def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str,
     """
     given = dict(options)
     name = given.pop("method", label)
-    if name not in LABELS:
+    if not isinstance(name, str) or name not in LABELS:
         hint = nearest(str(name), list(LABELS)) or f"known: {', '.join(LABELS)}"
         raise InputError(f"cannot write a merge by `{name}`", hint)
     method = METHODS[LABELS[name]]
@@ -49,7 +51,7 @@ def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str,
         low = -float("inf") if option.minimum is None else option.minimum
         high = float("inf") if option.maximum is None else option.maximum
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not low <= value <= high or abs(value) == float("inf"):
+        if not number or not low <= value <= high or abs(value) > _LARGEST:
             bounds = "" if option.minimum is None else f" from {low:g} to {high:g}"
             raise InputError(f"method `{label}`: expected a number{bounds} as `{key}`: `{value}`")
         found[key] = float(value)
@@ -57,11 +59,5 @@ def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str,
         hint = nearest(str(key), list(found)) or f"it has: {', '.join(found) or 'no options'}"
         raise InputError(f"method `{label}` has no option `{key}`", hint)
     if "epsilon" in found:
-        density, epsilon = found["density"], found["epsilon"]
-        if 0 < density < 1 and not (density - epsilon > 0 and density + epsilon < 1):
-            raise InputError(
-                f"method `{label}`: expected `density` - `epsilon` and `density` + `epsilon`"
-                f" between 0 and 1, found density {density:g} and epsilon {epsilon:g}",
-                f"take an `epsilon` below {min(density, 1 - density):g}",
-            )
+        check_epsilon(f"method `{label}`", found["density"], found["epsilon"])
     return method, found

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from mergeplan.errors import InputError
+
 BasePolicy = Literal["required", "optional", "none"]
 Family = Literal["linear", "delta", "group", "passthrough"]
 Sparsify = Literal["none", "magnitude", "random", "outliers", "ranks"]
@@ -71,10 +73,29 @@ def _named(name: str) -> Method:
     return METHODS[name]
 
 
+def check_epsilon(where: str, density: float, epsilon: float) -> None:
+    """DELLA keeps elements with probabilities from density - epsilon to density + epsilon; at a
+    density of 0 or 1 there is nothing to draw.
+
+    Args:
+        where: Whose options they are, for messages.
+
+    Raises:
+        InputError: A probability would lie outside (0, 1).
+    """
+    if not 0 < density < 1 or (density - epsilon > 0 and density + epsilon < 1):
+        return
+    raise InputError(
+        f"{where}: expected `density` - `epsilon` and `density` + `epsilon` between 0 and 1, found"
+        f" density {density:g} and epsilon {epsilon:g}",
+        f"take an `epsilon` below {min(density, 1 - density):g}, or a density of 0 or 1",
+    )
+
+
 WEIGHT = Option(float, None, per_input=True)
 DENSITY = Option(float, 1.0, per_input=True, minimum=0.0, maximum=1.0)
 GAMMA = Option(float, 0.01, per_input=True, minimum=0.0, maximum=1.0)
-# Density plus and minus epsilon must stay within (0, 1), which is checked for each tensor.
+# See `check_epsilon`.
 EPSILON = Option(float, 0.15, per_input=True, minimum=0.0, maximum=0.5)
 # Narrows a temporary of mergekit's; the result does not depend on it.
 INT8_MASK = Option(bool, False)

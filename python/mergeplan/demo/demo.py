@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from mergeplan.display.text import format_bytes
-from mergeplan.errors import SurroundingsError
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
 from mergeplan.law.report import recommendation_text
 from mergeplan.law.write import choose_merge
-from mergeplan.measurements import load_measurements
+from mergeplan.measurements.file import load_measurements
 from mergeplan.merging.merge import merge
 from mergeplan.merging.options import MergeOptions
 from mergeplan.pool.pool import load_pool
-from mergeplan.system.files import write_durably
+from mergeplan.system.files import make_folder, write_durably
 
 POOL = Path(__file__).parent / "pool"
 METHOD = "task_arithmetic"
@@ -32,10 +31,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
         SurroundingsError: The folder cannot be written to, or holds an earlier demo.
     """
     begun = time.perf_counter()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SurroundingsError(f"cannot create `{folder}`: {error.strerror}") from error
+    make_folder(folder)
     pool_file = POOL / "pool.yml"
     pool = load_pool(pool_file)
     size = pool.sizes[0]

@@ -4,7 +4,15 @@ import math
 import re
 from typing import Any
 
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+# Multiples of a count, in lower case.
+MULTIPLES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+# Bytes, as disks are sold and as memory is made; mergekit writes `5B` for five billion.
+BYTE_UNITS = {
+    **MULTIPLES,
+    "g": 1e9,
+    **{f"{letter}b": 1e3**power for power, letter in enumerate("kmgt", 1)},
+    **{f"{letter}ib": 1024.0**power for power, letter in enumerate("kmgt", 1)},
+}
 _SMALLEST_COUNT = 10_000
 _LARGEST_COUNT = 1e18
 
@@ -45,6 +53,22 @@ def format_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def parse_quantity(text: str) -> tuple[float, str]:
+    """A number and the unit behind it.
+
+    Raises:
+        ValueError: It does not begin with a number of 0 or more, or is too large for a float.
+
+    >>> parse_quantity("1.5 GiB"), parse_quantity("3e5"), parse_quantity("2M tokens")
+    ((1.5, 'GiB'), (300000.0, ''), (2.0, 'M tokens'))
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([a-zA-Z][a-zA-Z ]*)?", text)
+    number = float(match[1]) if match else math.inf
+    if match is None or math.isinf(number):
+        raise ValueError(f"expected a number with a unit, found `{text}`")
+    return number, (match[2] or "").strip()
+
+
 def parse_count(text: str) -> float:
     """A number of parameters: a plain count of 10,000 or more, or a number with a unit.
 
@@ -54,13 +78,14 @@ def parse_count(text: str) -> float:
     >>> parse_count("0.5B"), parse_count("80592")
     (500000000.0, 80592.0)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmbt]?)", text.strip().lower())
-    if not match:
-        raise ValueError("write a count such as 494032768, or 0.5B")
-    count = float(match[1]) * _UNITS[match[2]]
+    try:
+        number, unit = parse_quantity(text)
+        count = number * MULTIPLES[unit.lower()]
+    except (ValueError, KeyError) as error:
+        raise ValueError("write a count such as 494032768, or 0.5B") from error
     if not 1 <= count <= _LARGEST_COUNT:
         raise ValueError(f"no model has {text} parameters")
-    if not match[2] and count < _SMALLEST_COUNT:
+    if not unit and count < _SMALLEST_COUNT:
         raise ValueError(f"a number below {_SMALLEST_COUNT} needs a unit: {text}B or {text}k?")
     return count
 

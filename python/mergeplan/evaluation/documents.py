@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.errors import InputError, nearest
+from mergeplan.system.reading import decode, read_bytes
 
 # What a line may be; other keys, such as an id or a source, are not looked at.
 KINDS = ("text", "prompt, response", "messages")
@@ -57,19 +58,8 @@ def read_documents(path: Path) -> TextFile:
         MissingInputError: There is no such file.
         InputError: The file, or a line of it, is at fault.
     """
-    try:
-        raw = path.read_bytes()
-        lines = raw.decode("utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise MissingInputError(f"cannot open `{path}`: no such file") from error
-    except OSError as error:
-        raise InputError(f"cannot read `{path}`: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        number = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"`{path}`, line {number}: expected UTF-8, found byte 0x{raw[error.start]:02x}",
-            "convert the file to UTF-8; compressed files must be unpacked first",
-        ) from error
+    raw = read_bytes(path)
+    lines = decode(raw, path).split("\n")
     kind = ""
     documents = []
     for number, line in enumerate(lines, 1):

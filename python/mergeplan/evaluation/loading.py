@@ -7,6 +7,7 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.options import DTYPES
+from mergeplan.system.devices import parse_device
 
 # No code from a model's folder runs, and nobody is asked whether it may.
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
@@ -144,10 +145,11 @@ def context_of(config: Any) -> int | None:
 def _device(name: str) -> str:
     import torch
 
-    if name == "auto":
+    kind, _ = parse_device(name)
+    if kind == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("device `cuda`: torch finds none", "use `--device cpu`")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device `{name}`: torch finds no GPU", "use `--device cpu`")
     return name
 
 

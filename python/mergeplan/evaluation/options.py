@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from mergeplan.errors import InputError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda")
 HALVES = ("all", "selection", "check")
 # Where a model would take more: its logits alone are gigabytes then.
 LONGEST_WINDOW = 4096

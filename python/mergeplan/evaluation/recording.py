@@ -3,18 +3,17 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import Scores
-from mergeplan.measurements import MACRO
+from mergeplan.measurements.columns import COLUMNS, write_se
+from mergeplan.measurements.rows import MACRO
 from mergeplan.system.files import write_durably
 
-# What only who merged knows, and what is measured; together the columns of a new file.
-MERGE_COLUMNS = ("method", "options", "n_params", "k", "subset", "weights", "pool_size", "seed")
-LOSS_COLUMNS = ("domain", "loss_nats", "loss_se", "n_tokens", "data_hash")
+# What only who merged knows.
+_MERGE = [column.name for column in COLUMNS if column.about == "merge"]
 
 
 def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
@@ -26,10 +25,10 @@ def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
     merge: dict[str, str] = {}
     for entry in given:
         key, equals, value = entry.partition("=")
-        if key not in MERGE_COLUMNS:
+        if key not in _MERGE:
             raise InputError(
                 f"--as `{entry}`: unknown key `{key}`",
-                nearest(key, list(MERGE_COLUMNS)) or f"known are {', '.join(MERGE_COLUMNS)}",
+                nearest(key, _MERGE) or f"known are {', '.join(_MERGE)}",
             )
         if not equals or key in merge:
             raise InputError(f"--as `{entry}`: expected one KEY=VALUE for each key")
@@ -62,7 +61,7 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             columns = [name.strip() for name in next(csv.reader(file), [])]
     except FileNotFoundError:
-        return [*MERGE_COLUMNS, *LOSS_COLUMNS]
+        return [column.name for column in COLUMNS if column.about != "metric"]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read `{path}`: {error}") from error
     told = [key for key, value in merge.items() if value not in ("", "{}")]
@@ -102,7 +101,7 @@ def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: s
         measured = {
             "domain": name,
             "loss_nats": f"{row.loss_nats:.9g}",
-            "loss_se": f"{row.se:.6g}" if math.isfinite(row.se) else "",
+            "loss_se": write_se(row.se),
             "n_tokens": row.n_tokens,
             "data_hash": data_hash,
         }

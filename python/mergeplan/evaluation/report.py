@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from mergeplan.display.table import align_columns
+from mergeplan.display.text import finite
 from mergeplan.evaluation.evaluate import Evaluation
 from mergeplan.evaluation.harness import TaskScore
 from mergeplan.evaluation.scores import Estimate, Scores, difference
-from mergeplan.measurements import MACRO
+from mergeplan.measurements.rows import MACRO
 
 TOKEN_WEIGHTED = "token-weighted"
 
@@ -57,23 +58,21 @@ def scores_table(
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Ready for JSON: what is not finite becomes null."""
     against = found.against and difference(found.scores, found.against)
-    return {
+    data = {
         "scores": _data(found.scores),
         "difference": against and _data(against),
-        "tasks": [
-            {**asdict(task), "value": _finite(task.value), "se": _finite(task.se)}
-            for task in found.tasks
-        ],
+        "tasks": [asdict(task) for task in found.tasks],
         "data_hash": found.data_hash,
         "left_out": list(found.left_out),
     }
+    return dict(finite(data))
 
 
 def _data(scores: Scores) -> dict[str, Any]:
     return {
         name: {
-            "loss_nats": _finite(row.loss_nats),
-            "se": _finite(row.se),
+            "loss_nats": row.loss_nats,
+            "se": row.se,
             "n_tokens": row.n_tokens,
             "n_documents": row.n_documents,
         }
@@ -90,10 +89,6 @@ def documents_csv(scores: Scores) -> str:
         for row in zip(domain.lines, domain.n_tokens, domain.nll, strict=True):
             writer.writerow([name, *(entry.item() for entry in row)])
     return text.getvalue()
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _short(se: float) -> str:

@@ -10,12 +10,15 @@ the differences of each document's nll, which pairs them.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
+from mergeplan.display.text import finite
 from mergeplan.errors import InputError
+from mergeplan.system.ranges import Number
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,22 @@ class DomainScores:
         if documents > 1:
             se = math.sqrt(documents / (documents - 1) * float(residuals @ residuals)) / total
         return Estimate(loss, se, total, documents)
+
+
+Whole = Annotated[int, Ge(0), Lt(2**62)]
+
+
+@dataclass(frozen=True)
+class DocumentLosses:
+    """`DomainScores` as a file holds them: `None` where the model gives no finite loss."""
+
+    lines: tuple[Whole, ...]
+    n_tokens: tuple[Whole, ...]
+    nll: tuple[Number | None, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.lines) == len(self.n_tokens) == len(self.nll) or not sum(self.n_tokens):
+            raise ValueError("a line, its tokens and their loss for each document")
 
 
 @dataclass(frozen=True)
@@ -103,26 +122,26 @@ class Scores:
                 )
         return found
 
-    def to_data(self) -> dict[str, Any]:
-        """Everything as JSON takes it; a loss that is not finite becomes null."""
+    def to_data(self) -> dict[str, DocumentLosses]:
+        """Everything as files hold it."""
         return {
-            name: {
-                "lines": domain.lines.tolist(),
-                "n_tokens": domain.n_tokens.tolist(),
-                "nll": [nll if math.isfinite(nll) else None for nll in domain.nll.tolist()],
-            }
+            name: DocumentLosses(
+                tuple(domain.lines.tolist()),
+                tuple(domain.n_tokens.tolist()),
+                tuple(finite(domain.nll.tolist())),
+            )
             for name, domain in self.domains.items()
         }
 
     @classmethod
-    def from_data(cls, data: dict[str, Any]) -> "Scores":
-        """What `to_data` gave; null becomes NaN."""
+    def from_data(cls, data: Mapping[str, DocumentLosses]) -> "Scores":
+        """What `to_data` gave; `None` becomes NaN."""
         return cls(
             {
                 name: DomainScores(
-                    np.array(domain["lines"], np.int64),
-                    np.array(domain["n_tokens"], np.int64),
-                    np.array(domain["nll"], np.float64),
+                    np.array(domain.lines, np.int64),
+                    np.array(domain.n_tokens, np.int64),
+                    np.array(domain.nll, np.float64),
                 )
                 for name, domain in data.items()
             }

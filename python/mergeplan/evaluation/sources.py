@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.measurements import ALIASES, MACRO
+from mergeplan.measurements.rows import MACRO, domain_name
 
 _ENDING = ".jsonl"
 _HINT = "give a .jsonl file, `name=file`, a folder of .jsonl files, or a pool.yml with `data`"
@@ -19,7 +19,7 @@ def find_data(sources: tuple[str, ...]) -> dict[str, Path]:
     data: dict[str, Path] = {}
     for source in sources:
         for domain, path in _find(source).items():
-            if domain in (MACRO, *ALIASES):
+            if domain_name(domain) == MACRO:
                 raise InputError(
                     f"domain `{domain}` of `{source}`: the name is that of the mean over domains",
                     f"give it another: `name={path}`",

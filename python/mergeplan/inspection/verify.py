@@ -93,8 +93,8 @@ def verify(
     for name, digest in sorted(manifest.companions.items()):
         _check_companion(folder / name, digest, result)
     if inputs:
-        for entry in manifest.inputs:
-            _check_input(Path(entry.path), entry.n_bytes, entry.mtime_ns, result)
+        for entry in manifest.input_files:
+            _check_input(Path(entry.path), entry.bytes, entry.mtime_ns, result)
     return result
 
 

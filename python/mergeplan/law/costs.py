@@ -5,10 +5,12 @@ The default is in GPU hours and comes from the paper: training one model on nine
 experts took 0.63 to 0.82 hours at 72B (Table 13), so 0.0011. Serving costs nothing unless given.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from mergeplan.errors import InputError, nearest
+from mergeplan.system.ranges import Magnitude
+from mergeplan.system.strict import CLOSED, fit_strictly
 from mergeplan.system.yamlfile import read_yaml
 
 
@@ -23,11 +25,13 @@ class CostModel:
         serve: For each billion parameters, whatever k.
     """
 
+    __pydantic_config__: ClassVar = CLOSED
+
     unit: str = "GPU hours"
-    train: float = 2.0
-    train_fixed: float = 0.0
-    merge: float = 0.0011
-    serve: float = 0.0
+    train: Magnitude = 2.0
+    train_fixed: Magnitude = 0.0
+    merge: Magnitude = 0.0011
+    serve: Magnitude = 0.0
 
     def cost(self, n_billion: float, k: int) -> float:
         """Cost of a merge of k experts of this size.
@@ -48,18 +52,4 @@ def load_costs(path: Path) -> CostModel:
         MissingInputError: There is no such file.
         InputError: A key is unknown or a value is no cost.
     """
-    data = read_yaml(path, "costs")
-    if not isinstance(data, dict):
-        raise InputError(f"`{path}`: expected a mapping such as `train: 2.0`")
-    known = [field.name for field in fields(CostModel)]
-    for key, value in data.items():
-        if key not in known:
-            hint = nearest(str(key), known) or f"known: {', '.join(known)}"
-            raise InputError(f"`{path}`: unknown key `{key}`", hint)
-        if key == "unit":
-            if not isinstance(value, str):
-                raise InputError(f"`{path}`: `unit`: expected a word, found `{value}`")
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
-            raise InputError(f"`{path}`: `{key}`: expected a cost of 0 or more, found `{value}`")
-    return CostModel(**data)
+    return fit_strictly(read_yaml(path, "costs"), CostModel, f"costs `{path}`")

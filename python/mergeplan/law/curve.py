@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from mergeplan.law.formulas import SizeLaw
+from mergeplan.law.formulas import FromCoefficients, SizeLaw
 from mergeplan.law.posterior import (
     MAX_OFFSET,
     Axis,
@@ -18,6 +20,7 @@ from mergeplan.law.posterior import (
 from mergeplan.law.series import Series
 from mergeplan.law.spread import SpreadLaw, known_variance
 from mergeplan.law.tails import TailScore
+from mergeplan.system.ranges import Magnitude, Number, Seed
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -88,20 +91,20 @@ class Fit:
     """
 
     series: Series
-    law: SizeLaw
-    r2: float
-    offset_unbounded: float
-    lack_of_fit: float
-    weighting: str
+    law: Annotated[SizeLaw, FromCoefficients()]
+    r2: Annotated[float, Ge(-1e12), Le(1)]
+    offset_unbounded: Number
+    lack_of_fit: Magnitude
+    weighting: Literal["variance", "k"]
     tails: tuple[TailScore, ...] = ()
     spread: SpreadLaw | None = None
     warnings: tuple[str, ...] = ()
-    seed: int = field(default=0, repr=False)
+    seed: Seed = field(default=0, repr=False)
 
     @cached_property
     def draws(self) -> Draws | None:
         """Posterior draws; `None` for two k, which leave the offset open, and with interference."""
-        if len(self.series.points) < 3 or self.law.interference:
+        if len(self.series.points) < 3 or self.law.can_rise:
             return None
         return _draws(self)
 

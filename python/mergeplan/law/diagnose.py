@@ -100,7 +100,7 @@ def _upturn(fit: Fit) -> Diagnosis | None:
         f"the loss rises from {lowest.loss:.4f} at k = {lowest.k} to {last.loss:.4f} at"
         f" k = {last.k}",
         f"merge at most {lowest.k}; for TIES at lambda 1, lambda 0.5 restores the monotone tail"
-        + ("" if fit.law.interference else "; `--form interference` fits such curves"),
+        + ("" if fit.law.can_rise else "; `--form interference` fits such curves"),
     )
 
 

@@ -5,22 +5,24 @@ stand in for a variance that falls like 1/k; where subsets were measured one by 
 each mean is known, and takes their place, with a lack of fit that is estimated.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, nearest
 from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
-from mergeplan.law.formulas import SizeLaw, through_three_points
+from mergeplan.law.formulas import Coefficients, HyperbolicLaw, SizeLaw, through_three_points
 from mergeplan.law.joint import JointFit, fit_joint
 from mergeplan.law.least_squares import huber, project
 from mergeplan.law.posterior import LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET
 from mergeplan.law.series import Series, name_of, series_of
 from mergeplan.law.spread import fit_spread, known_variance
 from mergeplan.law.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
-from mergeplan.measurements import Measurements, load_measurements
+from mergeplan.measurements.file import load_measurements
+from mergeplan.measurements.rows import Measurements
 
 Array = NDArray[np.float64]
 
@@ -163,11 +165,15 @@ def fit_series(
     variance = known_variance(series, spread)
     warnings = list(series.warnings)
     weights = k if variance is None else 1 / (variance + _first_lack_of_fit(loss) ** 2)
-    law = _fit_law(k, loss, weights, form, robust)
+    if form not in FORMS:
+        raise InputError(
+            f"unknown form `{form}`", nearest(form, list(FORMS)) or f"one of: {', '.join(FORMS)}"
+        )
+    law = FORMS[form](k, loss, weights, robust)
     left = _lack_of_fit(k, loss, law, variance)
     if variance is not None and len(k) > 3:
         weights = 1 / (variance + left**2)
-        law = _fit_law(k, loss, weights, form, robust)
+        law = FORMS[form](k, loss, weights, robust)
         left = _lack_of_fit(k, loss, law, variance)
     if len(k) == 2:
         warnings.append("two different k only: the offset b is set to 0, and the fit is unchecked")
@@ -193,7 +199,7 @@ def fit_series(
     )
 
 
-def fit_law(k: Array, loss: Array, weights: Array) -> SizeLaw:
+def fit_law(k: Array, loss: Array, weights: Array) -> HyperbolicLaw:
     """The law with the least weighted sum of squares, offset in [0, 50].
 
     Args:
@@ -201,17 +207,14 @@ def fit_law(k: Array, loss: Array, weights: Array) -> SizeLaw:
     """
     curve = fit_curve(HYPERBOLIC, k, loss, weights)
     offset = float(np.expm1(curve.s))
-    return SizeLaw(float(curve.floor), float(curve.tail), offset if offset > NO_OFFSET else 0.0)
+    offset = offset if offset > NO_OFFSET else 0.0
+    return HyperbolicLaw(float(curve.floor), float(curve.tail), offset)
 
 
-def _fit_law(k: Array, loss: Array, weights: Array, form: str, robust: bool) -> SizeLaw:
-    if form == "interference":
-        return fit_interference(k, loss, weights)
-    if form != "hyperbolic":
-        raise InputError(f"unknown form `{form}`", "one of: hyperbolic, interference")
+def _fit_hyperbolic(k: Array, loss: Array, weights: Array, robust: bool) -> HyperbolicLaw:
     if len(k) == 2:
         curve = fit_curve(TAILS[0], k, loss, weights)
-        return SizeLaw(float(curve.floor), float(curve.tail), 0.0)
+        return HyperbolicLaw(float(curve.floor), float(curve.tail), 0.0)
     if len(k) == 3:
         exact = through_three_points(tuple(k), tuple(loss))
         if exact is not None and exact.floor >= 0 and 0 <= exact.offset <= MAX_OFFSET:
@@ -223,7 +226,7 @@ def _fit_law(k: Array, loss: Array, weights: Array, form: str, robust: bool) -> 
     return law
 
 
-def fit_interference(k: Array, loss: Array, weights: Array) -> SizeLaw:
+def fit_interference(k: Array, loss: Array, weights: Array, robust: bool = False) -> SizeLaw:
     """The bounded non-monotone form, with b in [0, 50] and q in [0.5, 200].
 
     Raises:
@@ -240,7 +243,14 @@ def fit_interference(k: Array, loss: Array, weights: Array) -> SizeLaw:
     found = project(design, loss, weights, bounds)
     floor, tail, interference = map(float, found.linear)
     offset, saturation = float(np.expm1(found.shape[0])), float(np.exp(found.shape[1]))
-    return SizeLaw(floor, tail, offset, interference, saturation)
+    return Coefficients(floor, tail, offset, interference, saturation).law()
+
+
+# What fits each form of the law.
+FORMS: dict[str, Callable[[Array, Array, Array, bool], SizeLaw]] = {
+    "hyperbolic": _fit_hyperbolic,
+    "interference": fit_interference,
+}
 
 
 def _first_lack_of_fit(loss: Array) -> float:

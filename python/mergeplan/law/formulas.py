@@ -11,67 +11,60 @@
 """
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Le
+
+from mergeplan.system.ranges import Magnitude, Positive
 
 
-@dataclass(frozen=True)
-class SizeLaw:
-    """E[L | k] = Linf + A / (k + b) for one base size (Eq. 1 at fixed N), plus D·k / (k + q).
+class SizeLaw(ABC):
+    """E[L | k] for one base size, whatever its form.
 
-    The last term is the paper's bounded extension for curves that turn up again (J.3); with it the
-    loss of ever more experts approaches `floor + interference`.
+    Attributes:
+        can_rise: Whether the form can turn up again as k grows.
     """
 
-    floor: float
-    tail: float
-    offset: float
-    interference: float = 0.0
-    saturation: float = 1.0
+    floor: Magnitude
+    tail: Magnitude
+    offset: Magnitude
+    can_rise: ClassVar[bool]
 
+    @abstractmethod
     def predict(self, k: float) -> float:
-        """Expected loss, in nats, of a merge of k experts drawn at random.
+        """Expected loss, in nats, of a merge of k experts drawn at random."""
 
-        >>> SizeLaw(floor=0.5, tail=1.0, offset=1.0).predict(4)
-        0.7
-        """
-        up = self.interference * k / (k + self.saturation)
-        return self.floor + self.tail / (k + self.offset) + up
-
+    @abstractmethod
     def solve(self, target_loss: float) -> float | None:
-        """The k, not rounded, at which the expected loss is `target_loss`; `None` if it never is.
+        """The k, not rounded, at which the expected loss is `target_loss`; `None` if it never is,
+        and for a form that can rise."""
 
-        Only for a law without interference, which is monotone.
+    @abstractmethod
+    def near_floor(self, epsilon: float) -> int | None:
+        """Smallest k whose loss is within `epsilon` nats of the floor (App. J.1); `None` for a form
+        that can leave the floor again."""
 
-        >>> SizeLaw(floor=0.5, tail=1.0, offset=1.0).solve(0.7)
-        4.0
-        """
-        if target_loss <= self.floor or self.tail == 0 or self.interference:
-            return None
-        return self.tail / (target_loss - self.floor) - self.offset
+    @abstractmethod
+    def lowest(self, pool_size: int) -> float:
+        """The lowest expected loss, in nats, of any number of a pool's experts."""
+
+    def remark(self) -> str | None:
+        """What the coefficients alone do not tell, for people."""
+        return None
 
     def gain(self, k: float) -> float:
         """What the next expert takes off: L(k) - L(k + 1), in nats."""
         return self.predict(k) - self.predict(k + 1)
 
-    def near_floor(self, epsilon: float) -> int:
-        """Smallest k whose loss is within `epsilon` nats of the floor (App. J.1).
-
-        >>> SizeLaw(floor=0.5, tail=0.074, offset=0.0).near_floor(0.01)
-        8
-        """
-        needed = self.tail / epsilon - self.offset
-        return max(1, math.ceil(min(needed, 1e18) - 1e-9))
-
     def fraction(self, k: float, pool_size: int) -> float:
         """Share of the improvement from one expert to the best of the pool that k reaches (4.4).
 
-        >>> round(SizeLaw(floor=0.5, tail=1.0, offset=0.0).fraction(5, 9), 3)
+        >>> round(HyperbolicLaw(floor=0.5, tail=1.0, offset=0.0).fraction(5, 9), 3)
         0.9
         """
-        lowest = self.predict(pool_size)
-        if self.interference:
-            lowest = min(self.predict(size) for size in range(1, pool_size + 1))
-        whole = self.predict(1) - lowest
+        whole = self.predict(1) - self.lowest(pool_size)
         return (self.predict(1) - self.predict(k)) / whole if whole > 0 else 1.0
 
     def reaching(self, fraction: float, pool_size: int) -> int:
@@ -82,20 +75,132 @@ class SizeLaw:
 
 
 @dataclass(frozen=True)
+class HyperbolicLaw(SizeLaw):
+    """E[L | k] = Linf + A / (k + b): Eq. 1 at fixed N.
+
+    Files give the coefficients of both forms; here those of the interference are none.
+    """
+
+    floor: Magnitude
+    tail: Magnitude
+    offset: Magnitude
+    interference: float = field(default=0.0, init=False)
+    saturation: float = field(default=1.0, init=False)
+    can_rise: ClassVar[bool] = False
+
+    def predict(self, k: float) -> float:
+        """Expected loss, in nats, of a merge of k experts drawn at random.
+
+        >>> HyperbolicLaw(floor=0.5, tail=1.0, offset=1.0).predict(4)
+        0.7
+        """
+        return self.floor + self.tail / (k + self.offset)
+
+    def solve(self, target_loss: float) -> float | None:
+        """See `SizeLaw.solve`.
+
+        >>> HyperbolicLaw(floor=0.5, tail=1.0, offset=1.0).solve(0.75)
+        3.0
+        """
+        if target_loss <= self.floor or self.tail == 0:
+            return None
+        return self.tail / (target_loss - self.floor) - self.offset
+
+    def near_floor(self, epsilon: float) -> int:
+        """See `SizeLaw.near_floor`.
+
+        >>> HyperbolicLaw(floor=0.5, tail=0.074, offset=0.0).near_floor(0.01)
+        8
+        """
+        needed = self.tail / epsilon - self.offset
+        return max(1, math.ceil(min(needed, 1e18) - 1e-9))
+
+    def lowest(self, pool_size: int) -> float:
+        return self.predict(pool_size)
+
+
+@dataclass(frozen=True)
+class InterferenceLaw(SizeLaw):
+    """E[L | k] = Linf + A / (k + b) + D·k / (k + q): the paper's bounded extension for curves that
+    turn up again (J.3); the loss of ever more experts approaches `floor + interference`.
+    """
+
+    floor: Magnitude
+    tail: Magnitude
+    offset: Magnitude
+    interference: Positive
+    saturation: Positive
+    can_rise: ClassVar[bool] = True
+
+    def predict(self, k: float) -> float:
+        """Expected loss, in nats, of a merge of k experts drawn at random.
+
+        >>> InterferenceLaw(0.5, 1.0, 1.0, interference=0.2, saturation=4.0).predict(4)
+        0.8
+        """
+        up = self.interference * k / (k + self.saturation)
+        return self.floor + self.tail / (k + self.offset) + up
+
+    def solve(self, target_loss: float) -> None:
+        return None
+
+    def near_floor(self, epsilon: float) -> None:
+        return None
+
+    def lowest(self, pool_size: int) -> float:
+        return min(map(self.predict, range(1, pool_size + 1)))
+
+    def remark(self) -> str:
+        far = self.floor + self.interference
+        term = f"{self.interference:.5f}·k/(k + {self.saturation:.4g})"
+        return f"and {term}: ever more experts approach {far:.5f}"
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The coefficients of either form, as files hold them."""
+
+    floor: Magnitude
+    tail: Magnitude
+    offset: Magnitude
+    interference: Magnitude = 0.0
+    saturation: Positive = 1.0
+
+    def law(self) -> SizeLaw:
+        """The law that they belong to: without interference the plain one."""
+        if self.interference == 0:
+            return HyperbolicLaw(self.floor, self.tail, self.offset)
+        return InterferenceLaw(
+            self.floor, self.tail, self.offset, self.interference, self.saturation
+        )
+
+
+class FromCoefficients:
+    """In an annotation of `SizeLaw`: how pydantic reads one from a file."""
+
+    def __get_pydantic_core_schema__(self, _: object, handler: Any) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(
+            Coefficients.law, handler.generate_schema(Coefficients)
+        )
+
+
+@dataclass(frozen=True)
 class JointLaw:
     """E[L | N, k] = L* + B·N^-β + A0·N^-γ / (k + b), N in billions (Eq. 1)."""
 
-    l_star: float
-    b_size: float
-    beta: float
-    a_0: float
-    gamma: float
-    offset: float
+    l_star: Magnitude
+    b_size: Magnitude
+    beta: Annotated[float, Ge(0), Le(100)]
+    a_0: Magnitude
+    gamma: Annotated[float, Ge(0), Le(100)]
+    offset: Magnitude
 
-    def at(self, n_billion: float) -> SizeLaw:
+    def at(self, n_billion: float) -> HyperbolicLaw:
         """The law at one base size."""
         floor = self.l_star + self.b_size * n_billion**-self.beta
-        return SizeLaw(floor, self.a_0 * n_billion**-self.gamma, self.offset)
+        return HyperbolicLaw(floor, self.a_0 * n_billion**-self.gamma, self.offset)
 
     def predict(self, k: float, n_billion: float) -> float:
         """Expected loss, in nats.
@@ -108,13 +213,13 @@ class JointLaw:
 
 def through_three_points(
     k: tuple[float, float, float], loss: tuple[float, float, float]
-) -> SizeLaw | None:
+) -> HyperbolicLaw | None:
     """The one curve Linf + A / (k + b) through three points, in closed form.
 
     Returns:
         `None` where there is no such falling curve with k + b > 0.
 
-    >>> law = SizeLaw(0.7137, 0.0783, 0.6875)
+    >>> law = HyperbolicLaw(0.7137, 0.0783, 0.6875)
     >>> found = through_three_points((1, 2, 4), tuple(law.predict(k) for k in (1, 2, 4)))
     >>> abs(found.offset - 0.6875) < 1e-12
     True
@@ -131,4 +236,4 @@ def through_three_points(
     tail = (l1 - l2) * (k1 + offset) * (k2 + offset) / (k2 - k1)
     if tail < 0:
         return None
-    return SizeLaw(l1 - tail / (k1 + offset), tail, offset)
+    return HyperbolicLaw(l1 - tail / (k1 + offset), tail, offset)

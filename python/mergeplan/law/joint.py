@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
 
 from mergeplan.law.formulas import JointLaw
-from mergeplan.law.least_squares import huber, project
+from mergeplan.law.least_squares import aicc, huber, project
 from mergeplan.law.posterior import (
+    LACK_OF_FIT_SCALE,
     MAX_OFFSET,
     NO_OFFSET,
     Axis,
@@ -18,6 +21,7 @@ from mergeplan.law.posterior import (
 )
 from mergeplan.law.series import Series
 from mergeplan.law.spread import fit_spread, sampling_variance
+from mergeplan.system.ranges import Seed
 
 Array = NDArray[np.float64]
 
@@ -40,10 +44,10 @@ class JointFit:
     method: str
     options: str
     law: JointLaw
-    r2: float
+    r2: Annotated[float, Ge(-1e12), Le(1)]
     gamma_identified: bool
-    series: tuple[Series, ...]
-    seed: int = field(default=0, repr=False)
+    series: Annotated[tuple[Series, ...], MinLen(1)]
+    seed: Seed = field(default=0, repr=False)
 
     @property
     def largest_k(self) -> int:
@@ -104,7 +108,9 @@ def fit_joint(members: list[Series], seed: int = 0, robust: bool = False) -> Joi
         robust: Weigh down means that lie far from the law (Huber's weights).
     """
     n, k, loss, variance = _table(members)
-    weights = k if variance is None else 1 / (variance + (0.02 * np.ptp(loss)) ** 2 + 1e-30)
+    weights = (
+        k if variance is None else 1 / (variance + (LACK_OF_FIT_SCALE * np.ptp(loss)) ** 2 + 1e-30)
+    )
     for _ in range(5 if robust else 0):
         rough, _ = _fit(n, k, loss, weights, free_gamma=False, seed=seed)
         predicted = np.array([rough.predict(a, b) for a, b in zip(k, n, strict=True)])
@@ -113,7 +119,7 @@ def fit_joint(members: list[Series], seed: int = 0, robust: bool = False) -> Joi
     law, cost = fixed, fixed_cost
     if len(loss) > 8:
         free, free_cost = _fit(n, k, loss, weights, free_gamma=True, seed=seed)
-        if _aicc(fixed_cost, len(loss), 5) - _aicc(free_cost, len(loss), 6) > _GAMMA_GAIN:
+        if aicc(fixed_cost, len(loss), 5) - aicc(free_cost, len(loss), 6) > _GAMMA_GAIN:
             law, cost = free, free_cost
     residuals = loss - np.array([law.predict(a, b) for a, b in zip(k, n, strict=True)])
     total = float(((loss - loss.mean()) ** 2).sum())
@@ -157,10 +163,6 @@ def _fit(
     beta, offset = float(np.exp(found.shape[0])), float(np.expm1(found.shape[1]))
     offset = offset if offset > NO_OFFSET else 0.0
     return JointLaw(l_star, b_size, beta, a_0, gamma, offset), found.cost
-
-
-def _aicc(cost: float, n: int, p: int) -> float:
-    return n * float(np.log(max(cost, 1e-300) / n)) + 2 * p + 2 * p * (p + 1) / (n - p - 1)
 
 
 def _draws(fitted: JointFit) -> dict[str, Array]:

@@ -124,3 +124,14 @@ def _edges(shape: Array, low: Array, high: Array) -> list[Array]:
                 moved[i] = edge
                 near.append(moved)
     return near
+
+
+def aicc(cost: float, n: int, p: int) -> float:
+    """Akaike's criterion for small samples: the least is best (Burnham and Anderson, 2002).
+
+    Args:
+        cost: Weighted sum of squares.
+        n: Values that were fitted, more than p + 1.
+        p: Coefficients.
+    """
+    return n * float(np.log(max(cost, 1e-300) / n)) + 2 * p + 2 * p * (p + 1) / (n - p - 1)

@@ -226,9 +226,7 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         solution=solution,
         measured=next((point for point in series.points if point.k == at), None),
         chance=chance,
-        near_floor=None
-        if goal.epsilon is None or law.interference
-        else law.near_floor(goal.epsilon),
+        near_floor=None if goal.epsilon is None else law.near_floor(goal.epsilon),
         k80=law.reaching(0.8, pool),
         k90=law.reaching(0.9, pool),
         next_gain=law.gain(at),

@@ -2,6 +2,7 @@
 
 import math
 
+from mergeplan.display.table import align_columns
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit import FitResult
@@ -11,17 +12,18 @@ from mergeplan.law.series import name_of
 
 def fit_text(result: FitResult) -> str:
     """One line for each series, and one for each law over sizes."""
-    lines = ["floor    tail     offset   R²       domain      method and size"]
+    rows = [["floor", "tail", "offset", "R²", "domain", "method and size"]]
     for fit in result.fits:
+        law = fit.law
+        numbers = f"{law.floor:.5f}", f"{law.tail:.5f}", f"{law.offset:.4g}", f"{fit.r2:.5f}"
+        rows.append([*numbers, fit.series.domain or "-", name_of(fit.series)])
+    head, *table = align_columns(rows, left=0, words=2)
+    lines = [head]
+    for fit, line in zip(result.fits, table, strict=True):
         law, series = fit.law, fit.series
-        lines.append(
-            f"{law.floor:<8.5f} {law.tail:<8.5f} {law.offset:<8.4g} {fit.r2:<8.5f}"
-            f" {series.domain or '-':<11} {name_of(series)}"
-        )
-        if law.interference:
-            far = law.floor + law.interference
-            term = f"{law.interference:.5f}·k/(k + {law.saturation:.4g})"
-            lines.append(f"         and {term}: ever more experts approach {far:.5f}")
+        lines.append(line)
+        if remark := law.remark():
+            lines.append(f"         {remark}")
         ranges = fit.intervals()
         if ranges:
             cells = [f"{low:.4g} to {high:.4g}" for low, high in ranges.values()]

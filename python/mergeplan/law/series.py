@@ -5,10 +5,22 @@ from collections import defaultdict
 from dataclasses import dataclass
 from math import comb
 from statistics import fmean, variance
+from typing import Annotated
+
+from annotated_types import Ge, MinLen, Predicate
 
 from mergeplan.display.text import format_count
 from mergeplan.errors import InputError, nearest
-from mergeplan.measurements import ALIASES, MACRO, Measurement, Measurements
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
+from mergeplan.system.ranges import (
+    Count,
+    Experts,
+    Magnitude,
+    Number,
+    Params,
+    Positive,
+    is_json_object,
+)
 
 # A merge: k, and the subset, which is empty where the file names none.
 Merge = tuple[int, tuple[str, ...]]
@@ -24,13 +36,13 @@ class Point:
         best_subset, best_loss: The lowest of them, where the file names subsets.
     """
 
-    k: int
-    loss: float
-    n_subsets: int
-    n_possible: int
-    spread: float | None = None
+    k: Experts
+    loss: Positive
+    n_subsets: Annotated[int, Ge(1)]
+    n_possible: Annotated[int, Ge(1)]
+    spread: Magnitude | None = None
     best_subset: tuple[str, ...] = ()
-    best_loss: float | None = None
+    best_loss: Positive | None = None
 
     @property
     def complete(self) -> bool:
@@ -47,9 +59,9 @@ class ExpertEffect:
     """
 
     expert: str
-    effect: float
-    standard_error: float
-    n_pairs: int
+    effect: Number
+    standard_error: Magnitude
+    n_pairs: Count
 
 
 @dataclass(frozen=True)
@@ -62,14 +74,14 @@ class Series:
     """
 
     method: str
-    options: str
-    n_params: float | None
+    options: Annotated[str, Predicate(is_json_object)]
+    n_params: Params | None
     domain: str
-    pool_size: int
-    points: tuple[Point, ...]
-    base_loss: float | None = None
-    best_single: tuple[str, float] | None = None
-    loss_se: float = 0.0
+    pool_size: Experts
+    points: Annotated[tuple[Point, ...], MinLen(2)]
+    base_loss: Positive | None = None
+    best_single: tuple[str, Positive] | None = None
+    loss_se: Magnitude = 0.0
     effects: tuple[ExpertEffect, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -155,7 +167,7 @@ def _by_merge(rows: list[Measurement], domain: str | None) -> tuple[str, dict[Me
     names = {row.domain for row in rows}
     domains = sorted(names - {MACRO})
     if domain is not None:
-        domain = ALIASES.get(domain, domain)
+        domain = domain_name(domain)
     elif MACRO in names or len(domains) > 1:
         domain = MACRO
     else:

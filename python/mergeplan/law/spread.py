@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.law.series import Point, Series
+from mergeplan.system.ranges import Experts, Magnitude
 
 # Weight of the variance law, in subsets, beside the subsets measured at one k.
 _PRIOR_SUBSETS = 4.0
@@ -21,8 +22,8 @@ _PRIOR_SUBSETS = 4.0
 class SpreadLaw:
     """Var of one subset's loss = scale · (1/k - 1/pool_size), in nats²."""
 
-    scale: float
-    pool_size: int
+    scale: Magnitude
+    pool_size: Experts
 
     def variance(self, k: float) -> float:
         return self.scale * max(1 / k - 1 / self.pool_size, 0.0)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.law.least_squares import aicc
 from mergeplan.law.posterior import MAX_OFFSET
+from mergeplan.system.ranges import Magnitude, Number
 
 Array = NDArray[np.float64]
 
@@ -74,8 +76,8 @@ class TailScore:
     """
 
     name: str
-    left_out: float
-    aicc: float | None
+    left_out: Magnitude
+    aicc: Number | None
 
 
 def fit_curve(
@@ -129,9 +131,8 @@ def compare_tails(k: Array, loss: Array, weights: Array) -> tuple[TailScore, ...
             curve = fit_curve(family, k[kept], loss[kept], weights[kept])
             errors.append(float(curve.predict(k[left : left + 1])[0] - loss[left]))
         p = family.coefficients
-        aicc = None
-        if n > p + 2:
-            cost = max(fit_curve(family, k, loss, weights).cost, 1e-300)
-            aicc = float(n * np.log(cost / n) + 2 * p + 2 * p * (p + 1) / (n - p - 1))
-        scores.append(TailScore(family.name, float(np.sqrt(np.mean(np.square(errors)))), aicc))
+        enough = n > p + 2
+        criterion = aicc(fit_curve(family, k, loss, weights).cost, n, p) if enough else None
+        left_out = float(np.sqrt(np.mean(np.square(errors))))
+        scores.append(TailScore(family.name, left_out, criterion))
     return tuple(sorted(scores, key=lambda score: score.left_out))

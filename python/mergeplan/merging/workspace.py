@@ -13,16 +13,23 @@ import os
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from reprlib import Repr
 from typing import IO, Any
 
 from mergeplan._native import __version__
 from mergeplan.errors import InputError, MergeplanError, SurroundingsError
-from mergeplan.merging.manifest import InputRows, plan_hash
+from mergeplan.merging.manifest import InputRows, load_manifest, plan_hash
 from mergeplan.merging.publishing import move_into, publish
-from mergeplan.system.files import LOCK, clear_folder, lock, sync_folder, write_durably
+from mergeplan.system.files import (
+    LOCK,
+    clear_folder,
+    creating,
+    lock,
+    sync_folder,
+    write_durably,
+)
 
 STATE_VERSION = 1
 PUBLISHING = "publishing"
@@ -134,7 +141,7 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
 
     folder = partial_folder(out)
     check_leftover(out, resume=resume, discard=discard)
-    try:
+    with creating(folder):
         folder.mkdir(parents=True, exist_ok=resume or discard)
         held = lock(folder)
         # A run that was stopped before its first block has left nothing to go on with.
@@ -155,10 +162,6 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
         except BaseException:
             work.leave()
             raise
-    except OSError as error:
-        if isinstance(error, MergeplanError):
-            raise
-        raise SurroundingsError(f"cannot create `{folder}`: {error.strerror or error}") from error
     return work
 
 
@@ -183,18 +186,15 @@ def is_published(out: Path, state: dict[str, Any]) -> bool:
     if is_publishing(out):
         return False  # the manifest may have moved before other files
     try:
-        manifest = json.loads((out / "mergeplan_manifest.json").read_text("utf-8"))
-        inputs = [
-            [[file["path"], file["bytes"], file["mtime_ns"]] for file in model["files"]]
-            for model in manifest["inputs"]
-        ]
-        return bool(
-            manifest["plan_sha256"] == plan_hash(state["plan"])
-            and manifest["mergeplan_version"] == state["mergeplan_version"]
-            and inputs == state["inputs"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = load_manifest(out)
+    except MergeplanError:
         return False
+    inputs = [[list(astuple(file)) for file in model.files] for model in manifest.inputs]
+    return (
+        manifest.plan_sha256 == plan_hash(state["plan"])
+        and manifest.mergeplan_version == state["mergeplan_version"]
+        and inputs == state["inputs"]
+    )
 
 
 def _check_same(folder: Path, state: dict[str, Any]) -> None:

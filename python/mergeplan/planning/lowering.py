@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergeplan.checkpoints.dtypes import promote
-from mergeplan.config.methods import Method
-from mergeplan.errors import InputError
+from mergeplan.config.methods import Method, check_epsilon
 
 # Weights of nuslerp that add up to less than this are taken as equal, as in mergekit.
 SMALLEST_TOTAL = 1e-6
@@ -106,7 +105,8 @@ def _delta(tensor: ResolvedTensor, dtypes: Dtypes) -> dict[str, Any]:
     inputs = _with_options(tensor)
     if method.sparsify == "ranks":
         for (label, _), entry in zip(tensor.inputs, inputs, strict=True):
-            _check_epsilon(label, tensor.name, entry["density"], entry["epsilon"])
+            where = f"model `{label}`, tensor `{tensor.name}`"
+            check_epsilon(where, entry["density"], entry["epsilon"])
     return {
         "kind": "delta",
         "dtype": dtypes.working,
@@ -125,17 +125,6 @@ def _with_options(tensor: ResolvedTensor) -> list[dict[str, Any]]:
         {**reference, **options}
         for reference, options in zip(tensor.references, tensor.each, strict=True)
     ]
-
-
-def _check_epsilon(label: str, tensor: str, density: float, epsilon: float) -> None:
-    """DELLA keeps elements with probabilities from density - epsilon to density + epsilon."""
-    if not 0 < density < 1 or (density + epsilon < 1 and density - epsilon > 0):
-        return
-    raise InputError(
-        f"model `{label}`, tensor `{tensor}`: expected `density` - `epsilon` and `density` +"
-        f" `epsilon` between 0 and 1, found density {density:g} and epsilon {epsilon:g}",
-        f"take an `epsilon` below {min(density, 1 - density):g}, or a density of 0 or 1",
-    )
 
 
 def _passthrough(tensor: ResolvedTensor, dtypes: Dtypes, scale: float | None) -> dict[str, Any]:

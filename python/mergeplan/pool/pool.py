@@ -1,17 +1,21 @@
 """`POOL.yml`: the bases, their experts, the texts to measure on, and the methods."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import MinLen, Predicate
 
 from mergeplan.checkpoints.checkpoint import count_params
 from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.labels import method_of
 from mergeplan.display.text import format_count, parse_count
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import InputError
+from mergeplan.system.strict import CLOSED, fit_strictly
 from mergeplan.system.yamlfile import read_yaml
 
 # The label of k = 0 in lists of merges.
@@ -74,11 +78,23 @@ class Pool:
             InputError: None is near, or a base's headers are at fault.
         """
         counts = [size.count_params() for size in self.sizes]
-        ratios = [max(count / n_params, n_params / count) for count in counts]
-        if min(ratios) > _SIZE_TOLERANCE:
-            have = ", ".join(format_count(count) for count in counts)
-            raise InputError(f"the pool has no base of {format_count(n_params)}: found {have}")
-        return ratios.index(min(ratios))
+        return nearest_size(counts, n_params, "the pool")
+
+
+def nearest_size(counts: Sequence[float], n_params: float, where: str) -> int:
+    """Which of some counts of parameters is about n_params.
+
+    Args:
+        where: Who has them, for messages.
+
+    Raises:
+        InputError: None is near.
+    """
+    ratios = [max(count / n_params, n_params / count) for count in counts]
+    if min(ratios) > _SIZE_TOLERANCE:
+        have = ", ".join(format_count(count) for count in counts)
+        raise InputError(f"{where} has no base of {format_count(n_params)}: found {have}")
+    return ratios.index(min(ratios))
 
 
 def load_pool(path: Path) -> Pool:
@@ -88,51 +104,79 @@ def load_pool(path: Path) -> Pool:
         MissingInputError: There is no such file.
         InputError: It is no valid pool; the message names the key.
     """
-    data = read_yaml(path, "pool")
+    file = fit_strictly(read_yaml(path, "pool"), PoolFile, f"pool `{path}`")
     try:
-        return _pool(data, path.resolve().parent)
+        return _pool(file, path.resolve().parent)
     except InputError as error:
         raise type(error)(f"`{path}`: {error.message}", error.hint) from error
 
 
-def _pool(data: object, folder: Path) -> Pool:
-    top = _mapping(data, "the file", ("sizes", "data", "methods"))
-    sizes = top.get("sizes")
-    if not isinstance(sizes, list) or not sizes:
-        raise InputError("`sizes`: expected a list with a `base` and its `experts`")
-    texts = _mapping(top.get("data") or {}, "data")
-    methods = _mapping(top.get("methods") or {"average": {}}, "methods")
+def _is_path(text: str) -> bool:
+    if not text:
+        raise ValueError("a path")
+    return True
+
+
+def _is_expert(name: str) -> bool:
+    # A name becomes a part of file names and of cells of a CSV.
+    if not name or set(name) & set("+,\n"):
+        raise ValueError("a name without + and commas")
+    return True
+
+
+def _is_label(name: str) -> bool:
+    if not name.strip() or name == BASE:
+        raise ValueError(f"a label: words other than `{BASE}`")
+    return True
+
+
+PathText = Annotated[str, Predicate(_is_path)]
+
+
+@dataclass(frozen=True)
+class SizeEntry:
+    """An entry of `sizes`."""
+
+    __pydantic_config__: ClassVar = CLOSED
+
+    base: PathText
+    experts: Annotated[dict[Annotated[str, Predicate(_is_expert)], PathText], MinLen(1)]
+    n_params: Any = None
+
+
+@dataclass(frozen=True)
+class PoolFile:
+    """What the file says."""
+
+    __pydantic_config__: ClassVar = CLOSED
+
+    sizes: Annotated[tuple[SizeEntry, ...], MinLen(1)]
+    data: dict[str, PathText] | None = None
+    methods: dict[Annotated[str, Predicate(_is_label)], dict[str, Any] | None] | None = None
+
+
+def _pool(file: PoolFile, folder: Path) -> Pool:
+    methods = {label: options or {} for label, options in (file.methods or {}).items()}
+    methods = methods or {"average": {}}
     for label, options in methods.items():
-        # A label becomes a part of file names and a cell of a CSV.
-        if not isinstance(label, str) or not label.strip() or label == BASE:
-            raise InputError(f"`methods`: `{label}` is no label", f"use words other than `{BASE}`")
-        method_of(label, _mapping(options or {}, f"methods.{label}"))
+        method_of(label, options)
     return Pool(
-        sizes=tuple(_size(size, f"sizes[{i}]", folder) for i, size in enumerate(sizes)),
-        data={domain: _path(text, f"data.{domain}", folder) for domain, text in texts.items()},
-        methods={label: dict(options or {}) for label, options in methods.items()},
+        sizes=tuple(_size(size, f"sizes[{i}]", folder) for i, size in enumerate(file.sizes)),
+        data={domain: _path(text, folder) for domain, text in (file.data or {}).items()},
+        methods=methods,
     )
 
 
-def _size(value: object, where: str, folder: Path) -> PoolSize:
-    size = _mapping(value, where, ("base", "experts", "n_params"))
-    experts = _mapping(size.get("experts"), f"{where}.experts")
-    if not experts:
-        raise InputError(f"`{where}.experts` is empty")
-    for name in experts:
-        if not isinstance(name, str) or not name or set(name) & set("+,\n"):
-            raise InputError(f"`{where}.experts`: `{name}` is no name: use words without + and ,")
-    n_params = size.get("n_params")
+def _size(entry: SizeEntry, where: str, folder: Path) -> PoolSize:
+    found = entry.n_params
     try:
-        count = None if n_params is None else parse_count(str(n_params))
+        count = None if found is None else parse_count(str(found))
     except ValueError as error:
-        raise InputError(f"`{where}.n_params`: found `{n_params}`", str(error)) from error
-    base = _path(size.get("base"), f"{where}.base", folder)
-    folders = {
-        name: _path(path, f"{where}.experts.{name}", folder) for name, path in experts.items()
-    }
-    _refuse_twice(where, {"base": base} | {f"experts.{name}": p for name, p in folders.items()})
-    return PoolSize(base, folders, count)
+        raise InputError(f"`{where}.n_params`: found `{found}`", str(error)) from error
+    base = _path(entry.base, folder)
+    experts = {name: _path(path, folder) for name, path in entry.experts.items()}
+    _refuse_twice(where, {"base": base} | {f"experts.{name}": p for name, p in experts.items()})
+    return PoolSize(base, experts, count)
 
 
 def _refuse_twice(where: str, folders: dict[str, Path]) -> None:
@@ -144,19 +188,8 @@ def _refuse_twice(where: str, folders: dict[str, Path]) -> None:
             raise InputError(f"`{where}.{key}` and `{where}.{first}` are the same folder, `{path}`")
 
 
-def _mapping(value: object, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"`{where}`: expected a mapping")
-    for key in value:
-        if known is not None and key not in known:
-            raise InputError(f"unknown key `{key}` in {where}", nearest(str(key), list(known)))
-    return value
-
-
-def _path(value: object, where: str, folder: Path) -> Path:
-    if not isinstance(value, str) or not value:
-        raise InputError(f"`{where}`: expected a path")
-    return folder / Path(value).expanduser()
+def _path(text: str, folder: Path) -> Path:
+    return folder / Path(text).expanduser()
 
 
 def method_in(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]]:

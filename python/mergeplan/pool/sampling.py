@@ -12,7 +12,7 @@ from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError
 from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.pool.pool import Pool
-from mergeplan.pool.subsets import SubsetMerge, pool_hash, read_subsets, subset_merge
+from mergeplan.pool.subsets import SubsetMerge, pool_paths_hash, read_subsets, subset_merge
 
 # The three points of the paper's calibration (Section 4.2).
 THREE_POINTS = (1, 2, 4)
@@ -132,9 +132,9 @@ def load_sample(path: Path, pool: Pool) -> list[SubsetMerge]:
     if not path.exists():
         return []
     rows = read_subsets(path)
-    identity = pool_hash(pool)
+    identity = pool_paths_hash(pool)
     for row in rows:
-        same = row.merge.size < len(pool.sizes) and row.pool_hash == identity
+        same = row.merge.size < len(pool.sizes) and row.pool_paths_hash == identity
         if not same or row.merge.n_params != pool.sizes[row.merge.size].count_params():
             raise InputError(
                 f"`{path}` was written for another pool: bases, experts or their folders differ",

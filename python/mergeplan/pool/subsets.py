@@ -9,13 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, Predicate
 
 from mergeplan.config.labels import method_of
 from mergeplan.config.write import base_config, merge_config, to_yaml
 from mergeplan.display.text import format_count, parse_count
-from mergeplan.errors import InputError, MissingInputError, SurroundingsError, nearest
+from mergeplan.errors import InputError, nearest
 from mergeplan.pool.pool import BASE, Pool
+from mergeplan.system.files import make_folder, write_durably
+from mergeplan.system.ranges import Params, Seed, is_json_object
+from mergeplan.system.reading import read_text
 
 COLUMNS = (
     "config",
@@ -28,8 +33,10 @@ COLUMNS = (
     "subset",
     "pool_size",
     "seed",
-    "pool_hash",
+    "pool_paths_hash",
 )
+# What earlier versions called the last one.
+_OLD_HASH = "pool_hash"
 _READABLE = 60
 
 
@@ -51,12 +58,12 @@ class SubsetMerge:
     '80.6k-ties-js_md-d5143a2c8c'
     """
 
-    size: int
-    n_params: float
+    size: Annotated[int, Ge(0), Le(10_000)]
+    n_params: Params
     method: str
-    options: str = "{}"
+    options: Annotated[str, Predicate(is_json_object)] = "{}"
     subset: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if list(self.subset) != sorted(set(self.subset)):
@@ -119,14 +126,14 @@ class SubsetRow:
     Attributes:
         config: The merge's YAML, an absolute path.
         pool_size: Experts that there are, M.
-        pool_hash: Which pool it was written for.
+        pool_paths_hash: Which pool it was written for; see `pool_paths_hash`.
     """
 
     merge: SubsetMerge
     config: Path
     key: str
     pool_size: int
-    pool_hash: str = ""
+    pool_paths_hash: str = ""
 
 
 def canonical_options(options: Mapping[str, Any]) -> str:
@@ -176,7 +183,7 @@ def subset_merge(
     )
 
 
-def pool_hash(pool: Pool) -> str:
+def pool_paths_hash(pool: Pool) -> str:
     """Which pool it is: its bases and experts and where they lie; not the methods or the texts."""
     sizes = [
         [str(size.base.resolve()), {n: str(p.resolve()) for n, p in size.experts.items()}]
@@ -194,24 +201,19 @@ def write_subsets(path: Path, merges: Iterable[SubsetMerge], pool: Pool) -> None
         InputError: The pool lacks what a merge needs; nothing is written then.
         SurroundingsError: The folder cannot be written to.
     """
-    from mergeplan.system.files import write_durably
-
     rows = list(merges)
     texts = {merge.key: to_yaml(merge.config(pool), [merge.key]) for merge in rows}
     if len(texts) < len(rows):
         raise ValueError("a merge is listed twice")
     configs = path.parent / "configs"
-    try:
-        configs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SurroundingsError(f"cannot create `{configs}`: {error.strerror}") from error
+    make_folder(configs)
     for key, text in texts.items():
         if not (configs / f"{key}.yml").exists():
             write_durably(configs / f"{key}.yml", text)
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    identity = pool_hash(pool)
+    identity = pool_paths_hash(pool)
     for merge in rows:
         writer.writerow(
             {
@@ -225,7 +227,7 @@ def write_subsets(path: Path, merges: Iterable[SubsetMerge], pool: Pool) -> None
                 "subset": "+".join(merge.subset),
                 "pool_size": len(pool.sizes[merge.size].experts),
                 "seed": merge.seed,
-                "pool_hash": identity,
+                "pool_paths_hash": identity,
             }
         )
     write_durably(path, file.getvalue())
@@ -238,13 +240,7 @@ def read_subsets(path: Path) -> list[SubsetRow]:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        raise MissingInputError(f"cannot open `{path}`: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read `{path}`: {error}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     columns = list(reader.fieldnames or [])
     for needed in COLUMNS[:-1]:
         if needed not in columns:
@@ -311,4 +307,6 @@ def _row(record: dict[str, str | None], row: int, folder: Path) -> SubsetRow:
     )
     if merge.key != text("key"):
         raise fail("key", f"`{merge.key}`, which follows from the other columns")
-    return SubsetRow(merge, folder / text("config"), merge.key, pool_size, text("pool_hash"))
+    return SubsetRow(
+        merge, folder / text("config"), merge.key, pool_size, text(COLUMNS[-1]) or text(_OLD_HASH)
+    )

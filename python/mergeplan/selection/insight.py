@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.law.fit import fit_law
-from mergeplan.law.formulas import SizeLaw
+from mergeplan.law.formulas import HyperbolicLaw
 from mergeplan.selection.choices import Choice, subsets_of_size
 from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import equal_weights, values_of
@@ -63,7 +63,7 @@ def sizes_of(law: SubsetLaw, seed: int = 0) -> list[Size]:
     return found
 
 
-def implied_law(sizes: list[Size]) -> SizeLaw | None:
+def implied_law(sizes: list[Size]) -> HyperbolicLaw | None:
     """Floor, tail and offset of the implied means; none for fewer than three sizes.
 
     Weighted by k, as the paper fits.
@@ -74,7 +74,7 @@ def implied_law(sizes: list[Size]) -> SizeLaw | None:
     return fit_law(k, np.array([size.mean for size in sizes]), k)
 
 
-def measured_law(law: SubsetLaw) -> SizeLaw | None:
+def measured_law(law: SubsetLaw) -> HyperbolicLaw | None:
     """The same from the means of the measured subsets; none for fewer than three sizes.
 
     Where it disagrees with the implied law, the measured subsets are not typical of their sizes, or

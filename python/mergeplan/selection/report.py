@@ -1,5 +1,6 @@
 """A selection in words and tables, for people."""
 
+from mergeplan.display.table import align_columns
 from mergeplan.display.text import format_count
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.front import FrontPoint
@@ -32,11 +33,10 @@ def selection_text(selections: tuple[Selection, ...]) -> str:
 
 def front_table(points: list[FrontPoint], names: tuple[str, ...]) -> str:
     """The Pareto front, one line for each subset."""
-    lines = ["  ".join(f"{name:>8.8}" for name in names) + "  subset"]
-    for point in points:
-        cells = "  ".join(f"{value:8.4f}" for value in point.values)
-        lines.append(f"{cells}  {'+'.join(point.subset)}")
-    return "\n".join(lines)
+    rows = [
+        [*(f"{value:.4f}" for value in point.values), "+".join(point.subset)] for point in points
+    ]
+    return "\n".join(align_columns([[*names, "subset"], *rows], left=0, words=1))
 
 
 def name_of_table(table: Table) -> str:
@@ -82,18 +82,16 @@ def _short(choice: Choice) -> str:
 
 
 def _sizes(selection: Selection) -> list[str]:
-    lines = ["k   best     mean     worst    best subset"]
+    rows = [["k", "best ", "mean", "worst", "best subset"]]
     for size in selection.sizes:
         choice = selection.by_size.get(size.k)
         if choice is None:
             continue
         worst = size.lowest if selection.law.higher else size.highest
         mark = " " if choice.measured else "*"
-        lines.append(
-            f"{size.k:<3} {choice.value:.4f}{mark}  {size.mean:.4f}   {worst:.4f}  "
-            f" {'+'.join(choice.subset)}"
-        )
-    return [*lines, "  * predicted"]
+        means = (f"{choice.value:.4f}{mark}", f"{size.mean:.4f}", f"{worst:.4f}")
+        rows.append([str(size.k), *means, "+".join(choice.subset)])
+    return [*align_columns(rows, left=0, words=1), "  * predicted"]
 
 
 def _weights(selection: Selection) -> list[str]:

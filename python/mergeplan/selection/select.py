@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.law.formulas import SizeLaw
-from mergeplan.measurements import MACRO, read_rows
+from mergeplan.law.formulas import HyperbolicLaw
+from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.geometry.file import gram_for, load_grams
 from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
@@ -82,8 +83,8 @@ class Selection:
     experts: tuple[Expert, ...]
     drop: tuple[str, ...]
     sizes: tuple[Size, ...]
-    implied: SizeLaw | None
-    fitted: SizeLaw | None
+    implied: HyperbolicLaw | None
+    fitted: HyperbolicLaw | None
     warnings: tuple[str, ...]
 
     @property

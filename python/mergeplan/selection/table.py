@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
-from mergeplan.measurements import MACRO, Measurement, parse_shares
+from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 
 Array = NDArray[np.float64]
 

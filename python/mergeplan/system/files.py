@@ -4,13 +4,13 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Container
-from contextlib import suppress
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mergeplan.display.text import format_bytes
-from mergeplan.errors import SurroundingsError
+from mergeplan.errors import MergeplanError, SurroundingsError
 
 _PIECE_BYTES = 1 << 20
 
@@ -62,6 +62,31 @@ def clear_folder(folder: Path, keep: Container[str] = ()) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+@contextmanager
+def creating(folder: Path) -> Iterator[None]:
+    """Say of what fails inside that the folder cannot be created.
+
+    Raises:
+        SurroundingsError: The system refuses; our own errors go through.
+    """
+    try:
+        yield
+    except MergeplanError:
+        raise
+    except OSError as error:
+        raise SurroundingsError(f"cannot create `{folder}`: {error.strerror or error}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those that it lies in, where they are not there yet.
+
+    Raises:
+        SurroundingsError: It cannot be created.
+    """
+    with creating(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

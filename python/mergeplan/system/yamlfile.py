@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from mergeplan.errors import InputError, MissingInputError
+from mergeplan.errors import InputError
+from mergeplan.system.reading import read_text
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -56,18 +57,3 @@ def read_yaml(path: Path, what: str) -> Any:
         return parse_yaml(text)
     except InputError as error:
         raise InputError(f"cannot read {what} `{path}`: {error.message}", error.hint) from error
-
-
-def read_text(path: Path, what: str) -> str:
-    """The text of a file.
-
-    Raises:
-        MissingInputError: There is no such file.
-        InputError: It cannot be read, or is no UTF-8.
-    """
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise MissingInputError(f"cannot open {what} `{path}`: no such file") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {what} `{path}`: {' '.join(str(error).split())}") from error

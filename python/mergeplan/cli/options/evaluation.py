@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from mergeplan.cli.options.units import SEED
-from mergeplan.evaluation.options import DEVICES, DTYPES, HALVES, EvaluationOptions
+from mergeplan.cli.options.units import DEVICE, SEED
+from mergeplan.evaluation.options import DTYPES, HALVES, EvaluationOptions
 
 _half = click.option(
     "--half",
@@ -52,7 +52,7 @@ def evaluation_options(*, auto: str, seed: str, half: bool = True) -> Callable[[
             show_default=True,
             help=f"auto: {auto}.",
         ),
-        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+        click.option("--device", type=DEVICE, default="auto", show_default=True),
     )
 
     def decorate(command: Any) -> Any:

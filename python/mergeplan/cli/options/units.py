@@ -6,23 +6,6 @@ from typing import Any
 
 import click
 
-_FACTORS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "b": 10**9,
-    "t": 10**12,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-}
-
 
 class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A number of bytes such as `5GB`, `512MiB` or mergekit's `5B`."""
@@ -34,18 +17,38 @@ class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     ) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
-        factor = _FACTORS.get(match[2].lower()) if match else None
-        if match is None or factor is None:
+        from mergeplan.display.text import BYTE_UNITS, parse_quantity
+
+        try:
+            number, unit = parse_quantity(str(value))
+            count = number * BYTE_UNITS[unit.lower()]
+        except (ValueError, KeyError):
             self.fail(f"expected bytes such as 5GB or 512MiB, found `{value}`", param, ctx)
-        # Longer numbers are no sizes, and would not fit a float.
-        count = int(float(match[1]) * factor) if len(match[1]) < 30 else 0
         if not 1 <= count < 2**63:
             self.fail(f"expected 1 byte to 8 EiB, found `{value}`", param, ctx)
-        return count
+        return int(count)
+
+
+class DeviceName(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A device as `parse_device` takes it."""
+
+    name = "cuda|cuda:N|auto|cpu"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        from mergeplan.errors import InputError
+        from mergeplan.system.devices import parse_device
+
+        try:
+            parse_device(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 BYTES = ByteCount()
+DEVICE = DeviceName()
 SEED = click.IntRange(0, 2**64 - 1)
 
 

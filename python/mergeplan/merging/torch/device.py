@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.system.devices import parse_device
 
 # Of a GPU's free memory, what a merge may take where no limit is given: what runs beside it, and
 # the allocator's own loss, have the rest.
@@ -66,25 +67,22 @@ def find_devices(name: str, vram_limit: int | None = None) -> list[Device]:
             f"the VRAM limit is too low: expected {LEAST_BYTES >> 20} MiB or more, found"
             f" {vram_limit} bytes"
         )
-    if name == "cpu":
+    kind, number = parse_device(name)
+    if kind == "cpu":
         import_torch()
         return [Device("cpu", vram_limit or _CPU_BYTES)]
-    if name == "auto":
+    if kind == "auto":
         try:
             torch = import_torch()
         except MissingInputError:
             return []
         if not torch.cuda.is_available():
             return []
-        name = "cuda"
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or (number and not number.isdecimal()):
-        raise InputError(f"device `{name}`: expected `auto`, `cpu`, `cuda` or `cuda:0`")
     torch = import_torch()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise InputError(f"device `{name}`: torch finds no GPU", "leave `--device` out")
-    numbers: Sequence[int] = [int(number)] if number else range(count)
+    numbers: Sequence[int] = range(count) if number is None else [number]
     if numbers[-1] >= count:
         raise InputError(f"device `{name}`: torch finds {count} GPUs, counted from 0")
     return [Device(f"cuda:{i}", _limit(torch, i, vram_limit)) for i in numbers]

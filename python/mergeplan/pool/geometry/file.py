@@ -1,25 +1,25 @@
 """The geometry of a pool as a JSON file, and the Gram matrix that `select` takes from it."""
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le, MinLen, Predicate
 from numpy.typing import NDArray
 
-from mergeplan.display.text import format_count
-from mergeplan.errors import InputError, MissingInputError
+from mergeplan.display.text import finite
+from mergeplan.errors import InputError
 from mergeplan.pool.geometry.compare import Geometry, TensorGroup
+from mergeplan.pool.pool import nearest_size
+from mergeplan.system.ranges import Count, Params
+from mergeplan.system.strict import load_strictly
 
 Array = NDArray[np.float64]
 
 VERSION = 1
 _FORMAT = "mergeplan geometry"
-# Bases whose counts are farther apart are different ones.
-_SIZE_TOLERANCE = 1.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,95 @@ class Gram:
     matrix: Array
 
 
+Entry = Annotated[float, Ge(-1e300), Le(1e300)]
+Matrix = tuple[tuple[Entry | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class GroupData:
+    """A `TensorGroup`; null where there is no number."""
+
+    n_elements: Count
+    norms: tuple[Entry, ...]
+    gram: tuple[tuple[Entry, ...], ...]
+    cosines: Matrix
+    agreement: Matrix
+    kept: Matrix
+
+
+@dataclass(frozen=True)
+class SizeData:
+    """A `Geometry`."""
+
+    base: str
+    n_params: Params
+    experts: Annotated[tuple[str, ...], MinLen(1)]
+    densities: tuple[Entry, ...]
+    read_bytes: Count
+    whole: GroupData
+    by_kind: dict[str, GroupData]
+    by_layer: dict[str, GroupData]
+    left_out: dict[str, str]
+
+
+def _is_ours(found: str) -> bool:
+    if found != _FORMAT:
+        raise ValueError(f"`{_FORMAT}`")
+    return True
+
+
+def _is_this_version(found: int) -> bool:
+    if found != VERSION:
+        raise ValueError(f"version {VERSION}")
+    return True
+
+
+def _is_square(size: SizeData) -> bool:
+    n = len(size.experts)
+    for group in (size.whole, *size.by_kind.values(), *size.by_layer.values()):
+        for matrix in (group.gram, group.cosines, group.agreement):
+            if len(matrix) != n or any(len(row) != n for row in matrix):
+                raise ValueError(f"matrices of {n} experts")
+    return True
+
+
+@dataclass(frozen=True)
+class GeometryFile:
+    """What the file holds."""
+
+    format: Annotated[str, Predicate(_is_ours)]
+    version: Annotated[int, Predicate(_is_this_version)]
+    sizes: Annotated[tuple[Annotated[SizeData, Predicate(_is_square)], ...], MinLen(1)]
+
+
 def geometry_data(geometries: Sequence[Geometry]) -> dict[str, Any]:
     """Everything, as JSON takes it; NaN becomes null."""
-    return {"format": _FORMAT, "version": VERSION, "sizes": [_size(one) for one in geometries]}
+    sizes = [
+        SizeData(
+            base=str(one.base),
+            n_params=one.n_params,
+            experts=one.experts,
+            densities=one.densities,
+            read_bytes=one.read_bytes,
+            whole=_group(one.whole),
+            by_kind={kind: _group(group) for kind, group in one.by_kind.items()},
+            by_layer={str(layer): _group(group) for layer, group in one.by_layer.items()},
+            left_out=dict(one.left_out),
+        )
+        for one in geometries
+    ]
+    return asdict(GeometryFile(_FORMAT, VERSION, tuple(sizes)))
+
+
+def _group(group: TensorGroup) -> GroupData:
+    return GroupData(
+        n_elements=group.n_elements,
+        norms=tuple(group.norms.tolist()),
+        **{
+            name: finite(getattr(group, name).tolist())
+            for name in ("gram", "cosines", "agreement", "kept")
+        },
+    )
 
 
 def load_grams(path: Path) -> tuple[Gram, ...]:
@@ -44,27 +130,11 @@ def load_grams(path: Path) -> tuple[Gram, ...]:
         InputError: It is no geometry, or one of another version.
     """
     hint = f"write one: `mergeplan similarity POOL.yml -o {path}`"
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MissingInputError(f"cannot open `{path}`: no such file", hint) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read `{path}`: {error}", hint) from error
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise InputError(f"`{path}` is no geometry of a pool", hint)
-    if data.get("version") != VERSION:
-        raise InputError(f"`{path}`: expected version {VERSION}, found {data.get('version')}", hint)
-    try:
-        return tuple(
-            Gram(
-                float(size["n_params"]),
-                tuple(size["experts"]),
-                np.array(size["whole"]["gram"], np.float64).reshape((len(size["experts"]),) * 2),
-            )
-            for size in data["sizes"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"`{path}` is damaged: {error!r}", hint) from error
+    data = load_strictly(path, GeometryFile, "geometry", hint)
+    return tuple(
+        Gram(size.n_params, size.experts, np.array(size.whole.gram, np.float64))
+        for size in data.sizes
+    )
 
 
 def gram_for(grams: Sequence[Gram], n_params: float | None, experts: Sequence[str]) -> Array:
@@ -76,50 +146,16 @@ def gram_for(grams: Sequence[Gram], n_params: float | None, experts: Sequence[st
     Raises:
         InputError: No size is near, several are, or an expert is not among them.
     """
-
-    def apart(gram: Gram) -> float:
-        return 1.0 if n_params is None else abs(math.log(gram.n_params / n_params))
-
     if n_params is None and len(grams) > 1:
         raise InputError(
             f"the geometry has {len(grams)} sizes, and the measurements name none",
             "add a column `n_params`",
         )
-    nearest = min(grams, key=apart)
-    if n_params is not None and apart(nearest) > math.log(_SIZE_TOLERANCE):
-        have = ", ".join(format_count(gram.n_params) for gram in grams)
-        raise InputError(f"the geometry has no base of {format_count(n_params)}: found {have}")
+    counts = [gram.n_params for gram in grams]
+    nearest = grams[0 if n_params is None else nearest_size(counts, n_params, "the geometry")]
     missing = [name for name in experts if name not in nearest.experts]
     if missing:
         known = ", ".join(nearest.experts)
         raise InputError(f"the geometry has no expert `{missing[0]}`", f"it has: {known}")
     places = [nearest.experts.index(name) for name in experts]
     return nearest.matrix[np.ix_(places, places)]
-
-
-def _size(geometry: Geometry) -> dict[str, Any]:
-    return {
-        "base": str(geometry.base),
-        "n_params": geometry.n_params,
-        "experts": geometry.experts,
-        "densities": geometry.densities,
-        "read_bytes": geometry.read_bytes,
-        "whole": _group(geometry.whole),
-        "by_kind": {kind: _group(group) for kind, group in geometry.by_kind.items()},
-        "by_layer": {str(layer): _group(group) for layer, group in geometry.by_layer.items()},
-        "left_out": dict(geometry.left_out),
-    }
-
-
-def _group(group: TensorGroup) -> dict[str, Any]:
-    matrices = {"gram": group.gram, "cosines": group.cosines, "agreement": group.agreement}
-    return {
-        "n_elements": group.n_elements,
-        "norms": group.norms.tolist(),
-        **{name: _finite(matrix) for name, matrix in matrices.items()},
-        "kept": group.kept.tolist(),
-    }
-
-
-def _finite(matrix: Array) -> list[list[float | None]]:
-    return [[x if math.isfinite(x) else None for x in row] for row in matrix.tolist()]

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.display.table import align_columns
 from mergeplan.display.text import format_bytes, format_count
 from mergeplan.pool.geometry.compare import Geometry, TensorGroup
 
@@ -10,7 +11,6 @@ Array = NDArray[np.float64]
 
 # Experts whose cosines are printed as a matrix.
 _MATRIX = 12
-_WIDTH = 8
 
 
 def geometry_text(geometry: Geometry) -> str:
@@ -31,13 +31,10 @@ def geometry_text(geometry: Geometry) -> str:
 
 def _experts(geometry: Geometry) -> list[str]:
     whole = geometry.whole
-    kept = "  ".join(f"{density:>5g}" for density in geometry.densities)
-    lines = [
-        f"{'':14}  {'':>9}  share of its square kept at density",
-        f"{'expert':14}  {'norm':>9}  {kept}  nearest, farthest by cosine",
-    ]
+    kept = [f"at {density:g}" for density in geometry.densities]
+    rows = [["expert", "norm", *kept, "nearest, farthest by cosine"]]
     for number, name in enumerate(geometry.experts):
-        shares = "  ".join(f"{share:5.0%}" for share in whole.kept[number])
+        shares = [f"{share:.0%}" for share in whole.kept[number]]
         others = [
             (whole.cosines[number, i], other)
             for i, other in enumerate(geometry.experts)
@@ -45,41 +42,38 @@ def _experts(geometry: Geometry) -> list[str]:
         ]
         ends = [max(others), min(others)] if others else []
         words = ", ".join(f"{other} {cosine:.2f}" for cosine, other in ends)
-        lines.append(f"{name:14.14}  {whole.norms[number]:9.4g}  {shares}  {words}")
-    return lines
+        rows.append([name, f"{whole.norms[number]:.4g}", *shares, words])
+    return ["shares of the square that densities keep", *align_columns(rows, left=1, words=1)]
 
 
 def _cosines(geometry: Geometry) -> list[str]:
     names = geometry.experts
-    lines = [
-        "cosines, and above the diagonal the share of elements of the same sign",
-        " " * 14 + "".join(f"{name[: _WIDTH - 1]:>{_WIDTH}}" for name in names),
-    ]
+    title = "cosines, and above the diagonal the share of elements of the same sign"
+    rows = [["", *names]]
     for row, name in enumerate(names):
         cells = [
-            f"{geometry.whole.agreement[row, column]:{_WIDTH}.0%}"
+            f"{geometry.whole.agreement[row, column]:.0%}"
             if column > row
-            else f"{geometry.whole.cosines[row, column]:{_WIDTH}.2f}"
+            else f"{geometry.whole.cosines[row, column]:.2f}"
             for column in range(len(names))
         ]
-        lines.append(f"{name:14.14}" + "".join(cells))
-    return lines
+        rows.append([name, *cells])
+    return [title, *align_columns(rows, left=1)]
 
 
 def _groups(geometry: Geometry) -> list[str]:
     """Means over experts and pairs, for each kind of module and each layer."""
     total = float(np.trace(geometry.whole.gram)) or 1.0
-    lines = [f"{'means over pairs':14}  elements   of the square  cosine  same sign"]
+    table = [["means over pairs", "elements", "of the square", "cosine", "same sign"]]
     rows: list[tuple[str, TensorGroup]] = [("whole", geometry.whole)]
     rows += [(kind, group) for kind, group in geometry.by_kind.items()]
     rows += [(f"layer {layer}", group) for layer, group in geometry.by_layer.items()]
     for name, group in rows:
         share = float(np.trace(group.gram)) / total
-        lines.append(
-            f"{name:16.16}  {format_count(group.n_elements):>8}  {share:14.1%}"
-            f"  {mean_of_pairs(group.cosines):6.2f}  {mean_of_pairs(group.agreement):9.0%}"
-        )
-    return lines
+        cosine, agreement = mean_of_pairs(group.cosines), mean_of_pairs(group.agreement)
+        count = format_count(group.n_elements)
+        table.append([name, count, f"{share:.1%}", f"{cosine:.2f}", f"{agreement:.0%}"])
+    return align_columns(table, left=1)
 
 
 def mean_of_pairs(matrix: Array) -> float:

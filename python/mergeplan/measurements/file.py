@@ -1,0 +1,144 @@
+"""`measurements.csv`: read it and check every row; write it."""
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mergeplan.errors import InputError, nearest
+from mergeplan.measurements.columns import COLUMNS, Column
+from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.system.reading import decode, read_bytes
+
+# Columns of a table of losses.
+_LOSSES = ("k", "loss_nats")
+
+
+def load_measurements(path: Path) -> Measurements:
+    """Read the losses of equally weighted merges from a CSV file.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: A column is missing or a value is wrong; the message names row and column.
+    """
+    return _of_equal_weights(*read_rows(path, _LOSSES), str(path))
+
+
+def _of_equal_weights(every: tuple[Measurement, ...], sha256: str, path: str) -> Measurements:
+    losses = [row for row in every if not row.metric]
+    rows = tuple(row for row in losses if not row.weights)
+    if not rows:
+        raise InputError(f"`{path}` has no rows of equally weighted merges")
+    return Measurements(rows, sha256, len(losses) - len(rows))
+
+
+def read_rows(path: Path, needed: tuple[str, ...] = ("k",)) -> tuple[tuple[Measurement, ...], str]:
+    """Every row of a CSV file, other metrics and weights included, and the file's SHA-256.
+
+    Args:
+        needed: Columns that must be there.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: A column is missing or a value is wrong; the message names row and column.
+    """
+    raw = read_bytes(path)
+    return _parse_rows(decode(raw, path), str(path), needed), hashlib.sha256(raw).hexdigest()
+
+
+def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurement, ...]:
+    reader = csv.DictReader(text.splitlines())
+    columns = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = columns
+    for name in needed:
+        if name not in columns:
+            raise InputError(
+                f"`{path}`: column `{name}` is missing; found {', '.join(columns) or 'nothing'}",
+                nearest(name, columns) or f"needed are {' and '.join(f'`{n}`' for n in needed)}",
+            )
+    try:
+        rows = tuple(_row(record, reader.line_num) for record in reader)
+    except csv.Error as error:
+        raise InputError(f"`{path}`, row {reader.line_num}: {error}") from error
+    except InputError as error:
+        raise InputError(f"`{path}`, {error.message}", error.hint) from error
+    _refuse_repetition(path, rows)
+    return rows
+
+
+def _row(record: dict[str, str], row: int) -> Measurement:
+    cells = {name: (cell or "").strip() for name, cell in record.items() if isinstance(name, str)}
+
+    def fail(column: str, expected: str, hint: str | None = None) -> InputError:
+        found = cells.get(column) or "nothing"
+        where = f"row {row}, column `{column}`"
+        return InputError(f"{where}: expected {expected}, found `{found}`", hint)
+
+    # A row with a loss is one of losses, whatever else it says.
+    other = "metric" if cells.get("loss_nats") or not cells.get("metric") else "loss"
+    values: dict[str, Any] = {"row": row}
+    for column in COLUMNS:
+        text = cells.get(column.name, "")
+        needed = column.name in ("k", "loss_nats", "value", "better")
+        if column.read is None or column.about == other or not (text or needed):
+            continue
+        try:
+            values[column.field] = column.read(text)
+        except (ValueError, RecursionError) as error:
+            hint = str(error) if column.name == "n_params" else None
+            raise fail(column.name, column.expected, hint) from error
+    k, subset = values["k"], values.get("subset", ())
+    if subset and not len(subset) == len(set(subset)) == k:
+        raise fail("subset", f"{k} different experts joined by `+`")
+    if k > values.get("pool_size", k):
+        raise fail("k", f"at most the pool size, {values['pool_size']}")
+    weights = values.get("weights", ())
+    if subset and len(weights) not in (0, k):
+        raise fail("weights", f"{k} numbers joined by `+`")
+    # Of a sum the order does not matter: names are sorted, and the weights with them.
+    order = sorted(range(len(subset)), key=lambda i: subset[i])
+    values["subset"] = tuple(subset[i] for i in order)
+    if _equal(weights):
+        values["weights"] = ()
+    elif subset:
+        values["weights"] = tuple(weights[i] for i in order)
+    return Measurement(**values)
+
+
+def _equal(weights: tuple[float, ...]) -> bool:
+    """Whether all are 1, which says equal shares as in a YAML, or all are 1/k."""
+    return len(set(weights)) <= 1 and all(
+        weight == 1 or math.isclose(weight * len(weights), 1, rel_tol=1e-4) for weight in weights
+    )
+
+
+def _refuse_repetition(path: str, rows: tuple[Measurement, ...]) -> None:
+    """A merge that stands twice is a mistake, unless a seed tells the two apart."""
+    seen: dict[tuple[object, ...], Measurement] = {}
+    for row in rows:
+        if not row.subset and row.k > 0:
+            continue
+        what_of = (row.domain, row.metric, row.k, row.subset, row.weights, row.seed)
+        key = (row.method, row.options, row.n_params, *what_of)
+        first = seen.setdefault(key, row)
+        if first is row:
+            continue
+        column = "value" if row.metric else "loss_nats"
+        what = "repeats" if first.loss_nats == row.loss_nats else "contradicts"
+        raise InputError(
+            f"`{path}`, row {row.row}, column `{column}`: {row.loss_nats} {what} row {first.row},"
+            f" {first.loss_nats}: the same merge on the same domain",
+            "keep one of them, or tell them apart by a column `seed`",
+        )
+
+
+def table_text(rows: Iterable[Measurement], columns: Sequence[Column]) -> str:
+    """Rows as the text of a CSV file, which reads back to the same rows."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(column.name for column in columns)
+    writer.writerows([column.cell(row) for column in columns] for row in rows)
+    return file.getvalue()

@@ -1,0 +1,94 @@
+"""One measured value of one merge, and a set of them."""
+
+from dataclasses import dataclass
+
+from mergeplan.errors import InputError
+
+MACRO = "macro"
+_ALIASES = {"overall": MACRO}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row: a mean token cross-entropy of one merge on one domain, or another metric of it.
+
+    Attributes:
+        row: Line in the file, for messages.
+        k: Experts merged; 0 is the base.
+        loss_nats: The loss in nats per token, or the value of `metric`.
+        method: Label; empty where the file does not say.
+        options: Canonical JSON.
+        n_params: Parameters of the base, or `None` where the file does not say.
+        subset: Names of the experts, sorted; empty where the file does not say.
+        loss_se: Standard error of the loss, from the evaluation text.
+        seed: Tells merges of one subset apart.
+        weights: Of the experts in the order of `subset`, where they differ or do not sum to 1.
+        metric: Name of what was measured instead of a loss; `loss_nats` holds its value then.
+        higher: Whether higher values of the metric are better.
+        n_tokens: Tokens scored.
+        pool_hash: Which models were merged, by their content.
+        data_hash: Which tokens were scored.
+    """
+
+    row: int
+    k: int
+    loss_nats: float
+    method: str = ""
+    options: str = "{}"
+    n_params: float | None = None
+    domain: str = ""
+    subset: tuple[str, ...] = ()
+    pool_size: int | None = None
+    loss_se: float | None = None
+    seed: str = ""
+    weights: tuple[float, ...] = ()
+    metric: str = ""
+    higher: bool = False
+    n_tokens: int | None = None
+    pool_hash: str = ""
+    data_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The rows of a file that the law is about, and the file's hash.
+
+    Attributes:
+        unequal: Rows left out because their experts have different weights, or weights that do
+            not sum to 1: the law is about equal ones.
+    """
+
+    rows: tuple[Measurement, ...]
+    sha256: str
+    unequal: int = 0
+
+
+def domain_name(text: str) -> str:
+    """A domain as rows call it: the macro mean has an alias.
+
+    >>> domain_name("Overall"), domain_name("Code")
+    ('macro', 'Code')
+    """
+    return _ALIASES.get(text.lower(), text)
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """`code=2,math` as a share for each name, an alias by its own name.
+
+    Raises:
+        InputError: A share is no positive number.
+
+    >>> parse_shares("code=2,math")
+    {'code': 2.0, 'math': 1.0}
+    """
+    shares = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            value = float(share or 1)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise InputError(f"expected a positive share in `{part}`", "write code=2,math=1")
+        shares[domain_name(name.strip())] = value
+    return shares

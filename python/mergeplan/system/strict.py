@@ -1,0 +1,193 @@
+"""Files of a known shape, read strictly: every field's type and range, by pydantic.
+
+The shape is a dataclass; ranges stand in its annotations (`Annotated[int, Ge(0)]`, or a `Predicate`
+that says in a `ValueError` what it expects). pydantic costs 0.2 s to import, so it is loaded here,
+where a file is read, and nowhere else.
+"""
+
+import dataclasses
+import json
+import math
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mergeplan.display.text import printable
+from mergeplan.errors import InputError, nearest
+from mergeplan.system.reading import read_text
+
+Shape = TypeVar("Shape")
+
+# For dataclasses that refuse keys which they do not know.
+CLOSED: dict[str, Any] = {"extra": "forbid"}
+
+# What pydantic calls a key that a shape does not have.
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+_WORDS = {
+    "bool": "true or false",
+    "dataclass": "a mapping",
+    "dict": "a mapping",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "string": "a text",
+    "tuple": "a list",
+}
+
+
+def load_strictly(path: Path, shape: type[Shape], what: str = "", hint: str | None = None) -> Shape:
+    """Read a JSON file as a dataclass.
+
+    Args:
+        what: How messages call the file.
+        hint: What to do where it does not fit.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It is no JSON, or does not fit; the message names the field.
+    """
+    text = read_text(path, what, hint)
+    return parse_strictly(text, shape, f"{what} `{path}`".lstrip(), hint)
+
+
+def parse_strictly(text: str, shape: type[Shape], where: str, hint: str | None = None) -> Shape:
+    """Read JSON text as a dataclass; see `load_strictly`.
+
+    Raises:
+        InputError: As there.
+    """
+    try:
+        _scan(text)
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"cannot read {where}: {why}", hint) from error
+    return _validated(text, shape, where, hint)
+
+
+def fit_strictly(data: Any, shape: type[Shape], where: str, hint: str | None = None) -> Shape:
+    """Data of YAML or JSON as a dataclass.
+
+    Raises:
+        InputError: It does not fit; the message names the field.
+    """
+    if (key := next(_odd_keys(data), None)) is not None:
+        raise InputError(f"{where}: expected words as keys, found `{key}`", hint)
+    return _validated(json.dumps(data, default=str), shape, where, hint)
+
+
+def _odd_keys(data: Any) -> Iterator[object]:
+    """Keys that are no texts, and that JSON would turn into some."""
+    if isinstance(data, dict):
+        yield from (key for key in data if not isinstance(key, str))
+    if isinstance(data, dict | list):
+        for entry in data.values() if isinstance(data, dict) else data:
+            yield from _odd_keys(entry)
+
+
+def _scan(text: str) -> None:
+    """Refuse what JSON parsers let pass: NaN, numbers beyond all types, keys that stand twice."""
+    json.loads(
+        text,
+        parse_constant=_no_number,
+        parse_float=lambda digits: None if math.isfinite(float(digits)) else _no_number(digits),
+        object_pairs_hook=_once,
+    )
+
+
+def _no_number(digits: str) -> None:
+    shown = digits if len(digits) <= 40 else f"{digits[:37]}..."
+    raise ValueError(f"{shown} is no number that fits")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"key `{printable(key)}` stands twice")
+        seen.add(key)
+
+
+# pydantic's reader of each shape, made once.
+_readers: dict[object, Any] = {}
+
+
+def _validated(text: str, shape: type[Shape], where: str, hint: str | None) -> Shape:
+    from pydantic import TypeAdapter, ValidationError
+
+    if shape not in _readers:
+        _readers[shape] = TypeAdapter(shape)
+    try:
+        found: Shape = _readers[shape].validate_json(text, strict=True)
+    except ValidationError as error:
+        # A misspelt key is what makes another one missing.
+        faults = error.errors(include_url=False)
+        first = min(faults, key=lambda fault: fault["type"] not in _UNKNOWN)
+        message, own_hint = _fault(first, shape)
+        raise InputError(f"{where}: {message}", own_hint or hint) from error
+    return found
+
+
+def _fault(error: Any, shape: type) -> tuple[str, str | None]:
+    """The first fault in our words, and a hint where there is one."""
+    kind, found, context = error["type"], error["input"], error.get("ctx", {})
+    # pydantic marks a key that does not fit so.
+    location = error["loc"][:-2] if error["loc"][-1:] == ("[key]",) else error["loc"]
+    place = _place(location)
+    if kind == "missing":
+        return f"`{place}` is missing", None
+    if kind == "json_invalid":
+        return f"it is no JSON: {context['error']}", None
+    if kind in _UNKNOWN:
+        known = _fields_at(shape, error["loc"][:-1])
+        inside = _place(error["loc"][:-1])
+        where = f" in `{inside}`" if inside else ""
+        return f"unknown key `{error['loc'][-1]}`{where}", nearest(
+            str(error["loc"][-1]), known
+        ) or f"known: {', '.join(known)}"
+    if kind == "value_error":
+        expected = str(context["error"])
+    elif kind in ("too_short", "too_long"):
+        many = "at least" if kind == "too_short" else "at most"
+        count = context.get("min_length", context.get("max_length"))
+        expected = f"{many} {count} {'entry' if count == 1 else 'entries'}"
+        found = context["actual_length"]
+    elif kind == "literal_error":
+        expected = str(context["expected"])
+    elif kind.startswith(("greater_than", "less_than")):
+        word = {
+            "greater_than": "more than",
+            "greater_than_equal": "at least",
+            "less_than": "less than",
+            "less_than_equal": "at most",
+        }[kind]
+        expected = f"a number of {word} {next(iter(context.values())):g}"
+    else:
+        expected = _WORDS.get(kind.split("_")[0], kind.replace("_", " "))
+    shown = repr(found)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    named = f"`{place}`: " if place else ""
+    return f"{named}expected {expected}, found {printable(shown)}", None
+
+
+def _place(location: tuple[str | int, ...]) -> str:
+    """A place in a document.
+
+    >>> _place(("fits", 0, "law", "floor"))
+    'fits[0].law.floor'
+    """
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{printable(part)}"
+    return text.removeprefix(".")
+
+
+def _fields_at(shape: Any, location: tuple[str | int, ...]) -> list[str]:
+    """The fields of the dataclass at a place of another."""
+    for part in location:
+        if dataclasses.is_dataclass(shape):
+            shape = typing.get_type_hints(shape).get(str(part))
+        while shape is not None and not dataclasses.is_dataclass(shape):
+            inner = [a for a in typing.get_args(shape) if a not in (str, type(None), Ellipsis)]
+            shape = inner[0] if inner else None
+    return [f.name for f in dataclasses.fields(shape)] if dataclasses.is_dataclass(shape) else []
