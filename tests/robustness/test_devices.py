@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 import torch
 
-from mergeplan.calibration import worker
 from mergeplan.calibration.calibrate import calibrate
 from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.calibration.setup import Setup
@@ -266,7 +265,7 @@ def test_an_interrupt_stops_the_workers_and_leaves_what_is_done(pool, tmp_path, 
 
 def test_merges_go_into_memory_of_any_layout_and_dtype(pool, tmp_path, expected):
     config = parse_config(text_of(pool))
-    sweep = Sweep([config, parse_config(text_of(pool, experts="ab"))], device="cpu")
+    sweep = Sweep([config, parse_config(text_of(pool, experts="ab"))], MergeOptions(device="cpu"))
     merge(parse_config(text_of(pool, experts="ab")), tmp_path / "ab")
     wholes = [load_tensors(tmp_path / name) for name in ("core", "ab")]
     places = [
@@ -342,7 +341,7 @@ def test_a_result_beyond_float16_in_an_early_piece_is_noticed_in_memory_too(tmp_
     messages = []
     for device in (None, "cpu"):
         limit = 64 << 20 if device else None
-        sweep = Sweep([parse_config(text)], device=device, vram_limit=limit)
+        sweep = Sweep([parse_config(text)], MergeOptions(device=device, vram_limit=limit))
         if device:
             workers = sweep._on_devices._engine
             workers._places = [engine._Place(p.device, 4 << 20, None) for p in workers._places]
@@ -367,7 +366,7 @@ def test_calibrate_measures_the_same_through_a_device(tmp_path, monkeypatch):
     pool_file = write_pool(tmp_path)
     calibrate(pool_file, tmp_path / "core", options)
     assert not read
-    monkeypatch.setattr(worker, "merging_device", lambda _model: "cpu")
+    monkeypatch.setattr(Setup, "merging", lambda *_: MergeOptions(device="cpu"))
     calibrate(pool_file, tmp_path / "device", options)
     assert min(read) > 0
     tables = [(tmp_path / run / "measurements.csv").read_bytes() for run in ("core", "device")]

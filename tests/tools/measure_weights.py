@@ -15,12 +15,11 @@ import numpy as np
 
 from mergeplan.calibration.setup import prepare_texts
 from mergeplan.calibration.subset_rounds import SubsetPlan, first_subset_round
-from mergeplan.config.config import parse_config
-from mergeplan.config.write import to_yaml
 from mergeplan.evaluation.loading import load_model
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO
+from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.parameters import places_in
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import load_pool
@@ -43,7 +42,7 @@ def main() -> None:
     model = load_model(size.base, dtype="float32", device="cpu")
 
     def score(config: dict) -> float:
-        sweep = Sweep([parse_config(to_yaml(config))], threads=1)
+        sweep = Sweep([config], MergeOptions(threads=1))
         sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
         return texts.score(model, None).macro().loss_nats
 

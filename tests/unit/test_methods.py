@@ -1,5 +1,6 @@
 """The table of methods is mergekit's, and configs of every method are checked and lowered."""
 
+import json
 from typing import get_args
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from mergeplan.config.config import parse_config
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError
+from mergeplan.planning.document import to_json
 from mergeplan.planning.planner import build_plan
 
 
@@ -178,8 +180,8 @@ def merge_of(small_models):
         base_path = str(small_models / "base") if base else None
         text = text_for(name, entries, base_path, parameters) + f"\n{top}"
         plan = build_plan(parse_config(text), seed=0, max_shard_bytes=10**9)
-        (job,) = [job for job in plan.data["jobs"] if job["tensor"] == "x"]
-        return job["merge"]
+        (job,) = [job for job in plan.data.jobs if job.tensor == "x"]
+        return json.loads(to_json(job.merge))
 
     return build
 

@@ -8,6 +8,7 @@ from transformers.models.qwen2 import Qwen2ForCausalLM
 import mergeplan
 from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
+from mergeplan.merging.options import MergeOptions
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
 
@@ -42,7 +43,9 @@ def test_a_stream_yields_what_a_merge_writes(demo_pool, tmp_path, method, monkey
     monkeypatch.setattr("mergeplan.merging.streaming.BATCH_BYTES", 50_000)
     run_mergeplan(text(demo_pool, ["python", "json", "md"], method), tmp_path / "out", seed=4)
     written = load_tensors(tmp_path / "out")
-    streamed = dict(mergeplan.stream(config(demo_pool, ["python", "json", "md"], method), seed=4))
+    streamed = dict(
+        mergeplan.stream(config(demo_pool, ["python", "json", "md"], method), MergeOptions(seed=4))
+    )
     assert streamed.keys() == written.keys()
     for name, tensor in streamed.items():
         assert tensor.dtype == torch.bfloat16
@@ -70,14 +73,18 @@ def test_a_sweep_gives_each_subset_what_it_gets_alone(demo_pool):
     names = ["python", "json", "md", "perl"]
     subsets = [names[:k] for k in (1, 2, 3, 4)] + [names[::2], names[1:3]]
     for method in ("ties", "dare_linear"):
-        sweep = mergeplan.Sweep([config(demo_pool, s, method) for s in subsets], seed=9)
+        sweep = mergeplan.Sweep(
+            [config(demo_pool, s, method) for s in subsets], MergeOptions(seed=9)
+        )
         for order in ([0, 1, 2, 3, 4, 5], [5, 0, 3], [2]):
             targets = [
                 (n, {name: torch.empty(s) for name, s in sweep.shapes(n).items()}) for n in order
             ]
             sweep.merge_into(targets)
             for number, merged in targets:
-                alone = mergeplan.stream(config(demo_pool, subsets[number], method), seed=9)
+                alone = mergeplan.stream(
+                    config(demo_pool, subsets[number], method), MergeOptions(seed=9)
+                )
                 for name, tensor in alone:
                     assert torch.equal(merged[name], tensor.float()), (method, number, name)
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
-from mergeplan.calibration.worker import give_weights, load_for, merging_device
-from mergeplan.config.config import parse_config
-from mergeplan.config.write import base_config, to_yaml
+from mergeplan.calibration.worker import give_weights, load_for
+from mergeplan.config.write import base_config
 from mergeplan.display.text import parse_count
 from mergeplan.errors import InputError
 from mergeplan.evaluation.scores import Estimate, Scores, difference
@@ -83,16 +82,11 @@ def check_choice(
     texts = prepare_texts(pool, number, replace(setup.evaluation, half="check"))
     selecting = hash_texts(pool, number, replace(setup.evaluation, half="selection"))
     rivals = _rivals(selection, choice)
-    configs = [to_yaml(config_of(selection, one, pool)) for one in (choice, *rivals.values())]
-    configs.append(to_yaml(base_config(size.base, size.out_dtype)))
+    configs = [config_of(selection, one, pool) for one in (choice, *rivals.values())]
+    configs.append(base_config(size.base, size.out_dtype))
     model = load_for(size.base, setup)
-    sweep = Sweep(
-        [parse_config(text) for text in configs],
-        seed=setup.evaluation.seed,  # one seed for masks and texts, as in `calibrate`
-        threads=setup.threads,
-        memory_limit=setup.memory_limit,
-        device=merging_device(model),
-    )
+    # One seed for masks and texts, as in `calibrate`.
+    sweep = Sweep(configs, replace(setup.merging(model), seed=setup.evaluation.seed))
     scores = []
     for merge in range(len(configs)):
         give_weights(sweep, [(merge, model)])

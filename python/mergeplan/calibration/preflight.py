@@ -70,6 +70,8 @@ def check_calibration(
             "`--dtype`": setup.dtype,
             "`--max-tokens`": evaluation.max_tokens,
             "the windows": [evaluation.max_length, evaluation.stride],
+            # Only where it is set: earlier runs do not name it.
+            **({"`--lora-exact`": True} if setup.lora_exact else {}),
         },
     )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)

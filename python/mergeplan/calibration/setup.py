@@ -1,12 +1,14 @@
 """How merges are measured, and on which texts."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.texts import Texts
+from mergeplan.merging.options import MergeOptions
 from mergeplan.pool.pool import Pool
 
 
@@ -20,6 +22,7 @@ class Setup:
         device: `auto`, `cpu` or `cuda`.
         threads: For merging and evaluating; `None` for one on each core.
         memory_limit: Bytes that merging may take beside the model; `None` for the default.
+        lora_exact: Keep base + adapter in float32, as in `MergeOptions`.
     """
 
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
@@ -27,6 +30,17 @@ class Setup:
     device: str = "auto"
     threads: int | None = None
     memory_limit: int | None = None
+    lora_exact: bool = False
+
+    def merging(self, model: Any) -> MergeOptions:
+        """How to merge into a model: where it is, but on a CPU by the core."""
+        device = model.device
+        return MergeOptions(
+            threads=self.threads,
+            memory_limit=self.memory_limit,
+            device=None if device.type == "cpu" else str(device),
+            lora_exact=self.lora_exact,
+        )
 
 
 def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Texts:

@@ -8,8 +8,6 @@ from typing import Any
 
 from mergeplan.calibration.setup import Setup, prepare_texts
 from mergeplan.calibration.store import MeasuredMerge
-from mergeplan.config.config import MergeConfig, parse_config
-from mergeplan.config.write import to_yaml
 from mergeplan.evaluation.loading import load_model
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.parameters import places_in
@@ -73,11 +71,9 @@ class Worker:
     def _sweep_of(self, merges: list[SubsetMerge]) -> Sweep:
         if self._sweep is None or merges != self._merges:
             self._sweep = Sweep(
-                [_parsed(merge, self._pool) for merge in merges],
-                seed=[merge.seed for merge in merges],
-                threads=self._setup.threads,
-                memory_limit=self._setup.memory_limit,
-                device=merging_device(self._model),
+                [merge.config(self._pool) for merge in merges],
+                self._setup.merging(self._model),
+                seeds=[merge.seed for merge in merges],
             )
             self._merges = merges
         return self._sweep
@@ -94,16 +90,6 @@ class Worker:
 def give_weights(sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
     """Give each model the weights of its merge, in one pass."""
     sweep.merge_into([(n, places_in(model, sweep.shapes(n))) for n, model in targets])
-
-
-def merging_device(model: Any) -> str | None:
-    """Where merges into a model are computed: where it is, but on a CPU by the core."""
-    device = model.device
-    return None if device.type == "cpu" else str(device)
-
-
-def _parsed(merge: SubsetMerge, pool: Pool) -> MergeConfig:
-    return parse_config(to_yaml(merge.config(pool)))
 
 
 def load_for(base: Path, setup: Setup) -> Any:

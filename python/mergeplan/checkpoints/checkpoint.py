@@ -9,6 +9,17 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.plan_models import (
+    Cast,
+    Derived,
+    Listed,
+    ListedTensor,
+    Lora,
+    Made,
+    Model,
+    Same,
+    TensorRef,
+)
 from mergeplan.errors import InputError
 
 # Heads that a checkpoint may leave out because they are tied to the embedding.
@@ -70,22 +81,19 @@ class Derivation:
     dtype: str | None = None
     transposed: bool = False
 
-    def data(self, numbers: Mapping[tuple[Path, ...], int]) -> dict[str, Any]:
+    def planned(self, numbers: Mapping[tuple[Path, ...], int]) -> Made:
         """As the plan has it.
 
         Args:
             numbers: Of the plan's models, by `Checkpoint.key`.
         """
-        references = [
-            {"model": numbers[part.checkpoint.key], "tensor": part.tensor} for part in self.parts
-        ]
-        made: dict[str, Any] = {"kind": self.kind, **references[0]}
-        if self.kind != "same":
-            made["dtype"] = self.dtype
-        if self.kind == "lora":
-            a, b = references[1:]
-            made |= {"a": a, "b": b, "scale": self.scale, "transposed": self.transposed}
-        return made
+        x, *factors = (TensorRef(numbers[p.checkpoint.key], p.tensor) for p in self.parts)
+        if self.dtype is None:
+            return Same(x.model, x.tensor)
+        if not factors:
+            return Cast(x.model, x.tensor, self.dtype)
+        a, b = factors
+        return Lora(x.model, x.tensor, a, b, self.scale, self.dtype, self.transposed)
 
 
 @dataclass(frozen=True)
@@ -130,36 +138,33 @@ class Checkpoint:
         """What makes two checkpoints the same."""
         return (self.weights, *self.files)
 
-    def data(self, numbers: Mapping[tuple[Path, ...], int]) -> Any:
+    def planned(self, numbers: Mapping[tuple[Path, ...], int]) -> Model:
         """This checkpoint as the plan lists it among its models."""
         if self.made:
-            return {"derived": {name: how.data(numbers) for name, how in self.made.items()}}
+            return Derived({name: how.planned(numbers) for name, how in self.made.items()})
         if any(tensor.offset is not None for tensor in self.tensors.values()):
             listed = {
-                name: {
-                    "file": str(self.path / tensor.file),
-                    "dtype": tensor.dtype,
-                    "shape": list(tensor.shape),
-                    "offset": tensor.offset,
-                }
+                name: ListedTensor(
+                    str(self.path / tensor.file), tensor.dtype, tensor.shape, tensor.offset or 0
+                )
                 for name, tensor in self.tensors.items()
             }
-            return {"path": str(self.path), "tensors": listed}
+            return Listed(str(self.path), listed)
         return str(self.weights)
 
 
-def plan_models(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+def with_sources(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """The models of a plan: the checkpoints in order, then what others are computed from."""
     keys = {checkpoint.key for checkpoint in checkpoints}
     more = {source.key: source for c in checkpoints for source in c.sources}
     return [*checkpoints, *(source for key, source in more.items() if key not in keys)]
 
 
-def models_data(checkpoints: Sequence[Checkpoint]) -> list[Any]:
-    """The `models` of a plan, as data."""
-    models = plan_models(checkpoints)
+def planned_models(checkpoints: Sequence[Checkpoint]) -> tuple[Model, ...]:
+    """The `models` of a plan."""
+    models = with_sources(checkpoints)
     numbers = {model.key: number for number, model in enumerate(models)}
-    return [model.data(numbers) for model in models]
+    return tuple(model.planned(numbers) for model in models)
 
 
 def count_params(checkpoint: Checkpoint) -> int:

@@ -101,6 +101,9 @@ _ONLY = {
 )
 @threads_option(what="Threads of a worker.")
 @click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
+@click.option(
+    "--lora-exact", is_flag=True, help="Keep base + adapter in float32 before merging, as in merge."
+)
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what would be measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -190,6 +193,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         given["device"],
         given["threads"],
         given["memory_limit"],
+        given["lora_exact"],
     )
     choosing = given["kind"] == "select"
     return CalibrateOptions(

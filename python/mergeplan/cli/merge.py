@@ -115,6 +115,7 @@ def command(
     from mergeplan.merging.merge import merge_many
     from mergeplan.merging.options import MergeOptions
     from mergeplan.merging.preflight import check_merges
+    from mergeplan.planning.document import to_json
     from mergeplan.system.progress import ProgressLine
 
     options = MergeOptions(
@@ -141,7 +142,7 @@ def command(
         for warning in sorted({warning for one in checked for warning in one.warnings}):
             warn(warning)
         plans = [one.plan.data for one in checked]
-        click.echo(json.dumps(plans if many else plans[0], indent=1))
+        click.echo(to_json(plans if many else plans[0], indent=1))
         return
     line = ProgressLine(quiet=quiet)
     try:

@@ -1,9 +1,12 @@
 """A merge configuration: mergekit's YAML, read strictly."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mergeplan.config.dialect import TOP_LEVEL, Faults, Reader
 from mergeplan.config.dialect_values import NATIVE_DTYPES, check_tokenizer, dtype_name, model_name
@@ -79,6 +82,32 @@ def load_config(path: Path) -> MergeConfig:
         InputError: It is no valid configuration; the message names the key.
     """
     return _without_faults(*read_config(path))
+
+
+# A config as functions take it: validated, as data, or the path of a YAML file.
+AnyConfig = MergeConfig | Mapping[str, Any] | str | Path
+
+
+def loaded_config(config: AnyConfig) -> MergeConfig:
+    """A config in whichever way it was given.
+
+    Raises:
+        MissingInputError, InputError: As for `load_config` and `parse_config`.
+    """
+    if isinstance(config, MergeConfig):
+        return config
+    if isinstance(config, Mapping):
+        return parse_config(yaml.safe_dump(_plain(config), sort_keys=False))
+    return load_config(Path(config))
+
+
+def _plain(value: Any) -> Any:
+    """Data as YAML takes it: paths as texts, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_config(path: Path) -> tuple[MergeConfig | None, list[InputError]]:

@@ -3,13 +3,13 @@
 import os
 import shutil
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mergeplan.config.config import MergeConfig
 from mergeplan.inspection import speeds
 from mergeplan.merging.preflight import COMPANION_BYTES, RESERVE_BYTES, fallback_memory
+from mergeplan.planning.document import Delta, Group, Karcher, Multislerp
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.memory import anonymous_bytes, default_limit
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 # Methods that stop early where the inputs let them.
-DATA_DEPENDENT = {"karcher", "multislerp"}
+DATA_DEPENDENT = (Karcher, Multislerp)
 _MIB = 1 << 20
 # What one process may take more than another that does the same.
 _MARGIN = 1 << 20
@@ -155,25 +155,23 @@ def forecast_merge(
 
 def input_elements(plan: MergePlan) -> int:
     """Elements of all input tensors, each once."""
-    return sum(prod(job["shape"]) * len(tensors_read(job["merge"])) for job in plan.data["jobs"])
-
-
-def tensors_read(merge: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every tensor that a job reads, the base first."""
-    base = merge.get("base")
-    return [*([base] if base else []), *merge.get("inputs", [])]
+    return sum(job.n_elements * len(job.merge.references) for job in plan.data.jobs)
 
 
 def _is_exact(plan: MergePlan) -> bool:
     """Thresholds of deltas in more than 16 bits are guessed first; a wrong guess costs a pass. Some
     methods stop early."""
-    merges = [job["merge"] for job in plan.data["jobs"]]
+    merges = [job.merge for job in plan.data.jobs]
     trimmed = any(
-        merge.get("sparsify") in ("magnitude", "outliers") and merge["dtype"] != "bfloat16"
+        isinstance(merge, Delta)
+        and merge.sparsify in ("magnitude", "outliers")
+        and merge.dtype != "bfloat16"
         for merge in merges
     )
-    groups = {merge["method"]["name"] for merge in merges if merge["kind"] == "group"}
-    return not trimmed and not groups & DATA_DEPENDENT
+    stops_early = any(
+        isinstance(merge, Group) and isinstance(merge.method, DATA_DEPENDENT) for merge in merges
+    )
+    return not trimmed and not stops_early
 
 
 def _memory(least: int, most: int, threads: int, limit: int | None) -> MemoryForecast:
@@ -218,13 +216,12 @@ def _time(
     narrow, wide = speeds.MILLION_ELEMENTS[config.method.name]
     given = plan.fallback.n_bytes if plan.fallback else 0
     seconds = given / speeds.FALLBACK * threads  # which runs on one thread
-    for job in plan.data["jobs"]:
-        merge = job["merge"]
-        elements = prod(job["shape"]) * len(tensors_read(merge))
-        rate = wide if merge.get("dtype") == "float32" else narrow
+    for job in plan.data.jobs:
+        elements = job.n_elements * len(job.merge.references)
+        rate = wide if getattr(job.merge, "dtype", None) == "float32" else narrow
         seconds += elements / (rate * 1e6)
     seconds /= min(threads, os.cpu_count() or 1)
-    start = speeds.START_SECONDS + speeds.TENSOR_SECONDS * len(plan.data["jobs"])
+    start = speeds.START_SECONDS + speeds.TENSOR_SECONDS * len(plan.data.jobs)
     disk = speeds.DISK
     return TimeForecast(
         from_cache=start + seconds + written / speeds.WRITE,

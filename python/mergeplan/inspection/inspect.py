@@ -2,11 +2,9 @@
 
 import os
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.dtypes import bits_of
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig, read_config
 from mergeplan.display.text import format_bytes
@@ -244,20 +242,16 @@ def _plan(config: MergeConfig, options: InspectOptions, problems: list[Refusal])
     )
     problems += _surroundings(plan, found, options)
     output = OutputFacts(
-        tensors=len(plan.data["jobs"]),
+        tensors=len(plan.data.jobs),
         n_bytes=prepared.tensor_bytes,
-        dtypes=dtype_shares([_amount(job) for job in plan.data["jobs"]]),
+        dtypes=dtype_shares(
+            [(job.out_dtype, job.n_elements, job.n_bytes) for job in plan.data.jobs]
+        ),
         files=tuple(FileFacts(name, length) for name, length, _ in prepared.files),
         donor=plan.donor.name,
     )
     warnings = [*plan.warnings, *missing_companions(plan), *_widened(config, plan)]
     return _Planned(output, found, warnings, plan.resolved)
-
-
-def _amount(job: dict[str, Any]) -> tuple[str, int, int]:
-    """Dtype, elements and bytes of an output tensor."""
-    elements = prod(job["shape"])
-    return job["out_dtype"], elements, elements * bits_of(job["out_dtype"]) // 8
 
 
 def _surroundings(plan: MergePlan, found: MergeForecast, options: InspectOptions) -> list[Refusal]:
@@ -284,9 +278,9 @@ def _surroundings(plan: MergePlan, found: MergeForecast, options: InspectOptions
 def _widened(config: MergeConfig, plan: MergePlan) -> list[str]:
     """Tensors that become float32 though every input has 16 bits: twice the size, seldom meant."""
     count = 0
-    for job in plan.data["jobs"]:
+    for job in plan.data.jobs:
         found = plan.input_dtypes(job)
-        count += job["out_dtype"] == "F32" and bool(found) and found <= {"BF16", "F16"}
+        count += job.out_dtype == "F32" and bool(found) and found <= {"BF16", "F16"}
     if not count or config.out_dtype:
         return []
     why = "bfloat16 and float16 meet there"

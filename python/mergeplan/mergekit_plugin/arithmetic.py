@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from mergeplan._native import merge_tensors
+from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import METHODS, Method
+from mergeplan.planning.document import Job, Plan
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, lower
-from mergeplan.planning.plan import VERSION, canonical_json
 
 DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
@@ -98,8 +99,8 @@ def _options(method: Method, *, per_input: bool) -> list[str]:
     return [key for key, option in method.options.items() if option.per_input is per_input]
 
 
-def _reference(number: str) -> dict[str, Any]:
-    return {"model": 0, "tensor": number}
+def _reference(number: str) -> TensorRef:
+    return TensorRef(0, number)
 
 
 def _run(
@@ -110,23 +111,17 @@ def _run(
 ) -> torch.Tensor:
     """Merge `tensors`, which the references name by their numbers."""
     shape = list(tensors[0].shape)
-    job = {
-        "tensor": tensor.name,
-        "shape": shape,
-        "out_dtype": DTYPES[out_dtype],
-        "merge": lower(tensor, dtypes),
-    }
-    plan = {
-        "version": VERSION,
-        "seed": torch.initial_seed(),
-        "allow_nonfinite": False,
-        "max_shard_bytes": 1,  # of no meaning in memory
-        "models": ["memory"],
-        "jobs": [job],
-    }
+    job = Job(tensor.name, tuple(shape), DTYPES[out_dtype], lower(tensor, dtypes))
+    plan = Plan(
+        seed=torch.initial_seed(),
+        allow_nonfinite=False,
+        max_shard_bytes=1,  # of no meaning in memory
+        models=("memory",),
+        jobs=(job,),
+    )
     result = torch.empty(shape, dtype=out_dtype)
     merge_tensors(
-        canonical_json(plan),
+        plan.json(),
         [
             (str(number), one.data_ptr(), one.nbytes, DTYPES[one.dtype], shape)
             for number, one in enumerate(tensors)

@@ -7,6 +7,7 @@ nodes must see inputs and output under the same paths.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from mergeplan.errors import InputError
 from mergeplan.merging.preflight import CheckedMerges
 from mergeplan.merging.runner import Result
 from mergeplan.merging.workspace import Workspace
-from mergeplan.planning.plan import canonical_json
 from mergeplan.system.files import lock, sync_folder, write_durably
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
@@ -55,8 +55,8 @@ class ClusterRunner:
             remote = self._ray.remote(num_cpus=checked.threads, max_retries=-1)(_merge_shard)
             for name, length, tensors in prepared.files:
                 chosen = set(tensors)
-                jobs = [job for job in plan["jobs"] if job["tensor"] in chosen]
-                part = canonical_json({**plan, "jobs": jobs, "max_shard_bytes": 2**63})
+                jobs = tuple(job for job in plan.jobs if job.tensor in chosen)
+                part = replace(plan, jobs=jobs, max_shard_bytes=2**63).json()
                 task = remote.remote(part, name, work.folder, checked.threads, checked.core_memory)
                 tasks[task] = length
             results[number] = self._collect(tasks, work, progress)

@@ -1,12 +1,11 @@
 """`mergeplan_manifest.json`: written last, and read strictly, since it may come from anywhere."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Predicate
 
@@ -15,7 +14,7 @@ from mergeplan.checkpoints.checkpoint import header_sha256
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.merging.publishing import INDEX
-from mergeplan.planning.plan import MergePlan, canonical_json
+from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import sha256_of, write_durably
 from mergeplan.system.ranges import Count, Seed
 from mergeplan.system.reading import read_text
@@ -176,9 +175,9 @@ def write_manifest(
     manifest = Manifest(
         mergeplan_version=__version__,
         manifest_version=VERSION,
-        seed=plan.data["seed"],
+        seed=plan.data.seed,
         config=config.text,
-        plan_sha256=plan_hash(plan.data),
+        plan_sha256=plan.data.sha256(),
         inputs=tuple(
             InputModel(model.name, tuple(InputFile(*row) for row in rows))
             for model, rows in zip(plan.stored, inputs, strict=True)
@@ -189,8 +188,3 @@ def write_manifest(
         tensors=hashes,
     )
     write_durably(folder / NAME, json.dumps(asdict(manifest), indent=2) + "\n")
-
-
-def plan_hash(plan: dict[str, Any]) -> str:
-    """SHA-256 of a plan's canonical text."""
-    return hashlib.sha256(canonical_json(plan).encode()).hexdigest()

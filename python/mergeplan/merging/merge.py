@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergeplan.config.config import MergeConfig
+from mergeplan.config.config import AnyConfig
 from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.merging.card import write_card
 from mergeplan.merging.companions import copy_tokenizer, write_config, write_index, write_planned
@@ -63,7 +63,7 @@ class MergeReport:
 
 
 def merge(
-    config: MergeConfig | str | Path,
+    config: AnyConfig,
     out: str | Path,
     options: MergeOptions | None = None,
     progress: Progress | None = None,
@@ -125,7 +125,7 @@ def merge_many(
     return [
         MergeReport(
             out=Path(want.out),
-            tensors=len(one.plan.data["jobs"]),
+            tensors=len(one.plan.data.jobs),
             files=tuple(name for name, _, _ in one.prepared.files),
             read_bytes=result["read_bytes"],
             written_bytes=sum(length for _, length, _ in one.prepared.files),
@@ -142,7 +142,7 @@ def merge_many(
             memory_limit_bytes=checked.memory_limit,
             peak_anonymous_bytes=watch.peak_anonymous_bytes(),
             peak_resident_bytes=watch.peak_resident_bytes(),
-            seed=one.plan.data["seed"],
+            seed=one.plan.data.seed,
             devices=tuple(device.name for device in devices),
             device_bytes=result.get("device_bytes", 0),
             peak_vram_bytes=result.get("peak_vram_bytes", 0),
@@ -247,5 +247,5 @@ def _write_companions(
     if plan.companions is not None:
         write_planned(folder, plan.companions)
     if options.write_model_card:
-        write_card(folder, checked.out.name, checked.config, plan.data["seed"])
-    write_manifest(folder, plan, checked.config, checked.state["inputs"], files, hashes)
+        write_card(folder, checked.out.name, checked.config, plan.data.seed)
+    write_manifest(folder, plan, checked.config, checked.state.inputs, files, hashes)

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mergeplan.config.config import MergeConfig
+from mergeplan.checkpoints.lora import LoraOptions
+from mergeplan.checkpoints.opening import OpenOptions
+from mergeplan.config.config import AnyConfig
+from mergeplan.planning.options import PlanOptions
 
 # mergekit's default, which it counts in bytes too.
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -11,15 +14,19 @@ DEFAULT_SHARD_BYTES = 5_000_000_000
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """How to run a merge, beside its config.
+    """How to run a merge, beside its config: into a folder, into memory, or several at once.
+
+    Merges into memory write no folder, and pass over what is about one: `max_shard_bytes`,
+    `overwrite`, `resume`, `discard`, `copy_tokenizer`, `write_model_card`.
 
     Attributes:
         seed: Seed of random masks, 0 to 2**64 - 1.
         threads: Worker threads; `None` for one on each core.
         max_shard_bytes: Bytes of tensors in one output file.
         allow_nonfinite: Merge NaN and infinity instead of refusing them.
-        memory_limit: Bytes of anonymous memory that the whole process may take; `None` for 256 MiB
-            at two threads and 32 MiB for each further one, or what the merge needs at the least.
+        memory_limit: Bytes of anonymous memory that the whole process may take, or a merge into
+            memory beside what it fills; `None` for 256 MiB at two threads and 32 MiB for each
+            further one, or what the merge needs at the least.
         allow_fallback_memory: Let mergekit's executor, where tensors fall to it, take more than
             that.
         device: Where to merge: `cuda`, `cuda:0`, `auto` or `cpu`, as `torch.device` has
@@ -59,6 +66,19 @@ class MergeOptions:
     trust_remote_code: bool = False
     unsafe_truncate_embeddings: bool = False
 
+    def planning(self) -> PlanOptions:
+        """What of them is for the planner."""
+        return PlanOptions(
+            opening=OpenOptions(
+                lora=LoraOptions(self.lora_merge_dtype, self.lora_exact),
+                cache=self.transformers_cache,
+                download=True,
+            ),
+            allow_crimes=self.allow_crimes,
+            trust_remote_code=self.trust_remote_code,
+            unsafe_truncate_embeddings=self.unsafe_truncate_embeddings,
+        )
+
 
 @dataclass(frozen=True)
 class MergeRequest:
@@ -69,6 +89,6 @@ class MergeRequest:
         seed: `None` for the one of the options.
     """
 
-    config: MergeConfig | str | Path
+    config: AnyConfig
     out: str | Path
     seed: int | None = None

@@ -4,11 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mergeplan.checkpoints.lora import LoraOptions
-from mergeplan.checkpoints.opening import OpenOptions
-from mergeplan.config.config import MergeConfig, load_config
+from mergeplan.config.config import MergeConfig, loaded_config
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import InputError
 from mergeplan.merging.companions import missing_companions
@@ -16,13 +14,12 @@ from mergeplan.merging.manifest import InputRows
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.publishing import check_output
 from mergeplan.merging.workspace import (
+    MergeState,
     check_leftover,
     is_published,
     is_publishing,
-    merge_state,
     partial_folder,
 )
-from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.plan import Fallback, MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files, check_space
@@ -46,14 +43,14 @@ class CheckedMerge:
     Attributes:
         out: Resolved folder.
         prepared: The Rust core's view, with all inputs open.
-        state: What makes this merge this merge; see `workspace.merge_state`.
+        state: What makes this merge this merge; see `workspace.MergeState`.
     """
 
     config: MergeConfig
     plan: MergePlan
     out: Path
     prepared: "PreparedMerge"
-    state: dict[str, Any]
+    state: MergeState
     warnings: tuple[str, ...]
 
 
@@ -93,24 +90,14 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
     places = [Path(one.out).expanduser().resolve() for one in wanted]
     if len(set(places)) < len(places):
         raise InputError("two merges have the same output folder")
-    configs = [_loaded(one.config) for one in wanted]
-    planning = PlanOptions(
-        opening=OpenOptions(
-            lora=LoraOptions(options.lora_merge_dtype, options.lora_exact),
-            cache=options.transformers_cache,
-            download=True,
-        ),
-        allow_crimes=options.allow_crimes,
-        trust_remote_code=options.trust_remote_code,
-        unsafe_truncate_embeddings=options.unsafe_truncate_embeddings,
-    )
+    configs = [loaded_config(one.config) for one in wanted]
     plans = [
         build_plan(
             config,
             seed=options.seed if one.seed is None else one.seed,
             max_shard_bytes=options.max_shard_bytes,
             allow_nonfinite=options.allow_nonfinite,
-            options=planning,
+            options=options.planning(),
         )
         for config, one in zip(configs, wanted, strict=True)
     ]
@@ -129,7 +116,7 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         # Models that are derived from others have no files.
         models = [rows for rows in prepared.identities if rows]
         inputs: InputRows = [[(str(p), n, t) for p, n, t in rows] for rows in models]
-        state = merge_state(plan.data, inputs)
+        state = MergeState(plan.data, inputs)
         ours = options.resume and (is_publishing(place) or is_published(place, state))
         check_output(partial_folder(place), read, overwrite=True)
         check_leftover(place, resume=options.resume, discard=options.discard)
@@ -144,10 +131,6 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         check_space(spot, n_bytes)
     work = forecast["work_bytes"]
     return CheckedMerges(tuple(merges), family, threads, limit, core, work)
-
-
-def _loaded(config: MergeConfig | str | Path) -> MergeConfig:
-    return config if isinstance(config, MergeConfig) else load_config(Path(config))
 
 
 def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:

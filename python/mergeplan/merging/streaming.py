@@ -2,18 +2,15 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergeplan.checkpoints.dtypes import STORED_NAMES, bits_of, torch_dtype
-from mergeplan.checkpoints.opening import OpenOptions
-from mergeplan.config.config import MergeConfig, load_config
+from mergeplan.checkpoints.dtypes import STORED_NAMES, torch_dtype
+from mergeplan.config.config import AnyConfig, loaded_config
 from mergeplan.errors import InputError
-from mergeplan.merging.options import DEFAULT_SHARD_BYTES
+from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.parameters import places_in
-from mergeplan.planning.options import PlanOptions
-from mergeplan.planning.plan import Job, MergePlan
+from mergeplan.planning.document import Job
+from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import default_limit
@@ -37,41 +34,37 @@ class Sweep:
 
     Args:
         configs: Validated configs, or paths of mergekit YAMLs.
-        seed: Seed of random masks, one for all configs or one for each.
-        threads: Worker threads; `None` for one on each core.
-        memory_limit: Bytes that merging may take beside the memory that is merged into.
-        device: Where `merge_into` merges, as in `MergeOptions`; `None` for the Rust core.
-        vram_limit: Bytes of a device's memory that merging may take.
+        options: For all of them.
+        seeds: Of the random masks of each; by default the one of the options.
 
     Raises:
+        MissingInputError: A config or a model is not there.
         InputError: Config, headers, shapes, dtypes or options do not fit.
     """
 
     def __init__(
         self,
-        configs: Sequence[MergeConfig | str | Path],
+        configs: Sequence[AnyConfig],
+        options: MergeOptions | None = None,
         *,
-        seed: int | Sequence[int] = 0,
-        threads: int | None = None,
-        memory_limit: int | None = None,
-        device: str | None = None,
-        vram_limit: int | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> None:
         from mergeplan._native import PreparedFamily
 
-        self._threads = threads or os.cpu_count() or 1
-        self._memory = memory_limit or default_limit(self._threads)
-        seeds = [seed] * len(configs) if isinstance(seed, int) else seed
-        self._plans = [_plan(config, s) for config, s in zip(configs, seeds, strict=True)]
+        options = options or MergeOptions()
+        self._threads = options.threads or os.cpu_count() or 1
+        self._memory = options.memory_limit or default_limit(self._threads)
+        seeds = [options.seed] * len(configs) if seeds is None else seeds
+        self._plans = [_plan(c, options, s) for c, s in zip(configs, seeds, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
         self._family = PreparedFamily([plan.json() for plan in self._plans])
-        self._on_devices = self._devices(device, vram_limit) if device else None
+        self._on_devices = self._devices(options) if options.device else None
 
-    def _devices(self, device: str, vram_limit: int | None) -> "IntoMemory | None":
+    def _devices(self, options: MergeOptions) -> "IntoMemory | None":
         from mergeplan.merging.torch.device import find_devices
 
-        devices = find_devices(device, vram_limit)
+        devices = find_devices(options.device or "auto", options.vram_limit)
         if not devices:
             return None
         from mergeplan.merging.torch.into_memory import IntoMemory
@@ -81,14 +74,13 @@ class Sweep:
     def __len__(self) -> int:
         return len(self._plans)
 
-    def jobs(self, number: int) -> list[Job]:
-        """The tensors of a merge: `tensor`, `shape` and `out_dtype` (as safetensors spells it)."""
-        jobs: list[Job] = self._plans[number].data["jobs"]
-        return jobs
+    def jobs(self, number: int) -> tuple[Job, ...]:
+        """The tensors of a merge, in the plan's order."""
+        return self._plans[number].data.jobs
 
     def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor."""
-        return {job["tensor"]: tuple(job["shape"]) for job in self.jobs(number)}
+        return {job.tensor: job.shape for job in self.jobs(number)}
 
     def merge_into(self, targets: Sequence[tuple[int, Mapping[str, "torch.Tensor"]]]) -> int:
         """Merge into tensors.
@@ -108,7 +100,7 @@ class Sweep:
             return self._merge([(number, 0, self.jobs(number), into) for number, into in targets])
         for number, into in targets:
             for job in self.jobs(number):
-                _check_shape(job, into.get(job["tensor"]))
+                _check_shape(job, into.get(job.tensor))
         read, left = self._on_devices.merge(
             [(number, self._plans[number].data, into) for number, into in targets]
         )
@@ -123,15 +115,15 @@ class Sweep:
         while first < len(jobs):
             last, n_bytes = first, 0
             while last < len(jobs) and (last == first or n_bytes < BATCH_BYTES):
-                n_bytes += prod(jobs[last]["shape"]) * bits_of(jobs[last]["out_dtype"]) // 8
+                n_bytes += jobs[last].n_bytes
                 last += 1
-            batch = {job["tensor"]: _empty(job) for job in jobs[first:last]}
+            batch = {job.tensor: _empty(job) for job in jobs[first:last]}
             self._merge([(number, first, jobs[first:last], batch)])
             yield from batch.items()
             first = last
 
     def _merge(
-        self, targets: Sequence[tuple[int, int, list[Job], Mapping[str, "torch.Tensor"]]]
+        self, targets: Sequence[tuple[int, int, Sequence[Job], Mapping[str, "torch.Tensor"]]]
     ) -> int:
         memory = []
         staged: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -139,7 +131,7 @@ class Sweep:
         for number, first, jobs, into in targets:
             regions = []
             for job in jobs:
-                place = into.get(job["tensor"])
+                place = into.get(job.tensor)
                 _check_shape(job, place)
                 if place is None:
                     place = _empty(job)
@@ -158,37 +150,25 @@ class Sweep:
 
 
 def stream(
-    config: MergeConfig | str | Path,
-    *,
-    seed: int = 0,
-    threads: int | None = None,
-    memory_limit: int | None = None,
+    config: AnyConfig, options: MergeOptions | None = None
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
     """Yield name and tensor of each merged tensor, without writing anything.
 
     Args:
-        config, seed, threads, memory_limit: As for `Sweep`.
+        config, options: As for `Sweep`.
 
     Raises:
-        InputError: Config or inputs are at fault.
+        MissingInputError, InputError: Config or inputs are at fault.
 
     Example:
         >>> import mergeplan
         >>> weights = dict(mergeplan.stream("merge.yml"))  # doctest: +SKIP
     """
-    sweep = Sweep([config], seed=seed, threads=threads, memory_limit=memory_limit)
-    yield from sweep.stream(0)
+    yield from Sweep([config], options).stream(0)
 
 
 def merge_into(
-    model: "torch.nn.Module",
-    config: MergeConfig | str | Path,
-    *,
-    seed: int = 0,
-    threads: int | None = None,
-    memory_limit: int | None = None,
-    device: str | None = None,
-    vram_limit: int | None = None,
+    model: "torch.nn.Module", config: AnyConfig, options: MergeOptions | None = None
 ) -> None:
     """Give a loaded model the weights of a merge, in its own memory.
 
@@ -196,32 +176,29 @@ def merge_into(
 
     Args:
         model: A model of the inputs' architecture, wherever it is; parameters are written in place.
-        config, seed, threads, memory_limit, device, vram_limit: As for `Sweep`.
+        config, options: As for `Sweep`.
 
     Raises:
-        InputError: Config or inputs are at fault, or a tensor has no place in the model, which is
-            then as it was. Values that are not finite are found while the model is being written.
+        MissingInputError, InputError: Config or inputs are at fault, or a tensor has no place in
+            the model, which is then as it was. Values that are not finite are found while the model
+            is being written.
 
     Example:
         >>> import mergeplan
         >>> mergeplan.merge_into(model, "merge.yml")  # doctest: +SKIP
     """
-    sweep = Sweep(
-        [config],
-        seed=seed,
-        threads=threads,
-        memory_limit=memory_limit,
-        device=device,
-        vram_limit=vram_limit,
-    )
+    sweep = Sweep([config], options)
     sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
 
 
-def _plan(config: MergeConfig | str | Path, seed: int) -> MergePlan:
-    if not isinstance(config, MergeConfig):
-        config = load_config(Path(config))
-    options = PlanOptions(OpenOptions(download=True))
-    plan = build_plan(config, seed=seed, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
+def _plan(config: AnyConfig, options: MergeOptions, seed: int) -> MergePlan:
+    plan = build_plan(
+        loaded_config(config),
+        seed=seed,
+        max_shard_bytes=options.max_shard_bytes,
+        allow_nonfinite=options.allow_nonfinite,
+        options=options.planning(),
+    )
     if plan.fallback is not None:
         raise InputError(
             f"tensor `{plan.fallback.tensors[0]}` is left to mergekit's executor, which merges into"
@@ -232,16 +209,16 @@ def _plan(config: MergeConfig | str | Path, seed: int) -> MergePlan:
 
 
 def _check_shape(job: Job, place: "torch.Tensor | None") -> None:
-    if place is not None and tuple(place.shape) != tuple(job["shape"]):
+    if place is not None and tuple(place.shape) != job.shape:
         raise InputError(
-            f"tensor `{job['tensor']}`: expected shape {job['shape']}, found {list(place.shape)}"
+            f"tensor `{job.tensor}`: expected shape {list(job.shape)}, found {list(place.shape)}"
         )
 
 
 def _empty(job: Job) -> "torch.Tensor":
     import torch
 
-    return torch.empty(job["shape"], dtype=torch_dtype(job["out_dtype"]))
+    return torch.empty(job.shape, dtype=torch_dtype(job.out_dtype))
 
 
 def _stored_name(dtype: "torch.dtype") -> str:

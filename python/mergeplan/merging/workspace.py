@@ -16,12 +16,13 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from reprlib import Repr
-from typing import IO, Any
+from typing import IO
 
 from mergeplan._native import __version__
 from mergeplan.errors import InputError, MergeplanError, SurroundingsError
-from mergeplan.merging.manifest import InputRows, load_manifest, plan_hash
+from mergeplan.merging.manifest import InputRows, load_manifest
 from mergeplan.merging.publishing import move_into, publish
+from mergeplan.planning.document import Plan, to_json
 from mergeplan.system.files import (
     LOCK,
     clear_folder,
@@ -104,14 +105,21 @@ class Workspace:
         return worth
 
 
-def merge_state(plan: dict[str, Any], inputs: InputRows) -> dict[str, Any]:
-    """What makes a merge this merge: version, plan, and each input's path, bytes and mtime (ns)."""
-    return {
-        "state_version": STATE_VERSION,
-        "mergeplan_version": __version__,
-        "inputs": [[list(row) for row in rows] for rows in inputs],
-        "plan": plan,
-    }
+@dataclass(frozen=True)
+class MergeState:
+    """What makes a merge this merge.
+
+    Attributes:
+        inputs: Of each stored model path, bytes and mtime in nanoseconds of its files.
+    """
+
+    plan: Plan
+    inputs: InputRows
+    mergeplan_version: str = __version__
+    state_version: int = STATE_VERSION
+
+    def json(self) -> str:
+        return to_json(self)
 
 
 def check_leftover(out: Path, *, resume: bool, discard: bool) -> None:
@@ -129,7 +137,7 @@ def check_leftover(out: Path, *, resume: bool, discard: bool) -> None:
         )
 
 
-def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: bool) -> Workspace:
+def open_workspace(out: Path, state: MergeState, *, resume: bool, discard: bool) -> Workspace:
     """Begin in a fresh `OUT.partial`, or go on in the one that is there.
 
     Raises:
@@ -158,7 +166,7 @@ def open_workspace(out: Path, state: dict[str, Any], *, resume: bool, discard: b
             clear_folder(folder, keep=(LOCK,))
             fault("begin")
             work.data.mkdir()
-            write_durably(folder / "merge.json", json.dumps(state))
+            write_durably(folder / "merge.json", state.json())
         except BaseException:
             work.leave()
             raise
@@ -181,7 +189,7 @@ def is_publishing(out: Path) -> bool:
     return (partial_folder(out) / PUBLISHING).exists()
 
 
-def is_published(out: Path, state: dict[str, Any]) -> bool:
+def is_published(out: Path, state: MergeState) -> bool:
     """Whether `out` is this merge already, by its manifest: a run was stopped after publishing."""
     if is_publishing(out):
         return False  # the manifest may have moved before other files
@@ -189,15 +197,15 @@ def is_published(out: Path, state: dict[str, Any]) -> bool:
         manifest = load_manifest(out)
     except MergeplanError:
         return False
-    inputs = [[list(astuple(file)) for file in model.files] for model in manifest.inputs]
+    inputs = [[astuple(file) for file in model.files] for model in manifest.inputs]
     return (
-        manifest.plan_sha256 == plan_hash(state["plan"])
-        and manifest.mergeplan_version == state["mergeplan_version"]
-        and inputs == state["inputs"]
+        manifest.mergeplan_version == state.mergeplan_version
+        and inputs == state.inputs
+        and manifest.plan_sha256 == state.plan.sha256()
     )
 
 
-def _check_same(folder: Path, state: dict[str, Any]) -> None:
+def _check_same(folder: Path, state: MergeState) -> None:
     path = folder / "merge.json"
     try:
         left = json.loads(path.read_text("utf-8"))
@@ -209,7 +217,7 @@ def _check_same(folder: Path, state: dict[str, Any]) -> None:
         raise InputError(
             f"cannot resume: `{folder / 'data'}` is no folder", "pass `--discard` to start over"
         )
-    found = first_difference(left, json.loads(json.dumps(state)))
+    found = first_difference(left, json.loads(state.json()))
     if found is not None:
         where, before, now = found
         raise InputError(
@@ -224,14 +232,14 @@ _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 300
 
 
-def _named(where: str, state: dict[str, Any]) -> str:
+def _named(where: str, state: MergeState) -> str:
     """A place in the state, in words where it is an input file."""
     place = re.fullmatch(r"inputs\[(\d+)\]\[(\d+)\]\[([12])\]", where)
     if place is None:
         return f"`{where}`"
     model, file, column = map(int, place.groups())
     word = ("length in bytes", "time of change (ns)")[column - 1]
-    return f"the {word} of input `{state['inputs'][model][file][0]}`"
+    return f"the {word} of input `{state.inputs[model][file][0]}`"
 
 
 def first_difference(a: object, b: object, where: str = "") -> tuple[str, object, object] | None:

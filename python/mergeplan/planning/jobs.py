@@ -4,53 +4,66 @@ from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES
+from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.methods import Method
 from mergeplan.config.resolve import resolve
+from mergeplan.config.scopes import Settings
 from mergeplan.errors import InputError
+from mergeplan.planning.document import Copy, Job
 from mergeplan.planning.lowering import ResolvedTensor, dtypes_of, lower
 from mergeplan.planning.outputs import OutputTensor
 from mergeplan.planning.pairing import Fault, Match
 
+# Options that take one value for all tensors, by slice and source; see `resolve_options`.
+Settled = dict[tuple[int, str | None], dict[str, Any]]
+
 
 def make_job(
-    config: MergeConfig, tensor: OutputTensor, checkpoints: list[Checkpoint]
-) -> tuple[dict[str, Any], ResolvedTensor | None]:
+    config: MergeConfig,
+    tensor: OutputTensor,
+    checkpoints: list[Checkpoint],
+    settled: Settled | None = None,
+) -> tuple[Job, ResolvedTensor | None]:
     """One tensor's job in the plan, and what it came from; buffers have no options.
 
     Args:
         checkpoints: Those of `config.models`.
+        settled: As for `resolve_options`.
 
     Raises:
         InputError: A dtype or an option does not fit.
     """
     match = tensor.match
-    references = [
-        {"model": number, "tensor": name}
-        for number, name in zip(tensor.numbers, match.inputs, strict=True)
-    ]
     sources = tensor.sources(checkpoints)
     inputs = [c.tensors[name] for c, name in zip(sources, match.inputs, strict=True)]
-    job: dict[str, Any] = {"tensor": match.name, "shape": list(inputs[0].shape)}
+    shape = inputs[0].shape
     faults = dtype_faults(match, sources)
     if faults:
         raise faults[0].error
     found = {entry.dtype for entry in inputs}
     if found <= BUFFERS:
-        merge = {"kind": "copy", "inputs": references}
-        return {**job, "out_dtype": inputs[0].dtype, "merge": merge}, None
+        copied = Copy(tuple(map(TensorRef, tensor.numbers, match.inputs)))
+        return Job(match.name, shape, inputs[0].dtype, copied), None
     dtypes = dtypes_of(((t.dtype, t.plain_dtype) for t in inputs), config.dtype, config.out_dtype)
-    resolved = resolve_options(config.method, tensor)
+    resolved = resolve_options(config.method, tensor, settled)
     merge = lower(resolved, dtypes)
-    return {**job, "out_dtype": STORED_NAMES[dtypes.output], "merge": merge}, resolved
+    return Job(match.name, shape, STORED_NAMES[dtypes.output], merge), resolved
 
 
-def resolve_options(method: Method, tensor: OutputTensor) -> ResolvedTensor:
+def resolve_options(
+    method: Method, tensor: OutputTensor, settled: Settled | None = None
+) -> ResolvedTensor:
     """A tensor with the value that every option takes for it.
+
+    Args:
+        settled: Filled and used where no filter and no gradient makes tensors differ: a large model
+            has a hundred thousand of them.
 
     Raises:
         InputError: An option has no value.
     """
+    settled = {} if settled is None else settled
     base = None
     inputs = []
     each = []
@@ -58,22 +71,35 @@ def resolve_options(method: Method, tensor: OutputTensor) -> ResolvedTensor:
     for source, number, stored, name in zip(
         tensor.piece.sources, tensor.numbers, tensor.match.inputs, tensor.names, strict=True
     ):
-        reference = {"model": number, "tensor": stored}
+        reference = TensorRef(number, stored)
         if source.path == tensor.piece.base:
             base = reference
             continue
         inputs.append((source.path, reference))
         scopes = (source.parameters, *tensor.scopes)
-        each.append(
-            {key: resolve(method, key, scopes, name, tensor.depth, source.path) for key in own}
-        )
+        each.append(_values(method, own, scopes, name, tensor, source.path, settled))
     name = tensor.match.name
-    shared = {
-        key: resolve(method, key, tensor.scopes, name, tensor.depth)
-        for key in method.options
-        if key not in own
-    }
+    rest = [key for key in method.options if key not in own]
+    shared = _values(method, rest, tensor.scopes, name, tensor, None, settled)
     return ResolvedTensor(name, method, base, inputs, shared, each)
+
+
+def _values(
+    method: Method,
+    keys: list[str],
+    scopes: tuple[Settings, ...],
+    name: str,
+    tensor: OutputTensor,
+    model: str | None,
+    settled: Settled,
+) -> dict[str, Any]:
+    place = id(tensor.piece), model
+    if place in settled:
+        return settled[place]
+    found = {key: resolve(method, key, scopes, name, tensor.depth, model) for key in keys}
+    if not any(isinstance(settings.get(key), tuple) for settings in scopes for key in keys):
+        settled[place] = found
+    return found
 
 
 def dtype_faults(match: Match, sources: list[Checkpoint]) -> list[Fault]:

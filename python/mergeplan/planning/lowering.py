@@ -1,11 +1,32 @@
-"""From one tensor's resolved options to the arithmetic of its job: the `merge` of the plan."""
+"""From one tensor's resolved options to the arithmetic of its job."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mergeplan.checkpoints.dtypes import promote
+from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import Method, check_epsilon
+from mergeplan.planning.document import (
+    ArceeFusion,
+    Copy,
+    Delta,
+    Group,
+    GroupMethod,
+    Input,
+    Karcher,
+    Linear,
+    Merge,
+    ModelStock,
+    Multislerp,
+    Nearswap,
+    Nuslerp,
+    Passthrough,
+    Ram,
+    RamplusTl,
+    Sce,
+    Slerp,
+)
 
 # Weights of nuslerp that add up to less than this are taken as equal, as in mergekit.
 SMALLEST_TOTAL = 1e-6
@@ -47,7 +68,7 @@ def dtypes_of(
 
 @dataclass(frozen=True)
 class ResolvedTensor:
-    """One merge with every option resolved. A reference is `{"model": index, "tensor": name}`.
+    """One merge with every option resolved.
 
     Attributes:
         name: The output tensor.
@@ -59,28 +80,28 @@ class ResolvedTensor:
 
     name: str
     method: Method
-    base: dict[str, Any] | None
-    inputs: list[tuple[str, dict[str, Any]]]
+    base: TensorRef | None
+    inputs: list[tuple[str, TensorRef]]
     shared: dict[str, Any]
     each: list[dict[str, Any]]
 
     @property
-    def references(self) -> list[dict[str, Any]]:
-        return [reference for _, reference in self.inputs]
+    def references(self) -> tuple[TensorRef, ...]:
+        return tuple(reference for _, reference in self.inputs)
 
     def of_each(self, option: str) -> list[Any]:
         return [options[option] for options in self.each]
 
 
-def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> dict[str, Any]:
-    """The arithmetic of one floating-point tensor, as `rust/core/src/plan` reads it.
+def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> Merge:
+    """The arithmetic of one floating-point tensor.
 
     Raises:
         InputError: An option does not fit another.
     """
     method = tensor.method
     if method.family == "linear":
-        return _linear(tensor, dtypes)
+        return Linear(dtypes.working, tensor.shared["normalize"], _with_options(tensor))
     if method.family == "delta":
         return _delta(tensor, dtypes)
     if method.family == "passthrough":
@@ -88,96 +109,73 @@ def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> dict[str, Any]:
     if method.name in ("multislerp", "karcher") and len(tensor.inputs) == 1:
         # A mean of one: mergekit returns it as it is.
         return _passthrough(tensor, dtypes, None)
-    return _group(tensor, dtypes.working, tensor.base, GROUP_OPTIONS[method.name](tensor))
+    how = GROUP_METHODS[method.name](tensor)
+    return Group(dtypes.working, how, tensor.base, tensor.references)
 
 
-def _linear(tensor: ResolvedTensor, dtypes: Dtypes) -> dict[str, Any]:
-    return {
-        "kind": "linear",
-        "dtype": dtypes.working,
-        "normalize": tensor.shared["normalize"],
-        "inputs": _with_options(tensor),
-    }
-
-
-def _delta(tensor: ResolvedTensor, dtypes: Dtypes) -> dict[str, Any]:
-    method = tensor.method
-    inputs = _with_options(tensor)
+def _delta(tensor: ResolvedTensor, dtypes: Dtypes) -> Delta:
+    method, shared = tensor.method, tensor.shared
     if method.sparsify == "ranks":
-        for (label, _), entry in zip(tensor.inputs, inputs, strict=True):
+        for (label, _), options in zip(tensor.inputs, tensor.each, strict=True):
             where = f"model `{label}`, tensor `{tensor.name}`"
-            check_epsilon(where, entry["density"], entry["epsilon"])
-    return {
-        "kind": "delta",
-        "dtype": dtypes.working,
-        "base": tensor.base,
-        "sparsify": method.sparsify,
-        "consensus": method.consensus,
-        "rescale": tensor.shared["rescale"],
-        "normalize": tensor.shared["normalize"],
-        "lambda": tensor.shared["lambda"],
-        "inputs": inputs,
-    }
+            check_epsilon(where, options["density"], options["epsilon"])
+    if tensor.base is None:
+        raise ValueError(f"{method.name} without a base")
+    return Delta(
+        dtype=dtypes.working,
+        base=tensor.base,
+        sparsify=method.sparsify,
+        consensus=method.consensus,
+        rescale=shared["rescale"],
+        normalize=shared["normalize"],
+        lambda_=shared["lambda"],
+        inputs=_with_options(tensor),
+    )
 
 
-def _with_options(tensor: ResolvedTensor) -> list[dict[str, Any]]:
-    return [
-        {**reference, **options}
-        for reference, options in zip(tensor.references, tensor.each, strict=True)
-    ]
+def _with_options(tensor: ResolvedTensor) -> tuple[Input, ...]:
+    return tuple(
+        Input(reference.model, reference.tensor, **options)
+        for (_, reference), options in zip(tensor.inputs, tensor.each, strict=True)
+    )
 
 
-def _passthrough(tensor: ResolvedTensor, dtypes: Dtypes, scale: float | None) -> dict[str, Any]:
+def _passthrough(tensor: ResolvedTensor, dtypes: Dtypes, scale: float | None) -> Copy | Group:
     if scale is None and dtypes.inputs == dtypes.working == dtypes.output:
-        return {"kind": "copy", "inputs": tensor.references}
-    return _group(tensor, dtypes.working, None, {"name": "passthrough", "scale": scale})
+        return Copy(tensor.references)
+    return Group(dtypes.working, Passthrough(scale), None, tensor.references)
 
 
-def _group(
-    tensor: ResolvedTensor, dtype: str, base: dict[str, Any] | None, method: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "kind": "group",
-        "dtype": dtype,
-        "method": method,
-        "base": base,
-        "inputs": tensor.references,
-    }
-
-
-def _nuslerp(tensor: ResolvedTensor) -> dict[str, Any]:
+def _nuslerp(tensor: ResolvedTensor) -> Nuslerp:
     first, second = tensor.of_each("weight")
     total = first + second
     along = "first" if tensor.shared["nuslerp_row_wise"] else "last"
-    return {
-        "name": "nuslerp",
-        "t": 0.5 if abs(total) < SMALLEST_TOTAL else second / total,
-        "along": "tensor" if tensor.shared["nuslerp_flatten"] else along,
-    }
+    return Nuslerp(
+        t=0.5 if abs(total) < SMALLEST_TOTAL else second / total,
+        along="tensor" if tensor.shared["nuslerp_flatten"] else along,
+    )
 
 
-def _multislerp(tensor: ResolvedTensor) -> dict[str, Any]:
-    return {
-        "name": "multislerp",
-        "weights": tensor.of_each("weight"),
-        "normalize": tensor.shared["normalize_weights"],
-        "eps": tensor.shared["eps"],
-    }
+def _multislerp(tensor: ResolvedTensor) -> Multislerp:
+    shared = tensor.shared
+    weights = tuple(tensor.of_each("weight"))
+    return Multislerp(weights, shared["normalize_weights"], shared["eps"])
 
 
-def _same_names(name: str, *options: str) -> Callable[[ResolvedTensor], dict[str, Any]]:
-    return lambda tensor: {"name": name, **{key: tensor.shared[key] for key in options}}
+def _same_names(kind: type[GroupMethod]) -> Callable[[ResolvedTensor], GroupMethod]:
+    names = [field.name for field in fields(kind)]
+    return lambda tensor: kind(**{name: tensor.shared[name] for name in names})
 
 
-GROUP_OPTIONS: dict[str, Callable[[ResolvedTensor], dict[str, Any]]] = {
-    "slerp": _same_names("slerp", "t"),
+GROUP_METHODS: dict[str, Callable[[ResolvedTensor], GroupMethod]] = {
+    "slerp": _same_names(Slerp),
     "nuslerp": _nuslerp,
     "multislerp": _multislerp,
-    "model_stock": _same_names("model_stock", "filter_wise"),
-    "sce": lambda tensor: {"name": "sce", "density": tensor.shared["select_topk"]},
-    "karcher": _same_names("karcher", "max_iter", "tol"),
-    "nearswap": _same_names("nearswap", "t"),
-    "arcee_fusion": _same_names("arcee_fusion"),
-    "ram": _same_names("ram", "epsilon"),
-    "ramplus_tl": _same_names("ramplus_tl", "r", "alpha", "epsilon"),
+    "model_stock": _same_names(ModelStock),
+    "sce": lambda tensor: Sce(tensor.shared["select_topk"]),
+    "karcher": _same_names(Karcher),
+    "nearswap": _same_names(Nearswap),
+    "arcee_fusion": _same_names(ArceeFusion),
+    "ram": _same_names(Ram),
+    "ramplus_tl": _same_names(RamplusTl),
 }

@@ -1,17 +1,13 @@
-"""The plan, as data: one job for each output tensor, every option resolved."""
+"""A plan with what was found out while it was made: the inputs, the donor, what to write beside."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, plan_models
+from mergeplan.checkpoints.checkpoint import Checkpoint, with_sources
+from mergeplan.checkpoints.plan_models import Derived, TensorRef
+from mergeplan.planning.document import Input, Job, Plan
 from mergeplan.planning.lowering import ResolvedTensor
-
-VERSION = 1
-
-# A job in `MergePlan.data`; see `rust/core/src/plan`.
-Job = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class MergePlan:
     """What Rust is asked to do, and what the files around the weights need to know.
 
     Attributes:
-        data: The plan as JSON-ready data; see `rust/core/src/plan`.
+        data: What the core reads.
         checkpoints: The inputs, in the order of the config.
         donor: Whose config and tokenizer the output gets.
         model_config: The output's config.json, but for dtype and tying; empty where there is none.
@@ -66,7 +62,7 @@ class MergePlan:
             options of the plan ask for it.
     """
 
-    data: dict[str, Any]
+    data: Plan
     checkpoints: tuple[Checkpoint, ...]
     donor: Checkpoint
     model_config: dict[str, Any]
@@ -79,34 +75,26 @@ class MergePlan:
 
     def json(self) -> str:
         """Canonical text: the same plan gives the same bytes."""
-        return canonical_json(self.data)
+        return self.data.json()
 
     @property
     def stored(self) -> list[Checkpoint]:
         """The checkpoints that are read, in the order of the plan's models."""
-        return [model for model in plan_models(self.checkpoints) if not model.made]
+        return [model for model in with_sources(self.checkpoints) if not model.made]
 
     @property
     def input_paths(self) -> list[Path]:
         """Every folder and file that is read, and that no output may lie in."""
         return [path for model in self.stored for path in (model.path, *model.files)]
 
-    def input_dtypes(self, job: dict[str, Any]) -> set[str]:
+    def input_dtypes(self, job: Job) -> set[str]:
         """safetensors' names of the dtypes that go into a job of the core; empty for others."""
-        merge = job["merge"]
-        base = [merge["base"]] if merge.get("base") else []
-        references = [*merge.get("inputs", []), *base]
-        return set().union(*(self._dtypes(reference) for reference in references))
+        return set().union(*map(self._dtypes, job.merge.references))
 
-    def _dtypes(self, reference: dict[str, Any]) -> set[str]:
-        number, name = reference["model"], reference["tensor"]
-        if number < len(self.checkpoints):
-            return {self.checkpoints[number].tensors[name].dtype}
-        how = self.data["models"][number]["derived"][name]
-        parts = how.get("tensors") or how.get("parts") or [how]
-        return set().union(*map(self._dtypes, parts))
-
-
-def canonical_json(data: dict[str, Any] | list[Any]) -> str:
-    """JSON with one spelling for equal data."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+    def _dtypes(self, reference: TensorRef | Input) -> set[str]:
+        if reference.model < len(self.checkpoints):
+            return {self.checkpoints[reference.model].tensors[reference.tensor].dtype}
+        model = self.data.models[reference.model]
+        if not isinstance(model, Derived):
+            return {with_sources(self.checkpoints)[reference.model].tensors[reference.tensor].dtype}
+        return set().union(*map(self._dtypes, model.derived[reference.tensor].references))

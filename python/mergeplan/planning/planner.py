@@ -1,21 +1,23 @@
 """The way from a config and headers to a plan: ours, or mergekit's where only it knows how."""
 
-from math import prod
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import models_data, refuse_duplicates
+from mergeplan.checkpoints.checkpoint import planned_models, refuse_duplicates
 from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
-from mergeplan.planning.jobs import make_job
+from mergeplan.planning.document import Plan
+from mergeplan.planning.jobs import Settled, make_job
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import find_outputs
 from mergeplan.planning.pairing import left_out
-from mergeplan.planning.plan import VERSION, MergePlan
+from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.slicing import beyond_names, sliced_config
+from mergeplan.system.memory import collection_paused
 
 
+@collection_paused()
 def build_plan(
     config: MergeConfig,
     *,
@@ -29,7 +31,7 @@ def build_plan(
     Raises:
         InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
     """
-    head = {
+    head: dict[str, Any] = {
         "seed": seed,
         "max_shard_bytes": max_shard_bytes,
         "allow_nonfinite": allow_nonfinite,
@@ -49,22 +51,17 @@ def build_plan(
         raise outputs.faults[0].error
     if not outputs.tensors:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
-    made = [make_job(config, tensor, checkpoints) for tensor in outputs.tensors]
-    jobs = [job for job, _ in made]
-    data = {
-        **head,
-        "version": VERSION,
-        "models": models_data(checkpoints),
-        "jobs": jobs,
-    }
+    settled: Settled = {}
+    made = [make_job(config, tensor, checkpoints, settled) for tensor in outputs.tensors]
+    jobs = tuple(job for job, _ in made)
     return MergePlan(
-        data=data,
+        data=Plan(models=planned_models(checkpoints), jobs=jobs, **head),
         checkpoints=tuple(checkpoints),
         donor=donor,
         model_config=sliced_config(config, checkpoints, donor)
         if config.is_sliced
         else donor.config,
-        out_dtype=most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs),
+        out_dtype=most_common_dtype((job.out_dtype, job.n_elements) for job in jobs),
         unties_head=any(tensor.match.tied for tensor in outputs.tensors),
         warnings=(*config.warnings, *left_out(outputs.extra, donor)),
         resolved=tuple(resolved for _, resolved in made if resolved and options.explain),

@@ -7,7 +7,6 @@ takes the time of doing it, not of telling it.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from mergeplan.merging.torch.largest import Largest, LargestQuery
 from mergeplan.merging.torch.loading import DTYPES
 from mergeplan.merging.torch.program import StreamOf
 from mergeplan.merging.torch.sweeps import InputSweep, Piece
-from mergeplan.planning.plan import Job
+from mergeplan.planning.document import Delta, Job
 
 # As in mergekit: smaller divisors count as one, and norms below are left alone.
 _SMALLEST_DIVISOR = 1e-8
@@ -43,32 +42,31 @@ _Keep = Callable[[int, Tensor], Tensor]
 class Deltas:
     """base + lambda · mix(weight · thin(expert − base))."""
 
-    def __init__(self, job: Job, stream_of: StreamOf, seed: int) -> None:
-        merge: dict[str, Any] = job["merge"]
-        self.working = DTYPES[merge["dtype"]]
+    def __init__(self, job: Job, merge: Delta, stream_of: StreamOf, seed: int) -> None:
+        self.working = DTYPES[merge.dtype]
         self._steps = steps = Steps(self.working)
         self._merge, self._stream_of, self._seed = merge, stream_of, seed
         # A weight of zero changes neither sum nor divisor: such an expert is not read.
-        used = [(i, one) for i, one in enumerate(merge["inputs"], start=1) if one["weight"] != 0.0]
+        used = [(i, one) for i, one in enumerate(merge.inputs, start=1) if one.weight != 0.0]
         self.inputs = [0, *(number for number, _ in used)]
         self._experts = [
             _Expert(
-                steps.number(one["weight"]),
-                one.get("density", 1.0),
-                one.get("gamma", 0.0),
-                one.get("epsilon", 0.0),
+                steps.number(one.weight),
+                1.0 if one.density is None else one.density,
+                one.gamma or 0.0,
+                one.epsilon or 0.0,
             )
             for _, one in used
         ]
-        self._length = prod(job["shape"])
-        self._columns, self._stride = _rows_of(job["shape"])
-        self._ranked = merge["sparsify"] == "ranks"
-        self._random = self._ranked or merge["sparsify"] == "random"
-        self._thins = [_thins(merge["sparsify"], expert) for expert in self._experts]
+        self._length = job.n_elements
+        self._columns, self._stride = _rows_of(job.shape)
+        self._ranked = merge.sparsify == "ranks"
+        self._random = self._ranked or merge.sparsify == "random"
+        self._thins = [_thins(merge.sparsify, expert) for expert in self._experts]
         thins = any(self._thins)
         self.align = self._columns * self._stride if self._ranked and thins else 1
-        self._lambda = float32(merge["lambda"])
-        self.sweeps = 2 if thins and (merge["rescale"] or not self._random) else 1
+        self._lambda = float32(merge.lambda_)
+        self.sweeps = 2 if thins and (merge.rescale or not self._random) else 1
         self.element_bytes = self._count_bytes()
         self.fixed_bytes = self._count_fixed_bytes() if thins else 0
 
@@ -121,7 +119,7 @@ class Deltas:
     # What each expert keeps.
 
     def _keeps_all(self, expert: _Expert) -> bool:
-        return self._merge["sparsify"] == "none" or expert.density >= 1.0
+        return self._merge.sparsify == "none" or expert.density >= 1.0
 
     def _keeps(self, sweep: InputSweep) -> Callable[[], _Keep]:
         """Makes what says it, anew for each sweep: ties are counted from the tensor's start on."""
@@ -179,7 +177,7 @@ class Deltas:
     def _ranks(self, expert: _Expert) -> tuple[int, int]:
         """How many of the largest are dropped, and how many are there down to the least kept."""
         kept = int(expert.density * self._length)
-        if self._merge["sparsify"] != "outliers":
+        if self._merge.sparsify != "outliers":
             return 0, max(kept, 1)
         bottom = max(0, self._length - kept - int(expert.gamma * self._length))
         dropped = self._length - bottom - kept
@@ -211,7 +209,7 @@ class Deltas:
         self, sweep: InputSweep, make: Callable[[], _Keep]
     ) -> tuple[list[float], Callable[[], _Keep]]:
         """One for each expert, and what says from now on what is kept."""
-        if not (self._merge["rescale"] and any(self._thins)):
+        if not (self._merge.rescale and any(self._thins)):
             return [1.0] * len(self._experts), make
         norms = torch.zeros((len(self._experts), 2), dtype=torch.float64, device=sweep.device)
         keep = make()
@@ -265,12 +263,12 @@ class Deltas:
 
     def _mix(self, piece: Piece, deltas: Tensor) -> Tensor:
         steps, base = self._steps, piece[0]
-        if self._merge["consensus"]:
+        if self._merge.consensus:
             mixed = self._elected(deltas, base)
         else:
             mixed = steps.cast(steps.sum(deltas, base))
             divisor = steps.number(steps.number_sum([one.weight for one in self._experts]))
-            if self._merge["normalize"] and abs(divisor) >= float32(_SMALLEST_DIVISOR):
+            if self._merge.normalize and abs(divisor) >= float32(_SMALLEST_DIVISOR):
                 mixed = steps.divide(mixed, divisor)
         return steps.add(base, steps.scale(mixed, self._lambda))
 
@@ -281,7 +279,7 @@ class Deltas:
         # A delta of zero agrees with nobody.
         agrees = torch.where(plus, deltas > 0, deltas < 0)
         mixed = steps.cast(steps.sum(deltas.masked_fill_(~agrees, 0.0), base))
-        if not self._merge["normalize"]:
+        if not self._merge.normalize:
             return mixed
         divisor = torch.zeros_like(base, dtype=torch.float32)
         for row, expert in zip(agrees, self._experts, strict=True):

@@ -53,7 +53,7 @@ class DeviceRunner:
         jobs = [
             (output, number, index)
             for output, (number, plan) in enumerate(zip(numbers, plans, strict=True))
-            for index in range(len(plan["jobs"]))
+            for index in range(len(plan.jobs))
             if not outputs.is_written(output, index)
         ]
         tasks, core = split(jobs, plans, reader, self._least)

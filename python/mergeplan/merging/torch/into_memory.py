@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,6 +12,7 @@ from mergeplan.merging.torch.engine import Engine
 from mergeplan.merging.torch.loading import PieceLoader
 from mergeplan.merging.torch.splitting import LEAST_ELEMENTS, split
 from mergeplan.merging.torch.storing import ModelStore
+from mergeplan.planning.document import Plan
 
 if TYPE_CHECKING:
     from mergeplan.merging.torch.storing import Store
@@ -45,7 +46,7 @@ class IntoMemory:
 
     def merge(
         self,
-        targets: Sequence[tuple[int, Mapping[str, Any], Mapping[str, torch.Tensor]]],
+        targets: Sequence[tuple[int, Plan, Mapping[str, torch.Tensor]]],
     ) -> tuple[int, list[tuple[int, int]]]:
         """Merge what devices can.
 
@@ -58,10 +59,10 @@ class IntoMemory:
         """
         before = self._reader.read_bytes
         places = {
-            (number, index): into[job["tensor"]].detach()
+            (number, index): into[job.tensor].detach()
             for number, (_, plan, into) in enumerate(targets)
-            for index, job in enumerate(plan["jobs"])
-            if job["tensor"] in into
+            for index, job in enumerate(plan.jobs)
+            if job.tensor in into
         }
         jobs = [(number, targets[number][0], index) for number, index in places]
         plans = [plan for _, plan, _ in targets]

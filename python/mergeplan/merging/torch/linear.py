@@ -1,7 +1,6 @@
 """Weighted sums of whole tensors; see `rust/core/src/execute/linear.rs`."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from mergeplan.merging.torch.arithmetic import Steps, float32, fused_multiply_add
 from mergeplan.merging.torch.loading import DTYPES
 from mergeplan.merging.torch.sweeps import InputSweep
+from mergeplan.planning import document
 
 
 class Linear:
@@ -18,14 +18,14 @@ class Linear:
     sweeps = 1
     fixed_bytes = 0
 
-    def __init__(self, merge: dict[str, Any]) -> None:
-        self.working = DTYPES[merge["dtype"]]
-        weights = [float32(one["weight"]) for one in merge["inputs"]]
+    def __init__(self, merge: document.Linear) -> None:
+        self.working = DTYPES[merge.dtype]
+        weights = [float32(one.weight) for one in merge.inputs]
         # A weight of zero adds nothing: such an input is not read.
         self.inputs = [number for number, weight in enumerate(weights) if weight != 0.0]
         self._weights = [weights[number] for number in self.inputs]
         self._steps = Steps(self.working)
-        self._divisor = self._steps.number_sum(weights) if merge["normalize"] else 1.0
+        self._divisor = self._steps.number_sum(weights) if merge.normalize else 1.0
         # The sums, and the float64 values, sums and masks of a multiply-add that is not built in.
         self.element_bytes = 3 * 4 + self.working.itemsize + 8 * 8
 

@@ -1,7 +1,7 @@
 """Tensors that our core cannot compute: mergekit's own executor does, one at a time."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,10 +11,11 @@ from mergekit.graph import Executor, Task, TaskUniverse
 from mergekit.io.tasks import SaveTensor
 
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of, torch_dtype
+from mergeplan.checkpoints.plan_models import Model, TensorRef
 from mergeplan.errors import InputError
+from mergeplan.planning.document import Copy, Group, Job, Merge, Passthrough, Plan
 from mergeplan.planning.mergekit.models import CheckpointLoader, OpenModel, loaders
 from mergeplan.planning.mergekit.silence import quietly
-from mergeplan.planning.plan import VERSION, canonical_json
 
 # Memory for the core while it reads a tensor.
 _READ_BYTES = 64 << 20
@@ -122,31 +123,22 @@ class MergekitExecutor:
 
 
 def read_tensor(
-    models: Sequence[Any], reference: Mapping[str, Any], dtype: str, shape: tuple[int, ...]
+    models: tuple[Model, ...], reference: TensorRef, dtype: str, shape: tuple[int, ...]
 ) -> torch.Tensor:
     """A tensor of a plan's models, however it is stored or computed; our core reads it.
 
     Args:
-        models: As the plan lists them.
         dtype: safetensors' name.
     """
     from mergeplan._native import PreparedFamily
 
     tensor = torch.empty(shape, dtype=torch_dtype(dtype))
-    merge: dict[str, Any] = {"kind": "copy", "inputs": [reference]}
+    merge: Merge = Copy((reference,))
     if dtype in FLOATS:
-        how = {"name": "passthrough", "scale": None}
-        merge |= {"kind": "group", "dtype": FLOATS[dtype], "method": how, "base": None}
-    job = {"tensor": "tensor", "shape": list(shape), "out_dtype": dtype, "merge": merge}
-    plan = {
-        "version": VERSION,
-        "seed": 0,
-        "allow_nonfinite": True,
-        "max_shard_bytes": 1 << 60,
-        "models": list(models),
-        "jobs": [job],
-    }
-    family = PreparedFamily([canonical_json(plan)])
+        merge = Group(FLOATS[dtype], Passthrough(None), None, (reference,))
+    job = Job("tensor", shape, dtype, merge)
+    plan = Plan(0, allow_nonfinite=True, max_shard_bytes=1 << 60, models=models, jobs=(job,))
+    family = PreparedFamily([plan.json()])
     memory = max(family.forecast(1)["least_memory_bytes"], _READ_BYTES)
     place = (tensor.data_ptr(), tensor.numel() * tensor.element_size(), dtype)
     family.run_into([(0, 0, [place])], threads=1, memory_bytes=memory)

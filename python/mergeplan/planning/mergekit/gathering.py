@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mergekit.architecture import WeightInfo
 
 from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint
 from mergeplan.checkpoints.layers import layer_of
+from mergeplan.checkpoints.plan_models import Concat, Derived, Made, Rows, TensorRef
 from mergeplan.planning.mergekit.models import OpenModel
 from mergeplan.planning.mergekit.packing import find_packed
 from mergeplan.planning.mergekit.vocabulary import RowMap
@@ -25,7 +25,7 @@ class FoundTensor:
         plain_dtype: As of `checkpoint.Tensor`.
     """
 
-    reference: dict[str, Any] | None
+    reference: TensorRef | None
     name: str
     label: str
     dtype: str
@@ -59,7 +59,7 @@ class ModelTensors:
         self._n_models = n_models
         self._numbers = {model: number for number, model in enumerate(checkpoints)}
         # One derived model for each checkpoint that needs it.
-        self._derived: dict[OpenModel, dict[str, Any]] = {}
+        self._derived: dict[OpenModel, dict[str, Made]] = {}
         self._used: dict[OpenModel, set[str]] = {model: set() for model in checkpoints}
 
     def find(self, model: OpenModel, weight: WeightInfo) -> FoundTensor | None:
@@ -76,9 +76,8 @@ class ModelTensors:
                 return FoundTensor(None, target, "", packed.dtype, packed.shape)
             if len(packed.parts) == 1 and tensors[packed.parts[0]].shape == packed.shape:
                 return self._stored(model, packed.parts[0], "")
-            parts = [self._reference(model, part) for part in packed.parts]
-            made = {"kind": "concat", "parts": parts, "shape": list(packed.shape)}
-            reference = self._derive(model, target, made)
+            parts = tuple(self._reference(model, part) for part in packed.parts)
+            reference = self._derive(model, target, Concat(parts, packed.shape))
             return FoundTensor(reference, target, "", packed.dtype, packed.shape)
         return None
 
@@ -125,26 +124,26 @@ class ModelTensors:
         # Rows of zeros need a tensor too: it says how long they are.
         used = used or [tensors.index(own)]
         places = {tensor: place for place, tensor in enumerate(used)}
-        made = {
-            "kind": "rows",
-            "tensors": [tensors[tensor].reference for tensor in used],
-            "from": [places[source] if source >= 0 else source for source in rows.sources],
-            "rows": list(rows.rows),
-            "means": [[[places[tensor], row] for tensor, row in mean] for mean in rows.means],
-            "padding": rows.padding,
-        }
+        references = (tensors[tensor].reference for tensor in used)
+        made = Rows(
+            tensors=tuple(reference for reference in references if reference is not None),
+            from_=tuple(places[source] if source >= 0 else source for source in rows.sources),
+            rows=rows.rows,
+            means=tuple(tuple((places[tensor], row) for tensor, row in m) for m in rows.means),
+            padding=rows.padding,
+        )
         shape = (len(rows.rows) + rows.padding, *own.shape[1:])
         reference = self._derive(model, f"{own.name} (rows)", made)
         return replace(own, reference=reference, shape=shape)
 
     @property
-    def derived(self) -> list[dict[str, Any]]:
+    def derived(self) -> tuple[Derived, ...]:
         """The derived models, as the plan lists them behind the others."""
-        return [{"derived": tensors} for tensors in self._derived.values()]
+        return tuple(map(Derived, self._derived.values()))
 
-    def is_made(self, reference: dict[str, Any]) -> bool:
+    def is_made(self, reference: TensorRef) -> bool:
         """Whether a tensor is computed, and lies in no file."""
-        number = reference["model"]
+        number = reference.model
         return number >= self._n_models or bool(self._opened[number].made)
 
     def _stored(self, model: OpenModel, name: str, label: str) -> FoundTensor:
@@ -153,12 +152,12 @@ class ModelTensors:
         plain = tensor.plain_dtype
         return FoundTensor(reference, name, label, tensor.dtype, tensor.shape, plain)
 
-    def _reference(self, model: OpenModel, name: str) -> dict[str, Any]:
+    def _reference(self, model: OpenModel, name: str) -> TensorRef:
         self._used[model].add(name)
-        return {"model": self._numbers[model], "tensor": name}
+        return TensorRef(self._numbers[model], name)
 
-    def _derive(self, model: OpenModel, name: str, how: dict[str, Any]) -> dict[str, Any]:
+    def _derive(self, model: OpenModel, name: str, how: Made) -> TensorRef:
         entry = self._derived.setdefault(model, {})
         entry[name] = how
         number = self._n_models + list(self._derived).index(model)
-        return {"model": number, "tensor": name}
+        return TensorRef(number, name)

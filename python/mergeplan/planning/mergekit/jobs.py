@@ -1,6 +1,7 @@
 """mergekit's tasks as jobs of our core; what the core cannot do is a job that is `given`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mergekit import merge_methods
@@ -11,14 +12,15 @@ from mergekit.tokenizer import PermutedVocabulary, TokenizerInfo
 from mergekit.tokenizer.truncate import TruncatedVocabulary
 
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES
+from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.planning.document import Copy, Given, Group, Job, Merge, Passthrough
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, dtypes_of, lower
 from mergeplan.planning.mergekit.executor import FallbackTensor
 from mergeplan.planning.mergekit.gathering import FoundTensor, ModelTensors
 from mergeplan.planning.mergekit.models import OpenModel
 from mergeplan.planning.mergekit.vocabulary import RowMap, Vocabulary
-from mergeplan.planning.plan import Job
 
 Tensors = dict[OpenModel, FoundTensor]
 
@@ -68,27 +70,25 @@ class JobMaker:
         order = max(tensor.label for tensor in found.values())
         found = self._fit_vocabulary(task, found)
         shape = _one_shape(task, found)
-        job = {"tensor": save.tensor_name, "shape": list(shape)}
+        make = partial(Job, save.tensor_name, shape)
         stored = {tensor.dtype for tensor in found.values()}
         _check_dtypes(save.tensor_name, found)
         if stored <= BUFFERS:
-            copied = [tensor.reference for tensor in found.values()]
-            merge = {"kind": "copy", "inputs": copied}
-            return order, {**job, "out_dtype": stored.pop(), "merge": merge}
+            return order, make(stored.pop(), Copy(_references(found)))
         forced = [weight.force_dtype for weight in _gathered(task).weight_info.values()]
         dtypes = dtypes_of(
             ((tensor.dtype, tensor.plain_dtype) for tensor in found.values()),
             _plain(forced[0]) or self.dtype,
             _plain(save.dtype),
         )
-        job["out_dtype"] = STORED_NAMES[dtypes.output]
+        out_dtype = STORED_NAMES[dtypes.output]
         if self._is_ours(method, found, dtypes):
-            return order, {**job, "merge": self._lower(method, task, found, dtypes)}
+            return order, make(out_dtype, self._lower(method, task, found, dtypes))
         if save.dtype is None and method in _FLOAT32_RESULTS and dtypes.working in FLOATS.values():
-            job["out_dtype"] = "F32"
-        given = FallbackTensor(save, job["out_dtype"], shape, len(found), dtypes.working)
+            out_dtype = "F32"
+        given = FallbackTensor(save, out_dtype, shape, len(found), dtypes.working)
         self.given[save.tensor_name] = given
-        return order, {**job, "merge": {"kind": "given"}}
+        return order, make(out_dtype, Given())
 
     def _gather(self, task: ExecuteMergeMethodTask) -> Tensors:
         """The tensor of each model that has one, in mergekit's order.
@@ -159,7 +159,7 @@ class JobMaker:
 
     def _lower(
         self, method: str, task: ExecuteMergeMethodTask, found: Tensors, dtypes: Dtypes
-    ) -> Job:
+    ) -> Merge:
         """The arithmetic, from the values that mergekit resolved."""
         ours = METHODS[method]
         base = task.base_model if ours.base != "none" else None
@@ -175,17 +175,21 @@ class JobMaker:
             name=task.output_weight.name,
             method=ours,
             base=found[base].reference if base in found else None,
-            inputs=[(str(model), tensor.reference or {}) for model, tensor in others],
+            inputs=list(zip(map(str, dict(others)), _references(dict(others)), strict=True)),
             shared=shared,
             each=each,
         )
         self.resolved.append(tensor)
         merge = lower(tensor, dtypes)
-        if merge["kind"] == "copy" and self.inputs.is_made(merge["inputs"][0]):
+        if isinstance(merge, Copy) and self.inputs.is_made(merge.inputs[0]):
             # Bytes can be copied from files alone.
-            how = {"name": "passthrough", "scale": None}
-            return {**merge, "kind": "group", "dtype": dtypes.working, "method": how, "base": None}
+            return Group(dtypes.working, Passthrough(None), None, merge.inputs)
         return merge
+
+
+def _references(found: Tensors) -> tuple[TensorRef, ...]:
+    """Of tensors that our core can read, all of them."""
+    return tuple(tensor.reference for tensor in found.values() if tensor.reference is not None)
 
 
 def _gathered(task: ExecuteMergeMethodTask) -> GatherTensors:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import yaml
@@ -14,11 +13,13 @@ from mergekit.merge import _model_out_config
 from mergekit.options import MergeOptions
 from mergekit.tokenizer import BuildTokenizer
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, models_data, refuse_duplicates
+from mergeplan.checkpoints.checkpoint import Checkpoint, planned_models, refuse_duplicates
 from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.plan_models import Model, TensorRef
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MergeplanError
+from mergeplan.planning.document import Plan
 from mergeplan.planning.mergekit.companions import companions_of, config_json
 from mergeplan.planning.mergekit.executor import MergekitExecutor, read_tensor
 from mergeplan.planning.mergekit.gathering import ModelTensors
@@ -34,7 +35,7 @@ from mergeplan.planning.mergekit.models import (
 from mergeplan.planning.mergekit.repairs import Planner, ordered_vocabularies, with_whole_prefixes
 from mergeplan.planning.mergekit.silence import quietly
 from mergeplan.planning.options import PlanOptions
-from mergeplan.planning.plan import VERSION, MergePlan
+from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.slicing import PER_LAYER, sliced_config
 
 
@@ -48,7 +49,6 @@ def plan(
 ) -> MergePlan:
     """See `plan_by_mergekit`."""
     head = {
-        "version": VERSION,
         "seed": seed,
         "allow_nonfinite": allow_nonfinite,
         "max_shard_bytes": max_shard_bytes,
@@ -75,7 +75,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     models = dict(zip(opened, checkpoints, strict=True))
     asked = with_models(asked, dict(zip(references, opened, strict=True)))
     donor = asked.base_model or opened[0]
-    stored = models_data(checkpoints)
+    stored = planned_models(checkpoints)
     sources = {
         model: CheckpointLoader(checkpoint, _reader(stored, number, checkpoint))
         for number, (model, checkpoint) in enumerate(models.items())
@@ -107,16 +107,16 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         done[tasks[-1]] = tokens
     maker = JobMaker(ModelTensors(models, types, len(stored)), config.dtype, tokens)
     made = [maker.job(task) for task in tasks if isinstance(task, SaveTensor)]
-    jobs = [job for _, job in sorted(filter(None, made), key=lambda entry: entry[0])]
+    jobs = tuple(job for _, job in sorted(filter(None, made), key=lambda entry: entry[0]))
     if not jobs:
         raise InputError("the models have no tensors that mergekit knows: nothing to merge")
-    out_dtype = most_common_dtype((job["out_dtype"], prod(job["shape"])) for job in jobs)
+    out_dtype = most_common_dtype((job.out_dtype, job.n_elements) for job in jobs)
     if maker.cut_to is not None:
         key = architecture.vocab_size_config_key or "vocab_size"
         set_config_value(out_config, key, maker.cut_to)
     companions = companions_of(asked, architecture, out_config, donor, tokens, trust)
     return MergePlan(
-        data={**head, "models": [*stored, *maker.inputs.derived], "jobs": jobs},
+        data=Plan(models=(*stored, *maker.inputs.derived), jobs=jobs, **head),
         checkpoints=tuple(checkpoints),
         donor=models[donor],
         model_config=config_json(out_config),
@@ -131,12 +131,11 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     )
 
 
-def _reader(stored: list[Any], number: int, checkpoint: Checkpoint) -> Callable[[str], Any]:
+def _reader(stored: tuple[Model, ...], number: int, checkpoint: Checkpoint) -> Callable[[str], Any]:
     """Reads tensors of a checkpoint by our core."""
 
     def read(name: str) -> Any:
         tensor = checkpoint.tensors[name]
-        reference = {"model": number, "tensor": name}
-        return read_tensor(stored, reference, tensor.dtype, tensor.shape)
+        return read_tensor(stored, TensorRef(number, name), tensor.dtype, tensor.shape)
 
     return read

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, TIED_HEADS, Checkpoint, models_data
+from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, TIED_HEADS, Checkpoint, planned_models
 from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.checkpoints.layers import layer_of
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
-from mergeplan.planning.plan import canonical_json
+from mergeplan.planning.document import to_json
 from mergeplan.pool.pool import PoolSize, load_pool
 from mergeplan.system.progress import Progress
 
@@ -132,7 +132,7 @@ def geometry_of(
         raise InputError(f"nothing of `{size.base}` can be compared: `{name}`: {why}")
     total = sum(model.tensors[name].n_bytes for model in (base, *experts) for name in tensors)
     found = tensor_similarities(
-        canonical_json(models_data([base, *experts])),
+        to_json(planned_models([base, *experts])),
         len(experts),
         tensors,
         densities=list(DENSITIES),

@@ -9,7 +9,7 @@ from torch import Tensor
 from mergeplan.merging.torch.arithmetic import Steps
 from mergeplan.merging.torch.loading import DTYPES
 from mergeplan.merging.torch.sweeps import Piece
-from mergeplan.planning.plan import Job
+from mergeplan.planning.document import Group, Job
 
 
 class GroupInputs:
@@ -24,14 +24,13 @@ class GroupInputs:
         size: Bytes of an element in the working dtype.
     """
 
-    def __init__(self, job: Job, numbers: list[int]) -> None:
-        merge = job["merge"]
+    def __init__(self, job: Job, merge: Group, numbers: list[int]) -> None:
         self.numbers = numbers
-        self.has_base = merge["base"] is not None and numbers[0] == 0 and len(numbers) > 1
+        self.has_base = merge.base is not None and numbers[0] == 0 and len(numbers) > 1
         self.count = len(numbers) - self.has_base
-        self.shape: Sequence[int] = job["shape"]
+        self.shape: Sequence[int] = job.shape
         self.length = prod(self.shape)
-        self.working: torch.dtype = DTYPES[merge["dtype"]]
+        self.working: torch.dtype = DTYPES[merge.dtype]
         self.size: int = self.working.itemsize
         self.steps = Steps(self.working)
 

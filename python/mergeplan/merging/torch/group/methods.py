@@ -1,7 +1,7 @@
 """From a plan's job of the kind `group` to what computes it."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
 
 from mergeplan.merging.torch.group.arcee_fusion import ArceeFusion
 from mergeplan.merging.torch.group.inputs import GroupInputs
@@ -15,39 +15,34 @@ from mergeplan.merging.torch.group.ram import Ram
 from mergeplan.merging.torch.group.sce import Sce
 from mergeplan.merging.torch.group.slerp import Slerp
 from mergeplan.merging.torch.program import Program
-from mergeplan.planning.plan import Job
+from mergeplan.planning import document
+from mergeplan.planning.document import Group, Job
 
-# By the plan's name; the plan's options are their further arguments.
-_METHODS: dict[str, Callable[..., Program]] = {
-    "slerp": Slerp,
-    "nuslerp": Nuslerp,
-    "multislerp": Multislerp,
-    "model_stock": ModelStock,
-    "sce": Sce,
-    "karcher": Karcher,
-    "nearswap": Nearswap,
-    "arcee_fusion": ArceeFusion,
-    "ram": Ram,
-    "ramplus_tl": Ram,
-    "passthrough": Passthrough,
+# The plan's options are their further arguments.
+_METHODS: dict[type[document.GroupMethod], Callable[..., Program]] = {
+    document.Slerp: Slerp,
+    document.Nuslerp: Nuslerp,
+    document.Multislerp: Multislerp,
+    document.ModelStock: ModelStock,
+    document.Sce: Sce,
+    document.Karcher: Karcher,
+    document.Nearswap: Nearswap,
+    document.ArceeFusion: ArceeFusion,
+    document.Ram: Ram,
+    document.RamplusTl: Ram,
+    document.Passthrough: Passthrough,
 }
 
 
-def group_program(job: Job) -> Program | None:
-    """What computes a job of the kind `group`; `None` where only the core can.
-
-    Args:
-        job: Of `MergePlan.data`.
-    """
-    merge: dict[str, Any] = job["merge"]
-    options = dict(merge["method"])
-    name = options.pop("name")
-    if name not in _METHODS:
-        return None
-    has_base, count = merge["base"] is not None, len(merge["inputs"])
+def group_program(job: Job, merge: Group) -> Program:
+    """What computes a job whose merge is a group."""
+    method = merge.method
+    options = {field.name: getattr(method, field.name) for field in fields(method)}
+    has_base, count = merge.base is not None, len(merge.inputs)
     # Nothing to interpolate with: the result is the one input, or the base.
     if count == 0:
-        return Passthrough(GroupInputs(job, [0]))
-    if count == 1 and name in ("multislerp", "karcher"):
-        return Passthrough(GroupInputs(job, [int(has_base)]))
-    return _METHODS[name](GroupInputs(job, list(range(has_base + count))), **options)
+        return Passthrough(GroupInputs(job, merge, [0]))
+    if count == 1 and isinstance(method, document.Multislerp | document.Karcher):
+        return Passthrough(GroupInputs(job, merge, [int(has_base)]))
+    every = GroupInputs(job, merge, list(range(has_base + count)))
+    return _METHODS[type(method)](every, **options)

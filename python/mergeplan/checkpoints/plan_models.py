@@ -1,0 +1,134 @@
+"""The models of a plan, as data: what `rust/core/src/plan/models.rs` reads, field for field.
+
+A field whose name ends in `_` would be a word of Python; in the plan it has none.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor of one of the plan's models, by the model's number."""
+
+    model: int
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """Another tensor as it is."""
+
+    kind: ClassVar = "same"
+
+    model: int
+    tensor: str
+
+    @property
+    def references(self) -> tuple[TensorRef, ...]:
+        """The tensors that it is computed from."""
+        return (TensorRef(self.model, self.tensor),)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Another tensor, rounded to a torch dtype."""
+
+    kind: ClassVar = "cast"
+
+    model: int
+    tensor: str
+    dtype: str
+
+    @property
+    def references(self) -> tuple[TensorRef, ...]:
+        return (TensorRef(self.model, self.tensor),)
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """x + scale · B·A, rounded to `dtype`; x is the tensor that is named first."""
+
+    kind: ClassVar = "lora"
+
+    model: int
+    tensor: str
+    a: TensorRef
+    b: TensorRef
+    scale: float
+    dtype: str
+    transposed: bool
+
+    @property
+    def references(self) -> tuple[TensorRef, ...]:
+        return (TensorRef(self.model, self.tensor), self.a, self.b)
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """Tensors one behind the other."""
+
+    kind: ClassVar = "concat"
+
+    parts: tuple[TensorRef, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def references(self) -> tuple[TensorRef, ...]:
+        return self.parts
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of some tensors in another order.
+
+    Attributes:
+        from_: For each row the number of its tensor, or -1 for zeros, or -2 for one of `means`.
+        rows: For each row its number there.
+        means: Lists of (tensor, row) whose mean is one row.
+        padding: Rows at the end that are each the mean of all before.
+    """
+
+    kind: ClassVar = "rows"
+
+    tensors: tuple[TensorRef, ...]
+    from_: tuple[int, ...]
+    rows: tuple[int, ...]
+    means: tuple[tuple[tuple[int, int], ...], ...]
+    padding: int
+
+    @property
+    def references(self) -> tuple[TensorRef, ...]:
+        return self.tensors
+
+
+Made = Same | Cast | Lora | Concat | Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A model that is nowhere stored: each tensor by name, and what it is computed from."""
+
+    derived: dict[str, Made]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTensor:
+    """Where a tensor lies in a file of another format; dtypes are safetensors' names."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A checkpoint of another format than safetensors."""
+
+    path: str
+    tensors: dict[str, ListedTensor]
+
+
+# A folder or a safetensors file is its path.
+Model = str | Listed | Derived

@@ -1,0 +1,310 @@
+"""The plan as data: what `rust/core/src/plan` reads, field for field, and its one way to JSON.
+
+A field whose name ends in `_` would be a word of Python; in the plan it has none.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import prod
+from operator import attrgetter
+from typing import Any, ClassVar
+
+from mergeplan.checkpoints.dtypes import bits_of
+from mergeplan.checkpoints.plan_models import Model, TensorRef
+from mergeplan.system.memory import collection_paused
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input of a merge with its options; `None` where the method has no such option."""
+
+    leaves_out_none: ClassVar = True
+
+    model: int
+    tensor: str
+    weight: float
+    density: float | None = None
+    gamma: float | None = None
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slerp:
+    name: ClassVar = "slerp"
+
+    t: float
+
+
+@dataclass(frozen=True, slots=True)
+class Nuslerp:
+    """`along` is `tensor`, `last` or `first`."""
+
+    name: ClassVar = "nuslerp"
+
+    t: float
+    along: str
+
+
+@dataclass(frozen=True, slots=True)
+class Multislerp:
+    name: ClassVar = "multislerp"
+
+    weights: tuple[float, ...]
+    normalize: bool
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStock:
+    name: ClassVar = "model_stock"
+
+    filter_wise: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sce:
+    name: ClassVar = "sce"
+
+    density: float
+
+
+@dataclass(frozen=True, slots=True)
+class Karcher:
+    name: ClassVar = "karcher"
+
+    max_iter: int
+    tol: float
+
+
+@dataclass(frozen=True, slots=True)
+class Nearswap:
+    name: ClassVar = "nearswap"
+
+    t: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArceeFusion:
+    name: ClassVar = "arcee_fusion"
+
+
+@dataclass(frozen=True, slots=True)
+class Ram:
+    name: ClassVar = "ram"
+
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class RamplusTl:
+    name: ClassVar = "ramplus_tl"
+
+    r: float
+    alpha: float
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Passthrough:
+    name: ClassVar = "passthrough"
+
+    scale: float | None
+
+
+GroupMethod = (
+    Slerp
+    | Nuslerp
+    | Multislerp
+    | ModelStock
+    | Sce
+    | Karcher
+    | Nearswap
+    | ArceeFusion
+    | Ram
+    | RamplusTl
+    | Passthrough
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The place is reserved, and whoever runs the plan writes the tensor afterwards."""
+
+    kind: ClassVar = "given"
+
+    @property
+    def references(self) -> tuple[TensorRef | Input, ...]:
+        """Every tensor that is read, the base first."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The same bytes from every input."""
+
+    kind: ClassVar = "copy"
+
+    inputs: tuple[TensorRef, ...]
+
+    @property
+    def references(self) -> tuple[TensorRef | Input, ...]:
+        return self.inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A weighted sum of whole tensors."""
+
+    kind: ClassVar = "linear"
+
+    dtype: str
+    normalize: bool
+    inputs: tuple[Input, ...]
+
+    @property
+    def references(self) -> tuple[TensorRef | Input, ...]:
+        return self.inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """base + lambda · mix(weight · sparsify(expert − base))."""
+
+    kind: ClassVar = "delta"
+
+    dtype: str
+    base: TensorRef
+    sparsify: str
+    consensus: bool
+    rescale: bool
+    normalize: bool
+    lambda_: float
+    inputs: tuple[Input, ...]
+
+    @property
+    def references(self) -> tuple[TensorRef | Input, ...]:
+        return (self.base, *self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A method that looks at whole vectors of the inputs."""
+
+    kind: ClassVar = "group"
+
+    dtype: str
+    method: GroupMethod
+    base: TensorRef | None
+    inputs: tuple[TensorRef, ...]
+
+    @property
+    def references(self) -> tuple[TensorRef | Input, ...]:
+        return self.inputs if self.base is None else (self.base, *self.inputs)
+
+
+Merge = Given | Copy | Linear | Delta | Group
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How one output tensor is made.
+
+    Attributes:
+        tensor: Its name.
+        shape: Its own, and that of every input.
+        out_dtype: safetensors' name.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    out_dtype: str
+    merge: Merge
+
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_elements * bits_of(self.out_dtype) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One merge: its models, a job for each output tensor, and the seed.
+
+    Attributes:
+        allow_nonfinite: Merge NaN and infinity instead of refusing them.
+        max_shard_bytes: A new shard begins where the tensors of one would take more.
+        models: What jobs refer to by number.
+        jobs: In the order in which they are packed into shards.
+    """
+
+    seed: int
+    allow_nonfinite: bool
+    max_shard_bytes: int
+    models: tuple[Model, ...]
+    jobs: tuple[Job, ...]
+    version: int = VERSION
+
+    def json(self) -> str:
+        """Canonical text: the same plan gives the same bytes."""
+        return to_json(self, sort_keys=True, separators=(",", ":"))
+
+    def sha256(self) -> str:
+        """Of the canonical text, in hexadecimal."""
+        return hashlib.sha256(self.json().encode()).hexdigest()
+
+
+@collection_paused()
+def to_json(value: object, **how: Any) -> str:
+    """JSON of plans and of what holds them.
+
+    Args:
+        how: As for `json.dumps`.
+    """
+    return json.dumps(value, default=_as_mapping, **how)
+
+
+def _as_mapping(value: object) -> dict[str, Any]:
+    return _SHAPES[type(value)](value)
+
+
+def _shape_of(kind: type) -> Callable[[Any], dict[str, Any]]:
+    """What turns an object into the mapping that stands for it in the plan.
+
+    Called for each reference of each tensor, half a million times for a large model.
+    """
+    own = [field.name for field in fields(kind)]
+    names = tuple(name.removesuffix("_") for name in own)
+    marks = {key: getattr(kind, key, None) for key in ("kind", "name")}
+    tag = {key: mark for key, mark in marks.items() if isinstance(mark, str)}
+    if not own:
+        return lambda _: dict(tag)
+    if len(own) == 1:
+        return lambda value: {names[0]: getattr(value, own[0]), **tag}
+    values = attrgetter(*own)
+    if tag:
+        return lambda value: dict(zip(names, values(value), strict=True), **tag)
+    if getattr(kind, "leaves_out_none", False):
+        return lambda value: {
+            name: entry
+            for name, entry in zip(names, values(value), strict=True)
+            if entry is not None
+        }
+    return lambda value: dict(zip(names, values(value), strict=True))
+
+
+class _Shapes(dict[type, Callable[[Any], dict[str, Any]]]):
+    """Made for each dataclass when the first of its kind is met."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], dict[str, Any]]:
+        self[kind] = shape = _shape_of(kind)
+        return shape
+
+
+_SHAPES = _Shapes()
