@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 import mergeplan
-from mergeplan.demo.demo import POOL
-from mergeplan.law.report import recommendation_text
+
+POOL = mergeplan.DEMO_POOL
 
 # Keep the few rows that someone would have measured: the base, and k = 1, 2, 4.
 few = Path(tempfile.mkdtemp()) / "measurements.csv"
@@ -24,4 +24,4 @@ law = result.fits[0].law
 for k in range(1, 10):
     print(f"k = {k}: expected loss {law.predict(k):.4f}")
 print()
-print(recommendation_text(mergeplan.recommend(result, target_loss=1.9055)))
+print(mergeplan.suggest(result, target_loss=1.9055).summary())

@@ -1,73 +1,43 @@
 """mergeplan tells what to merge before you pay for it, and then merges fast.
 
-`import mergeplan` loads neither torch nor scipy; names below load what they need when first used.
+What the commands do, these functions do, with the same names:
+
+measure     `sample`, `evaluate`, `calibrate`; a `Pool` says what there is
+decide      `fit`, `suggest` (how many experts, by the law), `select` (which experts and weights),
+            `plot`, `similarity`
+merge       `merge` (a YAML, or a dict, into a folder), `merge_many`, `merge_into` (a loaded model),
+            `stream` (tensor by tensor), `Sweep` (many merges of the same models)
+check       `inspect` (before), `verify` (after), `diff`
+
+A result prints as a summary of a screen at most; `summary()` is the whole. Errors are
+`MergeplanError`s: what is wrong and where, and a hint.
+
+`import mergeplan` loads neither torch nor scipy; names load what they need when first used.
+
+>>> import mergeplan
+>>> law = mergeplan.fit("pool/measurements.csv", method="task_arithmetic")
+>>> best = mergeplan.suggest(law, target_loss=1.9055).best
+>>> best.k
+6
+>>> chosen = mergeplan.choose_merge(best, mergeplan.load_pool("pool/pool.yml"))
+>>> chosen.subset
+('cheader', 'html', 'js', 'json', 'mande', 'manfr')
+>>> mergeplan.merge(chosen.config, "merged").tensors
+27
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from mergeplan._native import __version__, build_info
+from mergeplan._native import __version__ as __version__
+from mergeplan._native import build_info
 
-if TYPE_CHECKING:
-    from mergeplan.evaluation.evaluate import evaluate
-    from mergeplan.evaluation.options import EvaluationOptions
-    from mergeplan.inspection.inspect import InspectOptions, inspect_paths
-    from mergeplan.law.fit import fit
-    from mergeplan.law.recommend import recommend
-    from mergeplan.merging.merge import MergeReport, merge, merge_many
-    from mergeplan.merging.options import MergeOptions, MergeRequest
-    from mergeplan.merging.streaming import Sweep, merge_into, stream
-    from mergeplan.pool.geometry.compare import similarity
-    from mergeplan.selection.select import Wish, select
-
-__all__ = [
-    "EvaluationOptions",
-    "InspectOptions",
-    "MergeOptions",
-    "MergeReport",
-    "MergeRequest",
-    "Sweep",
-    "Wish",
-    "__version__",
-    "build_info",
-    "evaluate",
-    "fit",
-    "inspect_paths",
-    "merge",
-    "merge_into",
-    "merge_many",
-    "recommend",
-    "select",
-    "similarity",
-    "stream",
-]
-
-# Modules are not named like the functions, which importing them would hide.
-_HOMES = {
-    "EvaluationOptions": "mergeplan.evaluation.options",
-    "InspectOptions": "mergeplan.inspection.inspect",
-    "MergeOptions": "mergeplan.merging.options",
-    "MergeReport": "mergeplan.merging.merge",
-    "MergeRequest": "mergeplan.merging.options",
-    "Sweep": "mergeplan.merging.streaming",
-    "Wish": "mergeplan.selection.select",
-    "evaluate": "mergeplan.evaluation.evaluate",
-    "fit": "mergeplan.law.fit",
-    "inspect_paths": "mergeplan.inspection.inspect",
-    "merge": "mergeplan.merging.merge",
-    "merge_into": "mergeplan.merging.streaming",
-    "merge_many": "mergeplan.merging.merge",
-    "recommend": "mergeplan.law.recommend",
-    "select": "mergeplan.selection.select",
-    "similarity": "mergeplan.pool.geometry.compare",
-    "stream": "mergeplan.merging.streaming",
-}
+# The names and their homes stand in `__init__.pyi`, for type checkers and for this.
+__getattr__, _, _names = lazy_loader.attach_stub(__name__, __file__)
+__all__ = sorted(_names)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'mergeplan' has no attribute '{name}'")
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
 if build_info()["debug"]:

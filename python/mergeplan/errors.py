@@ -15,6 +15,9 @@ class MergeplanError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        # Python prints notes below the message; before 3.11 there are none.
+        if hint and hasattr(self, "add_note"):
+            self.add_note(f"hint: {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str | None]]:
         return type(self), (self.message, self.hint)

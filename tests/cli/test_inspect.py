@@ -329,8 +329,8 @@ parameters: {lambda: 1.5}
 def test_a_merge_of_names_alone_is_inspected_at_once_and_without_mergekit(small_models):
     (small_models / "c.yml").write_text(config_text("linear", ["a", "b"], parameters={"weight": 1}))
     code = (
-        "import sys; from mergeplan.inspection.inspect import inspect_paths;"
-        "assert inspect_paths(['c.yml']).fits;"
+        "import sys; from mergeplan.inspection.inspect import inspect;"
+        "assert inspect(['c.yml']).fits;"
         "assert not {'mergekit', 'torch', 'transformers'} & set(sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=small_models, capture_output=True)

@@ -10,7 +10,6 @@ from mergeplan.law.costs import load_costs
 from mergeplan.law.file import law_data, load_law
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
-from mergeplan.law.report import fit_text, recommendation_text
 from mergeplan.pool.geometry.compare import similarity
 from mergeplan.pool.geometry.file import geometry_data, gram_for, load_grams
 from mergeplan.pool.pool import load_pool
@@ -60,8 +59,8 @@ def test_a_law(tmp_path):
 
     def read(path):
         law = load_law(path)
-        fit_text(law)
-        recommendation_text(recommend(law, 0.66))
+        law.summary()
+        recommend(law, 0.66).summary()
 
     documents = list(damaged(json.loads(json.dumps(data)), 25))
     refused = read_all(tmp_path / "law.json", documents, read)
@@ -77,7 +76,7 @@ def test_a_law_over_sizes(tmp_path):
     del data["fits"][1:]
 
     def read(path):
-        recommendation_text(recommend(load_law(path), 0.5, sizes=(7e9,)))
+        recommend(load_law(path), 0.5, sizes=(7e9,)).summary()
 
     joint = json.loads(json.dumps(data))["joints"][0]
     documents = ({**data, "joints": [one]} for one in damaged(joint, 8))

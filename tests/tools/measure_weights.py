@@ -24,7 +24,8 @@ from mergeplan.merging.parameters import places_in
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.active import first_subsets
-from mergeplan.selection.select import Wish, select_from
+from mergeplan.selection.select import select_from
+from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.write import config_of
 

@@ -11,7 +11,8 @@ from mergeplan.law.costs import CostModel, load_costs
 from mergeplan.law.diagnose import all_signs, diagnose
 from mergeplan.law.fit import fit, fit_series
 from mergeplan.law.formulas import HyperbolicLaw, InterferenceLaw, SizeLaw
-from mergeplan.law.recommend import Goal, recommend
+from mergeplan.law.recommend import recommend
+from mergeplan.law.recommendation import Goal
 from mergeplan.law.series import ExpertEffect, Point, Series
 from mergeplan.law.spread import SpreadLaw, fit_spread, sampling_variance
 from mergeplan.measurements.file import load_measurements

@@ -30,8 +30,8 @@ def test_inspecting_and_merging_need_neither_torch_nor_scipy(small_models):
     config.write_text(config_text("ties", models, base=base, parameters={"weight": 1}))
     code = (
         "import sys, mergeplan\n"
-        f"mergeplan.inspect_paths([{str(config)!r}])\n"
-        "import mergeplan.inspection.report\n"
+        f"mergeplan.inspect([{str(config)!r}])\n"
+        "import mergeplan.inspection.inspection\n"
         f"mergeplan.merge({str(config)!r}, {str(small_models / 'out')!r})\n"
         "print([m for m in ('torch', 'scipy', 'numpy', 'mergekit') if m in sys.modules])"
     )
@@ -45,7 +45,7 @@ def test_the_public_names_are_functions_even_after_their_modules_were_imported()
     import mergeplan.law.recommend
     import mergeplan.merging.merge
 
-    for name in ("fit", "merge", "recommend"):
+    for name in ("fit", "merge", "suggest"):
         assert callable(getattr(mergeplan, name))
     with pytest.raises(AttributeError):
         mergeplan.nothing  # noqa: B018

@@ -7,7 +7,8 @@ import pytest
 from mergeplan.errors import InputError
 from mergeplan.law.file import law_data, load_law
 from mergeplan.law.fit import fit
-from mergeplan.law.recommend import Goal, recommend
+from mergeplan.law.recommend import recommend
+from mergeplan.law.recommendation import Goal
 from tests.support.commands import cli
 
 

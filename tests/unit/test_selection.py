@@ -27,7 +27,8 @@ from mergeplan.selection.insight import (
     synergy,
 )
 from mergeplan.selection.problem import Constraint, Problem, equal_weights, parse_constraint
-from mergeplan.selection.select import Wish, fit_table, select, select_from
+from mergeplan.selection.select import fit_table, select, select_from
+from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
 from tests.support.settings import DATA

@@ -19,6 +19,7 @@ from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.store import MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
+from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count
 from mergeplan.measurements.rows import Measurements
 from mergeplan.pool.subsets import SubsetMerge
@@ -29,8 +30,8 @@ Say = Callable[[str], None]
 _FEW = 8
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Summarized):
     """What a run came to.
 
     Attributes:
@@ -51,6 +52,17 @@ class Calibration:
     evaluating: float
     warnings: tuple[str, ...]
 
+    def verdict(self) -> str:
+        """One line: what was measured now."""
+        share = 100 * self.merging / max(self.merging + self.evaluating, 1e-9)
+        new = f"measured {self.n_measured} merges in {self.seconds:.1f} s"
+        return f"{new}, {share:.1f} % of it merging; {self.n_kept} were there already"
+
+    def summary(self) -> str:
+        """What was measured, why each method stopped, and where the table is."""
+        lines = [self.verdict(), *self.reasons, f"table: {self.table}"]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
 
 class Executor(Protocol):
     """Measures merges of one size, in any order."""
@@ -61,8 +73,8 @@ class Executor(Protocol):
 
 
 def calibrate(
-    pool_file: Path,
-    folder: Path,
+    pool_file: str | Path,
+    folder: str | Path,
     options: CalibrateOptions | None = None,
     *,
     say: Say = lambda _: None,
@@ -75,11 +87,15 @@ def calibrate(
         say: Told what each round measures and why.
         progress: Called with tokens scored and tokens planned.
 
+    Returns:
+        What was measured, and why each method stopped; `table` is what `fit` and `select` take.
+
     Raises:
         InputError: The pool is at fault, or differs from the one that the folder holds.
         SurroundingsError: The folder cannot be written to, or another run works there.
     """
     begun = time.perf_counter()
+    pool_file, folder = Path(pool_file), Path(folder)
     options = options or CalibrateOptions()
     checked = check_options(pool_file, options)
     run = _Run(checked, options, say, progress)

@@ -15,7 +15,7 @@ from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.choices import Choice
-from mergeplan.selection.select import Selection
+from mergeplan.selection.selection import Selection
 from mergeplan.selection.write import config_of
 
 # Best subsets of other k that are measured beside the choice.

@@ -8,9 +8,10 @@ from mergeplan.calibration.store import MEASUREMENTS
 from mergeplan.law.costs import CostModel
 from mergeplan.law.diagnose import all_signs
 from mergeplan.law.file import law_data
-from mergeplan.law.fit import FitResult, fit
-from mergeplan.law.recommend import Goal, Recommendation, recommend
-from mergeplan.law.report import fit_text, recommendation_text
+from mergeplan.law.fit import fit
+from mergeplan.law.fit_result import FitResult
+from mergeplan.law.recommend import recommend
+from mergeplan.law.recommendation import Goal, Recommendation
 from mergeplan.law.series import name_of
 from mergeplan.law.write import choose_merge
 from mergeplan.measurements.file import load_measurements
@@ -66,7 +67,7 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     next_command = f"mergeplan merge {config} OUT_DIR"
     if config is None:
         next_command = f"mergeplan suggest {table} --target-loss T"
-    lines = [fit_text(result), "", recommendation_text(recommendation), *scans, ""]
+    lines = [result.summary(), "", recommendation.summary(), *scans, ""]
     files = [table, law, *filter(None, (plot, config))]
     lines += [f"files: {', '.join(map(str, files))}", f"next: {next_command}"]
     warnings = [f"{name_of(one.series)}: {text}" for one in result.fits for text in one.warnings]

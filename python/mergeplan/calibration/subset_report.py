@@ -8,8 +8,8 @@ from mergeplan.calibration.store import MEASUREMENTS
 from mergeplan.errors import InputError
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
-from mergeplan.selection.report import selection_text
-from mergeplan.selection.select import Selection, Wish, chosen_of, select_from
+from mergeplan.selection.select import chosen_of, select_from
+from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.write import yaml_of
 from mergeplan.system.files import write_durably
@@ -26,7 +26,7 @@ class ChoiceSummary:
     """
 
     config: Path
-    selections: tuple[Selection, ...]
+    selections: Selections
     warnings: tuple[str, ...]
     next_command: str
     text: str = field(repr=False)
@@ -58,7 +58,7 @@ def summarize_choice(folder: Path, pool_file: Path, domains: str | None) -> Choi
         next_command=next_command,
         text="\n".join(
             [
-                selection_text(selections),
+                selections.summary(),
                 "",
                 f"files: {table}, {config}",
                 f"merge it: mergeplan merge {config} OUT_DIR",
@@ -68,7 +68,7 @@ def summarize_choice(folder: Path, pool_file: Path, domains: str | None) -> Choi
     )
 
 
-def _by_method(table: Path, wish: Wish) -> tuple[Selection, ...]:
+def _by_method(table: Path, wish: Wish) -> Selections:
     """Each from its own method's rows, as its rounds were chosen; the best first.
 
     `select` takes an average for a point of task arithmetic's surface and may name another subset.
@@ -84,4 +84,4 @@ def _by_method(table: Path, wish: Wish) -> tuple[Selection, ...]:
     if not found:
         raise faults[0] if faults else InputError("no merge was measured: there is nothing to fit")
     # Losses without bounds: every selection has a best.
-    return tuple(sorted(found, key=lambda one: one.best.value if one.best else float("inf")))
+    return Selections(sorted(found, key=lambda one: one.best.value if one.best else float("inf")))

@@ -148,7 +148,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_as_data(done, summary), default=str))
     else:
-        click.echo(_words(done) + "\n\n" + summary.text)
+        click.echo(done.verdict() + "\n\n" + summary.text)
     if not quiet:
         for warning in (*done.warnings, *summary.warnings):
             warn(warning)
@@ -174,7 +174,7 @@ def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary |
 
         return summarize_choice(folder, pool_file, given["domains"])
     from mergeplan.calibration.curve_report import summarize
-    from mergeplan.law.recommend import Goal
+    from mergeplan.law.recommendation import Goal
     from mergeplan.pool.pool import load_pool
 
     goal = Goal(given["target_loss"], given["fraction"], confidence=given["confidence"])
@@ -238,12 +238,6 @@ def _forecast(found: "CalibrationForecast") -> str:
     else:
         lines.append("time is known once the first merges are measured")
     return "\n".join(lines)
-
-
-def _words(done: "Calibration") -> str:
-    share = 100 * done.merging / max(done.merging + done.evaluating, 1e-9)
-    new = f"measured {done.n_measured} merges in {done.seconds:.1f} s"
-    return f"{new}, {share:.1f} % of it merging; {done.n_kept} were there already"
 
 
 def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[str, Any]:

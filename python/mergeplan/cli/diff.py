@@ -44,8 +44,7 @@ def command(
     and an element that is NaN or infinite on one side only always differs. Other dtypes are
     compared by their bytes. Exit code 0: equal. 1: they differ.
     """
-    from mergeplan.inspection.diff import diff
-    from mergeplan.inspection.diff_report import diff_data, diff_rows, summary
+    from mergeplan.inspection.diff import diff, diff_rows
     from mergeplan.system.progress import ProgressLine
 
     line = ProgressLine(quiet=quiet)
@@ -61,11 +60,11 @@ def command(
     finally:
         line.clear()
     if as_json:
-        click.echo(json.dumps(diff_data(result, tolerance_ulp)))
+        click.echo(json.dumps(result.data()))
     else:
         shown = result.tensors if show_all else result.differing
         for row in diff_rows(shown):
             click.echo(row)
-        click.echo(summary(result, tolerance_ulp))
+        click.echo(result.verdict())
     if result.differing:
         ctx.exit(1)

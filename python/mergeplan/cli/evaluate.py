@@ -69,8 +69,7 @@ def command(
     from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
-    from mergeplan.evaluation.report import documents_csv, scores_table, to_json
-    from mergeplan.evaluation.scores import difference
+    from mergeplan.evaluation.scores import difference, documents_csv, scores_table
     from mergeplan.evaluation.sources import find_data
     from mergeplan.system.files import refuse_existing, write_durably
     from mergeplan.system.progress import ProgressLine
@@ -101,7 +100,7 @@ def command(
     finally:
         line.clear()
     if as_json:
-        click.echo(json.dumps(to_json(found), allow_nan=False))
+        click.echo(json.dumps(found.data(), allow_nan=False))
     else:
         click.echo(scores_table(found.scores, found.tasks))
         if found.against is not None:

@@ -36,7 +36,6 @@ def command(
     from mergeplan.law.diagnose import all_signs
     from mergeplan.law.file import law_data
     from mergeplan.law.fit import fit
-    from mergeplan.law.report import fit_text
     from mergeplan.law.series import name_of
     from mergeplan.system.files import refuse_existing, write_durably
 
@@ -48,7 +47,7 @@ def command(
     data = law_data(result)
     if out is not None:
         write_durably(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    click.echo(json.dumps(data, allow_nan=False) if as_json else fit_text(result))
+    click.echo(json.dumps(data, allow_nan=False) if as_json else result.summary())
     for message in result.skipped:
         warn(message)
     for entry in result.fits:

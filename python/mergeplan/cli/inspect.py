@@ -48,16 +48,14 @@ def command(
     memory, disk, bytes and time are forecast. Exit code 1: there are problems; all are listed.
     """
     from mergeplan.display.text import printable
-    from mergeplan.inspection.inspect import InspectOptions, inspect_paths
-    from mergeplan.inspection.report import report
+    from mergeplan.inspection.inspect import InspectOptions, inspect
 
     options = InspectOptions(out, threads, memory_limit, out_shard_size, overwrite)
-    found = inspect_paths(list(paths), options)
+    found = inspect(paths, options)
     if as_json:
         click.echo(json.dumps({"fits": found.fits, **dataclasses.asdict(found)}, default=str))
     else:
-        for line in report(found, tensors=tensors):
-            click.echo(printable(line))
+        click.echo(found.summary(tensors=tensors))
         for warning in found.warnings + tuple(w for m in found.merges for w in m.warnings):
             if not quiet:
                 warn(printable(warning))

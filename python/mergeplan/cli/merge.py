@@ -14,7 +14,6 @@ from mergeplan.cli.options.mergekit_flags import mergekit_flags
 from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
 
 if TYPE_CHECKING:
-    from mergeplan.merging.merge import MergeReport
     from mergeplan.merging.options import MergeRequest
     from mergeplan.merging.runner import Runner
 
@@ -112,7 +111,7 @@ def command(
     are not listed. OUT_DIR is absent or complete at any moment. The same inputs, config and seed
     give the same bytes on any machine, with any number of threads.
     """
-    from mergeplan.merging.merge import merge_many
+    from mergeplan.merging.merge import merge_many, merged_line
     from mergeplan.merging.options import MergeOptions
     from mergeplan.merging.preflight import check_merges
     from mergeplan.planning.document import to_json
@@ -150,6 +149,8 @@ def command(
     except BaseException as error:
         line.clear()
         for note in getattr(error, "__notes__", ()):
+            if "`resume`" not in note:
+                continue  # a hint, which is printed with the message
             given = [word for word in sys.argv[1:] if word not in ("--resume", "--discard")]
             again = shlex.join(["mergeplan", *given, "--resume"])
             click.echo(note.replace("`resume`", f"`{again}`"), err=True)
@@ -162,7 +163,7 @@ def command(
         data = [dataclasses.asdict(report) for report in reports]
         click.echo(json.dumps(data if many else data[0], default=str))
     else:
-        click.echo(_summary(reports, paths[-1]))
+        click.echo(merged_line(reports, paths[-1]))
 
 
 def _runner(ray: str | None) -> "Runner | None":
@@ -187,19 +188,3 @@ def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[MergeRequest]":
 
     rows = read_subsets(many)
     return [MergeRequest(row.config, paths[0] / row.key, row.merge.seed) for row in rows]
-
-
-def _summary(reports: "list[MergeReport]", out: Path) -> str:
-    from mergeplan.display.text import format_bytes
-
-    merges = f"{len(reports)} merges, " if len(reports) > 1 else ""
-    tensors = sum(report.tensors for report in reports)
-    written = format_bytes(sum(report.written_bytes for report in reports))
-    seconds = reports[0].seconds
-    rate = format_bytes(reports[0].read_bytes / max(seconds, 1e-9))
-    fallback = sum(report.fallback_bytes for report in reports)
-    by = f", {format_bytes(fallback)} of it by mergekit's executor" if fallback else ""
-    there = sum(report.device_bytes for report in reports)
-    if devices := reports[0].devices:
-        by += f", {format_bytes(there)} of it by {' and '.join(devices)}"
-    return f"{out}: {merges}{tensors} tensors, {written}{by} in {seconds:.2f} s ({rate}/s read)"

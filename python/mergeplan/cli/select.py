@@ -90,11 +90,11 @@ def command(
     from mergeplan.errors import UnreachableError
     from mergeplan.pool.pool import load_pool
     from mergeplan.selection.data import selection_data
-    from mergeplan.selection.front import pareto_front
+    from mergeplan.selection.front import front_table, pareto_front
     from mergeplan.selection.pictures import draw_selection
     from mergeplan.selection.problem import parse_constraint
-    from mergeplan.selection.report import front_table, selection_text
-    from mergeplan.selection.select import Wish, chosen_of, fit_table, select
+    from mergeplan.selection.select import chosen_of, fit_table, select
+    from mergeplan.selection.selection import Wish
     from mergeplan.selection.write import yaml_of
     from mergeplan.system.files import refuse_existing, write_durably
 
@@ -122,7 +122,7 @@ def command(
         data = selection_data(selections, points)
         click.echo(json.dumps(data | {"check": checked and finite(dataclasses.asdict(checked))}))
     else:
-        click.echo(selection_text(selections))
+        click.echo(selections.summary())
     if points and not as_json:
         click.echo(f"\n{front_table(points, names)}")
     if checked is not None:

@@ -41,7 +41,6 @@ def command(
     """
     from mergeplan.pool.geometry.compare import similarity
     from mergeplan.pool.geometry.file import geometry_data
-    from mergeplan.pool.geometry.report import geometry_text
     from mergeplan.system.files import refuse_existing, write_durably
     from mergeplan.system.progress import ProgressLine
 
@@ -54,7 +53,7 @@ def command(
     finally:
         line.clear()
     text = json.dumps(geometry_data(found), allow_nan=False)
-    click.echo(text if as_json else "\n\n".join(map(geometry_text, found)))
+    click.echo(text if as_json else "\n\n".join(geometry.summary() for geometry in found))
     for geometry in found:
         odd = [(name, why) for name, why in geometry.left_out.items() if "`" in why]
         for name, why in odd[:_WARNINGS]:

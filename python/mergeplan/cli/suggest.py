@@ -81,8 +81,8 @@ def command(
     from mergeplan.errors import UnreachableError
     from mergeplan.law.costs import CostModel, load_costs
     from mergeplan.law.diagnose import all_signs
-    from mergeplan.law.recommend import Goal, recommend
-    from mergeplan.law.report import recommendation_text
+    from mergeplan.law.recommend import recommend
+    from mergeplan.law.recommendation import Goal
     from mergeplan.law.write import choose_merge
     from mergeplan.pool.pool import load_pool
     from mergeplan.selection.smallest import smallest_subset
@@ -116,7 +116,7 @@ def command(
         }
         click.echo(json.dumps(finite(data)))
     else:
-        click.echo(recommendation_text(recommendation))
+        click.echo(recommendation.summary())
         if smallest is not None:
             click.echo(f"\n{_of_smallest(smallest, source, target_loss)}")
         if chosen is not None:

@@ -32,7 +32,6 @@ def command(
     are checked as far as the manifest lists them. Exit code 0: it matches. 1: it differs, and each
     difference is a line: file, tensor, expected, found.
     """
-    from mergeplan.display.text import format_bytes
     from mergeplan.inspection.verify import verify
     from mergeplan.system.progress import ProgressLine
 
@@ -47,12 +46,7 @@ def command(
     else:
         for difference in result.differences:
             click.echo(str(difference))
-        checked = f"{result.tensors} tensors, {format_bytes(result.read_bytes)}"
-        if not result.matches:
-            unchecked = f"; {result.unchecked} tensors not checked" if result.unchecked else ""
-            words = "difference" if len(result.differences) == 1 else "differences"
-            click.echo(f"{out_dir}: {len(result.differences)} {words}{unchecked}", err=True)
-        elif not quiet:
-            click.echo(f"{out_dir}: matches its manifest ({checked})")
+        if not result.matches or not quiet:
+            click.echo(result.verdict(), err=not result.matches)
     if not result.matches:
         ctx.exit(1)

@@ -8,7 +8,6 @@ from pathlib import Path
 from mergeplan.display.text import format_bytes
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
-from mergeplan.law.report import recommendation_text
 from mergeplan.law.write import choose_merge
 from mergeplan.measurements.file import load_measurements
 from mergeplan.merging.merge import merge
@@ -16,7 +15,7 @@ from mergeplan.merging.options import MergeOptions
 from mergeplan.pool.pool import load_pool
 from mergeplan.system.files import make_folder, write_durably
 
-POOL = Path(__file__).parent / "pool"
+DEMO_POOL = Path(__file__).parent / "pool"
 METHOD = "task_arithmetic"
 TARGET_LOSS = 1.9055
 # The paper's three-point calibration (Section 4.2); k = 0 is the base.
@@ -32,10 +31,10 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     """
     begun = time.perf_counter()
     make_folder(folder)
-    pool_file = POOL / "pool.yml"
+    pool_file = DEMO_POOL / "pool.yml"
     pool = load_pool(pool_file)
     size = pool.sizes[0]
-    data = load_measurements(POOL / "measurements.csv")
+    data = load_measurements(DEMO_POOL / "measurements.csv")
     say(f"the pool: a base of {size.count_params():,.0f} parameters, {len(size.experts)} experts")
 
     few = replace(data, rows=tuple(row for row in data.rows if row.k in CALIBRATION))
@@ -50,7 +49,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
 
     say(f"\n2. recommend a merge for a loss of {TARGET_LOSS}")
     recommendation = recommend(law, TARGET_LOSS)
-    say("   " + recommendation_text(recommendation).replace("\n", "\n   "))
+    say("   " + recommendation.summary().replace("\n", "\n   "))
     wish = f"for a target loss of {TARGET_LOSS} nats"
     chosen = choose_merge(recommendation.best, pool, wish=wish, seed=0)
     config = folder / "merge.yml"

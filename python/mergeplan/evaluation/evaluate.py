@@ -1,18 +1,21 @@
 """Evaluate a model: prepare the texts, load, score; and all that the command offers besides."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from mergeplan.display.summary import Summarized
+from mergeplan.display.text import finite
 from mergeplan.errors import InputError
-from mergeplan.evaluation.harness import TaskScore, check_tasks, run_tasks
+from mergeplan.evaluation.harness import check_tasks, run_tasks
 from mergeplan.evaluation.options import EvaluationOptions
-from mergeplan.evaluation.scores import Scores
+from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, scores_table
+from mergeplan.evaluation.sources import Data, files_of
 from mergeplan.system.progress import Progress
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Summarized):
     """What was found about a model.
 
     Attributes:
@@ -27,10 +30,42 @@ class Evaluation:
     data_hash: str
     left_out: tuple[str, ...]
 
+    def summary(self) -> str:
+        """Losses and tasks, and the paired difference from the other model."""
+        text = scores_table(self.scores, self.tasks)
+        if self.against is None:
+            return text
+        paired = difference(self.scores, self.against)
+        return text + "\n\n" + scores_table(paired, value="difference")
+
+    def data(self) -> dict[str, Any]:
+        """Ready for JSON: what is not finite becomes null."""
+        against = self.against and difference(self.scores, self.against)
+        data = {
+            "scores": _data(self.scores),
+            "difference": against and _data(against),
+            "tasks": [asdict(task) for task in self.tasks],
+            "data_hash": self.data_hash,
+            "left_out": list(self.left_out),
+        }
+        return dict(finite(data))
+
+
+def _data(scores: Scores) -> dict[str, Any]:
+    return {
+        name: {
+            "loss_nats": row.loss_nats,
+            "se": row.se,
+            "n_tokens": row.n_tokens,
+            "n_documents": row.n_documents,
+        }
+        for name, row in rows_of(scores).items()
+    }
+
 
 def evaluate(
     model: str | Path,
-    data: Mapping[str, str | Path],
+    data: Data,
     options: EvaluationOptions | None = None,
     *,
     dtype: str = "auto",
@@ -43,7 +78,8 @@ def evaluate(
 
     Args:
         model: A local folder with weights, config.json and tokenizer.
-        data: JSON-lines file of each domain: `text`, `prompt` and `response`, or `messages`.
+        data: A `.jsonl` file, a folder of them, a pool, or several; or a file for each domain by
+            name. Lines have `text`, `prompt` and `response`, or `messages`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         progress: Called with the tokens scored so far, and all of them.
@@ -52,11 +88,12 @@ def evaluate(
         Sums by document; `macro()`, `token_weighted()` and `estimates()` give means.
 
     Raises:
+        MissingInputError: The model or a file is not there.
         InputError: The model, a file or an option is at fault.
 
     Example:
-        scores = mergeplan.evaluate("merged", {"code": "eval/code.jsonl"})
-        print(scores.macro().loss_nats)
+        >>> import mergeplan
+        >>> mergeplan.evaluate("merged", "eval").macro().loss_nats  # doctest: +SKIP
     """
     found = evaluate_fully(model, data, options, dtype=dtype, device=device, progress=progress)
     return found.scores
@@ -64,7 +101,7 @@ def evaluate(
 
 def evaluate_fully(
     model: str | Path,
-    data: Mapping[str, str | Path],
+    data: Data,
     options: EvaluationOptions | None = None,
     *,
     against: str | Path | None = None,
@@ -78,6 +115,9 @@ def evaluate_fully(
     Args:
         against: A model with the same tokenizer.
         tasks: See `harness.check_tasks`.
+
+    Returns:
+        Scores by document, of the other model too, and what the tasks came to.
 
     Raises:
         InputError: As `evaluate`, or the tokenizers differ, or a task is at fault.
@@ -100,7 +140,7 @@ def evaluate_fully(
             f"`{model}` and `{against}` have different tokenizers",
             "losses per token of different tokens cannot be compared",
         )
-    files = {name: Path(path) for name, path in data.items()}
+    files = files_of(data)
     context = min((length for length in contexts if length is not None), default=None)
     texts = Texts.prepare(files, tokenizer, options, context=context)
     scores: list[Scores] = []

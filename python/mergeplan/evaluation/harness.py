@@ -1,28 +1,12 @@
 """Downstream tasks through lm-evaluation-harness, on a model that is loaded already."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.evaluation.scores import TaskScore
 
 _INSTALL = "pip install 'mergeplan[harness]'"
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """One metric of one task; `se` is the harness's own, NaN where it has none.
-
-    Attributes:
-        better: `higher` or `lower`; empty where the harness does not say.
-    """
-
-    task: str
-    metric: str
-    value: float
-    se: float
-    better: str
-    n_documents: int
 
 
 def check_tasks(tasks: tuple[str, ...]) -> Any:

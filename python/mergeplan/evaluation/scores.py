@@ -7,8 +7,10 @@ and their shares of the tokens taken as given. A difference of two models is the
 the differences of each document's nll, which pairs them.
 """
 
+import csv
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,9 +18,30 @@ import numpy as np
 from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
+from mergeplan.display.summary import Summarized
+from mergeplan.display.table import align_columns
 from mergeplan.display.text import finite
 from mergeplan.errors import InputError
+from mergeplan.measurements.rows import MACRO
 from mergeplan.system.ranges import Number
+
+TOKEN_WEIGHTED = "token-weighted"
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One metric of one task; `se` is the harness's own, NaN where it has none.
+
+    Attributes:
+        better: `higher` or `lower`; empty where the harness does not say.
+    """
+
+    task: str
+    metric: str
+    value: float
+    se: float
+    better: str
+    n_documents: int
 
 
 @dataclass(frozen=True)
@@ -76,8 +99,8 @@ class DocumentLosses:
             raise ValueError("a line, its tokens and their loss for each document")
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Summarized):
     """A model's losses on every domain."""
 
     domains: dict[str, DomainScores]
@@ -109,6 +132,10 @@ class Scores:
             sum(part.n_tokens for _, part in parts),
             sum(part.n_documents for _, part in parts),
         )
+
+    def summary(self) -> str:
+        """A row for each domain and both means."""
+        return scores_table(self)
 
     def faults(self) -> list[str]:
         """What a reader must know: documents to which the model gives no finite loss."""
@@ -171,3 +198,57 @@ def difference(a: Scores, b: Scores) -> Scores:
                 )
         paired[name] = DomainScores(first.lines, first.n_tokens, first.nll - second.nll)
     return Scores(paired)
+
+
+def rows_of(scores: Scores) -> dict[str, Estimate]:
+    """Each domain, then both means."""
+    return {
+        **scores.estimates(),
+        MACRO: scores.macro(),
+        TOKEN_WEIGHTED: scores.token_weighted(),
+    }
+
+
+def scores_table(
+    scores: Scores, tasks: Sequence[TaskScore] = (), *, value: str = "loss_nats"
+) -> str:
+    """For people. With tasks, a column says what each row's value is."""
+    rows = [
+        (
+            name,
+            value,
+            f"{row.loss_nats:.6f}",
+            _short(row.se),
+            f"{row.n_tokens}",
+            f"{row.n_documents}",
+        )
+        for name, row in rows_of(scores).items()
+    ]
+    rows += [
+        (task.task, task.metric, f"{task.value:.6f}", _short(task.se), "", f"{task.n_documents}")
+        for task in tasks
+    ]
+    cells: list[tuple[str, ...]] = [
+        ("domain", "metric", "value", "se", "tokens", "documents"),
+        *rows,
+    ]
+    if not tasks:
+        cells = [(row[0], *row[2:]) for row in cells]
+        cells[0] = ("domain", value, *cells[0][2:])
+    return "\n".join(align_columns(cells, left=2 if tasks else 1))
+
+
+def documents_csv(scores: Scores) -> str:
+    """A row for each document: where it stands, its tokens, and their summed loss in nats."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["domain", "line", "n_tokens", "nll"])
+    for name, domain in scores.domains.items():
+        for row in zip(domain.lines, domain.n_tokens, domain.nll, strict=True):
+            writer.writerow([name, *(entry.item() for entry in row)])
+    return text.getvalue()
+
+
+def _short(se: float) -> str:
+    """A standard error; `-` where there is none."""
+    return f"{se:.6f}" if math.isfinite(se) else "-"

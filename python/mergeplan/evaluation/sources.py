@@ -1,5 +1,6 @@
-"""What a command line says of data: files, `name=file`, folders, pools."""
+"""What a user says of data: files, `name=file`, folders, pools."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mergeplan.errors import InputError, MissingInputError
@@ -7,6 +8,22 @@ from mergeplan.measurements.rows import MACRO, domain_name
 
 _ENDING = ".jsonl"
 _HINT = "give a .jsonl file, `name=file`, a folder of .jsonl files, or a pool.yml with `data`"
+
+
+# Data as functions take it: a source, several, or a file for each domain.
+Data = Mapping[str, str | Path] | str | Path | Sequence[str | Path]
+
+
+def files_of(data: Data) -> dict[str, Path]:
+    """Each domain's file, in whichever way data was given.
+
+    Raises:
+        MissingInputError, InputError: As for `find_data`.
+    """
+    if isinstance(data, Mapping):
+        return {name: Path(path).expanduser() for name, path in data.items()}
+    sources = [data] if isinstance(data, str | Path) else data
+    return find_data(tuple(map(str, sources)))
 
 
 def find_data(sources: tuple[str, ...]) -> dict[str, Path]:

@@ -3,9 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mergeplan.checkpoints.dtypes import FLOATS
+from mergeplan.display.summary import Summarized
+from mergeplan.display.table import align_columns
+from mergeplan.display.text import printable
 from mergeplan.errors import MissingInputError
 from mergeplan.system.progress import Progress
 
@@ -13,6 +16,19 @@ if TYPE_CHECKING:
     from mergeplan._native import TensorDistance
 
 Status = Literal["equal", "differs", "only in a", "only in b", "shape", "dtype"]
+_HEAD = ("tensor", "status", "differing", "max |d|", "mean |d|", "max ULP", "mean ULP", "NaN")
+_DISTANCE = (
+    "elements",
+    "differing",
+    "ulp_dtype",
+    "unmatched",
+    "nan_a",
+    "nan_b",
+    "max_difference",
+    "mean_difference",
+    "max_ulp",
+    "mean_ulp",
+)
 # Worst first; whoever misses a tensor cannot be loaded.
 _ORDER: tuple[Status, ...] = ("only in a", "only in b", "shape", "dtype", "differs", "equal")
 
@@ -54,17 +70,89 @@ class TensorDiff:
         return (order, -found.unmatched, -(found.max_ulp or 0), -(found.mean_ulp or 0), -share)
 
 
-@dataclass(frozen=True)
-class Diff:
-    """Every tensor of two checkpoints, the worst first."""
+@dataclass(frozen=True, repr=False)
+class Diff(Summarized):
+    """Every tensor of two checkpoints, the worst first.
+
+    Attributes:
+        tolerance_ulp: No element of a tensor that counts as equal is farther off than this.
+    """
 
     tensors: tuple[TensorDiff, ...]
     read_bytes: int
+    tolerance_ulp: int = 0
 
     @property
     def differing(self) -> tuple[TensorDiff, ...]:
         """The tensors that do not count as equal."""
         return tuple(tensor for tensor in self.tensors if tensor.status != "equal")
+
+    def verdict(self) -> str:
+        """One line."""
+        differing, total = len(self.differing), len(self.tensors)
+        within = f" within {self.tolerance_ulp} ULP" if self.tolerance_ulp else ""
+        if not differing:
+            return f"equal{within}: {total} tensors"
+        worst = max((t.distance.max_ulp or 0 for t in self.differing if t.distance), default=0)
+        at_most = f"; at most {worst} ULP apart" if worst else ""
+        return (
+            f"{differing} of {total} tensors differ, {total - differing} are equal{within}{at_most}"
+        )
+
+    def summary(self) -> str:
+        """The verdict, and a row for each tensor that differs."""
+        return "\n".join([self.verdict(), *diff_rows(self.differing)])
+
+    def data(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        tensors = []
+        for tensor in self.tensors:
+            found = tensor.distance
+            sides = {
+                name: side and {"dtype": side.dtype, "shape": side.shape, "file": side.file}
+                for name, side in (("a", tensor.a), ("b", tensor.b))
+            }
+            distance = found and {name: getattr(found, name) for name in _DISTANCE}
+            entry = {
+                "tensor": tensor.tensor,
+                "status": tensor.status,
+                **sides,
+                "distance": distance,
+            }
+            tensors.append(entry)
+        return {
+            "equal": not self.differing,
+            "tolerance_ulp": self.tolerance_ulp,
+            "differing": len(self.differing),
+            "read_bytes": self.read_bytes,
+            "tensors": tensors,
+        }
+
+
+def diff_rows(tensors: tuple[TensorDiff, ...]) -> list[str]:
+    """A head and a row for each tensor; nothing for none."""
+    if not tensors:
+        return []
+    return align_columns([_HEAD, *(_row(tensor) for tensor in tensors)], left=2)
+
+
+def _row(tensor: TensorDiff) -> tuple[str, ...]:
+    status: str = tensor.status
+    if tensor.a and tensor.b and status == "shape":
+        status = f"shape {tensor.a.shape} / {tensor.b.shape}"
+    elif tensor.a and tensor.b and status == "dtype":
+        status = f"dtype {tensor.a.dtype} / {tensor.b.dtype}"
+    found = tensor.distance
+    name = printable(tensor.tensor)
+    if found is None:
+        return (name, status, *["-"] * 6)
+    share = f"{100 * found.differing / max(found.elements, 1):.3g} %"
+    if found.unmatched:
+        status += f", {found.unmatched} not finite on one side"
+    nan = f"{found.nan_a} / {found.nan_b}" if found.nan_a or found.nan_b else "-"
+    numbers = (found.max_difference, found.mean_difference, found.max_ulp, found.mean_ulp)
+    cells = ["-" if n is None else f"{n}" if isinstance(n, int) else f"{n:.3g}" for n in numbers]
+    return (name, status, share, *cells, nan)
 
 
 def diff(
@@ -91,9 +179,18 @@ def diff(
         threads: Worker threads; `None` for one on each core.
         progress: Called some ten times a second with bytes done and bytes in all.
 
+    Returns:
+        Every tensor of either, the worst first.
+
     Raises:
         MissingInputError, InputError: A checkpoint is missing or damaged.
         SurroundingsError: A file cannot be read.
+
+    Example:
+        >>> import mergeplan
+        >>> found = mergeplan.diff("pool/base", "pool/js")
+        >>> len(found.differing), found.differing[0].distance.nan_a
+        (27, 0)
     """
     from mergeplan._native import tensor_distances
 
@@ -122,7 +219,7 @@ def diff(
         status = _status(one, other, distance, tolerance_ulp, ignore_dtype)
         found.append(TensorDiff(name, status, one, other, distance))
     found.sort(key=lambda tensor: (tensor.badness, tensor.tensor))
-    return Diff(tuple(found), total)
+    return Diff(tuple(found), total, tolerance_ulp)
 
 
 def _sides(path: Path) -> dict[str, Side]:

@@ -1,9 +1,9 @@
 """What is in checkpoints, whether they fit, and what a merge of them will take: headers alone."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig, read_config
@@ -19,13 +19,17 @@ from mergeplan.inspection.compatibility import (
     problem_of,
 )
 from mergeplan.inspection.facts import (
-    CheckpointFacts,
-    DtypeShare,
     FileFacts,
     checkpoint_facts,
     dtype_shares,
 )
 from mergeplan.inspection.forecast import MergeForecast, forecast_merge
+from mergeplan.inspection.inspection import (
+    Inspection,
+    MergeInspection,
+    OutputFacts,
+    TensorOptions,
+)
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.merging.publishing import check_output
 from mergeplan.planning.lowering import ResolvedTensor
@@ -57,90 +61,31 @@ class InspectOptions:
     overwrite: bool = False
 
 
-@dataclass(frozen=True)
-class OutputFacts:
-    """What a merge will write; `donor` gives it config.json and tokenizer."""
-
-    tensors: int
-    n_bytes: int
-    dtypes: tuple[DtypeShare, ...]
-    files: tuple[FileFacts, ...]
-    donor: str
-
-
-@dataclass(frozen=True)
-class TensorOptions:
-    """The value that every option takes for one output tensor.
-
-    Attributes:
-        method: `passthrough` where a tensor that not every model has is copied.
-        shared: Options of the whole merge.
-        each: Options of each model that goes in, by its name.
-    """
-
-    tensor: str
-    method: str
-    shared: dict[str, Any]
-    each: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class MergeInspection:
-    """A config and its models.
-
-    Attributes:
-        method: `None` where the config does not say.
-        problems: Why it cannot run; empty where it can.
-        output, forecast: `None` where it cannot even be planned.
-        tensors: The tensors that are merged, with their options; empty where there is no plan.
-    """
-
-    config: Path
-    method: str | None
-    base: str | None
-    models: tuple[CheckpointFacts, ...]
-    problems: tuple[Refusal, ...]
-    warnings: tuple[str, ...]
-    output: OutputFacts | None
-    forecast: MergeForecast | None
-    tensors: tuple[TensorOptions, ...]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What was found.
-
-    Attributes:
-        checkpoints: The checkpoints that were named.
-        problems: Why those cannot be merged with each other.
-        merges: The configs that were named.
-    """
-
-    checkpoints: tuple[CheckpointFacts, ...]
-    problems: tuple[Refusal, ...]
-    warnings: tuple[str, ...]
-    merges: tuple[MergeInspection, ...]
-
-    @property
-    def fits(self) -> bool:
-        """Whether nothing stands in the way of any merge."""
-        return not self.problems and not any(merge.problems for merge in self.merges)
-
-
-def inspect_paths(paths: list[Path | str], options: InspectOptions | None = None) -> Inspection:
+def inspect(
+    paths: str | Path | Sequence[str | Path], options: InspectOptions | None = None
+) -> Inspection:
     """Look into checkpoints (folders or safetensors files) and configs (`.yml`).
 
     No weight is read. Several checkpoints are checked against each other, the first giving the
     output's tensors; a config's models are checked among themselves.
 
+    Args:
+        paths: One, or several.
+
+    Returns:
+        What is there, and everything that is wrong with it: faults are found, not raised.
+
     Raises:
         InputError, MissingInputError: A config that cannot be read, or the only checkpoint.
 
     Example:
-        >>> from mergeplan.inspection.inspect import inspect_paths
-        >>> inspect_paths(["merge.yml"]).merges[0].forecast.read_bytes  # doctest: +SKIP
+        >>> import mergeplan
+        >>> found = mergeplan.inspect("pool/base")
+        >>> found.fits, found.checkpoints[0].n_params
+        (True, 80592)
     """
     options = options or InspectOptions()
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
     configs = [Path(path) for path in paths if str(path).lower().endswith(CONFIG_ENDINGS)]
     names = [str(path) for path in paths if not str(path).lower().endswith(CONFIG_ENDINGS)]
     if len(paths) == len(names) == 1:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import header_sha256
-from mergeplan.display.text import printable
+from mergeplan.display.summary import Summarized
+from mergeplan.display.text import format_bytes, printable
 from mergeplan.errors import InputError
 from mergeplan.merging.manifest import Manifest, load_manifest
 from mergeplan.merging.publishing import INDEX
@@ -36,8 +37,8 @@ class Difference:
         return printable(f"`{self.file}`{tensor}: expected {self.expected}, found {self.found}")
 
 
-@dataclass
-class Verification:
+@dataclass(repr=False)
+class Verification(Summarized):
     """What was checked, and what differs.
 
     Attributes:
@@ -60,6 +61,19 @@ class Verification:
         """Whether nothing differs."""
         return not self.differences
 
+    def verdict(self) -> str:
+        """One line."""
+        if self.matches:
+            checked = f"{self.tensors} tensors, {format_bytes(self.read_bytes)}"
+            return f"{self.out}: matches its manifest ({checked})"
+        unchecked = f"; {self.unchecked} tensors not checked" if self.unchecked else ""
+        words = "difference" if len(self.differences) == 1 else "differences"
+        return f"{self.out}: {len(self.differences)} {words}{unchecked}"
+
+    def summary(self) -> str:
+        """The verdict, and a line for each difference."""
+        return "\n".join([self.verdict(), *map(str, self.differences)])
+
     def differs(self, file: str, expected: str, found: str, tensor: str | None = None) -> None:
         """Note a difference."""
         self.differences.append(Difference(file, tensor, expected, found))
@@ -80,9 +94,18 @@ def verify(
         threads: Worker threads; `None` for one on each core.
         progress: Called some ten times a second with bytes done and bytes in all.
 
+    Returns:
+        What was checked, and every difference; `matches` says whether there is none.
+
     Raises:
         MissingInputError, InputError: There is no manifest, or it is damaged.
         SurroundingsError, OSError: A file cannot be read.
+
+    Example:
+        >>> import mergeplan
+        >>> config = {"merge_method": "passthrough", "models": [{"model": "pool/js"}]}
+        >>> mergeplan.verify(mergeplan.merge(config, "merged").out).matches
+        True
     """
     folder = Path(out).expanduser()
     manifest = load_manifest(folder)

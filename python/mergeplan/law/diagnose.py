@@ -8,7 +8,7 @@ import numpy as np
 
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
-from mergeplan.law.fit import FitResult
+from mergeplan.law.fit_result import FitResult
 from mergeplan.law.posterior import MAX_OFFSET
 from mergeplan.law.series import name_of
 from mergeplan.law.spread import known_variance

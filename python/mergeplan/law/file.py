@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from annotated_types import MinLen, Predicate
 
 from mergeplan.law.curve import Fit
-from mergeplan.law.fit import FitResult
+from mergeplan.law.fit_result import FitResult
 from mergeplan.law.joint import JointFit
 from mergeplan.law.series import Series
 from mergeplan.system.strict import load_strictly
@@ -75,6 +75,9 @@ def law_data(result: FitResult) -> dict[str, Any]:
 
 def load_law(path: Path) -> FitResult:
     """Read a law file.
+
+    Returns:
+        The fits that were saved; their intervals are drawn again from the same seed.
 
     Raises:
         MissingInputError: There is no such file.

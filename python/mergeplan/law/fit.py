@@ -6,16 +6,16 @@ each mean is known, and takes their place, with a lack of fit that is estimated.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError, nearest
-from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
+from mergeplan.law.curve import Fit
+from mergeplan.law.fit_result import FitResult
 from mergeplan.law.formulas import Coefficients, HyperbolicLaw, SizeLaw, through_three_points
-from mergeplan.law.joint import JointFit, fit_joint
+from mergeplan.law.joint import fit_joint
 from mergeplan.law.least_squares import huber, project
 from mergeplan.law.posterior import LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET
 from mergeplan.law.series import Series, name_of, series_of
@@ -28,75 +28,6 @@ Array = NDArray[np.float64]
 
 # log(1 + b) of the lowest offset that is tried where negative ones are allowed.
 _NEAR_POLE = float(np.log(0.05))
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """All fits of a file.
-
-    Attributes:
-        joints: One for each method and options measured at three sizes or more.
-        skipped: Which series had too few points, and why.
-    """
-
-    fits: tuple[Fit, ...]
-    data_sha256: str
-    joints: tuple[JointFit, ...] = ()
-    skipped: tuple[str, ...] = ()
-
-    def choose(self, n: float | None = None, method: str | None = None) -> Fit:
-        """The fit of one base size (parameters) and method.
-
-        Raises:
-            InputError: There is none, or more than one.
-        """
-        found = [
-            fit
-            for fit in self.fits
-            if (n is None or fit.series.n_params == n)
-            and (method is None or fit.series.method == method)
-        ]
-        if len(found) != 1:
-            have = "; ".join(name_of(fit.series) for fit in self.fits)
-            raise InputError(f"{len(found)} fits match, expected one of: {have}")
-        return found[0]
-
-    def predict(
-        self,
-        k: float,
-        n: float | None = None,
-        method: str | None = None,
-        confidence: float = CONFIDENCE,
-    ) -> Prediction:
-        """Expected loss at k for a base of n parameters; by the joint law where n was not measured.
-
-        Raises:
-            InputError: No fit, or more than one, matches.
-        """
-        measured = {fit.series.n_params for fit in self.fits}
-        joints = [j for j in self.joints if method is None or j.method == method]
-        if n is None or n in measured or not joints:
-            return self.choose(n, method).predict(k, confidence)
-        if len(joints) > 1:
-            raise InputError("several methods match", "name one as `method`")
-        loss, low, high = joints[0].predict(k, n, confidence)
-        sizes = [size for size in measured if size is not None]
-        outside = not min(sizes) <= n <= max(sizes)
-        return Prediction(loss, low, high, confidence, outside or k > joints[0].largest_k)
-
-    def solve(
-        self,
-        target_loss: float,
-        n: float | None = None,
-        method: str | None = None,
-        confidence: float = CONFIDENCE,
-    ) -> TargetK:
-        """The number of experts for a target loss at one measured base size.
-
-        Raises:
-            InputError: No fit, or more than one, matches.
-        """
-        return self.choose(n, method).solve(target_loss, confidence)
 
 
 def fit(
@@ -120,12 +51,18 @@ def fit(
         robust: Weigh down means that lie far from the curve (Huber's weights).
         seed: Of the posterior draws.
 
+    Returns:
+        A fit for each series with two different k, and one over sizes for each method measured at
+        three sizes or more. Losses are in nats per token.
+
     Raises:
         InputError: The file is at fault, or no series has two different k.
 
     Example:
         >>> import mergeplan
-        >>> mergeplan.fit("measurements.csv").predict(4)  # doctest: +SKIP
+        >>> law = mergeplan.fit("pool/measurements.csv", method="average")
+        >>> round(law.predict(4).loss, 4)
+        1.941
     """
     if not isinstance(data, Measurements):
         data = load_measurements(Path(data))

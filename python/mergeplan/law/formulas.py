@@ -135,8 +135,8 @@ class InterferenceLaw(SizeLaw):
     def predict(self, k: float) -> float:
         """Expected loss, in nats, of a merge of k experts drawn at random.
 
-        >>> InterferenceLaw(0.5, 1.0, 1.0, interference=0.2, saturation=4.0).predict(4)
-        0.8
+        >>> InterferenceLaw(0.5, 1.0, 1.0, interference=0.5, saturation=4.0).predict(4)
+        0.95
         """
         up = self.interference * k / (k + self.saturation)
         return self.floor + self.tail / (k + self.offset) + up

@@ -8,7 +8,8 @@ import numpy as np
 from mergeplan.display.figure import COLOURS, drawing, tidy
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
-from mergeplan.law.fit import FitResult
+from mergeplan.law.fit_result import FitResult
+from mergeplan.law.loading import fits_of
 from mergeplan.law.series import name_of
 
 if TYPE_CHECKING:
@@ -18,18 +19,20 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STEPS = 60
 
 
-def plot(result: FitResult, out: Path, target_loss: float | None = None) -> None:
-    """Draw a file's fits.
+def plot(source: FitResult | str | Path, out: str | Path, target_loss: float | None = None) -> None:
+    """Draw fits: curves with 90 % bands, measured means, residuals, floors and tails over N.
 
     Args:
+        source: Fits, or a file of measurements or of a law.
         out: `.png` or `.svg`.
         target_loss: Drawn as a line, with the k that each curve reaches it at.
 
     Raises:
         InputError: Another kind of file, or matplotlib is not installed.
     """
+    result = fits_of(source)
     sizes = bool(result.joints)
-    with drawing(out, (7.2, 8.6 if sizes else 6.2)) as figure:
+    with drawing(Path(out), (7.2, 8.6 if sizes else 6.2)) as figure:
         grid = figure.add_gridspec(
             3 if sizes else 2, 2, height_ratios=[3, 1, 1.6][: 3 if sizes else 2]
         )

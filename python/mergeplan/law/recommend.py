@@ -1,117 +1,17 @@
 """Decide: how many experts, at which base size, by which method, at what cost."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
-from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
-from mergeplan.law.fit import FitResult
-from mergeplan.law.series import Point
+from mergeplan.law.curve import Fit, TargetK
+from mergeplan.law.fit_result import FitResult
+from mergeplan.law.recommendation import Candidate, CostedMerge, Goal, Recommendation
 
 # The paper's simplest method, and the share of the loss below which a better one is not worth it.
 SIMPLE = "average"
 WORTH_IT = 0.01
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is asked for.
-
-    Attributes:
-        target_loss: In nats per token; without one, `fraction` decides.
-        fraction: Share of the whole improvement from one expert to all of them.
-        epsilon: Distance to the floor, in nats, for one more answer.
-        budget: Most that a merge may cost.
-        confidence: Of all intervals.
-    """
-
-    target_loss: float | None = None
-    fraction: float = 0.9
-    epsilon: float | None = None
-    budget: float | None = None
-    confidence: float = CONFIDENCE
-
-
-@dataclass(frozen=True)
-class CostedMerge:
-    """One (N, k) of one method, with what it is expected to give and to cost.
-
-    Attributes:
-        cost: In the cost model's unit; `None` where N is not known.
-        forecast: Whether the size was not measured, and the joint law stands in for its curve.
-        low, high: Interval of a forecast loss.
-    """
-
-    method: str
-    n_params: float | None
-    k: int
-    loss: float
-    cost: float | None
-    options: str = "{}"
-    forecast: bool = False
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What one method at one base size can do about the goal.
-
-    Attributes:
-        k: Experts to merge; `None` where the goal cannot be reached.
-        predicted: Expected loss at k, or with the whole pool where k is `None`.
-        solution: For a target: the same question with intervals and at a confidence.
-        chance: That one random subset of k, not their mean, meets the target; where the spread is
-            known.
-        near_floor: Smallest k within `epsilon` of the floor, which may exceed the pool.
-        k80, k90: Smallest k with 80 and 90 % of the improvement.
-        next_gain, next_cost: What one more expert would take off, and cost.
-    """
-
-    fit: Fit
-    k: int | None
-    predicted: Prediction
-    solution: TargetK | None
-    measured: Point | None
-    chance: float | None
-    near_floor: int | None
-    k80: int
-    k90: int
-    next_gain: float
-    next_cost: float | None
-    cost: float | None
-    reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The candidates, the one to take first; where none reaches the goal, the nearest first.
-
-    Attributes:
-        pareto: Options that no other beats in both cost and loss, cheapest first.
-        within_budget: The lowest expected loss that the budget allows.
-        cheapest: The cheapest option at or below the target.
-        sharpen: Which measurement would tell most.
-    """
-
-    goal: Goal
-    costs: CostModel
-    candidates: tuple[Candidate, ...]
-    pareto: tuple[CostedMerge, ...]
-    within_budget: CostedMerge | None
-    cheapest: CostedMerge | None
-    sharpen: str
-
-    @property
-    def best(self) -> Candidate:
-        return self.candidates[0]
-
-    @property
-    def reached(self) -> bool:
-        """Whether a measured size reaches the goal, or by the law over sizes another does."""
-        return self.best.k is not None or self.cheapest is not None
 
 
 def recommend(
@@ -131,9 +31,8 @@ def recommend(
         costs: By default GPU hours as in the paper.
         sizes: Further base sizes, in parameters, that the joint law is asked about.
 
-    Example:
-        >>> import mergeplan
-        >>> mergeplan.recommend(mergeplan.fit("m.csv"), 0.66).best.k  # doctest: +SKIP
+    Raises:
+        InputError: A budget is given, and the bases' sizes are not known.
     """
     goal = goal or Goal(target_loss=target_loss)
     costs = costs or CostModel()

@@ -2,10 +2,11 @@
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.errors import InputError
-from mergeplan.law.recommend import Candidate
+from mergeplan.law.recommendation import Candidate
 from mergeplan.pool.pool import Pool, PoolSize, method_in, size_in
 
 
@@ -17,20 +18,26 @@ class ChosenMerge:
         subset: Names of the experts.
         reason: Why these.
         text: The YAML.
+        config: The same as data.
     """
 
     subset: tuple[str, ...]
     reason: str
     text: str
+    config: dict[str, Any]
 
 
-def choose_merge(candidate: Candidate, pool: Pool, *, wish: str, seed: int) -> ChosenMerge:
+def choose_merge(candidate: Candidate, pool: Pool, *, wish: str = "", seed: int = 0) -> ChosenMerge:
     """The merge that a candidate recommends: the best measured subset of its size, else a random
     one.
 
     Args:
+        candidate: Such as `Recommendation.best`.
         wish: What was asked for, for the comment in the YAML.
         seed: Of a random subset.
+
+    Returns:
+        The subset, why it was chosen, and the config, which `merge` takes and so does mergekit.
 
     Raises:
         InputError: The pool lacks the method, the size, or enough experts.
@@ -50,11 +57,11 @@ def choose_merge(candidate: Candidate, pool: Pool, *, wish: str, seed: int) -> C
         label, options, size.base, [size.experts[name] for name in subset], size.out_dtype
     )
     comments = [
-        f"written by mergeplan suggest {wish}",
+        f"written by mergeplan suggest {wish}".rstrip(),
         f"expected loss of {candidate.k} experts by {label}: {candidate.predicted.loss:.4f}",
         reason,
     ]
-    return ChosenMerge(subset, reason, to_yaml(config, comments))
+    return ChosenMerge(subset, reason, to_yaml(config, comments), config)
 
 
 def _subset(candidate: Candidate, size: PoolSize, seed: int) -> tuple[tuple[str, ...], str]:

@@ -20,6 +20,9 @@ _LOSSES = ("k", "loss_nats")
 def load_measurements(path: Path) -> Measurements:
     """Read the losses of equally weighted merges from a CSV file.
 
+    Returns:
+        The rows, in the order of the file.
+
     Raises:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeplan.config.config import AnyConfig
+from mergeplan.display.summary import Summarized
+from mergeplan.display.text import format_bytes
 from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.merging.card import write_card
 from mergeplan.merging.companions import copy_tokenizer, write_config, write_index, write_planned
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from mergeplan.merging.torch.device import Device
 
 
-@dataclass(frozen=True)
-class MergeReport:
+@dataclass(frozen=True, repr=False)
+class MergeReport(Summarized):
     """What a merge did.
 
     Attributes:
@@ -61,6 +63,25 @@ class MergeReport:
     peak_vram_bytes: int
     warnings: tuple[str, ...]
 
+    def summary(self) -> str:
+        """What was written, how fast, and every warning."""
+        return "\n".join([merged_line([self], self.out), *(f"warning: {w}" for w in self.warnings)])
+
+
+def merged_line(reports: "Sequence[MergeReport]", out: Path) -> str:
+    """One line about merges that ran together into the folder `out`."""
+    merges = f"{len(reports)} merges, " if len(reports) > 1 else ""
+    tensors = sum(report.tensors for report in reports)
+    written = format_bytes(sum(report.written_bytes for report in reports))
+    seconds = reports[0].seconds
+    rate = format_bytes(reports[0].read_bytes / max(seconds, 1e-9))
+    fallback = sum(report.fallback_bytes for report in reports)
+    by = f", {format_bytes(fallback)} of it by mergekit's executor" if fallback else ""
+    there = sum(report.device_bytes for report in reports)
+    if devices := reports[0].devices:
+        by += f", {format_bytes(there)} of it by {' and '.join(devices)}"
+    return f"{out}: {merges}{tensors} tensors, {written}{by} in {seconds:.2f} s ({rate}/s read)"
+
 
 def merge(
     config: AnyConfig,
@@ -78,6 +99,9 @@ def merge(
         out: Folder to create; it is absent or complete at any moment.
         progress: Called some ten times a second with bytes done and bytes in all.
 
+    Returns:
+        What was written, and what it took.
+
     Raises:
         InputError: Config or inputs are at fault. All but values that are not finite is found
             before the first output byte.
@@ -85,7 +109,10 @@ def merge(
 
     Example:
         >>> import mergeplan
-        >>> mergeplan.merge("merge.yml", "merged")  # doctest: +SKIP
+        >>> models = [{"model": f"pool/{name}"} for name in ("js", "md")]
+        >>> config = {"merge_method": "linear", "models": models, "parameters": {"weight": 1}}
+        >>> mergeplan.merge(config, "merged").tensors
+        27
     """
     return merge_many([MergeRequest(config, out)], options, progress)[0]
 
@@ -107,6 +134,9 @@ def merge_many(
         options: For all of them.
         progress: As for `merge`.
         runner: What merges; by default the devices of the options, or the core, in this process.
+
+    Returns:
+        A report for each, in the order of `wanted`; times are those of all of them.
 
     Raises:
         InputError, SurroundingsError: As for `merge`.

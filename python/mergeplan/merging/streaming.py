@@ -162,7 +162,8 @@ def stream(
 
     Example:
         >>> import mergeplan
-        >>> weights = dict(mergeplan.stream("merge.yml"))  # doctest: +SKIP
+        >>> config = {"merge_method": "passthrough", "models": [{"model": "pool/js"}]}
+        >>> weights = dict(mergeplan.stream(config))  # doctest: +SKIP
     """
     yield from Sweep([config], options).stream(0)
 

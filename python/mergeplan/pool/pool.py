@@ -13,6 +13,7 @@ from mergeplan.checkpoints.checkpoint import count_params
 from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.labels import method_of
+from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count
 from mergeplan.errors import InputError
 from mergeplan.system.strict import CLOSED, fit_strictly
@@ -60,8 +61,8 @@ class PoolSize:
         return most_common_dtype((tensor.dtype, tensor.n_bytes) for tensor in tensors)
 
 
-@dataclass(frozen=True)
-class Pool:
+@dataclass(frozen=True, repr=False)
+class Pool(Summarized):
     """A validated pool. `methods` holds each label's options; data paths are absolute.
 
     The options are checked, the models are not opened.
@@ -70,6 +71,21 @@ class Pool:
     sizes: tuple[PoolSize, ...]
     data: dict[str, Path]
     methods: dict[str, dict[str, Any]]
+
+    def summary(self) -> str:
+        """Bases with their experts, domains, and methods."""
+        lines = []
+        for size in self.sizes:
+            lines += [
+                f"base {size.base}",
+                f"  {len(size.experts)} experts: {', '.join(size.experts)}",
+            ]
+        methods = (
+            f"{label} {options}" if options else label for label, options in self.methods.items()
+        )
+        return "\n".join(
+            [*lines, f"data: {', '.join(self.data) or 'none'}", f"methods: {', '.join(methods)}"]
+        )
 
     def nearest_size(self, n_params: float) -> int:
         """Index of the base of about n_params parameters.
@@ -97,13 +113,23 @@ def nearest_size(counts: Sequence[float], n_params: float, where: str) -> int:
     return ratios.index(min(ratios))
 
 
-def load_pool(path: Path) -> Pool:
+def load_pool(path: str | Path) -> Pool:
     """Read a pool file; relative paths in it are relative to it.
+
+    Returns:
+        The pool, with absolute paths; its models are not opened.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: It is no valid pool; the message names the key.
+
+    Example:
+        >>> import mergeplan
+        >>> pool = mergeplan.load_pool("pool/pool.yml")
+        >>> pool.sizes[0].count_params(), len(pool.sizes[0].experts)
+        (80592.0, 9)
     """
+    path = Path(path)
     file = fit_strictly(read_yaml(path, "pool"), PoolFile, f"pool `{path}`")
     try:
         return _pool(file, path.resolve().parent)

@@ -11,8 +11,14 @@ from typing import Any
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError
 from mergeplan.pool.designs import Subset, choose_subsets
-from mergeplan.pool.pool import Pool
-from mergeplan.pool.subsets import SubsetMerge, pool_paths_hash, read_subsets, subset_merge
+from mergeplan.pool.pool import Pool, load_pool
+from mergeplan.pool.subsets import (
+    SubsetMerge,
+    pool_paths_hash,
+    read_subsets,
+    subset_merge,
+    write_subsets,
+)
 
 # The three points of the paper's calibration (Section 4.2).
 THREE_POINTS = (1, 2, 4)
@@ -141,6 +147,37 @@ def load_sample(path: Path, pool: Pool) -> list[SubsetMerge]:
                 "sample into another folder",
             )
     return [row.merge for row in rows]
+
+
+def sample(
+    pool_file: str | Path, out: str | Path, options: SampleOptions | None = None
+) -> list[SubsetMerge]:
+    """Choose subsets of a pool's experts to measure; write a mergekit YAML for each.
+
+    A folder that holds a sample of this pool grows: what is there stays, and the design is made
+    around it.
+
+    Args:
+        out: Folder for `subsets.csv` and `configs/`.
+
+    Returns:
+        The merges, those that were there before among them, in canonical order.
+
+    Raises:
+        MissingInputError: There is no such pool.
+        InputError: The pool is at fault, or the folder holds the sample of another one.
+        SurroundingsError: The folder cannot be written to.
+
+    Example:
+        >>> import mergeplan
+        >>> merges = mergeplan.sample("pool/pool.yml", "sampled")
+        >>> len(merges), merges[1].method, merges[1].subset
+        (146, 'average', ('cheader',))
+    """
+    pool, table = load_pool(pool_file), Path(out) / "subsets.csv"
+    merges = sample_merges(pool, options or SampleOptions(), load_sample(table, pool))
+    write_subsets(table, merges, pool)
+    return merges
 
 
 def count_merges(pool: Pool, merges: Iterable[SubsetMerge]) -> list[dict[str, Any]]:

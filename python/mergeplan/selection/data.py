@@ -5,7 +5,7 @@ from typing import Any
 
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.front import FrontPoint
-from mergeplan.selection.select import Selection
+from mergeplan.selection.selection import Selection
 
 
 def selection_data(selections: tuple[Selection, ...], front: list[FrontPoint]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.display.table import align_columns
 from mergeplan.selection.choices import subsets_of_size
 from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import equal_weights, values_of
@@ -87,3 +88,11 @@ def _with_neighbours(members: NDArray[np.bool_], most: int) -> NDArray[np.bool_]
     sizes = every.sum(1)
     kept: NDArray[np.bool_] = every[(sizes > 0) & (sizes <= most)]
     return kept
+
+
+def front_table(points: list[FrontPoint], names: tuple[str, ...]) -> str:
+    """The Pareto front, one line for each subset."""
+    rows = [
+        [*(f"{value:.4f}" for value in point.values), "+".join(point.subset)] for point in points
+    ]
+    return "\n".join(align_columns([[*names, "subset"], *rows], left=0, words=1))

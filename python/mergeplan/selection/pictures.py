@@ -7,7 +7,7 @@ import numpy as np
 
 from mergeplan.display.figure import COLOURS, drawing, tidy
 from mergeplan.selection.front import FrontPoint
-from mergeplan.selection.select import Selection
+from mergeplan.selection.selection import Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

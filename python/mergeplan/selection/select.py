@@ -1,30 +1,27 @@
 """From measurements to a choice: fit the law of single subsets, and take what serves best."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.law.formulas import HyperbolicLaw
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.geometry.file import gram_for, load_grams
-from mergeplan.selection.active import Confidence, confidence_of
+from mergeplan.selection.active import confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.fit import NINE_IN_TEN, SubsetLaw, fit_subset_law
 from mergeplan.selection.insight import (
-    Expert,
-    Size,
     droppable,
     experts_of,
     implied_law,
     measured_law,
     sizes_of,
-    synergy,
 )
 from mergeplan.selection.problem import Constraint, Problem
+from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.weights import best_weights
 
@@ -37,69 +34,13 @@ POOR_R2 = 0.8
 ENOUGH_SIZES = 3
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What is asked for.
-
-    Attributes:
-        domains: A domain or metric, or several with shares; `None` for the macro mean.
-        keep: Bounds that have to hold.
-        max_loss: Take the smallest subset that is at least as good as this.
-        max_experts: Most that may be merged.
-    """
-
-    domains: str | None = None
-    keep: tuple[Constraint, ...] = ()
-    max_loss: float | None = None
-    max_experts: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What one method at one base size can give.
-
-    Attributes:
-        best: The subset to take, `None` where none keeps the bounds.
-        by_size: The best subset of each k.
-        weighted: The best weights that sum to 1; `None` where the method's weighted merges are
-            not known to follow the form.
-        free: The best weights of any measured sum; `None` where no such points were measured.
-        base: Value of the base, where it was measured.
-        laws: Of every domain and metric that could be fitted.
-        implied: The law of means that follows from single subsets.
-        fitted: The law of the measured means themselves, to compare.
-    """
-
-    table: Table
-    law: SubsetLaw
-    laws: dict[str, SubsetLaw]
-    wish: Wish
-    best: Choice | None
-    by_size: dict[int, Choice]
-    weighted: Choice | None
-    free: Choice | None
-    base: float | None
-    confidence: Confidence | None
-    experts: tuple[Expert, ...]
-    drop: tuple[str, ...]
-    sizes: tuple[Size, ...]
-    implied: HyperbolicLaw | None
-    fitted: HyperbolicLaw | None
-    warnings: tuple[str, ...]
-
-    @property
-    def synergy(self) -> Array:
-        """See `insight.synergy`."""
-        return synergy(self.law)
-
-
 def select(
     source: str | Path,
     *,
     wish: Wish | None = None,
     method: str | None = None,
     geometry: str | Path | None = None,
-) -> tuple[Selection, ...]:
+) -> Selections:
     """The best subset and weights of each measured method and base size, the best of them first.
 
     Args:
@@ -107,12 +48,18 @@ def select(
         method: Only this label.
         geometry: A file of `mergeplan similarity -o`, which helps where merges are few.
 
+    Returns:
+        One selection for each method and base size that could be fitted.
+
     Raises:
+        MissingInputError: There is no such file.
         InputError: The file is at fault, or too few merges were measured.
 
     Example:
         >>> import mergeplan
-        >>> mergeplan.select("measurements.csv")[0].best.subset  # doctest: +SKIP
+        >>> found = mergeplan.select("pool/measurements.csv", method="task_arithmetic")
+        >>> found[0].best.subset
+        ('cheader', 'html', 'js', 'json', 'mande', 'manfr')
     """
     rows, _ = read_rows(Path(source))
     wish = wish or Wish()
@@ -127,7 +74,7 @@ def select(
             faults.append(error)
     if not found:
         raise faults[0]
-    return tuple(sorted(found, key=_order))
+    return Selections(sorted(found, key=_order))
 
 
 def chosen_of(selection: Selection, kind: str) -> Choice:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mergeplan.errors import InputError
 from mergeplan.selection.choices import Choice
-from mergeplan.selection.select import Wish, select
+from mergeplan.selection.select import select
+from mergeplan.selection.selection import Wish
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.errors import InputError, nearest
 from mergeplan.pool.pool import Pool, method_in, size_in
 from mergeplan.selection.choices import Choice
-from mergeplan.selection.select import Selection
+from mergeplan.selection.selection import Selection
 
 # Digits of a weight in the YAML: no loss tells apart what more would.
 _DIGITS = 5
@@ -14,6 +14,9 @@ _DIGITS = 5
 
 def config_of(selection: Selection, choice: Choice, pool: Pool) -> dict[str, Any]:
     """The mergekit configuration of a choice, as data: what `--check` merges and measures.
+
+    Returns:
+        A mergekit configuration, as `merge` takes it.
 
     Raises:
         InputError: The pool lacks the method, the size or an expert.

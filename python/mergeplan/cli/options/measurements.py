@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mergeplan.law.fit import FitResult
+    from mergeplan.law.fit_result import FitResult
 
 _OPTIONS = (
     click.option(
@@ -39,14 +39,13 @@ def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load(source: Path, **given: Any) -> "FitResult":
     """Fit a CSV, or read a law, for which no option of the fit may be given."""
-    if source.suffix.lower() != ".json":
-        from mergeplan.law.fit import fit
+    from mergeplan.law.fit import fit
+    from mergeplan.law.loading import fits_of, is_law
 
+    if not is_law(source):
         return fit(source, **given)
-    from mergeplan.law.file import load_law
-
     for name, value in given.items():
         if value not in (None, False, "hyperbolic"):
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} is decided when a law is fitted; give it to `fit`")
-    return load_law(source)
+    return fits_of(source)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from mergeplan.checkpoints.layers import layer_of
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
 from mergeplan.planning.document import to_json
+from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import PoolSize, load_pool
 from mergeplan.system.progress import Progress
 
@@ -37,64 +38,6 @@ _KINDS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class TensorGroup:
-    """What the deltas of some tensors have in common; matrices are (experts, experts).
-
-    Attributes:
-        n_elements: Of all tensors.
-        gram: Inner products of the deltas.
-        agreement: Of the elements at which neither delta is zero, the share at which both have the
-            same sign; NaN where there is none.
-        kept: Share of a delta's squared norm that stays when each tensor is trimmed to a density,
-            (experts, densities).
-    """
-
-    n_elements: int
-    gram: Array
-    agreement: Array
-    kept: Array
-
-    @property
-    def norms(self) -> Array:
-        """Lengths of the deltas, (experts,)."""
-        lengths: Array = np.sqrt(np.maximum(np.diag(self.gram), 0))
-        return lengths
-
-    @property
-    def cosines(self) -> Array:
-        """Cosines of the angles between deltas; NaN where one is zero."""
-        products = np.outer(self.norms, self.norms)
-        cosines = np.full_like(self.gram, np.nan)
-        np.divide(self.gram, products, out=cosines, where=products > 0)
-        return cosines
-
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """The experts of one base.
-
-    Attributes:
-        experts: Names, sorted; the order of all matrices.
-        n_params: N of the base.
-        densities: Of `Group.kept`.
-        whole: All tensors together.
-        by_layer, by_kind: Those of each layer, and of each kind of module.
-        left_out: Tensors that were not compared, and why.
-        read_bytes: What was read.
-    """
-
-    base: Path
-    experts: tuple[str, ...]
-    n_params: float
-    densities: tuple[float, ...]
-    whole: TensorGroup
-    by_layer: Mapping[int, TensorGroup]
-    by_kind: Mapping[str, TensorGroup]
-    left_out: Mapping[str, str]
-    read_bytes: int
-
-
 def similarity(
     pool_file: str | Path, *, threads: int | None = None, progress: Progress | None = None
 ) -> tuple[Geometry, ...]:
@@ -104,13 +47,19 @@ def similarity(
         threads: Worker threads; `None` for one on each core. They change nothing of the result.
         progress: Called some ten times a second with bytes read of a size, and all of them.
 
+    Returns:
+        One for each base size; matrices are (experts, experts).
+
     Raises:
         InputError: The pool or a model is at fault, or they have no tensor in common.
         SurroundingsError: A file cannot be read.
 
     Example:
         >>> import mergeplan
-        >>> mergeplan.similarity("pool.yml")[0].whole.cosines  # doctest: +SKIP
+        >>> (geometry,) = mergeplan.similarity("pool/pool.yml")
+        >>> js, json = (geometry.experts.index(name) for name in ("js", "json"))
+        >>> round(float(geometry.whole.cosines[js, json]), 2)
+        0.02
     """
     sizes = load_pool(Path(pool_file)).sizes
     return tuple(geometry_of(size, threads=threads, progress=progress) for size in sizes)

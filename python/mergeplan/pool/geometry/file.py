@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mergeplan.display.text import finite
 from mergeplan.errors import InputError
-from mergeplan.pool.geometry.compare import Geometry, TensorGroup
+from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import nearest_size
 from mergeplan.system.ranges import Count, Params
 from mergeplan.system.strict import load_strictly

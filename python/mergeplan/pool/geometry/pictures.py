@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mergeplan.display.figure import COLOURS, drawing, tidy
-from mergeplan.pool.geometry.compare import Geometry
-from mergeplan.pool.geometry.report import mean_of_pairs
+from mergeplan.pool.geometry.geometry import Geometry, mean_of_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

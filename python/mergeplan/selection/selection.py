@@ -1,42 +1,108 @@
-"""A selection in words and tables, for people."""
+"""What `select` found for a method and base size, and how it reads."""
 
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import format_count
+from mergeplan.law.formulas import HyperbolicLaw
+from mergeplan.selection.active import Confidence
 from mergeplan.selection.choices import Choice
-from mergeplan.selection.front import FrontPoint
-from mergeplan.selection.select import Selection
+from mergeplan.selection.fit import SubsetLaw
+from mergeplan.selection.insight import Expert, Size, synergy
+from mergeplan.selection.problem import Constraint
 from mergeplan.selection.table import Table
 
-
-def selection_text(selections: tuple[Selection, ...]) -> str:
-    """The best selection, and the others in a line each."""
-    first, *others = selections
-    lines = _head(first)
-    if first.by_size:
-        lines += ["", *_sizes(first)]
-    if first.weighted is not None or first.free is not None:
-        lines += ["", *_weights(first)]
-    if first.experts:
-        lines += ["", *_experts(first)]
-        lines += _pairs(first)
-    lines += ["", *_link(first)]
-    if others:
-        lines += ["", "other methods and sizes"]
-        for other in others:
-            best = "nothing keeps the bounds" if other.best is None else _short(other.best)
-            lines.append(f"  {name_of_table(other.table)}: {best}")
-    if first.confidence is not None and first.confidence.next:
-        names = "; ".join("+".join(subset) for subset in first.confidence.next[:3])
-        lines += ["", f"to be surer, measure: {names}"]
-    return "\n".join(lines)
+Array = NDArray[np.float64]
 
 
-def front_table(points: list[FrontPoint], names: tuple[str, ...]) -> str:
-    """The Pareto front, one line for each subset."""
-    rows = [
-        [*(f"{value:.4f}" for value in point.values), "+".join(point.subset)] for point in points
-    ]
-    return "\n".join(align_columns([[*names, "subset"], *rows], left=0, words=1))
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        domains: A domain or metric, or several with shares; `None` for the macro mean.
+        keep: Bounds that have to hold.
+        max_loss: Take the smallest subset that is at least as good as this.
+        max_experts: Most that may be merged.
+    """
+
+    domains: str | None = None
+    keep: tuple[Constraint, ...] = ()
+    max_loss: float | None = None
+    max_experts: int | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection(Summarized):
+    """What one method at one base size can give.
+
+    Attributes:
+        best: The subset to take, `None` where none keeps the bounds.
+        by_size: The best subset of each k.
+        weighted: The best weights that sum to 1; `None` where the method's weighted merges are
+            not known to follow the form.
+        free: The best weights of any measured sum; `None` where no such points were measured.
+        base: Value of the base, where it was measured.
+        laws: Of every domain and metric that could be fitted.
+        implied: The law of means that follows from single subsets.
+        fitted: The law of the measured means themselves, to compare.
+    """
+
+    table: Table
+    law: SubsetLaw
+    laws: dict[str, SubsetLaw]
+    wish: Wish
+    best: Choice | None
+    by_size: dict[int, Choice]
+    weighted: Choice | None
+    free: Choice | None
+    base: float | None
+    confidence: Confidence | None
+    experts: tuple[Expert, ...]
+    drop: tuple[str, ...]
+    sizes: tuple[Size, ...]
+    implied: HyperbolicLaw | None
+    fitted: HyperbolicLaw | None
+    warnings: tuple[str, ...]
+
+    @property
+    def synergy(self) -> Array:
+        """See `insight.synergy`."""
+        return synergy(self.law)
+
+    def summary(self) -> str:
+        """The choice, how sure it is, and what its experts do."""
+        return Selections([self]).summary()
+
+
+class Selections(Summarized, tuple[Selection, ...]):
+    """What each measured method and base size can give, the best first."""
+
+    def summary(self) -> str:
+        """The best selection, and the others in a line each."""
+        first, *others = self
+        lines = _head(first)
+        if first.by_size:
+            lines += ["", *_sizes(first)]
+        if first.weighted is not None or first.free is not None:
+            lines += ["", *_weights(first)]
+        if first.experts:
+            lines += ["", *_experts(first)]
+            lines += _pairs(first)
+        lines += ["", *_link(first)]
+        if others:
+            lines += ["", "other methods and sizes"]
+            for other in others:
+                best = "nothing keeps the bounds" if other.best is None else _short(other.best)
+                lines.append(f"  {name_of_table(other.table)}: {best}")
+        if first.confidence is not None and first.confidence.next:
+            names = "; ".join("+".join(subset) for subset in first.confidence.next[:3])
+            lines += ["", f"to be surer, measure: {names}"]
+        return "\n".join(lines)
 
 
 def name_of_table(table: Table) -> str:

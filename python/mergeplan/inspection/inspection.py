@@ -1,31 +1,106 @@
-"""What `inspect` found, as lines of text."""
+"""What `inspect` found, and how it reads."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from mergeplan.display.text import format_bytes, format_count
+from mergeplan.display.summary import Summarized
+from mergeplan.display.text import format_bytes, format_count, printable
 from mergeplan.inspection.compatibility import Refusal
 from mergeplan.inspection.facts import CheckpointFacts, DtypeShare, FileFacts
 from mergeplan.inspection.forecast import FallbackForecast, MemoryForecast, MergeForecast
-from mergeplan.inspection.inspect import Inspection, MergeInspection, TensorOptions
 
 # Entries of a list before the rest is only counted.
 _SHOWN = 4
 
 
-def report(found: Inspection, *, tensors: bool = False) -> Iterator[str]:
-    """Everything that was found.
+@dataclass(frozen=True)
+class OutputFacts:
+    """What a merge will write; `donor` gives it config.json and tokenizer."""
 
-    Args:
-        tensors: Leave nothing out of any list.
+    tensors: int
+    n_bytes: int
+    dtypes: tuple[DtypeShare, ...]
+    files: tuple[FileFacts, ...]
+    donor: str
+
+
+@dataclass(frozen=True)
+class TensorOptions:
+    """The value that every option takes for one output tensor.
+
+    Attributes:
+        method: `passthrough` where a tensor that not every model has is copied.
+        shared: Options of the whole merge.
+        each: Options of each model that goes in, by its name.
     """
-    for checkpoint in found.checkpoints:
-        yield from _checkpoint(checkpoint, tensors)
-    several = len(found.checkpoints) > 1
-    if several and not found.problems:
-        yield f"these {len(found.checkpoints)} checkpoints can be merged with each other"
-    yield from _problems(found.problems, tensors)
-    for merge in found.merges:
-        yield from _merge(merge, tensors)
+
+    tensor: str
+    method: str
+    shared: dict[str, Any]
+    each: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class MergeInspection:
+    """A config and its models.
+
+    Attributes:
+        method: `None` where the config does not say.
+        problems: Why it cannot run; empty where it can.
+        output, forecast: `None` where it cannot even be planned.
+        tensors: The tensors that are merged, with their options; empty where there is no plan.
+    """
+
+    config: Path
+    method: str | None
+    base: str | None
+    models: tuple[CheckpointFacts, ...]
+    problems: tuple[Refusal, ...]
+    warnings: tuple[str, ...]
+    output: OutputFacts | None
+    forecast: MergeForecast | None
+    tensors: tuple[TensorOptions, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Inspection(Summarized):
+    """What was found.
+
+    Attributes:
+        checkpoints: The checkpoints that were named.
+        problems: Why those cannot be merged with each other.
+        merges: The configs that were named.
+    """
+
+    checkpoints: tuple[CheckpointFacts, ...]
+    problems: tuple[Refusal, ...]
+    warnings: tuple[str, ...]
+    merges: tuple[MergeInspection, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing stands in the way of any merge."""
+        return not self.problems and not any(merge.problems for merge in self.merges)
+
+    def summary(self, *, tensors: bool = False) -> str:
+        """Everything that was found.
+
+        Args:
+            tensors: Leave nothing out of any list.
+        """
+        return "\n".join(map(printable, self._lines(tensors)))
+
+    def _lines(self, tensors: bool) -> Iterator[str]:
+        for checkpoint in self.checkpoints:
+            yield from _checkpoint(checkpoint, tensors)
+        several = len(self.checkpoints) > 1
+        if several and not self.problems:
+            yield f"these {len(self.checkpoints)} checkpoints can be merged with each other"
+        yield from _problems(self.problems, tensors)
+        for merge in self.merges:
+            yield from _merge(merge, tensors)
 
 
 def _checkpoint(facts: CheckpointFacts, tensors: bool) -> Iterator[str]:

@@ -1,11 +1,15 @@
-"""The geometry of a pool in tables, for people."""
+"""What the deltas of a pool's experts have in common, and how that reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import format_bytes, format_count
-from mergeplan.pool.geometry.compare import Geometry, TensorGroup
 
 Array = NDArray[np.float64]
 
@@ -13,20 +17,77 @@ Array = NDArray[np.float64]
 _MATRIX = 12
 
 
-def geometry_text(geometry: Geometry) -> str:
-    """Tables of the experts, of their cosines, and of kinds of modules and layers."""
-    n = len(geometry.experts)
-    lines = [
-        f"{n} experts of a base of {format_count(geometry.n_params)} parameters;"
-        f" read {format_bytes(geometry.read_bytes)}",
-        "",
-        *_experts(geometry),
-    ]
-    if 1 < n <= _MATRIX:
-        lines += ["", *_cosines(geometry)]
-    if n > 1:
-        lines += ["", *_groups(geometry)]
-    return "\n".join(lines)
+@dataclass(frozen=True, eq=False)
+class TensorGroup:
+    """What the deltas of some tensors have in common; matrices are (experts, experts).
+
+    Attributes:
+        n_elements: Of all tensors.
+        gram: Inner products of the deltas.
+        agreement: Of the elements at which neither delta is zero, the share at which both have the
+            same sign; NaN where there is none.
+        kept: Share of a delta's squared norm that stays when each tensor is trimmed to a density,
+            (experts, densities).
+    """
+
+    n_elements: int
+    gram: Array
+    agreement: Array
+    kept: Array
+
+    @property
+    def norms(self) -> Array:
+        """Lengths of the deltas, (experts,)."""
+        lengths: Array = np.sqrt(np.maximum(np.diag(self.gram), 0))
+        return lengths
+
+    @property
+    def cosines(self) -> Array:
+        """Cosines of the angles between deltas; NaN where one is zero."""
+        products = np.outer(self.norms, self.norms)
+        cosines = np.full_like(self.gram, np.nan)
+        np.divide(self.gram, products, out=cosines, where=products > 0)
+        return cosines
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Geometry(Summarized):
+    """The experts of one base.
+
+    Attributes:
+        experts: Names, sorted; the order of all matrices.
+        n_params: N of the base.
+        densities: Of `Group.kept`.
+        whole: All tensors together.
+        by_layer, by_kind: Those of each layer, and of each kind of module.
+        left_out: Tensors that were not compared, and why.
+        read_bytes: What was read.
+    """
+
+    base: Path
+    experts: tuple[str, ...]
+    n_params: float
+    densities: tuple[float, ...]
+    whole: TensorGroup
+    by_layer: Mapping[int, TensorGroup]
+    by_kind: Mapping[str, TensorGroup]
+    left_out: Mapping[str, str]
+    read_bytes: int
+
+    def summary(self) -> str:
+        """Tables of the experts, of their cosines, and of kinds of modules and layers."""
+        n = len(self.experts)
+        lines = [
+            f"{n} experts of a base of {format_count(self.n_params)} parameters;"
+            f" read {format_bytes(self.read_bytes)}",
+            "",
+            *_experts(self),
+        ]
+        if 1 < n <= _MATRIX:
+            lines += ["", *_cosines(self)]
+        if n > 1:
+            lines += ["", *_groups(self)]
+        return "\n".join(lines)
 
 
 def _experts(geometry: Geometry) -> list[str]:

@@ -1,0 +1,227 @@
+"""What is asked for, what can be done about it, and how that reads."""
+
+import math
+from dataclasses import dataclass
+
+from mergeplan.display.summary import Summarized
+from mergeplan.display.table import align_columns
+from mergeplan.display.text import format_count
+from mergeplan.law.costs import CostModel
+from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
+from mergeplan.law.series import Point, name_of
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked for.
+
+    Attributes:
+        target_loss: In nats per token; without one, `fraction` decides.
+        fraction: Share of the whole improvement from one expert to all of them.
+        epsilon: Distance to the floor, in nats, for one more answer.
+        budget: Most that a merge may cost.
+        confidence: Of all intervals.
+    """
+
+    target_loss: float | None = None
+    fraction: float = 0.9
+    epsilon: float | None = None
+    budget: float | None = None
+    confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True)
+class CostedMerge:
+    """One (N, k) of one method, with what it is expected to give and to cost.
+
+    Attributes:
+        cost: In the cost model's unit; `None` where N is not known.
+        forecast: Whether the size was not measured, and the joint law stands in for its curve.
+        low, high: Interval of a forecast loss.
+    """
+
+    method: str
+    n_params: float | None
+    k: int
+    loss: float
+    cost: float | None
+    options: str = "{}"
+    forecast: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one method at one base size can do about the goal.
+
+    Attributes:
+        k: Experts to merge; `None` where the goal cannot be reached.
+        predicted: Expected loss at k, or with the whole pool where k is `None`.
+        solution: For a target: the same question with intervals and at a confidence.
+        chance: That one random subset of k, not their mean, meets the target; where the spread is
+            known.
+        near_floor: Smallest k within `epsilon` of the floor, which may exceed the pool.
+        k80, k90: Smallest k with 80 and 90 % of the improvement.
+        next_gain, next_cost: What one more expert would take off, and cost.
+    """
+
+    fit: Fit
+    k: int | None
+    predicted: Prediction
+    solution: TargetK | None
+    measured: Point | None
+    chance: float | None
+    near_floor: int | None
+    k80: int
+    k90: int
+    next_gain: float
+    next_cost: float | None
+    cost: float | None
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Recommendation(Summarized):
+    """The candidates, the one to take first; where none reaches the goal, the nearest first.
+
+    Attributes:
+        pareto: Options that no other beats in both cost and loss, cheapest first.
+        within_budget: The lowest expected loss that the budget allows.
+        cheapest: The cheapest option at or below the target.
+        sharpen: Which measurement would tell most.
+    """
+
+    goal: Goal
+    costs: CostModel
+    candidates: tuple[Candidate, ...]
+    pareto: tuple[CostedMerge, ...]
+    within_budget: CostedMerge | None
+    cheapest: CostedMerge | None
+    sharpen: str
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    @property
+    def reached(self) -> bool:
+        """Whether a measured size reaches the goal, or by the law over sizes another does."""
+        return self.best.k is not None or self.cheapest is not None
+
+    def summary(self) -> str:
+        """What, why, how sure, and what would sharpen it."""
+        best = self.best
+        series = best.fit.series
+        goal = self.goal
+        where = f"`{series.domain}`" if series.domain else "the text"
+        if goal.target_loss is None and goal.budget is not None:
+            wish = f"for the lowest loss on {where} that {goal.budget:g} buys"
+        elif goal.target_loss is None:
+            wish = f"for {100 * goal.fraction:.0f} % of the improvement on {where}"
+        else:
+            wish = f"for a loss of {goal.target_loss:g} nats on {where}"
+        if best.k is not None:
+            size = (
+                "" if series.n_params is None else f" of {format_count(series.n_params)} parameters"
+            )
+            by = f" by {series.method}" if series.method else ""
+            head = f"{wish}, merge {best.k} of {series.pool_size} experts{size}{by}"
+        else:
+            head = f"no measured size is enough {wish}"
+        lines = [head, *(f"  {reason}" for reason in best.reasons), *_certainty(best), ""]
+        lines += _curve(best.fit)
+        lines.append(f"  k80 {best.k80}, k90 {best.k90}" + _near_floor(best, goal.epsilon))
+        if best.cost is not None:
+            unit = self.costs.unit
+            lines.append(
+                f"  cost {best.cost:.3g} {unit}; the next expert {best.next_cost:.3g} more"
+            )
+        lines += _alternatives(self)
+        if len(self.candidates) > 1:
+            rows = [("k", "expected", "cost", "method and size")]
+            for candidate in self.candidates:
+                k = "-" if candidate.k is None else str(candidate.k)
+                cost = "-" if candidate.cost is None else f"{candidate.cost:.3g}"
+                expected = f"{candidate.predicted.loss:.4f}"
+                rows.append((k, expected, cost, name_of(candidate.fit.series)))
+            lines += ["", *align_columns(rows, left=0, words=1)]
+        lines += ["", f"to be surer: {self.sharpen}"]
+        return "\n".join(lines)
+
+
+def _alternatives(recommendation: Recommendation) -> list[str]:
+    """Other answers by cost: within the budget, cheapest for the target, and the Pareto set."""
+    lines = []
+    if recommendation.cheapest is not None:
+        lines.append(f"  cheapest for the target: {_option(recommendation.cheapest)}")
+    if recommendation.within_budget is not None:
+        lines.append(f"  best within the budget: {_option(recommendation.within_budget)}")
+    elif recommendation.goal.budget is not None:
+        lines.append("  nothing is within the budget")
+    sizes = {option.n_params for option in recommendation.pareto}
+    if len(sizes) > 1:
+        lines.append("  no option is both cheaper and better than these:")
+        lines += [f"    {_option(option)}" for option in recommendation.pareto]
+    return lines
+
+
+def _option(option: CostedMerge) -> str:
+    size = "" if option.n_params is None else f" at {format_count(option.n_params)}"
+    by = f" by {option.method}" if option.method else ""
+    settings = "" if option.options == "{}" else f" {option.options}"
+    note = ""
+    if option.forecast:
+        note = f" (size not measured; {option.low:.4f} to {option.high:.4f})"
+    return f"k = {option.k}{size}{by}{settings}: {option.loss:.4f} for {option.cost:.3g}{note}"
+
+
+def _certainty(best: Candidate) -> list[str]:
+    lines = []
+    predicted = best.predicted
+    percent = f"{100 * predicted.confidence:.0f} %"
+    if not math.isnan(predicted.low):
+        lines.append(
+            f"  {percent} interval of this pool's mean: {predicted.low:.4f} to {predicted.high:.4f}"
+        )
+    solution = best.solution
+    if solution is not None and not math.isnan(solution.low):
+        low, high = (
+            "never" if math.isinf(x) else f"{x:.2f}" for x in (solution.low, solution.high)
+        )
+        lines.append(f"  {percent} interval of k: {low if low == high else f'{low} to {high}'}")
+        if solution.confident is None:
+            lines.append(f"  no k of the pool reaches it with {percent} confidence")
+        else:
+            lines.append(f"  with {percent} confidence: k = {solution.confident}")
+    if best.chance is not None:
+        lines.append(
+            f"  one random subset of that size meets it with a chance of {best.chance:.0%}"
+        )
+    if best.fit.spread is not None:
+        other = best.fit.another_pool(best.k or best.fit.series.pool_size)
+        if other is not None:
+            lines.append(f"  another pool like this one: {other.low:.4f} to {other.high:.4f}")
+    return lines
+
+
+def _curve(fit: Fit) -> list[str]:
+    law, series = fit.law, fit.series
+    curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
+    ks = ", ".join(str(point.k) for point in series.points)
+    lines = [f"{name_of(series)}: {curve}", f"  R² {fit.r2:.5f} in-sample, from k = {ks}"]
+    if series.base_loss is not None:
+        lines.append(f"  base (k = 0): {series.base_loss:.4f}")
+    if series.best_single is not None:
+        name, loss = series.best_single
+        lines.append(f"  best single expert: `{name}`, {loss:.4f}")
+    return lines
+
+
+def _near_floor(best: Candidate, epsilon: float | None) -> str:
+    if best.near_floor is None:
+        return ""
+    pool = best.fit.series.pool_size
+    beyond = f", more than the pool's {pool}" if best.near_floor > pool else ""
+    return f"; within {epsilon:g} of the floor from k = {best.near_floor}{beyond}"
