@@ -200,6 +200,7 @@ CHANGES = {
     "a text": (change_text, (), "the text of size 1 has changed"),
     "an option": (write_pool, ("--max-tokens", "50"), "has changed"),
     "arithmetic": (write_pool, ("--dtype", "bfloat16"), "`--dtype` has changed"),
+    "adapters": (write_pool, ("--lora-exact",), "`--lora-exact` is new in"),
 }
 
 

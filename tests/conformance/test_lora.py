@@ -377,8 +377,12 @@ def test_a_pool_whose_experts_are_adapters(tmp_path):
     merge = subset_merge(pool, 0, "ties", ["l0", "l2"])
     text = yaml.safe_dump(merge.config(pool))
     assert f"{base}+{tmp_path / 'l2'}" in text
-    run_mergeplan(text, tmp_path / "out")
-    written = load_tensors(tmp_path / "out")
-    streamed = dict(Sweep([parse_config(text)]).stream(0))
-    assert streamed.keys() == written.keys()
-    assert all(torch.equal(streamed[name], tensor) for name, tensor in written.items())
+    found = []
+    for exact in (False, True):
+        run_mergeplan(text, tmp_path / f"out-{exact}", lora_exact=exact)
+        written = load_tensors(tmp_path / f"out-{exact}")
+        streamed = dict(Sweep([merge.config(pool)], MergeOptions(lora_exact=exact)).stream(0))
+        assert streamed.keys() == written.keys()
+        assert all(torch.equal(streamed[name], tensor) for name, tensor in written.items())
+        found.append(streamed)
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -362,7 +362,8 @@ def test_calibrate_measures_the_same_through_a_device(tmp_path, monkeypatch):
             return n_bytes, core
 
     monkeypatch.setattr(into_memory, "IntoMemory", partial(Watched, least_elements=1))
-    options = CalibrateOptions(setup=Setup(EvaluationOptions(max_tokens=100)))
+    setup = Setup(EvaluationOptions(max_tokens=100))
+    options = CalibrateOptions(methods=("dare",), ks=(1, 2, 5), setup=setup)
     pool_file = write_pool(tmp_path)
     calibrate(pool_file, tmp_path / "core", options)
     assert not read

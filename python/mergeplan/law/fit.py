@@ -42,6 +42,9 @@ def fit(
 ) -> FitResult:
     """Fit the law to every method and base size in a file, and to all sizes together.
 
+    E[L | N, k] = L* + B·N^-β + A0·N^-γ / (k + b) of arXiv 2509.24244, Eq. 1; at one base size
+    Linf + A / (k + b).
+
     Args:
         data: Measurements, or the path of a CSV file.
         domain: Which domain; by default the macro mean.

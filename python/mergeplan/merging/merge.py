@@ -89,13 +89,13 @@ def merge(
     options: MergeOptions | None = None,
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Merge checkpoints into a new folder.
+    """Merge checkpoints into a new folder, by any of mergekit's methods and to its numbers.
 
     A merge that is stopped, by an error or from outside, leaves `OUT.partial`; the same call with
     `resume` goes on from there. Only where the inputs are at fault nothing stays.
 
     Args:
-        config: A validated config, or the path of a mergekit YAML.
+        config: A mergekit configuration: a dict, the path of its YAML, or a validated one.
         out: Folder to create; it is absent or complete at any moment.
         progress: Called some ten times a second with bytes done and bytes in all.
 

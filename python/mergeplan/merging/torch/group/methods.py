@@ -34,9 +34,12 @@ _METHODS: dict[type[document.GroupMethod], Callable[..., Program]] = {
 }
 
 
-def group_program(job: Job, merge: Group) -> Program:
-    """What computes a job whose merge is a group."""
+def group_program(job: Job, merge: Group) -> Program | None:
+    """What computes a job whose merge is a group; `None` where only the core can."""
     method = merge.method
+    make = _METHODS.get(type(method))
+    if make is None:
+        return None
     options = {field.name: getattr(method, field.name) for field in fields(method)}
     has_base, count = merge.base is not None, len(merge.inputs)
     # Nothing to interpolate with: the result is the one input, or the base.
@@ -45,4 +48,4 @@ def group_program(job: Job, merge: Group) -> Program:
     if count == 1 and isinstance(method, document.Multislerp | document.Karcher):
         return Passthrough(GroupInputs(job, merge, [int(has_base)]))
     every = GroupInputs(job, merge, list(range(has_base + count)))
-    return _METHODS[type(method)](every, **options)
+    return make(every, **options)
