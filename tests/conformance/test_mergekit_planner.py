@@ -28,7 +28,6 @@ from mergeplan.system.memory import anonymous_bytes
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.commands import cli, cli_process
 from tests.support.merges import run_mergekit, run_mergeplan
-from tests.support.settings import FULL
 from tests.support.shares import paired
 
 SIZES = {
@@ -299,7 +298,7 @@ def filled(value: Any, names: dict[str, str]) -> Any:
 
 @pytest.mark.parametrize(
     ("case", "tied", "dtype"),
-    paired(list(TOKENIZERS) * (1 if FULL else 2), [True, False], [torch.float32, torch.bfloat16]),
+    paired(list(TOKENIZERS), [True, False], [torch.float32, torch.bfloat16]),
     ids=str,
 )
 def test_vocabularies_are_brought_together(case, tied, dtype, tmp_path, monkeypatch):
