@@ -132,4 +132,4 @@ def test_what_is_no_document_of_its_kind(text, words, tmp_path):
         load_law(path)
     assert words in caught.value.message
     assert str(path) in caught.value.message
-    assert caught.value.hint == f"fit it: `mergeplan fit MEASUREMENTS.csv -o {path}`"
+    assert caught.value.hint == "fit one: `mergeplan fit MEASUREMENTS.csv -o law.json`"

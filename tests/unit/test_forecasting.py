@@ -28,11 +28,12 @@ EXPERTS = ("a", "b", "c")
 # In a process of its own, since other libraries take memory.
 RUN = """
 import dataclasses, json, sys
-from mergeplan.inspection.inspect import InspectOptions, inspect
+from mergeplan.inspection.inspect import inspect
+from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.merge import merge
 limit = int(sys.argv[3]) or None
-found = inspect([sys.argv[1]], InspectOptions(threads=2, memory_limit=limit)).merges[0]
+found = inspect([sys.argv[1]], MergeOptions(threads=2, memory_limit=limit)).merges[0]
 done = merge(sys.argv[1], sys.argv[2], MergeOptions(threads=2, memory_limit=limit))
 print(json.dumps([dataclasses.asdict(found), dataclasses.asdict(done)], default=str))
 """

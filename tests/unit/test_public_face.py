@@ -57,6 +57,12 @@ def test_results_print_a_screen_and_tell_the_whole(demo_pool, merged, tmp_path):
         mergeplan.verify(report.out),
         mergeplan.diff(demo_pool / "base", report.out),
         mergeplan.load_pool(demo_pool / "pool.yml"),
+        mergeplan.load_measurements(rows),
+        mergeplan.sample(demo_pool / "pool.yml", tmp_path / "s"),
+        law.fits[0],
+        mergeplan.suggest(law, 1.9055).best,
+        mergeplan.choose_merge(mergeplan.suggest(law, 1.9055), demo_pool / "pool.yml"),
+        mergeplan.select(rows)[:2],
     ]
     for result in results:
         lines = repr(result).split("\n")

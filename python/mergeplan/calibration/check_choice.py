@@ -1,6 +1,5 @@
 """The choice, merged and measured on documents that had no part in it."""
 
-import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,13 +7,14 @@ from pathlib import Path
 from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
 from mergeplan.calibration.worker import give_weights, load_for
 from mergeplan.config.write import base_config
-from mergeplan.display.text import parse_count
 from mergeplan.errors import InputError
 from mergeplan.evaluation.scores import Estimate, Scores, difference
+from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.choices import Choice
+from mergeplan.selection.fit import NINE_IN_TEN
 from mergeplan.selection.selection import Selection
 from mergeplan.selection.write import config_of
 
@@ -121,7 +121,7 @@ def check_text(check: Check) -> str:
         verb = "better" if gain >= 0 else "worse"
         lines.append(
             f"  {abs(gain):.4f} {verb} than {rival.name}, paired 90 % interval of the difference"
-            f" {gain - 1.645 * se:+.4f} to {gain + 1.645 * se:+.4f}"
+            f" {gain - NINE_IN_TEN * se:+.4f} to {gain + NINE_IN_TEN * se:+.4f}"
         )
     lines.append(f"  regret beside these subsets: {check.regret:.4f}")
     return "\n".join(lines)
@@ -155,9 +155,5 @@ def _loss(scores: Scores, shares: dict[str, float]) -> Estimate:
 
 def _hashes(source: Path, n_params: float | None) -> set[str]:
     """What a size's rows say of the texts that they were scored on; `calibrate` shortens it."""
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    own = [
-        row for row in rows if not row.get("n_params") or parse_count(row["n_params"]) == n_params
-    ]
-    return {row.get("data_hash") or "" for row in own}
+    rows, _ = read_rows(source)
+    return {row.data_hash for row in rows if row.n_params in (None, n_params)}

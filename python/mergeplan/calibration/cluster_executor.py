@@ -5,6 +5,7 @@ function of the merge alone, so that it does not matter who makes them.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mergeplan.calibration.identity import models_of
@@ -69,7 +70,7 @@ class ClusterExecutor:
         remote = ray.remote(
             num_cpus=threads, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=-1
         )(_RemoteWorker)
-        one = Setup(setup.evaluation, setup.dtype, setup.device, threads, setup.memory_limit)
+        one = replace(setup, threads=threads)
         self.workers = [remote.remote(pool, size, one) for _ in range(count)]
 
     def measure(

@@ -7,7 +7,7 @@ from pathlib import Path
 from mergeplan.calibration.store import MEASUREMENTS
 from mergeplan.law.costs import CostModel
 from mergeplan.law.diagnose import all_signs
-from mergeplan.law.file import law_data
+from mergeplan.law.file import save_law
 from mergeplan.law.fit import fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.recommend import recommend
@@ -52,7 +52,7 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     table = folder / MEASUREMENTS
     result = fit(table)
     law = folder / "law.json"
-    write_durably(law, json.dumps(law_data(result), indent=1, allow_nan=False) + "\n")
+    save_law(result, law)
     plot = _plot(result, folder, goal)
     recommendation = recommend(result, goal=goal, costs=CostModel())
     best, config = recommendation.best, None
@@ -67,7 +67,8 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     next_command = f"mergeplan merge {config} OUT_DIR"
     if config is None:
         next_command = f"mergeplan suggest {table} --target-loss T"
-    lines = [result.summary(), "", recommendation.summary(), *scans, ""]
+    words = [one.summary(warnings=False) for one in (result, recommendation)]
+    lines = [words[0], "", words[1], *scans, ""]
     files = [table, law, *filter(None, (plot, config))]
     lines += [f"files: {', '.join(map(str, files))}", f"next: {next_command}"]
     warnings = [f"{name_of(one.series)}: {text}" for one in result.fits for text in one.warnings]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.law.curve import Fit
-from mergeplan.law.posterior import central
+from mergeplan.law.posterior import CONFIDENCE, central
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ class CurveGoal:
 
     target_loss: float | None = None
     fraction: float = 0.9
-    confidence: float = 0.9
+    confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
+from mergeplan.system.ranges import version_is
 
 VERSION = 1
 _CONFIG = "config.json"
@@ -20,12 +21,6 @@ _CONFIG = "config.json"
 
 # Name, bytes, time of change in ns and header's hash of a file; or name and hash.
 FileRow = tuple[int | str, ...]
-
-
-def _is_this_version(found: int) -> bool:
-    if found != VERSION:
-        raise ValueError(f"version {VERSION}")
-    return True
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class RunIdentity:
     models: dict[str, tuple[FileRow, ...]]
     texts: dict[str, str]
     arithmetic: dict[str, Any]
-    version: Annotated[int, Predicate(_is_this_version)] = VERSION
+    version: Annotated[int, Predicate(version_is(VERSION, f"version {VERSION}"))] = VERSION
 
     def json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True)

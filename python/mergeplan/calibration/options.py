@@ -17,6 +17,7 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.system.ranges import LARGEST_POOL, check_number
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,19 @@ class CalibrateOptions:
     listed: tuple[SubsetMerge, ...] | None = None
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a value that cannot be, before anything is measured."""
+        for name, kind in (("wish", CurveGoal), ("budget", Budget), ("setup", Setup)):
+            if not isinstance(getattr(self, name), kind):
+                found = type(getattr(self, name)).__name__
+                raise InputError(f"`{name}`: expected a `{kind.__name__}`, found a `{found}`")
+        if isinstance(self.methods, str):
+            raise InputError(
+                f"`methods`: expected several, found `{self.methods}`", "write a tuple"
+            )
+        check_number(self.until, "until", 0, LARGEST_POOL, whole=True)
+        check_number(self.seed, "seed", 0, 2**64 - 1, whole=True)
 
 
 @dataclass(frozen=True)

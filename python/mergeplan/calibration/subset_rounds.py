@@ -14,6 +14,7 @@ import numpy as np
 from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
 from mergeplan.config.labels import method_of
+from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_experts
@@ -53,7 +54,7 @@ class SubsetPlan:
     size: int = 0
     label: str = "average"
     domains: str | None = None
-    confidence: float = 0.9
+    confidence: float = CONFIDENCE
     free_sum: bool = False
     budget: Budget = field(default_factory=Budget)
     per_round: int = 5

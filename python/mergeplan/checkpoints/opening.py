@@ -8,6 +8,7 @@ from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor, read_model_conf
 from mergeplan.checkpoints.hub import find_model, is_hub_id
 from mergeplan.checkpoints.lora import LoraOptions, adapted, adapter_config, is_adapter
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.system.files import expanded
 
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -41,7 +42,7 @@ def open_checkpoint(
         MissingInputError, InputError: Every fault that headers, index or `config.json` show.
     """
     options = options or OpenOptions()
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         if file_too:
             return _read(name, path.resolve().parent, path.resolve())
@@ -58,7 +59,7 @@ def open_checkpoint(
 
 
 def _folder_of(name: str, options: OpenOptions) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return path.resolve()
     if path.exists():

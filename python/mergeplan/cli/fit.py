@@ -34,10 +34,10 @@ def command(
     were measured one by one, each mean is weighted by its variance, else by k.
     """
     from mergeplan.law.diagnose import all_signs
-    from mergeplan.law.file import law_data
+    from mergeplan.law.file import law_data, save_law
     from mergeplan.law.fit import fit
     from mergeplan.law.series import name_of
-    from mergeplan.system.files import refuse_existing, write_durably
+    from mergeplan.system.files import refuse_existing
 
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
@@ -46,8 +46,8 @@ def command(
     )
     data = law_data(result)
     if out is not None:
-        write_durably(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    click.echo(json.dumps(data, allow_nan=False) if as_json else result.summary())
+        save_law(result, out)
+    click.echo(json.dumps(data, allow_nan=False) if as_json else result.summary(warnings=False))
     for message in result.skipped:
         warn(message)
     for entry in result.fits:

@@ -26,6 +26,7 @@ from mergeplan.cli.options.units import BYTES, threads_option
     show_default=True,
     help="Bytes of tensors in one output file.",
 )
+@click.option("--lora-exact", is_flag=True, help="Would it keep base + adapter in float32.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No warnings.")
 @click.pass_context
@@ -38,6 +39,7 @@ def command(
     threads: int | None,
     memory_limit: int | None,
     out_shard_size: int,
+    lora_exact: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -48,10 +50,17 @@ def command(
     memory, disk, bytes and time are forecast. Exit code 1: there are problems; all are listed.
     """
     from mergeplan.display.text import printable
-    from mergeplan.inspection.inspect import InspectOptions, inspect
+    from mergeplan.inspection.inspect import inspect
+    from mergeplan.merging.options import MergeOptions
 
-    options = InspectOptions(out, threads, memory_limit, out_shard_size, overwrite)
-    found = inspect(paths, options)
+    options = MergeOptions(
+        threads=threads,
+        memory_limit=memory_limit,
+        max_shard_bytes=out_shard_size,
+        overwrite=overwrite,
+        lora_exact=lora_exact,
+    )
+    found = inspect(paths, options, out=out)
     if as_json:
         click.echo(json.dumps({"fits": found.fits, **dataclasses.asdict(found)}, default=str))
     else:

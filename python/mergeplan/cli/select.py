@@ -50,6 +50,11 @@ from mergeplan.display.text import finite
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="A .png or .svg file.")
 @click.option(
+    "--lora-exact",
+    is_flag=True,
+    help="With --check: keep base + adapter in float32 before merging, as `calibrate` was told to.",
+)
+@click.option(
     "--check",
     is_flag=True,
     help="Merge the choice in memory and score it on the half of --pool's documents to check with.",
@@ -75,6 +80,7 @@ def command(
     out: Path | None,
     picture: Path | None,
     check: bool,
+    lora_exact: bool,
     overwrite: bool,
     as_json: bool,
     **scoring: Any,
@@ -115,7 +121,9 @@ def command(
         from mergeplan.calibration.check_choice import check_choice
         from mergeplan.calibration.setup import Setup
 
-        setup = Setup(evaluation_of(scoring), scoring["dtype"], scoring["device"])
+        setup = Setup(
+            evaluation_of(scoring), scoring["dtype"], scoring["device"], lora_exact=lora_exact
+        )
         pool = load_pool(pool_file)
         checked = check_choice(first, chosen_of(first, weights), pool, source, setup)
     if as_json:

@@ -40,8 +40,8 @@ def command(
     and by kind of module, and what share of a delta's squared norm trimming would keep.
     """
     from mergeplan.pool.geometry.compare import similarity
-    from mergeplan.pool.geometry.file import geometry_data
-    from mergeplan.system.files import refuse_existing, write_durably
+    from mergeplan.pool.geometry.file import geometry_data, save_geometry
+    from mergeplan.system.files import refuse_existing
     from mergeplan.system.progress import ProgressLine
 
     for path in (out, picture):
@@ -61,7 +61,7 @@ def command(
         if len(odd) > _WARNINGS:
             warn(f"{len(odd) - _WARNINGS} more tensors are left out")
     if out is not None:
-        write_durably(out, text + "\n")
+        save_geometry(found, out)
     if picture is not None:
         from mergeplan.pool.geometry.pictures import draw_geometry
 

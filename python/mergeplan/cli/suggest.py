@@ -81,6 +81,7 @@ def command(
     from mergeplan.errors import UnreachableError
     from mergeplan.law.costs import CostModel, load_costs
     from mergeplan.law.diagnose import all_signs
+    from mergeplan.law.loading import is_law
     from mergeplan.law.recommend import recommend
     from mergeplan.law.recommendation import Goal
     from mergeplan.law.write import choose_merge
@@ -105,7 +106,7 @@ def command(
         chosen = choose_merge(best, load_pool(pool_file), wish=wish, seed=random_seed)
         write_durably(out, chosen.text)
     smallest = None
-    if target_loss is not None and source.suffix.lower() != ".json":
+    if target_loss is not None and not is_law(source):
         smallest = smallest_subset(source, target_loss, fitting.get("domain"))
     if as_json:
         data = dataclasses.asdict(recommendation)
@@ -116,7 +117,7 @@ def command(
         }
         click.echo(json.dumps(finite(data)))
     else:
-        click.echo(recommendation.summary())
+        click.echo(recommendation.summary(warnings=False))
         if smallest is not None:
             click.echo(f"\n{_of_smallest(smallest, source, target_loss)}")
         if chosen is not None:

@@ -1,9 +1,10 @@
 """A merge configuration: mergekit's YAML, read strictly."""
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ from mergeplan.config.methods import METHODS, Method
 from mergeplan.config.scopes import ModelInput, Module, Settings
 from mergeplan.config.values import kind_of
 from mergeplan.errors import InputError, nearest
+from mergeplan.system.files import expanded
 from mergeplan.system.reading import read_text
 from mergeplan.system.yamlfile import parse_yaml
 
@@ -94,20 +96,45 @@ def loaded_config(config: AnyConfig) -> MergeConfig:
     Raises:
         MissingInputError, InputError: As for `load_config` and `parse_config`.
     """
+    return _without_faults(*examined(config))
+
+
+def examined(config: AnyConfig) -> tuple[MergeConfig | None, list[InputError]]:
+    """The same with everything that is wrong with it.
+
+    Raises:
+        MissingInputError, InputError: A file cannot be read.
+    """
     if isinstance(config, MergeConfig):
-        return config
-    if isinstance(config, Mapping):
-        return parse_config(yaml.safe_dump(_plain(config), sort_keys=False))
-    return load_config(Path(config))
+        return config, []
+    if not isinstance(config, Mapping):
+        return read_config(expanded(config))
+    try:
+        text = yaml.safe_dump(_plain(config), sort_keys=False)
+    except RecursionError as error:
+        raise InputError("the config holds itself") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"the config holds what no YAML can: {error}") from error
+    return examine(text)
 
 
 def _plain(value: Any) -> Any:
-    """Data as YAML takes it: paths as texts, tuples as lists."""
+    """Data as YAML takes it: paths and dtypes as texts, numpy's numbers as Python's."""
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return list(map(_plain, value))
-    return str(value) if isinstance(value, Path) else value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, str | PurePath):
+        return str(value)
+    if type(value).__module__ == "torch":
+        return str(value).removeprefix("torch.")
+    return value
 
 
 def read_config(path: Path) -> tuple[MergeConfig | None, list[InputError]]:

@@ -49,7 +49,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
 
     say(f"\n2. recommend a merge for a loss of {TARGET_LOSS}")
     recommendation = recommend(law, TARGET_LOSS)
-    say("   " + recommendation.summary().replace("\n", "\n   "))
+    say("   " + recommendation.summary(warnings=False).replace("\n", "\n   "))
     wish = f"for a target loss of {TARGET_LOSS} nats"
     chosen = choose_merge(recommendation.best, pool, wish=wish, seed=0)
     config = folder / "merge.yml"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, SurroundingsError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,10 @@ def drawing(out: Path, size: tuple[float, float]) -> Iterator["Figure"]:
         figure = Figure(figsize=size, layout="constrained", dpi=150)
         yield figure
         metadata: dict[str, Any] = {"Date": None} if out.suffix.lower() == ".svg" else {}
-        figure.savefig(out, metadata=metadata)
+        try:
+            figure.savefig(out, metadata=metadata)
+        except OSError as error:
+            raise SurroundingsError(f"cannot write `{out}`: {error.strerror}") from error
 
 
 def tidy(axes: "Axes") -> None:

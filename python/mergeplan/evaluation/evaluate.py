@@ -11,6 +11,7 @@ from mergeplan.evaluation.harness import check_tasks, run_tasks
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, scores_table
 from mergeplan.evaluation.sources import Data, files_of
+from mergeplan.system.files import expanded
 from mergeplan.system.progress import Progress
 
 
@@ -131,7 +132,7 @@ def evaluate_fully(
     )
     from mergeplan.evaluation.texts import Texts
 
-    folders = [Path(path).expanduser() for path in (model, against) if path is not None]
+    folders = [expanded(path) for path in (model, against) if path is not None]
     found = check_tasks(tasks) if tasks else None
     contexts = [context_of(load_model_config(folder)) for folder in folders]
     tokenizer, *others = [load_tokenizer(folder) for folder in folders]

@@ -145,11 +145,14 @@ def context_of(config: Any) -> int | None:
 def _device(name: str) -> str:
     import torch
 
-    kind, _ = parse_device(name)
+    kind, number = parse_device(name)
     if kind == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device `{name}`: torch finds no GPU", "use `--device cpu`")
+        raise InputError(f"device `{name}`: torch finds no GPU", "take `cpu`")
+    if number is not None and number >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InputError(f"device `{name}`: torch finds {count} GPUs, counted from 0")
     return name
 
 

@@ -11,6 +11,7 @@ from mergeplan.evaluation.scores import Scores
 from mergeplan.measurements.columns import COLUMNS, write_se
 from mergeplan.measurements.rows import MACRO
 from mergeplan.system.files import write_durably
+from mergeplan.system.ranges import parse_options
 
 # What only who merged knows.
 _MERGE = [column.name for column in COLUMNS if column.about == "merge"]
@@ -42,12 +43,9 @@ def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
         )
     options = merge.setdefault("options", "{}")
     try:
-        parsed = json.loads(options)
-    except ValueError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise InputError(f"--as options: expected a JSON object, found `{options}`")
-    merge["options"] = json.dumps(parsed, sort_keys=True)
+        merge["options"] = json.dumps(parse_options(options), sort_keys=True)
+    except ValueError as error:
+        raise InputError(f"--as options: expected a JSON object, found `{options}`") from error
     return merge
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.measurements.rows import MACRO, domain_name
+from mergeplan.system.files import expanded
 
 _ENDING = ".jsonl"
 _HINT = "give a .jsonl file, `name=file`, a folder of .jsonl files, or a pool.yml with `data`"
@@ -21,7 +22,7 @@ def files_of(data: Data) -> dict[str, Path]:
         MissingInputError, InputError: As for `find_data`.
     """
     if isinstance(data, Mapping):
-        return {name: Path(path).expanduser() for name, path in data.items()}
+        return {name: expanded(path) for name, path in data.items()}
     sources = [data] if isinstance(data, str | Path) else data
     return find_data(tuple(map(str, sources)))
 
@@ -51,12 +52,12 @@ def find_data(sources: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _find(source: str) -> dict[str, Path]:
-    path = Path(source).expanduser()
+    path = expanded(source)
     domain, equals, file = source.partition("=")
     if equals and not path.exists():
         if not domain or not file:
             raise InputError(f"data `{source}`: expected `name=file`", _HINT)
-        return {domain: Path(file).expanduser()}
+        return {domain: expanded(file)}
     if path.is_dir():
         files = sorted(path.glob(f"*{_ENDING}"))
         if not files:

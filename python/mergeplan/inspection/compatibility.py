@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import MergeplanError
 from mergeplan.inspection.facts import head_of, unmergeable
@@ -51,7 +51,7 @@ def problem_of(kind: str, error: MergeplanError, model: str | None = None) -> Re
 
 
 def open_all(
-    names: Iterable[str], *, file_too: bool = False
+    names: Iterable[str], opening: OpenOptions | None = None, *, file_too: bool = False
 ) -> tuple[list[Checkpoint], list[Refusal]]:
     """Open what can be opened; the rest, and folders given twice, are problems."""
     opened: list[Checkpoint] = []
@@ -59,7 +59,7 @@ def open_all(
     seen: dict[tuple[Path, ...], str] = {}
     for name in names:
         try:
-            checkpoint = open_checkpoint(name, file_too=file_too)
+            checkpoint = open_checkpoint(name, opening, file_too=file_too)
         except MergeplanError as error:
             problems.append(problem_of("open", error, name))
             continue

@@ -10,6 +10,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import printable
 from mergeplan.errors import MissingInputError
+from mergeplan.system.files import expanded
 from mergeplan.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def diff(
     """
     from mergeplan._native import tensor_distances
 
-    paths = Path(a).expanduser(), Path(b).expanduser()
+    paths = expanded(a), expanded(b)
     first, second = (_sides(path) for path in paths)
     pairs = [
         name

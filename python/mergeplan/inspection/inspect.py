@@ -1,12 +1,13 @@
 """What is in checkpoints, whether they fit, and what a merge of them will take: headers alone."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mergeplan.checkpoints.opening import open_checkpoint
-from mergeplan.config.config import MergeConfig, read_config
+from mergeplan.config.config import AnyConfig, MergeConfig, examined
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import MergeplanError
 from mergeplan.inspection.compatibility import (
@@ -30,39 +31,22 @@ from mergeplan.inspection.inspection import (
     OutputFacts,
     TensorOptions,
 )
-from mergeplan.merging.options import DEFAULT_SHARD_BYTES
+from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.publishing import check_output
 from mergeplan.planning.lowering import ResolvedTensor
-from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.planning.slicing import beyond_names
-from mergeplan.system.files import check_space
+from mergeplan.system.files import check_space, expanded
 
 CONFIG_ENDINGS = (".yml", ".yaml")
 
 
-@dataclass(frozen=True)
-class InspectOptions:
-    """How a merge would be run.
-
-    Attributes:
-        out: Where its output would go; `None` leaves the disk's room unchecked.
-        threads: Worker threads; `None` for one on each core.
-        memory_limit: Bytes of anonymous memory for the whole process; `None` for the default.
-        max_shard_bytes: Bytes of tensors in one output file.
-        overwrite: Whether it would replace an output that is there.
-    """
-
-    out: Path | None = None
-    threads: int | None = None
-    memory_limit: int | None = None
-    max_shard_bytes: int = DEFAULT_SHARD_BYTES
-    overwrite: bool = False
-
-
 def inspect(
-    paths: str | Path | Sequence[str | Path], options: InspectOptions | None = None
+    paths: AnyConfig | Sequence[AnyConfig],
+    options: MergeOptions | None = None,
+    *,
+    out: str | Path | None = None,
 ) -> Inspection:
     """Look into checkpoints (folders or safetensors files) and configs (`.yml`).
 
@@ -70,7 +54,9 @@ def inspect(
     output's tensors; a config's models are checked among themselves.
 
     Args:
-        paths: One, or several.
+        paths: One, or several; a config may be a dict.
+        options: How a merge would be run.
+        out: Where its output would go; `None` leaves the disk's room unchecked.
 
     Returns:
         What is there, and everything that is wrong with it: faults are found, not raised.
@@ -84,11 +70,14 @@ def inspect(
         >>> found.fits, found.checkpoints[0].n_params
         (True, 80592)
     """
-    options = options or InspectOptions()
-    paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    configs = [Path(path) for path in paths if str(path).lower().endswith(CONFIG_ENDINGS)]
-    names = [str(path) for path in paths if not str(path).lower().endswith(CONFIG_ENDINGS)]
-    if len(paths) == len(names) == 1:
+    options = options or MergeOptions()
+    place = None if out is None else expanded(out)
+    several = [paths] if isinstance(paths, str) or not isinstance(paths, Sequence) else paths
+    every: list[Any] = list(several)
+    configs = [one for one in every if _is_config(one)]
+    rest = [one for one in every if not _is_config(one)]
+    names = [str(one) for one in rest if expanded(one)]
+    if len(every) == len(names) == 1:
         open_checkpoint(names[0], file_too=True)
     checkpoints, problems = open_all(names, file_too=True)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
@@ -100,16 +89,25 @@ def inspect(
         checkpoints=tuple(checkpoint_facts(checkpoint) for checkpoint in checkpoints),
         problems=tuple(problems),
         warnings=tuple(warnings),
-        merges=tuple(_inspect_merge(path, options) for path in configs),
+        merges=tuple(_inspect_merge(config, options, place) for config in configs),
     )
 
 
-def _inspect_merge(path: Path, options: InspectOptions) -> MergeInspection:
-    config, faults = read_config(path)
+def _is_config(one: AnyConfig) -> bool:
+    if isinstance(one, Mapping | MergeConfig):
+        return True
+    return str(one).lower().endswith(CONFIG_ENDINGS)
+
+
+def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) -> MergeInspection:
+    path = Path(given) if isinstance(given, str | Path) else Path("the config")
+    config, faults = examined(given)
     problems = [problem_of("config", fault) for fault in faults]
     if config is None:
         return MergeInspection(path, None, None, (), tuple(problems), (), None, None, ())
-    checkpoints, unopened = open_all(model.path for model in config.models)
+    # What is not here yet is not downloaded to look at it.
+    opening = replace(options.planning().opening, download=False)
+    checkpoints, unopened = open_all((model.path for model in config.models), opening)
     problems += unopened
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
     by_names = not (config.needs_mergekit or beyond_names(config, checkpoints))
@@ -125,7 +123,7 @@ def _inspect_merge(path: Path, options: InspectOptions) -> MergeInspection:
     planned = None
     try:
         if not problems:
-            planned = _plan(config, options, problems)
+            planned = _plan(config, options, out, problems)
             warnings += [warning for warning in planned.warnings if warning not in warnings]
         elif outputs is not None and not faults:
             problems += option_problems(config, outputs, checkpoints)
@@ -165,7 +163,9 @@ def _options_of(tensor: ResolvedTensor) -> TensorOptions:
     return TensorOptions(tensor.name, tensor.method.name, tensor.shared, each)
 
 
-def _plan(config: MergeConfig, options: InspectOptions, problems: list[Refusal]) -> _Planned:
+def _plan(
+    config: MergeConfig, options: MergeOptions, out: Path | None, problems: list[Refusal]
+) -> _Planned:
     """Plan the merge as `merge` would; problems with its surroundings are added to `problems`."""
     from mergeplan._native import PreparedMerge
     from mergeplan.merging.companions import missing_companions
@@ -174,7 +174,8 @@ def _plan(config: MergeConfig, options: InspectOptions, problems: list[Refusal])
         config,
         seed=0,
         max_shard_bytes=options.max_shard_bytes,
-        options=PlanOptions(explain=True),
+        allow_nonfinite=options.allow_nonfinite,
+        options=replace(options.planning(), explain=True),
     )
     prepared = PreparedMerge(plan.json())
     found = forecast_merge(
@@ -183,9 +184,9 @@ def _plan(config: MergeConfig, options: InspectOptions, problems: list[Refusal])
         prepared,
         threads=options.threads or os.cpu_count() or 1,
         memory_limit=options.memory_limit,
-        out=options.out,
+        out=out,
     )
-    problems += _surroundings(plan, found, options)
+    problems += _surroundings(plan, found, options, out)
     output = OutputFacts(
         tensors=len(plan.data.jobs),
         n_bytes=prepared.tensor_bytes,
@@ -199,7 +200,9 @@ def _plan(config: MergeConfig, options: InspectOptions, problems: list[Refusal])
     return _Planned(output, found, warnings, plan.resolved)
 
 
-def _surroundings(plan: MergePlan, found: MergeForecast, options: InspectOptions) -> list[Refusal]:
+def _surroundings(
+    plan: MergePlan, found: MergeForecast, options: MergeOptions, out: Path | None
+) -> list[Refusal]:
     """A memory limit that is too low, an output in the way, a disk without room."""
     problems = []
     memory = found.memory
@@ -210,8 +213,8 @@ def _surroundings(plan: MergePlan, found: MergeForecast, options: InspectOptions
         )
         hint = "raise `--memory-limit`" + (", or use fewer threads" if found.threads > 1 else "")
         problems.append(Refusal("memory", None, None, message, hint))
-    if options.out is not None:
-        place = options.out.expanduser().resolve()
+    if out is not None:
+        place = out.resolve()
         try:
             check_output(place, plan.input_paths, overwrite=options.overwrite)
             check_space(place, found.disk.needed_bytes)

@@ -13,7 +13,7 @@ from mergeplan.display.text import format_bytes, printable
 from mergeplan.errors import InputError
 from mergeplan.merging.manifest import Manifest, load_manifest
 from mergeplan.merging.publishing import INDEX
-from mergeplan.system.files import sha256_of
+from mergeplan.system.files import expanded, sha256_of
 from mergeplan.system.progress import Progress
 
 
@@ -107,7 +107,7 @@ def verify(
         >>> mergeplan.verify(mergeplan.merge(config, "merged").out).matches
         True
     """
-    folder = Path(out).expanduser()
+    folder = expanded(out)
     manifest = load_manifest(folder)
     result = Verification(Path(out))
     readable = _check_files(folder, manifest, result)

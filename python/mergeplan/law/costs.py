@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mergeplan.system.ranges import Magnitude
+from mergeplan.system.ranges import Magnitude, check_number
 from mergeplan.system.strict import CLOSED, fit_strictly
 from mergeplan.system.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Costs in `unit`; `per_billion` means for each billion parameters of the base.
+    """Costs in `unit`.
 
     Attributes:
         train: For each expert and billion parameters.
@@ -32,6 +32,11 @@ class CostModel:
     train_fixed: Magnitude = 0.0
     merge: Magnitude = 0.0011
     serve: Magnitude = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for what is no cost."""
+        for name in ("train", "train_fixed", "merge", "serve"):
+            check_number(getattr(self, name), name, 0, 1e12)
 
     def cost(self, n_billion: float, k: int) -> float:
         """Cost of a merge of k experts of this size.

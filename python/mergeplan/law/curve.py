@@ -8,8 +8,11 @@ import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
+from mergeplan.display.summary import Summarized
 from mergeplan.law.formulas import FromCoefficients, SizeLaw
 from mergeplan.law.posterior import (
+    CONFIDENCE,
+    DRAWS,
     MAX_OFFSET,
     Axis,
     Observations,
@@ -17,16 +20,13 @@ from mergeplan.law.posterior import (
     draw_posterior,
     shortest,
 )
-from mergeplan.law.series import Series
+from mergeplan.law.series import Series, name_of
 from mergeplan.law.spread import SpreadLaw, known_variance
 from mergeplan.law.tails import TailScore
 from mergeplan.system.ranges import Magnitude, Number, Seed
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
-
-DRAWS = 2000
-CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Draws:
         return self.floor + self.tail / (k + self.offset)
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Summarized):
     """The law of one series.
 
     Attributes:
@@ -100,6 +100,14 @@ class Fit:
     spread: SpreadLaw | None = None
     warnings: tuple[str, ...] = ()
     seed: Seed = field(default=0, repr=False)
+
+    def summary(self) -> str:
+        """The coefficients and how well they fit; warnings."""
+        law = self.law
+        curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
+        ks = ", ".join(str(point.k) for point in self.series.points)
+        lines = [f"{name_of(self.series)}: {curve}, R² {self.r2:.5f}, from k = {ks}"]
+        return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
     @cached_property
     def draws(self) -> Draws | None:

@@ -5,6 +5,7 @@ from them with the same seed, so that they need not be stored draw by draw.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,15 +15,11 @@ from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.joint import JointFit
 from mergeplan.law.series import Series
+from mergeplan.system.files import expanded, write_durably
+from mergeplan.system.ranges import version_is
 from mergeplan.system.strict import load_strictly
 
 VERSION = 1
-
-
-def _version(found: int) -> bool:
-    if found != VERSION:
-        raise ValueError(f"law version {VERSION}")
-    return True
 
 
 def _in_order(series: Series) -> None:
@@ -39,8 +36,9 @@ def _one_curve(fit: Fit) -> bool:
 def _curves(joint: JointFit) -> bool:
     for series in joint.series:
         _in_order(series)
-        if series.n_params is None:
-            raise ValueError("curves that say their `n_params`")
+    sizes = {series.n_params for series in joint.series}
+    if None in sizes or len(sizes) < max(3, len(joint.series)):
+        raise ValueError("curves of three or more `n_params`, each once")
     return True
 
 
@@ -48,11 +46,21 @@ def _curves(joint: JointFit) -> bool:
 class LawFile:
     """What the file holds; intervals and the formula are there for readers."""
 
-    law_version: Annotated[int, Predicate(_version)]
+    law_version: Annotated[int, Predicate(version_is(VERSION, f"law version {VERSION}"))]
     data_sha256: str
     fits: Annotated[tuple[Annotated[Fit, Predicate(_one_curve)], ...], MinLen(1)]
     joints: tuple[Annotated[JointFit, Predicate(_curves)], ...]
     skipped: tuple[str, ...]
+
+
+def save_law(result: FitResult, path: str | Path) -> None:
+    """Write a law file, which `load_law` reads to the same predictions.
+
+    Raises:
+        SurroundingsError: It cannot be written.
+    """
+    text = json.dumps(law_data(result), indent=1, allow_nan=False)
+    write_durably(expanded(path), text + "\n")
 
 
 def law_data(result: FitResult) -> dict[str, Any]:
@@ -73,7 +81,7 @@ def law_data(result: FitResult) -> dict[str, Any]:
     }
 
 
-def load_law(path: Path) -> FitResult:
+def load_law(path: str | Path) -> FitResult:
     """Read a law file.
 
     Returns:
@@ -83,6 +91,6 @@ def load_law(path: Path) -> FitResult:
         MissingInputError: There is no such file.
         InputError: It is no law, one of another version, or damaged; the message names the field.
     """
-    hint = f"fit it: `mergeplan fit MEASUREMENTS.csv -o {path}`"
-    data = load_strictly(path, LawFile, "law", hint)
+    hint = "fit one: `mergeplan fit MEASUREMENTS.csv -o law.json`"
+    data = load_strictly(expanded(path), LawFile, "law", hint)
     return FitResult(data.fits, data.data_sha256, data.joints, data.skipped)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mergeplan.errors import InputError, nearest
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
-from mergeplan.law.formulas import Coefficients, HyperbolicLaw, SizeLaw, through_three_points
+from mergeplan.law.formulas import FORMS, Coefficients, HyperbolicLaw, SizeLaw, through_three_points
 from mergeplan.law.joint import fit_joint
 from mergeplan.law.least_squares import huber, project
 from mergeplan.law.posterior import LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET
@@ -36,7 +36,7 @@ def fit(
     domain: str | None = None,
     method: str | None = None,
     pool_size: int | None = None,
-    form: str = "hyperbolic",
+    form: str = FORMS[0],
     robust: bool = False,
     seed: int = 0,
 ) -> FitResult:
@@ -68,7 +68,7 @@ def fit(
         1.941
     """
     if not isinstance(data, Measurements):
-        data = load_measurements(Path(data))
+        data = load_measurements(data)
     all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)
     fits, skipped = [], []
     if data.unequal:
@@ -95,9 +95,7 @@ def fit(
     return FitResult(tuple(fits), data.sha256, tuple(joints), tuple(skipped))
 
 
-def fit_series(
-    series: Series, *, form: str = "hyperbolic", robust: bool = False, seed: int = 0
-) -> Fit:
+def fit_series(series: Series, *, form: str = FORMS[0], robust: bool = False, seed: int = 0) -> Fit:
     """Fit one series, which has losses at two different k or more."""
     k = np.array([point.k for point in series.points], np.float64)  # (n_k,)
     loss = np.array([point.loss for point in series.points])  # (n_k,)
@@ -109,11 +107,11 @@ def fit_series(
         raise InputError(
             f"unknown form `{form}`", nearest(form, list(FORMS)) or f"one of: {', '.join(FORMS)}"
         )
-    law = FORMS[form](k, loss, weights, robust)
+    law = _FITS[form](k, loss, weights, robust)
     left = _lack_of_fit(k, loss, law, variance)
     if variance is not None and len(k) > 3:
         weights = 1 / (variance + left**2)
-        law = FORMS[form](k, loss, weights, robust)
+        law = _FITS[form](k, loss, weights, robust)
         left = _lack_of_fit(k, loss, law, variance)
     if len(k) == 2:
         warnings.append("two different k only: the offset b is set to 0, and the fit is unchecked")
@@ -187,10 +185,9 @@ def fit_interference(k: Array, loss: Array, weights: Array, robust: bool = False
 
 
 # What fits each form of the law.
-FORMS: dict[str, Callable[[Array, Array, Array, bool], SizeLaw]] = {
-    "hyperbolic": _fit_hyperbolic,
-    "interference": fit_interference,
-}
+_FITS: dict[str, Callable[[Array, Array, Array, bool], SizeLaw]] = dict(
+    zip(FORMS, (_fit_hyperbolic, fit_interference), strict=True)
+)
 
 
 def _first_lack_of_fit(loss: Array) -> float:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.errors import InputError
-from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
+from mergeplan.law.curve import Fit, Prediction, TargetK
 from mergeplan.law.joint import JointFit
+from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.law.series import name_of
+from mergeplan.system.ranges import check_number
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,25 +26,44 @@ class FitResult(Summarized):
     joints: tuple[JointFit, ...] = ()
     skipped: tuple[str, ...] = ()
 
-    def choose(self, n: float | None = None, method: str | None = None) -> Fit:
-        """The fit of one base size (parameters) and method.
+    def choose(
+        self, n: float | None = None, method: str | None = None, options: str | None = None
+    ) -> Fit:
+        """The fit of one base size, method and its options.
+
+        Args:
+            n: Parameters of the base.
+            options: As JSON, where a method was measured with several.
+
+        Returns:
+            The one fit that all of them leave.
 
         Raises:
             InputError: There is none, or more than one.
         """
-        found = [
-            fit
-            for fit in self.fits
-            if (n is None or fit.series.n_params == n)
-            and (method is None or fit.series.method == method)
-        ]
+        found = self.fits
+        if n is not None:
+            found = tuple(fit for fit in found if fit.series.n_params == n)
+        if method is not None:
+            found = tuple(fit for fit in found if fit.series.method == method)
+        if options is not None:
+            found = tuple(fit for fit in found if fit.series.options == options)
         if len(found) != 1:
-            have = "; ".join(name_of(fit.series) for fit in self.fits)
+            have = "; ".join(name_of(fit.series) for fit in found or self.fits)
             raise InputError(
-                f"{len(found)} fits match, expected one of: {have}",
-                "name one: `choose(n=…, method=…)`, with n a number of parameters",
+                f"{len(found)} fits match, expected one of: {have}", self._how_to_name(found)
             )
         return found[0]
+
+    def _how_to_name(self, found: tuple[Fit, ...]) -> str:
+        """What would single one out, with a value that does."""
+        fits = found or self.fits
+        for name in ("method", "n_params", "options"):
+            values = list(dict.fromkeys(getattr(fit.series, name) for fit in fits))
+            if len(values) > 1:
+                key = "n" if name == "n_params" else name
+                return f"name one: `{key}={values[0]!r}`"
+        return f"there is method `{fits[0].series.method}`"
 
     def predict(
         self,
@@ -50,18 +71,36 @@ class FitResult(Summarized):
         n: float | None = None,
         method: str | None = None,
         confidence: float = CONFIDENCE,
+        *,
+        options: str | None = None,
     ) -> Prediction:
         """Expected loss at k for a base of n parameters; by the joint law where n was not measured.
 
+        Args:
+            k: Experts, 1 or more; need not be whole, nor measured.
+            n, method, options: As for `choose`.
+            confidence: Of the interval, between 0 and 1.
+
+        Returns:
+            The mean over this pool's subsets of k, in nats per token, with its interval.
+
         Raises:
-            InputError: No fit, or more than one, matches.
+            InputError: No fit, or more than one, matches, or a number is out of range.
         """
+        check_number(k, "k", 1, 1e9)
+        check_number(confidence, "confidence", 0.01, 0.999)
         measured = {fit.series.n_params for fit in self.fits}
         joints = [j for j in self.joints if method is None or j.method == method]
+        joints = [j for j in joints if options is None or j.options == options]
         if n is None or n in measured or not joints:
-            return self.choose(n, method).predict(k, confidence)
+            return self.choose(n, method, options).predict(k, confidence)
+        check_number(n, "n", 1, 1e18)
         if len(joints) > 1:
-            raise InputError("several methods match", "name one as `method`")
+            names = ", ".join(dict.fromkeys(f"`{j.method}` {j.options}" for j in joints))
+            raise InputError(
+                f"several methods were measured over sizes: {names}",
+                "name one as `method`, and its `options`",
+            )
         loss, low, high = joints[0].predict(k, n, confidence)
         sizes = [size for size in measured if size is not None]
         outside = not min(sizes) <= n <= max(sizes)
@@ -73,17 +112,31 @@ class FitResult(Summarized):
         n: float | None = None,
         method: str | None = None,
         confidence: float = CONFIDENCE,
+        *,
+        options: str | None = None,
     ) -> TargetK:
         """The number of experts for a target loss at one measured base size.
 
-        Raises:
-            InputError: No fit, or more than one, matches.
-        """
-        return self.choose(n, method).solve(target_loss, confidence)
+        Args:
+            target_loss: In nats per token.
+            n, method, options: As for `choose`.
 
-    def summary(self) -> str:
-        """One line for each series with what is known of its fit, and one for each law over
-        sizes."""
+        Returns:
+            The smallest k by the fitted curve, with its interval.
+
+        Raises:
+            InputError: No fit, or more than one, matches, or a number is out of range.
+        """
+        check_number(target_loss, "target_loss", 1e-9, 1e9)
+        check_number(confidence, "confidence", 0.01, 0.999)
+        return self.choose(n, method, options).solve(target_loss, confidence)
+
+    def summary(self, *, warnings: bool = True) -> str:
+        """One line for each series with what is known of its fit, one for each law over sizes.
+
+        Args:
+            warnings: Also what speaks against a fit.
+        """
         rows = [["floor", "tail", "offset", "R²", "domain", "method and size"]]
         for fit in self.fits:
             law = fit.law
@@ -117,4 +170,7 @@ class FitResult(Summarized):
                 f"  L(N,k) = {whole.l_star:.4f} + {whole.b_size:.4f}·N^-{whole.beta:.3f}"
                 f" + {whole.a_0:.4f}·N^-{whole.gamma:.3f}/(k + {whole.offset:.3g})",
             ]
+        if warnings:
+            lines += [f"warning: {name_of(f.series)}: {w}" for f in self.fits for w in f.warnings]
+            lines += [f"warning: {text}" for text in self.skipped]
         return "\n".join(lines)

@@ -19,6 +19,9 @@ from annotated_types import Ge, Le
 
 from mergeplan.system.ranges import Magnitude, Positive
 
+# The plain law, and the one for curves that turn up again.
+FORMS = ("hyperbolic", "interference")
+
 
 class SizeLaw(ABC):
     """E[L | k] for one base size, whatever its form.

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mergeplan.law.formulas import JointLaw
 from mergeplan.law.least_squares import aicc, huber, project
 from mergeplan.law.posterior import (
+    CONFIDENCE,
+    DRAWS,
     LACK_OF_FIT_SCALE,
     MAX_OFFSET,
     NO_OFFSET,
@@ -27,7 +29,6 @@ Array = NDArray[np.float64]
 
 MAX_BETA = 3.0
 MAX_GAMMA = 2.0
-DRAWS = 2000
 # γ is kept at 0 unless AICc falls by more than this: the paper's own tables hardly identify it.
 _GAMMA_GAIN = 6.0
 
@@ -59,7 +60,7 @@ class JointFit:
         return _draws(self)
 
     def predict(
-        self, k: float, n_params: float, confidence: float = 0.9
+        self, k: float, n_params: float, confidence: float = CONFIDENCE
     ) -> tuple[float, float, float]:
         """Expected loss at k for a base of `n_params`, and its interval, in nats.
 
@@ -74,7 +75,7 @@ class JointFit:
         low, high = shortest(moved, confidence)
         return loss, max(0.0, min(low, loss)), max(high, loss)
 
-    def intervals(self, confidence: float = 0.9) -> dict[str, tuple[float, float]]:
+    def intervals(self, confidence: float = CONFIDENCE) -> dict[str, tuple[float, float]]:
         """Intervals of the coefficients; none for a gamma that is set to 0, not estimated."""
         found = {}
         for name in ("l_star", "b_size", "beta", "a_0", "gamma", "offset"):

@@ -6,11 +6,12 @@ from mergeplan.law.file import load_law
 from mergeplan.law.fit import fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.measurements.rows import Measurements
+from mergeplan.system.files import expanded
 
 
 def is_law(path: str | Path) -> bool:
     """Whether a file holds a law, by its name, and no measurements."""
-    return Path(path).suffix.lower() == ".json"
+    return expanded(path).suffix.lower() == ".json"
 
 
 def fits_of(source: FitResult | Measurements | str | Path) -> FitResult:
@@ -24,4 +25,4 @@ def fits_of(source: FitResult | Measurements | str | Path) -> FitResult:
         return source
     if isinstance(source, Measurements) or not is_law(source):
         return fit(source)
-    return load_law(Path(source))
+    return load_law(source)

@@ -25,6 +25,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# Draws of a posterior.
+DRAWS = 2000
+# Of intervals, where nothing else is asked for.
+CONFIDENCE = 0.9
 MAX_OFFSET = 50.0
 # An offset below this is 0.
 NO_OFFSET = 1e-9

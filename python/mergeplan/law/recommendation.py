@@ -7,8 +7,10 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import format_count
 from mergeplan.law.costs import CostModel
-from mergeplan.law.curve import CONFIDENCE, Fit, Prediction, TargetK
+from mergeplan.law.curve import Fit, Prediction, TargetK
+from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.law.series import Point, name_of
+from mergeplan.system.ranges import check_number
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Goal:
     epsilon: float | None = None
     budget: float | None = None
     confidence: float = CONFIDENCE
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a number out of its range."""
+        for name in ("target_loss", "epsilon", "budget"):
+            if (value := getattr(self, name)) is not None:
+                check_number(value, name, 1e-12, 1e12)
+        check_number(self.fraction, "fraction", 1e-6, 1)
+        check_number(self.confidence, "confidence", 0.01, 0.999)
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,8 @@ class CostedMerge:
     high: float | None = None
 
 
-@dataclass(frozen=True)
-class Candidate:
+@dataclass(frozen=True, repr=False)
+class Candidate(Summarized):
     """What one method at one base size can do about the goal.
 
     Attributes:
@@ -81,6 +91,13 @@ class Candidate:
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def summary(self) -> str:
+        """What it would merge, what that is expected to give, and why."""
+        k = f"k = {self.k}" if self.k is not None else "not reached"
+        loss = f"{self.predicted.loss:.4f} nats expected"
+        lines = [f"{name_of(self.fit.series)}: {k}, {loss}", *(f"  {why}" for why in self.reasons)]
+        return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
+
 
 @dataclass(frozen=True, repr=False)
 class Recommendation(Summarized):
@@ -103,6 +120,7 @@ class Recommendation(Summarized):
 
     @property
     def best(self) -> Candidate:
+        """The candidate to take; its `k` is `None` where nothing reaches the goal."""
         return self.candidates[0]
 
     @property
@@ -110,8 +128,12 @@ class Recommendation(Summarized):
         """Whether a measured size reaches the goal, or by the law over sizes another does."""
         return self.best.k is not None or self.cheapest is not None
 
-    def summary(self) -> str:
-        """What, why, how sure, and what would sharpen it."""
+    def summary(self, *, warnings: bool = True) -> str:
+        """What, why, how sure, and what would sharpen it.
+
+        Args:
+            warnings: Also what speaks against it.
+        """
         best = self.best
         series = best.fit.series
         goal = self.goal
@@ -148,6 +170,8 @@ class Recommendation(Summarized):
                 rows.append((k, expected, cost, name_of(candidate.fit.series)))
             lines += ["", *align_columns(rows, left=0, words=1)]
         lines += ["", f"to be surer: {self.sharpen}"]
+        if warnings:
+            lines += [f"warning: {text}" for text in best.warnings]
         return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 For subsets drawn without replacement from a pool of M the variance of a merge's loss goes like
 1/k - 1/M: it falls faster than the 1/k of an endless pool, and is nothing at k = M. The published
-figures follow this better than 1/k (design notes on Corollary 3.2).
+figures follow this better than the 1/k of Corollary 3.2 (arXiv 2509.24244).
 """
 
 import math

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel, load_costs
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.loading import fits_of
@@ -42,6 +43,8 @@ def suggest(
         >>> best.k, best.fit.series.method
         (6, 'task_arithmetic')
     """
+    if target_loss is not None and goal is not None:
+        raise InputError("`target_loss` and `goal` are both given", "name the loss in the goal")
     if isinstance(costs, str | Path):
         costs = load_costs(Path(costs))
     return recommend(fits_of(source), target_loss, goal=goal, costs=costs, sizes=sizes)

@@ -6,6 +6,7 @@ node finds the optimum without starting values, all nodes at once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ Array = NDArray[np.float64]
 _NODES = 401
 
 
+TailName = Literal["1/k", "1/(k+b)", "power", "exponential"]
+
+
 @dataclass(frozen=True)
 class Tail:
     """A family of φ(k; s).
@@ -28,7 +32,7 @@ class Tail:
         low, high: Bounds of s, on a scale of even steps; equal where nothing is searched.
     """
 
-    name: str
+    name: TailName
     phi: Callable[[Array, Array], Array]
     low: float
     high: float
@@ -75,7 +79,7 @@ class TailScore:
         aicc: Akaike's criterion for small samples; `None` without enough k.
     """
 
-    name: str
+    name: TailName
     left_out: Magnitude
     aicc: Number | None
 

@@ -2,16 +2,18 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mergeplan.config.write import merge_config, to_yaml
+from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
-from mergeplan.law.recommendation import Candidate
-from mergeplan.pool.pool import Pool, PoolSize, method_in, size_in
+from mergeplan.law.recommendation import Candidate, Recommendation
+from mergeplan.pool.pool import Pool, PoolSize, method_in, pool_of, size_in
 
 
-@dataclass(frozen=True)
-class ChosenMerge:
+@dataclass(frozen=True, repr=False)
+class ChosenMerge(Summarized):
     """A merge to run.
 
     Attributes:
@@ -26,13 +28,20 @@ class ChosenMerge:
     text: str
     config: dict[str, Any]
 
+    def summary(self) -> str:
+        """The YAML, with why in its comments."""
+        return self.text
 
-def choose_merge(candidate: Candidate, pool: Pool, *, wish: str = "", seed: int = 0) -> ChosenMerge:
+
+def choose_merge(
+    candidate: Candidate | Recommendation, pool: Pool | str | Path, *, wish: str = "", seed: int = 0
+) -> ChosenMerge:
     """The merge that a candidate recommends: the best measured subset of its size, else a random
     one.
 
     Args:
-        candidate: Such as `Recommendation.best`.
+        candidate: What `suggest` gave, or one of its candidates.
+        pool: Its file, or as `load_pool` gives it.
         wish: What was asked for, for the comment in the YAML.
         seed: Of a random subset.
 
@@ -42,6 +51,8 @@ def choose_merge(candidate: Candidate, pool: Pool, *, wish: str = "", seed: int 
     Raises:
         InputError: The pool lacks the method, the size, or enough experts.
     """
+    candidate = candidate.best if isinstance(candidate, Recommendation) else candidate
+    pool = pool_of(pool)
     series = candidate.fit.series
     if candidate.k is None:
         raise InputError("nothing to write: no merge reaches the target")

@@ -8,10 +8,10 @@ from typing import Any
 
 from mergeplan.display.text import parse_count
 from mergeplan.measurements.rows import Measurement, domain_name
+from mergeplan.system.ranges import LARGEST_POOL, parse_options
 
 # Beyond these a number is no loss of a language model, and arithmetic runs out of digits.
 SMALLEST_LOSS, LARGEST_LOSS = 1e-6, 1e6
-LARGEST_POOL = 10_000
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 
 def _options(text: str) -> str:
-    options = json.loads(text)
-    if not isinstance(options, dict):
-        raise ValueError
-    return json.dumps(options, sort_keys=True)
+    return json.dumps(parse_options(text), sort_keys=True)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -134,7 +131,14 @@ COLUMNS = tuple(
             "{:.8f}".format,
             "loss",
         ),
-        ("loss_se", "loss_se", "a standard error in nats", _number(0, 1e300), write_se, "text"),
+        (
+            "loss_se",
+            "loss_se",
+            "a standard error in nats",
+            _number(0, LARGEST_LOSS),
+            write_se,
+            "text",
+        ),
         ("n_tokens", "n_tokens", "a whole number", None, str, "text"),
         ("metric", "metric", "a name", str, str, "metric"),
         ("value", "loss_nats", "a number", _number(-LARGEST_LOSS, LARGEST_LOSS), repr, "metric"),

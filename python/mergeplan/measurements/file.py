@@ -4,20 +4,21 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.system.files import expanded
 from mergeplan.system.reading import decode, read_bytes
 
 # Columns of a table of losses.
 _LOSSES = ("k", "loss_nats")
 
 
-def load_measurements(path: Path) -> Measurements:
+def load_measurements(path: str | Path) -> Measurements:
     """Read the losses of equally weighted merges from a CSV file.
 
     Returns:
@@ -27,7 +28,7 @@ def load_measurements(path: Path) -> Measurements:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
-    return _of_equal_weights(*read_rows(path, _LOSSES), str(path))
+    return _of_equal_weights(*read_rows(expanded(path), _LOSSES), str(path))
 
 
 def _of_equal_weights(every: tuple[Measurement, ...], sha256: str, path: str) -> Measurements:
@@ -56,6 +57,8 @@ def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurem
     reader = csv.DictReader(text.splitlines())
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        raise InputError(f"`{path}`: column `{twice[0]}` stands twice")
     for name in needed:
         if name not in columns:
             raise InputError(
@@ -72,7 +75,7 @@ def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurem
     return rows
 
 
-def _row(record: dict[str, str], row: int) -> Measurement:
+def _row(record: Mapping[str | None, Any], row: int) -> Measurement:
     cells = {name: (cell or "").strip() for name, cell in record.items() if isinstance(name, str)}
 
     def fail(column: str, expected: str, hint: str | None = None) -> InputError:
@@ -80,6 +83,10 @@ def _row(record: dict[str, str], row: int) -> Measurement:
         where = f"row {row}, column `{column}`"
         return InputError(f"{where}: expected {expected}, found `{found}`", hint)
 
+    if None in record:
+        raise InputError(
+            f"row {row}: more cells than the head has columns", "write decimals with a point: 2.5"
+        )
     # A row with a loss is one of losses, whatever else it says.
     other = "metric" if cells.get("loss_nats") or not cells.get("metric") else "loss"
     values: dict[str, Any] = {"row": row}

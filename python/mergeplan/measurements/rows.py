@@ -1,7 +1,9 @@
 """One measured value of one merge, and a set of them."""
 
+from collections import Counter
 from dataclasses import dataclass
 
+from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
 
 MACRO = "macro"
@@ -49,8 +51,8 @@ class Measurement:
     data_hash: str = ""
 
 
-@dataclass(frozen=True)
-class Measurements:
+@dataclass(frozen=True, repr=False)
+class Measurements(Summarized):
     """The rows of a file that the law is about, and the file's hash.
 
     Attributes:
@@ -61,6 +63,19 @@ class Measurements:
     rows: tuple[Measurement, ...]
     sha256: str
     unequal: int = 0
+
+    def summary(self) -> str:
+        """How many rows there are of each method, domain and k."""
+        counts = Counter((row.method or "-", row.domain or "-") for row in self.rows)
+        lines = [f"{len(self.rows)} rows of equally weighted merges"]
+        for (method, domain), count in sorted(counts.items()):
+            ks = {
+                row.k
+                for row in self.rows
+                if (row.method or "-", row.domain or "-") == (method, domain)
+            }
+            lines.append(f"  {method}, {domain}: {count} of k = {', '.join(map(str, sorted(ks)))}")
+        return "\n".join(lines)
 
 
 def domain_name(text: str) -> str:

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES
 from mergeplan.checkpoints.lora import LoraOptions
 from mergeplan.checkpoints.opening import OpenOptions
 from mergeplan.config.config import AnyConfig
+from mergeplan.errors import InputError
 from mergeplan.planning.options import PlanOptions
+from mergeplan.system.ranges import check_number
 
 # mergekit's default, which it counts in bytes too.
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -65,6 +68,21 @@ class MergeOptions:
     allow_crimes: bool = False
     trust_remote_code: bool = False
     unsafe_truncate_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a value out of its range."""
+        check_number(self.seed, "seed", 0, 2**64 - 1, whole=True)
+        check_number(self.max_shard_bytes, "max_shard_bytes", 1, 2**63 - 1, whole=True)
+        if self.threads is not None:
+            check_number(self.threads, "threads", 1, 1024, whole=True)
+        for name in ("memory_limit", "vram_limit"):
+            if (value := getattr(self, name)) is not None:
+                check_number(value, name, 1, 2**63 - 1, whole=True)
+        if self.lora_merge_dtype is not None and self.lora_merge_dtype not in STORED_NAMES:
+            known = ", ".join(FLOATS.values())
+            raise InputError(
+                f"`lora_merge_dtype`: expected one of {known}, found `{self.lora_merge_dtype}`"
+            )
 
     def planning(self) -> PlanOptions:
         """What of them is for the planner."""

@@ -22,7 +22,7 @@ from mergeplan.merging.workspace import (
 )
 from mergeplan.planning.plan import Fallback, MergePlan
 from mergeplan.planning.planner import build_plan
-from mergeplan.system.files import allow_open_files, check_space
+from mergeplan.system.files import allow_open_files, check_space, creating, expanded
 from mergeplan.system.memory import anonymous_bytes, available_bytes, default_limit
 
 if TYPE_CHECKING:
@@ -87,9 +87,14 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         raise InputError("`resume` and `discard` exclude each other")
     if options.vram_limit is not None and options.device is None:
         raise InputError("`vram_limit` says nothing without a `device`")
-    places = [Path(one.out).expanduser().resolve() for one in wanted]
+    places = [expanded(one.out).resolve() for one in wanted]
     if len(set(places)) < len(places):
         raise InputError("two merges have the same output folder")
+    for place in places:
+        if any(other in place.parents for other in places):
+            raise InputError(f"output `{place}` lies inside that of another merge")
+        with creating(place):
+            place.exists()  # a name that is too long for the system
     configs = [loaded_config(one.config) for one in wanted]
     plans = [
         build_plan(

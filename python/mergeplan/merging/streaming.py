@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import STORED_NAMES, torch_dtype
-from mergeplan.config.config import AnyConfig, loaded_config
+from mergeplan.config.config import AnyConfig, MergeConfig, loaded_config
 from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.parameters import places_in
@@ -33,7 +34,7 @@ class Sweep:
     merged beside or before it.
 
     Args:
-        configs: Validated configs, or paths of mergekit YAMLs.
+        configs: One or several, each as `mergeplan.merge` takes it.
         options: For all of them.
         seeds: Of the random masks of each; by default the one of the options.
 
@@ -44,7 +45,7 @@ class Sweep:
 
     def __init__(
         self,
-        configs: Sequence[AnyConfig],
+        configs: AnyConfig | Sequence[AnyConfig],
         options: MergeOptions | None = None,
         *,
         seeds: Sequence[int] | None = None,
@@ -52,9 +53,15 @@ class Sweep:
         from mergeplan._native import PreparedFamily
 
         options = options or MergeOptions()
+        if isinstance(configs, MergeConfig | Mapping | str | Path):
+            configs = [configs]
         self._threads = options.threads or os.cpu_count() or 1
         self._memory = options.memory_limit or default_limit(self._threads)
         seeds = [options.seed] * len(configs) if seeds is None else seeds
+        if len(seeds) != len(configs):
+            raise InputError(
+                f"`seeds`: expected {len(configs)}, one for each config, found {len(seeds)}"
+            )
         self._plans = [_plan(c, options, s) for c, s in zip(configs, seeds, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
@@ -96,6 +103,9 @@ class Sweep:
         Raises:
             InputError: A tensor has another shape, or input values are not finite.
         """
+        for number, into in targets:
+            if unknown := sorted(into.keys() - {job.tensor for job in self.jobs(number)}):
+                raise InputError(f"the merge has no tensor `{unknown[0]}`")
         if self._on_devices is None:
             return self._merge([(number, 0, self.jobs(number), into) for number, into in targets])
         for number, into in targets:

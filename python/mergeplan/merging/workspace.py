@@ -209,7 +209,7 @@ def _check_same(folder: Path, state: MergeState) -> None:
     path = folder / "merge.json"
     try:
         left = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"cannot resume: `{path}` is damaged", "pass `--discard` to start over"
         ) from error

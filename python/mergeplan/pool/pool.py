@@ -16,6 +16,7 @@ from mergeplan.config.labels import method_of
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count
 from mergeplan.errors import InputError
+from mergeplan.system.files import expanded
 from mergeplan.system.strict import CLOSED, fit_strictly
 from mergeplan.system.yamlfile import read_yaml
 
@@ -129,7 +130,7 @@ def load_pool(path: str | Path) -> Pool:
         >>> pool.sizes[0].count_params(), len(pool.sizes[0].experts)
         (80592.0, 9)
     """
-    path = Path(path)
+    path = expanded(path)
     file = fit_strictly(read_yaml(path, "pool"), PoolFile, f"pool `{path}`")
     try:
         return _pool(file, path.resolve().parent)
@@ -137,8 +138,17 @@ def load_pool(path: str | Path) -> Pool:
         raise type(error)(f"`{path}`: {error.message}", error.hint) from error
 
 
+def pool_of(pool: Pool | str | Path) -> Pool:
+    """A pool, or the one of a file.
+
+    Raises:
+        MissingInputError, InputError: As for `load_pool`.
+    """
+    return pool if isinstance(pool, Pool) else load_pool(pool)
+
+
 def _is_path(text: str) -> bool:
-    if not text:
+    if not text or "\0" in text:
         raise ValueError("a path")
     return True
 
@@ -215,7 +225,7 @@ def _refuse_twice(where: str, folders: dict[str, Path]) -> None:
 
 
 def _path(text: str, folder: Path) -> Path:
-    return folder / Path(text).expanduser()
+    return folder / expanded(text)
 
 
 def method_in(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]]:

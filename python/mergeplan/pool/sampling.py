@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.config.labels import method_of
-from mergeplan.errors import InputError
-from mergeplan.pool.designs import Subset, choose_subsets
-from mergeplan.pool.pool import Pool, load_pool
+from mergeplan.errors import InputError, nearest
+from mergeplan.pool.designs import DESIGNS, Subset, choose_subsets
+from mergeplan.pool.pool import Pool, pool_of
 from mergeplan.pool.subsets import (
     SubsetMerge,
+    SubsetMerges,
     pool_paths_hash,
     read_subsets,
     subset_merge,
     write_subsets,
 )
+from mergeplan.system.files import expanded
+from mergeplan.system.ranges import check_number
 
 # The three points of the paper's calibration (Section 4.2).
 THREE_POINTS = (1, 2, 4)
@@ -52,6 +55,16 @@ class SampleOptions:
     lambda_scan: bool = True
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a value that cannot be."""
+        if isinstance(self.labels, str):
+            raise InputError(f"`labels`: expected several, found `{self.labels}`", "write a tuple")
+        if self.design not in DESIGNS:
+            hint = nearest(self.design, list(DESIGNS)) or f"one of: {', '.join(DESIGNS)}"
+            raise InputError(f"`design`: there is no `{self.design}`", hint)
+        check_number(self.count, "count", 1, 1e9, whole=True)
+        check_number(self.seed, "seed", 0, 2**64 - 1, whole=True)
+
 
 def sample_merges(
     pool: Pool, sweep: SampleOptions, have: Collection[SubsetMerge] = ()
@@ -68,6 +81,7 @@ def sample_merges(
     check_experts(pool)
     merges = set(have)
     for size in sweep.sizes or range(len(pool.sizes)):
+        check_number(size, "sizes", 0, len(pool.sizes) - 1, whole=True)
         names = pool.sizes[size].experts
         ks = _ks(sweep.ks, len(names))
         merges.add(subset_merge(pool, size, labels[0], ()))
@@ -150,14 +164,15 @@ def load_sample(path: Path, pool: Pool) -> list[SubsetMerge]:
 
 
 def sample(
-    pool_file: str | Path, out: str | Path, options: SampleOptions | None = None
-) -> list[SubsetMerge]:
+    pool: Pool | str | Path, out: str | Path, options: SampleOptions | None = None
+) -> SubsetMerges:
     """Choose subsets of a pool's experts to measure; write a mergekit YAML for each.
 
     A folder that holds a sample of this pool grows: what is there stays, and the design is made
     around it.
 
     Args:
+        pool: Its file, or as `load_pool` gives it.
         out: Folder for `subsets.csv` and `configs/`.
 
     Returns:
@@ -174,10 +189,10 @@ def sample(
         >>> len(merges), merges[1].method, merges[1].subset
         (146, 'average', ('cheader',))
     """
-    pool, table = load_pool(pool_file), Path(out) / "subsets.csv"
+    pool, table = pool_of(pool), expanded(out) / "subsets.csv"
     merges = sample_merges(pool, options or SampleOptions(), load_sample(table, pool))
     write_subsets(table, merges, pool)
-    return merges
+    return SubsetMerges(merges)
 
 
 def count_merges(pool: Pool, merges: Iterable[SubsetMerge]) -> list[dict[str, Any]]:

@@ -15,11 +15,12 @@ from annotated_types import Ge, Le, Predicate
 
 from mergeplan.config.labels import method_of
 from mergeplan.config.write import base_config, merge_config, to_yaml
+from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count
 from mergeplan.errors import InputError, nearest
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.system.files import make_folder, write_durably
-from mergeplan.system.ranges import Params, Seed, is_json_object
+from mergeplan.system.ranges import LARGEST_POOL, Params, Seed, is_json_object, parse_options
 from mergeplan.system.reading import read_text
 
 COLUMNS = (
@@ -58,7 +59,7 @@ class SubsetMerge:
     '80.6k-ties-js_md-d5143a2c8c'
     """
 
-    size: Annotated[int, Ge(0), Le(10_000)]
+    size: Annotated[int, Ge(0), Le(LARGEST_POOL)]
     n_params: Params
     method: str
     options: Annotated[str, Predicate(is_json_object)] = "{}"
@@ -117,6 +118,20 @@ class SubsetMerge:
             return base_config(size.base, size.out_dtype)
         experts = [size.experts[name] for name in self.subset]
         return merge_config(self.method, self.settings, size.base, experts, size.out_dtype)
+
+
+class SubsetMerges(Summarized, tuple[SubsetMerge, ...]):
+    """Merges in canonical order."""
+
+    def summary(self) -> str:
+        """A line for each: k, method with its options, and the experts."""
+        lines = [f"{len(self)} merges"]
+        for one in self:
+            options = "" if one.options == "{}" else f" {one.options}"
+            lines.append(
+                f"  k = {one.k}, {one.method}{options}: {', '.join(one.subset) or 'the base'}"
+            )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -285,12 +300,10 @@ def _row(record: dict[str, str | None], row: int, folder: Path) -> SubsetRow:
     except ValueError as error:
         raise fail("n_params", "a number of parameters") from error
     try:
-        options = json.loads(text("options"))
-    except ValueError:
-        options = None
-    if not isinstance(options, dict):
-        raise fail("options", "a JSON object")
-    pool_size = whole("pool_size", 10_000)
+        options = parse_options(text("options"))
+    except ValueError as error:
+        raise fail("options", "a JSON object") from error
+    pool_size = whole("pool_size", LARGEST_POOL)
     k = whole("k", pool_size)
     subset = tuple(sorted(text("subset").split("+"))) if text("subset") else ()
     if not len(set(subset)) == len(subset) == k or "" in subset:
@@ -298,7 +311,7 @@ def _row(record: dict[str, str | None], row: int, folder: Path) -> SubsetRow:
     if (text("method") == BASE) != (k == 0):
         raise fail("method", f"`{BASE}` where k is 0, and only there")
     merge = SubsetMerge(
-        size=whole("size", 10_000),
+        size=whole("size", LARGEST_POOL),
         n_params=n_params,
         method=text("method"),
         options=canonical_options(options),

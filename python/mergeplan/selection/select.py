@@ -24,6 +24,7 @@ from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.weights import best_weights
+from mergeplan.system.files import expanded
 
 Array = NDArray[np.float64]
 
@@ -61,9 +62,9 @@ def select(
         >>> found[0].best.subset
         ('cheader', 'html', 'js', 'json', 'mande', 'manfr')
     """
-    rows, _ = read_rows(Path(source))
+    rows, _ = read_rows(expanded(source))
     wish = wish or Wish()
-    grams = None if geometry is None else load_grams(Path(geometry))
+    grams = None if geometry is None else load_grams(expanded(geometry))
     found, faults = [], []
     for table in tables_of(rows, method):
         try:
@@ -82,6 +83,9 @@ def chosen_of(selection: Selection, kind: str) -> Choice:
 
     Args:
         kind: `equal`, `simplex` or `free`.
+
+    Returns:
+        The best subset (`equal`), or weights that sum to 1 (`simplex`) or to anything (`free`).
 
     Raises:
         InputError: There is none of the kind; the message says why.

@@ -1,6 +1,7 @@
 """What `select` found for a method and base size, and how it reads."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.insight import Expert, Size, synergy
 from mergeplan.selection.problem import Constraint
 from mergeplan.selection.table import Table
+from mergeplan.system.ranges import LARGEST_POOL, check_number
 
 Array = NDArray[np.float64]
 
@@ -34,6 +36,13 @@ class Wish:
     keep: tuple[Constraint, ...] = ()
     max_loss: float | None = None
     max_experts: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a number out of its range."""
+        if self.max_loss is not None:
+            check_number(self.max_loss, "max_loss", -1e12, 1e12)
+        if self.max_experts is not None:
+            check_number(self.max_experts, "max_experts", 1, LARGEST_POOL, whole=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,6 +90,11 @@ class Selection(Summarized):
 
 class Selections(Summarized, tuple[Selection, ...]):
     """What each measured method and base size can give, the best first."""
+
+    def __getitem__(self, place: Any) -> Any:
+        """One selection; a slice of them stays one of this kind."""
+        found = super().__getitem__(place)
+        return Selections(found) if isinstance(place, slice) else found
 
     def summary(self) -> str:
         """The best selection, and the others in a line each."""

@@ -193,7 +193,8 @@ def _table(
         factor = 1.0
         if other != key:
             theirs = _strength(other[0], other[1])
-            if strength is None or theirs is None or other[2] != n_params:
+            # Of a merge without any delta nothing follows for another factor.
+            if not strength or theirs is None or other[2] != n_params:
                 continue
             factor = theirs / strength
         for row in rows:

@@ -1,10 +1,11 @@
 """The chosen merge as a config that `mergeplan merge` and `mergekit-yaml` both run."""
 
+from pathlib import Path
 from typing import Any
 
 from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.errors import InputError, nearest
-from mergeplan.pool.pool import Pool, method_in, size_in
+from mergeplan.pool.pool import Pool, method_in, pool_of, size_in
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.selection import Selection
 
@@ -12,8 +13,13 @@ from mergeplan.selection.selection import Selection
 _DIGITS = 5
 
 
-def config_of(selection: Selection, choice: Choice, pool: Pool) -> dict[str, Any]:
-    """The mergekit configuration of a choice, as data: what `--check` merges and measures.
+def config_of(selection: Selection, choice: Choice, pool: Pool | str | Path) -> dict[str, Any]:
+    """The mergekit configuration of a choice, as data.
+
+    Args:
+        selection: One of what `select` gave.
+        choice: Its `best`, `weighted` or `free`.
+        pool: Its file, or as `load_pool` gives it.
 
     Returns:
         A mergekit configuration, as `merge` takes it.
@@ -21,7 +27,7 @@ def config_of(selection: Selection, choice: Choice, pool: Pool) -> dict[str, Any
     Raises:
         InputError: The pool lacks the method, the size or an expert.
     """
-    table = selection.table
+    table, pool = selection.table, pool_of(pool)
     label, options = method_in(table.method, table.options, pool)
     size = size_in(table.n_params, pool)
     for name in choice.subset:

@@ -6,13 +6,27 @@ import os
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 from mergeplan.display.text import format_bytes
-from mergeplan.errors import MergeplanError, SurroundingsError
+from mergeplan.errors import InputError, MergeplanError, SurroundingsError
 
 _PIECE_BYTES = 1 << 20
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with `~` resolved; `~name` of nobody is a folder of that name.
+
+    Raises:
+        InputError: It is no path of any system.
+    """
+    if not isinstance(path, str | PurePath) or "\0" in str(path):
+        raise InputError(f"expected a path, found {path!r}")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,12 +1,18 @@
 """Types of numbers with their ranges, for dataclasses that are read from files (see `strict`)."""
 
 import json
-from typing import Annotated
+import numbers
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
+from mergeplan.errors import InputError
+
 # Beyond these arithmetic in float64 runs out of range; no loss and no model is near them.
 _LARGEST = 1e12
+
+LARGEST_POOL = 10_000
 
 Number = Annotated[float, Ge(-_LARGEST), Le(_LARGEST)]
 Magnitude = Annotated[float, Ge(0), Le(_LARGEST)]
@@ -14,8 +20,51 @@ Positive = Annotated[float, Gt(0), Le(_LARGEST)]
 # Of parameters.
 Params = Annotated[float, Ge(1), Le(1e18)]
 Count = Annotated[int, Ge(0)]
-Experts = Annotated[int, Ge(1), Le(10_000)]
+Experts = Annotated[int, Ge(1), Le(LARGEST_POOL)]
 Seed = Annotated[int, Ge(0), Le(2**64 - 1)]
+
+
+def check_number(value: object, name: str, low: float, high: float, *, whole: bool = False) -> None:
+    """Refuse what is no number of a range.
+
+    Args:
+        name: Of the argument, for the message.
+        whole: Whether it has to be an int.
+
+    Raises:
+        InputError: It is of another type, or out of range.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    # What numpy calls a number is one too.
+    found: Any = value if isinstance(value, kind) and not isinstance(value, bool) else None
+    if found is not None and low <= found <= high:
+        return
+    what = "a whole number" if whole else "a number"
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
+    raise InputError(f"`{name}`: expected {what} from {low:g} to {high:g}, found {shown}")
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """A method's options: a JSON object whose numbers fit a float.
+
+    Raises:
+        ValueError: It is none.
+
+    >>> parse_options('{"lambda": 0.4}')
+    {'lambda': 0.4}
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(map(_fits, found.values())):
+        raise ValueError("a JSON object")
+    return found
+
+
+def _fits(value: object) -> bool:
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST
 
 
 def is_json_object(text: str) -> bool:
@@ -24,10 +73,16 @@ def is_json_object(text: str) -> bool:
     Raises:
         ValueError: The text is no JSON object.
     """
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError("a JSON object")
+    parse_options(text)
     return True
+
+
+def version_is(version: int, words: str) -> Callable[[int], bool]:
+    """For a `Predicate`: only this version of a file can be read."""
+
+    def check(found: int) -> bool:
+        if found != version:
+            raise ValueError(words)
+        return True
+
+    return check

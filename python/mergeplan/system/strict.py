@@ -71,9 +71,15 @@ def fit_strictly(data: Any, shape: type[Shape], where: str, hint: str | None = N
     Raises:
         InputError: It does not fit; the message names the field.
     """
-    if (key := next(_odd_keys(data), None)) is not None:
-        raise InputError(f"{where}: expected words as keys, found `{key}`", hint)
-    return _validated(json.dumps(data, default=str), shape, where, hint)
+    try:
+        if (key := next(_odd_keys(data), None)) is not None:
+            raise InputError(f"{where}: expected words as keys, found `{key}`", hint)
+        text = json.dumps(data)
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"{where}: a value holds itself, or a number is too long", hint) from error
+    except TypeError as error:
+        raise InputError(f"{where}: expected texts and numbers: {error}", hint) from error
+    return _validated(text, shape, where, hint)
 
 
 def _odd_keys(data: Any) -> Iterator[object]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mergeplan.law.formulas import FORMS
+
 if TYPE_CHECKING:
     from mergeplan.law.fit_result import FitResult
 
@@ -21,8 +23,8 @@ _OPTIONS = (
     ),
     click.option(
         "--form",
-        type=click.Choice(["hyperbolic", "interference"]),
-        default="hyperbolic",
+        type=click.Choice(FORMS),
+        default=FORMS[0],
         show_default=True,
         help="Linf + A/(k+b), or with a term D·k/(k+q) for curves that turn up again.",
     ),
@@ -45,7 +47,7 @@ def load(source: Path, **given: Any) -> "FitResult":
     if not is_law(source):
         return fit(source, **given)
     for name, value in given.items():
-        if value not in (None, False, "hyperbolic"):
+        if value not in (None, False, FORMS[0]):
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} is decided when a law is fitted; give it to `fit`")
     return fits_of(source)

@@ -18,7 +18,7 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
 from mergeplan.planning.document import to_json
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
-from mergeplan.pool.pool import PoolSize, load_pool
+from mergeplan.pool.pool import Pool, PoolSize, pool_of
 from mergeplan.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -39,11 +39,12 @@ _KINDS = (
 
 
 def similarity(
-    pool_file: str | Path, *, threads: int | None = None, progress: Progress | None = None
+    pool: Pool | str | Path, *, threads: int | None = None, progress: Progress | None = None
 ) -> tuple[Geometry, ...]:
     """Compare the experts of each size of a pool.
 
     Args:
+        pool: Its file, or as `load_pool` gives it.
         threads: Worker threads; `None` for one on each core. They change nothing of the result.
         progress: Called some ten times a second with bytes read of a size, and all of them.
 
@@ -61,7 +62,7 @@ def similarity(
         >>> round(float(geometry.whole.cosines[js, json]), 2)
         0.02
     """
-    sizes = load_pool(Path(pool_file)).sizes
+    sizes = pool_of(pool).sizes
     return tuple(geometry_of(size, threads=threads, progress=progress) for size in sizes)
 
 

@@ -1,5 +1,6 @@
 """The geometry of a pool as a JSON file, and the Gram matrix that `select` takes from it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from mergeplan.display.text import finite
 from mergeplan.errors import InputError
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import nearest_size
-from mergeplan.system.ranges import Count, Params
+from mergeplan.system.files import expanded, write_durably
+from mergeplan.system.ranges import Count, Params, version_is
 from mergeplan.system.strict import load_strictly
 
 Array = NDArray[np.float64]
@@ -68,18 +70,16 @@ def _is_ours(found: str) -> bool:
     return True
 
 
-def _is_this_version(found: int) -> bool:
-    if found != VERSION:
-        raise ValueError(f"version {VERSION}")
-    return True
-
-
 def _is_square(size: SizeData) -> bool:
     n = len(size.experts)
     for group in (size.whole, *size.by_kind.values(), *size.by_layer.values()):
         for matrix in (group.gram, group.cosines, group.agreement):
             if len(matrix) != n or any(len(row) != n for row in matrix):
                 raise ValueError(f"matrices of {n} experts")
+    gram = np.array(size.whole.gram, np.float64)
+    values = np.linalg.eigvalsh(gram)
+    if not np.allclose(gram, gram.T) or values[-1] <= 0 or values[0] < -1e-6 * values[-1]:
+        raise ValueError("inner products: a symmetric matrix without negative eigenvalues")
     return True
 
 
@@ -88,7 +88,7 @@ class GeometryFile:
     """What the file holds."""
 
     format: Annotated[str, Predicate(_is_ours)]
-    version: Annotated[int, Predicate(_is_this_version)]
+    version: Annotated[int, Predicate(version_is(VERSION, f"version {VERSION}"))]
     sizes: Annotated[tuple[Annotated[SizeData, Predicate(_is_square)], ...], MinLen(1)]
 
 
@@ -122,6 +122,16 @@ def _group(group: TensorGroup) -> GroupData:
     )
 
 
+def save_geometry(geometries: Sequence[Geometry], path: str | Path) -> None:
+    """Write what `similarity` found, for `select(geometry=…)`.
+
+    Raises:
+        SurroundingsError: It cannot be written.
+    """
+    text = json.dumps(geometry_data(geometries), allow_nan=False)
+    write_durably(expanded(path), text + "\n")
+
+
 def load_grams(path: Path) -> tuple[Gram, ...]:
     """The Gram matrix of each size, from a file that `mergeplan similarity -o` wrote.
 
@@ -129,7 +139,7 @@ def load_grams(path: Path) -> tuple[Gram, ...]:
         MissingInputError: There is no such file.
         InputError: It is no geometry, or one of another version.
     """
-    hint = f"write one: `mergeplan similarity POOL.yml -o {path}`"
+    hint = "write one: `mergeplan similarity POOL.yml -o geometry.json`"
     data = load_strictly(path, GeometryFile, "geometry", hint)
     return tuple(
         Gram(size.n_params, size.experts, np.array(size.whole.gram, np.float64))
