@@ -28,9 +28,10 @@ import numpy as np
 import pytest
 import torch
 
-from mergeplan.bench.bench import WEIGHTS, write_case
+from mergeplan.bench.bench import write_case
 from mergeplan.bench.models import SHAPES, make_pool
 from mergeplan.bench.processes import mergekit_command, read_all, run_process
+from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.merging.merge import merge
 from mergeplan.merging.options import MergeOptions
 
@@ -51,7 +52,7 @@ def pool(tmp_path_factory) -> Path:
     root = Path(kept) if kept else tmp_path_factory.mktemp("bench")
     for name in make_pool(root, SHAPES[SHAPE], max(KS)):
         print(f"making {name}", flush=True)
-    for path in sorted(root.glob(f"*/{WEIGHTS}")):
+    for path in sorted(root.glob(f"*/{WEIGHTS_FILE}")):
         read_all(path)
     return root
 
@@ -123,7 +124,7 @@ def row(pool: Path, work: Path, floor: float, method: str, k: int, limit: int | 
         return
     config = write_case(pool, work, method, "bfloat16", k)
     names = [*(f"e{i}" for i in range(k)), *(["base"] if method != "linear" else [])]
-    inputs = sum((pool / name / WEIGHTS).stat().st_size for name in names)
+    inputs = sum((pool / name / WEIGHTS_FILE).stat().st_size for name in names)
     reports = []
     for _ in range(ROUNDS):
         reports.append(merge(config, work / "out", options(limit)))

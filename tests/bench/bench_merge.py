@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.bench.bench import CASES, DTYPES, WEIGHTS, write_case
+from mergeplan.bench.bench import CASES, DTYPES, write_case
 from mergeplan.bench.models import SHAPES, make_pool
 from mergeplan.bench.processes import copy_floor, mergeplan_command, read_all, run_process
+from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.config.methods import METHODS
 
 EXPERTS = 4
@@ -38,7 +39,7 @@ def pool(tmp_path_factory) -> Path:
 
 
 def inputs(root: Path) -> list[Path]:
-    return [root / name / WEIGHTS for name in ("base", *(f"e{i}" for i in range(EXPERTS)))]
+    return [root / name / WEIGHTS_FILE for name in ("base", *(f"e{i}" for i in range(EXPERTS)))]
 
 
 def test_plain_copy(benchmark, pool, tmp_path):
@@ -61,4 +62,6 @@ def test_mergeplan(benchmark, pool, method, dtype, tmp_path):
     )
     if FLOOR:
         benchmark.extra_info["times_copy"] = benchmark.stats.stats.median / FLOOR[0]
-    assert (out / WEIGHTS).stat().st_size > 0.99 * (pool / "base" / WEIGHTS).stat().st_size
+    assert (out / WEIGHTS_FILE).stat().st_size > 0.99 * (
+        pool / "base" / WEIGHTS_FILE
+    ).stat().st_size

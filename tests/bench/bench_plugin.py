@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.bench.bench import WEIGHTS
 from mergeplan.bench.models import SHAPES, make_pool
 from mergeplan.bench.processes import mergekit_command, mergeplan_command, read_all, run_process
+from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from tests.support.merges import config_text
 
 EXPERTS = 4
@@ -82,14 +82,16 @@ def test_plugin(pool, method, tmp_path):
     config = tmp_path / "c.yml"
     config.write_text(text)
     for path in (pool / "base", *experts):
-        read_all(path / WEIGHTS)
+        read_all(path / WEIGHTS_FILE)
     ours, outs = {}, {name: tmp_path / name for name in ("plugin", "mergeplan", "mergekit")}
     ours["plugin"] = measured(plugin_command(config, outs["plugin"]), outs["plugin"])
     ours["mergeplan"] = measured(
         mergeplan_command(config, outs["mergeplan"], THREADS), outs["mergeplan"]
     )
     # The same bytes, masks among them.
-    assert (outs["plugin"] / WEIGHTS).read_bytes() == (outs["mergeplan"] / WEIGHTS).read_bytes()
+    assert (outs["plugin"] / WEIGHTS_FILE).read_bytes() == (
+        outs["mergeplan"] / WEIGHTS_FILE
+    ).read_bytes()
     shutil.rmtree(outs["plugin"])
     shutil.rmtree(outs["mergeplan"])
     ours["mergekit"] = measured(

@@ -20,6 +20,7 @@ from mergeplan.bench.processes import (
     read_all,
     run_process,
 )
+from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import SurroundingsError
 from mergeplan.system.files import check_space
@@ -33,7 +34,6 @@ CASES: dict[str, dict[str, float]] = {
     "della": {"density": 0.5, "epsilon": 0.1},
 }
 DTYPES = ("bfloat16", "float32")
-WEIGHTS = "model.safetensors"
 
 Tell = Callable[[str], None]
 
@@ -147,7 +147,7 @@ class _Bench:
 
     def _measure_k(self, methods: list[str], k: int) -> None:
         options = self.report.options
-        inputs = [self.root / name / WEIGHTS for name in _names(k)]
+        inputs = [self.root / name / WEIGHTS_FILE for name in _names(k)]
         for path in inputs:
             read_all(path)
         cases = [(method, dtype) for dtype in DTYPES for method in methods]
@@ -180,7 +180,7 @@ class _Bench:
     def _one_run(self, command: Callable[[Path, Path, int], list[str]], config: Path) -> Run:
         out = self.work / "out"
         run = run_process(command(config, out, self.report.options.threads))
-        expected = (self.root / "base" / WEIGHTS).stat().st_size
+        expected = (self.root / "base" / WEIGHTS_FILE).stat().st_size
         written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
         shutil.rmtree(out)
         # Headers differ by some padding; a contender that wrote less did not do the work.

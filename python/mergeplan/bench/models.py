@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from mergeplan.errors import SurroundingsError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _make_model(folder: Path, shape: Shape, seed: int) -> None:
 
     block = np.random.default_rng(0).standard_normal(_BLOCK, dtype=np.float32)
     tensors = shape.tensors()
-    with (folder / "model.safetensors").open("wb") as file:
+    with (folder / WEIGHTS_FILE).open("wb") as file:
         file.write(_header(tensors))
         for name, sides in tensors.items():
             length = _length(sides)
@@ -140,7 +141,7 @@ def _make_model(folder: Path, shape: Shape, seed: int) -> None:
                     values += _normal(block, name, seed, start, len(values), _DELTA_SCALE)
                     bits = round_bf16(values)
                 file.write(bits.astype("<u2", copy=False).tobytes())
-    (folder / "config.json").write_text(json.dumps(shape.config(), indent=1))
+    (folder / CONFIG_FILE).write_text(json.dumps(shape.config(), indent=1))
 
 
 def _normal(

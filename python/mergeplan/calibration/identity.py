@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import Predicate
 
-from mergeplan.checkpoints.checkpoint import header_sha256
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, header_sha256
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
@@ -16,7 +16,6 @@ from mergeplan.system.files import sha256_of
 from mergeplan.system.ranges import version_is
 
 VERSION = 1
-_CONFIG = "config.json"
 
 
 # Name, bytes, time of change in ns and header's hash of a file; or name and hash.
@@ -64,9 +63,9 @@ def _files_of(folder: Path) -> tuple[FileRow, ...]:
     for file in sorted(files):
         stat = file.stat()
         rows.append((file.name, stat.st_size, stat.st_mtime_ns, header_sha256(file)))
-    config = folder / _CONFIG
+    config = folder / CONFIG_FILE
     if config.is_file():
-        rows.append((_CONFIG, sha256_of(config)))
+        rows.append((CONFIG_FILE, sha256_of(config)))
     return tuple(rows)
 
 

@@ -22,6 +22,9 @@ from mergeplan.checkpoints.plan_models import (
 )
 from mergeplan.errors import InputError
 
+# Files of a checkpoint, as the hub lays them out.
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 # Heads that a checkpoint may leave out because they are tied to the embedding.
 TIED_HEADS = {
     "lm_head.weight": (

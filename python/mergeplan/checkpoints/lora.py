@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import (
+    CONFIG_FILE,
     TIED_HEADS,
     Checkpoint,
     Derivation,
@@ -70,7 +71,7 @@ class _Factors:
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a PEFT adapter, and no whole model."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / CONFIG).is_file() and not (folder / CONFIG_FILE).is_file()
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:

@@ -4,13 +4,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor, read_model_config
+from mergeplan.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    Tensor,
+    read_model_config,
+)
 from mergeplan.checkpoints.hub import find_model, is_hub_id
 from mergeplan.checkpoints.lora import LoraOptions, adapted, adapter_config, is_adapter
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.system.files import expanded
 
-_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_SAFETENSORS = (WEIGHTS_FILE, INDEX_FILE)
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -120,7 +127,7 @@ def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
         tensor: Tensor(dtype, tuple(shape), file, n_bytes)
         for tensor, dtype, shape, file, n_bytes in rows
     }
-    return Checkpoint(name, folder, weights, tensors, read_model_config(folder / "config.json"))
+    return Checkpoint(name, folder, weights, tensors, read_model_config(folder / CONFIG_FILE))
 
 
 def _has_bin(folder: Path) -> bool:
@@ -131,4 +138,4 @@ def _read_bin(name: str, folder: Path, files: list[Path] | None = None) -> Check
     from mergeplan.checkpoints.pickles import read_tensors
 
     tensors = read_tensors(folder, files)
-    return Checkpoint(name, folder, folder, tensors, read_model_config(folder / "config.json"))
+    return Checkpoint(name, folder, folder, tensors, read_model_config(folder / CONFIG_FILE))

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import header_sha256
+from mergeplan.checkpoints.checkpoint import INDEX_FILE, header_sha256
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_bytes, printable
 from mergeplan.errors import InputError
 from mergeplan.merging.manifest import Manifest, load_manifest
-from mergeplan.merging.publishing import INDEX
 from mergeplan.system.files import expanded, sha256_of
 from mergeplan.system.progress import Progress
 
@@ -190,7 +189,7 @@ def _check_tensors(
         result.unchecked = len(missing)
     else:
         for tensor in missing:
-            where = next(iter(manifest.files)) if len(manifest.files) == 1 else INDEX
+            where = next(iter(manifest.files)) if len(manifest.files) == 1 else INDEX_FILE
             result.differs(where, f"content hash {manifest.tensors[tensor]}", "no tensor", tensor)
     return places
 
@@ -205,17 +204,17 @@ def _check_index(
     folder: Path, manifest: Manifest, places: dict[str, str], result: Verification
 ) -> None:
     """The index must send every tensor to the file that has it."""
-    path = folder / INDEX
+    path = folder / INDEX_FILE
     if not path.is_file():
         if len(manifest.files) > 1 or path.exists():
-            result.differs(INDEX, "a shard index", _what_is(path))
+            result.differs(INDEX_FILE, "a shard index", _what_is(path))
         return
     try:
         index: Any = json.loads(path.read_text("utf-8"))
         weight_map = index["weight_map"]
         entries = list(weight_map.items())
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        result.differs(INDEX, "a shard index", f"{type(error).__name__}: {error}")
+        result.differs(INDEX_FILE, "a shard index", f"{type(error).__name__}: {error}")
         return
     for tensor, file in sorted(entries):
         known = places.get(tensor)
@@ -224,9 +223,9 @@ def _check_index(
             continue
         if known is None or file != known:
             place = f"`{known}`" if known else "no such tensor"
-            result.differs(INDEX, place, repr(file), tensor)
+            result.differs(INDEX_FILE, place, repr(file), tensor)
     for tensor in sorted(set(places) - set(weight_map)):
-        result.differs(INDEX, f"`{places[tensor]}`", "no entry", tensor)
+        result.differs(INDEX_FILE, f"`{places[tensor]}`", "no entry", tensor)
 
 
 def _check_companion(path: Path, digest: str, result: Verification) -> None:

@@ -117,7 +117,12 @@ class Fit(Summarized):
         return _draws(self)
 
     def predict(self, k: float, confidence: float = CONFIDENCE) -> Prediction:
-        """Mean loss over this pool's subsets of k, for a k that need not have been measured."""
+        """Mean loss over this pool's subsets of k, for a k that need not have been measured.
+
+        Returns:
+            In nats per token, with the interval that holds the mean with `confidence`; NaN where
+            the fit has no posterior.
+        """
         loss = self.law.predict(k)
         extrapolated = not self.series.points[0].k <= k <= self.series.points[-1].k
         if self.draws is None:

@@ -11,17 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.errors import InputError
+from mergeplan.merging.manifest import Xxh3
 from mergeplan.merging.preflight import CheckedMerges
 from mergeplan.merging.runner import Result
-from mergeplan.merging.workspace import Workspace
+from mergeplan.merging.workspace import STATE, Workspace
 from mergeplan.system.files import lock, sync_folder, write_durably
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 from mergeplan.system.ray import on_every_node
+from mergeplan.system.strict import load_strictly
 
 _SHARDS = "shards"
-_SINGLE = "model.safetensors"
 
 
 class ClusterRunner:
@@ -106,7 +108,7 @@ def _seen(paths: list[str], folder: Path) -> dict[str, Any]:
         except OSError:
             continue
         seen[path] = (stat.st_size, stat.st_mtime_ns)
-    state = folder / "merge.json"
+    state = folder / STATE
     if state.is_file():
         seen[str(folder)] = state.stat().st_ino, state.read_bytes()
     return seen
@@ -124,10 +126,10 @@ def _merge_shard(
     try:
         record = own / "record.json"
         if record.exists() and final.exists():
-            hashes: dict[str, str] = json.loads(record.read_text("utf-8"))
+            hashes = load_strictly(record, dict[str, Xxh3], "record")
             if content_hashes(final, threads=threads) == hashes:
                 return {"read_bytes": 0, "resumed_blocks": len(hashes), "hashes": hashes}
-        merged, journal = own / _SINGLE, own / "journal"
+        merged, journal = own / WEIGHTS_FILE, own / "journal"
         resume = journal.exists() and merged.exists()
         if not resume:
             merged.unlink(missing_ok=True)

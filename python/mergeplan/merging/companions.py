@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.checkpoint import TIED_HEADS
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE, TIED_HEADS
 from mergeplan.checkpoints.tokenizer import TOKENIZER_FILES, VOCABULARIES
-from mergeplan.merging.publishing import INDEX
 from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.system.files import copy_durably, write_durably
 
@@ -24,7 +23,7 @@ def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
     config[key] = plan.out_dtype
     if plan.unties_head or _has_own_head(hashes):
         config["tie_word_embeddings"] = False
-    write_durably(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_durably(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
 def _has_own_head(hashes: dict[str, str]) -> bool:
@@ -78,5 +77,5 @@ def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_by
         "metadata": {"total_size": tensor_bytes, "mergeplan_version": __version__},
         "weight_map": {tensor: name for name, _, tensors in files for tensor in tensors},
     }
-    path = folder / INDEX
+    path = folder / INDEX_FILE
     write_durably(path, json.dumps(index, indent=2) + "\n")

@@ -10,10 +10,9 @@ from typing import Annotated
 from annotated_types import Ge, Predicate
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.checkpoint import header_sha256
+from mergeplan.checkpoints.checkpoint import INDEX_FILE, header_sha256
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.merging.publishing import INDEX
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import sha256_of, write_durably
 from mergeplan.system.ranges import Count, Seed
@@ -171,7 +170,7 @@ def write_manifest(
         hashes: Content hash of each tensor.
     """
     # The index is checked by what it says, and may be written anew.
-    beside = sorted(path for path in folder.iterdir() if path.name not in {*files, INDEX})
+    beside = sorted(path for path in folder.iterdir() if path.name not in {*files, INDEX_FILE})
     manifest = Manifest(
         mergeplan_version=__version__,
         manifest_version=VERSION,

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.system.files import sync_folder
 
@@ -40,7 +41,6 @@ def _same(a: Path, b: Path) -> bool:
 
 
 # The shard index, by its name on the hub.
-INDEX = "model.safetensors.index.json"
 # What a file system keeps in its root, and where a merge onto a mount point works.
 _NO_CONTENT = {"lost+found", ".mergeplan.partial"}
 
@@ -82,7 +82,7 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
     from mergeplan._native import fault
 
     fault("publish")
-    last = (INDEX, "config.json")
+    last = (INDEX_FILE, CONFIG_FILE)
     left = sorted(path.name for path in data.iterdir())
     left.sort(key=lambda name: last.index(name) if name in last else -1)
     if any(name not in last for name in left):

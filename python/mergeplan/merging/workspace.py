@@ -20,7 +20,7 @@ from typing import IO
 
 from mergeplan._native import __version__
 from mergeplan.errors import InputError, MergeplanError, SurroundingsError
-from mergeplan.merging.manifest import InputRows, load_manifest
+from mergeplan.merging.manifest import InputRows, PlainName, load_manifest
 from mergeplan.merging.publishing import move_into, publish
 from mergeplan.planning.document import Plan, to_json
 from mergeplan.system.files import (
@@ -31,9 +31,10 @@ from mergeplan.system.files import (
     sync_folder,
     write_durably,
 )
+from mergeplan.system.strict import load_strictly
 
 STATE_VERSION = 1
-PUBLISHING = "publishing"
+STATE, PUBLISHING = "merge.json", "publishing"
 
 
 def partial_folder(out: Path) -> Path:
@@ -82,7 +83,7 @@ class Workspace:
                 names = sorted(path.name for path in self.data.iterdir())
                 write_durably(marker, json.dumps(names))
                 sync_folder(self.folder)
-            move_into(self.data, self.out, json.loads(marker.read_text("utf-8")))
+            move_into(self.data, self.out, list(load_strictly(marker, tuple[PlainName, ...])))
         else:
             publish(self.data, self.out)
         self.remove()
@@ -166,7 +167,7 @@ def open_workspace(out: Path, state: MergeState, *, resume: bool, discard: bool)
             clear_folder(folder, keep=(LOCK,))
             fault("begin")
             work.data.mkdir()
-            write_durably(folder / "merge.json", state.json())
+            write_durably(folder / STATE, state.json())
         except BaseException:
             work.leave()
             raise
@@ -206,7 +207,7 @@ def is_published(out: Path, state: MergeState) -> bool:
 
 
 def _check_same(folder: Path, state: MergeState) -> None:
-    path = folder / "merge.json"
+    path = folder / STATE
     try:
         left = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

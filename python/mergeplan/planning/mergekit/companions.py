@@ -9,6 +9,7 @@ from mergekit.merge import _set_chat_template, _update_config_vocab
 from mergekit.tokenizer import TokenizerInfo
 from transformers import AutoTokenizer
 
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE
 from mergeplan.planning.mergekit.models import OpenModel, OrderedConfiguration
 from mergeplan.planning.plan import Companions
 
@@ -48,7 +49,7 @@ def config_json(config: Any) -> dict[str, Any]:
     """What transformers writes for a configuration."""
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
-        written: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+        written: dict[str, Any] = json.loads((Path(folder) / CONFIG_FILE).read_text("utf-8"))
     return written
 
 
