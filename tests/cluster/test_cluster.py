@@ -21,6 +21,7 @@ from tests.support.checkpoints import weights_of
 from tests.support.merges import config_text
 from tests.support.pools import write_pool
 from tests.support.runs import make_pool
+from tests.support.shares import spread
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -128,8 +129,8 @@ def test_inputs_at_fault_are_reported_as_in_one_process(ray, small_models, tmp_p
     assert not (tmp_path / "out.partial").exists()
 
 
-def calibration(ray=None):
-    setup = Setup(EvaluationOptions(max_tokens=400), threads=1)
+def calibration(ray=None, threads=1):
+    setup = Setup(EvaluationOptions(max_tokens=400), threads=threads)
     return CalibrateOptions(methods=("dare",), ks=(1, 2, 5), setup=setup, ray=ray)
 
 
@@ -153,8 +154,11 @@ def check_same(found, expected):
         assert row == {name: other[name] for name in row}
 
 
-def test_two_workers_give_the_table_of_one_process(ray, alone, tmp_path):
-    done = calibrate(alone / "pool.yml", tmp_path / "run", calibration("local"))
+@pytest.mark.parametrize("threads", spread([2, 1], 1))
+def test_workers_give_the_table_of_one_process(ray, alone, tmp_path, threads):
+    """One worker on two cores, or two of them."""
+    options = calibration("local", threads)
+    done = calibrate(alone / "pool.yml", tmp_path / "run", options)
     assert done.n_measured == len(rows_of(alone / "run")) // 3
     check_same(rows_of(tmp_path / "run"), rows_of(alone / "run"))
     # What a cluster began, one process goes on with.

@@ -120,6 +120,7 @@ def command(
     """
     from mergeplan.calibration.calibrate import calibrate
     from mergeplan.calibration.options import forecast_calibration
+    from mergeplan.display.text import finite
     from mergeplan.system.progress import ProgressLine
 
     _refuse_other_kind(given["kind"])
@@ -146,7 +147,7 @@ def command(
         line.clear()
     summary = _summary(pool_file, folder, given)
     if as_json:
-        click.echo(json.dumps(_as_data(done, summary), default=str))
+        click.echo(json.dumps(finite(_as_data(done, summary)), default=str, allow_nan=False))
     else:
         click.echo(done.verdict() + "\n\n" + summary.text)
     if not quiet:

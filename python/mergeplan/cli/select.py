@@ -128,7 +128,8 @@ def command(
         checked = check_choice(first, chosen_of(first, weights), pool, source, setup)
     if as_json:
         data = selection_data(selections, points)
-        click.echo(json.dumps(data | {"check": checked and finite(dataclasses.asdict(checked))}))
+        data["check"] = checked and dataclasses.asdict(checked)
+        click.echo(json.dumps(finite(data), allow_nan=False))
     else:
         click.echo(selections.summary())
     if points and not as_json:

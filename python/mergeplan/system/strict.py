@@ -139,6 +139,9 @@ def _fault(error: Any, shape: type) -> tuple[str, str | None]:
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     # pydantic marks a key that does not fit so.
     location = error["loc"][:-2] if error["loc"][-1:] == ("[key]",) else error["loc"]
+    # Of a union it names the kind that it tried.
+    if location and location[-1] in ("int", "str", "float", "bool"):
+        location = location[:-1]
     place = _place(location)
     if kind == "missing":
         return f"`{place}` is missing", None
