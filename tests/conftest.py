@@ -32,9 +32,8 @@ settings.load_profile("full" if FULL else "share")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One process where output is wanted as it comes (`-s`), as benchmarks do; else one a core, and
-    one more for the time that the others wait for disks and for processes that they killed."""
-    return 0 if config.option.capture == "no" else (os.cpu_count() or 1) + 1
+    """One process where output is wanted as it comes (`-s`), as benchmarks do; else one a core."""
+    return 0 if config.option.capture == "no" else None
 
 
 def pytest_collection_modifyitems(config, items):

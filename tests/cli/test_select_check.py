@@ -37,7 +37,7 @@ def measured(tmp_path_factory):
         "-o",
         folder / "s",
         "--k",
-        "1,2,4,5",
+        "1,2,3,4,5",
         "--design",
         "all",
         "--no-lambda-scan",

@@ -203,7 +203,9 @@ SPECIAL = {
 
 @pytest.mark.parametrize(
     ("inputs", "dtype"),
-    paired(list(product(range(len(METHODS)), SPECIAL)), list(TORCH_DTYPES)),
+    paired(
+        spread(list(product(range(len(METHODS)), SPECIAL)), 2 * len(METHODS)), list(TORCH_DTYPES)
+    ),
     ids=str,
 )
 def test_degenerate_inputs_agree(inputs, dtype, tmp_path, exact_sums, ties_by_index):
