@@ -113,6 +113,11 @@ def test_cells_that_would_be_misread(text, words, tmp_path):
     assert words in caught.value.message
 
 
+def test_cells_that_a_spreadsheet_adds_are_passed_over(tmp_path):
+    (tmp_path / "m.csv").write_text("k,loss_nats,note,note,\n1,2.5,a,b,\n2,2.25,,,,\n")
+    assert [row.loss_nats for row in mp.load_measurements(tmp_path / "m.csv").rows] == [2.5, 2.25]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -57,8 +57,9 @@ def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurem
     reader = csv.DictReader(text.splitlines())
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
-    if twice := [name for name in columns if name and columns.count(name) > 1]:
-        raise InputError(f"`{path}`: column `{twice[0]}` stands twice")
+    for column in COLUMNS:
+        if columns.count(column.name) > 1:
+            raise InputError(f"`{path}`: column `{column.name}` stands twice")
     for name in needed:
         if name not in columns:
             raise InputError(
@@ -83,7 +84,7 @@ def _row(record: Mapping[str | None, Any], row: int) -> Measurement:
         where = f"row {row}, column `{column}`"
         return InputError(f"{where}: expected {expected}, found `{found}`", hint)
 
-    if None in record:
+    if any(cell.strip() for cell in record.get(None) or ()):
         raise InputError(
             f"row {row}: more cells than the head has columns", "write decimals with a point: 2.5"
         )
