@@ -92,6 +92,11 @@ def test_a_dry_run_forecasts_and_writes_nothing(tmp_path):
     found = json.loads(done.stdout)
     assert 20 <= found["least"]["merges"] <= found["most"]["merges"] == 2 * (1 + 31 + 4)
     assert found["least"]["tokens"] > 0
+    words = calibrate(pool, tmp_path / "run", "--dry-run").stdout.splitlines()
+    assert words[0] == f"at least: {found['least']['merges']} merges, " + (
+        f"{found['least']['tokens']:,.0f} tokens"
+    )
+    assert words[-1] == "time is known once the first merges are measured"
     assert not (tmp_path / "run").exists()
 
 
