@@ -1,6 +1,7 @@
 """LoRA experts that stream: beside peft's `merge_and_unload`, and beside a merged copy."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -357,6 +358,38 @@ def test_devices_see_the_same_adapters(tmp_path, exact):
         report = on_a_device(text, device, lora_exact=exact)
         assert report.device_bytes > report.written_bytes / 2
         assert weights_of(device) == weights_of(core), method
+
+
+def test_what_was_trained_wins_over_the_untrained_copy_and_never_by_order(tmp_path):
+    """What `original_module` holds beside `modules_to_save` is the base's own (peft #2018)."""
+    from safetensors.torch import save_file
+
+    base = make_base(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "plain", modules_to_save=["lm_head"], r=4)
+    expected = copied(f"{base}+{adapter}", tmp_path / "expected")
+    tensors = load_tensors(adapter)
+    trained = tensors.pop("base_model.model.lm_head.weight")
+    untrained = torch.zeros_like(trained)
+    for number, names in enumerate(
+        (
+            ("modules_to_save", "original_module"),
+            ("modules_to_save.default", "original_module"),
+            ("modules_to_save", None),
+        )
+    ):
+        folder = tmp_path / f"both{number}"
+        shutil.copytree(adapter, folder)
+        both = dict(zip(names, (trained, untrained), strict=True))
+        more = {f"base_model.model.lm_head.{n}.weight": t for n, t in both.items() if n}
+        save_file({**tensors, **more}, folder / "adapter_model.safetensors")
+        found = copied(f"{base}+{folder}", tmp_path / f"out{number}")
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    twice = {
+        f"base_model.model.lm_head.{n}weight": trained.clone() for n in ("", "modules_to_save.")
+    }
+    save_file({**tensors, **twice}, tmp_path / "both0" / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="stand for one tensor of the base"):
+        copied(f"{base}+{tmp_path / 'both0'}", tmp_path / "refused")
 
 
 def test_a_pool_whose_experts_are_adapters(tmp_path):

@@ -200,11 +200,19 @@ def _check_whole(key: str | None, target: str, base: Checkpoint, adapter: Checkp
 
 
 def _sorted(adapter: Checkpoint) -> tuple[dict[str, _Factors], dict[str, str]]:
-    """The adapter's tensors: factors by module, and whole tensors by the name in the base."""
+    """The adapter's tensors: factors by module, and whole tensors by the name in the base.
+
+    `original_module` is the base's own, untrained: peft does not merge it, and neither do we.
+
+    Raises:
+        InputError: Two keys stand for one tensor, or a kind of LoRA is not supported.
+    """
     updates: dict[str, _Factors] = {}
     replaced: dict[str, str] = {}
     for key in adapter.tensors:
         own = key.removeprefix(_PREFIX)
+        if "original_module" in own.split("."):
+            continue
         match = _FACTOR.fullmatch(own)
         if match is None:
             if ".lora_" in own:
@@ -213,21 +221,31 @@ def _sorted(adapter: Checkpoint) -> tuple[dict[str, _Factors], dict[str, str]]:
                     " computed while streaming",
                     _BY_PEFT,
                 )
-            replaced[_without_wrappers(own)] = key
+            name = _without_wrappers(own)
+            _refuse_twice(adapter, key, replaced.get(name))
+            replaced[name] = key
             continue
         factors = updates.setdefault(_without_wrappers(match["module"]), _Factors())
         factors.is_embedding = match["embedding"] is not None
-        if (match["plain"] or match["embedding"]) == "A":
-            factors.a = key
-        else:
-            factors.b = key
+        which = "a" if (match["plain"] or match["embedding"]) == "A" else "b"
+        _refuse_twice(adapter, key, getattr(factors, which))
+        setattr(factors, which, key)
     return updates, replaced
+
+
+def _refuse_twice(adapter: Checkpoint, key: str, other: str | None) -> None:
+    """Which of two keys holds what was trained is not to be guessed from their order."""
+    if other is not None:
+        raise InputError(
+            f"`{adapter.path}`: `{other}` and `{key}` stand for one tensor of the base",
+            "save the adapter again by peft's `save_pretrained`",
+        )
 
 
 def _without_wrappers(name: str) -> str:
     """A name without what peft puts between a module and its weight."""
     name = re.sub(r"\.modules_to_save(\.default)?(?=\.|$)", "", name)
-    return re.sub(r"\.(original_module|base_layer)(?=\.|$)", "", name)
+    return re.sub(r"\.base_layer(?=\.|$)", "", name)
 
 
 def _target(name: str, base: Checkpoint, adapter: Checkpoint) -> str:
