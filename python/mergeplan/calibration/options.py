@@ -17,7 +17,7 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.system.ranges import LARGEST_POOL, check_number
+from mergeplan.system.ranges import LARGEST_POOL, check_number, check_seed, check_several
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,9 @@ class CalibrateOptions:
             if not isinstance(getattr(self, name), kind):
                 found = type(getattr(self, name)).__name__
                 raise InputError(f"`{name}`: expected a `{kind.__name__}`, found a `{found}`")
-        if isinstance(self.methods, str):
-            raise InputError(
-                f"`methods`: expected several, found `{self.methods}`", "write a tuple"
-            )
+        check_several(self.methods, "methods")
         check_number(self.until, "until", 0, LARGEST_POOL, whole=True)
-        check_number(self.seed, "seed", 0, 2**64 - 1, whole=True)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

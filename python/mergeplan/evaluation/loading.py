@@ -7,7 +7,7 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.options import DTYPES
-from mergeplan.system.devices import parse_device
+from mergeplan.system.devices import check_gpu, parse_device
 
 # No code from a model's folder runs, and nobody is asked whether it may.
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
@@ -146,13 +146,11 @@ def _device(name: str) -> str:
     import torch
 
     kind, number = parse_device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device `{name}`: torch finds no GPU", "take `cpu`")
-    if number is not None and number >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise InputError(f"device `{name}`: torch finds {count} GPUs, counted from 0")
+        return "cuda" if count else "cpu"
+    if kind == "cuda":
+        check_gpu(name, number, count, "take `cpu`")
     return name
 
 

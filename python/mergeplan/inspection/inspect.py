@@ -76,7 +76,9 @@ def inspect(
     every: list[Any] = list(several)
     configs = [one for one in every if _is_config(one)]
     rest = [one for one in every if not _is_config(one)]
-    names = [str(one) for one in rest if expanded(one)]
+    for one in rest:
+        expanded(one)  # refuses what is no path
+    names = list(map(str, rest))
     if len(every) == len(names) == 1:
         open_checkpoint(names[0], file_too=True)
     checkpoints, problems = open_all(names, file_too=True)

@@ -107,6 +107,10 @@ class Manifest:
     companions: dict[PlainName, Sha256] = field(default_factory=dict)
     tensors: dict[str, Xxh3]
 
+    def __post_init__(self) -> None:
+        if more := sorted(set(self.headers) - set(self.files)):
+            raise ValueError(f"headers of files that it lists, and not of {more[0]!r}")
+
     @property
     def input_files(self) -> list[InputFile]:
         return [file for model in self.inputs for file in model.files]
@@ -115,12 +119,6 @@ class Manifest:
 @dataclass(frozen=True)
 class _Version:
     manifest_version: Annotated[int, Ge(1)]
-
-
-def _names_its_files(manifest: Manifest) -> bool:
-    if more := sorted(set(manifest.headers) - set(manifest.files)):
-        raise ValueError(f"headers of files that it lists, and not of {more[0]!r}")
-    return True
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -147,8 +145,7 @@ def load_manifest(folder: Path) -> Manifest:
             f"`{path}`: expected `manifest_version` {VERSION}, found {version}",
             "a newer mergeplan wrote it; verify with that version",
         )
-    whole: type[Manifest] = Annotated[Manifest, Predicate(_names_its_files)]  # type: ignore[assignment]
-    return parse_strictly(text, whole, f"manifest `{path}`", hint)
+    return parse_strictly(text, Manifest, f"manifest `{path}`", hint)
 
 
 InputRows = list[list[tuple[str, int, int]]]

@@ -9,7 +9,7 @@ from mergeplan.checkpoints.opening import OpenOptions
 from mergeplan.config.config import AnyConfig
 from mergeplan.errors import InputError
 from mergeplan.planning.options import PlanOptions
-from mergeplan.system.ranges import check_number
+from mergeplan.system.ranges import check_number, check_seed
 
 # mergekit's default, which it counts in bytes too.
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -71,7 +71,7 @@ class MergeOptions:
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a value out of its range."""
-        check_number(self.seed, "seed", 0, 2**64 - 1, whole=True)
+        check_seed(self.seed)
         check_number(self.max_shard_bytes, "max_shard_bytes", 1, 2**63 - 1, whole=True)
         if self.threads is not None:
             check_number(self.threads, "threads", 1, 1024, whole=True)

@@ -104,7 +104,7 @@ class Sweep:
             InputError: A tensor has another shape, or input values are not finite.
         """
         for number, into in targets:
-            if unknown := sorted(into.keys() - {job.tensor for job in self.jobs(number)}):
+            if unknown := sorted(into.keys() - self.shapes(number).keys()):
                 raise InputError(f"the merge has no tensor `{unknown[0]}`")
         if self._on_devices is None:
             return self._merge([(number, 0, self.jobs(number), into) for number, into in targets])

@@ -21,7 +21,7 @@ from mergeplan.pool.subsets import (
     write_subsets,
 )
 from mergeplan.system.files import expanded
-from mergeplan.system.ranges import check_number
+from mergeplan.system.ranges import check_number, check_seed, check_several
 
 # The three points of the paper's calibration (Section 4.2).
 THREE_POINTS = (1, 2, 4)
@@ -57,13 +57,12 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a value that cannot be."""
-        if isinstance(self.labels, str):
-            raise InputError(f"`labels`: expected several, found `{self.labels}`", "write a tuple")
+        check_several(self.labels, "labels")
         if self.design not in DESIGNS:
             hint = nearest(self.design, list(DESIGNS)) or f"one of: {', '.join(DESIGNS)}"
             raise InputError(f"`design`: there is no `{self.design}`", hint)
         check_number(self.count, "count", 1, 1e9, whole=True)
-        check_number(self.seed, "seed", 0, 2**64 - 1, whole=True)
+        check_seed(self.seed)
 
 
 def sample_merges(

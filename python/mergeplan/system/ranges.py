@@ -45,6 +45,25 @@ def check_number(value: object, name: str, low: float, high: float, *, whole: bo
     raise InputError(f"`{name}`: expected {what} from {low:g} to {high:g}, found {shown}")
 
 
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        InputError: As for `check_number`.
+    """
+    check_number(seed, "seed", 0, 2**64 - 1, whole=True)
+
+
+def check_several(values: object, name: str) -> None:
+    """Refuse one text where several are meant: it would be taken letter by letter.
+
+    Raises:
+        InputError: It is a text.
+    """
+    if isinstance(values, str):
+        raise InputError(f"`{name}`: expected several, found `{values}`", "write a tuple")
+
+
 def parse_options(text: str) -> dict[str, Any]:
     """A method's options: a JSON object whose numbers fit a float.
 

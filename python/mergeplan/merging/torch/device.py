@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.system.devices import parse_device
+from mergeplan.system.devices import check_gpu, parse_device
 
 # Of a GPU's free memory, what a merge may take where no limit is given: what runs beside it, and
 # the allocator's own loss, have the rest.
@@ -80,11 +80,8 @@ def find_devices(name: str, vram_limit: int | None = None) -> list[Device]:
             return []
     torch = import_torch()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        raise InputError(f"device `{name}`: torch finds no GPU", "leave `--device` out")
+    check_gpu(name, number, count, "leave `--device` out")
     numbers: Sequence[int] = range(count) if number is None else [number]
-    if numbers[-1] >= count:
-        raise InputError(f"device `{name}`: torch finds {count} GPUs, counted from 0")
     return [Device(f"cuda:{i}", _limit(torch, i, vram_limit)) for i in numbers]
 
 
