@@ -25,15 +25,6 @@ from mergeplan.errors import InputError
 # Files of a checkpoint, as the hub lays them out.
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
-# Heads that a checkpoint may leave out because they are tied to the embedding.
-TIED_HEADS = {
-    "lm_head.weight": (
-        "model.embed_tokens.weight",
-        "transformer.wte.weight",
-        "model.language_model.embed_tokens.weight",
-    ),
-    "embed_out.weight": ("gpt_neox.embed_in.weight",),
-}
 # Buffers that old checkpoints carry, new ones do not, and no model reads.
 IGNORED_ENDINGS = ("rotary_emb.inv_freq", "attn.masked_bias")
 
@@ -168,16 +159,6 @@ def planned_models(checkpoints: Sequence[Checkpoint]) -> tuple[Model, ...]:
     models = with_sources(checkpoints)
     numbers = {model.key: number for number, model in enumerate(models)}
     return tuple(model.planned(numbers) for model in models)
-
-
-def count_params(checkpoint: Checkpoint) -> int:
-    """Elements of all tensors, tied ones once."""
-    tied = checkpoint.config.get("tie_word_embeddings") is True
-    return sum(
-        tensor.n_elements
-        for name, tensor in checkpoint.tensors.items()
-        if not (tied and name in TIED_HEADS)
-    )
 
 
 def read_model_config(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from mergeplan.checkpoints.checkpoint import (
     CONFIG_FILE,
-    TIED_HEADS,
     Checkpoint,
     Derivation,
     Part,
@@ -21,6 +20,7 @@ from mergeplan.checkpoints.checkpoint import (
     read_model_config,
 )
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of
+from mergeplan.checkpoints.heads import embedding_of, head_name, ties
 from mergeplan.errors import InputError, MissingInputError
 
 CONFIG = "adapter_config.json"
@@ -332,14 +332,14 @@ def _refuse_parted_heads(
     derivations: Mapping[str, Derivation], base: Checkpoint, adapter: Checkpoint
 ) -> None:
     """A tied embedding and head are one tensor: an update of one would change the other, or not."""
-    if not base.config.get("tie_word_embeddings"):
+    head = head_name(base)
+    if head is None or not ties(base):
         return
-    for head, embeddings in TIED_HEADS.items():
-        for embedding in embeddings:
-            changed = [derivations[n].kind != "same" for n in (embedding, head) if n in derivations]
-            if any(changed):
-                raise InputError(
-                    f"`{adapter.path}`: the adapter changes `{embedding}`, which `{base.name}`"
-                    " ties to its head",
-                    "merge it into its base by peft's `merge_and_unload` first, untied",
-                )
+    embedding = embedding_of(head, base.tensors) or head
+    changed = [derivations[n].kind != "same" for n in (embedding, head) if n in derivations]
+    if any(changed):
+        raise InputError(
+            f"`{adapter.path}`: the adapter changes `{embedding}`, which `{base.name}`"
+            " ties to its head",
+            "merge it into its base by peft's `merge_and_unload` first, untied",
+        )

@@ -63,7 +63,7 @@ def command(
     responses and assistant turns are scored. Each token is scored once. Standard errors are
     clustered by document; the macro mean counts every domain alike.
     """
-    from mergeplan.checkpoints.checkpoint import count_params
+    from mergeplan.checkpoints.heads import count_params
     from mergeplan.checkpoints.opening import open_checkpoint
     from mergeplan.display.text import format_count
     from mergeplan.evaluation.evaluate import evaluate_fully

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.heads import head_of
 from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import MergeplanError
-from mergeplan.inspection.facts import head_of, unmergeable
+from mergeplan.inspection.facts import unmergeable
 from mergeplan.planning.jobs import dtype_faults, make_job
 from mergeplan.planning.outputs import Outputs, find_outputs
 from mergeplan.planning.pairing import Fault, Match, left_out, pair_tensors
@@ -159,8 +160,8 @@ def lone_warnings(checkpoint: Checkpoint) -> list[str]:
     ]
     if head_of(checkpoint) == "stored though tied":
         warnings.append(
-            f"`{checkpoint.name}`: config.json ties the head to the embedding, but the files hold"
-            " a head of its own: what loads the model ignores it, while a merge reads and writes it"
+            f"`{checkpoint.name}`: the head is tied to the embedding, but the files hold a head of"
+            " its own: what loads the model may ignore it, while a merge reads and writes it"
         )
     return warnings
 

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mergeplan.checkpoints.checkpoint import TIED_HEADS, Checkpoint, Tensor, count_params
+from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS
+from mergeplan.checkpoints.heads import count_params, embedding, head_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class CheckpointFacts:
         shapes: Those that hold the most elements first.
         architecture: As `config.json` has it, or `None`.
         vocabulary: Rows of the embedding, or `None`.
-        head: `own`, `tied` (none is stored; the embedding serves), `stored though tied`, or `none`.
+        head: See `head_of`.
     """
 
     name: str
@@ -118,22 +119,9 @@ def _shapes(tensors: list[Tensor]) -> tuple[ShapeCount, ...]:
     return tuple(ShapeCount(shape, counts[shape]) for shape in order)
 
 
-def head_of(checkpoint: Checkpoint) -> str:
-    """How the model gets from its last hidden state to logits; see `CheckpointFacts.head`."""
-    tied = checkpoint.config.get("tie_word_embeddings")
-    if any(head in checkpoint.tensors for head in TIED_HEADS):
-        return "stored though tied" if tied is True else "own"
-    return "tied" if tied is not False and _embedding(checkpoint) else "none"
-
-
-def _embedding(checkpoint: Checkpoint) -> Tensor | None:
-    names = [name for embeddings in TIED_HEADS.values() for name in embeddings]
-    return next((checkpoint.tensors[n] for n in names if n in checkpoint.tensors), None)
-
-
 def _vocabulary(checkpoint: Checkpoint) -> int | None:
-    embedding = _embedding(checkpoint)
-    return embedding.shape[0] if embedding and embedding.shape else None
+    found = embedding(checkpoint)
+    return found.shape[0] if found and found.shape else None
 
 
 def unmergeable(checkpoint: Checkpoint) -> dict[str, int]:

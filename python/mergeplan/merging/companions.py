@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE, TIED_HEADS
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE
+from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
 from mergeplan.checkpoints.tokenizer import TOKENIZER_FILES, VOCABULARIES
 from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.system.files import copy_durably, write_durably
@@ -22,7 +23,7 @@ def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
     key = "dtype" if "dtype" in config else "torch_dtype"
     config[key] = plan.out_dtype
     if plan.unties_head or _has_own_head(hashes):
-        config["tie_word_embeddings"] = False
+        config = untied(config)
     write_durably(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
@@ -31,12 +32,8 @@ def _has_own_head(hashes: dict[str, str]) -> bool:
 
     A checkpoint may hold a head and say that it is tied; they part where options differ.
     """
-    return any(
-        hashes[head] != hashes[embedding]
-        for head, embeddings in TIED_HEADS.items()
-        for embedding in embeddings
-        if head in hashes and embedding in hashes
-    )
+    pairs = ((head, embedding_of(head, hashes)) for head in heads_in(hashes))
+    return any(other is not None and hashes[head] != hashes[other] for head, other in pairs)
 
 
 def write_planned(folder: Path, companions: Companions) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, TIED_HEADS, Checkpoint
+from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint
+from mergeplan.checkpoints.heads import is_head, stand_in
 from mergeplan.errors import InputError, MissingInputError
 
 
@@ -83,7 +84,7 @@ def pair_tensors(
     extra: dict[str, list[str]] = {}
     for checkpoint in checkpoints:
         for name in sorted(set(checkpoint.tensors) - names):
-            if name in TIED_HEADS:
+            if is_head(name):
                 names.add(name)
             elif not name.endswith(IGNORED_ENDINGS):
                 extra.setdefault(checkpoint.name, []).append(name)
@@ -109,13 +110,7 @@ def pair_tensors(
 
 
 def _input_for(name: str, checkpoint: Checkpoint) -> str | None:
-    if name in checkpoint.tensors:
-        return name
-    if checkpoint.config.get("tie_word_embeddings", True):
-        for embedding in TIED_HEADS.get(name, ()):
-            if embedding in checkpoint.tensors:
-                return embedding
-    return None
+    return name if name in checkpoint.tensors else stand_in(name, checkpoint)
 
 
 def _missing(name: str, model: str) -> Fault:
@@ -140,7 +135,7 @@ def _shape_faults(
         if tensor.shape == expected:
             continue
         kind, hint = "shape", "all models of a merge must have the same shapes"
-        if "embed" in name or name in TIED_HEADS:
+        if "embed" in name or is_head(name):
             kind = "vocabulary"
             hint = "the vocabularies differ: `tokenizer_source: base` or `union` makes them one"
         error = InputError(

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import MinLen, Predicate
 
-from mergeplan.checkpoints.checkpoint import count_params
 from mergeplan.checkpoints.dtypes import most_common_dtype
+from mergeplan.checkpoints.heads import count_params
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.labels import method_of
 from mergeplan.display.summary import Summarized

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, TIED_HEADS, Checkpoint, planned_models
+from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint, planned_models
 from mergeplan.checkpoints.dtypes import FLOATS
+from mergeplan.checkpoints.heads import counted_twice
 from mergeplan.checkpoints.layers import layer_of
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
@@ -154,13 +155,13 @@ def _group(parts: Sequence[_Part]) -> TensorGroup:
 def _not_compared(base: Checkpoint, experts: Iterable[Checkpoint]) -> dict[str, str]:
     """Tensors that not every model has alike; tied heads and unread buffers count once or never."""
     experts = tuple(experts)
-    tied = base.config.get("tie_word_embeddings") is True
+    tied = counted_twice(base)
     found: dict[str, str] = {}
     for name in sorted({name for model in (base, *experts) for name in model.tensors}):
         if name.endswith(IGNORED_ENDINGS):
             found[name] = "a buffer that no model reads"
             continue
-        if tied and name in TIED_HEADS:
+        if name in tied:
             found[name] = "tied to the embedding"
             continue
         lacking = [model.name for model in (base, *experts) if name not in model.tensors]
