@@ -9,10 +9,12 @@ from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
+from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.planner import build_plan
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_ks
 from mergeplan.pool.subsets import subset_merge
+from mergeplan.pool.vocabularies import check_vocabularies
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class CheckedCalibration:
 
     Attributes:
         texts: Encoded texts of each size.
-        warnings: Documents that cannot be scored.
+        warnings: Documents that cannot be scored, vocabularies that differ.
     """
 
     pool: Pool
@@ -45,11 +47,13 @@ def check_calibration(
             not fit each other, or a text is at fault.
     """
     labels = labels or tuple(pool.methods)
+    allow = setup.allow_vocabulary_mismatch
     if not pool.data:
         raise InputError(
             "the pool has no `data`: there is nothing to measure losses on",
             "list each domain's held-out texts under `data`",
         )
+    vocabularies = check_vocabularies(pool, allow=allow)
     for number, size in enumerate(pool.sizes):
         if len(size.experts) < 2:
             raise InputError(
@@ -60,7 +64,8 @@ def check_calibration(
         for label in labels:
             merge = subset_merge(pool, number, label, size.experts)
             config = parse_config(to_yaml(merge.config(pool)))
-            build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES)
+            options = PlanOptions(allow_vocabulary_mismatch=allow)
+            build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
     texts = tuple(prepare_texts(pool, n, setup.evaluation) for n in range(len(pool.sizes)))
     evaluation = setup.evaluation
     identity = RunIdentity(
@@ -75,4 +80,4 @@ def check_calibration(
         },
     )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
-    return CheckedCalibration(pool, labels, texts, identity, tuple(left_out))
+    return CheckedCalibration(pool, labels, texts, identity, (*vocabularies, *left_out))

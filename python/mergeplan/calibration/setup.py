@@ -22,7 +22,7 @@ class Setup:
         device: `auto`, `cpu` or `cuda`.
         threads: For merging and evaluating; `None` for one on each core.
         memory_limit: Bytes that merging may take beside the model; `None` for the default.
-        lora_exact: Keep base + adapter in float32, as in `MergeOptions`.
+        lora_exact, allow_vocabulary_mismatch: As in `MergeOptions`.
     """
 
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
@@ -31,6 +31,7 @@ class Setup:
     threads: int | None = None
     memory_limit: int | None = None
     lora_exact: bool = False
+    allow_vocabulary_mismatch: bool = False
 
     def merging(self, model: Any) -> MergeOptions:
         """How to merge into a model: where it is, but on a CPU by the core."""
@@ -40,6 +41,7 @@ class Setup:
             memory_limit=self.memory_limit,
             device=None if device.type == "cpu" else str(device),
             lora_exact=self.lora_exact,
+            allow_vocabulary_mismatch=self.allow_vocabulary_mismatch,
         )
 
 

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
+from mergeplan.cli.options.vocabulary import mismatch_option
 
 if TYPE_CHECKING:
     from mergeplan.calibration.calibrate import Calibration
@@ -104,6 +105,7 @@ _ONLY = {
 @click.option(
     "--lora-exact", is_flag=True, help="Keep base + adapter in float32 before merging, as in merge."
 )
+@mismatch_option
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what would be measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -195,6 +197,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         given["threads"],
         given["memory_limit"],
         given["lora_exact"],
+        given["allow_vocabulary_mismatch"],
     )
     choosing = given["kind"] == "select"
     return CalibrateOptions(

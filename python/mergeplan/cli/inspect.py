@@ -8,6 +8,7 @@ import click
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.units import BYTES, threads_option
+from mergeplan.cli.options.vocabulary import mismatch_option
 
 
 @click.command("inspect")
@@ -27,6 +28,7 @@ from mergeplan.cli.options.units import BYTES, threads_option
     help="Bytes of tensors in one output file.",
 )
 @click.option("--lora-exact", is_flag=True, help="Would it keep base + adapter in float32.")
+@mismatch_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No warnings.")
 @click.pass_context
@@ -40,6 +42,7 @@ def command(
     memory_limit: int | None,
     out_shard_size: int,
     lora_exact: bool,
+    allow_vocabulary_mismatch: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -59,6 +62,7 @@ def command(
         max_shard_bytes=out_shard_size,
         overwrite=overwrite,
         lora_exact=lora_exact,
+        allow_vocabulary_mismatch=allow_vocabulary_mismatch,
     )
     found = inspect(paths, options, out=out)
     if as_json:

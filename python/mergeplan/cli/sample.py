@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from mergeplan.cli.messages import warn
 from mergeplan.cli.options.units import SEED, CountList, Integers
+from mergeplan.cli.options.vocabulary import mismatch_option
 
 
 @click.command("sample")
@@ -45,6 +47,7 @@ from mergeplan.cli.options.units import SEED, CountList, Integers
 @click.option(
     "--seed", type=SEED, default=0, show_default=True, help="Of the choice and of random masks."
 )
+@mismatch_option
 @click.option("--dry-run", is_flag=True, help="Say how many merges it would be; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def command(
@@ -57,6 +60,7 @@ def command(
     design: str,
     lambda_scan: bool,
     seed: int,
+    allow_vocabulary_mismatch: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -68,11 +72,21 @@ def command(
     from mergeplan.pool.pool import load_pool
     from mergeplan.pool.sampling import SampleOptions, count_merges, load_sample, sample_merges
     from mergeplan.pool.subsets import write_subsets
+    from mergeplan.pool.vocabularies import check_vocabularies
 
     pool = load_pool(pool_file)
     sweep = SampleOptions(
-        labels, tuple(pool.nearest_size(n) for n in sizes), ks, count, design, lambda_scan, seed
+        labels,
+        tuple(pool.nearest_size(n) for n in sizes),
+        ks,
+        count,
+        design,
+        lambda_scan,
+        seed,
+        allow_vocabulary_mismatch,
     )
+    for warning in check_vocabularies(pool, allow=allow_vocabulary_mismatch):
+        warn(warning)
     have = load_sample(out / "subsets.csv", pool)
     merges = sample_merges(pool, sweep, have)
     if not dry_run:

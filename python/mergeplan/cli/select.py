@@ -10,6 +10,7 @@ import click
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.display.text import finite
 
 
@@ -59,6 +60,7 @@ from mergeplan.display.text import finite
     is_flag=True,
     help="Merge the choice in memory and score it on the half of --pool's documents to check with.",
 )
+@mismatch_option
 @evaluation_options(
     auto="float32 on a CPU, the base's own on a GPU",
     seed="Of masks and the choice of documents, as `calibrate` was given it.",
@@ -81,6 +83,7 @@ def command(
     picture: Path | None,
     check: bool,
     lora_exact: bool,
+    allow_vocabulary_mismatch: bool,
     overwrite: bool,
     as_json: bool,
     **scoring: Any,
@@ -122,7 +125,11 @@ def command(
         from mergeplan.calibration.setup import Setup
 
         setup = Setup(
-            evaluation_of(scoring), scoring["dtype"], scoring["device"], lora_exact=lora_exact
+            evaluation_of(scoring),
+            scoring["dtype"],
+            scoring["device"],
+            lora_exact=lora_exact,
+            allow_vocabulary_mismatch=allow_vocabulary_mismatch,
         )
         pool = load_pool(pool_file)
         checked = check_choice(first, chosen_of(first, weights), pool, source, setup)

@@ -32,6 +32,9 @@ class MergeConfig:
         text: The source, verbatim.
         needs_mergekit: Why mergekit must plan this merge: `because of …`; `None` where tensors can
             be planned by their names alone.
+        tokenizer_source: Whose tokens the output has: `base`, `union` or a model; `None` where it
+            has the donor's tokenizer, and rows are merged as they stand.
+        sets_template: Whether the config sets the chat template.
         warnings: What the config says to no effect, or to one that few expect.
     """
 
@@ -43,6 +46,8 @@ class MergeConfig:
     parameters: Settings
     text: str
     needs_mergekit: str | None = None
+    tokenizer_source: str | None = None
+    sets_template: bool = False
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
@@ -198,6 +203,8 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
         parameters=parameters,
         text=text,
         needs_mergekit=_beyond_names(data, dtype, out_dtype),
+        tokenizer_source=_tokenizer_source(data),
+        sets_template=data.get("chat_template") is not None,
         warnings=tuple(reader.warnings),
     )
     return config, faults
@@ -239,6 +246,16 @@ def _check_tokenizers(data: dict[str, Any]) -> None:
             f"`chat_template`: expected `auto`, a name or a Jinja template,"
             f" found {kind_of(template)}"
         )
+
+
+def _tokenizer_source(data: dict[str, Any]) -> str | None:
+    """What the tokenizer's options name as its source; mergekit's default there is `union`."""
+    tokenizer = data.get("tokenizer")
+    if isinstance(tokenizer, dict):
+        source = tokenizer.get("source")
+        return "union" if source is None else str(source)
+    source = data.get("tokenizer_source")
+    return None if source is None else str(source)
 
 
 def _beyond_names(data: dict[str, Any], dtype: str | None, out_dtype: str | None) -> str | None:

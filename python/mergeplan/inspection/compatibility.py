@@ -10,9 +10,16 @@ from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import MergeplanError
 from mergeplan.inspection.facts import unmergeable
+from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.jobs import dtype_faults, make_job
 from mergeplan.planning.outputs import Outputs, find_outputs
 from mergeplan.planning.pairing import Fault, Match, left_out, pair_tensors
+from mergeplan.planning.vocabularies import (
+    Mismatch,
+    compare_folders,
+    compare_vocabularies,
+    folders_of,
+)
 
 # What a model computes beside its tensors, and no shape tells.
 ARCHITECTURE_KEYS = (
@@ -73,11 +80,14 @@ def open_all(
     return opened, problems
 
 
-def compare(checkpoints: list[Checkpoint], donor: Checkpoint) -> tuple[list[Refusal], list[str]]:
+def compare(
+    checkpoints: list[Checkpoint], donor: Checkpoint, *, any_vocabulary: bool = False
+) -> tuple[list[Refusal], list[str]]:
     """Check some checkpoints against each other.
 
     Args:
         donor: The one whose tensors the output has.
+        any_vocabulary: Whether one token may have two ids.
 
     Returns:
         Every problem, and warnings about what fits but differs.
@@ -85,18 +95,22 @@ def compare(checkpoints: list[Checkpoint], donor: Checkpoint) -> tuple[list[Refu
     pairing = pair_tensors(checkpoints, donor)
     matches = [(match, checkpoints) for match in pairing.matches]
     problems, warnings = _judge(matches, pairing.faults)
-    warnings = [*left_out(pairing.extra, donor), *warnings]
-    return problems, [*warnings, *_differences(checkpoints, donor)]
+    folders = folders_of(checkpoints, donor.name)
+    more, differences = _of_vocabularies(compare_folders(folders), any_vocabulary)
+    warnings = [*left_out(pairing.extra, donor), *warnings, *differences]
+    warnings += conversation_differences(folders)
+    return [*problems, *more], [*warnings, *_differences(checkpoints, donor)]
 
 
 def compare_sources(
-    config: MergeConfig, checkpoints: list[Checkpoint]
+    config: MergeConfig, checkpoints: list[Checkpoint], *, any_vocabulary: bool = False
 ) -> tuple[Outputs, list[Refusal], list[str]]:
     """Check the models of a config against each other, each where it is a source.
 
     Args:
         config: One that is planned by names.
         checkpoints: Those of `config.models`.
+        any_vocabulary: Whether one token may have two ids.
 
     Returns:
         What belongs together, every problem, and warnings about what fits but differs.
@@ -105,8 +119,17 @@ def compare_sources(
     donor = next(c for c in checkpoints if c.name == config.donor)
     matches = [(tensor.match, tensor.sources(checkpoints)) for tensor in outputs.tensors]
     problems, warnings = _judge(matches, outputs.faults)
-    warnings = [*left_out(outputs.extra, donor), *warnings]
-    return outputs, problems, [*warnings, *_differences(checkpoints, donor)]
+    vocabularies = compare_vocabularies(config, checkpoints, donor.name)
+    more, differences = _of_vocabularies(vocabularies, any_vocabulary)
+    warnings = [*left_out(outputs.extra, donor), *warnings, *differences]
+    return outputs, [*problems, *more], [*warnings, *_differences(checkpoints, donor)]
+
+
+def _of_vocabularies(found: Mismatch, allowed: bool) -> tuple[list[Refusal], list[str]]:
+    """Problems and warnings."""
+    if allowed:
+        return [], found.allowed()
+    return [problem_of("vocabulary", error, model) for model, error in found.faults], found.warnings
 
 
 def _judge(

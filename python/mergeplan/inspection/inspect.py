@@ -84,7 +84,9 @@ def inspect(
     checkpoints, problems = open_all(names, file_too=True)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
     if len(checkpoints) > 1:
-        between, differences = compare(checkpoints, checkpoints[0])
+        between, differences = compare(
+            checkpoints, checkpoints[0], any_vocabulary=options.allow_vocabulary_mismatch
+        )
         problems += between
         warnings += differences
     return Inspection(
@@ -115,11 +117,15 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
     by_names = not (config.needs_mergekit or beyond_names(config, checkpoints))
     outputs = None
     if by_names and not unopened:
-        outputs, between, differences = compare_sources(config, checkpoints)
+        outputs, between, differences = compare_sources(
+            config, checkpoints, any_vocabulary=options.allow_vocabulary_mismatch
+        )
         problems += between
         warnings += differences
     elif by_names and not config.is_sliced and len(checkpoints) > 1:
-        between, differences = compare(checkpoints, checkpoints[0])
+        between, differences = compare(
+            checkpoints, checkpoints[0], any_vocabulary=options.allow_vocabulary_mismatch
+        )
         problems += between
         warnings += differences
     planned = None

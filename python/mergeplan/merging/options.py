@@ -47,6 +47,7 @@ class MergeOptions:
         allow_crimes: Mix architectures.
         trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
         unsafe_truncate_embeddings: Cut vocabularies to the smallest one.
+        allow_vocabulary_mismatch: Merge rows of tokens as they stand, where one token has two ids.
     """
 
     seed: int = 0
@@ -68,6 +69,7 @@ class MergeOptions:
     allow_crimes: bool = False
     trust_remote_code: bool = False
     unsafe_truncate_embeddings: bool = False
+    allow_vocabulary_mismatch: bool = False
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a value out of its range."""
@@ -95,6 +97,7 @@ class MergeOptions:
             allow_crimes=self.allow_crimes,
             trust_remote_code=self.trust_remote_code,
             unsafe_truncate_embeddings=self.unsafe_truncate_embeddings,
+            allow_vocabulary_mismatch=self.allow_vocabulary_mismatch,
         )
 
 

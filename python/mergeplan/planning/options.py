@@ -14,6 +14,7 @@ class PlanOptions:
         allow_crimes: Mix architectures.
         trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
         unsafe_truncate_embeddings: Cut vocabularies to the smallest; without a tokenizer option.
+        allow_vocabulary_mismatch: Merge rows of tokens as they stand, where one token has two ids.
         explain: Keep the value that every option takes for every tensor.
     """
 
@@ -21,4 +22,5 @@ class PlanOptions:
     allow_crimes: bool = False
     trust_remote_code: bool = False
     unsafe_truncate_embeddings: bool = False
+    allow_vocabulary_mismatch: bool = False
     explain: bool = False

@@ -1,5 +1,6 @@
 """The way from a config and headers to a plan: ours, or mergekit's where only it knows how."""
 
+from dataclasses import replace
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import planned_models, refuse_duplicates
@@ -7,6 +8,7 @@ from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
+from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.document import Plan
 from mergeplan.planning.jobs import Settled, make_job
 from mergeplan.planning.options import PlanOptions
@@ -14,6 +16,7 @@ from mergeplan.planning.outputs import find_outputs
 from mergeplan.planning.pairing import left_out
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.slicing import beyond_names, sliced_config
+from mergeplan.planning.vocabularies import compare_vocabularies, folders_of
 from mergeplan.system.memory import collection_paused
 
 
@@ -29,7 +32,8 @@ def build_plan(
     """Open the headers of all models and resolve every option of every tensor.
 
     Raises:
-        InputError: Headers, shapes, dtypes or options that do not fit; no weight is read.
+        InputError: Headers, shapes, dtypes, options or vocabularies that do not fit; no weight is
+            read.
     """
     head: dict[str, Any] = {
         "seed": seed,
@@ -37,6 +41,16 @@ def build_plan(
         "allow_nonfinite": allow_nonfinite,
     }
     options = options or PlanOptions()
+    plan = _plan(config, options, head)
+    vocabularies = compare_vocabularies(config, plan.checkpoints, plan.donor.name)
+    warnings = [
+        *vocabularies.check(allow=options.allow_vocabulary_mismatch),
+        *conversation_differences(folders_of(plan.checkpoints, plan.donor.name), config),
+    ]
+    return replace(plan, warnings=(*plan.warnings, *warnings))
+
+
+def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
     if config.needs_mergekit or options.unsafe_truncate_embeddings:
         return _plan_by_mergekit(config, config.needs_mergekit, options, head)
     checkpoints = [open_checkpoint(model.path, options.opening) for model in config.models]

@@ -20,6 +20,7 @@ from mergeplan.pool.subsets import (
     subset_merge,
     write_subsets,
 )
+from mergeplan.pool.vocabularies import check_vocabularies
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import check_number, check_seed, check_several
 
@@ -45,6 +46,7 @@ class SampleOptions:
         design: One of `designs.DESIGNS`.
         lambda_scan: Whether to try other factors with all experts.
         seed: Of the choice, and of random masks.
+        allow_vocabulary_mismatch: Sample experts too in which a token has another id.
     """
 
     labels: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ class SampleOptions:
     design: str = "auto"
     lambda_scan: bool = True
     seed: int = 0
+    allow_vocabulary_mismatch: bool = False
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a value that cannot be."""
@@ -74,10 +77,12 @@ def sample_merges(
         have: Merges that are there already; they stay, and the design grows around them.
 
     Raises:
-        InputError: The pool has no such method, size or k, or too few experts.
+        InputError: The pool has no such method, size or k, or too few experts, or a token has two
+            ids.
     """
     labels = sweep.labels or tuple(pool.methods)
     check_experts(pool)
+    check_vocabularies(pool, allow=sweep.allow_vocabulary_mismatch)
     merges = set(have)
     for size in sweep.sizes or range(len(pool.sizes)):
         check_number(size, "sizes", 0, len(pool.sizes) - 1, whole=True)

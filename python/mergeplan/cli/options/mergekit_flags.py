@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.vocabulary import mismatch_option
 
 Decorator = Callable[[Any], Any]
 
@@ -39,6 +40,7 @@ WITH_A_FIELD: list[Decorator] = [
         default=False,
         help="Cut vocabularies to the smallest one; only right where token ids agree.",
     ),
+    mismatch_option,
 ]
 
 # mergekit's ways to say `--device cuda`.
