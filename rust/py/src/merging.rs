@@ -177,9 +177,9 @@ impl PreparedMerge {
 
     #[getter]
     fn files(&self) -> Vec<FileRow> {
-        let name = |&job: &usize| self.plan().jobs[job].tensor.clone();
+        let names = |&job: &usize| self.plan().jobs[job].stored().map(|(name, _)| name.to_owned());
         let row = |file: &mergeplan_core::output::FileLayout| {
-            (file.name.clone(), file.bytes, file.jobs.iter().map(name).collect())
+            (file.name.clone(), file.bytes, file.jobs.iter().flat_map(names).collect())
         };
         self.family.layouts[self.number].files.iter().map(row).collect()
     }

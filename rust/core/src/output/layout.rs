@@ -111,12 +111,15 @@ fn pack(plan: &Plan, jobs: &[usize], file: usize, places: &mut [Place]) -> Resul
     let mut infos = Vec::with_capacity(order.len());
     for &number in &order {
         let job = &plan.jobs[number];
-        let start = end;
-        end += job.out_bytes();
-        places[number] = Place { file, offset: start };
-        let data_offsets = (start as usize, end as usize);
-        let (dtype, shape) = (job.out_dtype, job.shape.clone());
-        infos.push((job.tensor.clone(), TensorInfo { dtype, shape, data_offsets }));
+        places[number] = Place { file, offset: end };
+        let dtype = job.out_dtype;
+        for (name, shape) in job.stored() {
+            let start = end;
+            end += (shape.iter().product::<usize>() * dtype.bitsize() / 8) as u64;
+            let data_offsets = (start as usize, end as usize);
+            let shape = shape.to_vec();
+            infos.push((name.to_owned(), TensorInfo { dtype, shape, data_offsets }));
+        }
     }
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let metadata = Metadata::new(Some(format), infos).map_err(|e| invalid(e.to_string()))?;
@@ -155,6 +158,25 @@ mod tests {
             jobs.join(",")
         );
         Plan::from_json(&text).and_then(|plan| Layout::new(&plan))
+    }
+
+    #[test]
+    fn parts_lie_one_behind_the_other_in_place_of_the_whole() {
+        let text = r#"{"version":1,"seed":0,"allow_nonfinite":false,"max_shard_bytes":99,"models":["m"],
+            "jobs":[{"tensor":"w","shape":[2,3],"out_dtype":"BF16","parts":PARTS,
+                "merge":{"kind":"copy","inputs":[{"model":0,"tensor":"x"}]}}]}"#;
+        let laid_out = |parts: &str| {
+            Plan::from_json(&text.replace("PARTS", parts)).and_then(|plan| Layout::new(&plan))
+        };
+        let found =
+            laid_out(r#"[{"tensor":"b","shape":[4]},{"tensor":"a","shape":[1,2]}]"#).unwrap();
+        let header = String::from_utf8(found.files[0].header[8..].to_vec()).unwrap();
+        assert!(header.contains(r#""b":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]}"#));
+        assert!(header.contains(r#""a":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}"#));
+        assert!(!header.contains(r#""w""#));
+        assert!(laid_out(r#"[{"tensor":"b","shape":[4]}]"#).is_err());
+        assert!(laid_out(r#"[{"tensor":"b","shape":[3]},{"tensor":"b","shape":[3]}]"#).is_err());
+        assert!(laid_out(r#"[{"tensor":"__metadata__","shape":[6]}]"#).is_err());
     }
 
     #[test]

@@ -45,12 +45,14 @@ impl Plan {
         let mut bits = 0_u64;
         for job in &plan.jobs {
             let name = &job.tensor;
-            // The format keeps this name for itself.
-            if name == "__metadata__" {
-                return Err(invalid(format!("no tensor can be named `{name}`")));
-            }
-            if !names.insert(name) {
-                return Err(invalid(format!("tensor `{name}` has two jobs")));
+            for (stored, _) in job.stored() {
+                // The format keeps this name for itself.
+                if stored == "__metadata__" {
+                    return Err(invalid(format!("no tensor can be named `{stored}`")));
+                }
+                if !names.insert(stored) {
+                    return Err(invalid(format!("tensor `{stored}` has two jobs")));
+                }
             }
             if job.merge.tensors().any(|(model, _)| model >= plan.models.len()) {
                 return Err(invalid(format!("tensor `{name}`: no such model")));
@@ -62,6 +64,9 @@ impl Plan {
                 own.and_then(|own| bits.checked_add(own)).filter(|sum| *sum < 1 << 62).ok_or_else(
                     || invalid(format!("tensor `{name}`: shape {:?} is too large", job.shape)),
                 )?;
+            if !job.parts.is_empty() && !pieces_make_the_whole(job) {
+                return Err(invalid(format!("tensor `{name}`: its parts are not the whole")));
+            }
             let computed = !matches!(job.merge, Merge::Copy { .. } | Merge::Given {});
             if computed && Float::of(job.out_dtype).is_none() {
                 return Err(invalid(format!("tensor `{name}`: cannot write {}", job.out_dtype)));
@@ -87,4 +92,12 @@ impl Plan {
         }
         Ok(plan)
     }
+}
+
+/// Whether a job's parts have as many elements as its tensor, each a whole number of bytes.
+fn pieces_make_the_whole(job: &Job) -> bool {
+    let length = |shape: &[usize]| shape.iter().try_fold(1_usize, |n, &side| n.checked_mul(side));
+    let lengths: Option<Vec<usize>> = job.parts.iter().map(|part| length(&part.shape)).collect();
+    let total = lengths.and_then(|all| all.iter().try_fold(0_usize, |sum, n| sum.checked_add(*n)));
+    job.out_dtype.bitsize() % 8 == 0 && total.is_some() && total == length(&job.shape)
 }

@@ -18,6 +18,20 @@ pub struct Job {
     pub out_dtype: Dtype,
     /// The arithmetic.
     pub merge: Merge,
+    /// What the files call its pieces, one behind the other, where they do not hold it as a whole: the
+    /// matrices of a mixture's experts, which are merged as one tensor. Empty for all others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A piece of a job's tensor, under its own name in the output file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Its name.
+    pub tensor: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
 }
 
 /// An input of a merge with its options.
@@ -117,6 +131,13 @@ impl Job {
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Name and shape of each tensor that the output file gets.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let whole = self.parts.is_empty().then_some((self.tensor.as_str(), self.shape.as_slice()));
+        let parts = self.parts.iter().map(|part| (part.tensor.as_str(), part.shape.as_slice()));
+        whole.into_iter().chain(parts)
     }
 
     /// Bytes of the output tensor.

@@ -8,7 +8,7 @@ mod models;
 
 pub use document::{Plan, VERSION};
 pub use group_method::{Along, GroupMethod};
-pub use job::{Input, Job, Merge, Sparsify};
+pub use job::{Input, Job, Merge, Part, Sparsify};
 pub use models::{
     Cast, Concat, Derivation, Derived, Listed, ListedTensor, Lora, Model, Rows, TensorRef, MEAN,
     ZERO,
