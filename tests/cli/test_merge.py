@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mergeplan.merging.manifest import NAME
 from tests.support.checkpoints import load_tensors, weights_of
 from tests.support.commands import cli
 from tests.support.merges import config_text
@@ -124,7 +125,7 @@ def test_settings_of_the_base_are_said_to_do_nothing(small_models):
     assert quiet.stderr == ""
 
 
-def test_tensors_that_the_donor_lacks_are_left_out_and_named(small_models):
+def test_tensors_that_only_some_models_have_are_refused_or_left_out_by_name(small_models):
     import torch
 
     from tests.support.checkpoints import save_checkpoint
@@ -138,10 +139,20 @@ def test_tensors_that_the_donor_lacks_are_left_out_and_named(small_models):
         parameters={"weight": 1},
     )
     (small_models / "c.yml").write_text(text)
-    run = cli("merge", small_models / "c.yml", small_models / "out")
+    command = ("merge", small_models / "c.yml", small_models / "out")
+    for refused in (command, (*command, "--dry-run"), ("inspect", small_models / "c.yml")):
+        run = cli(*refused)
+        assert run.returncode == 1
+        assert "tensor `value_head` is missing, which" in run.stdout + run.stderr
+        assert "--allow-left-out 'value_head'" in run.stdout + run.stderr
+    run = cli(*command, "--allow-left-out", "value_*")
     assert run.returncode == 0
     assert "left out 1 tensors" in run.stderr
-    assert "value_head" in run.stderr
+    out = small_models / "out"
+    assert "value_head" not in load_tensors(out)
+    reason = "as `--allow-left-out` asks"
+    assert json.loads((out / NAME).read_text())["left_out"] == {"value_head": reason}
+    assert f"- `value_head`: {reason}" in (out / "README.md").read_text()
 
 
 def test_integer_buffers_are_copied_where_all_agree(small_models):

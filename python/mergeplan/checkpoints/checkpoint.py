@@ -25,8 +25,6 @@ from mergeplan.errors import InputError
 # Files of a checkpoint, as the hub lays them out.
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
-# Buffers that old checkpoints carry, new ones do not, and no model reads.
-IGNORED_ENDINGS = ("rotary_emb.inv_freq", "attn.masked_bias")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 
@@ -27,6 +28,7 @@ from mergeplan.cli.options.vocabulary import mismatch_option
     show_default=True,
     help="Bytes of tensors in one output file.",
 )
+@tensor_options
 @click.option("--lora-exact", is_flag=True, help="Would it keep base + adapter in float32.")
 @mismatch_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -41,6 +43,8 @@ def command(
     threads: int | None,
     memory_limit: int | None,
     out_shard_size: int,
+    allow_left_out: tuple[str, ...],
+    packed_experts: bool,
     lora_exact: bool,
     allow_vocabulary_mismatch: bool,
     as_json: bool,
@@ -61,6 +65,8 @@ def command(
         memory_limit=memory_limit,
         max_shard_bytes=out_shard_size,
         overwrite=overwrite,
+        allow_left_out=allow_left_out,
+        packed_experts=packed_experts,
         lora_exact=lora_exact,
         allow_vocabulary_mismatch=allow_vocabulary_mismatch,
     )

@@ -11,6 +11,7 @@ import click
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.mergekit_flags import mergekit_flags
+from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     type=BYTES,
     help="Memory of each GPU that merging may take: 1GiB.  [default: most of what is free]",
 )
+@tensor_options
 @click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
@@ -94,6 +96,8 @@ def command(
     allow_fallback_memory: bool,
     device: str | None,
     vram_limit: int | None,
+    allow_left_out: tuple[str, ...],
+    packed_experts: bool,
     overwrite: bool,
     resume: bool,
     discard: bool,
@@ -126,6 +130,8 @@ def command(
         allow_fallback_memory=allow_fallback_memory,
         device=device or ("cuda" if cuda or gpu_rich else None),
         vram_limit=vram_limit,
+        allow_left_out=allow_left_out,
+        packed_experts=packed_experts,
         overwrite=overwrite,
         resume=resume,
         discard=discard,

@@ -260,9 +260,8 @@ def _tokenizer_source(data: dict[str, Any]) -> str | None:
 
 def _beyond_names(data: dict[str, Any], dtype: str | None, out_dtype: str | None) -> str | None:
     """Why the names of tensors are not enough to plan a merge: `because of …`, or `None`."""
-    for key in ("tokenizer_source", "tokenizer", "chat_template", "modules"):
-        if data.get(key) is not None:
-            return f"because of `{key}`"
+    if data.get("modules") is not None:
+        return "because of `modules`"
     for key, name in (("dtype", dtype), ("out_dtype", out_dtype)):
         if name is not None and name not in NATIVE_DTYPES:
             return f"because of `{key}: {name}`"

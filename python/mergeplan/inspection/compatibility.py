@@ -12,8 +12,17 @@ from mergeplan.errors import MergeplanError
 from mergeplan.inspection.facts import unmergeable
 from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.jobs import dtype_faults, make_job
+from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import Outputs, find_outputs
-from mergeplan.planning.pairing import Fault, Match, left_out, pair_tensors
+from mergeplan.planning.pairing import (
+    Fault,
+    Match,
+    PairingOptions,
+    left_out_warnings,
+    pair_tensors,
+    respelled,
+)
+from mergeplan.planning.planner import pairing_options
 from mergeplan.planning.vocabularies import (
     Mismatch,
     compare_folders,
@@ -81,29 +90,31 @@ def open_all(
 
 
 def compare(
-    checkpoints: list[Checkpoint], donor: Checkpoint, *, any_vocabulary: bool = False
+    checkpoints: list[Checkpoint], donor: Checkpoint, options: PlanOptions
 ) -> tuple[list[Refusal], list[str]]:
     """Check some checkpoints against each other.
 
     Args:
-        donor: The one whose tensors the output has.
-        any_vocabulary: Whether one token may have two ids.
+        donor: The one whose names and config the output has.
 
     Returns:
         Every problem, and warnings about what fits but differs.
     """
-    pairing = pair_tensors(checkpoints, donor)
+    views = [respelled(checkpoint, donor) for checkpoint in checkpoints]
+    allowed = PairingOptions(options.allow_left_out)
+    pairing = pair_tensors(views, views[checkpoints.index(donor)], allowed)
     matches = [(match, checkpoints) for match in pairing.matches]
     problems, warnings = _judge(matches, pairing.faults)
     folders = folders_of(checkpoints, donor.name)
+    any_vocabulary = options.allow_vocabulary_mismatch
     more, differences = _of_vocabularies(compare_folders(folders), any_vocabulary)
-    warnings = [*left_out(pairing.extra, donor), *warnings, *differences]
+    warnings = [*left_out_warnings(pairing.left_out), *warnings, *differences]
     warnings += conversation_differences(folders)
     return [*problems, *more], [*warnings, *_differences(checkpoints, donor)]
 
 
 def compare_sources(
-    config: MergeConfig, checkpoints: list[Checkpoint], *, any_vocabulary: bool = False
+    config: MergeConfig, checkpoints: list[Checkpoint], options: PlanOptions
 ) -> tuple[Outputs, list[Refusal], list[str]]:
     """Check the models of a config against each other, each where it is a source.
 
@@ -115,13 +126,14 @@ def compare_sources(
     Returns:
         What belongs together, every problem, and warnings about what fits but differs.
     """
-    outputs = find_outputs(config, checkpoints)
+    pairing = pairing_options(config, checkpoints, options)
+    outputs = find_outputs(config, checkpoints, pairing)
     donor = next(c for c in checkpoints if c.name == config.donor)
     matches = [(tensor.match, tensor.sources(checkpoints)) for tensor in outputs.tensors]
     problems, warnings = _judge(matches, outputs.faults)
     vocabularies = compare_vocabularies(config, checkpoints, donor.name)
-    more, differences = _of_vocabularies(vocabularies, any_vocabulary)
-    warnings = [*left_out(outputs.extra, donor), *warnings, *differences]
+    more, differences = _of_vocabularies(vocabularies, options.allow_vocabulary_mismatch)
+    warnings = [*left_out_warnings(outputs.left_out), *warnings, *differences]
     return outputs, [*problems, *more], [*warnings, *_differences(checkpoints, donor)]
 
 

@@ -84,9 +84,7 @@ def inspect(
     checkpoints, problems = open_all(names, file_too=True)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
     if len(checkpoints) > 1:
-        between, differences = compare(
-            checkpoints, checkpoints[0], any_vocabulary=options.allow_vocabulary_mismatch
-        )
+        between, differences = compare(checkpoints, checkpoints[0], options.planning())
         problems += between
         warnings += differences
     return Inspection(
@@ -117,15 +115,11 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
     by_names = not (config.needs_mergekit or beyond_names(config, checkpoints))
     outputs = None
     if by_names and not unopened:
-        outputs, between, differences = compare_sources(
-            config, checkpoints, any_vocabulary=options.allow_vocabulary_mismatch
-        )
+        outputs, between, differences = compare_sources(config, checkpoints, options.planning())
         problems += between
         warnings += differences
     elif by_names and not config.is_sliced and len(checkpoints) > 1:
-        between, differences = compare(
-            checkpoints, checkpoints[0], any_vocabulary=options.allow_vocabulary_mismatch
-        )
+        between, differences = compare(checkpoints, checkpoints[0], options.planning())
         problems += between
         warnings += differences
     planned = None

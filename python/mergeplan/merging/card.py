@@ -7,12 +7,13 @@ import yaml
 from mergeplan._native import __version__
 from mergeplan.checkpoints.hub import is_hub_id
 from mergeplan.config.config import MergeConfig
+from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import write_durably
 
 HUB = "https://huggingface.co"
 
 
-def write_card(folder: Path, name: str, config: MergeConfig, seed: int) -> None:
+def write_card(folder: Path, name: str, config: MergeConfig, plan: MergePlan) -> None:
     """README.md, and the config verbatim under mergekit's name for it."""
     method = config.method
     title = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
@@ -30,13 +31,13 @@ def write_card(folder: Path, name: str, config: MergeConfig, seed: int) -> None:
 # {name}
 
 Merged by mergeplan {__version__} with the method {title}{on_base}.
-Seed of random masks: {seed}.
+Seed of random masks: {plan.data.seed}.
 
 ## Models
 
 {bullets}
 
-## Configuration
+{_left_out(plan.left_out)}## Configuration
 
 ```yaml
 {config.text.rstrip()}
@@ -44,6 +45,14 @@ Seed of random masks: {seed}.
 """
     write_durably(folder / "README.md", card)
     write_durably(folder / "mergekit_config.yml", config.text)
+
+
+def _left_out(left_out: dict[str, str]) -> str:
+    """A section on the tensors that the output lacks, if there are any."""
+    if not left_out:
+        return ""
+    lines = "\n".join(f"- `{name}`: {reason}" for name, reason in left_out.items())
+    return f"## Left out\n\nNot every model has these tensors:\n\n{lines}\n\n"
 
 
 def hub_ids(model: str) -> list[str]:

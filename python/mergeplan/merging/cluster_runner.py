@@ -13,7 +13,7 @@ from typing import Any
 
 from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.errors import InputError
-from mergeplan.merging.manifest import Xxh3
+from mergeplan.merging.manifest import Xxh3, stored_hashes
 from mergeplan.merging.preflight import CheckedMerges
 from mergeplan.merging.runner import Result
 from mergeplan.merging.workspace import STATE, Workspace
@@ -57,7 +57,7 @@ class ClusterRunner:
             remote = self._ray.remote(num_cpus=checked.threads, max_retries=-1)(_merge_shard)
             for name, length, tensors in prepared.files:
                 chosen = set(tensors)
-                jobs = tuple(job for job in plan.jobs if job.tensor in chosen)
+                jobs = tuple(job for job in plan.jobs if next(iter(job.stored)) in chosen)
                 part = replace(plan, jobs=jobs, max_shard_bytes=2**63).json()
                 task = remote.remote(part, name, work.folder, checked.threads, checked.core_memory)
                 tasks[task] = length
@@ -134,9 +134,11 @@ def _merge_shard(
         if not resume:
             merged.unlink(missing_ok=True)
             journal.unlink(missing_ok=True)
-        done: Result = PreparedMerge(plan_json).run(
+        prepared = PreparedMerge(plan_json)
+        done: Result = prepared.run(
             own, journal=journal, threads=threads, memory_bytes=memory_bytes, resume=resume
         )
+        done["hashes"] = stored_hashes(done["hashes"], prepared.files, own, threads)
         merged.replace(final)
         sync_folder(final.parent)
         write_durably(record, json.dumps(done["hashes"]))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
@@ -94,6 +94,7 @@ class Manifest:
         companions: SHA-256 of each file beside the weights; empty where it lists none.
         tensors: Content hash of each tensor: xxh3 of the stored bytes, over blocks of 65,536
             elements.
+        left_out: Tensors that some model lacked and the output does too, each with the reason.
     """
 
     mergeplan_version: str
@@ -106,6 +107,7 @@ class Manifest:
     headers: dict[PlainName, Sha256] = field(default_factory=dict)
     companions: dict[PlainName, Sha256] = field(default_factory=dict)
     tensors: dict[str, Xxh3]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if more := sorted(set(self.headers) - set(self.files)):
@@ -148,6 +150,28 @@ def load_manifest(folder: Path) -> Manifest:
     return parse_strictly(text, Manifest, f"manifest `{path}`", hint)
 
 
+def stored_hashes(
+    hashes: dict[str, str], files: Sequence[tuple[str, int, list[str]]], folder: Path, threads: int
+) -> dict[str, str]:
+    """The content hash of each tensor that a merge's files hold.
+
+    What was merged as one and lies there in parts is read once more.
+
+    Args:
+        hashes: By the tensors of jobs.
+        files: Name, length and tensors of each file.
+    """
+    from mergeplan._native import content_hashes
+
+    found = {}
+    for name, _, tensors in files:
+        if all(tensor in hashes for tensor in tensors):
+            found.update({tensor: hashes[tensor] for tensor in tensors})
+        else:
+            found.update(content_hashes(folder / name, threads=threads))
+    return found
+
+
 InputRows = list[list[tuple[str, int, int]]]
 
 
@@ -182,5 +206,6 @@ def write_manifest(
         headers={name: header_sha256(folder / name) for name in files},
         companions={path.name: sha256_of(path) for path in beside},
         tensors=hashes,
+        left_out=plan.left_out,
     )
     write_durably(folder / NAME, json.dumps(asdict(manifest), indent=2) + "\n")

@@ -13,7 +13,7 @@ from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.merging.card import write_card
 from mergeplan.merging.companions import copy_tokenizer, write_config, write_index, write_planned
 from mergeplan.merging.fallback import write_given
-from mergeplan.merging.manifest import write_manifest
+from mergeplan.merging.manifest import stored_hashes, write_manifest
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.preflight import CheckedMerge, CheckedMerges, check_merges
 from mergeplan.merging.runner import Result, Runner, run_here
@@ -155,7 +155,7 @@ def merge_many(
     return [
         MergeReport(
             out=Path(want.out),
-            tensors=len(one.plan.data.jobs),
+            tensors=sum(len(tensors) for _, _, tensors in one.prepared.files),
             files=tuple(name for name, _, _ in one.prepared.files),
             read_bytes=result["read_bytes"],
             written_bytes=sum(length for _, length, _ in one.prepared.files),
@@ -239,7 +239,10 @@ def _merge_and_publish(
                 one = checked.merges[number]
                 given = write_given(work.data, one.plan, one.prepared)
                 watch.sample()
-                results[number]["hashes"] = {**results[number]["hashes"], **given}
+                hashes = {**results[number]["hashes"], **given}
+                files = one.prepared.files
+                hashes = stored_hashes(hashes, files, work.data, checked.threads)
+                results[number]["hashes"] = hashes
                 _write_companions(one, work.data, options, results[number]["hashes"])
             work.publish()
             del open_works[number]
@@ -277,5 +280,5 @@ def _write_companions(
     if plan.companions is not None:
         write_planned(folder, plan.companions)
     if options.write_model_card:
-        write_card(folder, checked.out.name, checked.config, plan.data.seed)
+        write_card(folder, checked.out.name, checked.config, plan)
     write_manifest(folder, plan, checked.config, checked.state.inputs, files, hashes)

@@ -48,6 +48,9 @@ class MergeOptions:
         trust_remote_code: Run code that comes with a model, to read its config and tokenizer.
         unsafe_truncate_embeddings: Cut vocabularies to the smallest one.
         allow_vocabulary_mismatch: Merge rows of tokens as they stand, where one token has two ids.
+        allow_left_out: Patterns of tensors' names, with `*` and `?`, that the output may lack
+            where some model does.
+        packed_experts: Write the matrices of a mixture's experts packed, as mergekit does.
     """
 
     seed: int = 0
@@ -70,6 +73,8 @@ class MergeOptions:
     trust_remote_code: bool = False
     unsafe_truncate_embeddings: bool = False
     allow_vocabulary_mismatch: bool = False
+    allow_left_out: tuple[str, ...] = ()
+    packed_experts: bool = False
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a value out of its range."""
@@ -98,6 +103,8 @@ class MergeOptions:
             trust_remote_code=self.trust_remote_code,
             unsafe_truncate_embeddings=self.unsafe_truncate_embeddings,
             allow_vocabulary_mismatch=self.allow_vocabulary_mismatch,
+            allow_left_out=self.allow_left_out,
+            packed_experts=self.packed_experts,
         )
 
 

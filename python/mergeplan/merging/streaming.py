@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergeplan.checkpoints.dtypes import STORED_NAMES, torch_dtype
+from mergeplan.checkpoints.dtypes import STORED_NAMES
 from mergeplan.config.config import AnyConfig, MergeConfig, loaded_config
 from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.parameters import places_in
+from mergeplan.merging.pieces import Places, empty, pieces
 from mergeplan.planning.document import Job
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
@@ -86,8 +87,8 @@ class Sweep:
         return self._plans[number].data.jobs
 
     def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor."""
-        return {job.tensor: job.shape for job in self.jobs(number)}
+        """Shape of each tensor that the merge has."""
+        return {name: shape for job in self.jobs(number) for name, shape in job.stored.items()}
 
     def merge_into(self, targets: Sequence[tuple[int, Mapping[str, "torch.Tensor"]]]) -> int:
         """Merge into tensors.
@@ -106,11 +107,16 @@ class Sweep:
         for number, into in targets:
             if unknown := sorted(into.keys() - self.shapes(number).keys()):
                 raise InputError(f"the merge has no tensor `{unknown[0]}`")
+        places = [Places(self.jobs(number), into) for number, into in targets]
+        read = self._merge_all([(n, p.of_jobs) for (n, _), p in zip(targets, places, strict=True)])
+        for place in places:
+            place.hand_out()
+        return read
+
+    def _merge_all(self, targets: Sequence[tuple[int, Mapping[str, "torch.Tensor"]]]) -> int:
+        """The same with a place for each job's whole tensor."""
         if self._on_devices is None:
             return self._merge([(number, 0, self.jobs(number), into) for number, into in targets])
-        for number, into in targets:
-            for job in self.jobs(number):
-                _check_shape(job, into.get(job.tensor))
         read, left = self._on_devices.merge(
             [(number, self._plans[number].data, into) for number, into in targets]
         )
@@ -127,9 +133,10 @@ class Sweep:
             while last < len(jobs) and (last == first or n_bytes < BATCH_BYTES):
                 n_bytes += jobs[last].n_bytes
                 last += 1
-            batch = {job.tensor: _empty(job) for job in jobs[first:last]}
+            batch = {job.tensor: empty(job) for job in jobs[first:last]}
             self._merge([(number, first, jobs[first:last], batch)])
-            yield from batch.items()
+            for job in jobs[first:last]:
+                yield from pieces(job, batch[job.tensor]).items()
             first = last
 
     def _merge(
@@ -142,12 +149,11 @@ class Sweep:
             regions = []
             for job in jobs:
                 place = into.get(job.tensor)
-                _check_shape(job, place)
                 if place is None:
-                    place = _empty(job)
+                    place = empty(job)
                 buffer = place.detach()
                 if buffer.device.type != "cpu" or not buffer.is_contiguous():
-                    buffer = _empty(job)
+                    buffer = empty(job)
                     staged.append((place.detach(), buffer))
                 kept.append(buffer)
                 n_bytes = buffer.numel() * buffer.element_size()
@@ -217,19 +223,6 @@ def _plan(config: AnyConfig, options: MergeOptions, seed: int) -> MergePlan:
             "merge in float32, bfloat16 or float16",
         )
     return plan
-
-
-def _check_shape(job: Job, place: "torch.Tensor | None") -> None:
-    if place is not None and tuple(place.shape) != job.shape:
-        raise InputError(
-            f"tensor `{job.tensor}`: expected shape {list(job.shape)}, found {list(place.shape)}"
-        )
-
-
-def _empty(job: Job) -> "torch.Tensor":
-    import torch
-
-    return torch.empty(job.shape, dtype=torch_dtype(job.out_dtype))
 
 
 def _stored_name(dtype: "torch.dtype") -> str:

@@ -210,6 +210,14 @@ Merge = Given | Copy | Linear | Delta | Group
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a job's tensor, under its own name in the output file."""
+
+    tensor: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """How one output tensor is made.
 
@@ -217,12 +225,24 @@ class Job:
         tensor: Its name.
         shape: Its own, and that of every input.
         out_dtype: safetensors' name.
+        parts: What the files call its pieces, one behind the other, where they do not hold it as a
+            whole; `None` for all others.
     """
+
+    leaves_out_none: ClassVar = True
 
     tensor: str
     shape: tuple[int, ...]
     out_dtype: str
     merge: Merge
+    parts: tuple[Part, ...] | None = None
+
+    @property
+    def stored(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor that the output gets, by name."""
+        if self.parts is None:
+            return {self.tensor: self.shape}
+        return {part.tensor: part.shape for part in self.parts}
 
     @property
     def n_elements(self) -> int:

@@ -1,5 +1,6 @@
 """One output tensor's job in the plan: dtypes checked, every option resolved."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
@@ -11,7 +12,7 @@ from mergeplan.config.resolve import resolve
 from mergeplan.config.scopes import Settings
 from mergeplan.errors import InputError
 from mergeplan.planning.document import Copy, Job
-from mergeplan.planning.lowering import ResolvedTensor, dtypes_of, lower
+from mergeplan.planning.lowering import ResolvedTensor, dtypes_of, lower, uncopied
 from mergeplan.planning.outputs import OutputTensor
 from mergeplan.planning.pairing import Fault, Match
 
@@ -35,28 +36,36 @@ def make_job(
         InputError: A dtype or an option does not fit.
     """
     match = tensor.match
-    sources = tensor.sources(checkpoints)
-    inputs = [c.tensors[name] for c, name in zip(sources, match.inputs, strict=True)]
+    inputs = tensor.operands(checkpoints)
     shape = inputs[0].shape
-    faults = dtype_faults(match, sources)
-    if faults:
-        raise faults[0].error
+    if tensor.computed is None:
+        faults = dtype_faults(match, tensor.sources(checkpoints))
+        if faults:
+            raise faults[0].error
     found = {entry.dtype for entry in inputs}
     if found <= BUFFERS:
-        copied = Copy(tuple(map(TensorRef, tensor.numbers, match.inputs)))
-        return Job(match.name, shape, inputs[0].dtype, copied), None
+        copied = Copy(tuple(entry.reference for entry in inputs))
+        return Job(match.name, shape, inputs[0].dtype, copied, tensor.parts or None), None
     dtypes = dtypes_of(((t.dtype, t.plain_dtype) for t in inputs), config.dtype, config.out_dtype)
-    resolved = resolve_options(config.method, tensor, settled)
+    references = [entry.reference for entry in inputs]
+    resolved = resolve_options(config.method, tensor, references, settled)
     merge = lower(resolved, dtypes)
-    return Job(match.name, shape, STORED_NAMES[dtypes.output], merge), resolved
+    if isinstance(merge, Copy) and tensor.computed is not None:
+        merge = uncopied(merge, dtypes)
+    out_dtype = STORED_NAMES[dtypes.output]
+    return Job(match.name, shape, out_dtype, merge, tensor.parts or None), resolved
 
 
 def resolve_options(
-    method: Method, tensor: OutputTensor, settled: Settled | None = None
+    method: Method,
+    tensor: OutputTensor,
+    references: Sequence[TensorRef],
+    settled: Settled | None = None,
 ) -> ResolvedTensor:
     """A tensor with the value that every option takes for it.
 
     Args:
+        references: What goes in from each of its sources.
         settled: Filled and used where no filter and no gradient makes tensors differ: a large model
             has a hundred thousand of them.
 
@@ -68,10 +77,7 @@ def resolve_options(
     inputs = []
     each = []
     own = [key for key, option in method.options.items() if option.per_input]
-    for source, number, stored, name in zip(
-        tensor.piece.sources, tensor.numbers, tensor.match.inputs, tensor.names, strict=True
-    ):
-        reference = TensorRef(number, stored)
+    for source, reference, name in zip(tensor.piece.sources, references, tensor.names, strict=True):
         if source.path == tensor.piece.base:
             base = reference
             continue

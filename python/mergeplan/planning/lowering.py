@@ -113,6 +113,11 @@ def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> Merge:
     return Group(dtypes.working, how, tensor.base, tensor.references)
 
 
+def uncopied(merge: Copy, dtypes: Dtypes) -> Group:
+    """The same of a tensor that is computed: bytes can be copied from files alone."""
+    return Group(dtypes.working, Passthrough(None), None, merge.inputs)
+
+
 def _delta(tensor: ResolvedTensor, dtypes: Dtypes) -> Delta:
     method, shared = tensor.method, tensor.shared
     if method.sparsify == "ranks":

@@ -4,10 +4,34 @@ from dataclasses import dataclass
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.layers import depths_of
+from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.scopes import Settings, Slice
-from mergeplan.planning.pairing import Fault, Match, Pairing, pair_tensors
+from mergeplan.planning.document import Part
+from mergeplan.planning.pairing import (
+    Fault,
+    Match,
+    Pairing,
+    PairingOptions,
+    pair_tensors,
+    respelled,
+)
 from mergeplan.planning.slicing import BEFORE, BEHIND, depth_within, layer_views, range_faults
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What goes into a merge: a stored tensor, or one that is computed first.
+
+    Attributes:
+        dtype: safetensors' name.
+        plain_dtype: As of `checkpoint.Tensor`.
+    """
+
+    reference: TensorRef
+    dtype: str
+    shape: tuple[int, ...]
+    plain_dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +46,8 @@ class OutputTensor:
         depth: Its place along gradients, in [0, 1].
         piece: Where its sources stand.
         scopes: The settings around them: of the slice, the module and the merge.
+        computed: What goes in from each source, where that is not the tensor that it stores.
+        parts: As of `document.Job`.
     """
 
     match: Match
@@ -30,9 +56,22 @@ class OutputTensor:
     depth: float
     piece: Slice
     scopes: tuple[Settings, ...]
+    computed: tuple[Operand, ...] | None = None
+    parts: tuple[Part, ...] = ()
 
     def sources(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
         return [checkpoints[number] for number in self.numbers]
+
+    def operands(self, checkpoints: list[Checkpoint]) -> tuple[Operand, ...]:
+        """What goes in from each source, in their order."""
+        if self.computed is not None:
+            return self.computed
+        found = []
+        for number, name in zip(self.numbers, self.match.inputs, strict=True):
+            stored = checkpoints[number].tensors[name]
+            reference = TensorRef(number, name)
+            found.append(Operand(reference, stored.dtype, stored.shape, stored.plain_dtype))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -40,22 +79,25 @@ class Outputs:
     """All tensors of the output; sorted as mergekit writes them.
 
     Attributes:
-        extra: For each model the tensors that are left out, because others lack them.
+        left_out: As of `pairing.Pairing`.
         faults: What does not fit; without any, the models can be merged.
     """
 
     tensors: list[OutputTensor]
-    extra: dict[str, list[str]]
+    left_out: dict[str, str]
     faults: list[Fault]
 
 
-def find_outputs(config: MergeConfig, checkpoints: list[Checkpoint]) -> Outputs:
+def find_outputs(
+    config: MergeConfig, checkpoints: list[Checkpoint], options: PairingOptions | None = None
+) -> Outputs:
     """Pair the tensors of all sources by their names.
 
     Args:
         config: One that can be planned by names.
         checkpoints: Those of `config.models`, in that order.
     """
+    options = options or PairingOptions()
     places = {model.path: number for number, model in enumerate(config.models)}
     module = config.modules[0]
     found = Outputs([], {}, [])
@@ -66,7 +108,8 @@ def find_outputs(config: MergeConfig, checkpoints: list[Checkpoint]) -> Outputs:
         # The output has the donor's tensors, or the first source's where it is not among them.
         donor = next((c for c in sources if c.name == config.donor), sources[0])
         if piece.n_layers is None:
-            views, pairing = sources, pair_tensors(sources, donor)
+            views = [respelled(source, donor) for source in sources]
+            pairing = pair_tensors(views, views[sources.index(donor)], options)
             depths = depths_of([match.name for match in pairing.matches])
         else:
             faults = range_faults(piece.sources, sources)
@@ -74,7 +117,9 @@ def find_outputs(config: MergeConfig, checkpoints: list[Checkpoint]) -> Outputs:
             if faults:
                 continue
             ends = (piece is module.slices[0], piece is module.slices[-1])
-            views, pairing = _pair_layers(piece, sources, sources.index(donor), first, ends)
+            views = [respelled(source, donor) for source in sources]
+            place = sources.index(donor)
+            views, pairing = _pair_layers(piece, views, place, first, ends, options)
             depths = {m.name: depth_within(m.name, first, piece.n_layers) for m in pairing.matches}
             first += piece.n_layers
         scopes = (piece.parameters, module.parameters, config.parameters)
@@ -83,14 +128,18 @@ def find_outputs(config: MergeConfig, checkpoints: list[Checkpoint]) -> Outputs:
             depth = depths[match.name]
             found.tensors.append(OutputTensor(match, numbers, names, depth, piece, scopes))
         found.faults.extend(pairing.faults)
-        for model, extra in pairing.extra.items():
-            found.extra.setdefault(model, []).extend(extra)
+        found.left_out.update(pairing.left_out)
     found.tensors.sort(key=lambda tensor: (max(tensor.match.inputs), tensor.match.name))
     return found
 
 
 def _pair_layers(
-    piece: Slice, sources: list[Checkpoint], donor: int, first: int, ends: tuple[bool, bool]
+    piece: Slice,
+    sources: list[Checkpoint],
+    donor: int,
+    first: int,
+    ends: tuple[bool, bool],
+    options: PairingOptions,
 ) -> tuple[list[Checkpoint], Pairing]:
     """Pair the layers of a slice, and what stands before and behind all layers.
 
@@ -104,5 +153,5 @@ def _pair_layers(
     outside = (*BEFORE, *BEHIND) if is_last else BEFORE if is_first else ()
     views = layer_views(sources, piece.sources, first, outside)
     unwanted = () if is_first else BEFORE
-    pairing = pair_tensors(views, views[donor], lambda name: not name.startswith(unwanted))
+    pairing = pair_tensors(views, views[donor], options, lambda name: not name.startswith(unwanted))
     return views, pairing

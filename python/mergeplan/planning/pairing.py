@@ -1,10 +1,13 @@
 """Which tensor of each model belongs to which output tensor."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
-from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint
+from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.heads import is_head, stand_in
+from mergeplan.checkpoints.passed_over import reason_to_pass_over
+from mergeplan.checkpoints.spelling import by_spelling, same_tensor
 from mergeplan.errors import InputError, MissingInputError
 
 
@@ -43,88 +46,158 @@ class Pairing:
 
     Attributes:
         matches: Sorted as mergekit writes them; a tensor that some model lacks is not among them.
-        extra: For each model the tensors that are left out, because the donor lacks them.
+        left_out: Tensors that some model lacks and the output has not, each with the reason.
         faults: All of them, by tensor; without any, the checkpoints can be merged.
     """
 
-    matches: list[Match]
-    extra: dict[str, list[str]]
-    faults: list[Fault]
+    matches: list[Match] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
 
 
-def left_out(extra: dict[str, list[str]], donor: Checkpoint) -> list[str]:
-    """Warnings about tensors that the output will not have.
+@dataclass(frozen=True)
+class PairingOptions:
+    """What of tensors that do not fit may pass.
 
-    Args:
-        extra: For each model the tensors that the donor lacks.
+    Attributes:
+        allow_left_out: Patterns of names, with `*` and `?`, that the output may lack where some
+            model does.
+        one_row_per_token: Names of tensors whose rows are brought together later: they may differ
+            in number.
     """
+
+    allow_left_out: tuple[str, ...] = ()
+    one_row_per_token: Collection[str] = ()
+
+
+AS_ASKED = "as `--allow-left-out` asks"
+
+
+def is_allowed(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of some patterns names a tensor."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def left_out_warnings(left_out: dict[str, str]) -> list[str]:
+    """A line for each reason why tensors are not in the output."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(name)
     return [
-        f"`{model}`: left out {len(found)} tensors that `{donor.name}` does not have,"
-        f" the first `{found[0]}`"
-        for model, found in extra.items()
+        f"left out {len(names)} tensors that not every model has ({reason}), the first `{names[0]}`"
+        for reason, names in by_reason.items()
     ]
+
+
+def first_fault(faults: list[Fault]) -> InputError:
+    """The first of some faults, as the error of the whole; it says how many are like it."""
+    first = faults[0]
+    alike = sum(fault.kind == first.kind for fault in faults) - 1
+    if not alike:
+        return first.error
+    more = f" (and {alike} more like it; `mergeplan inspect` lists all)"
+    return type(first.error)(first.error.message + more, first.error.hint)
+
+
+def respelled(checkpoint: Checkpoint, donor: Checkpoint) -> Checkpoint:
+    """A checkpoint with its tensors under the donor's names, where one model has two spellings."""
+    strangers = by_spelling(name for name in checkpoint.tensors if name not in donor.tensors)
+    if not strangers:
+        return checkpoint
+    wanted = by_spelling(name for name in donor.tensors if name not in checkpoint.tensors)
+    renamed = {
+        name: wanted[key]
+        for key, name in strangers.items()
+        if key in wanted and same_tensor(name, wanted[key])
+    }
+    if not renamed:
+        return checkpoint
+    tensors = {renamed.get(name, name): tensor for name, tensor in checkpoint.tensors.items()}
+    own = {new: checkpoint.own_name(old) for old, new in renamed.items()}
+    return replace(checkpoint, tensors=tensors, own_names={**checkpoint.own_names, **own})
 
 
 def pair_tensors(
     checkpoints: list[Checkpoint],
     donor: Checkpoint,
+    options: PairingOptions | None = None,
     wanted: Callable[[str], bool] = lambda name: True,
 ) -> Pairing:
     """Pair the checkpoints' tensors by name, and find everything that does not fit.
 
-    The donor's tensors make the output, and a head that any of them has: where it is tied, the
-    embedding stands in, as in mergekit.
+    The output has every tensor that any of them has: what some lack is a fault, but for what
+    `checkpoints.passed_over` lists and what the options allow. A head that is tied is lacking
+    nowhere: the embedding stands in, as in mergekit.
 
     Args:
         wanted: Which names the output has; others may only stand in for a head.
     """
-    others = [set(c.tensors) for c in checkpoints if c is not donor]
-    everywhere = set.intersection(*others) if others else set()
-    names = set(donor.tensors) | everywhere
-    extra: dict[str, list[str]] = {}
-    for checkpoint in checkpoints:
-        for name in sorted(set(checkpoint.tensors) - names):
-            if is_head(name):
-                names.add(name)
-            elif not name.endswith(IGNORED_ENDINGS):
-                extra.setdefault(checkpoint.name, []).append(name)
-    matches = []
-    faults = []
-    for name in sorted(filter(wanted, names)):
-        if name.endswith(IGNORED_ENDINGS):
-            continue
+    options = options or PairingOptions()
+    found = Pairing()
+    for name in sorted(filter(wanted, set().union(*(c.tensors for c in checkpoints)))):
         inputs = [_input_for(name, checkpoint) for checkpoint in checkpoints]
-        found = {
+        having = {
             checkpoint.name: tensor
             for checkpoint, tensor in zip(checkpoints, inputs, strict=True)
             if tensor is not None
         }
-        faults += [_missing(c.own_name(name), c.name) for c in checkpoints if c.name not in found]
-        faults += _shape_faults(name, found, checkpoints, donor)
-        if len(found) == len(checkpoints):
-            tied = len(set(found.values())) > 1
-            own = [c.own_name(found[c.name]) for c in checkpoints]
-            matches.append(Match(name, tuple(own), tied))
-    matches.sort(key=lambda match: (max(match.inputs), match.name))
-    return Pairing(matches, extra, faults)
+        if len(having) < len(checkpoints):
+            reason = _reason_to_leave_out(name, checkpoints, options)
+            if reason is not None:
+                found.left_out[name] = reason
+                continue
+            has = next(iter(having))
+            lacking = [c for c in checkpoints if c.name not in having]
+            found.faults.extend(_missing(c.own_name(name), c.name, has) for c in lacking)
+        free_rows = name in options.one_row_per_token
+        found.faults.extend(_shape_faults(name, having, checkpoints, donor, free_rows))
+        if len(having) == len(checkpoints):
+            tied = len(set(having.values())) > 1
+            own = [c.own_name(having[c.name]) for c in checkpoints]
+            found.matches.append(Match(name, tuple(own), tied))
+    found.matches.sort(key=lambda match: (max(match.inputs), match.name))
+    return found
+
+
+def _reason_to_leave_out(
+    name: str, checkpoints: list[Checkpoint], options: PairingOptions
+) -> str | None:
+    """Why the output may lack a tensor that not every model has; `None` where it may not."""
+    if is_allowed(name, options.allow_left_out):
+        return AS_ASKED
+    reasons = [
+        reason_to_pass_over(name, checkpoint.tensors[name].shape, checkpoint.config)
+        for checkpoint in checkpoints
+        if name in checkpoint.tensors
+    ]
+    return reasons[0] if all(reasons) else None
 
 
 def _input_for(name: str, checkpoint: Checkpoint) -> str | None:
     return name if name in checkpoint.tensors else stand_in(name, checkpoint)
 
 
-def _missing(name: str, model: str) -> Fault:
+def _missing(name: str, model: str, other: str) -> Fault:
     error = MissingInputError(
-        f"model `{model}`: tensor `{name}` is missing, which the other models have",
-        "all models of a merge must have the same architecture",
+        f"model `{model}`: tensor `{name}` is missing, which `{other}` has",
+        f"all models of a merge must have the same architecture; `--allow-left-out '{name}'` (with"
+        " `*` for any part of a name) leaves it out of the output",
     )
     return Fault("missing", model, name, error)
 
 
 def _shape_faults(
-    name: str, found: dict[str, str], checkpoints: list[Checkpoint], donor: Checkpoint
+    name: str,
+    found: dict[str, str],
+    checkpoints: list[Checkpoint],
+    donor: Checkpoint,
+    free_rows: bool,
 ) -> list[Fault]:
-    """Tensors of another shape than the donor's, or than the first one's where it has none."""
+    """Tensors of another shape than the donor's, or than the first one's where it has none.
+
+    Args:
+        free_rows: Whether the first axes may differ.
+    """
     having = [checkpoint for checkpoint in checkpoints if checkpoint.name in found]
     like = donor if donor.name in found else having[0]
     expected = like.tensors[found[like.name]].shape
@@ -133,6 +206,8 @@ def _shape_faults(
         tensor_name = found[checkpoint.name]
         tensor = checkpoint.tensors[tensor_name]
         if tensor.shape == expected:
+            continue
+        if free_rows and tensor.shape[1:] == expected[1:]:
             continue
         kind, hint = "shape", "all models of a merge must have the same shapes"
         if "embed" in name or is_head(name):

@@ -1,21 +1,38 @@
 """The way from a config and headers to a plan: ours, or mergekit's where only it knows how."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import planned_models, refuse_duplicates
+from mergeplan.checkpoints.checkpoint import (
+    Checkpoint,
+    planned_models,
+    refuse_duplicates,
+    with_sources,
+)
 from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.planning.conversation import conversation_differences
+from mergeplan.planning.derived import DerivedModels
 from mergeplan.planning.document import Plan
 from mergeplan.planning.jobs import Settled, make_job
+from mergeplan.planning.model_config import config_for
 from mergeplan.planning.options import PlanOptions
-from mergeplan.planning.outputs import find_outputs
-from mergeplan.planning.pairing import left_out
-from mergeplan.planning.plan import MergePlan
-from mergeplan.planning.slicing import beyond_names, sliced_config
+from mergeplan.planning.outputs import OutputTensor, find_outputs
+from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packing_of
+from mergeplan.planning.pairing import PairingOptions, first_fault, left_out_warnings
+from mergeplan.planning.plan import Companions, MergePlan
+from mergeplan.planning.rows import (
+    cut_to_the_smallest,
+    embedding_rows,
+    has_row_per_token,
+    stack_of,
+    with_rows,
+)
+from mergeplan.planning.slicing import beyond_names
+from mergeplan.planning.tokens import Tokens
 from mergeplan.planning.vocabularies import compare_vocabularies, folders_of
 from mergeplan.system.memory import collection_paused
 
@@ -51,7 +68,7 @@ def build_plan(
 
 
 def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
-    if config.needs_mergekit or options.unsafe_truncate_embeddings:
+    if config.needs_mergekit:
         return _plan_by_mergekit(config, config.needs_mergekit, options, head)
     checkpoints = [open_checkpoint(model.path, options.opening) for model in config.models]
     refuse_duplicates(checkpoints)
@@ -60,30 +77,124 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         return _plan_by_mergekit(config, why, options, head)
     paths = [model.path for model in config.models]
     donor = checkpoints[paths.index(config.donor)]
-    outputs = find_outputs(config, checkpoints)
+    outputs = find_outputs(config, checkpoints, pairing_options(config, checkpoints, options))
     if outputs.faults:
-        raise outputs.faults[0].error
+        raise first_fault(outputs.faults)
     if not outputs.tensors:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
+    derived = DerivedModels(len(with_sources(checkpoints)))
+    tensors, tokens, n_rows = _one_vocabulary(
+        config, outputs.tensors, checkpoints, options, derived
+    )
+    tensors = _packed(config, tensors, checkpoints, donor, options, derived)
     settled: Settled = {}
-    made = [make_job(config, tensor, checkpoints, settled) for tensor in outputs.tensors]
+    made = [make_job(config, tensor, checkpoints, settled) for tensor in tensors]
     jobs = tuple(job for job, _ in made)
     return MergePlan(
-        data=Plan(models=planned_models(checkpoints), jobs=jobs, **head),
+        data=Plan(models=(*planned_models(checkpoints), *derived.models), jobs=jobs, **head),
         checkpoints=tuple(checkpoints),
         donor=donor,
-        model_config=sliced_config(config, checkpoints, donor)
-        if config.is_sliced
-        else donor.config,
+        model_config=config_for(config, checkpoints, donor, jobs, n_rows),
         out_dtype=most_common_dtype((job.out_dtype, job.n_elements) for job in jobs),
-        unties_head=any(tensor.match.tied for tensor in outputs.tensors),
-        warnings=(*config.warnings, *left_out(outputs.extra, donor)),
+        unties_head=any(tensor.match.tied for tensor in tensors),
+        warnings=(
+            *config.warnings,
+            *left_out_warnings(outputs.left_out),
+            *(tokens.warnings if tokens else ()),
+        ),
+        left_out=outputs.left_out,
+        companions=Companions(tokens.files, copies_tokenizer=False) if tokens else None,
         resolved=tuple(resolved for _, resolved in made if resolved and options.explain),
     )
 
 
+def pairing_options(
+    config: MergeConfig, checkpoints: Sequence[Checkpoint], options: PlanOptions
+) -> PairingOptions:
+    """What of tensors that do not fit may pass: rows, where a tokenizer brings them together.
+
+    Raises:
+        InputError: A tensor has values for each token that cannot be brought together.
+    """
+    if config.tokenizer_source is None and not options.unsafe_truncate_embeddings:
+        return PairingOptions(options.allow_left_out)
+    per_token: set[str] | None = None
+    for checkpoint in checkpoints:
+        n_rows = embedding_rows(checkpoint)
+        own = {
+            name
+            for name, tensor in checkpoint.tensors.items()
+            if has_row_per_token(name, tensor.shape, n_rows)
+        }
+        per_token = own if per_token is None else per_token | own
+    return PairingOptions(options.allow_left_out, per_token or set())
+
+
+def _one_vocabulary(
+    config: MergeConfig,
+    tensors: list[OutputTensor],
+    checkpoints: list[Checkpoint],
+    options: PlanOptions,
+    derived: DerivedModels,
+) -> tuple[list[OutputTensor], Tokens | None, int | None]:
+    """The tensors with the rows of the output's vocabulary, its tokenizer, and how many rows."""
+    cut = options.unsafe_truncate_embeddings and config.tokenizer_source is None
+    if config.tokenizer_source is None and not config.sets_template and not cut:
+        return tensors, None, None
+    names = pairing_options(config, checkpoints, options).one_row_per_token
+    stacks = {
+        place: stack_of(tensor, checkpoints, config.base_model)
+        for place, tensor in enumerate(tensors)
+        if tensor.match.name in names
+    }
+    tokens = None
+    maps = {stack: cut_to_the_smallest(stack) for stack in stacks.values()} if cut else {}
+    if config.tokenizer_source is not None or config.sets_template:
+        from mergeplan.planning.mergekit.process import tokens_by_mergekit
+
+        tokens = tokens_by_mergekit(
+            config,
+            [checkpoint.path for checkpoint in checkpoints],
+            list(dict.fromkeys(stacks.values())),
+            options,
+            why=_why_mergekit(config),
+        )
+        maps = maps or dict(tokens.rows)
+    if not maps:
+        return tensors, tokens, None
+    tensors = [
+        with_rows(tensor, checkpoints, maps[stacks[place]], derived) if place in stacks else tensor
+        for place, tensor in enumerate(tensors)
+    ]
+    return tensors, tokens, next(iter(maps.values()))[0].n_rows
+
+
+def _why_mergekit(config: MergeConfig) -> str:
+    asked = "chat_template" if config.tokenizer_source is None else "tokenizer_source"
+    return f"because of `{asked}`"
+
+
+def _packed(
+    config: MergeConfig,
+    tensors: list[OutputTensor],
+    checkpoints: list[Checkpoint],
+    donor: Checkpoint,
+    options: PlanOptions,
+    derived: DerivedModels,
+) -> list[OutputTensor]:
+    """The tensors with a mixture's experts put together, where the result depends on it."""
+    packing = packing_of(donor.config)
+    if packing is None:
+        return tensors
+    if not options.packed_experts and not looks_at_whole_tensors(config.method):
+        return tensors
+    keep = not options.packed_experts
+    packed = packed_outputs(tensors, checkpoints, packing, derived, keep_parts=keep)
+    return sorted(packed, key=lambda tensor: (max(tensor.match.inputs), tensor.match.name))
+
+
 def _plan_by_mergekit(
-    config: MergeConfig, why: str | None, options: PlanOptions, head: dict[str, Any]
+    config: MergeConfig, why: str, options: PlanOptions, head: dict[str, Any]
 ) -> MergePlan:
     from mergeplan.planning.mergekit.process import plan_by_mergekit
 

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint
+from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.scopes import ModelInput
 from mergeplan.errors import InputError
 from mergeplan.planning.pairing import Fault
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
-# A matrix of one expert of a mixture.
-_EXPERT = re.compile(r"\.experts\.\d+\.")
 BEFORE = ("model.embed_tokens.",)
 BEHIND = ("model.norm.", "lm_head.")
 # Keys of config.json with an entry for each layer. transformers refuses a list of another length.
@@ -35,15 +34,12 @@ PER_LAYER = (
 
 def beyond_names(config: MergeConfig, checkpoints: Sequence[Checkpoint]) -> str | None:
     """Why names are not enough to plan a merge of these models: `because of …`, or `None`."""
+    if not config.is_sliced:
+        return None
     for checkpoint in checkpoints:
-        for name in checkpoint.tensors:
-            if _EXPERT.search(name):
-                return (
-                    f"because of `{name}` in `{checkpoint.name}`: it"
-                    " packs the experts of a layer into one tensor"
-                )
+        for name, tensor in checkpoint.tensors.items():
             known = _LAYER.match(name) or name.startswith((*BEFORE, *BEHIND))
-            if config.is_sliced and not known and not name.endswith(IGNORED_ENDINGS):
+            if not known and not reason_to_pass_over(name, tensor.shape, checkpoint.config):
                 return f"because of `slices` and `{name}` in `{checkpoint.name}`"
     return None
 
@@ -93,7 +89,7 @@ def layer_views(
         views.append(replace(checkpoint, tensors=tensors))
     names = set().union(*(view.tensors for view in views))
     return [
-        replace(view, own_names={name: _renumber(name, -shift) for name in names})
+        replace(view, own_names={n: view.own_name(_renumber(n, -shift)) for n in names})
         for view, shift in zip(views, shifts, strict=True)
     ]
 

@@ -32,12 +32,12 @@ def companions_of(
     if tokens is not None:
         padding = config.tokenizer.pad_to_multiple_of if config.tokenizer else None
         _update_config_vocab(out_config, architecture, tokens.tokenizer, padding)
-        files = _tokenizer_files(tokens.tokenizer, config)
+        files = tokenizer_files(tokens.tokenizer, config)
     elif config.chat_template:
         tokenizer = AutoTokenizer.from_pretrained(
             donor.local_path(), trust_remote_code=trust_remote_code
         )
-        files = _tokenizer_files(tokenizer, config)
+        files = tokenizer_files(tokenizer, config)
     folder = Path(donor.local_path())
     along = [folder / name for name in architecture.tagalong_files or []]
     files |= {path.name: path.read_bytes() for path in along if path.is_file()}
@@ -53,7 +53,7 @@ def config_json(config: Any) -> dict[str, Any]:
     return written
 
 
-def _tokenizer_files(tokenizer: Any, config: OrderedConfiguration) -> dict[str, bytes]:
+def tokenizer_files(tokenizer: Any, config: OrderedConfiguration) -> dict[str, bytes]:
     """The files of a tokenizer, with the chat template that the config asks for."""
     _set_chat_template(tokenizer, config)
     with tempfile.TemporaryDirectory() as folder:

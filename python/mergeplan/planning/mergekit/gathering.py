@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 
 from mergekit.architecture import WeightInfo
 
-from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint
+from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.layers import layer_of
-from mergeplan.checkpoints.plan_models import Concat, Derived, Made, Rows, TensorRef
+from mergeplan.checkpoints.passed_over import reason_to_pass_over
+from mergeplan.checkpoints.plan_models import Concat, Derived, Made, TensorRef
+from mergeplan.planning.derived import DerivedModels
 from mergeplan.planning.mergekit.models import OpenModel
 from mergeplan.planning.mergekit.packing import find_packed
-from mergeplan.planning.mergekit.vocabulary import RowMap
+from mergeplan.planning.rows import RowMap, rows_of
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class ModelTensors:
         self._types = model_types
         self._n_models = n_models
         self._numbers = {model: number for number, model in enumerate(checkpoints)}
-        # One derived model for each checkpoint that needs it.
-        self._derived: dict[OpenModel, dict[str, Made]] = {}
+        self._derived = DerivedModels(n_models)
         self._used: dict[OpenModel, set[str]] = {model: set() for model in checkpoints}
 
     def find(self, model: OpenModel, weight: WeightInfo) -> FoundTensor | None:
@@ -85,27 +86,22 @@ class ModelTensors:
         """A model as the config writes it."""
         return self._checkpoints[model].name
 
-    def left_out(self, *, layers_too: bool) -> list[str]:
-        """Warnings about tensors that nothing of the output is made from.
+    def unused(self, *, layers_too: bool) -> dict[OpenModel, list[str]]:
+        """For each model the tensors that nothing of the output is made from, and that count.
 
         Args:
             layers_too: Whether the tensors of layers count; where layers are chosen, they do not.
         """
-        found = []
+        found = {}
         for model, checkpoint in self._checkpoints.items():
-            unused = [
+            names = [
                 name
                 for name in sorted(set(checkpoint.tensors) - self._used[model])
-                if not name.endswith(IGNORED_ENDINGS) and (layers_too or not layer_of(name))
+                if (layers_too or not layer_of(name))
+                and not reason_to_pass_over(name, checkpoint.tensors[name].shape, checkpoint.config)
             ]
-            if unused:
-                why = "that mergekit does not know of this architecture"
-                if not layers_too:
-                    why = "outside the layers, which another model gives or mergekit does not know"
-                found.append(
-                    f"`{checkpoint.name}`: left out {len(unused)} tensors {why}, the first"
-                    f" `{unused[0]}`"
-                )
+            if names:
+                found[model] = names
         return found
 
     def with_rows(
@@ -120,26 +116,16 @@ class ModelTensors:
         tensors = list(found.values())
         if rows.is_identity(tensors.index(own), own.shape[0]):
             return own
-        used = sorted({s for s in rows.sources if s >= 0} | {t for m in rows.means for t, _ in m})
-        # Rows of zeros need a tensor too: it says how long they are.
-        used = used or [tensors.index(own)]
-        places = {tensor: place for place, tensor in enumerate(used)}
-        references = (tensors[tensor].reference for tensor in used)
-        made = Rows(
-            tensors=tuple(reference for reference in references if reference is not None),
-            from_=tuple(places[source] if source >= 0 else source for source in rows.sources),
-            rows=rows.rows,
-            means=tuple(tuple((places[tensor], row) for tensor, row in m) for m in rows.means),
-            padding=rows.padding,
-        )
-        shape = (len(rows.rows) + rows.padding, *own.shape[1:])
+        references = [t.reference for t in tensors if t.reference is not None]
+        made = rows_of(references, tensors.index(own), rows)
+        shape = (rows.n_rows, *own.shape[1:])
         reference = self._derive(model, f"{own.name} (rows)", made)
         return replace(own, reference=reference, shape=shape)
 
     @property
     def derived(self) -> tuple[Derived, ...]:
         """The derived models, as the plan lists them behind the others."""
-        return tuple(map(Derived, self._derived.values()))
+        return self._derived.models
 
     def is_made(self, reference: TensorRef) -> bool:
         """Whether a tensor is computed, and lies in no file."""
@@ -157,7 +143,4 @@ class ModelTensors:
         return TensorRef(self._numbers[model], name)
 
     def _derive(self, model: OpenModel, name: str, how: Made) -> TensorRef:
-        entry = self._derived.setdefault(model, {})
-        entry[name] = how
-        number = self._n_models + list(self._derived).index(model)
-        return TensorRef(number, name)
+        return self._derived.add(self._numbers[model], name, how)

@@ -15,12 +15,13 @@ from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.planning.document import Copy, Given, Group, Job, Merge, Passthrough
-from mergeplan.planning.lowering import Dtypes, ResolvedTensor, dtypes_of, lower
+from mergeplan.planning.document import Copy, Given, Job, Merge
+from mergeplan.planning.lowering import Dtypes, ResolvedTensor, dtypes_of, lower, uncopied
 from mergeplan.planning.mergekit.executor import FallbackTensor
 from mergeplan.planning.mergekit.gathering import FoundTensor, ModelTensors
 from mergeplan.planning.mergekit.models import OpenModel
-from mergeplan.planning.mergekit.vocabulary import RowMap, Vocabulary
+from mergeplan.planning.mergekit.vocabulary import Vocabulary
+from mergeplan.planning.rows import RowMap, Stack, cut_to_the_smallest
 
 Tensors = dict[OpenModel, FoundTensor]
 
@@ -40,6 +41,7 @@ class JobMaker:
         given: The tensors that mergekit must compute, by name.
         cut_to: Tokens that are left where vocabularies were cut to the smallest.
         unties_head: Whether some model's embedding serves for a head that others have.
+        skipped: Tensors of each model that mergekit's method leaves out, because others lack them.
         resolved: The tensors that our core merges, with the value of every option.
     """
 
@@ -50,6 +52,7 @@ class JobMaker:
     warnings: list[str] = field(default_factory=list)
     cut_to: int | None = None
     unties_head: bool = False
+    skipped: dict[OpenModel, list[str]] = field(default_factory=dict)
     resolved: list[ResolvedTensor] = field(default_factory=list)
     _known: dict[Any, list[RowMap]] = field(default_factory=dict)
 
@@ -66,6 +69,8 @@ class JobMaker:
             return None
         method = _method_for(task, list(found))
         if method is None:
+            for model, tensor in found.items():
+                self.skipped.setdefault(model, []).append(tensor.name)
             return None
         order = max(tensor.label for tensor in found.values())
         found = self._fit_vocabulary(task, found)
@@ -119,15 +124,15 @@ class JobMaker:
             n_rows = min(tensor.shape[axis] for tensor in found.values())
             if any(tensor.shape[axis] > n_rows for tensor in found.values()):
                 self.cut_to = n_rows
-            rows = tuple(range(n_rows))
-            maps = [RowMap((m,) * n_rows, rows, (), 0) for m in range(len(found))]
+            heights = tuple(tensor.shape[axis] for tensor in found.values())
+            maps = cut_to_the_smallest(Stack(None, (), heights))
         elif isinstance(step, PermutedVocabulary):
             axis = step.vocabulary_axis
             heights = tuple(tensor.shape[axis] for tensor in found.values())
             maps = self._row_maps(step, tuple(found), heights)
         else:
             return found
-        rows_out = len(maps[0].rows) + maps[0].padding
+        rows_out = maps[0].n_rows
         if axis or any(tensor.reference is None for tensor in found.values()):
             return {model: tensor.without_place(axis, rows_out) for model, tensor in found.items()}
         both = zip(found, maps, strict=True)
@@ -139,7 +144,10 @@ class JobMaker:
         """The rows of each model; embedding and head mostly have the same."""
         key = (step.base_model, models, heights)
         if key not in self._known:
-            vocabulary = Vocabulary(self.tokens, step, models, heights)
+            wished = dict((step.tokens or {}).items())
+            padded_to = step.pad_to_multiple_of
+            base = step.base_model
+            vocabulary = Vocabulary(self.tokens, wished, models, heights, base, padded_to)
             unknown = vocabulary.unknown_tokens()
             if unknown:
                 self.warnings.append(
@@ -182,8 +190,7 @@ class JobMaker:
         self.resolved.append(tensor)
         merge = lower(tensor, dtypes)
         if isinstance(merge, Copy) and self.inputs.is_made(merge.inputs[0]):
-            # Bytes can be copied from files alone.
-            return Group(dtypes.working, Passthrough(None), None, merge.inputs)
+            return uncopied(merge, dtypes)
         return merge
 
 

@@ -35,6 +35,7 @@ from mergeplan.planning.mergekit.models import (
 from mergeplan.planning.mergekit.repairs import Planner, ordered_vocabularies, with_whole_prefixes
 from mergeplan.planning.mergekit.silence import quietly
 from mergeplan.planning.options import PlanOptions
+from mergeplan.planning.pairing import AS_ASKED, is_allowed, left_out_warnings
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.slicing import PER_LAYER, sliced_config
 
@@ -110,6 +111,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     jobs = tuple(job for _, job in sorted(filter(None, made), key=lambda entry: entry[0]))
     if not jobs:
         raise InputError("the models have no tensors that mergekit knows: nothing to merge")
+    left_out = _left_out(config, maker, {job.tensor for job in jobs}, options)
     out_dtype = most_common_dtype((job.out_dtype, job.n_elements) for job in jobs)
     if maker.cut_to is not None:
         key = architecture.vocab_size_config_key or "vocab_size"
@@ -122,13 +124,46 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         model_config=config_json(out_config),
         out_dtype=out_dtype,
         unties_head=maker.unties_head,
-        warnings=(*maker.warnings, *maker.inputs.left_out(layers_too=not config.is_sliced)),
+        warnings=(*maker.warnings, *left_out_warnings(left_out)),
+        left_out=left_out,
         companions=companions,
         fallback=MergekitExecutor(maker.given, sources, done, head["seed"])
         if maker.given
         else None,
         resolved=tuple(maker.resolved) if options.explain else (),
     )
+
+
+def _left_out(
+    config: MergeConfig, maker: JobMaker, written: set[str], options: PlanOptions
+) -> dict[str, str]:
+    """Tensors that mergekit's plan leaves out, and that may be.
+
+    Args:
+        written: Names of the output's tensors.
+
+    Raises:
+        InputError: It leaves out others.
+    """
+    left_out = {}
+    faults = []
+    unused = maker.inputs.unused(layers_too=not config.is_sliced)
+    for model, names in [*unused.items(), *maker.skipped.items()]:
+        for name in names:
+            if is_allowed(name, options.allow_left_out):
+                left_out[name] = AS_ASKED
+            elif not (config.is_sliced and name in written):
+                faults.append((maker.inputs.name_of(model), name))
+    if faults:
+        owner, name = faults[0]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise InputError(
+            f"model `{owner}`: mergekit's plan leaves out tensor `{name}`{more}, which the output"
+            " would lack",
+            "merged by `models`, in float32, bfloat16 or float16, every tensor counts by its name;"
+            f" `--allow-left-out '{name}'` (with `*` for any part of a name) goes on without",
+        )
+    return left_out
 
 
 def _reader(stored: tuple[Model, ...], number: int, checkpoint: Checkpoint) -> Callable[[str], Any]:

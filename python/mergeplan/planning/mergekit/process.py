@@ -1,4 +1,4 @@
-"""Planning by mergekit, in a process of its own.
+"""What mergekit plans for us, in a process of its own.
 
 mergekit, torch and transformers take half a gigabyte, which the merge itself then need not carry.
 """
@@ -7,14 +7,18 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
 
 from mergeplan.config.config import MergeConfig, parse_config
 from mergeplan.errors import InternalError, MergeplanError
 from mergeplan.planning.mergekit.version import require_mergekit
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.plan import MergePlan
+from mergeplan.planning.rows import Stack
+from mergeplan.planning.tokens import Tokens
 
 _CHILD = """
 import sys
@@ -24,6 +28,15 @@ main()
 """
 # Dtypes that our core computes in.
 _OURS = {None, "float32", "bfloat16", "float16"}
+
+Answer = TypeVar("Answer", covariant=True)
+
+
+class Request(Protocol[Answer]):
+    """Something to ask of mergekit, and how to answer it where mergekit is loaded."""
+
+    def answer(self) -> Answer:
+        """The answer, worked out here."""
 
 
 def plan_by_mergekit(
@@ -47,15 +60,43 @@ def plan_by_mergekit(
         MissingInputError: mergekit is not installed.
         InputError: It is of another version, or the config or its models do not fit.
     """
-    require_mergekit(f"this merge, {why}," if why else "this merge")
+    _require(why)
     options = options or PlanOptions()
-    request = Request(config.text, options, seed, max_shard_bytes, allow_nonfinite)
+    request = PlanRequest(config.text, options, seed, max_shard_bytes, allow_nonfinite)
     here = "mergekit" in sys.modules or not {config.dtype, config.out_dtype} <= _OURS
-    return (None if here else plan_apart(request)) or request.plan()
+    return (None if here else ask_apart(request)) or request.plan()
+
+
+def tokens_by_mergekit(
+    config: MergeConfig,
+    folders: Sequence[Path],
+    stacks: Sequence[Stack],
+    options: PlanOptions,
+    *,
+    why: str,
+) -> Tokens:
+    """The tokenizer that a config asks for, by mergekit.
+
+    Args:
+        folders: Those of `config.models`.
+        stacks: Whose rows are asked for.
+        why: Why mergekit is needed: `because of …`.
+
+    Raises:
+        MissingInputError: mergekit is not installed.
+        InputError: It is of another version, or tokenizers and config do not fit.
+    """
+    _require(why)
+    request = TokensRequest(config.text, tuple(folders), tuple(stacks), options.trust_remote_code)
+    return request.answer() if "mergekit" in sys.modules else ask_apart(request)
+
+
+def _require(why: str | None) -> None:
+    require_mergekit(f"this merge, {why}," if why else "this merge")
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanRequest:
     """What is to be planned.
 
     Attributes:
@@ -84,38 +125,67 @@ class Request:
             allow_nonfinite=self.allow_nonfinite,
         )
 
+    def answer(self) -> MergePlan | None:
+        """The plan; `None` where the merge needs mergekit in its own process, for a fallback."""
+        plan = self.plan()
+        return None if plan.fallback else plan
 
-def plan_apart(request: Request) -> MergePlan | None:
-    """Plan in another process; `None` where the merge needs mergekit in this one, for a fallback.
+
+@dataclass(frozen=True)
+class TokensRequest:
+    """Which tokenizer is to be made, and whose rows are asked for.
+
+    Attributes:
+        text: The config.
+    """
+
+    text: str
+    folders: tuple[Path, ...]
+    stacks: tuple[Stack, ...]
+    trust_remote_code: bool
+
+    def answer(self) -> Tokens:
+        """Make it here.
+
+        Raises:
+            InputError: See `tokens_by_mergekit`.
+        """
+        from mergeplan.planning.mergekit.tokens import make_tokens
+
+        trust = self.trust_remote_code
+        return make_tokens(self.text, self.folders, self.stacks, trust_remote_code=trust)
+
+
+def ask_apart(request: Request[Answer]) -> Answer:
+    """Have a request answered in another process.
 
     Raises:
-        InputError: See `plan_by_mergekit`.
+        InputError: See `plan_by_mergekit` and `tokens_by_mergekit`.
         InternalError: The process died.
     """
     command = [sys.executable, "-c", _CHILD.format(path=sys.path)]
     done = subprocess.run(command, input=pickle.dumps(request), capture_output=True, check=False)
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise InternalError(f"the process that plans by mergekit died: {last or done.returncode}")
-    answer = pickle.loads(done.stdout)
+        raise InternalError(f"the process that asks mergekit died: {last or done.returncode}")
+    answer: Answer | MergeplanError = pickle.loads(done.stdout)
     if isinstance(answer, MergeplanError):
         raise answer
-    plan: MergePlan | None = answer
-    return plan
+    return answer
 
 
 def main() -> None:
-    """Plan what stdin asks for; the answer goes to stdout, and nothing else does."""
+    """Answer what stdin asks for; the answer goes to stdout, and nothing else does."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
-        _answer(pickle.load(sys.stdin.buffer), out)
+        reply(pickle.load(sys.stdin.buffer), out)
 
 
-def _answer(request: Request, out: BinaryIO) -> None:
-    answer: MergePlan | MergeplanError | None
+def reply(request: Request[object], out: BinaryIO) -> None:
+    """Write the answer to a request, or the error that it ends in."""
+    answer: object
     try:
-        plan = request.plan()
-        answer = None if plan.fallback else plan
+        answer = request.answer()
     except MergeplanError as error:
         # Tracebacks and causes stay here.
         answer = type(error)(error.message, error.hint)

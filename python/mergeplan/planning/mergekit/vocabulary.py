@@ -1,53 +1,24 @@
 """Which row of which tensor each token of the output's tokenizer gets, as mergekit chooses them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mergekit.tokenizer import TokenizerInfo
 from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig, ZeroEmbedding
-from mergekit.tokenizer.embed import PermutedVocabulary
 
 from mergeplan.errors import InputError
-
-# Sources of a row that is no row of a tensor, as `rust/core/src/plan/models.rs` has them.
-ZEROS = -1
-MEAN = -2
-
-Row = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class RowMap:
-    """The rows of one model's tensor after it was given the output's vocabulary.
-
-    Attributes:
-        sources: For each row the number of the tensor that it comes from, or `ZEROS` or `MEAN`.
-        rows: Its row there, or the number of the mean.
-        means: The (tensor, row) pairs that each mean is over.
-        padding: Further rows, each the mean of all rows before.
-    """
-
-    sources: tuple[int, ...]
-    rows: tuple[int, ...]
-    means: tuple[tuple[Row, ...], ...]
-    padding: int
-
-    def is_identity(self, own: int, n_rows: int) -> bool:
-        """Whether the tensor `own`, of `n_rows` rows, is as it was."""
-        return (
-            not self.padding
-            and self.rows == tuple(range(n_rows))
-            and all(source == own for source in self.sources)
-        )
+from mergeplan.planning.rows import MEAN, ZEROS, Row, RowMap
 
 
 class Vocabulary:
     """The output's tokens, and where each model has them.
 
     Args:
+        wished: What the config says of single tokens.
         models: Those that have the tensor, in order; a tensor's number is its model's.
         heights: Rows of each of their tensors.
+        base: The model whose rows stand in where another lacks a token, if any.
+        padded_to: Number of which that of the rows becomes a multiple.
 
     Raises:
         InputError: Tokenizers and tensors do not fit, or the config names a row that is not there.
@@ -56,9 +27,11 @@ class Vocabulary:
     def __init__(
         self,
         info: TokenizerInfo,
-        task: PermutedVocabulary,
+        wished: Mapping[str, TokenEmbeddingConfig],
         models: Sequence[Any],
         heights: Sequence[int],
+        base: Any,
+        padded_to: int | None,
     ) -> None:
         self._info = info
         self._models = list(models)
@@ -71,9 +44,9 @@ class Vocabulary:
                 "choose another `source` for the tokenizer",
             )
         self._tokens = [token for token, _ in numbers]
-        self._wished: dict[str, TokenEmbeddingConfig] = dict((task.tokens or {}).items())
-        self._base = self._models.index(task.base_model) if task.base_model in models else None
-        self._padding = -len(numbers) % (task.pad_to_multiple_of or 1)
+        self._wished = dict(wished)
+        self._base = self._models.index(base) if base in models else None
+        self._padding = -len(numbers) % (padded_to or 1)
         # For each model the row of each token, or less than 0.
         self._places = [self._places_in(model) for model in range(len(models))]
         # What stands in for a token that a model lacks, the same for all models.

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.checkpoints.checkpoint import IGNORED_ENDINGS, Checkpoint, planned_models
+from mergeplan.checkpoints.checkpoint import Checkpoint, planned_models
 from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.checkpoints.heads import counted_twice
 from mergeplan.checkpoints.layers import layer_of
 from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.errors import InputError
 from mergeplan.planning.document import to_json
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
@@ -158,8 +159,10 @@ def _not_compared(base: Checkpoint, experts: Iterable[Checkpoint]) -> dict[str, 
     tied = counted_twice(base)
     found: dict[str, str] = {}
     for name in sorted({name for model in (base, *experts) for name in model.tensors}):
-        if name.endswith(IGNORED_ENDINGS):
-            found[name] = "a buffer that no model reads"
+        owner = next(model for model in (base, *experts) if name in model.tensors)
+        reason = reason_to_pass_over(name, owner.tensors[name].shape, owner.config)
+        if reason is not None:
+            found[name] = reason
             continue
         if name in tied:
             found[name] = "tied to the embedding"

@@ -1,0 +1,217 @@
+"""Mixtures of experts whose matrices transformers packs into one tensor, by a table of ours.
+
+A checkpoint holds a matrix for each expert; from its version 5 on transformers, and with it
+mergekit, holds all of a layer as one: `experts.gate_up_proj` (experts, 2 · intermediate, hidden)
+and `experts.down_proj` (experts, hidden, intermediate). A threshold, a norm or a random mask goes
+over that whole. Here the parts become one job, whose result is stored under the parts' own names.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.plan_models import Concat
+from mergeplan.config.methods import Method
+from mergeplan.errors import InputError
+from mergeplan.planning.derived import DerivedModels
+from mergeplan.planning.document import Part
+from mergeplan.planning.outputs import Operand, OutputTensor
+from mergeplan.planning.pairing import Match
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How transformers calls and orders the matrices of a layer's experts.
+
+    Attributes:
+        stem: What stands before the number of the expert.
+        packed: Name of each packed tensor behind `stem`, and the matrices of an expert in it.
+        new_stem: What transformers makes of `stem`.
+    """
+
+    stem: str
+    packed: Mapping[str, tuple[str, ...]]
+    new_stem: str
+
+
+_LLAMAS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
+_MIXTRALS = {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}
+_QWEN = Packing("mlp.experts", _LLAMAS, "mlp.experts")
+_MIXTRAL = Packing("block_sparse_moe.experts", _MIXTRALS, "mlp.experts")
+_JAMBA = Packing("feed_forward.experts", _LLAMAS, "feed_forward.experts")
+_LFM2 = Packing("feed_forward.experts", _MIXTRALS, "feed_forward.experts")
+_NEMOTRON = Packing(
+    "mixer.experts", {"up_proj": ("up_proj",), "down_proj": ("down_proj",)}, "mixer.experts"
+)
+# `model_type`s of config.json, as transformers' table of conversions groups them.
+_LIKE_QWEN = """
+afmoe axk1 axk2 bailing_hybrid beam cohere2_moe deepseek_ocr2 deepseek_v2 deepseek_v3 deepseek_v32
+dots1 ernie4_5_moe exaone_moe flex_olmo flint glm4_moe glm4_moe_lite glm4v_moe glm4v_moe_text
+glm5_next glm5_next_text glm_moe_dsa hunyuan_v1_moe hy_v3 kimi_k25 kolibri1 laguna longcat_flash
+mellum mimo_v2_flash olmoe qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next qwen3_omni_moe
+qwen3_omni_moe_text qwen3_omni_moe_thinker qwen4_exp_text sarvam_mla sarvam_moe solar_open
+"""
+PACKINGS: dict[str, Packing] = {
+    **dict.fromkeys(_LIKE_QWEN.split(), _QWEN),
+    **dict.fromkeys(("mixtral", "phimoe", "minimax", "minimax_m2"), _MIXTRAL),
+    "jamba": _JAMBA,
+    "lfm2_moe": _LFM2,
+    "nemotron_h": _NEMOTRON,
+}
+# Methods that look at one element at a time: for them packed or not is the same.
+_ELEMENTWISE = ("linear", "task_arithmetic", "passthrough", "nearswap")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies in a packed one."""
+
+    packed: str
+    expert: int
+    part: int
+
+
+def looks_at_whole_tensors(method: Method) -> bool:
+    """Whether a method's result for an element depends on others of its tensor."""
+    return method.name not in _ELEMENTWISE
+
+
+def packing_of(config: Mapping[str, Any]) -> Packing | None:
+    """How transformers packs the experts of a model, if it does.
+
+    Args:
+        config: The contents of `config.json`; that of a language model inside another counts too.
+    """
+    for part in _with_inner(config):
+        found = PACKINGS.get(str(part.get("model_type")))
+        if found is not None:
+            return found
+    return None
+
+
+def packed_outputs(
+    tensors: Sequence[OutputTensor],
+    checkpoints: Sequence[Checkpoint],
+    packing: Packing,
+    derived: DerivedModels,
+    *,
+    keep_parts: bool,
+) -> list[OutputTensor]:
+    """The output's tensors with those of a layer's experts put together.
+
+    Args:
+        derived: Gets the tensors that are put together.
+        keep_parts: Whether the output has them under their own names.
+
+    Raises:
+        InputError: Those of one layer do not fit each other.
+    """
+    pattern = _pattern(packing)
+    groups: dict[str, dict[tuple[int, int], OutputTensor]] = {}
+    rest = []
+    for tensor in tensors:
+        place = _place(tensor.match.name, packing, pattern)
+        if place is None:
+            if not keep_parts:
+                tensor = _renamed(tensor, packing)
+            rest.append(tensor)
+        else:
+            groups.setdefault(place.packed, {})[place.expert, place.part] = tensor
+    for name, found in groups.items():
+        ordered = [found[key] for key in sorted(found)]
+        _check(name, found, ordered, checkpoints)
+        rest.append(_together(name, found, ordered, checkpoints, derived, keep_parts))
+    return rest
+
+
+def _with_inner(config: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    yield config
+    for value in config.values():
+        if isinstance(value, Mapping) and "model_type" in value:
+            yield from _with_inner(value)
+
+
+def _pattern(packing: Packing) -> re.Pattern[str]:
+    matrices = "|".join(part for parts in packing.packed.values() for part in parts)
+    stem = re.escape(packing.stem)
+    return re.compile(rf"(?P<head>(?:.*\.)?){stem}\.(?P<expert>\d+)\.(?P<part>{matrices})\.weight")
+
+
+def _place(name: str, packing: Packing, pattern: re.Pattern[str]) -> _Place | None:
+    match = pattern.fullmatch(name)
+    if match is None:
+        return None
+    for packed, parts in packing.packed.items():
+        if match["part"] in parts:
+            whole = f"{match['head']}{packing.new_stem}.{packed}"
+            return _Place(whole, int(match["expert"]), parts.index(match["part"]))
+    return None
+
+
+def _renamed(tensor: OutputTensor, packing: Packing) -> OutputTensor:
+    """What is no expert's, under the name that transformers gives it: the router."""
+    old, new = (stem.removesuffix("experts") for stem in (packing.stem, packing.new_stem))
+    name = re.sub(rf"(^|\.){re.escape(old)}", rf"\g<1>{new}", tensor.match.name)
+    return tensor if old == new else replace(tensor, match=replace(tensor.match, name=name))
+
+
+def _check(
+    name: str,
+    found: Mapping[tuple[int, int], OutputTensor],
+    ordered: Sequence[OutputTensor],
+    checkpoints: Sequence[Checkpoint],
+) -> None:
+    """That a packed tensor lacks no part, and that those of one model are alike."""
+    experts, parts = (sorted({key[axis] for key in found}) for axis in (0, 1))
+    whole = experts == list(range(len(experts))) and len(found) == len(experts) * len(parts)
+    if not whole:
+        raise InputError(
+            f"`{name}`: the files hold {len(found)} matrices of {len(experts)} experts, and the"
+            " model needs as many of each",
+            "the checkpoint is not whole: fetch or save it again",
+        )
+    for place, number in enumerate(ordered[0].numbers):
+        tensors = [checkpoints[number].tensors[one.match.inputs[place]] for one in ordered]
+        for one, tensor in zip(ordered, tensors, strict=True):
+            first = tensors[0]
+            for what in ("dtype", "plain_dtype"):
+                if getattr(tensor, what) != getattr(first, what):
+                    raise InputError(
+                        f"model `{checkpoints[number].name}`: tensor `{one.match.inputs[place]}`:"
+                        f" expected dtype {first.dtype} as of `{ordered[0].match.inputs[place]}`,"
+                        f" found {tensor.dtype}: they are merged as one tensor `{name}`",
+                        "save the model in one dtype",
+                    )
+
+
+def _together(
+    name: str,
+    found: Mapping[tuple[int, int], OutputTensor],
+    ordered: Sequence[OutputTensor],
+    checkpoints: Sequence[Checkpoint],
+    derived: DerivedModels,
+    keep_parts: bool,
+) -> OutputTensor:
+    """One packed tensor in place of its parts."""
+    first = ordered[0]
+    shapes = [one.operands(list(checkpoints))[0].shape for one in ordered]
+    n_experts = len({expert for expert, _ in found})
+    rows = sum(shape[0] for shape in shapes) // n_experts
+    shape = (n_experts, rows, *shapes[0][1:])
+    operands = []
+    for place, number in enumerate(first.numbers):
+        each = [one.operands(list(checkpoints))[place] for one in ordered]
+        reference = derived.add(
+            number, name, Concat(tuple(operand.reference for operand in each), shape)
+        )
+        operands.append(Operand(reference, each[0].dtype, shape, each[0].plain_dtype))
+    parts = tuple(Part(one.match.name, own) for one, own in zip(ordered, shapes, strict=True))
+    return replace(
+        first,
+        match=Match(name, first.match.inputs),
+        names=(name,) * len(first.names),
+        computed=tuple(operands),
+        parts=parts if keep_parts else (),
+    )

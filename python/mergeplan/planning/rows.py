@@ -1,0 +1,170 @@
+"""Tensors with a row for each token: found by name and height, and brought to one vocabulary."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.heads import embedding
+from mergeplan.checkpoints.plan_models import Rows, TensorRef
+from mergeplan.errors import InputError
+from mergeplan.planning.derived import DerivedModels
+from mergeplan.planning.outputs import Operand, OutputTensor
+
+# Sources of a row that is no row of a tensor, as `rust/core/src/plan/models.rs` has them.
+ZEROS = -1
+MEAN = -2
+
+# What has a row for each token, if it is as high as the embedding.
+_PER_TOKEN = re.compile(
+    r"(^|\.)(embed_tokens|tok_embeddings|word_embeddings|wte|embed_in|embedding|embeddings|shared"
+    r"|lm_head|embed_out|output|proj_out|predictions|predictions\.decoder|decoder|head|cls"
+    r"|output_projection|generator_lm_head|vocab_projector)\.(weight|bias)$"
+)
+# A bias of each token along the second axis, which has no rows to move.
+_ACROSS = re.compile(r"(^|\.)final_logits_bias$")
+
+Row = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class RowMap:
+    """The rows of one model's tensor after it was given the output's vocabulary.
+
+    Attributes:
+        sources: For each row the number of the tensor that it comes from, or `ZEROS` or `MEAN`.
+        rows: Its row there, or the number of the mean.
+        means: The (tensor, row) pairs that each mean is over.
+        padding: Further rows, each the mean of all rows before.
+    """
+
+    sources: tuple[int, ...]
+    rows: tuple[int, ...]
+    means: tuple[tuple[Row, ...], ...]
+    padding: int
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows) + self.padding
+
+    def is_identity(self, own: int, n_rows: int) -> bool:
+        """Whether the tensor `own`, of `n_rows` rows, is as it was."""
+        return (
+            not self.padding
+            and self.rows == tuple(range(n_rows))
+            and all(source == own for source in self.sources)
+        )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The tensors of some models that are one output tensor, as far as rows depend on it.
+
+    Attributes:
+        base: Number of the model whose rows stand in where another lacks a token, if any.
+        models: Numbers of the models.
+        heights: Rows of the tensor of each.
+    """
+
+    base: int | None
+    models: tuple[int, ...]
+    heights: tuple[int, ...]
+
+
+def embedding_rows(checkpoint: Checkpoint) -> int | None:
+    """Rows of a model's input embedding, or `None` where it has none that is known by name."""
+    found = embedding(checkpoint)
+    return found.shape[0] if found is not None and found.shape else None
+
+
+def has_row_per_token(name: str, shape: tuple[int, ...], n_rows: int | None) -> bool:
+    """Whether a tensor has a row for each token of a model.
+
+    Args:
+        n_rows: Rows of the model's embedding.
+
+    Raises:
+        InputError: It has one along another axis.
+    """
+    if _ACROSS.search(name) and shape[-1:] == (n_rows,):
+        raise InputError(
+            f"tensor `{name}` has a value for each token along its last axis, which cannot be"
+            " brought to another vocabulary",
+            "merge without a tokenizer option, if all models have the same vocabulary",
+        )
+    return n_rows is not None and shape[:1] == (n_rows,) and _PER_TOKEN.search(name) is not None
+
+
+def stack_of(
+    tensor: OutputTensor, checkpoints: Sequence[Checkpoint], base_model: str | None
+) -> Stack:
+    """What the rows of an output tensor depend on.
+
+    Args:
+        base_model: Path of the config's base.
+    """
+    paths = [source.path for source in tensor.piece.sources]
+    base = tensor.piece.base or base_model
+    return Stack(
+        base=tensor.numbers[paths.index(base)] if base in paths else None,
+        models=tensor.numbers,
+        heights=tuple(o.shape[0] for o in tensor.operands(list(checkpoints))),
+    )
+
+
+def cut_to_the_smallest(stack: Stack) -> list[RowMap]:
+    """The first rows of each tensor, as many as the shortest has."""
+    n_rows = min(stack.heights)
+    rows = tuple(range(n_rows))
+    return [RowMap((place,) * n_rows, rows, (), 0) for place in range(len(stack.heights))]
+
+
+def with_rows(
+    tensor: OutputTensor,
+    checkpoints: Sequence[Checkpoint],
+    maps: Sequence[RowMap],
+    derived: DerivedModels,
+) -> OutputTensor:
+    """An output tensor whose inputs have the rows of one vocabulary.
+
+    Args:
+        maps: One for each source; a tensor's number in it is its source's place.
+        derived: Gets the tensors that are computed.
+    """
+    operands = tensor.operands(list(checkpoints))
+    made = tuple(
+        _with_rows(place, number, operands, rows, derived)
+        for (place, number), rows in zip(enumerate(tensor.numbers), maps, strict=True)
+    )
+    return tensor if made == operands else replace(tensor, computed=made)
+
+
+def _with_rows(
+    place: int,
+    number: int,
+    operands: Sequence[Operand],
+    rows: RowMap,
+    derived: DerivedModels,
+) -> Operand:
+    own = operands[place]
+    if rows.is_identity(place, own.shape[0]):
+        return own
+    name = f"{own.reference.tensor} (rows)"
+    made = rows_of([operand.reference for operand in operands], place, rows)
+    shape = (rows.n_rows, *own.shape[1:])
+    return replace(own, reference=derived.add(number, name, made), shape=shape)
+
+
+def rows_of(references: Sequence[TensorRef], own: int, rows: RowMap) -> Rows:
+    """A row map as the plan has it, with the tensors that it reads and no others."""
+    used = sorted({s for s in rows.sources if s >= 0} | {t for m in rows.means for t, _ in m})
+    # Rows of zeros need a tensor too: it says how long they are.
+    used = used or [own]
+    places = {tensor: place for place, tensor in enumerate(used)}
+    return Rows(
+        tensors=tuple(references[tensor] for tensor in used),
+        from_=tuple(places[source] if source >= 0 else source for source in rows.sources),
+        rows=rows.rows,
+        means=tuple(tuple((places[tensor], row) for tensor, row in m) for m in rows.means),
+        padding=rows.padding,
+    )
