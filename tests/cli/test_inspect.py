@@ -113,10 +113,10 @@ def test_every_problem_between_checkpoints_is_listed(tmp_path):
         "z": torch.ones(1),
         "steps": torch.arange(3, dtype=torch.int32),
     }
-    eight = {**base, "x": torch.ones(3, 3).to(torch.float8_e4m3fn), "y": torch.ones(3).half()}
+    mixed = {**base, "x": torch.ones(3, 3, dtype=torch.int32), "y": torch.ones(3).half()}
     save_checkpoint(tmp_path / "a", base, {"rope_theta": 1e4, "tie_word_embeddings": False})
     save_checkpoint(tmp_path / "b", other, {"rope_theta": 1e6, "tie_word_embeddings": True})
-    save_checkpoint(tmp_path / "c", eight)
+    save_checkpoint(tmp_path / "c", mixed)
     code, found = inspect("a", "b", "c", cwd=tmp_path)
     assert (code, found["fits"]) == (1, False)
     assert {(p["kind"], p["model"], p["tensor"]) for p in found["problems"]} == {
@@ -131,7 +131,6 @@ def test_every_problem_between_checkpoints_is_listed(tmp_path):
     warnings = "\n".join(found["warnings"])
     assert "`b`: no head is stored, while `a` has one" in warnings
     assert "`rope_theta` is 10000.0 in `a` and 1000000.0 in `b`" in warnings
-    assert "`c`: 1 tensors are F8_E4M3, which cannot be merged" in warnings
     text = cli("inspect", "a", "b", "c", cwd=tmp_path)
     assert text.returncode == 1
     assert sum(line.startswith("problem: ") for line in text.stdout.splitlines()) == 8

@@ -11,6 +11,7 @@ from typing import Any
 
 from mergeplan.checkpoints.plan_models import (
     Cast,
+    Dequantised,
     Derived,
     Listed,
     ListedTensor,
@@ -63,8 +64,10 @@ class Derivation:
     """How a tensor that is stored nowhere is computed; see `rust/core/src/plan/models.rs`.
 
     Attributes:
-        kind: `same` and `cast` of one tensor; `lora` of x, A and B.
+        kind: `same` and `cast` of one tensor; `lora` of x, A and B; `dequantised` of an 8-bit
+            tensor and its scales.
         dtype: Torch name of what the result is rounded to; `None` for `same`.
+        block: Sides of what shares a scale.
     """
 
     kind: str
@@ -72,8 +75,9 @@ class Derivation:
     scale: float = 1.0
     dtype: str | None = None
     transposed: bool = False
+    block: tuple[int, ...] = ()
 
-    def planned(self, numbers: Mapping[tuple[Path, ...], int]) -> Made:
+    def planned(self, numbers: Mapping["Key", int]) -> Made:
         """As the plan has it.
 
         Args:
@@ -84,8 +88,14 @@ class Derivation:
             return Same(x.model, x.tensor)
         if not factors:
             return Cast(x.model, x.tensor, self.dtype)
+        if self.kind == "dequantised":
+            return Dequantised(x.model, x.tensor, factors[0], self.block, self.dtype)
         a, b = factors
         return Lora(x.model, x.tensor, a, b, self.scale, self.dtype, self.transposed)
+
+
+# What makes two checkpoints the same: whether it is computed, what the core opens, and all files.
+Key = tuple[bool, Path, tuple[Path, ...]]
 
 
 @dataclass(frozen=True)
@@ -113,8 +123,13 @@ class Checkpoint:
         return self.own_names.get(tensor, tensor)
 
     @property
+    def is_adapted(self) -> bool:
+        """Whether an adapter is added to it."""
+        return any(how.kind in ("cast", "lora") for how in self.made.values())
+
+    @property
     def sources(self) -> list["Checkpoint"]:
-        """The stored checkpoints that this one is read from."""
+        """The checkpoints that this one is read from: itself, where it is stored."""
         found = {p.checkpoint.key: p.checkpoint for how in self.made.values() for p in how.parts}
         return list(found.values()) or [self]
 
@@ -122,15 +137,16 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """All files that hold its tensors, sorted; an adapter's come last."""
         if self.made:
-            return [file for source in self.sources for file in source.files]
+            files = [file for source in self.sources for file in source.files]
+            return list(dict.fromkeys(files))
         return [self.path / name for name in sorted({t.file for t in self.tensors.values()})]
 
     @cached_property
-    def key(self) -> tuple[Path, ...]:
+    def key(self) -> Key:
         """What makes two checkpoints the same."""
-        return (self.weights, *self.files)
+        return (bool(self.made), self.weights, tuple(self.files))
 
-    def planned(self, numbers: Mapping[tuple[Path, ...], int]) -> Model:
+    def planned(self, numbers: Mapping[Key, int]) -> Model:
         """This checkpoint as the plan lists it among its models."""
         if self.made:
             return Derived({name: how.planned(numbers) for name, how in self.made.items()})
@@ -147,9 +163,15 @@ class Checkpoint:
 
 def with_sources(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """The models of a plan: the checkpoints in order, then what others are computed from."""
+    found = list(checkpoints)
     keys = {checkpoint.key for checkpoint in checkpoints}
-    more = {source.key: source for c in checkpoints for source in c.sources}
-    return [*checkpoints, *(source for key, source in more.items() if key not in keys)]
+    # What a model is computed from may be computed itself: the list grows while it is read.
+    for checkpoint in found:
+        for source in checkpoint.sources:
+            if source.key not in keys:
+                keys.add(source.key)
+                found.append(source)
+    return found
 
 
 def planned_models(checkpoints: Sequence[Checkpoint]) -> tuple[Model, ...]:
@@ -185,7 +207,7 @@ def header_sha256(path: Path) -> str:
 
 
 def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:
-    seen: dict[tuple[Path, ...], str] = {}
+    seen: dict[Key, str] = {}
     for checkpoint in checkpoints:
         other = seen.setdefault(checkpoint.key, checkpoint.name)
         if other != checkpoint.name:

@@ -26,6 +26,8 @@ TORCH_NAMES = {
 STORED_NAMES = {name: stored for stored, name in TORCH_NAMES.items()}
 # What the core merges.
 FLOATS = {stored: TORCH_NAMES[stored] for stored in ("F32", "BF16", "F16")}
+# 8 bits that mean something only times a scale.
+SCALED = ("F8_E4M3", "F8_E5M2")
 # Integers and booleans are buffers: copied where all inputs agree, never averaged.
 BUFFERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 

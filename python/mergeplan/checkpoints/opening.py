@@ -14,6 +14,7 @@ from mergeplan.checkpoints.checkpoint import (
 )
 from mergeplan.checkpoints.hub import find_model, is_hub_id
 from mergeplan.checkpoints.lora import LoraOptions, adapted, adapter_config, is_adapter
+from mergeplan.checkpoints.quantised import QuantisedError, is_quantised_id, readable
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.system.files import expanded
 
@@ -38,7 +39,7 @@ class OpenOptions:
 def open_checkpoint(
     name: str, options: OpenOptions | None = None, *, file_too: bool = False
 ) -> Checkpoint:
-    """Read a model's headers; no weight is read.
+    """Read a model's headers, as merges take it; no weight is read.
 
     Args:
         name: A folder, a hub id `org/name@revision`, or one of both with `+` and that of a LoRA
@@ -46,8 +47,16 @@ def open_checkpoint(
         file_too: Take a single safetensors file as well as a folder.
 
     Raises:
-        MissingInputError, InputError: Every fault that headers, index or `config.json` show.
+        MissingInputError, InputError: Every fault that headers, index or `config.json` show; a
+            model that is quantised, but for fp8 with scales.
     """
+    return readable(open_stored(name, options, file_too=file_too))
+
+
+def open_stored(
+    name: str, options: OpenOptions | None = None, *, file_too: bool = False
+) -> Checkpoint:
+    """The same as its files have it, quantised or not: for what merges nothing."""
     options = options or OpenOptions()
     path = expanded(name)
     if path.is_file():
@@ -83,6 +92,7 @@ def _adapted(name: str, base: str | None, folder: Path, options: OpenOptions) ->
         base: As the config writes it; `None` for the one that the adapter names.
     """
     config = adapter_config(folder)
+    given = base is not None
     if base is None:
         base = _own_base(folder, config)
     files = [folder / file for file in _ADAPTER_FILES if (folder / file).is_file()]
@@ -92,13 +102,27 @@ def _adapted(name: str, base: str | None, folder: Path, options: OpenOptions) ->
         adapter = _read_bin(str(folder), folder, files[:1])
     else:
         adapter = _read(str(folder), folder, files[0])
-    below = open_checkpoint(base, options)
-    if below.made:
+    below = open_checkpoint(base, options) if given else _trained_on(base, folder, options)
+    if below.is_adapted:
         raise InputError(
             f"model `{name}`: the base `{base}` has an adapter of its own",
             "merge that into its base by peft's `merge_and_unload` first",
         )
     return adapted(name, below, replace(adapter, config=config), options.lora)
+
+
+def _trained_on(base: str, folder: Path, options: OpenOptions) -> Checkpoint:
+    """The base that an adapter names; QLoRA's is quantised, and another than the merge's."""
+    by_name = is_quantised_id(base) and not Path(base).is_dir()
+    try:
+        return open_checkpoint(base, replace(options, download=False) if by_name else options)
+    except (QuantisedError, MissingInputError) as error:
+        if isinstance(error, MissingInputError) and not by_name:
+            raise
+        raise InputError(
+            f"`{folder}`: the adapter was trained on `{base}`, which is quantised",
+            "write `base+adapter` with the folder or hub id of the unquantised base",
+        ) from error
 
 
 def _own_base(folder: Path, config: dict[str, Any]) -> str:

@@ -9,9 +9,15 @@ from typing import Any
 
 from mergeplan.checkpoints.spelling import spelling
 
+# The reason for what has no meaning beside weights that are not quantised.
+RUNNING_SCALES = "scales of activations"
 # What the end of a name, or a module in it, says. Where every model has such a tensor, it is
 # merged as any other; where some lack it, the output does too.
 _BY_NAME: tuple[tuple[str, str], ...] = (
+    (
+        r"[._](input|output|k|v|q|kv|kv_cache|activation|act|prob|prob_output)_scale(_ub)?$",
+        RUNNING_SCALES,
+    ),
     (r"\b(original_)?inv_freq$", "inverse frequencies, which every model computes"),
     (r"\brotary_emb\.(cos|sin)_cached$", "tables of rotary angles, which every model computes"),
     (r"\bposition_ids$", "positions, which every model counts itself"),
@@ -20,7 +26,6 @@ _BY_NAME: tuple[tuple[str, str], ...] = (
     (r"\brelative_position_index$", "an index that the window's size determines"),
     (r"^(model\.)?(encoder|decoder)\.version$", "the number of a file format"),
     (r"\b(mtp|mtp_layers)\.", "layers of multi-token prediction, which transformers does not load"),
-    (r"\.(input|output|k|v|q|kv|kv_cache|activation|act)_scale$", "scales of activations"),
 )
 _BY_NAME_COMPILED = tuple((re.compile(pattern), reason) for pattern, reason in _BY_NAME)
 _BEHIND_THE_LAST = (

@@ -102,7 +102,29 @@ class Rows:
         return self.tensors
 
 
-Made = Same | Cast | Lora | Concat | Rows
+@dataclass(frozen=True, slots=True)
+class Dequantised:
+    """An 8-bit tensor times its scales, rounded to `dtype`.
+
+    Attributes:
+        scales: One for each block, row-major.
+        block: Sides of a block, one for each axis; the edge may cut the last one off.
+    """
+
+    kind: ClassVar = "dequantised"
+
+    model: int
+    tensor: str
+    scales: TensorRef
+    block: tuple[int, ...]
+    dtype: str
+
+    @property
+    def references(self) -> tuple[TensorRef, ...]:
+        return (TensorRef(self.model, self.tensor), self.scales)
+
+
+Made = Same | Cast | Lora | Concat | Rows | Dequantised
 
 
 @dataclass(frozen=True, slots=True)

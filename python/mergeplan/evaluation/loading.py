@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.opening import open_stored
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.options import DTYPES
@@ -45,7 +45,7 @@ def load_tokenizer(folder: Path) -> Any:
         InputError: The folder has none, or one that transformers cannot read.
     """
     transformers = import_transformers()
-    open_checkpoint(str(folder))
+    open_stored(str(folder))
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise MissingInputError(
             f"model `{folder}` has no tokenizer: expected a `tokenizer.json` or another vocabulary",
@@ -64,7 +64,7 @@ def load_model_config(folder: Path) -> Any:
         InputError: There is none, or its architecture is unknown.
     """
     transformers = import_transformers()
-    config = open_checkpoint(str(folder)).config
+    config = open_stored(str(folder)).config
     if not config:
         raise MissingInputError(
             f"model `{folder}` has no `config.json`", "copy the base's into the folder"

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.checkpoint import Checkpoint, Key
 from mergeplan.checkpoints.heads import head_of
 from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import MergeConfig
@@ -73,7 +72,7 @@ def open_all(
     """Open what can be opened; the rest, and folders given twice, are problems."""
     opened: list[Checkpoint] = []
     problems = []
-    seen: dict[tuple[Path, ...], str] = {}
+    seen: dict[Key, str] = {}
     for name in names:
         try:
             checkpoint = open_checkpoint(name, opening, file_too=file_too)

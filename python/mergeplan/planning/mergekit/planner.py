@@ -17,6 +17,7 @@ from mergeplan.checkpoints.checkpoint import Checkpoint, planned_models, refuse_
 from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.checkpoints.plan_models import Model, TensorRef
+from mergeplan.checkpoints.quantised import without_settings
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MergeplanError
 from mergeplan.planning.document import Plan
@@ -121,7 +122,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         data=Plan(models=(*stored, *maker.inputs.derived), jobs=jobs, **head),
         checkpoints=tuple(checkpoints),
         donor=models[donor],
-        model_config=config_json(out_config),
+        model_config=without_settings(config_json(out_config)),
         out_dtype=out_dtype,
         unties_head=maker.unties_head,
         warnings=(*maker.warnings, *left_out_warnings(left_out)),

@@ -9,7 +9,8 @@ mod models;
 pub use document::{Plan, VERSION};
 pub use group_method::{Along, GroupMethod};
 pub use job::{Input, Job, Merge, Part, Sparsify};
+pub(crate) use models::in_order;
 pub use models::{
-    Cast, Concat, Derivation, Derived, Listed, ListedTensor, Lora, Model, Rows, TensorRef, MEAN,
-    ZERO,
+    Cast, Concat, Dequantised, Derivation, Derived, Listed, ListedTensor, Lora, Model, Rows,
+    TensorRef, MEAN, ZERO,
 };

@@ -1,7 +1,7 @@
 //! The models of a plan: folders, tensors at known places in any files, and tensors that are computed
 //! from those of other models while they stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use safetensors::Dtype;
@@ -34,7 +34,7 @@ pub enum Model {
     Folder(PathBuf),
     /// Tensors at known places.
     Listed(Listed),
-    /// Tensors computed from those of models with lower numbers.
+    /// Tensors computed from those of other models.
     Derived(Derived),
 }
 
@@ -84,6 +84,8 @@ pub enum Derivation {
     Concat(Concat),
     /// Rows of some tensors in another order.
     Rows(Rows),
+    /// An 8-bit tensor times its scales.
+    Dequantised(Dequantised),
 }
 
 /// See [`Derivation::Cast`].
@@ -117,6 +119,23 @@ pub struct Lora {
     pub dtype: Float,
     /// Whether `(B·A)ᵀ` is added: embeddings, and layers that are stored the other way round.
     pub transposed: bool,
+}
+
+/// `float32(q) · float32(scale)`, rounded to `dtype`: a tensor of 8-bit floats, of which every block has
+/// a scale.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dequantised {
+    /// Index of the stored model that holds q.
+    pub model: usize,
+    /// Its tensor q.
+    pub tensor: String,
+    /// One element for each block, row-major; floating point.
+    pub scales: TensorRef,
+    /// Sides of a block, one for each axis of q; the last of an axis may be cut off by the edge.
+    pub block: Vec<usize>,
+    /// What the values are rounded to.
+    pub dtype: Float,
 }
 
 /// Bytes of some tensors of one dtype, one behind the other: packed mixtures of experts.
@@ -162,6 +181,9 @@ impl Derivation {
             }
             Self::Concat(Concat { parts, .. }) => all(parts),
             Self::Rows(Rows { tensors, .. }) => all(tensors),
+            Self::Dequantised(Dequantised { model, tensor, scales, .. }) => {
+                vec![(*model, tensor), (scales.model, &scales.tensor)]
+            }
         }
     }
 
@@ -175,6 +197,9 @@ impl Derivation {
             Self::Concat(Concat { parts: refs, .. }) | Self::Rows(Rows { tensors: refs, .. }) => {
                 refs.iter_mut().for_each(|r| new(&mut r.model));
             }
+            Self::Dequantised(Dequantised { model, scales, .. }) => {
+                [model, &mut scales.model].into_iter().for_each(new);
+            }
         }
     }
 
@@ -186,6 +211,9 @@ impl Derivation {
             }
             Self::Concat(Concat { parts, .. }) if parts.is_empty() => {
                 Some("nothing to concatenate")
+            }
+            Self::Dequantised(Dequantised { block, .. }) if block.contains(&0) => {
+                Some("a block without elements")
             }
             Self::Rows(Rows { tensors, from, rows, means, .. }) => {
                 let there = |t: usize| t < tensors.len();
@@ -207,6 +235,13 @@ impl Derivation {
 }
 
 impl Model {
+    /// The models that it is derived from.
+    fn sources(&self) -> BTreeSet<usize> {
+        let Self::Derived(Derived { derived }) = self else { return BTreeSet::new() };
+        let each = derived.values().flat_map(Derivation::references);
+        each.map(|(model, _)| model).collect()
+    }
+
     /// Number the models that it is derived from anew.
     pub(crate) fn renumber(&mut self, numbers: &[usize]) {
         if let Self::Derived(Derived { derived }) = self {
@@ -215,32 +250,42 @@ impl Model {
     }
 }
 
-/// Why some models cannot be, if they cannot. One that is derived refers to stored ones, and to derived
-/// ones before it.
+/// Why some models cannot be, if they cannot.
 pub(super) fn refuse(models: &[Model]) -> Option<String> {
-    // Steps from a stored model; unknown for derived models that come later.
-    let stored = |model: &Model| (!matches!(model, Model::Derived(_))).then_some(0);
-    let mut depths: Vec<Option<usize>> = models.iter().map(stored).collect();
     for (number, model) in models.iter().enumerate() {
         let Model::Derived(Derived { derived }) = model else { continue };
-        let mut depth = 1;
         for (name, derivation) in derived {
             if let Some(reason) = derivation.refuse() {
                 return Some(format!("model {number}, tensor `{name}`: {reason}"));
             }
-            for (source, _) in derivation.references() {
-                match depths.get(source).copied().flatten() {
-                    Some(below) => depth = depth.max(below + 1),
-                    None => return Some(format!("model {number} is derived from no earlier one")),
-                }
-            }
         }
-        if depth > DEEPEST {
-            return Some(format!("model {number} is derived in more than {DEEPEST} steps"));
-        }
-        depths[number] = Some(depth);
     }
-    None
+    in_order(models).err()
+}
+
+/// The models' numbers, each after those that it is derived from.
+///
+/// # Errors
+/// Why there is no such order: a model is derived from itself, from one that is not there, or in too
+/// many steps.
+pub(crate) fn in_order(models: &[Model]) -> Result<Vec<usize>, String> {
+    let sources: Vec<BTreeSet<usize>> = models.iter().map(Model::sources).collect();
+    // Steps from a stored model, once they are known.
+    let mut depths: Vec<Option<usize>> = vec![None; models.len()];
+    let mut order = Vec::with_capacity(models.len());
+    for depth in 0..=DEEPEST {
+        let known = |&source: &usize| depths.get(source).is_some_and(Option::is_some);
+        let ready = |&n: &usize| depths[n].is_none() && sources[n].iter().all(known);
+        let next: Vec<usize> = (0..models.len()).filter(ready).collect();
+        next.iter().for_each(|&number| depths[number] = Some(depth));
+        order.extend(next);
+    }
+    match depths.iter().position(Option::is_none) {
+        Some(number) => {
+            Err(format!("model {number} is derived from no other, or in more than {DEEPEST} steps"))
+        }
+        None => Ok(order),
+    }
 }
 
 #[cfg(test)]
@@ -256,10 +301,11 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_derived_from_stored_ones_and_from_earlier_derived_ones() {
+    fn a_model_is_derived_from_stored_and_from_derived_ones_wherever_they_stand() {
         assert_eq!(refused(&format!(r#"[{},"m"]"#, same(1))), None);
         assert_eq!(refused(&format!(r#"["m",{},{}]"#, same(0), same(1))), None);
-        assert!(refused(&format!(r#"["m",{},{}]"#, same(2), same(0))).is_some());
+        assert_eq!(refused(&format!(r#"["m",{},{}]"#, same(2), same(0))), None);
+        assert!(refused(&format!(r#"["m",{},{}]"#, same(2), same(1))).is_some());
         assert!(refused(&format!(r#"["m",{}]"#, same(1))).is_some());
         assert!(refused(&format!(r#"["m",{}]"#, same(9))).is_some());
     }

@@ -3,6 +3,7 @@
 
 mod behind;
 mod contract;
+mod dequantised;
 mod lora;
 mod made;
 mod open_models;

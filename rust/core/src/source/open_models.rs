@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, Identity, Reader};
 use crate::error::{Error, Result};
 use crate::number::Float;
-use crate::plan::{Cast, Concat, Derivation, Derived, Job, Model, Rows, TensorRef};
+use crate::plan::{in_order, Cast, Concat, Derivation, Derived, Job, Model, Rows, TensorRef};
+use crate::source::dequantised::DequantisedTensor;
 use crate::source::lora::LoraTensor;
 use crate::source::made::{CastTensor, ConcatTensor};
 use crate::source::rows::RowsTensor;
@@ -66,24 +67,18 @@ impl Models {
         models: &mut [Model],
         known: &mut Known,
     ) -> Result<Vec<usize>> {
-        // Stored models first, since derived ones refer to them; numbers not yet known are never
-        // asked for.
+        // In an order in which numbers not yet known are never asked for.
         let mut own = vec![usize::MAX; models.len()];
-        let is_derived = |model: &Model| matches!(model, Model::Derived(_));
-        for derived in [false, true] {
-            for (number, model) in models.iter_mut().enumerate() {
-                if is_derived(model) != derived {
-                    continue;
-                }
-                model.renumber(&own);
-                // Once numbers are global, models are one where their JSON is.
-                let text = serde_json::to_string(model);
-                let text = text.map_err(|e| Error::Plan { reason: e.to_string() })?;
-                own[number] = match known.entry(text) {
-                    Entry::Occupied(there) => *there.get(),
-                    Entry::Vacant(place) => *place.insert(self.open(model)?),
-                };
-            }
+        for number in in_order(models).map_err(|reason| Error::Plan { reason })? {
+            let model = &mut models[number];
+            model.renumber(&own);
+            // Once numbers are global, models are one where their JSON is.
+            let text = serde_json::to_string(model);
+            let text = text.map_err(|e| Error::Plan { reason: e.to_string() })?;
+            own[number] = match known.entry(text) {
+                Entry::Occupied(there) => *there.get(),
+                Entry::Vacant(place) => *place.insert(self.open(model)?),
+            };
         }
         Ok(own)
     }
@@ -169,6 +164,22 @@ impl Models {
                 check_rows(name, rows, count, &counts)?;
                 let dtype = same_dtype(&tensors).unwrap_or(Float::F32);
                 Arc::new(RowsTensor::new(rows, tensors, &counts, width, dtype))
+            }
+            Derivation::Dequantised(how) => {
+                let Opened::Stored(checkpoint) = &self.0[how.model] else {
+                    return Err(misfit(name, "what is computed cannot be dequantised"));
+                };
+                let at = &how.scales;
+                let sides = self.shape(at.model, &at.tensor)?;
+                let (scales, count) = (part(at, &sides)?, sides.iter().product());
+                Arc::new(DequantisedTensor::new(
+                    how,
+                    checkpoint,
+                    shape,
+                    scales,
+                    count,
+                    allow_nonfinite,
+                )?)
             }
         };
         Ok(Tensor::Made(made, std::ptr::from_ref(derivation) as usize))

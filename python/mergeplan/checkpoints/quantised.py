@@ -1,0 +1,191 @@
+"""Quantised checkpoints: fp8 with scales is read, every other kind is named and refused.
+
+What a kind stores is told by `quantization_config` and by the names of its tensors: configs are
+lost when models are saved anew, and names alone say nothing of a kind that nobody has met.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, Derivation, Part, Tensor
+from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, SCALED, STORED_NAMES, bits_of
+from mergeplan.checkpoints.passed_over import RUNNING_SCALES, reason_to_pass_over
+from mergeplan.checkpoints.scales import block_sides, find_scales, is_scale
+from mergeplan.errors import InputError
+
+# Where config.json says how a model is quantised; the second is compressed-tensors' old name.
+SETTINGS = ("quantization_config", "compression_config")
+
+# The tensors by which the kinds are known: what stands behind the last point of their names.
+_MARKS = {
+    **dict.fromkeys(("absmax", "quant_map", "nested_absmax", "nested_quant_map"), "bitsandbytes"),
+    **dict.fromkeys(("bitsandbytes__nf4", "bitsandbytes__fp4"), "bitsandbytes"),
+    **dict.fromkeys(("SCB", "weight_format"), "bitsandbytes"),
+    **dict.fromkeys(("qweight", "qzeros", "g_idx"), "GPTQ or AWQ"),
+    **dict.fromkeys(("weight_packed", "weight_shape"), "compressed-tensors"),
+    **dict.fromkeys(("weight_zero_point", "weight_g_idx"), "compressed-tensors"),
+    **dict.fromkeys(("weight_scale_2", "weight_global_scale", "pre_quant_scale"), "ModelOpt"),
+    "codebooks": "AQLM",
+}
+# Ends of names that other models give to what is not quantised: matrices of integers alone.
+_INTEGER_MARKS = {
+    "_blocks": "MXFP4",
+    ".W_q": "HQQ",
+    "_qdata": "torchao",
+    "._data": "quanto",
+    ".weight": "",
+}
+_INTEGERS = BUFFERS - {"BOOL"}
+_QUANTISED_ID = re.compile(r"[-_.](bnb|[48]-?bits?|int[48]|gptq|awq|w[48]a(8|16))\b", re.IGNORECASE)
+_WAY_OUT = (
+    "give the unquantised original; or, where transformers can dequantise it, load it by"
+    " `from_pretrained`, call `model.dequantize()`, and save it by `save_pretrained` in bfloat16"
+)
+
+
+class QuantisedError(InputError):
+    """A model that is quantised in a way that merges do not read."""
+
+
+def is_quantised_id(name: str) -> bool:
+    """Whether a model's name says that it is quantised.
+
+    >>> is_quantised_id("unsloth/llama-3-8b-bnb-4bit"), is_quantised_id("unsloth/llama-3-8b")
+    (True, False)
+    """
+    return _QUANTISED_ID.search(name.partition("@")[0]) is not None
+
+
+def readable(stored: Checkpoint) -> Checkpoint:
+    """A checkpoint as merges read it: an 8-bit tensor with scales is one of config.json's dtype.
+
+    Raises:
+        QuantisedError: It is quantised in a way that is not read.
+    """
+    if stored.made:
+        return stored
+    kind = next((_kind_of(found) for found in settings_of(stored.config)), None)
+    eights = []
+    given = set()
+    for name, tensor in stored.tensors.items():
+        mark = _mark_of(name, tensor)
+        if mark is not None:
+            _refuse_tensor(stored, name, f"of {kind or mark or 'a quantised model'}")
+        if is_scale(name):
+            given.add(name)
+        elif tensor.dtype in SCALED:
+            eights.append(name)
+    scales = {name: find_scales(stored, name, _WAY_OUT) for name in eights}
+    for name in sorted(given - set(scales.values())):
+        _refuse_tensor(stored, name, "of scales whose weights are not F8")
+    if not scales and kind is None:
+        return stored
+    if not scales:
+        raise QuantisedError(
+            f"`{stored.path / CONFIG_FILE}`: `quantization_config`: expected none, or fp8 with"
+            f" scales, found {kind}",
+            f"{_WAY_OUT}; where its tensors are plain, take the entry out of config.json",
+        )
+    _refuse_rotated(stored)
+    return _dequantised(stored, scales)
+
+
+def settings_of(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a config says of quantisation, at its top or for a part (`text_config`)."""
+    for key, value in config.items():
+        if key in SETTINGS and isinstance(value, Mapping) and value:
+            yield dict(value)
+        elif isinstance(value, Mapping):
+            yield from settings_of(value)
+
+
+def without_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that says nothing of quantisation, for tensors that are not quantised."""
+    return {
+        key: without_settings(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in SETTINGS
+    }
+
+
+def stated_dtype(config: Mapping[str, Any]) -> str:
+    """Torch name of the dtype that the values are rounded to; bfloat16 where none is said."""
+    text = config.get("text_config")
+    for place in (config, text if isinstance(text, Mapping) else {}):
+        for key in ("dtype", "torch_dtype"):
+            name = str(place.get(key)).removeprefix("torch.")
+            if name in FLOATS.values():
+                return name
+    return "bfloat16"
+
+
+def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
+    dtype = stated_dtype(stored.config)
+    settings = list(settings_of(stored.config))
+    tensors: dict[str, Tensor] = {}
+    made: dict[str, Derivation] = {}
+    used = set(scales.values())
+    for name, tensor in stored.tensors.items():
+        if name in used or reason_to_pass_over(name, (), {}) == RUNNING_SCALES:
+            continue
+        tensors[name], made[name] = tensor, Derivation("same", (Part(stored, name),))
+        if name in scales:
+            n_bytes = tensor.n_elements * bits_of(STORED_NAMES[dtype]) // 8
+            tensors[name] = replace(tensor, dtype=STORED_NAMES[dtype], n_bytes=n_bytes)
+            made[name] = Derivation(
+                "dequantised",
+                (Part(stored, name), Part(stored, scales[name])),
+                dtype=dtype,
+                block=block_sides(stored, name, scales[name], settings),
+            )
+    config = without_settings(stored.config)
+    if config:
+        config["dtype" if "dtype" in config else "torch_dtype"] = dtype
+    return replace(stored, tensors=tensors, config=config, made=made)
+
+
+def _mark_of(name: str, tensor: Tensor) -> str | None:
+    """The kind of quantisation that has tensors of this name; empty where it could be any."""
+    if (mark := _MARKS.get(name.rpartition(".")[2])) is not None:
+        return mark
+    if tensor.dtype in _INTEGERS and len(tensor.shape) > 1:
+        for ending, kind in _INTEGER_MARKS.items():
+            if f".{name}".endswith(ending):
+                return kind
+    # Dtypes of which several make one value, or that hold nothing but scales.
+    if tensor.dtype.startswith(("F4", "F6", "F8")) and tensor.dtype not in SCALED:
+        return ""
+    return None
+
+
+def _refuse_tensor(stored: Checkpoint, name: str, found: str) -> None:
+    tensor = stored.tensors[name]
+    raise QuantisedError(
+        f"`{stored.path / tensor.file}`: tensor `{name}`: expected plain weights, or F8 with"
+        f" scales, found {tensor.dtype} {found}",
+        _WAY_OUT,
+    )
+
+
+def _refuse_rotated(stored: Checkpoint) -> None:
+    """compressed-tensors may store weights in another basis, which activations are turned to."""
+    for settings in settings_of(stored.config):
+        transform = settings.get("transform_config")
+        if isinstance(transform, Mapping) and transform.get("config_groups"):
+            raise QuantisedError(
+                f"`{stored.path / CONFIG_FILE}`: `transform_config`: the weights are rotated, which"
+                " is not undone here",
+                _WAY_OUT,
+            )
+
+
+def _kind_of(settings: Mapping[str, Any]) -> str:
+    method = settings.get("quant_method") or settings.get("quant_algo")
+    if method is None and any(key.startswith("load_in_") for key in settings):
+        method = "bitsandbytes"
+    bits = next((b for b in (4, 8) if settings.get(f"load_in_{b}bit")), settings.get("bits"))
+    form = settings.get("format")
+    more = f"{bits} bits" if isinstance(bits, int) else form if isinstance(form, str) else ""
+    return f"{method or 'an unnamed method'}" + (f" ({more})" if more else "")

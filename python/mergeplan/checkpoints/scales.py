@@ -1,0 +1,115 @@
+"""The scales of 8-bit weights: which tensor holds them, and how many elements share one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.dtypes import FLOATS
+from mergeplan.errors import InputError
+
+# Behind the weight's name: DeepSeek and Qwen; compressed-tensors, FBGEMM and ModelOpt. Both are
+# multiplied with: the first is the inverse of what the weight was multiplied with.
+_ENDINGS = ("_scale_inv", "_scale")
+# Of blocks, where the settings of `quant_method: fp8` give none, as in transformers.
+_BLOCK = (128, 128)
+
+
+def is_scale(name: str) -> bool:
+    """Whether a tensor of this name can only be a weight's scales.
+
+    >>> is_scale("layers.0.q_proj.weight_scale"), is_scale("layers.0.layer_scale")
+    (True, False)
+    """
+    return name.endswith("_scale_inv") or name.rpartition(".")[2] == "weight_scale"
+
+
+def find_scales(stored: Checkpoint, name: str, way_out: str) -> str:
+    """The name of an 8-bit tensor's scales.
+
+    Raises:
+        InputError: There are none, two, or some of a dtype that is not read.
+    """
+    where = f"`{stored.path / stored.tensors[name].file}`: tensor"
+    found = [name + ending for ending in _ENDINGS if name + ending in stored.tensors]
+    if len(found) != 1:
+        dtype = stored.tensors[name].dtype
+        names = " and ".join(f"`{scales}`" for scales in found) or f"{dtype} without any"
+        raise InputError(
+            f"{where} `{name}`: expected its scales under `{name + _ENDINGS[0]}` or"
+            f" `{name + _ENDINGS[1]}`, found {names}",
+            way_out,
+        )
+    dtype = stored.tensors[found[0]].dtype
+    if dtype not in FLOATS:
+        raise InputError(
+            f"{where} `{found[0]}`: expected scales in F32, BF16 or F16, found {dtype}", way_out
+        )
+    return found[0]
+
+
+def block_sides(
+    stored: Checkpoint, name: str, scales: str, settings: Sequence[Mapping[str, Any]]
+) -> tuple[int, ...]:
+    """Sides of the block that shares a scale, one for each axis.
+
+    Per tensor it is all of it, per channel a row; along leading axes (packed experts) there is one
+    scale for all, or one for each. The last block of an axis may be smaller than the others.
+
+    Args:
+        settings: What config.json says of quantisation.
+
+    Raises:
+        InputError: The scales fit none of these, nor the blocks that the config gives.
+    """
+    sides, grid = stored.tensors[name].shape, stored.tensors[scales].shape
+    if stored.tensors[scales].n_elements == 1:
+        return tuple(max(side, 1) for side in sides)
+    # One axis alone is that of the channels, or of the experts.
+    padded = grid + (1,) * (len(sides) - len(grid))
+    leading = _whole_or_each(sides[:-2], padded[:-2])
+    if len(padded) == len(sides) and leading is not None:
+        last, blocks = sides[-2:], padded[-2:]
+        for block in _blocks_of(settings):
+            if len(last) == 2 and blocks == tuple(
+                -(-side // own) for side, own in zip(last, block, strict=True)
+            ):
+                return (*leading, *block)
+        found = _whole_or_each(last, blocks)
+        if found is not None:
+            return (*leading, *found)
+    given = ", ".join(f"{rows} x {columns}" for rows, columns in _blocks_of(settings))
+    raise InputError(
+        f"`{stored.path / stored.tensors[scales].file}`: tensor `{scales}`: expected one scale for"
+        f" `{name}`, for each of its rows, or for each block of {given}, as its shape"
+        f" {list(sides)} has them, found shape {list(grid)}",
+        "`weight_block_size` in config.json's `quantization_config` says how large blocks are",
+    )
+
+
+def _whole_or_each(sides: Sequence[int], blocks: Sequence[int]) -> tuple[int, ...] | None:
+    """Sides of the block where an axis has one scale, or one for each of its elements."""
+    both = list(zip(sides, blocks, strict=False))
+    if any(count not in (1, side) for side, count in both):
+        return None
+    return tuple(max(side, 1) if count == 1 else 1 for side, count in both)
+
+
+def _blocks_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """The blocks that a config gives for its weights."""
+    found = [pair for one in settings for pair in _pairs(one)]
+    return list(dict.fromkeys(found)) or [_BLOCK]
+
+
+def _pairs(settings: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+    """`weight_block_size`; compressed-tensors' `block_structure` and `group_size` of each group."""
+    groups = settings.get("config_groups")
+    groups = groups.values() if isinstance(groups, Mapping) else ()
+    weights = [group.get("weights") for group in groups if isinstance(group, Mapping)]
+    own = [one for one in weights if isinstance(one, Mapping)]
+    given = [settings.get("weight_block_size"), *(one.get("block_structure") for one in own)]
+    given += [(1, one.get("group_size")) for one in own]
+    for pair in given:
+        if isinstance(pair, list | tuple) and len(pair) == 2:
+            rows, columns = pair
+            if isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0:
+                yield rows, columns
