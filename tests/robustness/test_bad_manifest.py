@@ -54,6 +54,8 @@ def test_a_manifest_that_is_no_text_is_refused(merged):
 def test_names_that_leave_the_folder_are_refused(key, name, merged):
     (merged.parent / "secret").write_text("secret")
     data = json.loads((merged / MANIFEST).read_text())
+    if key == "companions" and name == "a/b":
+        name = "a/../b"  # a folder beside the manifest may have companions
     data[key] = {name: 6 if key == "files" else "0" * 64}
     (merged / MANIFEST).write_text(json.dumps(data))
     refused(merged, f"`{key}`", "expected a plain file name")

@@ -18,7 +18,14 @@ def json_beside(path: Path) -> dict[str, Any]:
 
     Nobody may change what it returns.
     """
-    return _json(*_version(path)) if path.is_file() else {}
+    found = _json(*_version(path)) if path.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
+def entries_beside(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON list, in the same way."""
+    found = _json(*_version(path)) if path.is_file() else None
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def text_beside(path: Path) -> str | None:
@@ -42,9 +49,8 @@ def _text(path: Path, *_: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _json(path: Path, *_: int) -> dict[str, Any]:
+def _json(path: Path, *_: int) -> Any:
     try:
-        data = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
+        return None

@@ -7,8 +7,14 @@ from mergeplan.errors import MissingInputError, SurroundingsError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?(?:@[\w./-]+)?")
 # Everything that a merge reads or copies, and weights of the one format that is there.
-_SMALL = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_SMALL = [
+    *("*.json", "*.jinja", "*.txt", "*.py"),
+    *("*.model", "*.spm", "*.tiktoken", "*.tokenizer", "*.bpe", "*.codes"),
+]
 _NOT_ITS_OWN = ["*/*"]
+# What is copied from deeper, where a pattern's `*` spans folders: chat templates, and the modules
+# of sentence-transformers, which are numbered.
+_DEEPER = ["additional_chat_templates/*.jinja", "[0-9]_*/*.json", "[0-9]_*/*.txt"]
 
 
 def is_hub_id(name: str) -> bool:
@@ -44,14 +50,14 @@ def find_model(name: str, *, cache: str | None, download: bool) -> Path:
             "if it is a hub id: `pip install 'mergeplan[hub]'`",
         ) from error
 
-    def snapshot(patterns: list[str]) -> Path:
+    def snapshot(patterns: list[str], ignored: list[str] = _NOT_ITS_OWN) -> Path:
         return Path(
             snapshot_download(
                 model,
                 revision=revision or None,
                 cache_dir=cache,
                 allow_patterns=patterns,
-                ignore_patterns=_NOT_ITS_OWN,
+                ignore_patterns=ignored,
                 local_files_only=not download,
             )
         )
@@ -60,6 +66,8 @@ def find_model(name: str, *, cache: str | None, download: bool) -> Path:
         folder = snapshot([*_SMALL, "*.safetensors"])
         if download and not any(folder.glob("*.safetensors")):
             folder = snapshot([*_SMALL, "*.bin"])
+        if download:
+            snapshot(_DEEPER, [])
     except LocalEntryNotFoundError as error:
         which = f"{model} --revision {revision}" if revision else model
         raise MissingInputError(

@@ -1,14 +1,22 @@
-"""The files that make up a tokenizer, by their names on the hub."""
+"""Files beside the weights that go into a merge's output, by their names on the hub."""
 
+# What lists a vocabulary.
 VOCABULARIES = (
     "tokenizer.json",
     "tokenizer.model",
     "spiece.model",
+    "spm.model",
+    "spm_char.model",
+    "sentencepiece.model",
     "sentencepiece.bpe.model",
+    "source.spm",
     "tiktoken.model",
+    "*.tiktoken",
     "tekken.json",
     "vocab.txt",
     "vocab.json",
+    "vocab-src.json",
+    "prophetnet.tokenizer",
 )
 TOKENIZER_FILES = (
     *VOCABULARIES,
@@ -16,11 +24,29 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "merges.txt",
-    "chat_template.jinja",
+    "vocab.bpe",
+    "bpe.codes",
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
+    "normalizer.json",
+    "target.spm",
+    "target_vocab.json",
+    "vocab-tgt.json",
+    "word_pronunciation.json",
+    "word_shape.json",
     "chat_template.json",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+)
+# Also where the config asks for a tokenizer of its own.
+SETTINGS_FILES = (
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "normalizer.json",
     "video_preprocessor_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 )

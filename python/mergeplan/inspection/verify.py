@@ -113,7 +113,7 @@ def verify(
     places = _check_tensors(folder, manifest, readable, result, threads, progress)
     _check_index(folder, manifest, places, result)
     for name, digest in sorted(manifest.companions.items()):
-        _check_companion(folder / name, digest, result)
+        _check_companion(folder, name, digest, result)
     if inputs:
         for entry in manifest.input_files:
             _check_input(Path(entry.path), entry.bytes, entry.mtime_ns, result)
@@ -228,12 +228,12 @@ def _check_index(
         result.differs(INDEX_FILE, f"`{places[tensor]}`", "no entry", tensor)
 
 
-def _check_companion(path: Path, digest: str, result: Verification) -> None:
+def _check_companion(folder: Path, name: str, digest: str, result: Verification) -> None:
     result.companions += 1
-    if not path.is_file():
-        result.differs(path.name, "a file", _what_is(path))
-    elif (found := sha256_of(path)) != digest:
-        result.differs(path.name, f"SHA-256 {digest}", found)
+    if not (folder / name).is_file():
+        result.differs(name, "a file", _what_is(folder / name))
+    elif (found := sha256_of(folder / name)) != digest:
+        result.differs(name, f"SHA-256 {digest}", found)
 
 
 def _check_input(path: Path, length: int, mtime_ns: int, result: Verification) -> None:

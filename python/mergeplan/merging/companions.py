@@ -5,10 +5,14 @@ from pathlib import Path
 
 from mergeplan._native import __version__
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE
+from mergeplan.checkpoints.donated import donated_by
 from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
-from mergeplan.checkpoints.tokenizer import TOKENIZER_FILES, VOCABULARIES
+from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.system.files import copy_durably, write_durably
+
+# So many files that stay behind are named.
+_NAMED = 8
 
 
 def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
@@ -42,22 +46,48 @@ def write_planned(folder: Path, companions: Companions) -> None:
         write_durably(folder / name, content)
 
 
-def copy_tokenizer(folder: Path, plan: MergePlan) -> None:
-    """The donor's tokenizer and generation settings."""
-    for name in TOKENIZER_FILES:
-        source = plan.donor.path / name
-        if source.is_file():
-            copy_durably(source, folder / name)
+def copy_donated(folder: Path, plan: MergePlan, *, tokenizer: bool) -> None:
+    """The donor's tokenizer, settings and code.
+
+    Args:
+        tokenizer: Whether tokenizer and settings are wanted; code that config.json names always is.
+    """
+    own = plan.companions is not None and not plan.companions.copies_tokenizer
+    found = donated_by(plan.donor, settings=tokenizer)
+    for name in found.names(tokenizer=tokenizer and not own, settings=tokenizer):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_durably(plan.donor.path / name, target)
 
 
 def missing_companions(plan: MergePlan) -> list[str]:
-    """What the donor lacks, so that nobody expects it in the output."""
+    """What the donor lacks or keeps, so that nobody expects it in the output."""
     donor = plan.donor
     found = []
     if not donor.config:
         found.append(f"`{donor.name}` has no config.json: the output cannot be loaded without one")
-    if not any((donor.path / name).is_file() for name in VOCABULARIES):
+    if not any(path for name in VOCABULARIES for path in donor.path.glob(name)):
         found.append(f"`{donor.name}` has no tokenizer that could be copied")
+    given = donated_by(donor)
+    found += [
+        f"`{donor.name}` has no file `{name}`, which its `{who}` names: the output cannot run it"
+        for name, who in given.code.missing.items()
+    ]
+    found += [
+        f"the code of `{donor.name}` is in the repository `{repository}`, and is not copied: what"
+        " loads the output takes it from there"
+        for repository in given.code.elsewhere
+    ]
+    found += [
+        f"`{donor.path / name}` has weights that are not merged, and stays behind:"
+        " sentence-transformers cannot load the output without it; copy it where it may stay as it"
+        " is"
+        for name in given.left_weights
+    ]
+    if given.left:
+        names = ", ".join(f"`{name}`" for name in given.left[:_NAMED])
+        more = f" and {len(given.left) - _NAMED} more" if len(given.left) > _NAMED else ""
+        found.append(f"`{donor.name}`: {names}{more} stay behind: nothing says what they are for")
     return found
 
 

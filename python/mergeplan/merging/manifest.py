@@ -51,6 +51,12 @@ def _stays(name: str) -> bool:
     return True
 
 
+def _stays_below(name: str) -> bool:
+    if not all(map(is_plain, name.split("/"))):
+        raise ValueError("a plain file name, or several joined by `/`: it names no file elsewhere")
+    return True
+
+
 def _is_path(text: str) -> bool:
     if "\0" in text:
         raise ValueError("a path")
@@ -58,6 +64,7 @@ def _is_path(text: str) -> bool:
 
 
 PlainName = Annotated[str, Predicate(_stays)]
+NameBelow = Annotated[str, Predicate(_stays_below)]
 Sha256 = Annotated[str, Predicate(_digits(64))]
 Xxh3 = Annotated[str, Predicate(_digits(16))]
 
@@ -91,7 +98,8 @@ class Manifest:
         files: Length in bytes of each safetensors file.
         headers: SHA-256 of the header of each safetensors file: names, dtypes, shapes, offsets.
             Empty where the manifest lists none.
-        companions: SHA-256 of each file beside the weights; empty where it lists none.
+        companions: SHA-256 of each file beside the weights, and in folders there; empty where it
+            lists none.
         tensors: Content hash of each tensor: xxh3 of the stored bytes, over blocks of 65,536
             elements.
         left_out: Tensors that some model lacked and the output does too, each with the reason.
@@ -105,7 +113,7 @@ class Manifest:
     inputs: tuple[InputModel, ...] = ()
     files: dict[PlainName, Count]
     headers: dict[PlainName, Sha256] = field(default_factory=dict)
-    companions: dict[PlainName, Sha256] = field(default_factory=dict)
+    companions: dict[NameBelow, Sha256] = field(default_factory=dict)
     tensors: dict[str, Xxh3]
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -191,7 +199,8 @@ def write_manifest(
         hashes: Content hash of each tensor.
     """
     # The index is checked by what it says, and may be written anew.
-    beside = sorted(path for path in folder.iterdir() if path.name not in {*files, INDEX_FILE})
+    every = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    beside = sorted(every - {*files, INDEX_FILE})
     manifest = Manifest(
         mergeplan_version=__version__,
         manifest_version=VERSION,
@@ -204,7 +213,7 @@ def write_manifest(
         ),
         files=files,
         headers={name: header_sha256(folder / name) for name in files},
-        companions={path.name: sha256_of(path) for path in beside},
+        companions={name: sha256_of(folder / name) for name in beside},
         tensors=hashes,
         left_out=plan.left_out,
     )

@@ -11,7 +11,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.merging.card import write_card
-from mergeplan.merging.companions import copy_tokenizer, write_config, write_index, write_planned
+from mergeplan.merging.companions import copy_donated, write_config, write_index, write_planned
 from mergeplan.merging.fallback import write_given
 from mergeplan.merging.manifest import stored_hashes, write_manifest
 from mergeplan.merging.options import MergeOptions, MergeRequest
@@ -275,8 +275,7 @@ def _write_companions(
     write_index(folder, prepared.files, prepared.tensor_bytes)
     fault("index")
     write_config(folder, plan, hashes)
-    if options.copy_tokenizer and (plan.companions is None or plan.companions.copies_tokenizer):
-        copy_tokenizer(folder, plan)
+    copy_donated(folder, plan, tokenizer=options.copy_tokenizer)
     if plan.companions is not None:
         write_planned(folder, plan.companions)
     if options.write_model_card:

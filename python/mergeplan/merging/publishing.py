@@ -1,6 +1,7 @@
 """The output folder: refuse what is unsafe, publish by one rename."""
 
 import os
+import shutil
 from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE
@@ -94,6 +95,8 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
             path.unlink()
     for name in left:
         fault("move")
+        if (data / name).is_dir() and (out / name).is_dir():
+            shutil.rmtree(out / name)  # only an empty folder can be renamed onto
         (data / name).replace(out / name)
     sync_folder(out)
     fault("published")

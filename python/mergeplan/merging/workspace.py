@@ -76,7 +76,8 @@ class Workspace:
     def publish(self) -> None:
         """Make the data durable, give it its name, and remove the rest."""
         if not self.is_publishing:
-            sync_folder(self.data)
+            for path in (*filter(Path.is_dir, self.data.rglob("*")), self.data):
+                sync_folder(path)
         if os.path.ismount(self.out):
             marker = self.folder / PUBLISHING
             if not self.is_publishing:
