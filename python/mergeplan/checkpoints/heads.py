@@ -201,9 +201,7 @@ def head_name(checkpoint: Checkpoint) -> str | None:
     """
     for name in heads_in(checkpoint.tensors):
         return name
-    architectures = checkpoint.config.get("architectures")
-    architectures = architectures if isinstance(architectures, list) else []
-    if architectures and not any(_WITH_HEAD.search(str(one)) for one in architectures):
+    if not makes_words(checkpoint):
         return None
     found = embedding_of("lm_head.weight", checkpoint.tensors)
     if found is None or "embeddings.word_embeddings" in found:
@@ -211,6 +209,13 @@ def head_name(checkpoint: Checkpoint) -> str | None:
     # Vision-language models once had the head inside of their language model.
     inside = "language_model." if found.startswith("language_model.model.") else ""
     return inside + _HEADS.get(str(checkpoint.config.get("model_type")), "lm_head.weight")
+
+
+def makes_words(checkpoint: Checkpoint) -> bool:
+    """Whether a model is one with a head, as far as config.json says."""
+    architectures = checkpoint.config.get("architectures")
+    architectures = architectures if isinstance(architectures, list) else []
+    return not architectures or any(_WITH_HEAD.search(str(one)) for one in architectures)
 
 
 def counted_twice(checkpoint: Checkpoint) -> set[str]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.adapters.adapt import LoraOptions, adapted
+from mergeplan.checkpoints.adapters.folder import adapter_config, is_adapter
 from mergeplan.checkpoints.checkpoint import (
     CONFIG_FILE,
     INDEX_FILE,
@@ -13,7 +15,6 @@ from mergeplan.checkpoints.checkpoint import (
     read_model_config,
 )
 from mergeplan.checkpoints.hub import find_model, is_hub_id
-from mergeplan.checkpoints.lora import LoraOptions, adapted, adapter_config, is_adapter
 from mergeplan.checkpoints.quantised import QuantisedError, is_quantised_id, readable
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.system.files import expanded

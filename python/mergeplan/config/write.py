@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mergeplan.checkpoints.lora import is_adapter
+from mergeplan.checkpoints.adapters.folder import is_adapter
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError
 

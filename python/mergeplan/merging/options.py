@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mergeplan.checkpoints.adapters.adapt import LoraOptions
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES
-from mergeplan.checkpoints.lora import LoraOptions
 from mergeplan.checkpoints.opening import OpenOptions
 from mergeplan.config.config import AnyConfig
 from mergeplan.errors import InputError

@@ -1,0 +1,28 @@
+"""The folder that peft's `save_pretrained` writes."""
+
+from pathlib import Path
+from typing import Any
+
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, read_model_config
+from mergeplan.errors import MissingInputError
+
+CONFIG = "adapter_config.json"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter, and no whole model."""
+    return (folder / CONFIG).is_file() and not (folder / CONFIG_FILE).is_file()
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """What `adapter_config.json` says.
+
+    Raises:
+        MissingInputError, InputError: It is not there, or no JSON object.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        raise MissingInputError(
+            f"`{folder}` has no {CONFIG}", "give the folder that `save_pretrained` of peft wrote"
+        )
+    return read_model_config(path)

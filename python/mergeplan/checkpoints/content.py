@@ -1,0 +1,48 @@
+"""What a tensor's file holds: few bytes, for questions that headers do not answer."""
+
+import json
+
+from mergeplan.checkpoints.checkpoint import Checkpoint
+
+# Of a tensor's bytes, where not all are asked for.
+SAMPLE_BYTES = 4096
+_CHUNK = 16 << 20
+
+
+def same_content(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], most: int) -> bool:
+    """Whether two stored tensors of one dtype and shape hold the same bytes.
+
+    Args:
+        one, other: A checkpoint that is stored, and the tensor's name in it.
+        most: Bytes to compare: the first of them are what is read.
+    """
+    tensors = [checkpoint.tensors[name] for checkpoint, name in (one, other)]
+    first, second = tensors
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    files = [
+        checkpoint.path / t.file for (checkpoint, _), t in zip((one, other), tensors, strict=True)
+    ]
+    places = [_offset(checkpoint, name) for checkpoint, name in (one, other)]
+    left = min(first.n_bytes, most)
+    with files[0].open("rb") as a, files[1].open("rb") as b:
+        a.seek(places[0])
+        b.seek(places[1])
+        while left:
+            count = min(left, _CHUNK)
+            if a.read(count) != b.read(count):
+                return False
+            left -= count
+    return True
+
+
+def _offset(checkpoint: Checkpoint, name: str) -> int:
+    """A tensor's first byte in its file."""
+    tensor = checkpoint.tensors[name]
+    if tensor.offset is not None:
+        return tensor.offset
+    with (checkpoint.path / tensor.file).open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    begin: int = header[checkpoint.own_name(name)]["data_offsets"][0]
+    return 8 + length + begin
