@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from annotated_types import Predicate
 
+from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, header_sha256
-from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.opening import open_expert
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
@@ -53,19 +54,19 @@ def models_of(pool: Pool) -> dict[str, tuple[FileRow, ...]]:
         models = {"base": size.base} | {f"expert `{n}`": p for n, p in size.experts.items()}
         for name, folder in models.items():
             where = f"{name} of size {number + 1}" if len(pool.sizes) > 1 else name
-            found[where] = _files_of(folder)
+            found[where] = _files_of(folder, size.base)
     return found
 
 
-def _files_of(folder: Path) -> tuple[FileRow, ...]:
-    files = [Path(file) for file in open_checkpoint(str(folder)).files]
+def _files_of(folder: Path, base: Path) -> tuple[FileRow, ...]:
+    files = [Path(file) for file in open_expert(folder, base).files]
     rows: list[FileRow] = []
     for file in sorted(files):
         stat = file.stat()
         rows.append((file.name, stat.st_size, stat.st_mtime_ns, header_sha256(file)))
-    config = folder / CONFIG_FILE
-    if config.is_file():
-        rows.append((CONFIG_FILE, sha256_of(config)))
+    for name in (CONFIG_FILE, ADAPTER_CONFIG):
+        if (folder / name).is_file():
+            rows.append((name, sha256_of(folder / name)))
     return tuple(rows)
 
 

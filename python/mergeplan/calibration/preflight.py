@@ -11,6 +11,7 @@ from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.planner import build_plan
+from mergeplan.pool.bases import check_bases
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_ks
 from mergeplan.pool.subsets import subset_merge
@@ -23,7 +24,8 @@ class CheckedCalibration:
 
     Attributes:
         texts: Encoded texts of each size.
-        warnings: Documents that cannot be scored, vocabularies that differ.
+        warnings: Documents that cannot be scored, vocabularies that differ, adapters whose own
+            base is not here.
     """
 
     pool: Pool
@@ -53,6 +55,7 @@ def check_calibration(
             "the pool has no `data`: there is nothing to measure losses on",
             "list each domain's held-out texts under `data`",
         )
+    bases = check_bases(pool)
     vocabularies = check_vocabularies(pool, allow=allow)
     for number, size in enumerate(pool.sizes):
         if len(size.experts) < 2:
@@ -80,4 +83,4 @@ def check_calibration(
         },
     )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
-    return CheckedCalibration(pool, labels, texts, identity, (*vocabularies, *left_out))
+    return CheckedCalibration(pool, labels, texts, identity, (*bases, *vocabularies, *left_out))

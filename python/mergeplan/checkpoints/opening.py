@@ -75,6 +75,17 @@ def open_stored(
     return _read(name, folder, folder)
 
 
+def open_expert(expert: Path, base: Path, options: OpenOptions | None = None) -> Checkpoint:
+    """A fine-tuned model, or an adapter on a base, whatever base the adapter names.
+
+    Raises:
+        MissingInputError, InputError: As for `open_checkpoint`.
+    """
+    if not is_adapter(expert):
+        return open_checkpoint(str(expert), options)
+    return _adapted(f"{base}+{expert}", str(base), expert.resolve(), options or OpenOptions())
+
+
 def _folder_of(name: str, options: OpenOptions) -> Path:
     path = expanded(name)
     if path.is_dir():

@@ -69,6 +69,7 @@ def command(
     Base and single experts are always among them. In a folder that holds a sample of this pool,
     rows and files stay, and the design grows around them.
     """
+    from mergeplan.pool.bases import check_bases
     from mergeplan.pool.pool import load_pool
     from mergeplan.pool.sampling import SampleOptions, count_merges, load_sample, sample_merges
     from mergeplan.pool.subsets import write_subsets
@@ -85,7 +86,8 @@ def command(
         seed,
         allow_vocabulary_mismatch,
     )
-    for warning in check_vocabularies(pool, allow=allow_vocabulary_mismatch):
+    vocabularies = check_vocabularies(pool, allow=allow_vocabulary_mismatch)
+    for warning in (*check_bases(pool), *vocabularies):
         warn(warning)
     have = load_sample(out / "subsets.csv", pool)
     merges = sample_merges(pool, sweep, have)

@@ -39,8 +39,10 @@ def command(
     Prints norms, cosines and sign agreement of the deltas (expert - base), as a whole, by layer
     and by kind of module, and what share of a delta's squared norm trimming would keep.
     """
+    from mergeplan.pool.bases import check_bases
     from mergeplan.pool.geometry.compare import similarity
     from mergeplan.pool.geometry.file import geometry_data, save_geometry
+    from mergeplan.pool.pool import load_pool
     from mergeplan.system.files import refuse_existing
     from mergeplan.system.progress import ProgressLine
 
@@ -49,9 +51,13 @@ def command(
             refuse_existing(path, overwrite=overwrite)
     line = ProgressLine(quiet=quiet)
     try:
-        found = similarity(pool_file, threads=threads, progress=line)
+        pool = load_pool(pool_file)
+        bases = check_bases(pool)
+        found = similarity(pool, threads=threads, progress=line)
     finally:
         line.clear()
+    for warning in bases:
+        warn(warning)
     text = json.dumps(geometry_data(found), allow_nan=False)
     click.echo(text if as_json else "\n\n".join(geometry.summary() for geometry in found))
     for geometry in found:

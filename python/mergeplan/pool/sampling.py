@@ -10,6 +10,7 @@ from typing import Any
 
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
+from mergeplan.pool.bases import check_bases
 from mergeplan.pool.designs import DESIGNS, Subset, choose_subsets
 from mergeplan.pool.pool import Pool, pool_of
 from mergeplan.pool.subsets import (
@@ -82,6 +83,7 @@ def sample_merges(
     """
     labels = sweep.labels or tuple(pool.methods)
     check_experts(pool)
+    check_bases(pool)
     check_vocabularies(pool, allow=sweep.allow_vocabulary_mismatch)
     merges = set(have)
     for size in sweep.sizes or range(len(pool.sizes)):

@@ -15,10 +15,11 @@ from mergeplan.checkpoints.checkpoint import Checkpoint, planned_models
 from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.checkpoints.heads import counted_twice
 from mergeplan.checkpoints.layers import layer_of
-from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.opening import open_checkpoint, open_expert
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.errors import InputError
 from mergeplan.planning.document import to_json
+from mergeplan.pool.bases import check_bases
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import Pool, PoolSize, pool_of
 from mergeplan.system.progress import Progress
@@ -64,8 +65,9 @@ def similarity(
         >>> round(float(geometry.whole.cosines[js, json]), 2)
         0.02
     """
-    sizes = pool_of(pool).sizes
-    return tuple(geometry_of(size, threads=threads, progress=progress) for size in sizes)
+    pool = pool_of(pool)
+    check_bases(pool)
+    return tuple(geometry_of(size, threads=threads, progress=progress) for size in pool.sizes)
 
 
 def geometry_of(
@@ -76,7 +78,7 @@ def geometry_of(
 
     names = tuple(sorted(size.experts))
     base = open_checkpoint(str(size.base))
-    experts = [open_checkpoint(str(size.experts[name])) for name in names]
+    experts = [open_expert(size.experts[name], size.base) for name in names]
     left_out = _not_compared(base, experts)
     tensors = [name for name in base.tensors if name not in left_out]
     if not tensors:
