@@ -49,11 +49,11 @@ _NEMOTRON = Packing(
 # `model_type`s of config.json, as transformers' table of conversions groups them.
 _LIKE_QWEN = """
 afmoe axk1 axk2 bailing_hybrid beam cohere2_moe deepseek_ocr2 deepseek_v2 deepseek_v3 deepseek_v32
-dots1 dots3_note dots3_note_text ernie4_5_moe exaone_moe flex_olmo flint glm4_moe glm4_moe_lite glm4v_moe
-glm5_next glm5_next_text glm_moe_dsa hunyuan_v1_moe hy_v3 kimi_k25 kolibri1 laguna longcat_flash
-mellum mimo_v2_flash olmoe qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next qwen3_omni_moe
-qwen3_omni_moe_text qwen3_omni_moe_thinker qwen4_exp_text sarvam_mla sarvam_moe solar_open unlimited_ocr
-unlimited_ocr_text
+dots1 dots3_note dots3_note_text ernie4_5_moe exaone_moe flex_olmo flint glm4_moe glm4_moe_lite
+glm4v_moe glm5_next glm5_next_text glm_moe_dsa hunyuan_v1_moe hy_v3 kimi_k25 kolibri1 laguna
+longcat_flash mellum mimo_v2_flash olmoe qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next
+qwen3_omni_moe qwen3_omni_moe_text qwen3_omni_moe_thinker qwen4_exp_text sarvam_mla sarvam_moe
+solar_open unlimited_ocr unlimited_ocr_text
 """
 _LIKE_MIXTRAL = "kimi_linear minimax minimax_m2 minimax_m3_vl mixtral phimoe"
 PACKINGS: dict[str, Packing] = {

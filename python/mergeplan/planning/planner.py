@@ -1,5 +1,6 @@
 """The way from a config and headers to a plan: ours, or mergekit's where only it knows how."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from mergeplan.checkpoints.checkpoint import (
     Checkpoint,
     planned_models,
+    read_model_config,
     refuse_duplicates,
     with_sources,
 )
@@ -18,13 +20,19 @@ from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.derived import DerivedModels
 from mergeplan.planning.document import Plan
 from mergeplan.planning.jobs import Settled, make_job
-from mergeplan.planning.model_config import config_for
+from mergeplan.planning.model_config import config_for, with_vocabulary
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import OutputTensor, find_outputs
 from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packing_of
-from mergeplan.planning.pairing import PairingOptions, first_fault, left_out_warnings
+from mergeplan.planning.pairing import (
+    PairingOptions,
+    first_fault,
+    left_out_warnings,
+    respelled,
+)
 from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.planning.rows import (
+    RowMap,
     cut_to_the_smallest,
     embedding_rows,
     has_row_per_token,
@@ -35,6 +43,8 @@ from mergeplan.planning.slicing import beyond_names
 from mergeplan.planning.tokens import Tokens
 from mergeplan.planning.vocabularies import compare_vocabularies, folders_of
 from mergeplan.system.memory import collection_paused
+
+GENERATION_FILE = "generation_config.json"
 
 
 @collection_paused()
@@ -83,9 +93,8 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     if not outputs.tensors:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
     derived = DerivedModels(len(with_sources(checkpoints)))
-    tensors, tokens, n_rows = _one_vocabulary(
-        config, outputs.tensors, checkpoints, options, derived
-    )
+    one = _one_vocabulary(config, outputs.tensors, checkpoints, donor, options, derived)
+    tensors, tokens, rows = one
     tensors = _packed(config, tensors, checkpoints, donor, options, derived)
     settled: Settled = {}
     made = [make_job(config, tensor, checkpoints, settled) for tensor in tensors]
@@ -94,7 +103,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         data=Plan(models=(*planned_models(checkpoints), *derived.models), jobs=jobs, **head),
         checkpoints=tuple(checkpoints),
         donor=donor,
-        model_config=config_for(config, checkpoints, donor, jobs, n_rows),
+        model_config=config_for(config, checkpoints, donor, rows, outputs.left_out),
         out_dtype=most_common_dtype((job.out_dtype, job.n_elements) for job in jobs),
         unties_head=any(tensor.match.tied for tensor in tensors),
         warnings=(
@@ -103,7 +112,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
             *(tokens.warnings if tokens else ()),
         ),
         left_out=outputs.left_out,
-        companions=Companions(tokens.files, copies_tokenizer=False) if tokens else None,
+        companions=_companions(donor, tokens, rows),
         resolved=tuple(resolved for _, resolved in made if resolved and options.explain),
     )
 
@@ -118,26 +127,25 @@ def pairing_options(
     """
     if config.tokenizer_source is None and not options.unsafe_truncate_embeddings:
         return PairingOptions(options.allow_left_out)
-    per_token: set[str] | None = None
+    donor = next(c for c in checkpoints if c.name == config.donor)
+    per_token = set()
     for checkpoint in checkpoints:
         n_rows = embedding_rows(checkpoint)
-        own = {
-            name
-            for name, tensor in checkpoint.tensors.items()
-            if has_row_per_token(name, tensor.shape, n_rows)
-        }
-        per_token = own if per_token is None else per_token | own
-    return PairingOptions(options.allow_left_out, per_token or set())
+        for name, tensor in respelled(checkpoint, donor).tensors.items():
+            if has_row_per_token(name, tensor.shape, n_rows):
+                per_token.add(name)
+    return PairingOptions(options.allow_left_out, per_token)
 
 
 def _one_vocabulary(
     config: MergeConfig,
     tensors: list[OutputTensor],
     checkpoints: list[Checkpoint],
+    donor: Checkpoint,
     options: PlanOptions,
     derived: DerivedModels,
-) -> tuple[list[OutputTensor], Tokens | None, int | None]:
-    """The tensors with the rows of the output's vocabulary, its tokenizer, and how many rows."""
+) -> tuple[list[OutputTensor], Tokens | None, RowMap | None]:
+    """The tensors with the rows of the output's vocabulary, its tokenizer, and the donor's rows."""
     cut = options.unsafe_truncate_embeddings and config.tokenizer_source is None
     if config.tokenizer_source is None and not config.sets_template and not cut:
         return tensors, None, None
@@ -166,7 +174,21 @@ def _one_vocabulary(
         with_rows(tensor, checkpoints, maps[stacks[place]], derived) if place in stacks else tensor
         for place, tensor in enumerate(tensors)
     ]
-    return tensors, tokens, next(iter(maps.values()))[0].n_rows
+    own = checkpoints.index(donor)
+    donors = (m[stack.models.index(own)] for stack, m in maps.items() if own in stack.models)
+    return tensors, tokens, next(donors, None)
+
+
+def _companions(donor: Checkpoint, tokens: Tokens | None, rows: RowMap | None) -> Companions | None:
+    """The tokenizer's files, and a generation config whose tokens have their new numbers."""
+    if tokens is None:
+        return None
+    files = dict(tokens.files)
+    generation = read_model_config(donor.path / GENERATION_FILE)
+    if rows is not None and generation:
+        changed = with_vocabulary(generation, None, rows)
+        files[GENERATION_FILE] = (json.dumps(changed, indent=2) + "\n").encode()
+    return Companions(files, copies_tokenizer=False)
 
 
 def _why_mergekit(config: MergeConfig) -> str:

@@ -36,24 +36,31 @@ class RowMap:
         rows: Its row there, or the number of the mean.
         means: The (tensor, row) pairs that each mean is over.
         padding: Further rows, each the mean of all rows before.
+        own: Number of the model's own tensor.
     """
 
     sources: tuple[int, ...]
     rows: tuple[int, ...]
     means: tuple[tuple[Row, ...], ...]
     padding: int
+    own: int
 
     @property
     def n_rows(self) -> int:
         return len(self.rows) + self.padding
 
-    def is_identity(self, own: int, n_rows: int) -> bool:
-        """Whether the tensor `own`, of `n_rows` rows, is as it was."""
+    def is_identity(self, n_rows: int) -> bool:
+        """Whether the model's own tensor, of `n_rows` rows, is as it was."""
         return (
             not self.padding
             and self.rows == tuple(range(n_rows))
-            and all(source == own for source in self.sources)
+            and all(source == self.own for source in self.sources)
         )
+
+    def new_numbers(self) -> dict[int, int]:
+        """Where the model's own rows are now, by their old numbers."""
+        both = enumerate(zip(self.sources, self.rows, strict=True))
+        return {row: number for number, (source, row) in both if source == self.own}
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def cut_to_the_smallest(stack: Stack) -> list[RowMap]:
     """The first rows of each tensor, as many as the shortest has."""
     n_rows = min(stack.heights)
     rows = tuple(range(n_rows))
-    return [RowMap((place,) * n_rows, rows, (), 0) for place in range(len(stack.heights))]
+    return [RowMap((place,) * n_rows, rows, (), 0, place) for place in range(len(stack.heights))]
 
 
 def with_rows(
@@ -133,33 +140,29 @@ def with_rows(
     """
     operands = tensor.operands(list(checkpoints))
     made = tuple(
-        _with_rows(place, number, operands, rows, derived)
-        for (place, number), rows in zip(enumerate(tensor.numbers), maps, strict=True)
+        _with_rows(number, operands, rows, derived)
+        for number, rows in zip(tensor.numbers, maps, strict=True)
     )
     return tensor if made == operands else replace(tensor, computed=made)
 
 
 def _with_rows(
-    place: int,
-    number: int,
-    operands: Sequence[Operand],
-    rows: RowMap,
-    derived: DerivedModels,
+    number: int, operands: Sequence[Operand], rows: RowMap, derived: DerivedModels
 ) -> Operand:
-    own = operands[place]
-    if rows.is_identity(place, own.shape[0]):
+    own = operands[rows.own]
+    if rows.is_identity(own.shape[0]):
         return own
     name = f"{own.reference.tensor} (rows)"
-    made = rows_of([operand.reference for operand in operands], place, rows)
+    made = rows_of([operand.reference for operand in operands], rows)
     shape = (rows.n_rows, *own.shape[1:])
     return replace(own, reference=derived.add(number, name, made), shape=shape)
 
 
-def rows_of(references: Sequence[TensorRef], own: int, rows: RowMap) -> Rows:
+def rows_of(references: Sequence[TensorRef], rows: RowMap) -> Rows:
     """A row map as the plan has it, with the tensors that it reads and no others."""
     used = sorted({s for s in rows.sources if s >= 0} | {t for m in rows.means for t, _ in m})
     # Rows of zeros need a tensor too: it says how long they are.
-    used = used or [own]
+    used = used or [rows.own]
     places = {tensor: place for place, tensor in enumerate(used)}
     return Rows(
         tensors=tuple(references[tensor] for tensor in used),

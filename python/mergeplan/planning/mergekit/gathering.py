@@ -114,10 +114,10 @@ class ModelTensors:
         """
         own = found[model]
         tensors = list(found.values())
-        if rows.is_identity(tensors.index(own), own.shape[0]):
+        if rows.is_identity(own.shape[0]):
             return own
         references = [t.reference for t in tensors if t.reference is not None]
-        made = rows_of(references, tensors.index(own), rows)
+        made = rows_of(references, rows)
         shape = (rows.n_rows, *own.shape[1:])
         reference = self._derive(model, f"{own.name} (rows)", made)
         return replace(own, reference=reference, shape=shape)

@@ -75,6 +75,7 @@ class Vocabulary:
             rows=tuple(places[row] if source == MEAN else row for source, row in chosen),
             means=tuple(self._means[row] for row in used),
             padding=self._padding,
+            own=model,
         )
 
     def _places_in(self, model: int) -> list[int]:

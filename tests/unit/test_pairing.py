@@ -1,0 +1,108 @@
+"""Which tensors belong together: two spellings of one model, and what an output may lack."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from mergeplan.checkpoints.passed_over import reason_to_pass_over
+from mergeplan.errors import InputError
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.merges import config_text, run_mergeplan
+
+GPT2 = ("wte.weight", "h.0.attn.c_attn.weight", "h.1.attn.c_attn.weight", "ln_f.weight")
+BERT = ("embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight")
+GEMMA3 = ("vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight", "model.layers.0.w.weight")
+
+
+def filled(names: Any, value: float) -> dict[str, torch.Tensor]:
+    return {name: torch.full((3, 2), value + place) for place, name in enumerate(names)}
+
+
+def renamed(names: Any, *pairs: tuple[str, str]) -> list[str]:
+    found = list(names)
+    for old, new in pairs:
+        found = [new + name.removeprefix(old) if name.startswith(old) else name for name in found]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("donors", "others"),
+    [
+        (GPT2, renamed(GPT2, ("", "transformer."))),
+        (renamed(GPT2, ("", "transformer.")), GPT2),
+        (BERT, renamed(BERT, ("", "bert."))),
+        (renamed(BERT, ("", "bert.")), BERT),
+        (
+            renamed(GEMMA3, ("model.", "language_model.model.")),
+            renamed(
+                GEMMA3,
+                ("vision_tower.vision_model.", "model.vision_tower."),
+                ("model.layers", "model.language_model.layers"),
+            ),
+        ),
+        (GPT2, renamed(GPT2, ("", "_fsdp_wrapped_module.transformer."))),
+        (["x.LayerNorm.weight", "x.LayerNorm.bias"], ["x.LayerNorm.gamma", "x.LayerNorm.beta"]),
+    ],
+    ids=["gpt2", "gpt2 alone", "bert", "bert alone", "gemma3", "fsdp", "gamma"],
+)
+def test_one_model_in_two_spellings_merges_under_the_donors_names(donors, others, tmp_path):
+    base = save_checkpoint(tmp_path / "base", filled(donors, 1.0))
+    other = save_checkpoint(tmp_path / "other", filled(others, 3.0))
+    text = config_text("linear", [base, other], parameters={"weight": 1})
+    run_mergeplan(text, tmp_path / "out")
+    found = load_tensors(tmp_path / "out")
+    assert {name: float(t[0, 0]) for name, t in found.items()} == {
+        name: 2.0 + place for place, name in enumerate(donors)
+    }
+
+
+def test_masks_and_frequencies_that_some_models_carry_are_left_out_and_said(tmp_path):
+    mask = {"h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    frequencies = {"rotary_emb.inv_freq": torch.ones(2)}
+    plain = filled(GPT2, 1.0)
+    base = save_checkpoint(tmp_path / "base", {**plain, **mask})
+    other = save_checkpoint(tmp_path / "other", {**plain, **frequencies})
+    report = run_mergeplan(
+        config_text("linear", [base, other], parameters={"weight": 1}), tmp_path / "out"
+    )
+    assert set(load_tensors(tmp_path / "out")) == set(GPT2)
+    manifest = json.loads((tmp_path / "out" / "mergeplan_manifest.json").read_text())
+    assert set(manifest["left_out"]) == {*mask, *frequencies}
+    assert any("inverse frequencies" in warning for warning in report.warnings)
+    # A bias of that name that is no mask counts.
+    bias = save_checkpoint(tmp_path / "bias", {**plain, "h.0.attn.bias": torch.ones(4)})
+    bare = save_checkpoint(tmp_path / "bare", plain)
+    text = config_text("linear", [bare, bias], parameters={"weight": 1})
+    with pytest.raises(InputError, match=r"`h\.0\.attn\.bias` is missing, which `.*bias` has"):
+        run_mergeplan(text, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_layers_behind_the_last_one_may_be_lacking_and_no_others(tmp_path):
+    config = {"num_hidden_layers": 2}
+    layers = [f"model.layers.{number}.mlp.w.weight" for number in range(3)]
+    whole = save_checkpoint(tmp_path / "whole", filled(layers, 1.0), config)
+    short = save_checkpoint(tmp_path / "short", filled(layers[:2], 1.0), config)
+    text = config_text("linear", [whole, short], parameters={"weight": 1})
+    run_mergeplan(text, tmp_path / "out")
+    assert set(load_tensors(tmp_path / "out")) == set(layers[:2])
+    shorter = save_checkpoint(tmp_path / "shorter", filled(layers[:1], 1.0), config)
+    text = config_text("linear", [short, shorter], parameters={"weight": 1})
+    with pytest.raises(InputError, match=r"`model\.layers\.1\.mlp\.w\.weight` is missing"):
+        run_mergeplan(text, tmp_path / "no")
+
+
+def test_a_towers_layers_count_however_many_the_text_has():
+    config = {"text_config": {"num_hidden_layers": 2}}
+    tower = "model.vision_tower.encoder.layers.7.fc1.weight"
+    assert reason_to_pass_over(tower, (4, 4), config) is None
+    assert reason_to_pass_over("model.language_model.layers.7.w.weight", (4, 4), config)
+
+
+def test_what_every_model_has_is_merged_whatever_it_is(tmp_path):
+    tensors = {**filled(GPT2, 1.0), "mtp.0.w.weight": torch.ones(2)}
+    paths = [save_checkpoint(tmp_path / name, tensors) for name in "ab"]
+    run_mergeplan(config_text("linear", paths, parameters={"weight": 1}), tmp_path / "out")
+    assert set(load_tensors(tmp_path / "out")) == set(tensors)
