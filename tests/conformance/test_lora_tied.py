@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from mergeplan.errors import InputError
 from tests.conformance.test_lora import copied, make_adapter, make_base, merged_by_peft
@@ -187,6 +188,37 @@ def test_a_merge_with_a_tied_base_keeps_the_head_of_the_adapter(tied, tmp_path):
         assert torch.allclose(streamed[name], tensor, atol=1e-7), name
     assert torch.equal(streamed[HEAD], load_tensors(tied)[EMBEDDING])
     assert config_of(tmp_path / "streamed")["tie_word_embeddings"] is False
+
+
+def test_merges_into_memory_have_the_head_that_is_written(tied, tmp_path):
+    """One model takes both kinds in turn, as in a calibration."""
+    from transformers import AutoModelForCausalLM
+
+    import mergeplan
+    from mergeplan.calibration.worker import give_weights
+    from mergeplan.merging.streaming import Sweep
+
+    own = make_adapter(tied, tmp_path / "own", **MERGED["the embedding replaced"])
+    plain = make_adapter(tied, tmp_path / "plain", 1, **Q)
+    parameters = {"weight": 0.5}
+    configs = []
+    for adapter in (own, plain):
+        text = config_text(
+            "task_arithmetic", [f"{tied}+{adapter}"], base=tied, parameters=parameters
+        )
+        run_mergeplan(text, tmp_path / f"out-{adapter.name}")
+        configs.append(yaml.safe_load(text))
+    sweep = Sweep(configs)
+    model = AutoModelForCausalLM.from_pretrained(tied, dtype="auto").eval()
+    for number in (0, 1, 0):
+        give_weights(sweep, [(number, model)])
+        with torch.no_grad():
+            found = model(torch.arange(12)[None]).logits
+        assert torch.equal(found, logits_of(tmp_path / f"out-{('own', 'plain')[number]}"))
+    fresh = AutoModelForCausalLM.from_pretrained(tied, dtype="auto")
+    with pytest.raises(InputError, match="has a head of its own") as refused:
+        mergeplan.merge_into(fresh, configs[0])
+    assert "tie_word_embeddings=False" in (refused.value.hint or "")
 
 
 def test_a_vocabulary_of_the_adapters_own_is_refused_by_name(tied, tmp_path):

@@ -146,6 +146,11 @@ WRAPPED = {
     "FSDP of layers": ("layers.0.", "layers.0._fsdp_wrapped_module."),
     "checkpointing": ("layers.1.", "layers.1._checkpoint_wrapped_module."),
     "torch.compile": ("base_model.model.", "_orig_mod.base_model.model."),
+    "FSDP on XLA": ("layers.0.", "layers.0._orig_module."),
+    "the trunk alone (peft #1579)": ("base_model.model.model.", "base_model.model."),
+    "a prefix of its own": ("base_model.model.", "base_model.model.policy."),
+    "the adapter's name": (".weight", ".default.weight"),
+    "the adapter's name twice": (".weight", ".default.default.weight"),
     "DistributedDataParallel": ("base_model.model.", "module.base_model.model."),
     "a wrapper within peft's": (
         "base_model.model.model.",

@@ -8,9 +8,10 @@ from typing import Any
 
 from mergeplan.calibration.setup import Setup, prepare_texts
 from mergeplan.calibration.store import MeasuredMerge
+from mergeplan.checkpoints.heads import heads_in
 from mergeplan.evaluation.loading import load_model
 from mergeplan.evaluation.texts import Texts
-from mergeplan.merging.parameters import places_in
+from mergeplan.merging.parameters import places_in, tie_as
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
@@ -89,6 +90,9 @@ class Worker:
 
 def give_weights(sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
     """Give each model the weights of its merge, in one pass."""
+    for n, model in targets:
+        stores_head = bool(heads_in(sweep.shapes(n)))
+        tie_as(model, own_head=sweep.has_own_head(n), stores_head=stores_head)
     sweep.merge_into([(n, places_in(model, sweep.shapes(n))) for n, model in targets])
 
 

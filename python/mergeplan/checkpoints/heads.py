@@ -131,8 +131,13 @@ def ties(checkpoint: Checkpoint) -> bool:
     config.json says so, at the top or in `text_config`; where it does not, the architecture's
     default; where that is unknown or config.json contradicts itself, whether no head is stored.
     """
-    stated = _stated(checkpoint.config)
-    return not heads_in(checkpoint.tensors) if stated is None else stated
+    return ties_by(checkpoint.config, checkpoint.tensors)
+
+
+def ties_by(config: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """The same of a model's config.json, and the names of its tensors."""
+    stated = _stated(config)
+    return not heads_in(names) if stated is None else stated
 
 
 def _stated(config: Mapping[str, Any]) -> bool | None:

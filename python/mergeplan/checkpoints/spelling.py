@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 # Modules that hold a whole model, or its language model, and no tensors of their own.
 _WRAPPERS = {"model", "language_model", "transformer", "thinker", "timm_model"}
-_WRAPPERS |= {"base_model", "module", "_orig_mod", "_forward_module"}
+_WRAPPERS |= {"base_model", "module", "_orig_mod", "_orig_module", "_forward_module"}
 _WRAPPERS |= {"_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"}
 # Wrappers inside a tower alone (`vision_tower.vision_model.`): at the head they name the tower.
 _INSIDE = {"vision_model"}

@@ -56,6 +56,36 @@ def places_in(model: "torch.nn.Module", shapes: Mapping[str, tuple[int, ...]]) -
     return places
 
 
+def ties_head(model: "torch.nn.Module") -> bool:
+    """Whether head and embedding of a loaded model are one parameter."""
+    ends = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
+    weights = [getattr(end, "weight", None) for end in ends]
+    return weights[0] is not None and weights[0] is weights[1]
+
+
+def tie_as(model: Any, *, own_head: bool, stores_head: bool) -> None:
+    """Tie a model of transformers as a merge into it does, or untie it.
+
+    Args:
+        own_head: Whether the merge has a head that is not its embedding.
+        stores_head: Whether it has a tensor for the head.
+    """
+    import torch
+
+    if own_head and ties_head(model):
+        head = model.get_output_embeddings()
+        tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+        same = [name for name in tied if model.get_parameter(name) is head.weight]
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.all_tied_weights_keys = {n: to for n, to in tied.items() if n not in same}
+        model.config.tie_word_embeddings = False
+    elif not own_head and not stores_head and not ties_head(model):
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        if hasattr(model, "get_expanded_tied_weights_keys"):
+            model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+
+
 def _state(model: "torch.nn.Module") -> "Tensors":
     """Parameters and buffers by every name that they have."""
     parameters = dict(model.named_parameters(remove_duplicate=False))

@@ -9,7 +9,7 @@ from mergeplan.checkpoints.dtypes import STORED_NAMES
 from mergeplan.config.config import AnyConfig, MergeConfig, loaded_config
 from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
-from mergeplan.merging.parameters import places_in
+from mergeplan.merging.parameters import places_in, ties_head
 from mergeplan.merging.pieces import Places, empty, pieces
 from mergeplan.planning.document import Job
 from mergeplan.planning.plan import MergePlan
@@ -89,6 +89,10 @@ class Sweep:
     def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor that the merge has."""
         return {name: shape for job in self.jobs(number) for name, shape in job.stored.items()}
+
+    def has_own_head(self, number: int) -> bool:
+        """Whether a merge has a head that is not tied to its embedding."""
+        return self._plans[number].has_own_head
 
     def merge_into(self, targets: Sequence[tuple[int, Mapping[str, "torch.Tensor"]]]) -> int:
         """Merge into tensors.
@@ -205,6 +209,11 @@ def merge_into(
         >>> mergeplan.merge_into(model, "merge.yml")  # doctest: +SKIP
     """
     sweep = Sweep([config], options)
+    if sweep.has_own_head(0) and ties_head(model):
+        raise InputError(
+            "the merge has a head of its own, and the model ties its head to the embedding",
+            "load the model with `tie_word_embeddings=False`",
+        )
     sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
 
 

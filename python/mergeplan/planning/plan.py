@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, with_sources
+from mergeplan.checkpoints.heads import heads_in, ties_by
 from mergeplan.checkpoints.plan_models import Derived, TensorRef
 from mergeplan.planning.document import Input, Job, Plan
 from mergeplan.planning.lowering import ResolvedTensor
@@ -78,6 +79,12 @@ class MergePlan:
     def json(self) -> str:
         """Canonical text: the same plan gives the same bytes."""
         return self.data.json()
+
+    @property
+    def has_own_head(self) -> bool:
+        """Whether the output has a head that is not tied to its embedding."""
+        heads = heads_in(job.tensor for job in self.data.jobs)
+        return bool(heads) and (self.unties_head or not ties_by(self.model_config, heads))
 
     @property
     def stored(self) -> list[Checkpoint]:

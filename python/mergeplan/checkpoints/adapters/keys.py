@@ -9,14 +9,15 @@ from mergeplan.checkpoints.content import same_content
 from mergeplan.errors import InputError
 
 _PREFIX = "base_model.model."
+# An adapter's name may stand behind its factors, at times twice.
 _FACTOR = re.compile(
-    r"(?P<module>.+)\.(?:lora_(?P<plain>[AB])(?:\.[^.]+)?\.weight"
-    r"|lora_embedding_(?P<embedding>[AB])(?:\.[^.]+)?(?:\.weight)?)"
+    r"(?P<module>.+)\.(?:lora_(?P<plain>[AB])(?:\.[^.]+){0,2}\.weight"
+    r"|lora_embedding_(?P<embedding>[AB])(?:\.[^.]+){0,2}?(?:\.weight)?)"
 )
 # What FSDP, activation checkpointing and `torch.compile` leave anywhere in a name.
 _TRAINERS = re.compile(
     r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_orig_mod"
-    r"|_forward_module)\."
+    r"|_orig_module|_forward_module)\."
 )
 # What peft puts between a module and its weight.
 _PEFTS = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.|$)")
