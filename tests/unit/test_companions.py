@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mergeplan.checkpoints.names import hub_ids
 from mergeplan.config.config import parse_config
-from mergeplan.merging.card import hub_ids
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.merges import config_text, run_mergekit, run_mergeplan
 

@@ -19,6 +19,7 @@ from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.store import MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
+from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count
 from mergeplan.measurements.rows import Measurements
@@ -98,6 +99,7 @@ def calibrate(
     pool_file, folder = Path(pool_file), Path(folder)
     options = options or CalibrateOptions()
     checked = check_options(pool_file, options)
+    _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
     run = _Run(checked, options, say, progress)
     store = RunStore(folder, checked.identity, pool_sizes(checked))
     try:
@@ -119,7 +121,7 @@ def calibrate(
         seconds=time.perf_counter() - begun,
         merging=sum(one.seconds[0] for one in new),
         evaluating=sum(one.seconds[1] for one in new),
-        warnings=(*checked.warnings, *faults),
+        warnings=(*seed_warnings, *checked.warnings, *faults),
     )
 
 

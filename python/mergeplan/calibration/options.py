@@ -13,6 +13,7 @@ from mergeplan.calibration.preflight import CheckedCalibration, check_calibratio
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.store import RUN, MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
+from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.pool import load_pool
@@ -45,7 +46,8 @@ class CalibrateOptions:
         until: Stop where no k that is still possible is farther from the answer.
         budget: Most that each method may take at each size.
         scan: Whether to try other lambdas with all experts.
-        seed: Of the choice of subsets, and of random masks.
+        seed: Of the choice of subsets, and of random masks; `None` for the pool's `random_seed`, or
+            else 0.
         listed: Measure these merges and no others, whatever they tell; `None` to go by rounds.
         ray: `local` or the address of a Ray cluster; `None` for this process.
     """
@@ -57,7 +59,7 @@ class CalibrateOptions:
     until: int = 1
     budget: Budget = field(default_factory=Budget)
     scan: bool = True
-    seed: int = 0
+    seed: int | None = None
     listed: tuple[SubsetMerge, ...] | None = None
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
@@ -70,7 +72,8 @@ class CalibrateOptions:
                 raise InputError(f"`{name}`: expected a `{kind.__name__}`, found a `{found}`")
         check_several(self.methods, "methods")
         check_number(self.until, "until", 0, LARGEST_POOL, whole=True)
-        check_seed(self.seed)
+        if self.seed is not None:
+            check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def plans_of(
 ) -> Sequence[CurvePlan] | Sequence[SubsetPlan]:
     """One for each method."""
     choosing = options.choosing
+    seed, _ = seed_of(checked.pool.random_seed, options.seed, "the pool")
     if choosing is not None:
         return [
             SubsetPlan(
@@ -160,7 +164,7 @@ def plans_of(
                 confidence=options.wish.confidence,
                 free_sum=choosing.free_sum,
                 budget=options.budget,
-                seed=options.seed,
+                seed=seed,
             )
             for label in checked.labels
         ]
@@ -174,7 +178,7 @@ def plans_of(
             until=options.until,
             budget=options.budget,
             scan=options.scan,
-            seed=options.seed,
+            seed=seed,
         )
         for label in checked.labels
     ]

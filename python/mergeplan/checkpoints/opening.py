@@ -15,6 +15,7 @@ from mergeplan.checkpoints.checkpoint import (
     read_model_config,
 )
 from mergeplan.checkpoints.hub import find_model, is_hub_id
+from mergeplan.checkpoints.names import parts_of
 from mergeplan.checkpoints.quantised import QuantisedError, is_quantised_id, readable
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.system.files import expanded
@@ -64,9 +65,8 @@ def open_stored(
         if file_too:
             return _read(name, path.resolve().parent, path.resolve())
         raise InputError(f"model `{name}` is a file", "give the folder that holds it")
-    if not path.is_dir() and "+" in name:
-        base, _, adapter = name.partition("+")
-        return _adapted(name, base, _folder_of(adapter, options), options)
+    if len(parts := parts_of(name)) == 2:
+        return _adapted(name, parts[0], _folder_of(parts[1], options), options)
     folder = _folder_of(name, options)
     if is_adapter(folder):
         return _adapted(name, None, folder, options)

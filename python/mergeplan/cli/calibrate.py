@@ -99,6 +99,7 @@ _ONLY = {
 @evaluation_options(
     auto="float32 on a CPU, the base's own on a GPU",
     seed="Of subsets, masks and the choice of documents.",
+    seed_default="the pool's `random_seed`, or 0",
 )
 @threads_option(what="Threads of a worker.")
 @click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
@@ -177,11 +178,14 @@ def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary |
 
         return summarize_choice(folder, pool_file, given["domains"])
     from mergeplan.calibration.curve_report import summarize
+    from mergeplan.config.seed import seed_of
     from mergeplan.law.recommendation import Goal
     from mergeplan.pool.pool import load_pool
 
     goal = Goal(given["target_loss"], given["fraction"], confidence=given["confidence"])
-    return summarize(folder, load_pool(pool_file), goal, seed=given["seed"])
+    pool = load_pool(pool_file)
+    seed, _ = seed_of(pool.random_seed, given["seed"], "the pool")
+    return summarize(folder, pool, goal, seed=seed)
 
 
 def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
@@ -189,9 +193,10 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
     from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
     from mergeplan.calibration.setup import Setup
+    from mergeplan.pool.pool import load_pool
 
     setup = Setup(
-        evaluation_of(given),
+        evaluation_of(given, load_pool(pool_file).random_seed),
         given["dtype"],
         given["device"],
         given["threads"],

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     help="Run every merge that `mergeplan sample` listed, in one pass: --many SUBSETS.csv OUT_ROOT."
     " Each goes into a folder of OUT_ROOT that has its key as name.",
 )
-@click.option("--random-seed", type=SEED, default=0, show_default=True, help="Seed of the masks.")
+@click.option(
+    "--random-seed",
+    type=SEED,
+    help="Seed of the masks.  [default: the config's `random_seed`, or 0]",
+)
 @threads_option("--num-threads")
 @click.option(
     "--out-shard-size",
@@ -86,7 +90,7 @@ if TYPE_CHECKING:
 def command(
     paths: tuple[Path, ...],
     many: Path | None,
-    random_seed: int,
+    random_seed: int | None,
     threads: int | None,
     out_shard_size: int,
     copy_tokenizer: bool,

@@ -2,8 +2,12 @@
 
 import gc
 import os
+from itertools import pairwise
+from pathlib import Path
 
 import click
+
+from mergeplan.cli.messages import warn
 
 # What mergekit-yaml takes is mergekit's to say; only `--help` is ours.
 PASS_ON = {"ignore_unknown_options": True}
@@ -16,8 +20,8 @@ def command(arguments: tuple[str, ...]) -> None:
 
     Everything else is mergekit's: what it plans, loads, writes and prints, and FLAGS, which
     `mergekit-yaml --help` lists. The kernels take the tensors that lie on the CPU; masks are drawn
-    from seed 0 unless `--random-seed` is given. `mergeplan merge` is several times faster still,
-    in a fraction of the memory.
+    from `--random-seed`, else the config's `random_seed`, else 0. `mergeplan merge` is several
+    times faster still, in a fraction of the memory.
     """
     from mergeplan.errors import InputError, MergeplanError
     from mergeplan.mergekit_plugin import register
@@ -32,7 +36,7 @@ def command(arguments: tuple[str, ...]) -> None:
     gc.freeze()
     gc.enable()
     # `--random-seed` seeds torch again.
-    torch.manual_seed(0)
+    torch.manual_seed(_seed_of(arguments))
     try:
         main.main(list(arguments), prog_name="mergeplan mergekit", standalone_mode=False)
     except (MergeplanError, click.ClickException, OSError):
@@ -50,3 +54,24 @@ def command(arguments: tuple[str, ...]) -> None:
         gc.unfreeze()
     if "--quiet" not in arguments:
         click.echo(usage.summary(), err=True)
+
+
+def _seed_of(arguments: tuple[str, ...]) -> int:
+    """The config's own seed, which mergekit passes over; its flag still comes after it."""
+    from mergeplan.config.seed import random_seed_in, seed_of
+
+    paths = [Path(word) for word in arguments if word.endswith((".yml", ".yaml"))]
+    written = random_seed_in(paths[0]) if paths else None
+    given = next((int(value) for value in _values(arguments) if value.isdecimal()), None)
+    seed, warnings = seed_of(written, given, "the config")
+    if "--quiet" not in arguments:
+        for warning in warnings:
+            warn(warning)
+    return seed
+
+
+def _values(arguments: tuple[str, ...]) -> list[str]:
+    """What `--random-seed` was given."""
+    flag = "--random-seed"
+    apart = [value for word, value in pairwise(arguments) if word == flag]
+    return [*apart, *(w.partition("=")[2] for w in arguments if w.startswith(f"{flag}="))]

@@ -45,7 +45,9 @@ from mergeplan.cli.options.vocabulary import mismatch_option
     help="All experts with lambda 0.2, 0.3, 0.5, 0.8 and 1, too. [default: scan]",
 )
 @click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Of the choice and of random masks."
+    "--seed",
+    type=SEED,
+    help="Of the choice and of random masks.  [default: the pool's `random_seed`, or 0]",
 )
 @mismatch_option
 @click.option("--dry-run", is_flag=True, help="Say how many merges it would be; write nothing.")
@@ -59,7 +61,7 @@ def command(
     count: int,
     design: str,
     lambda_scan: bool,
-    seed: int,
+    seed: int | None,
     allow_vocabulary_mismatch: bool,
     dry_run: bool,
     as_json: bool,
@@ -69,6 +71,7 @@ def command(
     Base and single experts are always among them. In a folder that holds a sample of this pool,
     rows and files stay, and the design grows around them.
     """
+    from mergeplan.config.seed import seed_of
     from mergeplan.pool.bases import check_bases
     from mergeplan.pool.pool import load_pool
     from mergeplan.pool.sampling import SampleOptions, count_merges, load_sample, sample_merges
@@ -86,8 +89,9 @@ def command(
         seed,
         allow_vocabulary_mismatch,
     )
+    _, differing = seed_of(pool.random_seed, seed, f"`{pool_file}`")
     vocabularies = check_vocabularies(pool, allow=allow_vocabulary_mismatch)
-    for warning in (*check_bases(pool), *vocabularies):
+    for warning in (*differing, *check_bases(pool), *vocabularies):
         warn(warning)
     have = load_sample(out / "subsets.csv", pool)
     merges = sample_merges(pool, sweep, have)

@@ -64,6 +64,7 @@ from mergeplan.display.text import finite
 @evaluation_options(
     auto="float32 on a CPU, the base's own on a GPU",
     seed="Of masks and the choice of documents, as `calibrate` was given it.",
+    seed_default="the pool's `random_seed`, or 0",
     half=False,
 )
 @overwrite_option
@@ -124,14 +125,14 @@ def command(
         from mergeplan.calibration.check_choice import check_choice
         from mergeplan.calibration.setup import Setup
 
+        pool = load_pool(pool_file)
         setup = Setup(
-            evaluation_of(scoring),
+            evaluation_of(scoring, pool.random_seed),
             scoring["dtype"],
             scoring["device"],
             lora_exact=lora_exact,
             allow_vocabulary_mismatch=allow_vocabulary_mismatch,
         )
-        pool = load_pool(pool_file)
         checked = check_choice(first, chosen_of(first, weights), pool, source, setup)
     if as_json:
         data = selection_data(selections, points)

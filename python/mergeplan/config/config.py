@@ -12,7 +12,9 @@ import yaml
 from mergeplan.config.dialect import TOP_LEVEL, Faults, Reader
 from mergeplan.config.dialect_values import NATIVE_DTYPES, check_tokenizer, dtype_name, model_name
 from mergeplan.config.methods import METHODS, Method
+from mergeplan.config.other_tools import refuse_other_tools, refuse_several
 from mergeplan.config.scopes import ModelInput, Module, Settings
+from mergeplan.config.seed import check_random_seed
 from mergeplan.config.values import kind_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.system.files import expanded
@@ -35,6 +37,7 @@ class MergeConfig:
         tokenizer_source: Whose tokens the output has: `base`, `union` or a model; `None` where it
             has the donor's tokenizer, and rows are merged as they stand.
         sets_template: Whether the config sets the chat template.
+        random_seed: Seed of random masks, where nobody gives another; see `seed.seed_of`.
         warnings: What the config says to no effect, or to one that few expect.
     """
 
@@ -48,6 +51,7 @@ class MergeConfig:
     needs_mergekit: str | None = None
     tokenizer_source: str | None = None
     sets_template: bool = False
+    random_seed: int | None = None
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
@@ -205,17 +209,20 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
         needs_mergekit=_beyond_names(data, dtype, out_dtype),
         tokenizer_source=_tokenizer_source(data),
         sets_template=data.get("chat_template") is not None,
+        random_seed=faults.attempt(check_random_seed, data.get("random_seed")),
         warnings=tuple(reader.warnings),
     )
     return config, faults
 
 
 def _mapping(text: str) -> dict[str, Any]:
+    refuse_several(text)
     data = parse_yaml(text)
     if not isinstance(data, dict):
         raise InputError(
             f"expected a mapping with `models` and `merge_method`, found {kind_of(data)}"
         )
+    refuse_other_tools(data)
     return data
 
 

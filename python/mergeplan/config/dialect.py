@@ -26,7 +26,13 @@ TOP_LEVEL = (
     "tokenizer_source",
     "tokenizer",
     "chat_template",
+    "random_seed",
 )
+# What people still write, and why it is of no use.
+RETIRED = {
+    "embed_slerp": "leave it out: mergekit knows it no more, and `slerp` treats every tensor alike",
+    "name": "leave it out: it names a document of mergekit-multi's",
+}
 MODEL = ("model", "parameters")
 SOURCE = ("model", "layer_range", "parameters")
 SLICE = ("sources", "base_model", "residual_weight", "parameters")
@@ -64,7 +70,11 @@ class Faults(list[InputError]):
                 continue
             name = f"{where}.{key}" if where else str(key)
             here = "there" if where else "at the top level"
-            if "parameters" in known and any(key in method.options for method in METHODS.values()):
+            if key in RETIRED:
+                self.add(f"`{name}` does nothing", RETIRED[key])
+            elif "parameters" in known and any(
+                key in method.options for method in METHODS.values()
+            ):
                 place = f"`{where}.parameters`" if where else f"`parameters`: `{key}`"
                 self.add(f"`{name}` does nothing {here}", f"put it under {place}")
             elif key in PLACES:
@@ -129,7 +139,9 @@ class Reader:
         settings = {}
         for key, setting in value.items():
             option = self._method.options.get(key)
-            if option is None:
+            if option is None and key in RETIRED:
+                self._faults.add(f"`{where}.{key}` does nothing", RETIRED[key])
+            elif option is None:
                 known = list(self._method.options)
                 hint = nearest(str(key), known) or _options_of(self._method)
                 self._faults.add(f"unknown option `{where}.{key}`", hint)

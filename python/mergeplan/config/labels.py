@@ -23,6 +23,11 @@ _LARGEST = 1e300
 _OPTIONS = ("density", "gamma", "epsilon", "lambda")
 
 
+def draws_masks(label: str, options: Mapping[str, Any]) -> bool:
+    """Whether a label's method has random masks, and so a seed."""
+    return method_of(label, options)[0].sparsify in ("random", "ranks")
+
+
 def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str, float]]:
     """The method of a label, and all its options with what is not given at its default.
 

@@ -98,10 +98,10 @@ def base_config(base: Path, out_dtype: str) -> dict[str, Any]:
 
 def _refuse_misread(paths: Sequence[Path]) -> None:
     for path in paths:
-        if set(str(path)) & set("@+"):
+        if set(str(path)) & set("@+") and not path.exists():
             raise InputError(
-                f"`{path}`: mergekit reads `@` and `+` in a path as revision and LoRA adapter",
-                "move or link the models to a path without them",
+                f"`{path}` is not there: `@` and `+` would be read as revision and LoRA adapter",
+                "give a path that is there, or one without them",
             )
 
 

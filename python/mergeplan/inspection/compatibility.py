@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Key
 from mergeplan.checkpoints.heads import head_of
@@ -9,6 +10,7 @@ from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import MergeplanError
 from mergeplan.inspection.facts import unmergeable
+from mergeplan.inspection.rope import rope_of
 from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.jobs import dtype_faults, make_job
 from mergeplan.planning.options import PlanOptions
@@ -36,8 +38,6 @@ ARCHITECTURE_KEYS = (
     "num_attention_heads",
     "num_key_value_heads",
     "head_dim",
-    "rope_theta",
-    "rope_scaling",
     "sliding_window",
 )
 
@@ -226,12 +226,23 @@ def _heads(checkpoints: list[Checkpoint]) -> list[str]:
 
 def _config_differences(checkpoints: list[Checkpoint], donor: Checkpoint) -> list[str]:
     found = []
-    for key in ARCHITECTURE_KEYS:
-        for other in checkpoints:
-            ours, theirs = donor.config.get(key), other.config.get(key)
+    own = _computing(donor.config)
+    for other in checkpoints:
+        for key, theirs in _computing(other.config).items():
+            ours = own.get(key)
             if ours is not None and theirs is not None and ours != theirs:
                 found.append(
                     f"config.json: `{key}` is {ours} in `{donor.name}` and {theirs} in"
                     f" `{other.name}`: the output gets that of `{donor.name}`"
                 )
+    return found
+
+
+def _computing(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What a model computes beside its tensors, by key; of the models within it, too."""
+    found = {f"{prefix}{key}": config.get(key) for key in ARCHITECTURE_KEYS}
+    found |= {f"{prefix}{key}": value for key, value in rope_of(config).items()}
+    for key, inner in config.items():
+        if key.endswith("_config") and isinstance(inner, dict) and not prefix:
+            found |= _computing(inner, f"{key}.")
     return found

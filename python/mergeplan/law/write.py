@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergeplan.config.labels import draws_masks
 from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
@@ -43,7 +44,7 @@ def choose_merge(
         candidate: What `suggest` gave, or one of its candidates.
         pool: Its file, or as `load_pool` gives it.
         wish: What was asked for, for the comment in the YAML.
-        seed: Of a random subset.
+        seed: Of a random subset, and of the merge's masks.
 
     Returns:
         The subset, why it was chosen, and the config, which `merge` takes and so does mergekit.
@@ -67,6 +68,8 @@ def choose_merge(
     config = merge_config(
         label, options, size.base, [size.experts[name] for name in subset], size.out_dtype
     )
+    if seed and draws_masks(label, options):
+        config["random_seed"] = seed
     comments = [
         f"written by mergeplan suggest {wish}".rstrip(),
         f"expected loss of {candidate.k} experts by {label}: {candidate.predicted.loss:.4f}",

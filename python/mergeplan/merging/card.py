@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.hub import is_hub_id
+from mergeplan.checkpoints.names import hub_ids
 from mergeplan.config.config import MergeConfig
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import write_durably
@@ -53,21 +53,6 @@ def _left_out(left_out: dict[str, str]) -> str:
         return ""
     lines = "\n".join(f"- `{name}`: {reason}" for name, reason in left_out.items())
     return f"## Left out\n\nNot every model has these tensors:\n\n{lines}\n\n"
-
-
-def hub_ids(model: str) -> list[str]:
-    """The repositories of the hub that a model's name means, without revisions.
-
-    Args:
-        model: `org/name`, `org/name@revision`, a local path, or two of them joined by `+`, of which
-            the second is an adapter.
-
-    Example:
-        >>> hub_ids("org/model@main+./adapter")
-        ['org/model']
-    """
-    names = [part.partition("@")[0] for part in model.split("+")]
-    return [name for name in names if is_hub_id(name) and not Path(name).exists()]
 
 
 def _linked(model: str) -> str:

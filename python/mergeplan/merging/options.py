@@ -23,7 +23,7 @@ class MergeOptions:
     `overwrite`, `resume`, `discard`, `copy_tokenizer`, `write_model_card`.
 
     Attributes:
-        seed: Seed of random masks, 0 to 2**64 - 1.
+        seed: Seed of random masks, 0 to 2**64 - 1; `None` for the config's `random_seed`, else 0.
         threads: Worker threads; `None` for one on each core.
         max_shard_bytes: Bytes of tensors in one output file.
         allow_nonfinite: Merge NaN and infinity instead of refusing them.
@@ -53,7 +53,7 @@ class MergeOptions:
         packed_experts: Write the matrices of a mixture's experts packed, as mergekit does.
     """
 
-    seed: int = 0
+    seed: int | None = None
     threads: int | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     allow_nonfinite: bool = False
@@ -78,7 +78,8 @@ class MergeOptions:
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a value out of its range."""
-        check_seed(self.seed)
+        if self.seed is not None:
+            check_seed(self.seed)
         check_number(self.max_shard_bytes, "max_shard_bytes", 1, 2**63 - 1, whole=True)
         if self.threads is not None:
             check_number(self.threads, "threads", 1, 1024, whole=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeplan.config.config import MergeConfig, loaded_config
+from mergeplan.config.seed import seed_of
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import InputError
 from mergeplan.merging.companions import missing_companions
@@ -96,15 +97,19 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         with creating(place):
             place.exists()  # a name that is too long for the system
     configs = [loaded_config(one.config) for one in wanted]
+    seeds = [
+        seed_of(config.random_seed, options.seed if one.seed is None else one.seed, "the config")
+        for config, one in zip(configs, wanted, strict=True)
+    ]
     plans = [
         build_plan(
             config,
-            seed=options.seed if one.seed is None else one.seed,
+            seed=seed,
             max_shard_bytes=options.max_shard_bytes,
             allow_nonfinite=options.allow_nonfinite,
             options=options.planning(),
         )
-        for config, one in zip(configs, wanted, strict=True)
+        for config, (seed, _) in zip(configs, seeds, strict=True)
     ]
     allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
     family = PreparedFamily([plan.json() for plan in plans])
@@ -117,7 +122,9 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
     read = [path for plan in plans for path in plan.input_paths]
     merges = []
     needed: dict[Path, int] = {}
-    for config, plan, place, prepared in zip(configs, plans, places, family.merges, strict=True):
+    for config, plan, place, prepared, (_, differing) in zip(
+        configs, plans, places, family.merges, seeds, strict=True
+    ):
         # Models that are derived from others have no files.
         models = [rows for rows in prepared.identities if rows]
         inputs: InputRows = [[(str(p), n, t) for p, n, t in rows] for rows in models]
@@ -130,7 +137,7 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
             n_bytes = sum(length for _, length, _ in prepared.files) + COMPANION_BYTES
             spot = place if place.exists() else place.parent
             needed[spot] = needed.get(spot, 0) + n_bytes
-        warnings = (*plan.warnings, *missing_companions(plan))
+        warnings = (*plan.warnings, *differing, *missing_companions(plan))
         merges.append(CheckedMerge(config, plan, place, prepared, state, warnings))
     for spot, n_bytes in needed.items():
         check_space(spot, n_bytes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import STORED_NAMES
 from mergeplan.config.config import AnyConfig, MergeConfig, loaded_config
+from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.parameters import places_in, ties_head
@@ -37,7 +38,7 @@ class Sweep:
     Args:
         configs: One or several, each as `mergeplan.merge` takes it.
         options: For all of them.
-        seeds: Of the random masks of each; by default the one of the options.
+        seeds: Of the random masks of each; by default the one of the options, or of each config.
 
     Raises:
         MissingInputError: A config or a model is not there.
@@ -58,12 +59,12 @@ class Sweep:
             configs = [configs]
         self._threads = options.threads or os.cpu_count() or 1
         self._memory = options.memory_limit or default_limit(self._threads)
-        seeds = [options.seed] * len(configs) if seeds is None else seeds
-        if len(seeds) != len(configs):
+        each = [options.seed] * len(configs) if seeds is None else seeds
+        if len(each) != len(configs):
             raise InputError(
-                f"`seeds`: expected {len(configs)}, one for each config, found {len(seeds)}"
+                f"`seeds`: expected {len(configs)}, one for each config, found {len(each)}"
             )
-        self._plans = [_plan(c, options, s) for c, s in zip(configs, seeds, strict=True)]
+        self._plans = [_plan(c, options, s) for c, s in zip(configs, each, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
         self._family = PreparedFamily([plan.json() for plan in self._plans])
@@ -217,10 +218,11 @@ def merge_into(
     sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
 
 
-def _plan(config: AnyConfig, options: MergeOptions, seed: int) -> MergePlan:
+def _plan(config: AnyConfig, options: MergeOptions, seed: int | None) -> MergePlan:
+    loaded = loaded_config(config)
     plan = build_plan(
-        loaded_config(config),
-        seed=seed,
+        loaded,
+        seed=seed_of(loaded.random_seed, seed, "the config")[0],
         max_shard_bytes=options.max_shard_bytes,
         allow_nonfinite=options.allow_nonfinite,
         options=options.planning(),

@@ -17,6 +17,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count
 from mergeplan.errors import InputError
 from mergeplan.system.files import expanded
+from mergeplan.system.ranges import Seed
 from mergeplan.system.strict import CLOSED, fit_strictly
 from mergeplan.system.yamlfile import read_yaml
 
@@ -66,12 +67,14 @@ class PoolSize:
 class Pool(Summarized):
     """A validated pool. `methods` holds each label's options; data paths are absolute.
 
-    The options are checked, the models are not opened.
+    The options are checked, the models are not opened. `random_seed` is the seed of subsets and
+    masks, where no other is given.
     """
 
     sizes: tuple[PoolSize, ...]
     data: dict[str, Path]
     methods: dict[str, dict[str, Any]]
+    random_seed: int | None = None
 
     def summary(self) -> str:
         """Bases with their experts, domains, and methods."""
@@ -189,6 +192,7 @@ class PoolFile:
     sizes: Annotated[tuple[SizeEntry, ...], MinLen(1)]
     data: dict[str, PathText] | None = None
     methods: dict[Annotated[str, Predicate(_is_label)], dict[str, Any] | None] | None = None
+    random_seed: Seed | None = None
 
 
 def _pool(file: PoolFile, folder: Path) -> Pool:
@@ -200,6 +204,7 @@ def _pool(file: PoolFile, folder: Path) -> Pool:
         sizes=tuple(_size(size, f"sizes[{i}]", folder) for i, size in enumerate(file.sizes)),
         data={domain: _path(text, folder) for domain, text in (file.data or {}).items()},
         methods=methods,
+        random_seed=file.random_seed,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.config.labels import method_of
+from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.pool.bases import check_bases
 from mergeplan.pool.designs import DESIGNS, Subset, choose_subsets
@@ -46,7 +47,7 @@ class SampleOptions:
         count: Subsets of each k.
         design: One of `designs.DESIGNS`.
         lambda_scan: Whether to try other factors with all experts.
-        seed: Of the choice, and of random masks.
+        seed: Of the choice, and of random masks; `None` for the pool's `random_seed`, or else 0.
         allow_vocabulary_mismatch: Sample experts too in which a token has another id.
     """
 
@@ -56,7 +57,7 @@ class SampleOptions:
     count: int = COUNT
     design: str = "auto"
     lambda_scan: bool = True
-    seed: int = 0
+    seed: int | None = None
     allow_vocabulary_mismatch: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +67,8 @@ class SampleOptions:
             hint = nearest(self.design, list(DESIGNS)) or f"one of: {', '.join(DESIGNS)}"
             raise InputError(f"`design`: there is no `{self.design}`", hint)
         check_number(self.count, "count", 1, 1e9, whole=True)
-        check_seed(self.seed)
+        if self.seed is not None:
+            check_seed(self.seed)
 
 
 def sample_merges(
@@ -81,6 +83,7 @@ def sample_merges(
         InputError: The pool has no such method, size or k, or too few experts, or a token has two
             ids.
     """
+    seed, _ = seed_of(pool.random_seed, sweep.seed, "the pool")
     labels = sweep.labels or tuple(pool.methods)
     check_experts(pool)
     check_bases(pool)
@@ -92,7 +95,7 @@ def sample_merges(
         ks = _ks(sweep.ks, len(names))
         merges.add(subset_merge(pool, size, labels[0], ()))
         for label in labels:
-            like = subset_merge(pool, size, label, names, seed=sweep.seed)
+            like = subset_merge(pool, size, label, names, seed=seed)
             for k in ks:
                 _refuse_too_many(sweep, len(names), k)
                 subsets = choose_subsets(
@@ -100,14 +103,14 @@ def sample_merges(
                     names,
                     k,
                     sweep.count,
-                    seed=sweep.seed,
+                    seed=seed,
                     have=_measured(merges, like, k),
                 )
-                merges |= {subset_merge(pool, size, label, s, seed=sweep.seed) for s in subsets}
+                merges |= {subset_merge(pool, size, label, s, seed=seed) for s in subsets}
             singles = [(name,) for name in names]
-            merges |= {subset_merge(pool, size, label, s, seed=sweep.seed) for s in singles}
+            merges |= {subset_merge(pool, size, label, s, seed=seed) for s in singles}
             if sweep.lambda_scan:
-                merges |= set(lambda_scan(pool, size, label, names, sweep.seed))
+                merges |= set(lambda_scan(pool, size, label, names, seed))
     return sorted(merges, key=lambda merge: merge.order)
 
 

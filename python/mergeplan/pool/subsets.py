@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Predicate
 
-from mergeplan.config.labels import method_of
+from mergeplan.config.labels import draws_masks
 from mergeplan.config.write import base_config, merge_config, to_yaml
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count
@@ -117,7 +117,9 @@ class SubsetMerge:
         if not self.subset:
             return base_config(size.base, size.out_dtype)
         experts = [size.experts[name] for name in self.subset]
-        return merge_config(self.method, self.settings, size.base, experts, size.out_dtype)
+        found = merge_config(self.method, self.settings, size.base, experts, size.out_dtype)
+        # The YAML alone then gives the same masks.
+        return found | ({"random_seed": self.seed} if self.seed else {})
 
 
 class SubsetMerges(Summarized, tuple[SubsetMerge, ...]):
@@ -191,8 +193,7 @@ def subset_merge(
     options = dict(pool.methods[label])
     if lambda_ is not None:
         options["lambda"] = lambda_
-    method, _ = method_of(label, options)
-    masks = method.sparsify in ("random", "ranks")
+    masks = draws_masks(label, options)
     return SubsetMerge(
         size, n_params, label, canonical_options(options), names, seed if masks else 0
     )

@@ -42,6 +42,17 @@ def parse_yaml(text: str) -> Any:
         raise InputError(f"invalid YAML: {' '.join(str(error).split())}") from error
 
 
+def count_documents(text: str) -> int:
+    """How many YAML documents a text holds that say anything; 1 for what is no YAML."""
+    if "---" not in text:
+        return 1
+    try:
+        nodes = list(yaml.compose_all(text, yaml.SafeLoader))
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return 1
+    return sum(node.tag != "tag:yaml.org,2002:null" for node in nodes if node is not None)
+
+
 def read_yaml(path: Path, what: str) -> Any:
     """The contents of a YAML file.
 

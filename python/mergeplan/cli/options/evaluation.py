@@ -17,12 +17,15 @@ _half = click.option(
 )
 
 
-def evaluation_options(*, auto: str, seed: str, half: bool = True) -> Callable[[Any], Any]:
+def evaluation_options(
+    *, auto: str, seed: str, seed_default: str = "0", half: bool = True
+) -> Callable[[Any], Any]:
     """How texts are chosen and cut, and where the model runs.
 
     Args:
         auto: What `--dtype auto` means.
         seed: What the seed decides.
+        seed_default: What stands for one that is not given, which is `None`.
         half: Whether the user chooses the half of the documents.
     """
     options = (
@@ -31,7 +34,7 @@ def evaluation_options(*, auto: str, seed: str, half: bool = True) -> Callable[[
             type=click.IntRange(1),
             help="Most tokens of a domain, by whole documents.",
         ),
-        click.option("--seed", type=SEED, default=0, show_default=True, help=seed),
+        click.option("--seed", type=SEED, help=f"{seed}  [default: {seed_default}]"),
         click.option(
             "--max-length",
             type=click.IntRange(2),
@@ -65,7 +68,13 @@ def evaluation_options(*, auto: str, seed: str, half: bool = True) -> Callable[[
     return decorate
 
 
-def evaluation_of(given: dict[str, Any]) -> EvaluationOptions:
-    """The options that decide what is scored."""
-    names = ("max_tokens", "seed", "max_length", "stride", "batch_tokens", "half")
-    return EvaluationOptions(**{name: given[name] for name in names if name in given})
+def evaluation_of(given: dict[str, Any], written: int | None = None) -> EvaluationOptions:
+    """The options that decide what is scored.
+
+    Args:
+        written: The seed of a pool, for where none is given.
+    """
+    names = ("max_tokens", "max_length", "stride", "batch_tokens", "half")
+    chosen = {name: given[name] for name in names if name in given}
+    seed = written if given["seed"] is None else given["seed"]
+    return EvaluationOptions(**chosen, seed=seed or 0)
