@@ -109,7 +109,10 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         done[tasks[-1]] = tokens
     maker = JobMaker(ModelTensors(models, types, len(stored)), config.dtype, tokens)
     made = [maker.job(task) for task in tasks if isinstance(task, SaveTensor)]
-    jobs = tuple(job for _, job in sorted(filter(None, made), key=lambda entry: entry[0]))
+    # Some descriptions list a tensor once for each layer (Qwen2.5-VL's merger): mergekit writes it
+    # as often, and which one stays is chance. Here it is the first, as for what has no layer.
+    once = {job.tensor: (order, job) for order, job in reversed([*filter(None, made)])}
+    jobs = tuple(job for _, job in sorted(once.values(), key=lambda entry: entry[0]))
     if not jobs:
         raise InputError("the models have no tensors that mergekit knows: nothing to merge")
     left_out = _left_out(config, maker, {job.tensor for job in jobs}, options)
