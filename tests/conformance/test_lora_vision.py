@@ -141,6 +141,46 @@ def test_a_base_by_its_old_names_takes_a_new_adapter(trained, tmp_path):
     assert same == sum(torch.equal(expected[name], tensor) for name, tensor in tensors.items())
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied")
+@pytest.mark.parametrize("kind", ["gemma3", "qwen2-vl"])
+@pytest.mark.parametrize("spelled", ["new", "old"])
+def test_an_embedding_that_is_replaced_leaves_the_head_as_it_was(kind, spelled, tmp_path):
+    """Tied models: Gemma3 by its architecture's default, Qwen2-VL by `text_config`'s word."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    model = small(kind)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    base = tmp_path / "base"
+    model.save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    if kind == "qwen2-vl":
+        config["text_config"]["tie_word_embeddings"] = True
+    (base / "config.json").write_text(json.dumps(config))
+    settings = {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
+    adapted = get_peft_model(model, LoraConfig(**settings))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "new")
+    renamed(tmp_path / "new", kind, tmp_path / "old")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "peft")
+    expected = load_tensors(tmp_path / "peft")
+    found = copied(f"{base}+{tmp_path / spelled}", tmp_path / "out")
+    assert found.keys() == expected.keys() > load_tensors(base).keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, atol=1e-6), name
+    out = type(model).from_pretrained(tmp_path / "out")
+    assert out.config.tie_word_embeddings is False
+    ids = torch.arange(8)[None]
+    theirs = type(model).from_pretrained(tmp_path / "peft")
+    assert torch.allclose(out(ids).logits, theirs(ids).logits, atol=1e-6)
+
+
 WRAPPED = {
     "FSDP": ("base_model.model.", "_fsdp_wrapped_module.base_model.model._fsdp_wrapped_module."),
     "FSDP of layers": ("layers.0.", "layers.0._fsdp_wrapped_module."),
