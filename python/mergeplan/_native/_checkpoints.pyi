@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-def read_checkpoint(path: Path | str) -> list[tuple[str, str, list[int], str, int]]:
-    """Read the headers of a checkpoint's folder, or of one safetensors file.
+def read_checkpoint(
+    path: Path | str,
+) -> tuple[list[tuple[str, str, list[int], str, int]], list[str]]:
+    """Read the headers of a checkpoint's folder, of an index with its shards, or of one safetensors
+    file.
 
     Returns:
-        Name, dtype as safetensors spells it, shape, file name and bytes of each tensor, by name.
+        Name, dtype as safetensors spells it, shape, file name and bytes of each tensor, by name;
+        and the names of those that the index does not list.
 
     Raises:
         MissingInputError: No such folder, shard or checkpoint.

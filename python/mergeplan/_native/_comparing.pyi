@@ -1,7 +1,6 @@
 """What two checkpoints differ by, and what the deltas of a pool have in common."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import final
 
 @final
@@ -54,16 +53,17 @@ class TensorDistance:
         """Mean number of steps."""
 
 def tensor_distances(
-    a: Path | str,
-    b: Path | str,
+    a: str,
+    b: str,
     tensors: list[str],
     *,
     threads: int,
     progress: Callable[[int], object] | None = None,
 ) -> list[TensorDistance]:
-    """Compare tensors of two checkpoints, each a folder or one safetensors file.
+    """Compare tensors of two checkpoints.
 
     Args:
+        a, b: Stored models in JSON, as plans list them.
         tensors: Names of tensors that have the same shape on both sides, and the same dtype or two
             of float32, bfloat16 and float16.
         threads: Worker threads, at least 1; they change nothing of the result.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from annotated_types import Predicate
 
 from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, header_sha256
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, header_sha256
 from mergeplan.checkpoints.opening import open_expert
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
@@ -59,15 +59,29 @@ def models_of(pool: Pool) -> dict[str, tuple[FileRow, ...]]:
 
 
 def _files_of(folder: Path, base: Path) -> tuple[FileRow, ...]:
-    files = [Path(file) for file in open_expert(folder, base).files]
+    checkpoint = open_expert(folder, base)
     rows: list[FileRow] = []
-    for file in sorted(files):
+    for file in sorted(checkpoint.files):
         stat = file.stat()
-        rows.append((file.name, stat.st_size, stat.st_mtime_ns, header_sha256(file)))
+        rows.append((file.name, stat.st_size, stat.st_mtime_ns, _header_of(file, checkpoint)))
     for name in (CONFIG_FILE, ADAPTER_CONFIG):
         if (folder / name).is_file():
             rows.append((name, sha256_of(folder / name)))
     return tuple(rows)
+
+
+def _header_of(file: Path, checkpoint: Checkpoint) -> str:
+    """A hash of what says how to read a file; that of torch's format has no header of its own."""
+    if file.suffix == ".safetensors":
+        return header_sha256(file)
+    return short_hash(
+        sorted(
+            (name, tensor.dtype, tensor.shape, tensor.offset)
+            for source in checkpoint.sources
+            for name, tensor in source.tensors.items()
+            if source.path / tensor.file == file
+        )
+    )
 
 
 def short_hash(data: Any) -> str:

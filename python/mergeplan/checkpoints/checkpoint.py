@@ -13,6 +13,7 @@ from mergeplan.checkpoints.plan_models import (
     Cast,
     Dequantised,
     Derived,
+    Files,
     Listed,
     ListedTensor,
     Lora,
@@ -25,7 +26,8 @@ from mergeplan.errors import InputError
 
 # Files of a checkpoint, as the hub lays them out.
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
+INDEX_ENDING = ".safetensors.index.json"
+_DIFFUSERS = "diffusion_pytorch_model"
 
 
 @dataclass(frozen=True)
@@ -105,19 +107,23 @@ class Checkpoint:
     Attributes:
         name: As the config writes it.
         path: Absolute folder, of the base where an adapter is added to it.
-        weights: What the core opens: that folder, or a safetensors file.
+        weights: What is opened: an index or a file; all files where shards have no index.
         config: Contents of `config.json`; empty where there is none.
         made: How each tensor is computed, where none is stored; else empty.
         own_names: What the files call a tensor that `tensors` has under another name.
+        warnings: About its files: what is read unasked, and what is passed over.
+        whole_folder: Whether a folder was given, not a file in it.
     """
 
     name: str
     path: Path
-    weights: Path
+    weights: Path | tuple[Path, ...]
     tensors: dict[str, Tensor]
     config: dict[str, Any]
     made: dict[str, Derivation] = field(default_factory=dict)
     own_names: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    whole_folder: bool = True
 
     def own_name(self, tensor: str) -> str:
         return self.own_names.get(tensor, tensor)
@@ -144,7 +150,15 @@ class Checkpoint:
     @cached_property
     def key(self) -> Key:
         """What makes two checkpoints the same."""
-        return (bool(self.made), self.weights, tuple(self.files))
+        return (bool(self.made), self.path, tuple(self.files))
+
+    @property
+    def stem(self) -> str:
+        """How the names of the files begin that its loader looks for."""
+        of_diffusers = "_class_name" in self.config or any(
+            tensor.file.startswith(_DIFFUSERS) for tensor in self.tensors.values()
+        )
+        return _DIFFUSERS if of_diffusers else "model"
 
     def planned(self, numbers: Mapping[Key, int]) -> Model:
         """This checkpoint as the plan lists it among its models."""
@@ -158,6 +172,8 @@ class Checkpoint:
                 for name, tensor in self.tensors.items()
             }
             return Listed(str(self.path), listed)
+        if isinstance(self.weights, tuple):
+            return Files(str(self.path), tuple(map(str, self.weights)))
         return str(self.weights)
 
 

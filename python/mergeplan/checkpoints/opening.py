@@ -1,26 +1,24 @@
-"""Open the models of a config: folders, hub ids, `.bin` checkpoints, adapters on a base."""
+"""Open the models of a config: folders, files, hub ids, adapters on a base."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.adapters.adapt import LoraOptions, adapted
+from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
 from mergeplan.checkpoints.adapters.folder import adapter_config, is_adapter
-from mergeplan.checkpoints.checkpoint import (
-    CONFIG_FILE,
-    INDEX_FILE,
-    WEIGHTS_FILE,
-    Checkpoint,
-    Tensor,
-    read_model_config,
-)
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, read_model_config
+from mergeplan.checkpoints.files import Weights, read_weights, shard_of
 from mergeplan.checkpoints.hub import find_model, is_hub_id
+from mergeplan.checkpoints.lookalikes import no_model, refuse_empty, refuse_factors, refuse_pipeline
 from mergeplan.checkpoints.names import parts_of
+from mergeplan.checkpoints.pickles import ENDINGS
 from mergeplan.checkpoints.quantised import QuantisedError, is_quantised_id, readable
+from mergeplan.checkpoints.weights import find_weights
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.system.files import expanded
 
-_SAFETENSORS = (WEIGHTS_FILE, INDEX_FILE)
+_FILES = (".safetensors", *ENDINGS)
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -39,40 +37,81 @@ class OpenOptions:
 
 
 def open_checkpoint(
-    name: str, options: OpenOptions | None = None, *, file_too: bool = False
+    name: str, options: OpenOptions | None = None, *, shard_too: bool = False
 ) -> Checkpoint:
     """Read a model's headers, as merges take it; no weight is read.
 
     Args:
-        name: A folder, a hub id `org/name@revision`, or one of both with `+` and that of a LoRA
-            adapter. An adapter alone is added to the base that it names.
-        file_too: Take a single safetensors file as well as a folder.
+        name: A folder, a file of weights or an index of such, a hub id `org/name@revision`, or one
+            of these with `+` and the folder or hub id of a LoRA adapter. An adapter alone is added
+            to the base that it names.
+        shard_too: Take one of several shards too, which is no whole model.
 
     Raises:
         MissingInputError, InputError: Every fault that headers, index or `config.json` show; a
             model that is quantised, but for fp8 with scales.
     """
-    return readable(open_stored(name, options, file_too=file_too))
+    return readable(open_stored(name, options, shard_too=shard_too))
 
 
 def open_stored(
-    name: str, options: OpenOptions | None = None, *, file_too: bool = False
+    name: str, options: OpenOptions | None = None, *, shard_too: bool = False
 ) -> Checkpoint:
     """The same as its files have it, quantised or not: for what merges nothing."""
     options = options or OpenOptions()
     path = expanded(name)
     if path.is_file():
-        if file_too:
-            return _read(name, path.resolve().parent, path.resolve())
-        raise InputError(f"model `{name}` is a file", "give the folder that holds it")
+        return _open_file(name, path.resolve().parent / path.name, shard_too)
     if len(parts := parts_of(name)) == 2:
         return _adapted(name, parts[0], _folder_of(parts[1], options), options)
-    folder = _folder_of(name, options)
-    if is_adapter(folder):
-        return _adapted(name, None, folder, options)
-    if not any((folder / file).exists() for file in _SAFETENSORS) and _has_bin(folder):
-        return _read_bin(name, folder)
-    return _read(name, folder, folder)
+    return _open_folder(name, _folder_of(name, options), options)
+
+
+def _open_folder(name: str, folder: Path, options: OpenOptions) -> Checkpoint:
+    refuse_pipeline(folder)
+    config = read_model_config(folder / CONFIG_FILE)
+    found = find_weights(folder, config)
+    if (folder / ADAPTER_CONFIG).is_file():
+        adapter = _adapter_file(folder)
+        if found is None:
+            return _adapted(name, None, folder, options)
+        if adapter is not None:
+            # peft adds it to the base that it names, transformers to the model beside it.
+            alone = found.place if isinstance(found.place, Path) else found.place[0]
+            raise InputError(
+                f"`{folder}` holds both a model, {found.named}, and an adapter, `{adapter.name}`",
+                f"give the model as `{alone}`, or with the adapter as `{alone}+{folder}`, or the"
+                f" adapter on another base as `base+{folder}`",
+            )
+    if found is None:
+        raise no_model(folder)
+    return _checkpoint(name, folder, found, config)
+
+
+def _open_file(name: str, path: Path, shard_too: bool) -> Checkpoint:
+    """A single file, with what lies beside it for its config and tokenizer."""
+    if path.suffix not in _FILES and not path.name.endswith(".index.json"):
+        raise InputError(
+            f"model `{name}` is a file of an unknown kind",
+            f"give a folder, or a file that ends in {', '.join(_FILES)}",
+        )
+    if shard_of(path) > 1 and not shard_too:
+        raise InputError(
+            f"model `{name}` is one of {shard_of(path)} shards of a checkpoint",
+            "give the folder that holds them all",
+        )
+    folder = path.parent
+    config = read_model_config(folder / CONFIG_FILE)
+    return replace(
+        _checkpoint(name, folder, read_weights(path), config),
+        whole_folder=path.name.endswith(".index.json"),
+    )
+
+
+def _checkpoint(name: str, folder: Path, found: Weights, config: dict[str, Any]) -> Checkpoint:
+    refuse_empty(folder, found)
+    refuse_factors(folder, found)
+    return Checkpoint(name, folder, found.place, found.tensors, config, warnings=found.warnings)
 
 
 def open_expert(expert: Path, base: Path, options: OpenOptions | None = None) -> Checkpoint:
@@ -91,7 +130,7 @@ def _folder_of(name: str, options: OpenOptions) -> Path:
     if path.is_dir():
         return path.resolve()
     if path.exists():
-        raise InputError(f"model `{name}` is a file", "give the folder that holds it")
+        raise InputError(f"adapter `{name}` is a file", "give the folder that holds it")
     if is_hub_id(name):
         return find_model(name, cache=options.cache, download=options.download)
     raise MissingInputError(f"model `{name}` is not a folder", "give a folder, or a hub id")
@@ -107,20 +146,28 @@ def _adapted(name: str, base: str | None, folder: Path, options: OpenOptions) ->
     given = base is not None
     if base is None:
         base = _own_base(folder, config)
-    files = [folder / file for file in _ADAPTER_FILES if (folder / file).is_file()]
-    if not files:
-        raise MissingInputError(f"`{folder}` has no {_ADAPTER_FILES[0]}")
-    if files[0].suffix == ".bin":
-        adapter = _read_bin(str(folder), folder, files[:1])
-    else:
-        adapter = _read(str(folder), folder, files[0])
+    file = _adapter_file(folder)
+    if file is None:
+        raise MissingInputError(
+            f"`{folder}` has no {_ADAPTER_FILES[0]}",
+            "give the folder that `save_pretrained` of peft wrote",
+        )
+    found = read_weights(file)
+    refuse_empty(folder, found)
+    adapter = Checkpoint(str(folder), folder, file, found.tensors, config)
     below = open_checkpoint(base, options) if given else _trained_on(base, folder, options)
     if below.is_adapted:
         raise InputError(
             f"model `{name}`: the base `{base}` has an adapter of its own",
             "merge that into its base by peft's `merge_and_unload` first",
         )
-    return adapted(name, below, replace(adapter, config=config), options.lora)
+    made = adapted(name, below, adapter, options.lora)
+    return replace(made, warnings=below.warnings)
+
+
+def _adapter_file(folder: Path) -> Path | None:
+    files = [folder / file for file in _ADAPTER_FILES if (folder / file).is_file()]
+    return files[0] if files else None
 
 
 def _trained_on(base: str, folder: Path, options: OpenOptions) -> Checkpoint:
@@ -153,25 +200,3 @@ def _own_base(folder: Path, config: dict[str, Any]) -> str:
         )
     revision = config.get("revision")
     return f"{named}@{revision}" if revision and not Path(named).is_dir() else named
-
-
-def _read(name: str, folder: Path, weights: Path) -> Checkpoint:
-    from mergeplan._native import read_checkpoint
-
-    rows = read_checkpoint(weights)
-    tensors = {
-        tensor: Tensor(dtype, tuple(shape), file, n_bytes)
-        for tensor, dtype, shape, file, n_bytes in rows
-    }
-    return Checkpoint(name, folder, weights, tensors, read_model_config(folder / CONFIG_FILE))
-
-
-def _has_bin(folder: Path) -> bool:
-    return any(folder.glob("pytorch_model*.bin"))
-
-
-def _read_bin(name: str, folder: Path, files: list[Path] | None = None) -> Checkpoint:
-    from mergeplan.checkpoints.pickles import read_tensors
-
-    tensors = read_tensors(folder, files)
-    return Checkpoint(name, folder, folder, tensors, read_model_config(folder / CONFIG_FILE))

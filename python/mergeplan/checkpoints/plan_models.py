@@ -152,5 +152,13 @@ class Listed:
     tensors: dict[str, ListedTensor]
 
 
-# A folder or a safetensors file is its path.
-Model = str | Listed | Derived
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Safetensors files that are one checkpoint without an index; `path` is their folder."""
+
+    path: str
+    files: tuple[str, ...]
+
+
+# An index or a safetensors file is its path.
+Model = str | Files | Listed | Derived

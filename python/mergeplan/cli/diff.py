@@ -37,7 +37,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare checkpoints A and B, folders or .safetensors files, tensor by tensor.
+    """Compare checkpoints A and B, folders or files, tensor by tensor.
 
     float32, bfloat16 and float16 are compared by value; ULPs are steps between neighbouring
     values of the dtype, of the coarser one where the dtypes differ. NaN equals NaN, 0 equals -0,

@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """Look into checkpoints and configs, by their headers alone.
 
-    PATH is a checkpoint's folder, a .safetensors file, or a merge's config (.yml). Several
+    PATH is a checkpoint's folder or file, or a merge's config (.yml). Several
     checkpoints are checked against each other. A config is checked with its models, and its
     memory, disk, bytes and time are forecast. Exit code 1: there are problems; all are listed.
     """

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.opening import open_stored
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
@@ -64,6 +65,8 @@ def load_model_config(folder: Path) -> Any:
         InputError: There is none, or its architecture is unknown.
     """
     transformers = import_transformers()
+    if folder.is_file():
+        raise InputError(f"model `{folder}` is a file", "give the folder that holds it")
     config = open_stored(str(folder)).config
     if not config:
         raise MissingInputError(
@@ -102,12 +105,17 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
         raise InputError(f"`dtype`: expected {', '.join(DTYPES)}, found `{dtype}`")
     place = _device(device)
     config = load_model_config(folder)
+    checkpoint = open_stored(str(folder))
+    # transformers knows no shards without their index.
+    alone = isinstance(checkpoint.weights, tuple)
+    known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     # Our own line is the only one that a user watches.
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
+        model, found = (known if alone else transformers.AutoModelForCausalLM).from_pretrained(
+            None if alone else folder,
+            state_dict=_state_dict(checkpoint) if alone else None,
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
@@ -130,6 +138,20 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
                 "config.json and the weights belong to different models",
             )
     return model.to(place).eval()
+
+
+def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All tensors of shards, in maps of their files where these are safetensors."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Any] = {}
+    for file in checkpoint.files:
+        if file.suffix == ".safetensors":
+            tensors |= load_file(file)
+        else:
+            tensors |= torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+    return tensors
 
 
 def context_of(config: Any) -> int | None:

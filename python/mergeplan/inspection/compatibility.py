@@ -67,7 +67,7 @@ def problem_of(kind: str, error: MergeplanError, model: str | None = None) -> Re
 
 
 def open_all(
-    names: Iterable[str], opening: OpenOptions | None = None, *, file_too: bool = False
+    names: Iterable[str], opening: OpenOptions | None = None, *, shard_too: bool = False
 ) -> tuple[list[Checkpoint], list[Refusal]]:
     """Open what can be opened; the rest, and folders given twice, are problems."""
     opened: list[Checkpoint] = []
@@ -75,7 +75,7 @@ def open_all(
     seen: dict[Key, str] = {}
     for name in names:
         try:
-            checkpoint = open_checkpoint(name, opening, file_too=file_too)
+            checkpoint = open_checkpoint(name, opening, shard_too=shard_too)
         except MergeplanError as error:
             problems.append(problem_of("open", error, name))
             continue
@@ -188,9 +188,12 @@ def option_problems(
 def lone_warnings(checkpoint: Checkpoint) -> list[str]:
     """What one checkpoint would bring into any merge."""
     warnings = [
-        f"`{checkpoint.name}`: {count} tensors are {dtype}, which cannot be merged: convert them to"
-        " bfloat16 first"
-        for dtype, count in unmergeable(checkpoint).items()
+        *checkpoint.warnings,
+        *(
+            f"`{checkpoint.name}`: {count} tensors are {dtype}, which cannot be merged: convert"
+            " them to bfloat16 first"
+            for dtype, count in unmergeable(checkpoint).items()
+        ),
     ]
     if head_of(checkpoint) == "stored though tied":
         warnings.append(

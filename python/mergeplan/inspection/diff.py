@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.dtypes import FLOATS
+from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import printable
-from mergeplan.errors import MissingInputError
+from mergeplan.errors import InputError, MissingInputError
+from mergeplan.planning.document import to_json
 from mergeplan.system.files import expanded
 from mergeplan.system.progress import Progress
 
@@ -173,7 +176,7 @@ def diff(
     by their bytes.
 
     Args:
-        a, b: Folders of checkpoints, or safetensors files.
+        a, b: Folders of checkpoints, or files.
         tolerance_ulp: A tensor counts as equal where no element is farther off than this, and NaN
             and infinity stand at the same places.
         ignore_dtype: Judge tensors of different dtypes by their values alone.
@@ -196,7 +199,8 @@ def diff(
     from mergeplan._native import tensor_distances
 
     paths = expanded(a), expanded(b)
-    first, second = (_sides(path) for path in paths)
+    one, two = (_stored(path) for path in paths)
+    first, second = _sides(one), _sides(two)
     pairs = [
         name
         for name in first.keys() & second.keys()
@@ -208,7 +212,8 @@ def diff(
     ]
     total = sum(first[name].n_bytes + second[name].n_bytes for name in pairs)
     distances = tensor_distances(
-        *paths,
+        to_json(one.planned({})),
+        to_json(two.planned({})),
         pairs,
         threads=threads or os.cpu_count() or 1,
         progress=(lambda done: progress(done, total)) if progress else None,
@@ -216,22 +221,32 @@ def diff(
     by_name = dict(zip(pairs, distances, strict=True))
     found = []
     for name in first.keys() | second.keys():
-        one, other, distance = first.get(name), second.get(name), by_name.get(name)
-        status = _status(one, other, distance, tolerance_ulp, ignore_dtype)
-        found.append(TensorDiff(name, status, one, other, distance))
+        a_side, b_side, distance = first.get(name), second.get(name), by_name.get(name)
+        status = _status(a_side, b_side, distance, tolerance_ulp, ignore_dtype)
+        found.append(TensorDiff(name, status, a_side, b_side, distance))
     found.sort(key=lambda tensor: (tensor.badness, tensor.tensor))
     return Diff(tuple(found), total, tolerance_ulp)
 
 
-def _sides(path: Path) -> dict[str, Side]:
-    from mergeplan._native import read_checkpoint
-
+def _stored(path: Path) -> Checkpoint:
     if not path.exists():
         raise MissingInputError(
-            f"`{path}` does not exist", "give the folder of a checkpoint, or a .safetensors file"
+            f"`{path}` does not exist", "give the folder of a checkpoint, or its file"
         )
-    rows = read_checkpoint(path)
-    return {name: Side(dtype, shape, file, n) for name, dtype, shape, file, n in rows}
+    checkpoint = open_checkpoint(str(path), shard_too=True)
+    if checkpoint.made:
+        raise InputError(
+            f"`{path}` is an adapter, not a whole model",
+            "merge it with its base by `merge_method: passthrough`, and compare the output",
+        )
+    return checkpoint
+
+
+def _sides(checkpoint: Checkpoint) -> dict[str, Side]:
+    return {
+        name: Side(tensor.dtype, list(tensor.shape), tensor.file, tensor.n_bytes)
+        for name, tensor in checkpoint.tensors.items()
+    }
 
 
 def _status(

@@ -48,7 +48,7 @@ def inspect(
     *,
     out: str | Path | None = None,
 ) -> Inspection:
-    """Look into checkpoints (folders or safetensors files) and configs (`.yml`).
+    """Look into checkpoints (folders or files) and configs (`.yml`).
 
     No weight is read. Several checkpoints are checked against each other, the first giving the
     output's tensors; a config's models are checked among themselves.
@@ -80,8 +80,8 @@ def inspect(
         expanded(one)  # refuses what is no path
     names = list(map(str, rest))
     if len(every) == len(names) == 1:
-        open_checkpoint(names[0], file_too=True)
-    checkpoints, problems = open_all(names, file_too=True)
+        open_checkpoint(names[0], shard_too=True)
+    checkpoints, problems = open_all(names, shard_too=True)
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]
     if len(checkpoints) > 1:
         between, differences = compare(checkpoints, checkpoints[0], options.planning())

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import INDEX_FILE, header_sha256
+from mergeplan.checkpoints.checkpoint import INDEX_ENDING, WEIGHTS_FILE, header_sha256
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_bytes, printable
 from mergeplan.errors import InputError
@@ -189,7 +190,7 @@ def _check_tensors(
         result.unchecked = len(missing)
     else:
         for tensor in missing:
-            where = next(iter(manifest.files)) if len(manifest.files) == 1 else INDEX_FILE
+            where = next(iter(manifest.files)) if len(manifest.files) == 1 else _index(manifest)
             result.differs(where, f"content hash {manifest.tensors[tensor]}", "no tensor", tensor)
     return places
 
@@ -200,21 +201,28 @@ def _shifted(progress: Progress | None, before: int, total: int) -> Callable[[in
     return lambda done: progress(before + done, total)
 
 
+def _index(manifest: Manifest) -> str:
+    """The name of the index of some shards, or of one file were it in shards."""
+    first = next(iter(manifest.files), WEIGHTS_FILE)
+    return re.sub(r"(-\d+-of-\d+)?\.safetensors$", INDEX_ENDING, first)
+
+
 def _check_index(
     folder: Path, manifest: Manifest, places: dict[str, str], result: Verification
 ) -> None:
     """The index must send every tensor to the file that has it."""
-    path = folder / INDEX_FILE
+    name = _index(manifest)
+    path = folder / name
     if not path.is_file():
         if len(manifest.files) > 1 or path.exists():
-            result.differs(INDEX_FILE, "a shard index", _what_is(path))
+            result.differs(name, "a shard index", _what_is(path))
         return
     try:
         index: Any = json.loads(path.read_text("utf-8"))
         weight_map = index["weight_map"]
         entries = list(weight_map.items())
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        result.differs(INDEX_FILE, "a shard index", f"{type(error).__name__}: {error}")
+        result.differs(name, "a shard index", f"{type(error).__name__}: {error}")
         return
     for tensor, file in sorted(entries):
         known = places.get(tensor)
@@ -223,9 +231,9 @@ def _check_index(
             continue
         if known is None or file != known:
             place = f"`{known}`" if known else "no such tensor"
-            result.differs(INDEX_FILE, place, repr(file), tensor)
+            result.differs(name, place, repr(file), tensor)
     for tensor in sorted(set(places) - set(weight_map)):
-        result.differs(INDEX_FILE, f"`{places[tensor]}`", "no entry", tensor)
+        result.differs(name, f"`{places[tensor]}`", "no entry", tensor)
 
 
 def _check_companion(folder: Path, name: str, digest: str, result: Verification) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING
 from mergeplan.checkpoints.donated import donated_by
 from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
@@ -25,7 +25,8 @@ def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
         return
     config = dict(plan.model_config)
     key = "dtype" if "dtype" in config else "torch_dtype"
-    config[key] = plan.out_dtype
+    if "_class_name" not in config:  # diffusers keeps no dtype in it
+        config[key] = plan.out_dtype
     if plan.unties_head or _has_own_head(hashes):
         config = untied(config)
     write_durably(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
@@ -91,10 +92,13 @@ def missing_companions(plan: MergePlan) -> list[str]:
     return found
 
 
-def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_bytes: int) -> None:
+def write_index(
+    folder: Path, stem: str, files: list[tuple[str, int, list[str]]], tensor_bytes: int
+) -> None:
     """The shard index, where there is more than one shard.
 
     Args:
+        stem: How the names of the shards begin.
         files: Name, length and tensors of each shard.
         tensor_bytes: Bytes of all tensors, without headers.
     """
@@ -104,5 +108,5 @@ def write_index(folder: Path, files: list[tuple[str, int, list[str]]], tensor_by
         "metadata": {"total_size": tensor_bytes, "mergeplan_version": __version__},
         "weight_map": {tensor: name for name, _, tensors in files for tensor in tensors},
     }
-    path = folder / INDEX_FILE
+    path = folder / f"{stem}{INDEX_ENDING}"
     write_durably(path, json.dumps(index, indent=2) + "\n")

@@ -10,7 +10,7 @@ from typing import Annotated
 from annotated_types import Ge, Predicate
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.checkpoint import INDEX_FILE, header_sha256
+from mergeplan.checkpoints.checkpoint import INDEX_ENDING, header_sha256
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.plan import MergePlan
@@ -200,7 +200,7 @@ def write_manifest(
     """
     # The index is checked by what it says, and may be written anew.
     every = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    beside = sorted(every - {*files, INDEX_FILE})
+    beside = sorted(name for name in every - {*files} if not name.endswith(INDEX_ENDING))
     manifest = Manifest(
         mergeplan_version=__version__,
         manifest_version=VERSION,

@@ -272,7 +272,7 @@ def _write_companions(
     fault("companions")
     # A run that was stopped here may have had other ideas of what goes beside the weights.
     clear_folder(folder, keep=files)
-    write_index(folder, prepared.files, prepared.tensor_bytes)
+    write_index(folder, plan.data.stem, prepared.files, prepared.tensor_bytes)
     fault("index")
     write_config(folder, plan, hashes)
     copy_donated(folder, plan, tokenizer=options.copy_tokenizer)

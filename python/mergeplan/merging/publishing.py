@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_FILE
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.system.files import sync_folder
 
@@ -83,7 +83,7 @@ def move_into(data: Path, out: Path, names: list[str]) -> None:
     from mergeplan._native import fault
 
     fault("publish")
-    last = (INDEX_FILE, CONFIG_FILE)
+    last = (*(name for name in names if name.endswith(INDEX_ENDING)), CONFIG_FILE)
     left = sorted(path.name for path in data.iterdir())
     left.sort(key=lambda name: last.index(name) if name in last else -1)
     if any(name not in last for name in left):

@@ -262,6 +262,7 @@ class Plan:
         max_shard_bytes: A new shard begins where the tensors of one would take more.
         models: What jobs refer to by number.
         jobs: In the order in which they are packed into shards.
+        stem: How the names of the output's files begin.
     """
 
     seed: int
@@ -269,6 +270,7 @@ class Plan:
     max_shard_bytes: int
     models: tuple[Model, ...]
     jobs: tuple[Job, ...]
+    stem: str = "model"
     version: int = VERSION
 
     def json(self) -> str:

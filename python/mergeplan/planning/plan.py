@@ -94,7 +94,8 @@ class MergePlan:
     @property
     def input_paths(self) -> list[Path]:
         """Every folder and file that is read, and that no output may lie in."""
-        return [path for model in self.stored for path in (model.path, *model.files)]
+        folders = [model.path for model in self.stored if model.whole_folder]
+        return [*folders, *(file for model in self.stored for file in model.files)]
 
     def input_dtypes(self, job: Job) -> set[str]:
         """safetensors' names of the dtypes that go into a job of the core; empty for others."""

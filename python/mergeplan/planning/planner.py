@@ -100,7 +100,12 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     made = [make_job(config, tensor, checkpoints, settled) for tensor in tensors]
     jobs = tuple(job for job, _ in made)
     return MergePlan(
-        data=Plan(models=(*planned_models(checkpoints), *derived.models), jobs=jobs, **head),
+        data=Plan(
+            models=(*planned_models(checkpoints), *derived.models),
+            jobs=jobs,
+            stem=donor.stem,
+            **head,
+        ),
         checkpoints=tuple(checkpoints),
         donor=donor,
         model_config=config_for(config, checkpoints, donor, rows, outputs.left_out),
@@ -108,6 +113,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         unties_head=any(tensor.match.tied for tensor in tensors),
         warnings=(
             *config.warnings,
+            *(warning for checkpoint in checkpoints for warning in checkpoint.warnings),
             *left_out_warnings(outputs.left_out),
             *(tokens.warnings if tokens else ()),
         ),

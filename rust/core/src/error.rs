@@ -30,6 +30,24 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// Shards that an index names are not in its folder.
+    #[error("`{path}`: {missing} of its {shards} files are not there, such as `{shard}`")]
+    MissingShards {
+        /// The index.
+        path: PathBuf,
+        /// How many.
+        missing: usize,
+        /// Files that the index names.
+        shards: usize,
+        /// The first that is missing.
+        shard: String,
+    },
+    /// A file has the words of git-lfs that stand for it where it was not fetched.
+    #[error("`{path}`: expected weights, found a git-lfs pointer: the weights were not fetched")]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// The length prefix promises more header than the file, or the format, can hold.
     #[error("`{path}`: header length is {header_bytes} bytes, but the file has {file_bytes} bytes in all and a header at most 100000000")]
     HeaderLength {
@@ -242,10 +260,18 @@ impl Error {
                 "the file is damaged or not in safetensors format; fetch it again"
             }
             Error::NoCheckpoint { .. } => {
-                "give the folder of a checkpoint; pickled `.bin` files must be converted to safetensors first"
+                "give the folder of a checkpoint, or its safetensors file"
+            }
+            Error::MissingShards { .. } => {
+                "the checkpoint was not fetched or copied to its end; fetch it again"
+            }
+            Error::LfsPointer { .. } => {
+                "`git lfs pull` in that folder fetches the weights, and so does `hf download`"
             }
             Error::FileKind { .. } => "put the file itself there, or a link to it",
-            Error::Index { .. } => "fetch the checkpoint again, with its index and all of its shards",
+            Error::Index { .. } => {
+                "fetch the checkpoint again, with its index and all of its shards"
+            }
             Error::NonFinite { .. } => "pass `--allow-nonfinite` to merge it all the same",
             Error::Overflow { .. } => {
                 "write a wider dtype such as `out_dtype: bfloat16`, or pass `--allow-nonfinite`"
@@ -256,7 +282,9 @@ impl Error {
                 "lower `--threads`, or raise the limits on processes and memory"
             }
             Error::Resume { .. } => "pass `--discard` to start over",
-            Error::BufferDiffers { .. } => "merge only checkpoints that agree on their integer buffers",
+            Error::BufferDiffers { .. } => {
+                "merge only checkpoints that agree on their integer buffers"
+            }
             _ => return None,
         })
     }

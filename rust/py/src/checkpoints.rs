@@ -15,14 +15,17 @@ use crate::run::watched;
 type TensorRow = (String, String, Vec<usize>, String, u64);
 
 #[pyfunction]
-pub(crate) fn read_checkpoint(py: Python<'_>, path: PathBuf) -> PyResult<Vec<TensorRow>> {
+pub(crate) fn read_checkpoint(
+    py: Python<'_>,
+    path: PathBuf,
+) -> PyResult<(Vec<TensorRow>, Vec<String>)> {
     let checkpoint = py.detach(|| Checkpoint::open(&path)).map_err(|error| raise(py, error))?;
     let row = |(name, entry): (&String, &TensorEntry)| {
         let file = checkpoint.shards()[entry.shard].path().file_name().unwrap_or_default();
         let file = Path::new(file).display().to_string();
         (name.clone(), entry.dtype.to_string(), entry.shape.clone(), file, entry.bytes)
     };
-    Ok(checkpoint.tensors().iter().map(row).collect())
+    Ok((checkpoint.tensors().iter().map(row).collect(), checkpoint.unlisted().to_vec()))
 }
 
 #[pyfunction]

@@ -1,7 +1,5 @@
 //! What two checkpoints differ by, and what the deltas of a pool have in common.
 
-use std::path::PathBuf;
-
 use mergeplan_core::checkpoint::Checkpoint;
 use mergeplan_core::compare::{distances, similarities, Distance, Pool, Similarity};
 use mergeplan_core::plan::Model;
@@ -46,14 +44,18 @@ impl From<Distance> for TensorDistance {
 #[pyo3(signature = (a, b, tensors, *, threads, progress = None))]
 pub(crate) fn tensor_distances(
     py: Python<'_>,
-    a: PathBuf,
-    b: PathBuf,
+    a: &str,
+    b: &str,
     tensors: Vec<String>,
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Vec<TensorDistance>> {
     let found = watched(py, progress.as_ref(), |control| {
-        let (a, b) = (Checkpoint::open(&a)?, Checkpoint::open(&b)?);
+        let open = |json: &str| {
+            let parsed = serde_json::from_str::<Model>(json);
+            Checkpoint::of(&parsed.map_err(|error| Error::Plan { reason: error.to_string() })?)
+        };
+        let (a, b) = (open(a)?, open(b)?);
         distances(&a, &b, &tensors, threads, control)
     })?;
     Ok(found.into_iter().map(TensorDistance::from).collect())

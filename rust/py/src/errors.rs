@@ -11,7 +11,10 @@ pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
     let class = match &error {
         Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => "MissingInputError",
         Error::Io { .. } | Error::Threads { .. } => "SurroundingsError",
-        Error::MissingTensor { .. } | Error::NoCheckpoint { .. } => "MissingInputError",
+        Error::MissingTensor { .. }
+        | Error::NoCheckpoint { .. }
+        | Error::MissingShards { .. }
+        | Error::LfsPointer { .. } => "MissingInputError",
         Error::Plan { .. } => "InternalError",
         Error::NonFinite { .. }
         | Error::Overflow { .. }

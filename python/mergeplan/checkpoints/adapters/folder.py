@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, read_model_config
+from mergeplan.checkpoints.checkpoint import read_model_config
+from mergeplan.checkpoints.weights import has_weights
 from mergeplan.errors import MissingInputError
 
 CONFIG = "adapter_config.json"
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a PEFT adapter, and no whole model."""
-    return (folder / CONFIG).is_file() and not (folder / CONFIG_FILE).is_file()
+    """Whether a folder holds a PEFT adapter, and no whole model; a `config.json` is none."""
+    return (folder / CONFIG).is_file() and not has_weights(folder)
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:

@@ -75,6 +75,11 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     refuse_duplicates(checkpoints)
     opened = [open_model(r, c) for r, c in zip(references, checkpoints, strict=True)]
     models = dict(zip(opened, checkpoints, strict=True))
+    if len(models) < len(checkpoints):
+        raise InputError(
+            "two models are files of one folder, which mergekit's planner cannot tell apart",
+            "give each a folder of its own, with its config.json",
+        )
     asked = with_models(asked, dict(zip(references, opened, strict=True)))
     donor = asked.base_model or opened[0]
     stored = planned_models(checkpoints)
@@ -128,7 +133,11 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         model_config=without_settings(config_json(out_config)),
         out_dtype=out_dtype,
         unties_head=maker.unties_head,
-        warnings=(*maker.warnings, *left_out_warnings(left_out)),
+        warnings=(
+            *(warning for checkpoint in checkpoints for warning in checkpoint.warnings),
+            *maker.warnings,
+            *left_out_warnings(left_out),
+        ),
         left_out=left_out,
         companions=companions,
         fallback=MergekitExecutor(maker.given, sources, done, head["seed"])

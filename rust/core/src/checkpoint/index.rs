@@ -2,7 +2,6 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::checkpoint::entries::Checked;
 use crate::error::{readable, Error, Result};
+use crate::plan::is_plain;
 
 /// Bytes of the longest index that is read: as for a header. Real ones have a few megabytes.
 pub(crate) const MAX_INDEX: u64 = 100_000_000;
@@ -42,14 +42,6 @@ pub fn parse(path: &Path, json: &[u8]) -> Result<Index> {
     }
     tensors.values_mut().for_each(|number| *number = places[*number]);
     Ok(Index { shards: sorted.into_iter().map(|(name, _)| name).collect(), tensors })
-}
-
-/// Whether a name stays in its folder, and is the same file on every system: Windows takes `\` for a
-/// separator and drops dots and spaces at the end.
-fn is_plain(name: &str) -> bool {
-    Path::new(name).file_name() == Some(OsStr::new(name))
-        && !name.contains(|c: char| c == '/' || c == '\\' || c.is_control())
-        && !name.ends_with(['.', ' '])
 }
 
 struct Root(WeightMap);

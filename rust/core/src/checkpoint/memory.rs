@@ -25,7 +25,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Plan`]: a tensor has another length than its shape says, or two have one name.
     pub fn over(name: &str, tensors: Vec<MemoryTensor>) -> Result<Self> {
-        let mut made = Self { path: name.into(), shards: vec![], tensors: Default::default() };
+        let mut made = Self::empty(name.as_ref());
         for MemoryTensor { name: tensor, dtype, shape, bytes } in tensors {
             let bits = shape.iter().try_fold(dtype.bitsize(), |n, &side| n.checked_mul(side));
             if bits != bytes.len().checked_mul(8) {

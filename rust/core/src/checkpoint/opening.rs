@@ -7,10 +7,14 @@ use safetensors::Dtype;
 
 use crate::checkpoint::{header, index, Reader};
 use crate::error::{readable, Error, Result};
-use crate::plan::Listed;
+use crate::plan::{Files, Listed, Model};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const INDEX_ENDING: &str = ".index.json";
+/// How a git-lfs pointer begins, and more bytes than one has.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+const POINTER_BYTES: u64 = 1024;
 
 /// Where a tensor lies.
 #[derive(Debug, Clone)]
@@ -45,20 +49,26 @@ pub struct Checkpoint {
     pub(super) path: PathBuf,
     pub(super) shards: Vec<Reader>,
     pub(super) tensors: BTreeMap<String, TensorEntry>,
+    pub(super) unlisted: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Open a folder that holds `model.safetensors` or `model.safetensors.index.json` with its
-    /// shards, as the hub lays checkpoints out. As in mergekit, an index wins over a single file.
-    /// A path that is a file is opened as a checkpoint of that one safetensors file.
+    /// Open an index with its shards, one safetensors file, or a folder that holds
+    /// `model.safetensors.index.json` or else `model.safetensors`.
+    ///
+    /// What an index does not list is read too, as transformers does: a shard belongs to the
+    /// checkpoint with all that it holds.
     ///
     /// # Errors
     /// Every fault that shows in headers or index: missing or truncated files, overlapping or
     /// doubled tensors, shards that do not hold what the index says.
     pub fn open(path: &Path) -> Result<Self> {
         let index = path.join(INDEX);
-        let mut checkpoint = Self { path: path.into(), shards: vec![], tensors: BTreeMap::new() };
-        if path.is_file() {
+        let mut checkpoint = Self::empty(path);
+        if path.is_file() && path.to_string_lossy().ends_with(INDEX_ENDING) {
+            checkpoint.path.pop();
+            checkpoint.open_shards(path)?;
+        } else if path.is_file() {
             checkpoint.add_shard(path)?;
         } else if index.exists() {
             checkpoint.open_shards(&index)?;
@@ -73,14 +83,39 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    pub(super) fn empty(path: &Path) -> Self {
+        Self { path: path.into(), shards: vec![], tensors: BTreeMap::new(), unlisted: vec![] }
+    }
+
+    /// Open a model of a plan that is stored.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`]; [`Error::Plan`] for a model that is derived.
+    pub fn of(model: &Model) -> Result<Self> {
+        match model {
+            Model::Folder(path) => Self::open(path),
+            Model::Files(files) => Self::files(files),
+            Model::Listed(listed) => Self::listed(listed),
+            Model::Derived(_) => Err(Error::Plan { reason: "a derived model has no files".into() }),
+        }
+    }
+
+    /// Open safetensors files that are one checkpoint together.
+    fn files(files: &Files) -> Result<Self> {
+        let mut checkpoint = Self::empty(&files.path);
+        for file in &files.files {
+            checkpoint.add_shard(file)?;
+        }
+        Ok(checkpoint)
+    }
+
     /// Open the files of a checkpoint whose tensors lie at known places.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::FileKind`]; [`Error::TensorBytes`] for a tensor that ends behind its
     /// file.
-    pub(crate) fn listed(listed: &Listed) -> Result<Self> {
-        let path = listed.path.clone();
-        let mut checkpoint = Self { path, shards: vec![], tensors: BTreeMap::new() };
+    fn listed(listed: &Listed) -> Result<Self> {
+        let mut checkpoint = Self::empty(&listed.path);
         let mut numbers: BTreeMap<&Path, usize> = BTreeMap::new();
         for (name, place) in &listed.tensors {
             let shard = match numbers.get(place.file.as_path()) {
@@ -121,6 +156,11 @@ impl Checkpoint {
         &self.tensors
     }
 
+    /// Tensors that the index does not list, by name.
+    pub fn unlisted(&self) -> &[String] {
+        &self.unlisted
+    }
+
     /// One tensor.
     ///
     /// # Errors
@@ -140,6 +180,16 @@ impl Checkpoint {
         }
         let mut scratch = Vec::new();
         let index = index::parse(path, reader.read(0, reader.len() as usize, &mut scratch)?)?;
+        let is_missing = |name: &&String| !self.path.join(name).exists();
+        let missing: Vec<&String> = index.shards.iter().filter(is_missing).collect();
+        if let Some(first) = missing.first() {
+            return Err(Error::MissingShards {
+                path: path.into(),
+                missing: missing.len(),
+                shards: index.shards.len(),
+                shard: readable(first),
+            });
+        }
         for name in &index.shards {
             self.add_shard(&self.path.join(name))?;
         }
@@ -149,14 +199,19 @@ impl Checkpoint {
                 return Err(invalid(format!("tensor `{tensor}` is not in `{shard}`")));
             }
         }
-        // As mergekit does: a tensor that the index does not list is not part of the checkpoint.
-        self.tensors.retain(|name, _| index.tensors.contains_key(name));
+        let is_unlisted = |name: &&String| !index.tensors.contains_key(*name);
+        self.unlisted = self.tensors.keys().filter(is_unlisted).cloned().collect();
         Ok(())
     }
 
     fn add_shard(&mut self, path: &Path) -> Result<()> {
         let reader = Reader::open(path)?;
         let mut scratch = Vec::new();
+        if reader.len() < POINTER_BYTES
+            && reader.read(0, reader.len() as usize, &mut scratch)?.starts_with(POINTER)
+        {
+            return Err(Error::LfsPointer { path: path.into() });
+        }
         let prefix = (reader.len() >= header::PREFIX)
             .then(|| reader.read(0, 8, &mut scratch))
             .transpose()?
@@ -209,6 +264,46 @@ mod tests {
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
         assert_eq!(checkpoint.tensor("a").unwrap().len(), 2);
         assert!(checkpoint.tensor("b").is_err());
+    }
+
+    #[test]
+    fn what_an_index_does_not_list_is_read_and_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = folder.path().join("x.safetensors.index.json");
+        std::fs::write(&index, r#"{"weight_map":{"a":"s2"}}"#).unwrap();
+        let two = r#"{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]},
+                      "d":{"dtype":"BF16","shape":[1],"data_offsets":[2,4]}}"#;
+        write(&folder.path().join("s2"), two, &[0; 4]);
+        let checkpoint = Checkpoint::open(&index).unwrap();
+        assert_eq!(checkpoint.tensors().keys().collect::<Vec<_>>(), ["a", "d"]);
+        assert_eq!(checkpoint.unlisted(), ["d"]);
+    }
+
+    #[test]
+    fn shards_without_an_index_are_one_checkpoint_and_no_name_stands_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["s1", "s2"].map(|name| folder.path().join(name));
+        write(&names[0], ONE, &[0; 4]);
+        write(&names[1], &ONE.replace("\"a\"", "\"b\""), &[0; 4]);
+        let files = Files { path: folder.path().into(), files: names.to_vec() };
+        assert_eq!(Checkpoint::files(&files).unwrap().tensors().len(), 2);
+        write(&names[1], ONE, &[0; 4]);
+        assert!(matches!(Checkpoint::files(&files).unwrap_err(), Error::HeaderJson { .. }));
+    }
+
+    #[test]
+    fn shards_that_are_not_there_are_counted_and_pointers_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("s1"), ONE, &[0; 4]);
+        let index = r#"{"weight_map":{"a":"s1","b":"s2","c":"s3"}}"#;
+        std::fs::write(folder.path().join(INDEX), index).unwrap();
+        let error = Checkpoint::open(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::MissingShards { missing: 2, shards: 3, shard, .. }
+            if shard == "s2"));
+        let pointer = folder.path().join("p");
+        let text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+        std::fs::write(&pointer, text).unwrap();
+        assert!(matches!(Checkpoint::open(&pointer).unwrap_err(), Error::LfsPointer { .. }));
     }
 
     #[test]

@@ -69,8 +69,8 @@ impl Layout {
         let mut files = Vec::with_capacity(count);
         for (file, jobs) in shards.into_iter().enumerate() {
             let name = match count {
-                1 => "model.safetensors".to_owned(),
-                _ => format!("model-{:05}-of-{count:05}.safetensors", file + 1),
+                1 => format!("{}.safetensors", plan.stem),
+                _ => format!("{}-{:05}-of-{count:05}.safetensors", plan.stem, file + 1),
             };
             let (header, bytes) = pack(plan, &jobs, file, &mut places)?;
             files.push(FileLayout { name, header, bytes, jobs });

@@ -1,8 +1,11 @@
 //! A whole plan, and what can be checked of it without its inputs.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{readable, Error, Result};
 use crate::number::Float;
 use crate::plan::{models, Input, Job, Merge, Model, Sparsify};
 
@@ -21,10 +24,25 @@ pub struct Plan {
     pub allow_nonfinite: bool,
     /// A new shard begins where the tensors of one would take more bytes than this.
     pub max_shard_bytes: u64,
+    /// How the names of the output's files begin.
+    #[serde(default = "model")]
+    pub stem: String,
     /// The models that jobs refer to by number.
     pub models: Vec<Model>,
     /// One job for each output tensor.
     pub jobs: Vec<Job>,
+}
+
+/// Whether a name stays in its folder, and is the same file on every system: Windows takes `\` for a
+/// separator and drops dots and spaces at the end.
+pub(crate) fn is_plain(name: &str) -> bool {
+    Path::new(name).file_name() == Some(OsStr::new(name))
+        && !name.contains(|c: char| c == '/' || c == '\\' || c.is_control())
+        && !name.ends_with(['.', ' '])
+}
+
+fn model() -> String {
+    "model".to_owned()
 }
 
 impl Plan {
@@ -37,6 +55,9 @@ impl Plan {
         let plan: Self = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
         if plan.version != VERSION {
             return Err(invalid(format!("expected version {VERSION}, found {}", plan.version)));
+        }
+        if !is_plain(&plan.stem) {
+            return Err(invalid(format!("no file can be named `{}`", readable(&plan.stem))));
         }
         if let Some(reason) = models::refuse(&plan.models) {
             return Err(invalid(reason));

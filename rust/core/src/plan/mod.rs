@@ -6,11 +6,12 @@ mod group_method;
 mod job;
 mod models;
 
+pub(crate) use document::is_plain;
 pub use document::{Plan, VERSION};
 pub use group_method::{Along, GroupMethod};
 pub use job::{Input, Job, Merge, Part, Sparsify};
 pub(crate) use models::in_order;
 pub use models::{
-    Cast, Concat, Dequantised, Derivation, Derived, Listed, ListedTensor, Lora, Model, Rows,
+    Cast, Concat, Dequantised, Derivation, Derived, Files, Listed, ListedTensor, Lora, Model, Rows,
     TensorRef, MEAN, ZERO,
 };

@@ -30,12 +30,24 @@ pub struct TensorRef {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Model {
-    /// A folder that holds a safetensors checkpoint.
+    /// A folder that holds a safetensors checkpoint, an index, or one safetensors file.
     Folder(PathBuf),
+    /// Safetensors files that are one checkpoint without an index.
+    Files(Files),
     /// Tensors at known places.
     Listed(Listed),
     /// Tensors computed from those of other models.
     Derived(Derived),
+}
+
+/// See [`Model::Files`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// Their folder, for messages.
+    pub path: PathBuf,
+    /// The files.
+    pub files: Vec<PathBuf>,
 }
 
 /// A checkpoint of some other format, whose tensors lie as they are in its files.

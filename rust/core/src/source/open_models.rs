@@ -47,12 +47,11 @@ impl Models {
     /// Open one more model, whose references are numbers of those that are there; returns its number.
     ///
     /// # Errors
-    /// Whatever [`Checkpoint::open`] and [`Checkpoint::listed`] give.
+    /// Whatever [`Checkpoint::of`] gives.
     pub(crate) fn open(&mut self, model: &Model) -> Result<usize> {
         self.0.push(match model {
-            Model::Folder(path) => Opened::Stored(Checkpoint::open(path)?),
-            Model::Listed(listed) => Opened::Stored(Checkpoint::listed(listed)?),
             Model::Derived(Derived { derived }) => Opened::Derived(derived.clone()),
+            stored => Opened::Stored(Checkpoint::of(stored)?),
         });
         Ok(self.0.len() - 1)
     }

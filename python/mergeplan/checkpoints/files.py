@@ -1,0 +1,106 @@
+"""The files of a model, and their headers: one file, an index with its shards, or shards alone."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mergeplan.checkpoints.checkpoint import INDEX_ENDING, Tensor
+from mergeplan.checkpoints.pickles import ENDINGS, read_file, read_index
+from mergeplan.errors import InputError
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin)")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files of one model, and their headers.
+
+    Attributes:
+        place: What is opened: an index or one file; all files where shards have no index.
+    """
+
+    place: Path | tuple[Path, ...]
+    tensors: dict[str, Tensor]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def named(self) -> str:
+        """What is opened, for messages."""
+        if isinstance(self.place, Path):
+            return f"`{self.place.name}`"
+        return f"`{self.place[0].name}` and the other shards"
+
+    @property
+    def alike(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """What makes two copies of a model the same, as far as headers tell."""
+        return {name: (tensor.dtype, tensor.shape) for name, tensor in self.tensors.items()}
+
+
+def shard_of(file: Path) -> int:
+    """Of how many shards a file is one, by its name; 1 for a whole checkpoint."""
+    match = SHARD.fullmatch(file.name)
+    return int(match["count"]) if match else 1
+
+
+def read_weights(place: Path | tuple[Path, ...]) -> Weights:
+    """Read an index with its shards, one file, or shards without an index.
+
+    Raises:
+        MissingInputError: A file is not there.
+        InputError: A file is at fault, or a tensor is in two of them.
+    """
+    if isinstance(place, tuple):
+        return Weights(place, _joined(place))
+    if not place.name.endswith(".index.json"):
+        return Weights(place, _of_file(place))
+    if place.name.endswith(INDEX_ENDING):
+        tensors, unlisted = _native_headers(place)
+    else:
+        files, weight_map = read_index(place)
+        tensors = _joined(tuple(files))
+        for name, file in weight_map.items():
+            if name not in tensors or tensors[name].file != file:
+                raise InputError(
+                    f"`{place}`: tensor `{name}` is not in `{file}`",
+                    "fetch the checkpoint again, with its index and all of its shards",
+                )
+        unlisted = [name for name in tensors if name not in weight_map]
+    if not unlisted:
+        return Weights(place, tensors)
+    first = unlisted[0]
+    return Weights(
+        place,
+        tensors,
+        (
+            f"`{place}` does not list {len(unlisted)} of the tensors that its files hold, such as"
+            f" `{first}` in `{tensors[first].file}`: they are read too, as transformers does",
+        ),
+    )
+
+
+def _of_file(path: Path) -> dict[str, Tensor]:
+    return read_file(path) if path.suffix in ENDINGS else _native_headers(path)[0]
+
+
+def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    from mergeplan._native import read_checkpoint
+
+    rows, unlisted = read_checkpoint(path)
+    tensors = {
+        name: Tensor(dtype, tuple(shape), file, n_bytes)
+        for name, dtype, shape, file, n_bytes in rows
+    }
+    return tensors, unlisted
+
+
+def _joined(files: tuple[Path, ...]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        for name, tensor in _of_file(file).items():
+            if name in tensors:
+                raise InputError(
+                    f"`{file}`: tensor `{name}` stands in `{tensors[name].file}` too",
+                    "keep the files of one checkpoint alone in its folder",
+                )
+            tensors[name] = tensor
+    return dict(sorted(tensors.items()))
