@@ -106,3 +106,15 @@ def test_what_every_model_has_is_merged_whatever_it_is(tmp_path):
     paths = [save_checkpoint(tmp_path / name, tensors) for name in "ab"]
     run_mergeplan(config_text("linear", paths, parameters={"weight": 1}), tmp_path / "out")
     assert set(load_tensors(tmp_path / "out")) == set(tensors)
+
+
+def test_a_config_that_counts_more_than_the_output_has_is_refused_or_said(tmp_path):
+    tensors = {"model.embed_tokens.weight": torch.ones(6, 2), "model.layers.0.w": torch.ones(2)}
+    for name, counted in (("a", {"vocab_size": 7}), ("b", {"num_hidden_layers": 3})):
+        save_checkpoint(tmp_path / name, tensors, {**counted, "tie_word_embeddings": True})
+    text = config_text("passthrough", [tmp_path / "a"])
+    with pytest.raises(InputError, match="`vocab_size` of at most 6, the rows of `model.embed"):
+        run_mergeplan(text, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    report = run_mergeplan(config_text("passthrough", [tmp_path / "b"]), tmp_path / "out")
+    assert any("`num_hidden_layers` is 3, and the output has 1" in w for w in report.warnings)

@@ -2,15 +2,20 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.heads import embedding_of
+from mergeplan.checkpoints.spelling import spelling
 from mergeplan.config.config import MergeConfig
+from mergeplan.errors import InputError
 from mergeplan.planning.rows import RowMap, embedding_rows
 from mergeplan.planning.slicing import sliced_config
 
 # How many layers of multi-token prediction there are, by any architecture's word for it.
 _PREDICTION_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
+# Of the text's own stack.
+_LAYER = re.compile(r"layers\.(\d+)\.")
 _BEHIND = re.compile("multi-token prediction")
 # Keys that hold the number of a token, or several.
 _TOKEN = re.compile(r"_token_(id|ids|index)$")
@@ -71,5 +76,37 @@ def _changed(config: Mapping[str, Any], change: Callable[[str, Any], Any]) -> di
     }
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Hold a `config.json` against the output's tensors.
+
+    Args:
+        shapes: Of the output's tensors, by name.
+
+    Returns:
+        A warning where it counts more layers than there are: transformers makes them up.
+
+    Raises:
+        InputError: It counts more tokens than the embedding has rows: transformers cannot load it.
+    """
+    text = config.get("text_config")
+    text = text if isinstance(text, Mapping) else config
+    name = embedding_of("lm_head.weight", shapes)
+    rows, asked = shapes[name][:1] if name else (), text.get("vocab_size")
+    if rows and _is_number(asked) and rows[0] < asked:
+        raise InputError(
+            f"config.json: expected `vocab_size` of at most {rows[0]}, the rows of `{name}`, found"
+            f" {asked}: the output could not be loaded",
+            "the donor's config.json and its weights do not belong together: mend `vocab_size`",
+        )
+    layers = [int(match[1]) for one in shapes if (match := _LAYER.match(spelling(one)))]
+    asked = text.get("num_hidden_layers")
+    if layers and _is_number(asked) and max(layers) + 1 < asked:
+        return [
+            f"config.json: `num_hidden_layers` is {asked}, and the output has {max(layers) + 1}"
+            " layers: transformers fills the others with random values"
+        ]
+    return []

@@ -20,7 +20,7 @@ from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.derived import DerivedModels
 from mergeplan.planning.document import Plan
 from mergeplan.planning.jobs import Settled, make_job
-from mergeplan.planning.model_config import config_for, with_vocabulary
+from mergeplan.planning.model_config import check_config, config_for, with_vocabulary
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import OutputTensor, find_outputs
 from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packing_of
@@ -70,7 +70,9 @@ def build_plan(
     options = options or PlanOptions()
     plan = _plan(config, options, head)
     vocabularies = compare_vocabularies(config, plan.checkpoints, plan.donor.name)
+    shapes = {name: shape for job in plan.data.jobs for name, shape in job.stored.items()}
     warnings = [
+        *check_config(plan.model_config, shapes),
         *vocabularies.check(allow=options.allow_vocabulary_mismatch),
         *conversation_differences(folders_of(plan.checkpoints, plan.donor.name), config),
     ]
