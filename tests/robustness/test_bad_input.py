@@ -50,7 +50,7 @@ def break_file(folder, how: str) -> None:
         elif how == "shape":
             tensors["y"] = torch.ones(6)
         elif how == "dtype":
-            tensors["y"] = torch.ones(5, dtype=torch.float64)
+            tensors["y"] = torch.ones(5, dtype=torch.complex64)
         elif how == "mixed with integers":
             tensors["y"] = torch.ones(5, dtype=torch.int32)
         shutil.rmtree(folder)
@@ -72,7 +72,7 @@ def break_file(folder, how: str) -> None:
         ("unknown dtype", ["tensor `x`", "F7"]),
         ("tensor missing", ["tensor `y` is missing", "/b`"]),
         ("shape", ["tensor `y`", "expected shape [5]", "found [6]"]),
-        ("dtype", ["tensor `y`", "F64"]),
+        ("dtype", ["tensor `y`", "C64"]),
         ("mixed with integers", ["tensor `y`", "I32"]),
     ],
 )
@@ -280,12 +280,21 @@ def test_checkpoints_without_tensors_are_refused(tmp_path):
     assert "nothing to merge" in run.stderr
 
 
-def test_integer_buffers_that_differ_are_refused(tmp_path):
+@pytest.mark.parametrize("command", ["merge", "dry run", "inspect"])
+def test_integer_buffers_that_differ_are_refused(command, tmp_path):
     for number, name in enumerate(("a", "b")):
-        save_checkpoint(tmp_path / name, {"ids": torch.arange(5) + number})
+        tensors = {"ids": torch.arange(5) + number, "x": torch.ones(2)}
+        save_checkpoint(tmp_path / name, tensors)
     text = config_text("linear", [tmp_path / "a", tmp_path / "b"], parameters={"weight": 1})
     (tmp_path / "c.yml").write_text(text)
-    run = cli("merge", tmp_path / "c.yml", tmp_path / "out")
+    arguments = {
+        "merge": ("merge", "c.yml", "out"),
+        "dry run": ("merge", "c.yml", "out", "--dry-run"),
+        "inspect": ("inspect", "c.yml"),
+    }[command]
+    run = cli(*arguments, cwd=tmp_path)
     assert run.returncode == 1
-    assert "tensor `ids` is not floating point and differs" in run.stderr
-    assert not (tmp_path / "out.partial").exists()
+    said = run.stderr + run.stdout
+    assert f"`{tmp_path / 'b' / 'model.safetensors'}`: tensor `ids`: expected the values" in said
+    assert "hint: " in said
+    assert not list(tmp_path.glob("out*"))

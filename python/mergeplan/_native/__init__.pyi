@@ -4,6 +4,7 @@ from mergeplan._native._checkpoints import content_hash, content_hashes, read_ch
 from mergeplan._native._comparing import (
     TensorDistance,
     TensorSimilarity,
+    differing_copies,
     tensor_distances,
     tensor_similarities,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "build_info",
     "content_hash",
     "content_hashes",
+    "differing_copies",
     "exchange",
     "fault",
     "fingerprint",

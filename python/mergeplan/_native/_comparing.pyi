@@ -78,6 +78,19 @@ def tensor_distances(
         KeyboardInterrupt: Or whatever a signal handler or `progress` raised.
     """
 
+def differing_copies(plan_json: str) -> list[tuple[int, int]]:
+    """Compare the inputs of a plan's jobs that copy, byte by byte.
+
+    Returns:
+        For each job whose inputs differ its number, and that of the first input that is not as the
+        first of all.
+
+    Raises:
+        MissingInputError, InputError: A model or a tensor is not there, or does not fit its job.
+        SurroundingsError: Reading failed.
+        KeyboardInterrupt: Or whatever a signal handler raised.
+    """
+
 @final
 class TensorSimilarity:
     """What the deltas of one tensor have in common. Matrices are row-major, (experts, experts)."""

@@ -13,6 +13,7 @@ TORCH_NAMES = {
     "F32": "float32",
     "F16": "float16",
     "BF16": "bfloat16",
+    "C64": "complex64",
     "I64": "int64",
     "I32": "int32",
     "I16": "int16",
@@ -26,6 +27,8 @@ TORCH_NAMES = {
 STORED_NAMES = {name: stored for stored, name in TORCH_NAMES.items()}
 # What the core merges.
 FLOATS = {stored: TORCH_NAMES[stored] for stored in ("F32", "BF16", "F16")}
+# What it merges in float64, without thinning; complex numbers are pairs of float32.
+WIDE = ("F64", "C64")
 # 8 bits that mean something only times a scale.
 SCALED = ("F8_E4M3", "F8_E5M2")
 # Integers and booleans are buffers: copied where all inputs agree, never averaged.

@@ -155,7 +155,7 @@ def _mark_of(name: str, tensor: Tensor) -> str | None:
             if f".{name}".endswith(ending):
                 return kind
     # Dtypes of which several make one value, or that hold nothing but scales.
-    if tensor.dtype.startswith(("F4", "F6", "F8")) and tensor.dtype not in SCALED:
+    if tensor.dtype.startswith(("F4", "F6_", "F8_")) and tensor.dtype not in SCALED:
         return ""
     return None
 

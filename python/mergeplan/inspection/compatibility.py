@@ -1,18 +1,21 @@
 """Whether checkpoints can be merged: every problem between them, not just the first."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Key
+from mergeplan.checkpoints.dtypes import WIDE
 from mergeplan.checkpoints.heads import head_of
 from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import MergeConfig
+from mergeplan.config.methods import METHODS
 from mergeplan.errors import MergeplanError
-from mergeplan.inspection.facts import unmergeable
 from mergeplan.inspection.rope import rope_of
 from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.jobs import dtype_faults, make_job
+from mergeplan.planning.lowering import sums_alone
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import Outputs, find_outputs
 from mergeplan.planning.pairing import (
@@ -187,12 +190,15 @@ def option_problems(
 
 def lone_warnings(checkpoint: Checkpoint) -> list[str]:
     """What one checkpoint would bring into any merge."""
+    dtypes = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
+    sums = " and ".join(f"`{method.name}`" for method in METHODS.values() if sums_alone(method))
     warnings = [
         *checkpoint.warnings,
         *(
-            f"`{checkpoint.name}`: {count} tensors are {dtype}, which cannot be merged: convert"
-            " them to bfloat16 first"
-            for dtype, count in unmergeable(checkpoint).items()
+            f"`{checkpoint.name}`: {count} tensors are {dtype}: {sums} merge them as they are"
+            + (", every method with `dtype: float32`" if dtype == "F64" else "")
+            for dtype, count in dtypes.items()
+            if dtype in WIDE
         ),
     ]
     if head_of(checkpoint) == "stored though tied":

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
-from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS
 from mergeplan.checkpoints.heads import count_params, embedding, head_of
 
 
@@ -122,9 +121,3 @@ def _shapes(tensors: list[Tensor]) -> tuple[ShapeCount, ...]:
 def _vocabulary(checkpoint: Checkpoint) -> int | None:
     found = embedding(checkpoint)
     return found.shape[0] if found and found.shape else None
-
-
-def unmergeable(checkpoint: Checkpoint) -> dict[str, int]:
-    """Dtypes that no merge takes, such as 8-bit floating point, and how many tensors have them."""
-    dtypes = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
-    return {d: n for d, n in dtypes.items() if d not in FLOATS and d not in BUFFERS}

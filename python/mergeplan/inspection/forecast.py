@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mergeplan.config.config import MergeConfig
 from mergeplan.inspection import speeds
 from mergeplan.merging.preflight import COMPANION_BYTES, RESERVE_BYTES, fallback_memory
-from mergeplan.planning.document import Delta, Group, Karcher, Multislerp
+from mergeplan.planning.document import Delta, Group, Karcher, Multislerp, Wide
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.memory import anonymous_bytes, default_limit
 
@@ -218,7 +218,8 @@ def _time(
     seconds = given / speeds.FALLBACK * threads  # which runs on one thread
     for job in plan.data.jobs:
         elements = job.n_elements * len(job.merge.references)
-        rate = wide if getattr(job.merge, "dtype", None) == "float32" else narrow
+        exact = isinstance(job.merge, Wide) or getattr(job.merge, "dtype", None) == "float32"
+        rate = wide if exact else narrow
         seconds += elements / (rate * 1e6)
     seconds /= min(threads, os.cpu_count() or 1)
     start = speeds.START_SECONDS + speeds.TENSOR_SECONDS * len(plan.data.jobs)

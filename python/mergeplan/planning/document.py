@@ -206,7 +206,23 @@ class Group:
         return self.inputs if self.base is None else (self.base, *self.inputs)
 
 
-Merge = Given | Copy | Linear | Delta | Group
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """A weighted sum of whole tensors, or with a base of deltas, in float64."""
+
+    kind: ClassVar = "wide"
+
+    base: TensorRef | None
+    normalize: bool
+    lambda_: float
+    inputs: tuple[Input, ...]
+
+    @property
+    def references(self) -> tuple[TensorRef | Input, ...]:
+        return self.inputs if self.base is None else (self.base, *self.inputs)
+
+
+Merge = Given | Copy | Linear | Delta | Group | Wide
 
 
 @dataclass(frozen=True, slots=True)

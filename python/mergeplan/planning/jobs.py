@@ -4,15 +4,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES
+from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES, TORCH_NAMES, WIDE
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.config import MergeConfig
-from mergeplan.config.methods import Method
+from mergeplan.config.methods import METHODS, Method
 from mergeplan.config.resolve import resolve
 from mergeplan.config.scopes import Settings
 from mergeplan.errors import InputError
 from mergeplan.planning.document import Copy, Job
-from mergeplan.planning.lowering import ResolvedTensor, dtypes_of, lower, uncopied
+from mergeplan.planning.lowering import (
+    Dtypes,
+    ResolvedTensor,
+    dtypes_of,
+    is_wide,
+    lower,
+    sums_alone,
+    uncopied,
+)
 from mergeplan.planning.outputs import OutputTensor
 from mergeplan.planning.pairing import Fault, Match
 
@@ -47,6 +55,10 @@ def make_job(
         copied = Copy(tuple(entry.reference for entry in inputs))
         return Job(match.name, shape, inputs[0].dtype, copied, tensor.parts or None), None
     dtypes = dtypes_of(((t.dtype, t.plain_dtype) for t in inputs), config.dtype, config.out_dtype)
+    if "C64" in found:
+        dtypes = Dtypes(*[TORCH_NAMES["C64"]] * 3)
+    if is_wide(dtypes) and (tensor.computed is not None or not sums_alone(config.method)):
+        raise _too_wide(config.method, tensor, checkpoints)
     references = [entry.reference for entry in inputs]
     resolved = resolve_options(config.method, tensor, references, settled)
     merge = lower(resolved, dtypes)
@@ -54,6 +66,25 @@ def make_job(
         merge = uncopied(merge, dtypes)
     out_dtype = STORED_NAMES[dtypes.output]
     return Job(match.name, shape, out_dtype, merge, tensor.parts or None), resolved
+
+
+def _too_wide(method: Method, tensor: OutputTensor, checkpoints: list[Checkpoint]) -> InputError:
+    """Why a method cannot merge a tensor in float64, or a complex one."""
+    both = zip(tensor.sources(checkpoints), tensor.match.inputs, strict=True)
+    where, dtype = next(
+        (f"`{c.path / c.tensors[name].file}`: tensor `{name}`", c.tensors[name].dtype)
+        for c, name in both
+        if c.tensors[name].dtype in WIDE
+    )
+    sums = " and ".join(f"`{one.name}`" for one in METHODS.values() if sums_alone(one))
+    found = f"`merge_method: {method.name}`"
+    if tensor.computed is not None:
+        found = "rows or experts that are put together before"
+    way_out = "set `dtype: float32`" + ("" if tensor.computed else ", or take one of these methods")
+    return InputError(
+        f"{where}: {dtype} is merged as it is by {sums}, found {found}",
+        way_out if dtype == "F64" else "take one of these methods: complex numbers have no signs",
+    )
 
 
 def resolve_options(
@@ -118,9 +149,12 @@ def dtype_faults(match: Match, sources: list[Checkpoint]) -> list[Fault]:
         if buffers and stored.dtype != first:
             expected = f"{first} as in `{sources[0].name}`"
             hint = "buffers are copied, so all models must have the same"
-        elif not buffers and stored.dtype not in FLOATS:
-            expected = "F32, BF16 or F16"
+        elif not buffers and stored.dtype not in (*FLOATS, *WIDE):
+            expected = "F32, BF16, F16 or F64"
             hint = "convert the checkpoint to a floating-point dtype first"
+        elif (stored.dtype == "C64") != (first == "C64"):
+            expected = f"{first} as in `{sources[0].name}`"
+            hint = "complex and real tensors cannot be merged with each other"
         else:
             continue
         error = InputError(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mergeplan.checkpoints.dtypes import promote
+from mergeplan.checkpoints.dtypes import FLOATS, promote
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import Method, check_epsilon
 from mergeplan.planning.document import (
@@ -26,6 +26,7 @@ from mergeplan.planning.document import (
     RamplusTl,
     Sce,
     Slerp,
+    Wide,
 )
 
 # Weights of nuslerp that add up to less than this are taken as equal, as in mergekit.
@@ -100,6 +101,8 @@ def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> Merge:
         InputError: An option does not fit another.
     """
     method = tensor.method
+    if is_wide(dtypes) and (wide := _wide(tensor, dtypes)) is not None:
+        return wide
     if method.family == "linear":
         return Linear(dtypes.working, tensor.shared["normalize"], _with_options(tensor))
     if method.family == "delta":
@@ -111,6 +114,33 @@ def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> Merge:
         return _passthrough(tensor, dtypes, None)
     how = GROUP_METHODS[method.name](tensor)
     return Group(dtypes.working, how, tensor.base, tensor.references)
+
+
+def is_wide(dtypes: Dtypes) -> bool:
+    """Whether the arithmetic is more than float32's."""
+    return dtypes.working not in FLOATS.values()
+
+
+def sums_alone(method: Method) -> bool:
+    """Whether a method does nothing but weighted sums: those are computed in float64 too."""
+    plain_deltas = method.family == "delta" and method.sparsify == "none" and not method.consensus
+    return method.family in ("linear", "passthrough") or plain_deltas
+
+
+def _wide(tensor: ResolvedTensor, dtypes: Dtypes) -> Wide | None:
+    """The sum in float64; `None` for what is copied."""
+    method, shared = tensor.method, tensor.shared
+    if not sums_alone(method):
+        raise ValueError(f"{method.name} in {dtypes.working}")
+    if method.family == "passthrough":
+        scale = tensor.of_each("scale")[0]
+        if isinstance(_passthrough(tensor, dtypes, scale), Copy):
+            return None
+        (one,) = tensor.references
+        weighted = Input(one.model, one.tensor, 1.0 if scale is None else scale)
+        return Wide(None, False, 1.0, (weighted,))
+    lambda_ = shared["lambda"] if method.family == "delta" else 1.0
+    return Wide(tensor.base, shared["normalize"], lambda_, _with_options(tensor))
 
 
 def uncopied(merge: Copy, dtypes: Dtypes) -> Group:

@@ -16,6 +16,7 @@ from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
+from mergeplan.planning.buffers import with_equal_buffers
 from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.derived import DerivedModels
 from mergeplan.planning.document import Plan
@@ -68,7 +69,7 @@ def build_plan(
         "allow_nonfinite": allow_nonfinite,
     }
     options = options or PlanOptions()
-    plan = _plan(config, options, head)
+    plan = with_equal_buffers(_plan(config, options, head))
     vocabularies = compare_vocabularies(config, plan.checkpoints, plan.donor.name)
     shapes = {name: shape for job in plan.data.jobs for name, shape in job.stored.items()}
     warnings = [

@@ -1,11 +1,12 @@
 //! What two checkpoints differ by, and what the deltas of a pool have in common.
 
 use mergeplan_core::checkpoint::Checkpoint;
-use mergeplan_core::compare::{distances, similarities, Distance, Pool, Similarity};
-use mergeplan_core::plan::Model;
+use mergeplan_core::compare::{self, distances, similarities, Distance, Pool, Similarity};
+use mergeplan_core::plan::{Model, Plan};
 use mergeplan_core::Error;
 use pyo3::prelude::*;
 
+use crate::errors::raise;
 use crate::run::watched;
 
 #[pyclass(frozen, get_all)]
@@ -59,6 +60,12 @@ pub(crate) fn tensor_distances(
         distances(&a, &b, &tensors, threads, control)
     })?;
     Ok(found.into_iter().map(TensorDistance::from).collect())
+}
+
+#[pyfunction]
+pub(crate) fn differing_copies(py: Python<'_>, plan_json: &str) -> PyResult<Vec<(usize, usize)>> {
+    let plan = Plan::from_json(plan_json).map_err(|error| raise(py, error))?;
+    watched(py, None, |control| compare::differing_copies(plan.clone(), control))
 }
 
 #[pyclass(frozen, get_all)]

@@ -29,6 +29,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<devices::OutputFiles>()?;
     module.add_class::<comparing::TensorDistance>()?;
     module.add_function(wrap_pyfunction!(comparing::tensor_distances, module)?)?;
+    module.add_function(wrap_pyfunction!(comparing::differing_copies, module)?)?;
     module.add_class::<comparing::TensorSimilarity>()?;
     module.add_function(wrap_pyfunction!(comparing::tensor_similarities, module)?)?;
     module.add_function(wrap_pyfunction!(randomness::philox4x32_10, module)?)?;

@@ -9,6 +9,7 @@ use crate::execute::group::GroupJob;
 use crate::execute::linear::{LinearApply, LinearJob};
 use crate::execute::pass::Resources;
 use crate::execute::target::{Member, Target};
+use crate::execute::wide::WideJob;
 use crate::kernels::elementwise::with_precision;
 use crate::number::{Bf16, Float, F16, F32};
 use crate::plan::{Job, Merge};
@@ -32,6 +33,7 @@ enum Kind<'a> {
     Linear(Vec<LinearJob<'a>>),
     Delta(DeltaJob<'a>),
     Group(GroupJob<'a>),
+    Wide(WideJob<'a>),
 }
 
 impl<'a> Bundle<'a> {
@@ -56,6 +58,7 @@ impl<'a> Bundle<'a> {
             Merge::Linear { .. } => Kind::Linear(vec![LinearJob::new(job, tensor)?]),
             Merge::Delta { .. } => Kind::Delta(DeltaJob::new(job, seed, tensor)?),
             Merge::Group { .. } => Kind::Group(GroupJob::new(job, tensor)?),
+            Merge::Wide { .. } => Kind::Wide(WideJob::new(job, models, allow_nonfinite)?),
             Merge::Given {} => return Err(no_input(job)),
         };
         let position = match job.merge.tensors().last() {
@@ -113,6 +116,7 @@ impl<'a> Bundle<'a> {
             }
             Kind::Delta(delta) => delta.inputs().collect(),
             Kind::Group(group) => group.inputs().collect(),
+            Kind::Wide(wide) => wide.narrow_inputs().collect(),
         }
     }
 
@@ -121,6 +125,7 @@ impl<'a> Bundle<'a> {
         let each = |tensor: &&Tensor| tensor.dtype().size() as u64;
         let raw: u64 = match &self.kind {
             Kind::Copy { inputs } => inputs.iter().map(|input| input.bytes).sum(),
+            Kind::Wide(wide) => (self.len() * wide.element_bytes()[1]) as u64,
             _ => 0,
         };
         raw + self.inputs().iter().map(each).sum::<u64>() * self.len() as u64
@@ -131,6 +136,7 @@ impl<'a> Bundle<'a> {
         let each = |tensor: &Tensor| (self.len() * tensor.dtype().size()) as u64;
         match &self.kind {
             Kind::Copy { .. } => self.input_bytes(),
+            Kind::Wide(wide) => (self.len() * wide.element_bytes()[0]) as u64,
             Kind::Linear(jobs) => jobs.iter().flat_map(LinearJob::inputs).map(each).sum(),
             Kind::Delta(delta) => self.len() as u64 * delta.bytes_per_element(),
             Kind::Group(group) => self.len() as u64 * group.bytes_per_element(),
@@ -153,6 +159,7 @@ impl<'a> Bundle<'a> {
                 Kind::Linear(_) => values(2 + at_once),
                 Kind::Delta(delta) => values(delta.buffers(at_once)) + delta.mask_bytes(chunk),
                 Kind::Group(group) => group.worker_bytes(chunk),
+                Kind::Wide(wide) => wide.worker_bytes(chunk),
             }
     }
 
@@ -203,6 +210,11 @@ impl<'a> Bundle<'a> {
         };
         let blocks = match &self.kind {
             Kind::Copy { inputs } => each(&|segment, _| Ok(vec![out.copy(segment, inputs)?]))?,
+            Kind::Wide(wide) => each(&|segment, _| {
+                let (member, sink) = &out.members[0];
+                let place = (member.number, *sink);
+                Ok(vec![wide.segment(segment, place, chunk, self.allow_nonfinite, control)?])
+            })?,
             Kind::Linear(jobs) => each(&|segment, some| {
                 let mut apply = LinearApply::new(jobs, some.clone(), control);
                 out.segment(segment, some, &inputs, &mut apply)

@@ -13,6 +13,7 @@ mod pass;
 mod prepared;
 mod read_ahead;
 mod target;
+mod wide;
 
 pub use budget::Forecast;
 pub use device::{run_some, DeviceInputs, DeviceOutputs, JobInput};

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{readable, Error, Result};
@@ -89,7 +90,9 @@ impl Plan {
                 return Err(invalid(format!("tensor `{name}`: its parts are not the whole")));
             }
             let computed = !matches!(job.merge, Merge::Copy { .. } | Merge::Given {});
-            if computed && Float::of(job.out_dtype).is_none() {
+            let wide = matches!(job.merge, Merge::Wide { .. })
+                && matches!(job.out_dtype, Dtype::F64 | Dtype::C64);
+            if computed && !wide && Float::of(job.out_dtype).is_none() {
                 return Err(invalid(format!("tensor `{name}`: cannot write {}", job.out_dtype)));
             }
             if let Merge::Group { method, base, inputs, .. } = &job.merge {
@@ -120,5 +123,5 @@ fn pieces_make_the_whole(job: &Job) -> bool {
     let length = |shape: &[usize]| shape.iter().try_fold(1_usize, |n, &side| n.checked_mul(side));
     let lengths: Option<Vec<usize>> = job.parts.iter().map(|part| length(&part.shape)).collect();
     let total = lengths.and_then(|all| all.iter().try_fold(0_usize, |sum, n| sum.checked_add(*n)));
-    job.out_dtype.bitsize() % 8 == 0 && total.is_some() && total == length(&job.shape)
+    job.out_dtype.bitsize().is_multiple_of(8) && total.is_some() && total == length(&job.shape)
 }

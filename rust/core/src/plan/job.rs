@@ -98,6 +98,18 @@ pub enum Merge {
         /// The experts.
         inputs: Vec<Input>,
     },
+    /// The same without thinning, in float64: for tensors that hold float64, and for complex ones, whose
+    /// parts are summed each for itself.
+    Wide {
+        /// The tensor that deltas are taken from; without one, whole tensors are summed.
+        base: Option<TensorRef>,
+        /// Divide by the sum of the weights.
+        normalize: bool,
+        /// Factor on the mixed delta.
+        lambda: f64,
+        /// The tensors.
+        inputs: Vec<Input>,
+    },
     /// A method that looks at whole vectors of the inputs.
     Group {
         /// Dtype to which every step is rounded.
@@ -154,6 +166,7 @@ impl Merge {
             Merge::Copy { inputs } => (&[], inputs, &[]),
             Merge::Linear { inputs, .. } => (&[], &[], inputs),
             Merge::Delta { base, inputs, .. } => (std::slice::from_ref(base), &[], inputs),
+            Merge::Wide { base, inputs, .. } => (base.as_slice(), &[], inputs),
             Merge::Group { base, inputs, .. } => (base.as_slice(), inputs, &[]),
         };
         let refs = base.iter().chain(refs).map(|r| (r.model, r.tensor.as_str()));
@@ -168,6 +181,7 @@ impl Merge {
                 Merge::Copy { inputs } => (None, inputs, &mut []),
                 Merge::Linear { inputs, .. } => (None, &mut [], inputs),
                 Merge::Delta { base, inputs, .. } => (Some(base), &mut [], inputs),
+                Merge::Wide { base, inputs, .. } => (base.as_mut(), &mut [], inputs),
                 Merge::Group { base, inputs, .. } => (base.as_mut(), inputs, &mut []),
             };
         base.into_iter().chain(refs).for_each(|r| r.model = numbers[r.model]);
@@ -177,7 +191,9 @@ impl Merge {
     pub(super) fn inputs(&self) -> &[Input] {
         match self {
             Merge::Given {} | Merge::Copy { .. } | Merge::Group { .. } => &[],
-            Merge::Linear { inputs, .. } | Merge::Delta { inputs, .. } => inputs,
+            Merge::Linear { inputs, .. }
+            | Merge::Delta { inputs, .. }
+            | Merge::Wide { inputs, .. } => inputs,
         }
     }
 }

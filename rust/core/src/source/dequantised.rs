@@ -185,7 +185,7 @@ mod tests {
     /// 7 × 5 in blocks of 3 × 2, and two such matrices: every scale is another power of two.
     #[test]
     fn any_range_is_read_with_the_scale_of_each_elements_block() {
-        let (sides, block) = ([2, 7, 5], [1, 3, 2]);
+        let (sides, block): ([usize; 3], [usize; 3]) = ([2, 7, 5], [1, 3, 2]);
         let grid: Vec<usize> = sides.iter().zip(block).map(|(s, b)| s.div_ceil(b)).collect();
         let n_scales = grid.iter().product::<usize>();
         let q: Vec<u8> = (0..70).map(|i| 0x30 + i).collect();

@@ -10,9 +10,11 @@ mod open_models;
 mod rows;
 mod stored;
 mod tensor;
+mod wide;
 
 pub(crate) use behind::Behind;
 pub(crate) use contract::{DeltaRun, Source};
 pub(crate) use open_models::{Models, RawTensor};
 pub(crate) use stored::StoredTensor;
 pub(crate) use tensor::Tensor;
+pub(crate) use wide::WideTensor;

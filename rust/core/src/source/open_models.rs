@@ -13,7 +13,8 @@ use crate::source::dequantised::DequantisedTensor;
 use crate::source::lora::LoraTensor;
 use crate::source::made::{CastTensor, ConcatTensor};
 use crate::source::rows::RowsTensor;
-use crate::source::{Source, StoredTensor, Tensor};
+use crate::source::wide::WideStored;
+use crate::source::{Source, StoredTensor, Tensor, WideTensor};
 
 /// Models that are open, by their JSON.
 pub(super) type Known = HashMap<String, usize>;
@@ -109,6 +110,12 @@ impl Models {
     ) -> Result<Tensor<'a>> {
         let derivation = match &self.0[model] {
             Opened::Stored(checkpoint) => {
+                if let Some(wide) = wide_of(checkpoint, name, shape, allow_nonfinite)? {
+                    if wide.is_real() {
+                        let identity = std::ptr::from_ref(checkpoint.tensor(name)?) as usize;
+                        return Ok(Tensor::Made(Arc::new(wide), identity));
+                    }
+                }
                 let tensor = StoredTensor::new(checkpoint, name, shape, allow_nonfinite)?;
                 return Ok(Tensor::Stored(tensor));
             }
@@ -182,6 +189,32 @@ impl Models {
             }
         };
         Ok(Tensor::Made(made, std::ptr::from_ref(derivation) as usize))
+    }
+
+    /// A tensor whose numbers are read as float64.
+    ///
+    /// # Errors
+    /// As for [`Models::tensor`].
+    pub(crate) fn wide<'a>(
+        &'a self,
+        model: usize,
+        name: &'a str,
+        shape: &[usize],
+        allow_nonfinite: bool,
+    ) -> Result<WideTensor<'a>> {
+        match &self.0[model] {
+            Opened::Stored(checkpoint) => {
+                if let Some(wide) = wide_of(checkpoint, name, shape, allow_nonfinite)? {
+                    return Ok(WideTensor::Stored(wide));
+                }
+            }
+            Opened::Derived(derived) => {
+                if let Derivation::Same(at) = find(derived, name)? {
+                    return self.wide(at.model, &at.tensor, shape, allow_nonfinite);
+                }
+            }
+        }
+        Ok(WideTensor::Narrow(self.tensor(model, name, shape, allow_nonfinite)?))
     }
 
     /// The bytes of a tensor of any dtype, to be copied.
@@ -275,6 +308,27 @@ impl Models {
         let length = |(model, name): (usize, &str)| Ok(self.shape(model, name)?.iter().product());
         derivation.references().into_iter().map(length).collect()
     }
+}
+
+/// A stored tensor of the expected shape, if its dtype is a wide one.
+fn wide_of<'a>(
+    checkpoint: &'a Checkpoint,
+    name: &'a str,
+    shape: &[usize],
+    allow_nonfinite: bool,
+) -> Result<Option<WideStored<'a>>> {
+    let entry = checkpoint.tensor(name)?;
+    let reader = &checkpoint.shards()[entry.shard];
+    let wide = WideStored::of((name, entry), reader, allow_nonfinite);
+    if wide.is_some() && entry.shape != shape {
+        return Err(Error::Shape {
+            path: reader.path().into(),
+            tensor: name.into(),
+            expected: shape.to_vec(),
+            found: entry.shape.clone(),
+        });
+    }
+    Ok(wide)
 }
 
 fn find<'a>(derived: &'a BTreeMap<String, Derivation>, name: &str) -> Result<&'a Derivation> {

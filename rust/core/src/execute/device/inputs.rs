@@ -94,13 +94,14 @@ impl DeviceInputs {
 }
 
 impl Prepared {
-    /// The floating-point inputs of a job, the base first; a job that copies has none.
+    /// The floating-point inputs of a job, the base first; a job that copies has none, nor has one in
+    /// float64, which is the core's own.
     ///
     /// # Errors
     /// [`Error::Plan`](crate::Error::Plan) where there is no such job.
     pub fn inputs(&self, plan: usize, job: usize) -> Result<Vec<JobInput<'_>>> {
         let (plan, job) = self.job(plan, job)?;
-        if matches!(job.merge, Merge::Copy { .. } | Merge::Given {}) {
+        if matches!(job.merge, Merge::Copy { .. } | Merge::Wide { .. } | Merge::Given {}) {
             return Ok(vec![]);
         }
         let input = |(model, name)| {
