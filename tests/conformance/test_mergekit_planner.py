@@ -344,6 +344,43 @@ def test_tokens_keep_their_roles_under_new_numbers(tmp_path):
         assert after[found["bos_token_id"]] == before[1]
 
 
+# What transformers' Mllama has, CPM-Ant, and BART.
+ROWS_THAT_STAY = {
+    "rows beyond the tokens": (
+        "model.embed_tokens.weight",
+        (32, 16),
+        "32 rows.*vocab_size.* is 24",
+    ),
+    "an unknown embedding": (
+        "model.input_embedding.weight",
+        (24, 16),
+        "no embedding that is known",
+    ),
+    "values across": ("final_logits_bias", (1, 24), "along its last axis"),
+}
+
+
+@pytest.mark.parametrize("case", ROWS_THAT_STAY)
+def test_rows_that_cannot_be_moved_are_merged_where_no_token_moves(case, tmp_path):
+    name, shape, reason = ROWS_THAT_STAY[case]
+    paths = family_of(tmp_path, "llama", tied=True)
+    for seed, path in enumerate(paths):
+        tensors = load_tensors(path)
+        if name != "final_logits_bias":
+            del tensors["model.embed_tokens.weight"]
+        tensors[name] = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        save_file(tensors, path / "model.safetensors")
+    plain = linear_of(paths, base_model=str(paths[0]))
+    text = yaml.safe_dump({**plain, "tokenizer_source": "base"})
+    run_mergeplan(text, tmp_path / "named")
+    run_mergeplan(yaml.safe_dump(plain), tmp_path / "plain")
+    assert weights_of(tmp_path / "named") == weights_of(tmp_path / "plain")
+    save_tokenizer(paths[1], WORDS[::-1])
+    with pytest.raises(InputError, match=reason):
+        run_mergeplan(text, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def vocabulary_of(folder: Path) -> dict[int, str]:
     data = json.loads((folder / "tokenizer.json").read_text())
     return {number: token for token, number in data["model"]["vocab"].items()}

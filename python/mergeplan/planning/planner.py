@@ -34,10 +34,12 @@ from mergeplan.planning.pairing import (
 from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.planning.rows import (
     RowMap,
+    all_tokens,
     cut_to_the_smallest,
     embedding_rows,
     has_row_per_token,
     stack_of,
+    why_rows_must_stay,
     with_rows,
 )
 from mergeplan.planning.slicing import beyond_names
@@ -129,12 +131,9 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
 def pairing_options(
     config: MergeConfig, checkpoints: Sequence[Checkpoint], options: PlanOptions
 ) -> PairingOptions:
-    """What of tensors that do not fit may pass: rows, where a tokenizer brings them together.
-
-    Raises:
-        InputError: A tensor has values for each token that cannot be brought together.
-    """
-    if config.tokenizer_source is None and not options.unsafe_truncate_embeddings:
+    """What of tensors that do not fit may pass: rows, where a tokenizer brings them together."""
+    moves = config.tokenizer_source is not None or options.unsafe_truncate_embeddings
+    if not moves or _rows_must_stay(checkpoints):
         return PairingOptions(options.allow_left_out)
     donor = next(c for c in checkpoints if c.name == config.donor)
     per_token = set()
@@ -144,6 +143,10 @@ def pairing_options(
             if has_row_per_token(name, tensor.shape, n_rows):
                 per_token.add(name)
     return PairingOptions(options.allow_left_out, per_token)
+
+
+def _rows_must_stay(checkpoints: Sequence[Checkpoint]) -> InputError | None:
+    return next(filter(None, map(why_rows_must_stay, checkpoints)), None)
 
 
 def _one_vocabulary(
@@ -164,6 +167,10 @@ def _one_vocabulary(
         for place, tensor in enumerate(tensors)
         if tensor.match.name in names
     }
+    # Rows that must stay are merged as they stand, where no token has another number.
+    must_stay = _rows_must_stay(checkpoints) if config.tokenizer_source is not None else None
+    own = checkpoints.index(donor)
+    whole = all_tokens(len(checkpoints), own if config.base_model else None)
     tokens = None
     maps = {stack: cut_to_the_smallest(stack) for stack in stacks.values()} if cut else {}
     if config.tokenizer_source is not None or config.sets_template:
@@ -172,18 +179,19 @@ def _one_vocabulary(
         tokens = tokens_by_mergekit(
             config,
             [checkpoint.path for checkpoint in checkpoints],
-            list(dict.fromkeys(stacks.values())),
+            [whole] if must_stay else list(dict.fromkeys(stacks.values())),
             options,
             why=_why_mergekit(config),
         )
-        maps = maps or dict(tokens.rows)
+        if must_stay and not all(rows.keeps_numbers for rows in tokens.rows[whole]):
+            raise must_stay
+        maps = maps or ({} if must_stay else dict(tokens.rows))
     if not maps:
         return tensors, tokens, None
     tensors = [
         with_rows(tensor, checkpoints, maps[stacks[place]], derived) if place in stacks else tensor
         for place, tensor in enumerate(tensors)
     ]
-    own = checkpoints.index(donor)
     donors = (m[stack.models.index(own)] for stack, m in maps.items() if own in stack.models)
     return tensors, tokens, next(donors, None)
 

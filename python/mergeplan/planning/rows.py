@@ -1,8 +1,9 @@
 """Tensors with a row for each token: found by name and height, and brought to one vocabulary."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.heads import embedding
@@ -57,6 +58,11 @@ class RowMap:
             and all(source == self.own for source in self.sources)
         )
 
+    @property
+    def keeps_numbers(self) -> bool:
+        """Whether each token of the output has the model's own row of that number."""
+        return self.is_identity(len(self.rows))
+
     def new_numbers(self) -> dict[int, int]:
         """Where the model's own rows are now, by their old numbers."""
         both = enumerate(zip(self.sources, self.rows, strict=True))
@@ -78,6 +84,11 @@ class Stack:
     heights: tuple[int, ...]
 
 
+def all_tokens(n_models: int, base: int | None) -> Stack:
+    """A stack without tensors, to ask where each model has each token."""
+    return Stack(base, tuple(range(n_models)), (1 << 63,) * n_models)
+
+
 def embedding_rows(checkpoint: Checkpoint) -> int | None:
     """Rows of a model's input embedding, or `None` where it has none that is known by name."""
     found = embedding(checkpoint)
@@ -89,17 +100,44 @@ def has_row_per_token(name: str, shape: tuple[int, ...], n_rows: int | None) -> 
 
     Args:
         n_rows: Rows of the model's embedding.
-
-    Raises:
-        InputError: It has one along another axis.
     """
-    if _ACROSS.search(name) and shape[-1:] == (n_rows,):
-        raise InputError(
+    return n_rows is not None and shape[:1] == (n_rows,) and _PER_TOKEN.search(name) is not None
+
+
+def why_rows_must_stay(checkpoint: Checkpoint) -> InputError | None:
+    """Why a model's rows cannot be brought to another vocabulary, or `None`."""
+    n_rows = embedding_rows(checkpoint)
+    hint = "merge without a tokenizer option, if all models have the same vocabulary"
+    if n_rows is None:
+        known = f"model `{checkpoint.name}` has no embedding that is known by its name"
+        return InputError(f"{known}: which rows belong to which token is not known", hint)
+    across = (n for n, t in checkpoint.tensors.items() if t.shape[-1:] == (n_rows,))
+    name = next((name for name in across if _ACROSS.search(name)), None)
+    if name is not None:
+        return InputError(
             f"tensor `{name}` has a value for each token along its last axis, which cannot be"
             " brought to another vocabulary",
-            "merge without a tokenizer option, if all models have the same vocabulary",
+            hint,
         )
-    return n_rows is not None and shape[:1] == (n_rows,) and _PER_TOKEN.search(name) is not None
+    sizes = sorted(_vocabulary_sizes(checkpoint.config))
+    if sizes and n_rows not in sizes:
+        # As Mllama's and Moshi's, whose last rows are no tokens of the tokenizer.
+        return InputError(
+            f"model `{checkpoint.name}`: the embedding has {n_rows} rows, and config.json's"
+            f" `vocab_size` is {sizes[-1]}: which rows belong to which token is not known",
+            hint,
+        )
+    return None
+
+
+def _vocabulary_sizes(config: Mapping[str, Any]) -> set[int]:
+    found: set[int] = set()
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _vocabulary_sizes(value)
+        elif key == "vocab_size" and isinstance(value, int):
+            found.add(value)
+    return found
 
 
 def stack_of(
