@@ -43,6 +43,10 @@ _MIXTRAL = Packing("block_sparse_moe.experts", _MIXTRALS, "mlp.experts")
 _DEEPSEEK = Packing("ffn.experts", _MIXTRALS, "mlp.experts")
 _JAMBA = Packing("feed_forward.experts", _LLAMAS, "feed_forward.experts")
 _LFM2 = Packing("feed_forward.experts", _MIXTRALS, "feed_forward.experts")
+_MISTRAL = Packing("experts", _MIXTRALS, "experts")
+_DOTS_VISION = Packing(
+    "mlp.experts", {"gate_up_proj": ("fc1", "fc3"), "down_proj": ("fc2",)}, "mlp.experts"
+)
 _NEMOTRON = Packing(
     "mixer.experts", {"up_proj": ("up_proj",), "down_proj": ("down_proj",)}, "mixer.experts"
 )
@@ -60,8 +64,10 @@ PACKINGS: dict[str, Packing] = {
     **dict.fromkeys(_LIKE_QWEN.split(), _QWEN),
     **dict.fromkeys(_LIKE_MIXTRAL.split(), _MIXTRAL),
     "deepseek_v4": _DEEPSEEK,
+    "dots3_note_vision_encoder": _DOTS_VISION,
     "jamba": _JAMBA,
     "lfm2_moe": _LFM2,
+    "mistral_large4_text": _MISTRAL,
     "nemotron_h": _NEMOTRON,
 }
 # Methods that look at one element at a time: for them packed or not is the same.
@@ -82,17 +88,15 @@ def looks_at_whole_tensors(method: Method) -> bool:
     return method.name not in _ELEMENTWISE
 
 
-def packing_of(config: Mapping[str, Any]) -> Packing | None:
-    """How transformers packs the experts of a model, if it does.
+def packings_of(config: Mapping[str, Any]) -> list[Packing]:
+    """How transformers packs the experts of a model, if it does: of each part that has some.
 
     Args:
-        config: The contents of `config.json`; that of a language model inside another counts too.
+        config: The contents of `config.json`; the parts of a model are described inside it.
     """
-    for part in _with_inner(config):
-        found = PACKINGS.get(str(part.get("model_type")))
-        if found is not None:
-            return found
-    return None
+    types = (str(part.get("model_type")) for part in _with_inner(config))
+    found = [PACKINGS[model_type] for model_type in types if model_type in PACKINGS]
+    return [packing for place, packing in enumerate(found) if packing not in found[:place]]
 
 
 def packed_outputs(

@@ -24,7 +24,7 @@ from mergeplan.planning.jobs import Settled, make_job
 from mergeplan.planning.model_config import check_config, config_for, with_vocabulary
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import OutputTensor, find_outputs
-from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packing_of
+from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packings_of
 from mergeplan.planning.pairing import (
     PairingOptions,
     first_fault,
@@ -222,14 +222,15 @@ def _packed(
     derived: DerivedModels,
 ) -> list[OutputTensor]:
     """The tensors with a mixture's experts put together, where the result depends on it."""
-    packing = packing_of(donor.config)
-    if packing is None:
+    packings = packings_of(donor.config)
+    if not packings:
         return tensors
     if not options.packed_experts and not looks_at_whole_tensors(config.method):
         return tensors
     keep = not options.packed_experts
-    packed = packed_outputs(tensors, checkpoints, packing, derived, keep_parts=keep)
-    return sorted(packed, key=lambda tensor: (max(tensor.match.inputs), tensor.match.name))
+    for packing in packings:
+        tensors = packed_outputs(tensors, checkpoints, packing, derived, keep_parts=keep)
+    return sorted(tensors, key=lambda tensor: (max(tensor.match.inputs), tensor.match.name))
 
 
 def _plan_by_mergekit(
