@@ -163,7 +163,7 @@ def test_an_embedding_that_is_replaced_leaves_the_head_as_it_was(kind, spelled, 
     settings = {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
     adapted = get_peft_model(model, LoraConfig(**settings))
     with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
+        for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
     adapted.save_pretrained(tmp_path / "new")
