@@ -1,5 +1,6 @@
 """Decisions: the smallest k, what speaks against it, and what to write."""
 
+import dataclasses
 import json
 from itertools import combinations
 from pathlib import Path
@@ -110,8 +111,6 @@ def test_the_best_measured_subset_is_taken(demo, demo_pool):
 def test_without_a_measured_subset_a_seeded_random_one_is_taken(demo_pool):
     data = mergeplan.fit(demo_pool / "measurements.csv", method="task_arithmetic")
     law = data.fits[0]
-    import dataclasses
-
     points = tuple(p for p in law.series.points if p.k in (1, 2, 4))
     few = dataclasses.replace(law, series=dataclasses.replace(law.series, points=points))
     best = recommend(dataclasses.replace(data, fits=(few,)), 1.9055).best
@@ -123,6 +122,18 @@ def test_without_a_measured_subset_a_seeded_random_one_is_taken(demo_pool):
     assert one.subset != other.subset
     assert len(set(one.subset)) == 6
     assert "drawn at random with seed 0" in one.text
+
+
+def test_the_masks_of_a_recommended_merge_have_the_pools_seed(demo, demo_pool):
+    best = recommend(demo, 1.9055).best
+    pool = load_pool(demo_pool / "pool.yml")
+    for label, seed in (("dare", 5), ("ties", None)):
+        methods = {"task_arithmetic": {"method": label, "density": 0.5}}
+        series = dataclasses.replace(best.fit.series, options="{}")
+        one = dataclasses.replace(best, fit=dataclasses.replace(best.fit, series=series))
+        seeded = dataclasses.replace(pool, methods=methods, random_seed=5)
+        assert choose_merge(one, seeded).config.get("random_seed") == seed
+        assert "random_seed" not in choose_merge(one, seeded, seed=0).config
 
 
 @pytest.mark.parametrize(
@@ -167,7 +178,7 @@ def test_what_cannot_be_written_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             merge_config(label, options, Path("b"), [Path("x")], "float32")
-    with pytest.raises(InputError, match="reads `@` and `\\+`"):
+    with pytest.raises(InputError, match="`@` and `\\+` would be read"):
         merge_config("ties", {}, Path("b"), [Path("x+y")], "float32")
 
 

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
 @overwrite_option
 @click.option(
-    "--random-seed", type=SEED, default=0, show_default=True, help="Seed of a random subset."
+    "--random-seed",
+    type=SEED,
+    help="Seed of a random subset, and of masks.  [default: the pool's `random_seed`, or 0]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the recommendation as JSON.")
 def command(
@@ -68,7 +70,7 @@ def command(
     pool_file: Path | None,
     out: Path | None,
     overwrite: bool,
-    random_seed: int,
+    random_seed: int | None,
     as_json: bool,
     **fitting: Any,
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.config.labels import draws_masks
+from mergeplan.config.seed import seed_of
 from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
@@ -35,7 +36,11 @@ class ChosenMerge(Summarized):
 
 
 def choose_merge(
-    candidate: Candidate | Recommendation, pool: Pool | str | Path, *, wish: str = "", seed: int = 0
+    candidate: Candidate | Recommendation,
+    pool: Pool | str | Path,
+    *,
+    wish: str = "",
+    seed: int | None = None,
 ) -> ChosenMerge:
     """The merge that a candidate recommends: the best measured subset of its size, else a random
     one.
@@ -44,7 +49,8 @@ def choose_merge(
         candidate: What `suggest` gave, or one of its candidates.
         pool: Its file, or as `load_pool` gives it.
         wish: What was asked for, for the comment in the YAML.
-        seed: Of a random subset, and of the merge's masks.
+        seed: Of a random subset, and of the merge's masks; `None` for the pool's `random_seed`, or
+            else 0.
 
     Returns:
         The subset, why it was chosen, and the config, which `merge` takes and so does mergekit.
@@ -54,6 +60,7 @@ def choose_merge(
     """
     candidate = candidate.best if isinstance(candidate, Recommendation) else candidate
     pool = pool_of(pool)
+    seed, _ = seed_of(pool.random_seed, seed, "the pool")
     series = candidate.fit.series
     if candidate.k is None:
         raise InputError("nothing to write: no merge reaches the target")
@@ -68,7 +75,7 @@ def choose_merge(
     config = merge_config(
         label, options, size.base, [size.experts[name] for name in subset], size.out_dtype
     )
-    if seed and draws_masks(label, options):
+    if draws_masks(label, options) and seed:
         config["random_seed"] = seed
     comments = [
         f"written by mergeplan suggest {wish}".rstrip(),

@@ -24,7 +24,10 @@ def check_vocabularies(pool: Pool, *, allow: bool) -> list[str]:
     """
     warnings = []
     for size in pool.sizes:
-        found = compare_folders({"base": size.base, **size.experts})
+        models = {"base": size.base, **size.experts}
+        # Beside a single file lies its tokenizer.
+        folders = {n: path.parent if path.is_file() else path for n, path in models.items()}
+        found = compare_folders(folders)
         if found.faults and not allow:
             raise InputError(found.faults[0][1].message, _HINT)
         warnings += found.allowed()

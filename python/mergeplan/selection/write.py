@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from mergeplan.config.labels import draws_masks
 from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.errors import InputError, nearest
 from mergeplan.pool.pool import Pool, method_in, pool_of, size_in
@@ -36,7 +37,10 @@ def config_of(selection: Selection, choice: Choice, pool: Pool | str | Path) -> 
             raise InputError(f"the pool has no expert `{name}`", hint)
     experts = [size.experts[name] for name in choice.subset]
     weights = None if choice.equal else _rounded(choice)
-    return merge_config(label, options, size.base, experts, size.out_dtype, weights)
+    config = merge_config(label, options, size.base, experts, size.out_dtype, weights)
+    if pool.random_seed and draws_masks(label, options):
+        config["random_seed"] = pool.random_seed
+    return config
 
 
 def yaml_of(selection: Selection, choice: Choice, pool: Pool) -> str:
