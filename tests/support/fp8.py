@@ -57,7 +57,6 @@ def save_fp8(
     for name, block in blocks.items():
         stored[name], scales = quantised(tensors[name], block)
         plain[name] = dequantised(stored[name], scales, block, torch.bfloat16)
-        # One row of scales is stored as one axis, one scale as one number.
         stored[name + ending] = scales
     settings = settings or {"quant_method": "fp8", "weight_block_size": [128, 128]}
     config = {"torch_dtype": "bfloat16", **(config or {})}
