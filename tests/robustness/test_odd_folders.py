@@ -116,6 +116,15 @@ def test_git_lfs_pointers_are_named(name, sharded, tmp_path):
     assert "git lfs pull" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer.model"])
+def test_pointers_among_what_is_copied_are_named_before_anything_is_written(name, base, tmp_path):
+    (base / name).write_text(POINTER)
+    with pytest.raises(InputError, match="found a git-lfs pointer") as caught:
+        run_mergeplan(config_text("passthrough", [base]), tmp_path / "out")
+    assert f"`{base / name}`" in caught.value.message
+    assert not list(tmp_path.glob("out*"))
+
+
 def touch(*names: str):
     def make(folder: Path) -> None:
         for name in names:
@@ -189,6 +198,11 @@ NEARLY = {
         "but `model.fp16.safetensors`",
         "model.fp16.safetensors`",
     ),
+    "a snapshot without weights": (
+        touch("snapshots/abc/tokenizer.json"),
+        "without its weights",
+        "hf download org/name`",
+    ),
     "the hub's cache": (
         touch("snapshots/abc/model.safetensors", "refs/main"),
         "place in the hub's cache",
@@ -203,6 +217,8 @@ def test_what_is_no_model_is_named_with_a_way_out(case, tmp_path):
     folder = tmp_path / "models--org--name"
     folder.mkdir()
     make(folder)
+    if case == "a snapshot without weights":
+        folder = folder / "snapshots" / "abc"
     with pytest.raises(InputError) as caught:
         open_checkpoint(str(folder), OpenOptions())
     assert words in caught.value.message

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.checkpoints.plan_models import (
     Cast,
     Dequantised,
@@ -155,10 +156,14 @@ class Checkpoint:
     @property
     def stem(self) -> str:
         """How the names of the files begin that its loader looks for."""
-        of_diffusers = "_class_name" in self.config or any(
-            tensor.file.startswith(_DIFFUSERS) for tensor in self.tensors.values()
-        )
+        names = [Path(file).name for file in {tensor.file for tensor in self.tensors.values()}]
+        of_diffusers = self.is_component or any(name.startswith(_DIFFUSERS) for name in names)
         return _DIFFUSERS if of_diffusers else "model"
+
+    @property
+    def is_component(self) -> bool:
+        """Whether it is a part of a diffusers pipeline."""
+        return "_class_name" in self.config
 
     def planned(self, numbers: Mapping[Key, int]) -> Model:
         """This checkpoint as the plan lists it among its models."""
@@ -208,6 +213,8 @@ def read_model_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        if not isinstance(error, OSError):
+            refuse_pointer(path)
         raise InputError(f"cannot read `{path}`: {error}") from error
     if not isinstance(config, dict):
         raise InputError(f"`{path}`: expected a JSON object")

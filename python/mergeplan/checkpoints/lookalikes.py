@@ -123,6 +123,12 @@ def no_model(folder: Path) -> MergeplanError:
             f"`{folder}` is a training checkpoint without weights: it holds {_some(trainers)}",
             "save the model by its trainer's `save_model`, and give that folder",
         )
+    if folder.parent.name == "snapshots":
+        return MissingInputError(
+            f"`{folder}` is a model of the hub without its weights: only other files are in the"
+            " cache",
+            f"fetch them: `hf download {_hub_id(folder.parent.parent)}`",
+        )
     return MissingInputError(
         f"no safetensors checkpoint in `{folder}`: expected `model.safetensors` or"
         " `model.safetensors.index.json`",
@@ -147,13 +153,17 @@ def _some(names: list[str] | set[str]) -> str:
 
 def _cache(folder: Path) -> MergeplanError:
     """A model's folder in the hub's cache is not the folder of its files."""
-    name = folder.name.removeprefix("models--").replace("--", "/")
     snapshots = sorted((folder / "snapshots").iterdir())
     or_folder = f", or the folder `{snapshots[-1]}`" if snapshots else ""
     return MissingInputError(
         f"`{folder}` is a model's place in the hub's cache, not the folder of its files",
-        f"give the hub id `{name}`{or_folder}",
+        f"give the hub id `{_hub_id(folder)}`{or_folder}",
     )
+
+
+def _hub_id(place: Path) -> str:
+    """The name of a model, by its place in the hub's cache."""
+    return place.name.removeprefix("models--").replace("--", "/")
 
 
 def refuse_empty(folder: Path, found: Weights) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Tensor
 from mergeplan.checkpoints.dtypes import STORED_NAMES
+from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.errors import InputError, MissingInputError
 
 ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
@@ -20,7 +21,6 @@ _PLAIN = (*_FLOATING, "int64", "int32", "int16", "int8", "uint8", "bool")
 # Where trainers put the weights beside what else they save.
 _INNER = ("state_dict", "model")
 _CONVERT = "save it anew as safetensors: `from_pretrained`, then `save_pretrained`"
-_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_index(index: Path) -> tuple[list[Path], dict[str, str]]:
@@ -62,7 +62,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise MissingInputError(
             f"`{path}`: torch is needed to read it", "`pip install torch`, or use safetensors"
         ) from error
-    _refuse_pointer(path)
+    refuse_pointer(path)
     try:
         with FakeTensorMode():
             state = torch.load(path, weights_only=True, map_location="cpu")
@@ -74,16 +74,6 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise InputError(f"`{path}`: expected tensors by name, found {type(state).__name__}")
     named = _weights(path, state)
     return {str(name): _tensor(path, str(name), value) for name, value in named.items()}
-
-
-def _refuse_pointer(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            raise MissingInputError(
-                f"`{path}`: expected weights, found a git-lfs pointer: the weights were not"
-                " fetched",
-                "`git lfs pull` in that folder fetches the weights, and so does `hf download`",
-            )
 
 
 def _weights(path: Path, state: dict[Any, Any]) -> dict[Any, Any]:

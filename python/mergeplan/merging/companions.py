@@ -7,6 +7,7 @@ from mergeplan._native import __version__
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING
 from mergeplan.checkpoints.donated import donated_by
 from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
+from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.system.files import copy_durably, write_durably
@@ -25,7 +26,7 @@ def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
         return
     config = dict(plan.model_config)
     key = "dtype" if "dtype" in config else "torch_dtype"
-    if "_class_name" not in config:  # diffusers keeps no dtype in it
+    if not plan.donor.is_component:  # diffusers keeps no dtype in it
         config[key] = plan.out_dtype
     if plan.unties_head or _has_own_head(hashes):
         config = untied(config)
@@ -53,23 +54,29 @@ def copy_donated(folder: Path, plan: MergePlan, *, tokenizer: bool) -> None:
     Args:
         tokenizer: Whether tokenizer and settings are wanted; code that config.json names always is.
     """
-    own = plan.companions is not None and not plan.companions.copies_tokenizer
     found = donated_by(plan.donor, settings=tokenizer)
-    for name in found.names(tokenizer=tokenizer and not own, settings=tokenizer):
+    for name in found.names(tokenizer=tokenizer and _copies_tokenizer(plan), settings=tokenizer):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         copy_durably(plan.donor.path / name, target)
 
 
 def missing_companions(plan: MergePlan) -> list[str]:
-    """What the donor lacks or keeps, so that nobody expects it in the output."""
+    """What the donor lacks or keeps, so that nobody expects it in the output.
+
+    Raises:
+        MissingInputError: A file that would be copied was not fetched.
+    """
     donor = plan.donor
     found = []
     if not donor.config:
         found.append(f"`{donor.name}` has no config.json: the output cannot be loaded without one")
-    if not any(path for name in VOCABULARIES for path in donor.path.glob(name)):
+    has_tokenizer = any(path for name in VOCABULARIES for path in donor.path.glob(name))
+    if not has_tokenizer and not donor.is_component:
         found.append(f"`{donor.name}` has no tokenizer that could be copied")
     given = donated_by(donor)
+    for name in given.names(tokenizer=_copies_tokenizer(plan), settings=True):
+        refuse_pointer(donor.path / name)
     found += [
         f"`{donor.name}` has no file `{name}`, which its `{who}` names: the output cannot run it"
         for name, who in given.code.missing.items()
@@ -85,11 +92,15 @@ def missing_companions(plan: MergePlan) -> list[str]:
         " is"
         for name in given.left_weights
     ]
-    if given.left:
+    if given.left and donor.whole_folder:
         names = ", ".join(f"`{name}`" for name in given.left[:_NAMED])
         more = f" and {len(given.left) - _NAMED} more" if len(given.left) > _NAMED else ""
         found.append(f"`{donor.name}`: {names}{more} stay behind: nothing says what they are for")
     return found
+
+
+def _copies_tokenizer(plan: MergePlan) -> bool:
+    return plan.companions is None or plan.companions.copies_tokenizer
 
 
 def write_index(

@@ -180,6 +180,21 @@ mod tests {
     }
 
     #[test]
+    fn files_have_the_names_that_the_plan_asks_for_and_stay_in_their_folder() {
+        let text = r#"{"version":1,"seed":0,"allow_nonfinite":false,"max_shard_bytes":1,"stem":"STEM",
+            "models":["m"],"jobs":[{"tensor":"w","shape":[1],"out_dtype":"BF16",
+                "merge":{"kind":"copy","inputs":[{"model":0,"tensor":"x"}]}}]}"#;
+        let laid_out = |stem: &str| {
+            Plan::from_json(&text.replace("STEM", stem)).and_then(|plan| Layout::new(&plan))
+        };
+        let found = laid_out("diffusion_pytorch_model").unwrap();
+        assert_eq!(found.files[0].name, "diffusion_pytorch_model.safetensors");
+        for stem in ["", "..", "../m", "/m", r"a\\m", "a/m"] {
+            assert!(laid_out(stem).is_err(), "{stem}");
+        }
+    }
+
+    #[test]
     fn what_no_file_could_hold_is_refused() {
         assert!(laid_out(0, &[("a", "F64", "[3]")]).is_ok());
         assert!(laid_out(0, &[("__metadata__", "F32", "[1]")]).is_err());
