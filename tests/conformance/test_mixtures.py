@@ -13,7 +13,11 @@ from transformers.conversion_mapping import (
     _build_checkpoint_conversion_mapping,
     get_checkpoint_conversion_mapping,
 )
-from transformers.core_model_loading import MergeModulelist, WeightConverter
+from transformers.core_model_loading import (
+    ErnieFuseAndSplitTextVisionExperts,
+    MergeModulelist,
+    WeightConverter,
+)
 
 from mergeplan.errors import InputError
 from mergeplan.inspection.verify import verify
@@ -113,8 +117,6 @@ def test_an_expert_that_the_files_lack_is_named(tmp_path):
 # transformers has the conversions of some models by the class of their text part.
 BY_CLASS = dict.fromkeys(("dots3_note", "dots3_note_text"), "Dots3NoteTextModel")
 BY_CLASS |= dict.fromkeys(("unlimited_ocr", "unlimited_ocr_text"), "UnlimitedOcrTextModel")
-# Whose experts are merged one by one: two packed tensors of unlike experts.
-NOT_PACKED = {"ernie4_5_vl_moe", *BY_CLASS.values()}
 
 
 def test_no_mixture_of_transformers_is_forgotten():
@@ -126,7 +128,7 @@ def test_no_mixture_of_transformers_is_forgotten():
                 names = {type(operation).__name__ for operation in step.operations}
                 if names & {"MergeModulelist", "ErnieFuseAndSplitTextVisionExperts"}:
                     packed.add(model_type)
-    assert packed - NOT_PACKED == set(PACKINGS) - set(BY_CLASS)
+    assert packed - {*BY_CLASS.values()} == set(PACKINGS) - set(BY_CLASS)
 
 
 def test_the_table_of_packed_experts_is_that_of_transformers():
@@ -140,11 +142,13 @@ def test_the_table_of_packed_experts_is_that_of_transformers():
                 renamed, pattern, converter = _converted(known, source)
                 assert converter is not None, (model_type, source)
                 # The packed name is loaded as that parameter, too.
-                whole = f"model.layers.3.{packing.new_stem}.{packed}"
+                whole = f"model.layers.3.{(packing.kinds or (packing.new_stem,))[0]}.{packed}"
                 assert renamed == _converted(known, whole)[0]
                 assert converter.source_patterns.index(pattern) == number
                 assert len(converter.source_patterns) == len(parts)
-                assert isinstance(converter.operations[0], MergeModulelist)
+                assert len(converter.target_patterns) == max(1, len(packing.kinds))
+                gathers = MergeModulelist, ErnieFuseAndSplitTextVisionExperts
+                assert isinstance(converter.operations[0], gathers)
 
 
 def _converted(known, name):

@@ -29,11 +29,14 @@ class Packing:
         stem: What stands before the number of the expert.
         packed: Name of each packed tensor behind `stem`, and the matrices of an expert in it.
         new_stem: What transformers makes of `stem`.
+        kinds: Where experts of several kinds are packed apart, as many of each, one kind behind
+            the other: the `new_stem` of each.
     """
 
     stem: str
     packed: Mapping[str, tuple[str, ...]]
     new_stem: str
+    kinds: tuple[str, ...] = ()
 
 
 _LLAMAS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
@@ -43,6 +46,9 @@ _MIXTRAL = Packing("block_sparse_moe.experts", _MIXTRALS, "mlp.experts")
 _DEEPSEEK = Packing("ffn.experts", _MIXTRALS, "mlp.experts")
 _JAMBA = Packing("feed_forward.experts", _LLAMAS, "feed_forward.experts")
 _LFM2 = Packing("feed_forward.experts", _MIXTRALS, "feed_forward.experts")
+_ERNIE_VL = Packing(
+    "mlp.experts", _LLAMAS, "mlp.experts", ("mlp.text_moe.experts", "mlp.vision_moe.experts")
+)
 _MISTRAL = Packing("experts", _MIXTRALS, "experts")
 _DOTS_VISION = Packing(
     "mlp.experts", {"gate_up_proj": ("fc1", "fc3"), "down_proj": ("fc2",)}, "mlp.experts"
@@ -65,6 +71,7 @@ PACKINGS: dict[str, Packing] = {
     **dict.fromkeys(_LIKE_MIXTRAL.split(), _MIXTRAL),
     "deepseek_v4": _DEEPSEEK,
     "dots3_note_vision_encoder": _DOTS_VISION,
+    "ernie4_5_vl_moe": _ERNIE_VL,
     "jamba": _JAMBA,
     "lfm2_moe": _LFM2,
     "mistral_large4_text": _MISTRAL,
@@ -127,10 +134,11 @@ def packed_outputs(
             rest.append(tensor)
         else:
             groups.setdefault(place.packed, {})[place.expert, place.part] = tensor
-    for name, found in groups.items():
-        ordered = [found[key] for key in sorted(found)]
-        _check(name, found, ordered, checkpoints)
-        rest.append(_together(name, found, ordered, checkpoints, derived, keep_parts))
+    for group, members in groups.items():
+        for name, found in _kinds(group, members, packing).items():
+            ordered = [found[key] for key in sorted(found)]
+            _check(name, found, ordered, checkpoints)
+            rest.append(_together(name, found, ordered, checkpoints, derived, keep_parts))
     return rest
 
 
@@ -156,6 +164,21 @@ def _place(name: str, packing: Packing, pattern: re.Pattern[str]) -> _Place | No
             whole = f"{match['head']}{packing.new_stem}.{packed}"
             return _Place(whole, int(match["expert"]), parts.index(match["part"]))
     return None
+
+
+def _kinds(
+    name: str, found: dict[tuple[int, int], OutputTensor], packing: Packing
+) -> dict[str, dict[tuple[int, int], OutputTensor]]:
+    """A layer's experts, by the packed tensors of their kinds; they are numbered in each."""
+    if not packing.kinds:
+        return {name: found}
+    each = -(-len({expert for expert, _ in found}) // len(packing.kinds))
+    kinds: dict[str, dict[tuple[int, int], OutputTensor]] = {}
+    for (expert, part), tensor in found.items():
+        kind = packing.kinds[min(expert // each, len(packing.kinds) - 1)]
+        whole = name.replace(packing.new_stem, kind)
+        kinds.setdefault(whole, {})[expert - each * packing.kinds.index(kind), part] = tensor
+    return kinds
 
 
 def _renamed(tensor: OutputTensor, packing: Packing) -> OutputTensor:
