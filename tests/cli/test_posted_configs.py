@@ -12,8 +12,8 @@ from mergeplan import mergekit_plugin
 from mergeplan.calibration.options import CalibrateOptions, check_options, plans_of
 from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
-from mergeplan.inspection.rope import rope_of
 from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.planning.rope import rope_of
 from mergeplan.pool.subsets import read_subsets
 from tests.support.checkpoints import save_checkpoint, weights_of
 from tests.support.commands import cli
@@ -286,7 +286,11 @@ def test_another_rope_is_said_in_any_spelling_and_at_any_depth(tmp_path):
     for name, rope in ropes.items():
         config = {**rope, "text_config": rope}
         save_checkpoint(tmp_path / name, {"x": torch.ones(2)}, config)
-    done = cli("inspect", "a", "b", cwd=tmp_path)
-    for prefix in ("", "text_config."):
-        assert f"`{prefix}rope_theta` is 10000.0 in `a` and 1000000.0 in `b`" in done.stderr
-        assert f"`{prefix}rope_type` is default in `a` and yarn in `b`" in done.stderr
+    text = config_text("linear", [Path("a"), Path("b")], parameters={"weight": 1})
+    (tmp_path / "c.yml").write_text(text)
+    for command in (("inspect", "a", "b"), ("inspect", "c.yml"), ("merge", "c.yml", "out")):
+        done = cli(*command, cwd=tmp_path)
+        for prefix in ("", "text_config."):
+            says = f"`{prefix}rope_theta` is 10000.0 in `a` and 1000000.0 in `b`: the output gets"
+            assert done.stderr.count(says) == 1
+            assert f"`{prefix}rope_type` is default in `a` and yarn in `b`" in done.stderr

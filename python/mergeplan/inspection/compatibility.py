@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Key
 from mergeplan.checkpoints.dtypes import WIDE
@@ -12,7 +11,7 @@ from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import MergeplanError
-from mergeplan.inspection.rope import rope_of
+from mergeplan.planning.architecture import architecture_differences
 from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.jobs import dtype_faults, make_job
 from mergeplan.planning.lowering import sums_alone
@@ -32,16 +31,6 @@ from mergeplan.planning.vocabularies import (
     compare_folders,
     compare_vocabularies,
     folders_of,
-)
-
-# What a model computes beside its tensors, and no shape tells.
-ARCHITECTURE_KEYS = (
-    "model_type",
-    "hidden_act",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "sliding_window",
 )
 
 
@@ -157,7 +146,7 @@ def _judge(
 
 
 def _differences(checkpoints: list[Checkpoint], donor: Checkpoint) -> list[str]:
-    return [*_heads(checkpoints), *_config_differences(checkpoints, donor)]
+    return [*_heads(checkpoints), *architecture_differences(checkpoints, donor)]
 
 
 def option_problems(
@@ -231,27 +220,3 @@ def _heads(checkpoints: list[Checkpoint]) -> list[str]:
         return []
     names = ", ".join(f"`{name}`" for name in tied)
     return [f"{names}: no head is stored, while `{own[0]}` has one: the embedding stands in for it"]
-
-
-def _config_differences(checkpoints: list[Checkpoint], donor: Checkpoint) -> list[str]:
-    found = []
-    own = _computing(donor.config)
-    for other in checkpoints:
-        for key, theirs in _computing(other.config).items():
-            ours = own.get(key)
-            if ours is not None and theirs is not None and ours != theirs:
-                found.append(
-                    f"config.json: `{key}` is {ours} in `{donor.name}` and {theirs} in"
-                    f" `{other.name}`: the output gets that of `{donor.name}`"
-                )
-    return found
-
-
-def _computing(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What a model computes beside its tensors, by key; of the models within it, too."""
-    found = {f"{prefix}{key}": config.get(key) for key in ARCHITECTURE_KEYS}
-    found |= {f"{prefix}{key}": value for key, value in rope_of(config).items()}
-    for key, inner in config.items():
-        if key.endswith("_config") and isinstance(inner, dict) and not prefix:
-            found |= _computing(inner, f"{key}.")
-    return found

@@ -16,6 +16,7 @@ from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
+from mergeplan.planning.architecture import architecture_differences
 from mergeplan.planning.buffers import with_equal_buffers
 from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.derived import DerivedModels
@@ -76,6 +77,7 @@ def build_plan(
     shapes = {name: shape for job in plan.data.jobs for name, shape in job.stored.items()}
     warnings = [
         *check_config(plan.model_config, shapes),
+        *architecture_differences(plan.checkpoints, plan.donor),
         *vocabularies.check(allow=options.allow_vocabulary_mismatch),
         *conversation_differences(folders_of(plan.checkpoints, plan.donor.name), config),
     ]
