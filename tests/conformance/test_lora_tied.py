@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
 from tests.conformance.test_lora import copied, make_adapter, make_base, merged_by_peft
 from tests.support.checkpoints import load_tensors
@@ -82,6 +83,10 @@ def test_a_tied_embedding_and_its_head_become_what_peft_makes_of_them(case, tied
     equal_to_peft(tied, adapter, tmp_path / "out")
     parted = "replaced" in case and "tied" not in case
     assert (HEAD in load_tensors(tmp_path / "out")) is parted
+    said = open_checkpoint(f"{tied}+{adapter}").warnings
+    assert ["change the head of" in warning for warning in said] == (
+        [True] if case == "factors of the embedding" else []
+    )
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -161,8 +161,7 @@ def _adapted(name: str, base: str | None, folder: Path, options: OpenOptions) ->
             f"model `{name}`: the base `{base}` has an adapter of its own",
             "merge that into its base by peft's `merge_and_unload` first",
         )
-    made = adapted(name, below, adapter, options.lora)
-    return replace(made, warnings=below.warnings)
+    return adapted(name, below, adapter, options.lora)
 
 
 def _adapter_file(folder: Path) -> Path | None:

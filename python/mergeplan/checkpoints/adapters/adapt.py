@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from mergeplan.checkpoints.adapters.keys import Change, read_changes
 from mergeplan.checkpoints.adapters.places import other_base, place
 from mergeplan.checkpoints.adapters.settings import check_kind, scale_of
-from mergeplan.checkpoints.adapters.tied import settle, tie_of
+from mergeplan.checkpoints.adapters.tied import said, settle, tie_of
 from mergeplan.checkpoints.checkpoint import Checkpoint, Derivation, Part, Tensor
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of
 from mergeplan.checkpoints.heads import untied
@@ -65,6 +65,11 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
         tensors=tensors,
         config=untied(base.config) if parts and base.config else base.config,
         made=derivations,
+        warnings=(
+            *base.warnings,
+            *adapter.warnings,
+            *said(placed, tie, base, adapter, parts=parts),
+        ),
     )
 
 
@@ -119,9 +124,7 @@ def _check_whole(key: str | None, target: str, base: Checkpoint, adapter: Checkp
     if own.shape == stored.shape:
         return
     hint = other_base(base, adapter)
-    if own.shape == (0,):
-        hint = "DeepSpeed's ZeRO-3 saved it empty: gather the weights before saving the adapter"
-    elif own.shape[1:] == stored.shape[1:]:
+    if own.shape[1:] == stored.shape[1:]:
         hint = (
             "the adapter has a vocabulary of its own: `resize_token_embeddings` the base to"
             f" {own.shape[0]} rows, and merge both by peft's `merge_and_unload` first"

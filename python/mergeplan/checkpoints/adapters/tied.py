@@ -64,6 +64,24 @@ def settle(
     return others | {name: one for name, one in found.items() if one is not None}, parts
 
 
+def said(
+    placed: dict[str, Change],
+    tie: Tie | None,
+    base: Checkpoint,
+    adapter: Checkpoint,
+    *,
+    parts: bool,
+) -> list[str]:
+    """A warning where the head changes with the embedding, whose factors were trained alone."""
+    embedding = placed.get(tie.embedding) if tie else None
+    if tie is None or embedding is None or embedding.factors is None or parts:
+        return []
+    return [
+        f"`{adapter.path}`: its factors of `{tie.embedding}` change the head of `{base.name}` too,"
+        " which is tied to it: as peft merges them, while they were trained with the head unchanged"
+    ]
+
+
 def _is_saved(change: Change, adapter: Checkpoint) -> bool:
     """Whether peft wraps a module in a copy that is trained, rather than load into it."""
     if change.is_saved:
