@@ -7,8 +7,8 @@ from typing import Any
 # transformers' own lists, and what a table calls them.
 TASKS = {
     "CAUSAL_LM": "causal",
-    "SEQ_TO_SEQ_CAUSAL_LM": "sequence to sequence",
     "IMAGE_TEXT_TO_TEXT": "vision",
+    "SEQ_TO_SEQ_CAUSAL_LM": "sequence to sequence",
     "MULTIMODAL_LM": "multimodal",
     "SPEECH_SEQ_2_SEQ": "speech",
     "MASKED_LM": "masked",

@@ -5,6 +5,7 @@ import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,10 @@ class Judge:
             if new:
                 faults.append(f"{len(new)} {kind} ({new[0]})")
         expected = self.oracle.model(self.expected)
-        same = _equal if exact else _near  # mergekit may round a last place otherwise.
-        wrong = [
-            name for name, tensor in expected.items() if not same(loaded.tensors[name], tensor)
-        ]
+        wrong = [n for n, tensor in expected.items() if _differs(loaded.tensors[n], tensor, exact)]
         if wrong:
             faults.append(f"{len(wrong)} of {len(expected)} tensors differ as loaded ({wrong[0]})")
-        return [*faults, *self._beside(out)]
+        return [*faults, *self._beside(out, loaded.config)]
 
     def _in_files(self, found: dict[str, torch.Tensor]) -> list[str]:
         """Names, dtypes, shapes and values, before anyone loads them."""
@@ -77,12 +75,12 @@ class Judge:
             f"{len(names)} tensors {kind} ({min(names)})" for kind, names in kinds.items() if names
         ]
 
-    def _beside(self, out: Path) -> list[str]:
-        from transformers import AutoConfig, AutoTokenizer
+    def _beside(self, out: Path, config: dict[str, Any]) -> list[str]:
+        from transformers import AutoTokenizer
 
         faults = []
-        config, own = (AutoConfig.from_pretrained(p).to_dict() for p in (out, self.pool / "base"))
-        changed = [key for key in own if config.get(key) != own[key] and key != "_name_or_path"]
+        own = self.oracle.numbered.config
+        changed = [key for key in own if config.get(key) != own[key]]
         if changed:
             faults.append(f"config.json differs in {', '.join(changed)}")
         if AutoTokenizer.from_pretrained(out).get_vocab() != tokenizer().get_vocab():
@@ -94,8 +92,14 @@ def _equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return found.dtype == expected.dtype and torch.equal(found, expected)
 
 
-def _near(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-8)
+def _differs(found: torch.Tensor, expected: torch.Tensor, exact: bool) -> bool:
+    """Whether a loaded tensor is another; NaN stands for any value."""
+    if found.shape != expected.shape:
+        return True
+    expected = torch.where(expected.isnan(), found, expected)
+    # mergekit may round a last place otherwise.
+    same = torch.equal if exact else partial(torch.allclose, rtol=1e-5, atol=1e-8)
+    return not same(found, expected)
 
 
 @contextlib.contextmanager

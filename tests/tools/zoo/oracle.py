@@ -22,6 +22,9 @@ Tensors = Mapping[str, torch.Tensor]
 # Of the base, too. Their products are exact, and their sum is one.
 WEIGHTS = (0.25, 0.25, 0.5)
 DENSITY = 0.5
+# Numbers of elements begin beyond what a loader may set a tensor to.
+_FIRST = 1 << 12
+_NAN = torch.tensor([torch.nan])
 _DIGITS = str.maketrans("", "", "0123456789")
 
 
@@ -31,12 +34,14 @@ class Loaded:
 
     tensors: dict[str, torch.Tensor]
     complaints: dict[str, list[str]]
+    config: dict[str, Any]
 
 
 def load(model_class: Any, folder: Path) -> Loaded:
     model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     complaints = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
-    return Loaded(dict(model.state_dict()), complaints)
+    config = {**model.config.to_dict(), "_name_or_path": ""}
+    return Loaded(dict(model.state_dict()), complaints, config)
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ class Oracle:
         names = list(self.first)
         ends = torch.tensor(list(self.first.values()))
         found = {}
-        for name, ids in self._ids.items():
-            owners = torch.unique(torch.searchsorted(ends, ids.reshape(-1), right=True) - 1)
+        for name, numbers in self._ids.items():
+            ids = numbers[numbers >= 0]
+            owners = torch.unique(torch.searchsorted(ends, ids, right=True) - 1)
             parts = {names[i] for i in owners.tolist()}
             if len({part.translate(_DIGITS) for part in parts}) < len(parts):
                 found[name] = ids
@@ -75,15 +81,16 @@ class Oracle:
 
     @cached_property
     def _ids(self) -> dict[str, torch.Tensor]:
-        return {
-            name: tensor.long()
-            for name, tensor in self.numbered.tensors.items()
-            if tensor.is_floating_point() and name not in self._unread
-        }
-
-    @property
-    def _unread(self) -> set[str]:
-        return set(self.numbered.complaints.get("missing_keys", ()))
+        """Numbers of the elements of each tensor; -1 where it has a value of the loader's own."""
+        total = sum(tensor.numel() for tensor in self.models[0].values())
+        unread = self.numbered.complaints.get("missing_keys", ())
+        found = {}
+        for name, tensor in self.numbered.tensors.items():
+            if tensor.is_floating_point() and name not in unread:
+                ids = tensor.long() - _FIRST
+                known = (tensor == tensor.round()) & (ids >= 0) & (ids < total)
+                found[name] = torch.where(known, ids, -1)
+        return found
 
     def files(self, method: str) -> dict[str, torch.Tensor]:
         """Every tensor of a merge, as the base's files have them."""
@@ -102,8 +109,8 @@ class Oracle:
         }
 
     def model(self, files: Tensors) -> dict[str, torch.Tensor]:
-        """The same as transformers has it once it is loaded."""
-        flat = torch.cat([tensor.reshape(-1).float() for tensor in files.values()])
+        """The same as transformers has it once it is loaded; NaN for values of the loader's own."""
+        flat = torch.cat([*(tensor.reshape(-1).float() for tensor in files.values()), _NAN])
         return {name: flat[ids] for name, ids in self._ids.items()}
 
 
@@ -127,9 +134,12 @@ def _save_numbered(tensors: Tensors, base: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     total = sum(tensor.numel() for tensor in tensors.values())
-    assert total < 1 << 24, "float32 cannot number so many elements"
+    assert total + _FIRST < 1 << 24, "float32 cannot number so many elements"
     numbers = {
-        name: torch.arange(start, start + tensors[name].numel()).view(tensors[name].shape).float()
+        name: torch.arange(start, start + tensors[name].numel())
+        .add(_FIRST)
+        .view(tensors[name].shape)
+        .float()
         if tensors[name].is_floating_point()
         else tensors[name]
         for name, start in first_numbers(tensors).items()

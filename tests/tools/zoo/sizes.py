@@ -233,6 +233,9 @@ TYPES: dict[str, dict[str, Any]] = {
         "depths": [1, 1],
     },
     "nemotron": {"num_key_value_heads": 2},
+    "nemotron3_5_transcribe_asr_audio": {"num_key_value_heads": 4},
+    "nemotron3_5_transcribe_word_timestamp": {"num_key_value_heads": 4},
+    "nemotron3_diarization_audio": {"num_key_value_heads": 4},
     "nemotron_h": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]},
     "neomme": {"rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5}}},
     "perception_lm": {

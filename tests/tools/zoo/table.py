@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tests.tools.zoo.judge import RIGHT
-from tests.tools.zoo.trial import MERGES
+from tests.tools.zoo.trial import MERGES, THEIRS
 
 Row = dict[str, Any]
 # Python's own errors: nobody meant them for a user.
@@ -69,7 +69,7 @@ def _head(rows: Sequence[Row]) -> Iterable[str]:
     )
     yield "| mergekit 0.1.5 | right | refuses | loses tensors | wrong | crashes |"
     yield "|---" * 6 + "|"
-    for name in MERGES:
+    for name in THEIRS:
         counts = Counter(word(row["theirs"][name]) for row in built if name in row["theirs"])
         cells = (counts[w] for w in ("right", "refuses", "loses tensors", "wrong", "crashes"))
         yield f"| {name} | {' | '.join(map(str, cells))} |"
@@ -78,24 +78,25 @@ def _head(rows: Sequence[Row]) -> Iterable[str]:
 
 def _table(rows: Sequence[Row]) -> Iterable[str]:
     names = list(MERGES)
-    theirs = [f"mergekit: {name}" for name in names]
+    theirs = [f"mergekit: {name}" for name in THEIRS]
     yield f"| {' | '.join(['model type', 'class', 'heads', 'tensors', *names, *theirs])} |"
-    yield "|---" * (4 + 2 * len(names)) + "|"
+    yield "|---" * (4 + len(names) + len(theirs)) + "|"
     for row in rows:
         if row["left_out"]:
             continue
         model_type, name = row["key"].split(".", 1)
         cells = [model_type, name, ", ".join(row["heads"]), str(row["n_tensors"])]
         cells += [_ours(row, merge) for merge in names]
-        cells += [word(row["theirs"][merge]) if merge in row["theirs"] else "" for merge in names]
+        cells += [word(row["theirs"][merge]) if merge in row["theirs"] else "" for merge in THEIRS]
         yield f"| {' | '.join(cells)} |"
     yield ""
 
 
 def _ours(row: Row, merge: str) -> str:
     """The verdict of a merge over all kinds of head."""
-    verdicts = {word(row["ours"].get(f"{merge}, {head}", "wrong")) for head in row["heads"]}
-    return ", ".join(sorted(verdicts))
+    names = [f"{merge}, {head}" for head in row["heads"]]
+    verdicts = {word(row["ours"][name]) for name in names if name in row["ours"]}
+    return ", ".join(sorted(verdicts)) or "no end"
 
 
 def _not_right(rows: Sequence[Row]) -> Iterable[str]:
