@@ -86,10 +86,14 @@ def test_a_changed_input_is_refused_by_name(change, left, models, arguments):
     path = models / "b" / "model.safetensors"
     data = bytearray(path.read_bytes())
     if change == "length":
-        # One more tensor, so that the file is whole.
+        # One more tensor, so that the file is whole, of a kind that the others may lack.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         end = len(data) - 8 - int.from_bytes(data[:8], "little")
-        header["~"] = {"dtype": "BF16", "shape": [1], "data_offsets": [end, end + 2]}
+        header["rotary_emb.inv_freq"] = {
+            "dtype": "BF16",
+            "shape": [1],
+            "data_offsets": [end, end + 2],
+        }
         body = data[8 + int.from_bytes(data[:8], "little") :]
         text = json.dumps(header).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + body + b"\0\0")

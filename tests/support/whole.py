@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mergeplan.errors import InputError
 from tests.support.merges import run_mergekit, run_mergeplan
 from tests.support.outputs import assert_same_output
 
@@ -20,12 +21,14 @@ class Whole:
         text: YAML, where `ZOO` stands for the zoo's folder.
         by_chance: Whether chance decides the values.
         shard_bytes: Where a shard of the output ends.
+        loses: Whether mergekit leaves out tensors, which we refuse unless asked to.
     """
 
     name: str
     text: str
     by_chance: bool = False
     shard_bytes: int = 5_000_000_000
+    loses: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -39,7 +42,12 @@ def assert_same_merge(case: Whole, zoo: Path, folder: Path) -> None:
     text = case.text.replace("ZOO", str(zoo))
     config: dict[str, Any] = yaml.safe_load(text)
     run_mergekit(text, folder / "theirs", out_shard_size=case.shard_bytes)
-    run_mergeplan(text, folder / "ours", max_shard_bytes=case.shard_bytes)
+    options = {"max_shard_bytes": case.shard_bytes, "packed_experts": True}
+    if case.loses:
+        with pytest.raises(InputError, match="mergekit's plan leaves out tensor"):
+            run_mergeplan(text, folder / "ours", **options)
+        options["allow_left_out"] = ("*",)
+    run_mergeplan(text, folder / "ours", **options)
     base = None
     if case.by_chance:
         name = config["base_model"]
