@@ -79,6 +79,18 @@ def test_a_config_beside_a_single_file_is_the_outputs(tmp_path):
         mean(tmp_path / "again", [files[0], tmp_path / "1"])
 
 
+def test_a_link_to_a_file_elsewhere_keeps_what_lies_beside_the_link(tmp_path):
+    """As in the hub's cache, whose files are links to blobs."""
+    (tmp_path / "blobs").mkdir()
+    for number in (1, 2):
+        folder = save_checkpoint(tmp_path / f"{number}", tensors_of(number), {"model_type": "x"})
+        blob = (folder / "model.safetensors").rename(tmp_path / "blobs" / f"{number}")
+        (folder / "model.safetensors").symlink_to(blob)
+    files = [tmp_path / f"{number}" / "model.safetensors" for number in (1, 2)]
+    assert_mean(mean(tmp_path / "out", files))
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
 def test_what_a_file_is_not_is_said(tmp_path):
     for name, words in (("m.gguf", "a file of an unknown kind"), ("c.json", "unknown kind")):
         (tmp_path / name).touch()

@@ -140,7 +140,7 @@ def _models_below(folder: Path) -> list[str]:
     """Names of the folders inside that hold a model, numbers in their order."""
     found = [
         path.name
-        for path in folder.iterdir()
+        for path in folder.glob("*")
         if path.is_dir() and (has_weights(path) or (path / ADAPTER_CONFIG).is_file())
     ]
     return sorted(found, key=lambda name: (int(name[len(name.rstrip("0123456789")) :] or 0), name))

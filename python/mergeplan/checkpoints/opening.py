@@ -61,7 +61,7 @@ def open_stored(
     options = options or OpenOptions()
     path = expanded(name)
     if path.is_file():
-        return _open_file(name, path.resolve().parent / path.name, shard_too)
+        return _open_file(name, path.parent.resolve() / path.name, shard_too)
     if len(parts := parts_of(name)) == 2:
         return _adapted(name, parts[0], _folder_of(parts[1], options), options)
     return _open_folder(name, _folder_of(name, options), options)

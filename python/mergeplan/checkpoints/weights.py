@@ -27,7 +27,7 @@ _KNOWN = re.compile(r"(model|consolidated|adapter_model|diffusion_pytorch_model)
 
 def has_weights(folder: Path) -> bool:
     """Whether files of a folder have names of a model's weights."""
-    return any(_MODEL.fullmatch(path.name) for path in folder.iterdir())
+    return any(_MODEL.fullmatch(path.name) for path in folder.glob("*"))
 
 
 def find_weights(folder: Path, config: Mapping[str, Any]) -> Weights | None:
