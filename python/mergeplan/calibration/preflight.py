@@ -25,7 +25,7 @@ class CheckedCalibration:
     Attributes:
         texts: Encoded texts of each size.
         warnings: Documents that cannot be scored, vocabularies that differ, adapters whose own
-            base is not here.
+            base is not here, files that are read unasked or passed over.
     """
 
     pool: Pool
@@ -57,6 +57,7 @@ def check_calibration(
         )
     bases = check_bases(pool)
     vocabularies = check_vocabularies(pool, allow=allow)
+    files: dict[str, None] = {}
     for number, size in enumerate(pool.sizes):
         if len(size.experts) < 2:
             raise InputError(
@@ -68,7 +69,8 @@ def check_calibration(
             merge = subset_merge(pool, number, label, size.experts)
             config = parse_config(to_yaml(merge.config(pool)))
             options = PlanOptions(allow_vocabulary_mismatch=allow)
-            build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
+            plan = build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
+            files |= dict.fromkeys(text for one in plan.checkpoints for text in one.warnings)
     texts = tuple(prepare_texts(pool, n, setup.evaluation) for n in range(len(pool.sizes)))
     evaluation = setup.evaluation
     identity = RunIdentity(
@@ -83,4 +85,5 @@ def check_calibration(
         },
     )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
-    return CheckedCalibration(pool, labels, texts, identity, (*bases, *vocabularies, *left_out))
+    warnings = (*bases, *vocabularies, *files, *left_out)
+    return CheckedCalibration(pool, labels, texts, identity, warnings)
