@@ -76,7 +76,7 @@ def try_species(
                 make_pool(Path(folder), build(species, tied))
                 oracle = oracle_of(species.model_class, Path(folder))
             except Exception as error:
-                row.left_out = said(error)
+                row.left_out = said(error).replace(f"{folder}/", "")
                 continue
             row.heads.append(head)
             try_pool = _Pool(species, Path(folder), oracle, head, row)
