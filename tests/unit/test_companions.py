@@ -80,6 +80,21 @@ def test_a_head_that_parts_from_its_embedding_is_untied(said, parted, tmp_path):
     assert config_of(tmp_path / "out").get("tie_word_embeddings") == (False if parted else said)
 
 
+def test_a_config_that_ties_another_head_than_the_one_that_is_stored_stays(tmp_path):
+    import torch
+
+    config = {"model_type": "luke", "tie_word_embeddings": True}
+    for name, value in (("a", 1.0), ("b", 3.0)):
+        tensors = {
+            "embeddings.word_embeddings.weight": torch.full((4, 3), value),
+            "lm_head.weight": torch.full((4, 3), value + 1),
+        }
+        save_checkpoint(tmp_path / name, tensors, config)
+    text = config_text("linear", [tmp_path / "a", tmp_path / "b"], parameters={"weight": 1})
+    run_mergeplan(text, tmp_path / "out")
+    assert config_of(tmp_path / "out")["tie_word_embeddings"] is True
+
+
 def front_matter(folder: Path) -> dict:
     return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
 

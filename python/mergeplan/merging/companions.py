@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING, Checkpoint
+from mergeplan.checkpoints.content import same_content
 from mergeplan.checkpoints.donated import donated_by
 from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
 from mergeplan.checkpoints.lfs import refuse_pointer
@@ -28,18 +29,25 @@ def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
     key = "dtype" if "dtype" in config else "torch_dtype"
     if not plan.donor.is_component:  # diffusers keeps no dtype in it
         config[key] = plan.out_dtype
-    if plan.unties_head or _has_own_head(hashes):
+    if plan.unties_head or _has_own_head(plan.donor, hashes):
         config = untied(config)
     write_durably(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
-def _has_own_head(hashes: dict[str, str]) -> bool:
-    """Whether some head differs from its embedding, so that loaders must not tie it.
+def _has_own_head(donor: Checkpoint, hashes: dict[str, str]) -> bool:
+    """Whether some head has parted from its embedding, so that loaders must not tie it.
 
-    A checkpoint may hold a head and say that it is tied; they part where options differ.
+    A checkpoint may hold a head and say that it is tied; they part where options differ. Where they
+    differ in the donor already, its config.json speaks of other tensors: Luke's ties another head.
     """
-    pairs = ((head, embedding_of(head, hashes)) for head in heads_in(hashes))
-    return any(other is not None and hashes[head] != hashes[other] for head, other in pairs)
+    for head in heads_in(hashes):
+        other = embedding_of(head, hashes)
+        if other is not None and hashes[head] != hashes[other]:
+            stored = not donor.made and {head, other} <= donor.tensors.keys()
+            most = donor.tensors[head].n_bytes if stored else 0
+            if not stored or same_content((donor, head), (donor, other), most):
+                return True
+    return False
 
 
 def write_planned(folder: Path, companions: Companions) -> None:
