@@ -87,6 +87,12 @@ def test_ids_without_a_tokenizer_json_are_those_of_the_lists_and_what_was_added(
     assert read_ids(token_files(tmp_path), "qwen.tiktoken") == {"!": 0, '"': 1, "<a>": 3, "<b>": 4}
 
 
+@pytest.mark.parametrize("name", ["tiktoken.model", "tokenizer.model"])
+def test_ranks_of_tiktoken_may_be_called_a_model(name, tmp_path):
+    (tmp_path / name).write_text("IQ== 0\nIg== 1\n")
+    assert read_ids(token_files(tmp_path), name) == {"!": 0, '"': 1}
+
+
 def test_pieces_are_those_of_sentencepiece(tmp_path):
     import sentencepiece
 
@@ -98,6 +104,9 @@ def test_pieces_are_those_of_sentencepiece(tmp_path):
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     pieces = {theirs.id_to_piece(number): number for number in range(theirs.get_piece_size())}
     assert read_ids(token_files(tmp_path), "tokenizer.model") == pieces
+    for name in ("spm.model", "sentencepiece.model", "source.spm", "prophetnet.tokenizer"):
+        (tmp_path / name).write_bytes((tmp_path / "tokenizer.model").read_bytes())
+        assert read_ids(token_files(tmp_path), name) == pieces
 
 
 @pytest.mark.parametrize("content", [b"", b"no message", b"\x0a\xff\xff\xff\xff\x7f", b"\x0a"])
@@ -138,6 +147,14 @@ def test_the_flag_merges_rows_as_they_stand_and_says_so(moved):
     assert "merged row by row" in done.stderr
     report = merge(moved / "c.yml", moved / "two", MergeOptions(allow_vocabulary_mismatch=True))
     assert any("merged row by row" in warning for warning in report.warnings)
+
+
+def test_every_file_that_lists_a_vocabulary_is_compared(tmp_path):
+    for name, rows in (("base", "IQ== 0\nIg== 1\n"), ("a", "IQ== 1\nIg== 0\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tiktoken.model").write_text(rows)
+    found = compare_folders({name: tmp_path / name for name in ("base", "a")})
+    assert "give one token two ids: `!` 0 and 1" in found.faults[0][1].message
 
 
 def test_the_first_five_are_named_by_their_ids(small_models):
@@ -276,6 +293,10 @@ def test_what_cannot_be_compared_is_a_warning_unless_the_bytes_are_equal(tmp_pat
     assert not found.faults
     assert "`base` and `b`" in found.warnings[0]
     assert "`base` and `c`" in found.warnings[1]
+    (tmp_path / "e").mkdir()
+    write_json(tmp_path / "e" / "tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer"})
+    found = compare_folders({name: tmp_path / name for name in ("e", "c")})
+    assert "`e` has `tokenizer_config.json`, and no file that is known" in found.warnings[0]
     moved = {word: number + 1 for word, number in WORDS.items()}
     write_tokenizer(tmp_path / "d", moved)
     found = compare_folders({"c": tmp_path / "c", "d": tmp_path / "d"})

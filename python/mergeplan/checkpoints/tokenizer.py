@@ -1,8 +1,10 @@
 """Files beside the weights that go into a merge's output, by their names on the hub."""
 
-# What lists a vocabulary.
+# What lists a vocabulary, the one first that loaders prefer, and that has most of the tokens.
 VOCABULARIES = (
     "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
     "tokenizer.model",
     "spiece.model",
     "spm.model",
@@ -10,16 +12,14 @@ VOCABULARIES = (
     "sentencepiece.model",
     "sentencepiece.bpe.model",
     "source.spm",
+    "prophetnet.tokenizer",
+    "vocab-src.json",
     "tiktoken.model",
     "*.tiktoken",
     "tekken.json",
-    "vocab.txt",
-    "vocab.json",
-    "vocab-src.json",
-    "prophetnet.tokenizer",
 )
-TOKENIZER_FILES = (
-    *VOCABULARIES,
+# What only a folder with a tokenizer has beside it.
+BESIDE_VOCABULARIES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -36,6 +36,10 @@ TOKENIZER_FILES = (
     "vocab-tgt.json",
     "word_pronunciation.json",
     "word_shape.json",
+)
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    *BESIDE_VOCABULARIES,
     "chat_template.json",
     "*.jinja",
     "additional_chat_templates/*.jinja",

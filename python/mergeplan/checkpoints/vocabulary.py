@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.beside import json_beside, sha256_beside
+from mergeplan.checkpoints.tokenizer import BESIDE_VOCABULARIES, VOCABULARIES
 from mergeplan.errors import InputError
 
 Ids = dict[str, int]
 
-# The file that has most of the tokens, the one that loaders prefer first.
-_LISTS = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tekken.json",
-)
-_RANKS = "*.tiktoken"
+_SENTENCEPIECE = (".model", ".spm", ".tokenizer")
+# A line of tiktoken's files, which some models call `.model` too; a message of sentencepiece begins
+# with a line break.
+_RANK = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
 
 
 @dataclass(frozen=True)
@@ -46,8 +40,8 @@ def token_files(folder: Path) -> TokenFiles | None:
     Returns:
         Equal values for equal contents, but for the folder.
     """
-    paths = [path for name in _LISTS if (path := folder / name).is_file()]
-    paths += sorted(folder.glob(_RANKS))
+    found = (path for pattern in VOCABULARIES for path in sorted(folder.glob(pattern)))
+    paths = [path for path in found if path.is_file()]
     if not paths:
         return None
     return TokenFiles(
@@ -55,6 +49,13 @@ def token_files(folder: Path) -> TokenFiles | None:
         tuple((path.name, sha256_beside(path)) for path in paths),
         tuple(sorted(_added(folder).items())),
     )
+
+
+def files_without_list(folder: Path) -> list[str]:
+    """Names of a tokenizer's files in a folder where none that is known lists its vocabulary."""
+    if token_files(folder) is not None:
+        return []
+    return [name for name in BESIDE_VOCABULARIES if (folder / name).is_file()]
 
 
 def _added(folder: Path) -> Ids:
@@ -113,12 +114,13 @@ def _of_other(path: Path) -> Ids:
     if path.name == "vocab.txt":
         lines = path.read_text("utf-8").removesuffix("\n").split("\n")
         return {line: number for number, line in enumerate(lines)}
-    if path.suffix == ".model":
-        return {piece: number for number, piece in enumerate(_pieces(path.read_bytes()))}
-    if path.suffix == ".tiktoken":
-        rows = (line.split() for line in path.read_bytes().splitlines() if line)
+    content = path.read_bytes()
+    if path.suffix == ".tiktoken" or _RANK.match(content):
+        rows = (line.split() for line in content.splitlines() if line)
         return {base64.b64decode(token).decode("latin-1"): int(rank) for token, rank in rows}
-    data = json.loads(path.read_bytes())
+    if path.suffix in _SENTENCEPIECE:
+        return {piece: number for number, piece in enumerate(_pieces(content))}
+    data = json.loads(content)
     if path.name == "tekken.json":
         first = int(data["config"]["default_num_special_tokens"])
         return {

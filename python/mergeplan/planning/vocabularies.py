@@ -6,7 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.vocabulary import TokenFiles, read_ids, token_files
+from mergeplan.checkpoints.vocabulary import (
+    TokenFiles,
+    files_without_list,
+    read_ids,
+    token_files,
+)
 from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import printable
 from mergeplan.errors import InputError
@@ -89,7 +94,8 @@ def folders_of(checkpoints: Sequence[Checkpoint], donor: str) -> dict[str, Path]
 
 
 def compare_folders(folders: Folders) -> Mismatch:
-    """Compare tokenizers; folders without any are passed over.
+    """Compare tokenizers; folders without any are passed over, in silence if they have no file of
+    one.
 
     Args:
         folders: By the models' names; the output gets the first one's tokenizer.
@@ -97,6 +103,12 @@ def compare_folders(folders: Folders) -> Mismatch:
     having = {name: files for name, path in folders.items() if (files := token_files(path))}
     found = Mismatch()
     first = next(iter(having), "")
+    for name, path in folders.items() if having else ():
+        if unread := files_without_list(path):
+            found.warnings.append(
+                f"the vocabularies of `{first}` and `{name}` could not be compared: `{name}` has"
+                f" `{unread[0]}`, and no file that is known to list its tokens"
+            )
     # Tokens that the first model lacks: who has them, and where.
     elsewhere: dict[str, tuple[str, int]] = {}
     for name in list(having)[1:]:
