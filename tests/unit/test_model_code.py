@@ -184,6 +184,7 @@ def test_tokenizers_of_other_kinds_and_modules_of_sentence_transformers_are_copi
         },
         {"idx": 2, "name": "2", "path": "2_Dense", "type": "own_st.Dense"},
         {"idx": 3, "name": "3", "path": "../a", "type": "sentence_transformers.models.Normalize"},
+        {"idx": 4, "name": "4", "path": "4_Dense", "type": "sentence_transformers.models.Dense"},
     ]
     files = {
         "modules.json": modules,
@@ -192,6 +193,7 @@ def test_tokenizers_of_other_kinds_and_modules_of_sentence_transformers_are_copi
         "1_Pooling/config.json": {"word_embedding_dimension": 4},
         "2_Dense/config.json": {},
         "2_Dense/model.safetensors": "weights",
+        "4_Dense/config.json": {},
         "own_st.py": "",
         "additional_chat_templates/tool.jinja": "{{ x }}",
         "qwen.tiktoken": "IQ== 0\n",
@@ -209,7 +211,10 @@ def test_tokenizers_of_other_kinds_and_modules_of_sentence_transformers_are_copi
     }
     base = custom / "base"
     said = "\n".join(report.warnings)
-    assert f"`{base / '2_Dense'}` has weights that are not merged, and stays behind" in said
+    # Of the last the weights were not fetched.
+    for name in ("2_Dense", "4_Dense"):
+        assert f"the weights of the module `{base / name}` are not merged, and stay behind" in said
+    assert "1_Pooling" not in said
     assert f"`{base}`: `notes.xyz`, `tools/` stay behind: nothing says what they are for" in said
     assert "no tokenizer" not in said
     assert verify(custom / "out").matches

@@ -17,6 +17,12 @@ _WITH_CODE = (
     "modules.json",
 )
 _SMALL = (".json", ".txt")
+# Modules of sentence-transformers that have weights; a download may have left those where they are.
+_WITH_WEIGHTS = (
+    *("Transformer", "MLMTransformer", "CLIPModel", "Router", "Asym"),
+    *("Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling", "WordEmbeddings"),
+    *("StaticEmbedding", "SparseStaticEmbedding", "SparseAutoEncoder"),
+)
 # What no loader of the output misses: words and pictures, the weights in other formats, what a
 # training or a merge left.
 _NOT_NEEDED = (
@@ -40,7 +46,8 @@ class Donated:
         settings: Files for generation, for other inputs than text, and of sentence-transformers.
         code: What config.json and those files name.
         left: Files and folders that may be needed, and are not known.
-        left_weights: Folders of sentence-transformers' modules whose weights stay behind.
+        left_weights: Folders of sentence-transformers' modules whose weights stay behind, whether
+            they are there or not.
     """
 
     tokenizer: tuple[str, ...]
@@ -72,7 +79,8 @@ def donated_by(donor: Checkpoint, *, settings: bool = True) -> Donated:
     copied = _matching(folder, SETTINGS_FILES) + small
     code = code_of(folder, (CONFIG_FILE, *(_WITH_CODE if settings else ())))
     kept = {CONFIG_FILE, *tokenizer, *copied, *code.files}
-    weights = {name.partition("/")[0] for name in inside if name not in small}
+    stored = {name.partition("/")[0] for name in inside if name not in small}
+    weights = stored | {path for path, kind in modules.items() if kind in _WITH_WEIGHTS}
     # A file alone may lie among files of others.
     left = _left(folder, kept | weights) if donor.config else []
     return Donated(tuple(tokenizer), tuple(copied), code, tuple(left), tuple(sorted(weights)))
@@ -85,10 +93,15 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> list[str]:
     return [name for name in names if "/" not in name or is_own(folder, name)]
 
 
-def _sentence_modules(folder: Path) -> list[str]:
-    """Folders of sentence-transformers' modules; the model itself has none."""
-    paths = [str(one.get("path") or "") for one in entries_beside(folder / "modules.json")]
-    return [path for path in paths if path not in ("", ".", "..") and _is_name(path)]
+def _sentence_modules(folder: Path) -> dict[str, str]:
+    """Folders of sentence-transformers' modules, and their kinds; the model itself has none."""
+    found = {
+        str(one.get("path") or ""): str(one.get("type")).rpartition(".")[2]
+        for one in entries_beside(folder / "modules.json")
+    }
+    return {
+        path: kind for path, kind in found.items() if path not in ("", ".", "..") and _is_name(path)
+    }
 
 
 def _is_name(path: str) -> bool:

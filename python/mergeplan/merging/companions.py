@@ -95,9 +95,9 @@ def missing_companions(plan: MergePlan) -> list[str]:
         for repository in given.code.elsewhere
     ]
     found += [
-        f"`{donor.path / name}` has weights that are not merged, and stays behind:"
-        " sentence-transformers cannot load the output without it; copy it where it may stay as it"
-        " is"
+        f"the weights of the module `{donor.path / name}` are not merged, and stay behind:"
+        " sentence-transformers cannot load the output without them; copy them where they may stay"
+        " as they are"
         for name in given.left_weights
     ]
     if given.left and donor.whole_folder:
