@@ -8,6 +8,7 @@ import torch
 
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError
+from mergeplan.inspection.diff import diff
 from mergeplan.inspection.inspect import inspect
 from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.fp8 import config_of, dequantised, quantised, save_fp8
@@ -169,6 +170,15 @@ def test_an_adapter_on_it_is_added_to_the_dequantised_weights(pool, tmp_path):
     assert not torch.equal(
         load_tensors(tmp_path / "a")["b.weight"], load_tensors(pool / "a-plain")["b.weight"]
     )
+
+
+def test_diff_compares_what_the_files_hold(pool):
+    assert not diff(pool / "a", pool / "a").differing
+    found = {tensor.tensor: tensor.status for tensor in diff(pool / "a", pool / "b").tensors}
+    assert found["a.weight"] == found["a.weight_scale_inv"] == "differs"
+    found = {tensor.tensor: tensor.status for tensor in diff(pool / "a", pool / "a-plain").tensors}
+    assert (found["a.weight"], found["norm.weight"]) == ("dtype", "equal")
+    assert found["a.weight_scale_inv"] == "only in a"
 
 
 def test_inspect_and_similarity_see_the_dtype_that_it_is_read_as(pool):

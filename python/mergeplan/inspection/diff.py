@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.dtypes import FLOATS
-from mergeplan.checkpoints.opening import open_checkpoint
+from mergeplan.checkpoints.opening import open_stored
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import printable
@@ -173,7 +173,7 @@ def diff(
     Values of float32, bfloat16 and float16 are compared, across these dtypes too; there both are
     widened to float32 for the difference, and rounded to the coarser dtype (bfloat16 before
     float16 before float32) for the ULPs. NaN equals NaN and 0 equals -0. Other dtypes are compared
-    by their bytes.
+    by their bytes. Of a quantised model it is what the files hold, in 8 bits beside its scales.
 
     Args:
         a, b: Folders of checkpoints, or files.
@@ -233,7 +233,7 @@ def _stored(path: Path) -> Checkpoint:
         raise MissingInputError(
             f"`{path}` does not exist", "give the folder of a checkpoint, or its file"
         )
-    checkpoint = open_checkpoint(str(path), shard_too=True)
+    checkpoint = open_stored(str(path), shard_too=True)
     if checkpoint.made:
         raise InputError(
             f"`{path}` is an adapter, not a whole model",
