@@ -78,6 +78,11 @@ KINDS = {
     "plain tensors with settings": ({}, {"quant_method": "torchao"}, "found torchao"),
     "8 bits without scales": ({"x.weight": F8}, None, "F8_E4M3 without any"),
     "scales in 8 bits": ({"x.weight": F8, "x.weight_scale": F8}, None, "found F8_E4M3"),
+    "no row and no scale": (
+        {"x.weight": F8[:0], "x.weight_scale": torch.ones(0, 1)},
+        None,
+        "of shape [0, 8], found none: its own shape is [0, 1]",
+    ),
     "two kinds of scales": (
         {"x.weight": F8, "x.weight_scale": ONE, "x.weight_scale_inv": ONE},
         None,

@@ -62,6 +62,13 @@ def block_sides(
         InputError: The scales fit none of these, nor the blocks that the config gives.
     """
     sides, grid = stored.tensors[name].shape, stored.tensors[scales].shape
+    if not stored.tensors[scales].n_elements:
+        raise InputError(
+            f"`{stored.path / stored.tensors[scales].file}`: tensor `{scales}`: expected scales for"
+            f" `{name}`, of shape {list(sides)}, found none: its own shape is {list(grid)}",
+            "fetch the checkpoint again; where the weight has no element on purpose, one scale of 1"
+            " stands for all of it",
+        )
     if stored.tensors[scales].n_elements == 1:
         return tuple(max(side, 1) for side in sides)
     # One axis alone is that of the channels, or of the experts.
