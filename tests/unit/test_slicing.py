@@ -87,6 +87,55 @@ def test_ranges_that_cannot_be_are_refused_before_anything_is_written(case, mode
     assert not (models / "out").exists()
 
 
+def with_config(models, **keys):
+    """The two models, whose config.json has more keys."""
+    for name in "ab":
+        path = models / name / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+# Keys before and after the slices [0, 2] and [1, 4]: layers 0, 1, 1, 2, 3.
+RENUMBERED = {
+    "layers that a list names": ("mlp_only_layers", [1, 3], [1, 2, 4]),
+    "layers at the front": ("first_k_dense_replace", 2, 3),
+    "none at the front": ("first_k_dense_replace", 0, 0),
+    "up to the last": ("moe_layer_end_index", 3, 4),
+    "all": ("moe_layer_end_index", -1, 4),
+    "every layer": ("decoder_sparse_step", 1, 1),
+}
+
+
+@pytest.mark.parametrize("case", RENUMBERED)
+def test_config_tells_the_kinds_of_layers_by_their_new_numbers(case, models):
+    key, before, after = RENUMBERED[case]
+    with_config(models, **{key: before})
+    run_mergeplan(sliced(models, [("a", 0, 2)], [("b", 1, 4)]), models / "out")
+    assert json.loads((models / "out" / "config.json").read_text())[key] == after
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("first_k_dense_replace", 1),
+        ("moe_layer_end_index", 2),
+        ("decoder_sparse_step", 2),
+        ("attn_layer_period", 3),
+    ],
+)
+def test_layers_whose_kinds_config_could_not_tell_are_refused(key, value, models):
+    with_config(models, **{key: value})
+    with pytest.raises(InputError, match=f"`{key}`"):
+        run_mergeplan(sliced(models, [("a", 0, 4)], [("a", 0, 3)], [("a", 0, 1)]), models / "out")
+    assert not (models / "out").exists()
+
+
+def test_a_period_does_not_matter_where_a_list_tells_each_layers_kind(models):
+    with_config(models, sliding_window_pattern=2)
+    run_mergeplan(sliced(models, [("a", 0, 1)], [("a", 2, 3)]), models / "out")
+    config = json.loads((models / "out" / "config.json").read_text())
+    assert config["layer_types"] == ["a0", "a2"]
+
+
 def test_other_names_than_llamas_are_left_to_mergekit(models):
     save_checkpoint(models / "c", {"transformer.h.0.attn.weight": torch.ones(2, 2)})
     from mergeplan.checkpoints.opening import open_checkpoint

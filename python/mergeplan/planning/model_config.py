@@ -10,7 +10,7 @@ from mergeplan.checkpoints.spelling import spelling
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.planning.rows import RowMap, embedding_rows
-from mergeplan.planning.slicing import sliced_config
+from mergeplan.planning.sliced_config import sliced_config
 
 # How many layers of multi-token prediction there are, by any architecture's word for it.
 _PREDICTION_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")

@@ -7,7 +7,6 @@ behind them from the last one's. Tensors are told apart by their names, which mu
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
@@ -19,17 +18,6 @@ from mergeplan.planning.pairing import Fault
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 BEFORE = ("model.embed_tokens.",)
 BEHIND = ("model.norm.", "lm_head.")
-# Keys of config.json with an entry for each layer. transformers refuses a list of another length.
-PER_LAYER = (
-    "layer_types",
-    "mlp_layer_types",
-    "layers_block_type",
-    "indexer_types",
-    "no_rope_layers",
-    "layer_rope_theta",
-    "num_attention_heads_per_layer",
-    "num_key_value_heads_per_layer",
-)
 
 
 def beyond_names(config: MergeConfig, checkpoints: Sequence[Checkpoint]) -> str | None:
@@ -105,37 +93,6 @@ def depth_within(tensor: str, first: int, count: int) -> float:
     if match is None:
         return 0.0
     return (int(match[1]) - first) / (count - 1) if count > 1 else 1.0
-
-
-def sliced_config(
-    config: MergeConfig, checkpoints: Sequence[Checkpoint], donor: Checkpoint
-) -> dict[str, Any]:
-    """The donor's config.json for the layers of the output.
-
-    Lists with an entry for each layer take those of the layers' first sources. Where a source says
-    nothing, the list is left out, which means the architecture's default.
-    """
-    made = dict(donor.config)
-    if not made:
-        return made
-    by_path = {
-        model.path: checkpoint for model, checkpoint in zip(config.models, checkpoints, strict=True)
-    }
-    origins = [
-        (by_path[source.path].config, layer)
-        for piece in config.modules[0].slices
-        for source in piece.sources[:1]
-        for layer in range(*(source.layers or (0, 0)))
-    ]
-    made["num_hidden_layers"] = len(origins)
-    for key in PER_LAYER:
-        if isinstance(made.get(key), list):
-            lists = [(origin.get(key), layer) for origin, layer in origins]
-            if all(isinstance(found, list) and layer < len(found) for found, layer in lists):
-                made[key] = [found[layer] for found, layer in lists if found is not None]
-            else:
-                del made[key]
-    return made
 
 
 def _is_within(tensor: str, layers: tuple[int, int] | None) -> bool:

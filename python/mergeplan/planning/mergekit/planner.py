@@ -38,7 +38,7 @@ from mergeplan.planning.mergekit.silence import quietly
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.pairing import AS_ASKED, is_allowed, left_out_warnings
 from mergeplan.planning.plan import MergePlan
-from mergeplan.planning.slicing import PER_LAYER, sliced_config
+from mergeplan.planning.sliced_config import BY_LAYER, sliced_config
 
 
 def plan(
@@ -100,9 +100,9 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         trust = options.trust_remote_code
         out_config = _model_out_config(asked, architecture, trust)
         if config.is_sliced and config.modules[0].name is None:
-            # mergekit leaves lists of layers as long as they were.
+            # mergekit leaves what is said of single layers as it was.
             lists = sliced_config(config, checkpoints, models[donor])
-            for key in {*PER_LAYER} & {*lists}:
+            for key in {*BY_LAYER} & {*lists}:
                 setattr(out_config, key, lists[key])
         types = {model: model.config(trust).model_type for model in opened}
         tasks = Planner(asked, architecture, merge_options, out_config).plan_to_disk("")
