@@ -74,6 +74,11 @@ KINDS = {
     ),
     "scales beside weights that are plain": ({"x.weight_scale": ONE}, None, "scales whose weights"),
     "HQQ": ({"x.W_q": BYTES, "x.meta": ONE}, {"quant_method": "hqq"}, "hqq"),
+    "AQLM": (
+        {"x.codes": INTS.to(torch.int8), "x.codebooks": ONE, "x.scales": ONE},
+        None,
+        "of AQLM",
+    ),
     "quanto": ({"x.weight._data": BYTES, "x.weight._scale": ONE}, None, "quanto"),
     "plain tensors with settings": ({}, {"quant_method": "torchao"}, "found torchao"),
     "8 bits without scales": ({"x.weight": F8}, None, "F8_E4M3 without any"),
@@ -168,6 +173,8 @@ def test_names_of_plain_models_are_no_marks(tmp_path):
         "layer_scale": torch.ones(2),
         "attn.k_scale": torch.ones(1),
         "bn.num_batches_tracked": torch.tensor(3),
+        "quantizer.codebooks": torch.ones(2, 4, 8),
+        "quantizer.code.weight": torch.ones(4, 4, dtype=torch.int64),
         "attn.bias": torch.ones(2, 2, dtype=torch.bool),
     }
     folder = save_checkpoint(tmp_path / "m", tensors, {"dtype": "bfloat16"})

@@ -27,17 +27,18 @@ _MARKS = {
     **dict.fromkeys(("weight_packed", "weight_shape"), "compressed-tensors"),
     **dict.fromkeys(("weight_zero_point", "weight_g_idx"), "compressed-tensors"),
     **dict.fromkeys(("weight_scale_2", "weight_global_scale", "pre_quant_scale"), "ModelOpt"),
-    "codebooks": "AQLM",
 }
-# Ends of names that other models give to what is not quantised: matrices of integers alone.
+# Ends of names that other models give to what is not quantised: matrices of integers alone, and of
+# no more bits than values are packed into. Codebooks alone are those of audio models.
 _INTEGER_MARKS = {
     "_blocks": "MXFP4",
     ".W_q": "HQQ",
+    ".codes": "AQLM",
     "_qdata": "torchao",
     "._data": "quanto",
     ".weight": "",
 }
-_INTEGERS = BUFFERS - {"BOOL"}
+_INTEGERS = BUFFERS - {"BOOL", "I64", "U64"}
 _QUANTISED_ID = re.compile(r"[-_.](bnb|[48]-?bits?|int[48]|gptq|awq|w[48]a(8|16))\b", re.IGNORECASE)
 _WAY_OUT = (
     "give the unquantised original; or, where transformers can dequantise it, load it by"
