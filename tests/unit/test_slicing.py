@@ -87,6 +87,31 @@ def test_ranges_that_cannot_be_are_refused_before_anything_is_written(case, mode
     assert not (models / "out").exists()
 
 
+def untied(models, name, **more):
+    """A model like `a`, with these tensors and an embedding that is no head."""
+    config = {"num_hidden_layers": LAYERS, "tie_word_embeddings": False}
+    save_checkpoint(models / name, {**load_tensors(models / "a"), **more}, config)
+
+
+@pytest.mark.parametrize("donor", ["u", "b"])
+def test_a_tied_model_at_the_end_brings_its_embedding_as_a_head(donor, models):
+    untied(models, "u", **{"lm_head.weight": torch.full((3, 2), 7.0)})
+    text = sliced(models, [("u", 0, 1)], [("b", 1, 2)], more=f"base_model: {models / donor}")
+    run_mergeplan(text, models / "out")
+    found = load_tensors(models / "out")
+    assert float(found["model.embed_tokens.weight"][0, 0]) == 100
+    assert float(found["lm_head.weight"][0, 0]) == 1000
+    assert not json.loads((models / "out" / "config.json").read_text())["tie_word_embeddings"]
+
+
+def test_a_model_without_any_head_cannot_end_one_that_needs_it(models):
+    untied(models, "u", **{"lm_head.weight": torch.full((3, 2), 7.0)})
+    untied(models, "headless")
+    with pytest.raises(InputError, match=r"headless`: tensor `lm_head.weight` is missing"):
+        run_mergeplan(sliced(models, [("u", 0, 1)], [("headless", 1, 2)]), models / "out")
+    assert not (models / "out").exists()
+
+
 def with_config(models, **keys):
     """The two models, whose config.json has more keys."""
     for name in "ab":

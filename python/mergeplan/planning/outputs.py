@@ -16,7 +16,14 @@ from mergeplan.planning.pairing import (
     pair_tensors,
     respelled,
 )
-from mergeplan.planning.slicing import BEFORE, BEHIND, depth_within, layer_views, range_faults
+from mergeplan.planning.slicing import (
+    BEFORE,
+    BEHIND,
+    depth_within,
+    layer_views,
+    own_heads,
+    range_faults,
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def find_outputs(
     module = config.modules[0]
     found = Outputs([], {}, [])
     first = 0
+    heads: set[str] = set()
     for piece in module.slices:
         numbers = tuple(places[source.path] for source in piece.sources)
         sources = [checkpoints[number] for number in numbers]
@@ -117,9 +125,11 @@ def find_outputs(
             if faults:
                 continue
             ends = (piece is module.slices[0], piece is module.slices[-1])
+            if ends[0]:
+                heads = own_heads(sources)
             views = [respelled(source, donor) for source in sources]
             place = sources.index(donor)
-            views, pairing = _pair_layers(piece, views, place, first, ends, options)
+            views, pairing = _pair_layers(piece, views, place, first, ends, heads, options)
             depths = {m.name: depth_within(m.name, first, piece.n_layers) for m in pairing.matches}
             first += piece.n_layers
         scopes = (piece.parameters, module.parameters, config.parameters)
@@ -139,6 +149,7 @@ def _pair_layers(
     donor: int,
     first: int,
     ends: tuple[bool, bool],
+    heads: set[str],
     options: PairingOptions,
 ) -> tuple[list[Checkpoint], Pairing]:
     """Pair the layers of a slice, and what stands before and behind all layers.
@@ -147,11 +158,19 @@ def _pair_layers(
         donor: Whose tensors the output has, by its place among the sources.
         first: Number of the slice's first layer in the output.
         ends: Whether it is the first slice, and whether it is the last.
+        heads: Of the first slice's models, where their embeddings do not serve as heads: nor does
+            the output's, and a tied model behind it brings its own embedding as a head.
     """
     is_first, is_last = ends
     # At the end an embedding may stand in for a head.
     outside = (*BEFORE, *BEHIND) if is_last else BEFORE if is_first else ()
     views = layer_views(sources, piece.sources, first, outside)
     unwanted = () if is_first else BEFORE
-    pairing = pair_tensors(views, views[donor], options, lambda name: not name.startswith(unwanted))
+    pairing = pair_tensors(
+        views,
+        views[donor],
+        options,
+        lambda name: not name.startswith(unwanted),
+        heads if is_last else (),
+    )
     return views, pairing

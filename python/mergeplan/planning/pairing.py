@@ -17,7 +17,7 @@ class Match:
 
     Attributes:
         inputs: Tensor names in the files, in the order of the checkpoints.
-        tied: Whether some checkpoint contributes its embedding for a head that others have.
+        tied: Whether some checkpoint contributes its embedding for a head that the output has.
     """
 
     name: str
@@ -122,6 +122,7 @@ def pair_tensors(
     donor: Checkpoint,
     options: PairingOptions | None = None,
     wanted: Callable[[str], bool] = lambda name: True,
+    also: Collection[str] = (),
 ) -> Pairing:
     """Pair the checkpoints' tensors by name, and find everything that does not fit.
 
@@ -131,10 +132,12 @@ def pair_tensors(
 
     Args:
         wanted: Which names the output has; others may only stand in for a head.
+        also: Names that the output has although none of these checkpoints may store them.
     """
     options = options or PairingOptions()
     found = Pairing()
-    for name in sorted(filter(wanted, set().union(*(c.tensors for c in checkpoints)))):
+    names = set(also).union(*(c.tensors for c in checkpoints))
+    for name in sorted(filter(wanted, names)):
         inputs = [_input_for(name, checkpoint) for checkpoint in checkpoints]
         having = {
             checkpoint.name: tensor
@@ -146,13 +149,15 @@ def pair_tensors(
             if reason is not None:
                 found.left_out[name] = reason
                 continue
-            has = next(iter(having))
+            has = next(iter(having), "the output")
             lacking = [c for c in checkpoints if c.name not in having]
             found.faults.extend(_missing(c.own_name(name), c.name, has) for c in lacking)
+            if not having:
+                continue
         free_rows = name in options.one_row_per_token
         found.faults.extend(_shape_faults(name, having, checkpoints, donor, free_rows))
         if len(having) == len(checkpoints):
-            tied = len(set(having.values())) > 1
+            tied = any(tensor != name for tensor in having.values())
             own = [c.own_name(having[c.name]) for c in checkpoints]
             found.matches.append(Match(name, tuple(own), tied))
     found.matches.sort(key=lambda match: (max(match.inputs), match.name))
@@ -170,7 +175,7 @@ def _reason_to_leave_out(
         for checkpoint in checkpoints
         if name in checkpoint.tensors
     ]
-    return reasons[0] if all(reasons) else None
+    return reasons[0] if reasons and all(reasons) else None
 
 
 def _input_for(name: str, checkpoint: Checkpoint) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.heads import heads_in, ties
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.scopes import ModelInput
@@ -80,6 +81,12 @@ def layer_views(
         replace(view, own_names={n: view.own_name(_renumber(n, -shift)) for n in names})
         for view, shift in zip(views, shifts, strict=True)
     ]
+
+
+def own_heads(checkpoints: Sequence[Checkpoint]) -> set[str]:
+    """The heads of models that have one beside their embedding."""
+    untied = [checkpoint for checkpoint in checkpoints if not ties(checkpoint)]
+    return {name for checkpoint in untied for name in heads_in(checkpoint.tensors)}
 
 
 def depth_within(tensor: str, first: int, count: int) -> float:
