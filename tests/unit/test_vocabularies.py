@@ -176,6 +176,23 @@ def test_two_experts_that_give_a_token_two_ids_are_refused_where_the_base_lacks_
     assert f"`{small_models / 'a'}` and `{small_models / 'b'}`" in caught.value.message
 
 
+def test_reserved_names_with_two_ids_are_a_warning(tmp_path):
+    names = ("<|reserved_special_token_2|>", "[unused7]", "<|extra_0|>")
+    one = {token: number for number, token in enumerate(names, 8)}
+    two = {token: number + 1 for token, number in one.items()}
+    write_tokenizer(tmp_path / "base", WORDS, one)
+    write_tokenizer(tmp_path / "a", WORDS, {"<|finetune_right_pad_id|>": 8} | two)
+    write_tokenizer(tmp_path / "b", WORDS, {"<extra_id_0>": 7} | two)
+    write_tokenizer(tmp_path / "c", {**WORDS, "<extra_id_0>": 11}, one)
+    found = compare_folders({name: tmp_path / name for name in ("base", "a")})
+    assert not found.faults
+    assert "`<|reserved_special_token_2|>` 8 and 9, " in found.warnings[0]
+    assert "reserved names alone" in found.warnings[0]
+    assert "`<|finetune_right_pad_id|>` and not `<|reserved" in found.warnings[1]
+    found = compare_folders({name: tmp_path / name for name in ("c", "b")})
+    assert "two ids: `<extra_id_0>` 11 and 7, `<|reserved" in found.faults[0][1].message
+
+
 def test_vocabularies_without_common_tokens_are_refused(small_models):
     write_tokenizer(small_models / "base", WORDS)
     write_tokenizer(small_models / "a", {f"v{number}": number for number in range(8)})

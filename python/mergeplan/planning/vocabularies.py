@@ -1,5 +1,6 @@
 """Whether the models of a merge mean the same tokens by the rows that are merged."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +20,10 @@ from mergeplan.errors import InputError
 _HINT = (
     "`tokenizer_source: base` or `union` in the config gives each token its own row;"
     " `--allow-vocabulary-mismatch` merges the rows as they stand"
+)
+# Names of rows that nothing was trained on, for later use: Llama 3.1 numbers them anew.
+_RESERVED = re.compile(
+    r"[<\[]\|?(reserved(_special)?(_token)?|unused|extra|placeholder)_?\d+\|?[>\]]"
 )
 # So many tokens are named.
 _FIRST = 5
@@ -126,11 +131,15 @@ def compare_folders(folders: Folders) -> Mismatch:
                 moved.setdefault(model, []).append((token, before, number))
         for model, tokens in moved.items():
             count = difference.n_moved if model == first else len(tokens)
-            if tokens:
-                found.faults.append((name, _two_ids(model, name, tokens[:_FIRST], count)))
+            tokens.sort(key=_reserved_last)
+            fault = _two_ids(model, name, tokens[:_FIRST], count)
+            if _are_reserved(tokens):
+                found.warnings.append(f"{fault.message}: reserved names alone, merged row by row")
+            elif tokens:
+                found.faults.append((name, fault))
         if difference.are_strangers:
             found.faults.append((name, _strangers(first, name, difference)))
-        elif not difference.moved:
+        elif not difference.moved or _are_reserved(difference.moved):
             found.warnings += _warnings(first, name, difference)
     _ids_of_first.cache_clear()  # a large vocabulary takes 30 MB
     return found
@@ -141,7 +150,7 @@ class _Difference:
     """How one vocabulary differs from another.
 
     Attributes:
-        moved: The first tokens with two ids, and both.
+        moved: The first tokens with two ids, and both; reserved names come last.
         renamed: The first id that stands for two tokens, and both.
         more: Tokens that only the other one has, at ids that the first has no token for.
         lacking: The first of the tokens that only the first one has, at ids that are no token of
@@ -183,7 +192,8 @@ def _difference(first: TokenFiles, other: TokenFiles) -> _Difference:
     own, their = _ids_of_first(first, one), read_ids(other, two)
     if own == their:
         return _Difference()
-    moved = sorted((own[t], t, i) for t, i in their.items() if own.get(t, i) != i)
+    moved = [(t, own[t], i) for t, i in their.items() if own.get(t, i) != i]
+    moved.sort(key=_reserved_last)
     if moved and not common:
         # Some loaders shift the numbers of one kind: nothing is known for sure.
         raise InputError(f"one is in `{one}`, the other in `{two}`, and their numbers differ")
@@ -193,7 +203,7 @@ def _difference(first: TokenFiles, other: TokenFiles) -> _Difference:
     named = set(their.values())
     lacking = sorted((own[t], t) for t in own.keys() - their.keys() if own[t] not in named)
     return _Difference(
-        moved=tuple((token, before, number) for before, token, number in moved[:_FIRST]),
+        moved=tuple(moved[:_FIRST]),
         n_moved=len(moved),
         n_alike=len(their) - len(moved) - len(more),
         n_smaller=min(len(own), len(their)),
@@ -203,6 +213,16 @@ def _difference(first: TokenFiles, other: TokenFiles) -> _Difference:
         lacking=lacking[0][1] if lacking else "",
         n_lacking=len(lacking),
     )
+
+
+def _reserved_last(moved: Moved) -> tuple[bool, int]:
+    token, number, _ = moved
+    return _RESERVED.fullmatch(token) is not None, number
+
+
+def _are_reserved(moved: Sequence[Moved]) -> bool:
+    """Whether there are some, and the first of them, behind which reserved names come, is one."""
+    return bool(moved) and _reserved_last(moved[0])[0]
 
 
 def _two_ids(model: str, other: str, tokens: Sequence[Moved], count: int) -> InputError:
