@@ -103,7 +103,7 @@ def test_mergekits_own_run_takes_it_too(demo_pool, tmp_path):
     (tmp_path / "c.yml").write_text(text)
     run_mergeplan(text, tmp_path / "ours")
     try:
-        done = cli("mergekit", tmp_path / "c.yml", tmp_path / "theirs", "-j", 1)
+        done = cli("mergekit", tmp_path / "c.yml", tmp_path / "theirs")
         assert done.returncode == 0, done.stderr
         assert weights_of(tmp_path / "theirs") == weights_of(tmp_path / "ours")
         (tmp_path / "c.yml").write_text("genome: {}\nrandom_seed: 5")

@@ -356,7 +356,7 @@ ROWS_THAT_STAY = {
         (24, 16),
         "no embedding that is known",
     ),
-    "values across": ("final_logits_bias", (1, 24), "along its last axis"),
+    "values across": ("final_logits_bias", (1, 24), "seems to have values for each token"),
 }
 
 
@@ -379,6 +379,51 @@ def test_rows_that_cannot_be_moved_are_merged_where_no_token_moves(case, tmp_pat
     with pytest.raises(InputError, match=reason):
         run_mergeplan(text, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("head", "moves"),
+    [
+        ("output_layer.weight", True),
+        ("lm_loss.weight", True),
+        ("lm_head.bias", True),
+        ("value_of_tokens.weight", False),
+        ("model.embed_tokens_per_layer.weight", False),
+    ],
+)
+def test_rows_of_every_name_move_or_the_merge_is_refused(head, moves, tmp_path):
+    names = with_vocabularies(tmp_path)
+    paths = [Path(name) for name in names.values()]
+    for path in paths:
+        tensors = load_tensors(path)
+        rows = tensors["model.embed_tokens.weight"].shape[0]
+        value = torch.arange(rows, dtype=torch.float32)
+        tensors[head] = value if head.endswith("bias") else value[:, None].repeat(1, 16)
+        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    config = linear_of(paths, base_model=names["base"], tokenizer_source=names["a"])
+    text = yaml.safe_dump(config)
+    if not moves:
+        with pytest.raises(InputError, match=f"`{head}` seems to have values for each token"):
+            run_mergeplan(text, tmp_path / "out")
+        return
+    run_mergeplan(text, tmp_path / "out")
+    merged = load_tensors(tmp_path / "out")
+    assert merged[head].shape[0] == merged["model.embed_tokens.weight"].shape[0] != rows
+
+
+def test_a_config_without_a_number_of_tokens_gets_one(tmp_path):
+    names = with_vocabularies(tmp_path)
+    paths = [Path(name) for name in names.values()]
+    for path in paths:
+        config = json.loads((path / "config.json").read_text())
+        del config["vocab_size"]
+        (path / "config.json").write_text(json.dumps(config))
+    run_mergeplan(
+        yaml.safe_dump(linear_of(paths, base_model=names["base"], tokenizer_source=names["a"])),
+        tmp_path / "out",
+    )
+    rows = load_tensors(tmp_path / "out")["lm_head.weight"].shape[0]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == rows
 
 
 def vocabulary_of(folder: Path) -> dict[int, str]:

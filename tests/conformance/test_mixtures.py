@@ -131,6 +131,16 @@ def test_no_mixture_of_transformers_is_forgotten():
     assert packed - {*BY_CLASS.values()} == set(PACKINGS) - set(BY_CLASS)
 
 
+def test_an_expert_of_another_width_is_named(tmp_path):
+    base, *experts = family_of(tmp_path, "mixtral")
+    names = [f"model.layers.0.block_sparse_moe.experts.1.{part}.weight" for part in ("w1", "w3")]
+    for shape in ((9, 16), (5,)):
+        for path in (base, *experts):
+            _save(path, {**load_tensors(path), **{n: torch.ones(shape) for n in names}})
+        with pytest.raises(InputError, match=r"experts\.1\.w1\.weight`: expected a matrix"):
+            run_mergeplan(ties(base, experts), tmp_path / "out")
+
+
 def test_the_table_of_packed_experts_is_that_of_transformers():
     for model_type, packing in PACKINGS.items():
         known = get_checkpoint_conversion_mapping(BY_CLASS.get(model_type, model_type))

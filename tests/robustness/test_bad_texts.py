@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -220,7 +221,7 @@ def test_weights_of_another_shape(folder):
 
 def test_a_hub_id_and_a_missing_folder():
     with pytest.raises(MissingInputError, match="is not a folder") as caught:
-        load_model("someone/model")
+        load_model(Path("someone/model"))
     assert "hf download someone/model" in caught.value.hint
 
 

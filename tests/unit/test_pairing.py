@@ -118,3 +118,29 @@ def test_a_config_that_counts_more_than_the_output_has_is_refused_or_said(tmp_pa
     assert not (tmp_path / "out").exists()
     report = run_mergeplan(config_text("passthrough", [tmp_path / "b"]), tmp_path / "out")
     assert any("`num_hidden_layers` is 3, and the output has 1" in w for w in report.warnings)
+    config = {"tie_word_embeddings": False, "architectures": ["LlamaForCausalLM"]}
+    save_checkpoint(tmp_path / "c", tensors, config)
+    report = run_mergeplan(config_text("passthrough", [tmp_path / "c"]), tmp_path / "headless")
+    assert any("ties no head to the embedding" in warning for warning in report.warnings)
+
+
+def test_masks_of_two_dtypes_and_positions_of_two_lengths_are_left_out(tmp_path):
+    plain = filled(GPT2, 1.0)
+    odd = "h.0.attn.bias", "embeddings.position_ids"
+    floats = {odd[0]: torch.ones(1, 1, 4, 4), odd[1]: torch.arange(4)}
+    bools = {odd[0]: torch.ones(1, 1, 4, 4).bool(), odd[1]: torch.arange(6)}
+    a = save_checkpoint(tmp_path / "a", {**plain, **floats})
+    b = save_checkpoint(tmp_path / "b", {**plain, **bools})
+    run_mergeplan(config_text("linear", [a, b], parameters={"weight": 1}), tmp_path / "out")
+    assert set(load_tensors(tmp_path / "out")) == set(GPT2)
+
+
+def test_a_tensor_of_two_shapes_is_refused_or_left_out_by_its_own_name(tmp_path):
+    plain = filled(GPT2, 1.0)
+    a = save_checkpoint(tmp_path / "a", {**plain, "x[0].weight": torch.ones(2)})
+    b = save_checkpoint(tmp_path / "b", {**plain, "x[0].weight": torch.ones(3)})
+    text = config_text("linear", [a, b], parameters={"weight": 1})
+    with pytest.raises(InputError, match="expected shape"):
+        run_mergeplan(text, tmp_path / "out")
+    run_mergeplan(text, tmp_path / "out", allow_left_out=("x[0].weight",))
+    assert set(load_tensors(tmp_path / "out")) == set(GPT2)

@@ -99,6 +99,15 @@ def is_head(name: str) -> bool:
     return spelled in _ALONE or _HEAD.fullmatch(spelled) is not None
 
 
+def has_row_per_token(name: str) -> bool:
+    """Whether a tensor has a row for each token, by its name: an embedding, a head, its bias."""
+    spelled = spelling(name)
+    if spelled.endswith("predictions.bias") or is_head(f"{name.removesuffix('.bias')}.weight"):
+        return True
+    embeds = _EMBEDDING.fullmatch(spelled) or _HALF.fullmatch(spelled)
+    return is_head(name) or embeds is not None or spelled in _EMBEDDING_ALONE
+
+
 def heads_in(names: Iterable[str]) -> list[str]:
     """The heads among some tensors."""
     return [name for name in names if is_head(name)]

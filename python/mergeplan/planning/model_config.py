@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.heads import embedding_of
+from mergeplan.checkpoints.heads import embedding_of, heads_in
 from mergeplan.checkpoints.spelling import spelling
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
@@ -36,8 +36,8 @@ def config_for(
         left_out: Tensors that the output lacks, each with the reason.
     """
     made = sliced_config(config, checkpoints, donor) if config.is_sliced else donor.config
-    if rows is not None:
-        made = with_vocabulary(made, embedding_rows(donor), rows)
+    if rows is not None and made:
+        made = _counting(with_vocabulary(made, embedding_rows(donor), rows), rows.n_rows)
     if any(_BEHIND.search(reason) for reason in left_out.values()):
         made = _changed(made, lambda key, value: 0 if key in _PREDICTION_LAYERS else value)
     return made
@@ -68,6 +68,16 @@ def with_vocabulary(config: Mapping[str, Any], old: int | None, rows: RowMap) ->
     return _changed(config, change)
 
 
+def _counting(config: dict[str, Any], n_rows: int) -> dict[str, Any]:
+    """A config that says how many tokens there are; left out, it is the architecture's default."""
+    text = config.get("text_config")
+    if "vocab_size" in config or (isinstance(text, Mapping) and "vocab_size" in text):
+        return config
+    if isinstance(text, Mapping):
+        return {**config, "text_config": {**text, "vocab_size": n_rows}}
+    return {**config, "vocab_size": n_rows}
+
+
 def _changed(config: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
     """A copy in which `change` decides every value that is no mapping."""
     return {
@@ -87,7 +97,7 @@ def check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
         shapes: Of the output's tensors, by name.
 
     Returns:
-        A warning where it counts more layers than there are: transformers makes them up.
+        Warnings where it counts layers or a head that are not there: transformers makes them up.
 
     Raises:
         InputError: It counts more tokens than the embedding has rows: transformers cannot load it.
@@ -102,11 +112,24 @@ def check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
             f" {asked}: the output could not be loaded",
             "the donor's config.json and its weights do not belong together: mend `vocab_size`",
         )
-    layers = [int(match[1]) for one in shapes if (match := _LAYER.match(spelling(one)))]
+    found = []
+    layers = {int(match[1]) for one in shapes if (match := _LAYER.match(spelling(one)))}
     asked = text.get("num_hidden_layers")
-    if layers and _is_number(asked) and max(layers) + 1 < asked:
-        return [
-            f"config.json: `num_hidden_layers` is {asked}, and the output has {max(layers) + 1}"
+    if layers and _is_number(asked) and len(layers) < asked:
+        found.append(
+            f"config.json: `num_hidden_layers` is {asked}, and the output has {len(layers)}"
             " layers: transformers fills the others with random values"
-        ]
-    return []
+        )
+    untied = name and config.get("tie_word_embeddings") is False
+    if untied and _speaks(config) and not heads_in(shapes):
+        found.append(
+            "config.json ties no head to the embedding, and the output has none of a known name:"
+            " transformers may fill it with random values"
+        )
+    return found
+
+
+def _speaks(config: Mapping[str, Any]) -> bool:
+    """Whether a model is one that makes words, by its classes."""
+    classes = config.get("architectures")
+    return isinstance(classes, list) and any("CausalLM" in str(one) for one in classes)

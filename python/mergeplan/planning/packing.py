@@ -205,16 +205,22 @@ def _check(
         )
     for place, number in enumerate(ordered[0].numbers):
         tensors = [checkpoints[number].tensors[one.match.inputs[place]] for one in ordered]
+        first = tensors[0]
         for one, tensor in zip(ordered, tensors, strict=True):
-            first = tensors[0]
-            for what in ("dtype", "plain_dtype"):
-                if getattr(tensor, what) != getattr(first, what):
-                    raise InputError(
-                        f"model `{checkpoints[number].name}`: tensor `{one.match.inputs[place]}`:"
-                        f" expected dtype {first.dtype} as of `{ordered[0].match.inputs[place]}`,"
-                        f" found {tensor.dtype}: they are merged as one tensor `{name}`",
-                        "save the model in one dtype",
-                    )
+            unlike = None
+            if (tensor.dtype, tensor.plain_dtype) != (first.dtype, first.plain_dtype):
+                unlike = f"dtype {first.dtype}", tensor.dtype, "save the model in one dtype"
+            elif len(tensor.shape) != 2 or tensor.shape != first.shape:
+                hint = "its experts are not those of one model of transformers"
+                unlike = f"a matrix {list(first.shape)}", str(list(tensor.shape)), hint
+            if unlike:
+                expected, other, hint = unlike
+                raise InputError(
+                    f"model `{checkpoints[number].name}`: tensor `{one.match.inputs[place]}`:"
+                    f" expected {expected} as of `{ordered[0].match.inputs[place]}`, found {other}:"
+                    f" they are merged as one tensor `{name}`",
+                    hint,
+                )
 
 
 def _together(

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.heads import is_head, stand_in
+from mergeplan.checkpoints.dtypes import BUFFERS
+from mergeplan.checkpoints.heads import has_row_per_token, stand_in
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.checkpoints.spelling import by_spelling, same_tensor
 from mergeplan.errors import InputError, MissingInputError
@@ -75,7 +76,8 @@ AS_ASKED = "as `--allow-left-out` asks"
 
 def is_allowed(name: str, patterns: Iterable[str]) -> bool:
     """Whether one of some patterns names a tensor."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    # A name may hold brackets, which stand for something else in a pattern.
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def left_out_warnings(left_out: dict[str, str]) -> list[str]:
@@ -84,7 +86,8 @@ def left_out_warnings(left_out: dict[str, str]) -> list[str]:
     for name, reason in left_out.items():
         by_reason.setdefault(reason, []).append(name)
     return [
-        f"left out {len(names)} tensors that not every model has ({reason}), the first `{names[0]}`"
+        f"left out {len(names)} tensors that not every model has alike ({reason}), the first"
+        f" `{names[0]}`"
         for reason, names in by_reason.items()
     ]
 
@@ -144,7 +147,8 @@ def pair_tensors(
             for checkpoint, tensor in zip(checkpoints, inputs, strict=True)
             if tensor is not None
         }
-        if len(having) < len(checkpoints):
+        free_rows = name in options.one_row_per_token
+        if len(having) < len(checkpoints) or _are_unlike(having, checkpoints, free_rows):
             reason = _reason_to_leave_out(name, checkpoints, options)
             if reason is not None:
                 found.left_out[name] = reason
@@ -154,7 +158,6 @@ def pair_tensors(
             found.faults.extend(_missing(c.own_name(name), c.name, has) for c in lacking)
             if not having:
                 continue
-        free_rows = name in options.one_row_per_token
         found.faults.extend(_shape_faults(name, having, checkpoints, donor, free_rows))
         if len(having) == len(checkpoints):
             tied = any(tensor != name for tensor in having.values())
@@ -164,10 +167,18 @@ def pair_tensors(
     return found
 
 
+def _are_unlike(found: dict[str, str], checkpoints: list[Checkpoint], free_rows: bool) -> bool:
+    """Whether the models have a tensor in several shapes, or some as integers and some not."""
+    tensors = [checkpoint.tensors[found[checkpoint.name]] for checkpoint in checkpoints]
+    dtypes = {tensor.dtype for tensor in tensors}
+    shapes = {tensor.shape[1:] if free_rows else tensor.shape for tensor in tensors}
+    return len(shapes) > 1 or (len(dtypes) > 1 and not dtypes.isdisjoint(BUFFERS))
+
+
 def _reason_to_leave_out(
     name: str, checkpoints: list[Checkpoint], options: PairingOptions
 ) -> str | None:
-    """Why the output may lack a tensor that not every model has; `None` where it may not."""
+    """Why the output may lack a tensor that not every model has alike; `None` where it may not."""
     if is_allowed(name, options.allow_left_out):
         return AS_ASKED
     reasons = [
@@ -215,7 +226,7 @@ def _shape_faults(
         if free_rows and tensor.shape[1:] == expected[1:]:
             continue
         kind, hint = "shape", "all models of a merge must have the same shapes"
-        if "embed" in name or is_head(name):
+        if has_row_per_token(name):
             kind = "vocabulary"
             hint = "the vocabularies differ: `tokenizer_source: base` or `union` makes them one"
         error = InputError(

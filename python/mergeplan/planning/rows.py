@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mergeplan.checkpoints import heads
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.heads import embedding
+from mergeplan.checkpoints.layers import layer_of
 from mergeplan.checkpoints.plan_models import Rows, TensorRef
 from mergeplan.errors import InputError
 from mergeplan.planning.derived import DerivedModels
@@ -16,14 +17,9 @@ from mergeplan.planning.outputs import Operand, OutputTensor
 ZEROS = -1
 MEAN = -2
 
-# What has a row for each token, if it is as high as the embedding.
-_PER_TOKEN = re.compile(
-    r"(^|\.)(embed_tokens|tok_embeddings|word_embeddings|wte|embed_in|embedding|embeddings|shared"
-    r"|lm_head|embed_out|output|proj_out|predictions|predictions\.decoder|decoder|head|cls"
-    r"|output_projection|generator_lm_head|vocab_projector)\.(weight|bias)$"
-)
-# A bias of each token along the second axis, which has no rows to move.
-_ACROSS = re.compile(r"(^|\.)final_logits_bias$")
+# What has values for each token in another way than the embedding: a bias along the second axis,
+# and Gemma's vectors for each layer, whose vocabulary may be shorter.
+_ACROSS = re.compile(r"(^|\.)(final_logits_bias|embed_tokens_per_layer\.weight)$")
 
 Row = tuple[int, int]
 
@@ -91,7 +87,7 @@ def all_tokens(n_models: int, base: int | None) -> Stack:
 
 def embedding_rows(checkpoint: Checkpoint) -> int | None:
     """Rows of a model's input embedding, or `None` where it has none that is known by name."""
-    found = embedding(checkpoint)
+    found = heads.embedding(checkpoint)
     return found.shape[0] if found is not None and found.shape else None
 
 
@@ -101,7 +97,7 @@ def has_row_per_token(name: str, shape: tuple[int, ...], n_rows: int | None) -> 
     Args:
         n_rows: Rows of the model's embedding.
     """
-    return n_rows is not None and shape[:1] == (n_rows,) and _PER_TOKEN.search(name) is not None
+    return n_rows is not None and shape[:1] == (n_rows,) and heads.has_row_per_token(name)
 
 
 def why_rows_must_stay(checkpoint: Checkpoint) -> InputError | None:
@@ -111,12 +107,11 @@ def why_rows_must_stay(checkpoint: Checkpoint) -> InputError | None:
     if n_rows is None:
         known = f"model `{checkpoint.name}` has no embedding that is known by its name"
         return InputError(f"{known}: which rows belong to which token is not known", hint)
-    across = (n for n, t in checkpoint.tensors.items() if t.shape[-1:] == (n_rows,))
-    name = next((name for name in across if _ACROSS.search(name)), None)
+    name = next((n for n, t in checkpoint.tensors.items() if _stays(n, t.shape, n_rows)), None)
     if name is not None:
         return InputError(
-            f"tensor `{name}` has a value for each token along its last axis, which cannot be"
-            " brought to another vocabulary",
+            f"model `{checkpoint.name}`: tensor `{name}` seems to have values for each token, and"
+            " which belong to which is not known",
             hint,
         )
     sizes = sorted(_vocabulary_sizes(checkpoint.config))
@@ -128,6 +123,17 @@ def why_rows_must_stay(checkpoint: Checkpoint) -> InputError | None:
             hint,
         )
     return None
+
+
+def _stays(name: str, shape: tuple[int, ...], n_rows: int) -> bool:
+    """Whether a tensor has values for each token that cannot be moved to other numbers.
+
+    Outside of the layers nothing else is as high as the embedding.
+    """
+    if _ACROSS.search(name):
+        return True
+    high = shape[:1] == (n_rows,) and layer_of(name) is None
+    return high and not heads.has_row_per_token(name)
 
 
 def _vocabulary_sizes(config: Mapping[str, Any]) -> set[int]:
