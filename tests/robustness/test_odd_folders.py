@@ -101,6 +101,23 @@ def test_factors_of_a_lora_are_no_model(adapter, tmp_path):
         open_checkpoint(str(tmp_path))
 
 
+def test_factors_that_are_part_of_an_architecture_are_merged_as_all_others(tmp_path):
+    """Phi-4-multimodal has adapters for each kind of input beside the layer itself."""
+    names = ("base_layer.weight", "lora_A.speech.weight", "lora_B.speech.weight")
+    for folder, prefix in (("own", "model.qkv_proj"), ("wrapped", "base_model.model.qkv_proj")):
+        tensors = {f"{prefix}.{name}": torch.ones(2, 2) for name in names}
+        save_checkpoint(tmp_path / folder, tensors, {"model_type": "phi4mm"})
+    run_mergeplan(
+        config_text("linear", [tmp_path / "own"], parameters={"weight": 1}), tmp_path / "o"
+    )
+    assert weights_of(tmp_path / "o") == weights_of(tmp_path / "own")
+    with pytest.raises(InputError, match="is a factor of a LoRA update"):
+        open_checkpoint(str(tmp_path / "wrapped"))
+    (tmp_path / "own" / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="is a factor of a LoRA update"):
+        open_checkpoint(str(tmp_path / "own"))
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_git_lfs_pointers_are_named(name, sharded, tmp_path):

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE
 from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.checkpoints.files import Weights
 from mergeplan.checkpoints.weights import has_weights
 from mergeplan.errors import InputError, MergeplanError, MissingInputError
 
+_PEFTS = "base_model."  # how peft's names of a wrapped model begin
 _FACTOR = re.compile(r"\.lora_(A|B|down|up)\b|\.lora_embedding_")
 _CONVERT = "load it by `from_pretrained` of an older transformers, and `save_pretrained` it"
 # File or folder, what holds it, and a way out. The first that is there is named.
@@ -186,9 +188,17 @@ def refuse_empty(folder: Path, found: Weights) -> None:
 
 
 def refuse_factors(folder: Path, found: Weights) -> None:
-    """Refuse LoRA factors as a model: their products can be merged, they cannot."""
+    """Refuse LoRA factors as a model: their products can be merged, they cannot.
+
+    Those that stand beside the layer that they adapt, under names of the model's own and without a
+    word of an adapter, are a part of its architecture, as in Phi-4-multimodal.
+    """
+    bases = {name.partition(".base_layer.")[0] for name in found.tensors if ".base_layer." in name}
+    if (folder / ADAPTER_CONFIG).is_file() or not (folder / CONFIG_FILE).is_file():
+        bases = set()
     for name, tensor in found.tensors.items():
-        if "lora_" in name and _FACTOR.search(name):
+        is_own = name.partition(".lora_")[0] in bases and not name.startswith(_PEFTS)
+        if "lora_" in name and _FACTOR.search(name) and not is_own:
             raise InputError(
                 f"`{folder / tensor.file}`: tensor `{name}` is a factor of a LoRA update, which"
                 " cannot be merged by itself",
