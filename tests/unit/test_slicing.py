@@ -161,6 +161,20 @@ def test_a_period_does_not_matter_where_a_list_tells_each_layers_kind(models):
     assert config["layer_types"] == ["a0", "a2"]
 
 
+def test_what_slices_pass_over_is_said(models):
+    added = {"model.mtp.x.weight": torch.ones(2), "model.layers.4.eh_proj.weight": torch.ones(2)}
+    tensors = {**load_tensors(models / "a"), **added}
+    config = {"num_hidden_layers": LAYERS, "num_nextn_predict_layers": 1}
+    save_checkpoint(models / "m", tensors, config)
+    merged = run_mergeplan(sliced(models, [("m", 0, 2)]), models / "out")
+    manifest = json.loads((models / "out" / "mergeplan_manifest.json").read_text())
+    assert set(manifest["left_out"]) == {*added}
+    assert any("`model.mtp.x.weight`" in warning for warning in merged.warnings)
+    assert not added.keys() & load_tensors(models / "out").keys()
+    config = json.loads((models / "out" / "config.json").read_text())
+    assert config["num_nextn_predict_layers"] == 0
+
+
 def test_other_names_than_llamas_are_left_to_mergekit(models):
     save_checkpoint(models / "c", {"transformer.h.0.attn.weight": torch.ones(2, 2)})
     from mergeplan.checkpoints.opening import open_checkpoint

@@ -28,7 +28,7 @@ _BY_NAME: tuple[tuple[str, str], ...] = (
     (r"\b(mtp|mtp_layers)\.", "layers of multi-token prediction, which transformers does not load"),
 )
 _BY_NAME_COMPILED = tuple((re.compile(pattern), reason) for pattern, reason in _BY_NAME)
-_BEHIND_THE_LAST = (
+BEHIND_THE_LAST = (
     "layers behind the last one, for multi-token prediction, not loaded by transformers"
 )
 _MASK = re.compile(r"\b(attn|attention|crossattention)\.bias$")
@@ -53,7 +53,7 @@ def reason_to_pass_over(name: str, shape: tuple[int, ...], config: Mapping[str, 
         if pattern.search(name):
             return reason
     if _is_behind_the_last(name, config):
-        return _BEHIND_THE_LAST
+        return BEHIND_THE_LAST
     return None
 
 

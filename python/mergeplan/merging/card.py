@@ -52,7 +52,7 @@ def _left_out(left_out: dict[str, str]) -> str:
     if not left_out:
         return ""
     lines = "\n".join(f"- `{name}`: {reason}" for name, reason in left_out.items())
-    return f"## Left out\n\nNot every model has these tensors:\n\n{lines}\n\n"
+    return f"## Left out\n\nSome model has these tensors, and the output has not:\n\n{lines}\n\n"
 
 
 def _linked(model: str) -> str:

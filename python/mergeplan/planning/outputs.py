@@ -22,6 +22,7 @@ from mergeplan.planning.slicing import (
     depth_within,
     layer_views,
     own_heads,
+    passed_over,
     range_faults,
 )
 
@@ -139,8 +140,28 @@ def find_outputs(
             found.tensors.append(OutputTensor(match, numbers, names, depth, piece, scopes))
         found.faults.extend(pairing.faults)
         found.left_out.update(pairing.left_out)
+    if config.is_sliced:
+        found.left_out.update(_beside_the_slices(found.tensors, checkpoints))
     found.tensors.sort(key=lambda tensor: (max(tensor.match.inputs), tensor.match.name))
     return found
+
+
+def _beside_the_slices(
+    tensors: list[OutputTensor], checkpoints: list[Checkpoint]
+) -> dict[str, str]:
+    """What no slice takes although it is of no layer that could be chosen: with reasons."""
+    used = {
+        (number, name)
+        for t in tensors
+        for number, name in zip(t.numbers, t.match.inputs, strict=True)
+    }
+    written = {tensor.match.name for tensor in tensors}
+    return {
+        name: reason
+        for number, checkpoint in enumerate(checkpoints)
+        for name, reason in passed_over(checkpoint).items()
+        if (number, name) not in used and name not in written
+    }
 
 
 def _pair_layers(

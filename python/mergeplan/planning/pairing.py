@@ -47,7 +47,7 @@ class Pairing:
 
     Attributes:
         matches: Sorted as mergekit writes them; a tensor that some model lacks is not among them.
-        left_out: Tensors that some model lacks and the output has not, each with the reason.
+        left_out: Tensors of some model that the output has not, each with the reason.
         faults: All of them, by tensor; without any, the checkpoints can be merged.
     """
 
@@ -86,8 +86,7 @@ def left_out_warnings(left_out: dict[str, str]) -> list[str]:
     for name, reason in left_out.items():
         by_reason.setdefault(reason, []).append(name)
     return [
-        f"left out {len(names)} tensors that not every model has alike ({reason}), the first"
-        f" `{names[0]}`"
+        f"left out {len(names)} tensors ({reason}), the first `{names[0]}`"
         for reason, names in by_reason.items()
     ]
 

@@ -57,7 +57,7 @@ class MergePlan:
         model_config: The output's config.json, but for dtype and tying; empty where there is none.
         out_dtype: Torch name of the output's floating-point tensors, by elements the most common.
         unties_head: Whether the output has a head of its own while some input ties it.
-        left_out: Tensors that some model lacks and the output has not, each with the reason.
+        left_out: Tensors of some model that the output has not, each with the reason.
         companions: `None` where they are the donor's.
         fallback: `None` where the core computes everything.
         resolved: The tensors that the core merges, with the value of every option, where the

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.heads import heads_in, ties
-from mergeplan.checkpoints.passed_over import reason_to_pass_over
+from mergeplan.checkpoints.passed_over import BEHIND_THE_LAST, reason_to_pass_over
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.scopes import ModelInput
 from mergeplan.errors import InputError
@@ -31,6 +31,16 @@ def beyond_names(config: MergeConfig, checkpoints: Sequence[Checkpoint]) -> str 
             if not known and not reason_to_pass_over(name, tensor.shape, checkpoint.config):
                 return f"because of `slices` and `{name}` in `{checkpoint.name}`"
     return None
+
+
+def passed_over(checkpoint: Checkpoint) -> dict[str, str]:
+    """What slices may lack of a model beside the layers that they do not choose: with reasons."""
+    found = {}
+    for name, tensor in checkpoint.tensors.items():
+        reason = reason_to_pass_over(name, tensor.shape, checkpoint.config)
+        if reason and (reason == BEHIND_THE_LAST or not _LAYER.match(name)):
+            found[name] = reason
+    return found
 
 
 def count_layers(checkpoint: Checkpoint) -> int:
