@@ -259,7 +259,8 @@ REFUSED = {
     "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights"),
     "lora bias": ({"lora_bias": True}, "lora_bias"),
     "another kind": ({"peft_type": "LOHA"}, "peft_type"),
-    "another rank": ({"r": 5}, "rank"),
+    "another rank": ({"r": 5}, "expected rank 5 as `r`"),
+    "no rank": ({"r": None}, "expected the rank as `r`, found none, and factors of"),
     "no alpha": ({"lora_alpha": None}, "lora_alpha"),
     "a pattern that is none": ({"rank_pattern": {"(": 3}}, "no pattern"),
 }
@@ -272,8 +273,9 @@ def test_what_would_be_merged_wrongly_is_refused(case, tmp_path):
     changes, named = REFUSED[case]
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=named) as caught:
         copied(f"{base}+{adapter}", tmp_path / "out")
+    assert caught.value.hint
     assert not (tmp_path / "out").exists()
 
 
@@ -299,8 +301,10 @@ def test_another_base_or_a_damaged_adapter_is_named(tmp_path):
     tensors = load_file(file)
     name = next(name for name in tensors if "lora_B" in name)
     save_file({key: value for key, value in tensors.items() if key != name}, file)
-    with pytest.raises(InputError, match="no factor B"):
+    factor = f"safetensors`: tensor `{name.replace('lora_B', 'lora_A')}`: .* found no factor B"
+    with pytest.raises(InputError, match=factor) as caught:
         copied(f"{base}+{adapter}", tmp_path / "out")
+    assert caught.value.hint
     tensors[name][0, 0] = float("nan")
     save_file(tensors, file)
     with pytest.raises(InputError, match="not finite|NaN"):

@@ -142,7 +142,13 @@ def _check_factors(
     """Both factors' keys."""
     if change.a is None or change.b is None:
         lacking = "A" if change.a is None else "B"
-        raise MissingInputError(f"`{adapter.path}`: `{change.module}` has no factor {lacking}")
+        own = next(key for key in (change.a, change.b) if key is not None)
+        raise MissingInputError(
+            f"`{adapter.path / adapter.tensors[own].file}`: tensor `{own}`: expected both factors"
+            f" of `{change.module}`, found no factor {lacking}",
+            "the adapter is incomplete: fetch it again, or save it anew by peft's"
+            " `save_pretrained`",
+        )
     for checkpoint, key in ((base, target), (adapter, change.a), (adapter, change.b)):
         tensor = checkpoint.tensors[key]
         if tensor.dtype not in FLOATS:

@@ -65,11 +65,23 @@ def scale_of(module: str, rank: int, adapter: Checkpoint) -> float:
     config = adapter.config
     where = f"`{adapter.path / CONFIG}`"
     asked = _of_pattern(config.get("rank_pattern"), module, config.get("r"), where)
+    if asked is None:
+        raise InputError(
+            f"{where}: expected the rank as `r`, found none, and factors of {rank} for `{module}`",
+            f'write `"r": {rank}` into it, or fetch the file again',
+        )
     if asked != rank:
-        raise InputError(f"{where}: `{module}`: expected rank {asked}, found factors of {rank}")
+        raise InputError(
+            f"{where}: `{module}`: expected rank {asked} as `r` or `rank_pattern` says, found"
+            f" factors of {rank}",
+            "fetch the settings and the weights of one adapter again, from one place",
+        )
     alpha = _of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"), where)
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise InputError(f"{where}: `lora_alpha`: expected a number, found {alpha}")
+        raise InputError(
+            f"{where}: `lora_alpha`: expected a number, found {alpha}",
+            "write the alpha that the adapter was trained with; peft's own default is 8",
+        )
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -82,5 +94,8 @@ def _of_pattern(pattern: object, module: str, default: object, where: str) -> ob
             if re.fullmatch(rf"(.*\.)?({key})", module):
                 return value
         except re.error as error:
-            raise InputError(f"{where}: `{key}` is no pattern: {error}") from error
+            raise InputError(
+                f"{where}: `{key}` is no pattern: {error}",
+                "write a regular expression, or the end of a module's name",
+            ) from error
     return default
