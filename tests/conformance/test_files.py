@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.errors import InputError, MissingInputError
@@ -212,6 +212,16 @@ def test_shards_without_an_index_are_read_everywhere(shards, llama, tmp_path):
     assert found.warnings == (warning,)
     assert len(found.checkpoints[0].files) == 2
     assert not geometry_of(PoolSize(llama, {"a": shards})).left_out
+
+
+def test_a_tensor_in_two_shards_is_named_with_both(shards):
+    first, second = sorted(shards.glob("model-*"))
+    twice = next(iter(load_file(first)))
+    again = load_file(second) | {twice: load_file(first)[twice]}
+    save_file(again, second, metadata={"format": "pt"})
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(str(shards))
+    assert caught.value.message == f"`{second}`: tensor `{twice}` stands in `{first.name}` too"
 
 
 def test_shards_without_an_index_must_be_one_checkpoint(shards):

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mergeplan.checkpoints.beside import json_beside
 from mergeplan.checkpoints.checkpoint import INDEX_ENDING, Tensor
 from mergeplan.checkpoints.pickles import ENDINGS, read_file, read_index
 from mergeplan.errors import InputError
@@ -54,7 +55,7 @@ def read_weights(place: Path | tuple[Path, ...]) -> Weights:
     if not place.name.endswith(".index.json"):
         return Weights(place, _of_file(place))
     if place.name.endswith(INDEX_ENDING):
-        tensors, unlisted = _native_headers(place)
+        tensors, unlisted = _of_index(place)
     else:
         files, weight_map = read_index(place)
         tensors = _joined(tuple(files))
@@ -82,6 +83,16 @@ def _of_file(path: Path) -> dict[str, Tensor]:
     return read_file(path) if path.suffix in ENDINGS else _native_headers(path)[0]
 
 
+def _of_index(index: Path) -> tuple[dict[str, Tensor], list[str]]:
+    try:
+        return _native_headers(index)
+    except InputError as error:
+        if "stands in another shard" in error.message:
+            names = sorted(set(json_beside(index)["weight_map"].values()))
+            _joined(tuple(index.parent / name for name in names))  # raises, and names both files
+        raise
+
+
 def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     from mergeplan._native import read_checkpoint
 
@@ -100,7 +111,7 @@ def _joined(files: tuple[Path, ...]) -> dict[str, Tensor]:
             if name in tensors:
                 raise InputError(
                     f"`{file}`: tensor `{name}` stands in `{tensors[name].file}` too",
-                    "keep the files of one checkpoint alone in its folder",
+                    "fetch the checkpoint again, and keep the files of one alone in its folder",
                 )
             tensors[name] = tensor
     return dict(sorted(tensors.items()))
