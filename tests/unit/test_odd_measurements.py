@@ -149,6 +149,15 @@ def test_spaces_and_numpys_numbers_are_read(tmp_path):
     assert (series.pool_size, series.n_params) == (2, 494_000_000)
 
 
+def test_the_few_parameters_of_a_small_base_are_read_where_calibrate_wrote_them(tmp_path):
+    rows = "k,loss_nats,n_params,pool_hash\n1,1.0,792,{0}\n2,0.9,792,{0}\n"
+    (series,) = (f.series for f in fit(write(tmp_path, rows.format("ab12"))).fits)
+    assert series.n_params == 792
+    with pytest.raises(InputError, match="column `n_params`") as caught:
+        fit(write(tmp_path, rows.format("")))
+    assert caught.value.hint == "a number below 10000 needs a unit: 792B or 792k?"
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -48,6 +48,12 @@ def test_what_is_written_is_read(pool, tmp_path):
     assert rows[0].merge.config(pool)["merge_method"] == "passthrough"
 
 
+def test_the_few_parameters_of_a_small_base_are_read_as_written(pool, tmp_path):
+    merge = dataclasses.replace(subset_merge(pool, 0, "average", ("md",)), n_params=792.0)
+    write_subsets(tmp_path / "subsets.csv", [merge], pool)
+    assert [row.merge for row in read_subsets(tmp_path / "subsets.csv")] == [merge]
+
+
 def test_keys_differ_by_everything_but_the_size_index():
     merge = SubsetMerge(0, 8e4, "ties", '{"density": 0.2}', ("a", "b"), 3)
     others = [
@@ -81,7 +87,7 @@ def test_whole_numbers_and_floats_are_the_same_option():
         (",js+md,", ",js+js,", "row 3, column `subset`"),
         (",2,js", ",two,js", "row 3, column `k`: expected a whole number from 0 to 9"),
         (",2,js", ",12,js", "row 3, column `k`"),
-        ("80592,average,{},2", "80,average,{},2", "row 3, column `n_params`"),
+        ("80592,average,{},2", "0,average,{},2", "row 3, column `n_params`"),
         ("80592,average,{},2", "80592,average,[],2", "row 3, column `options`"),
         ("80592,average,{},2", "80592,,{},2", "row 3, column `method`"),
         ("80592,average,{},2", "80592,base,{},2", "row 3, column `method`"),

@@ -69,8 +69,12 @@ def parse_quantity(text: str) -> tuple[float, str]:
     return number, (match[2] or "").strip()
 
 
-def parse_count(text: str) -> float:
-    """A number of parameters: a plain count of 10,000 or more, or a number with a unit.
+def parse_count(text: str, *, smallest: int = _SMALLEST_COUNT) -> float:
+    """A number of parameters: a plain count, or a number with a unit.
+
+    Args:
+        smallest: What a plain count is at least: 1 in what this package wrote, which writes no
+            units; people mean billions by a small number.
 
     Raises:
         ValueError: Not a number, or a small one without a unit, which could mean anything.
@@ -85,8 +89,8 @@ def parse_count(text: str) -> float:
         raise ValueError("write a count such as 494032768, or 0.5B") from error
     if not 1 <= count <= _LARGEST_COUNT:
         raise ValueError(f"no model has {text} parameters")
-    if not unit and count < _SMALLEST_COUNT:
-        raise ValueError(f"a number below {_SMALLEST_COUNT} needs a unit: {text}B or {text}k?")
+    if not unit and count < smallest:
+        raise ValueError(f"a number below {smallest} needs a unit: {text}B or {text}k?")
     return count
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mergeplan.display.text import parse_count
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.rows import Measurement, Measurements
@@ -97,7 +98,9 @@ def _row(record: Mapping[str | None, Any], row: int) -> Measurement:
         if column.read is None or column.about == other or not (text or needed):
             continue
         try:
-            values[column.field] = column.read(text)
+            # Only `calibrate` writes the hash of a pool, and counts the parameters itself.
+            is_ours = column.name == "n_params" and cells.get("pool_hash")
+            values[column.field] = parse_count(text, smallest=1) if is_ours else column.read(text)
         except (ValueError, RecursionError) as error:
             hint = str(error) if column.name == "n_params" else None
             raise fail(column.name, column.expected, hint) from error

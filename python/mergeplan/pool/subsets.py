@@ -297,7 +297,7 @@ def _row(record: dict[str, str | None], row: int, folder: Path) -> SubsetRow:
         if not text(column):
             raise fail(column, "a text")
     try:
-        n_params = parse_count(text("n_params"))
+        n_params = parse_count(text("n_params"), smallest=1)
     except ValueError as error:
         raise fail("n_params", "a number of parameters") from error
     try:
