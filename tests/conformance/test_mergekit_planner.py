@@ -165,7 +165,7 @@ def run_both(
     )
     monkeypatch.setattr(mergekit.merge, "MergePlanner", Planner)
     text = yaml.safe_dump(data, sort_keys=False)
-    run_mergeplan(text, folder / "ours")
+    run_mergeplan(text, folder / "ours", packed_experts=True)
     with ordered_vocabularies():
         run_mergekit(text, folder / "theirs", **options)
     return folder / "ours", folder / "theirs"

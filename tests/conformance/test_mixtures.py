@@ -1,12 +1,14 @@
 """Mixtures of experts, planned by names: nothing is lost, and packed tensors are merged whole."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import (
     _MODEL_TO_CONVERSION_PATTERN,
@@ -61,6 +63,37 @@ def test_whole_tensor_methods_see_the_packed_tensor_and_names_stay_the_donors(fa
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     for name in ("ours", "packed"):
         assert verify(tmp_path / name).matches
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_names_stay_the_donors_where_mergekit_plans(family, tmp_path):
+    base, *experts = family_of(tmp_path, family)
+    parameters = {"weight": 0.5, "density": 0.6}
+    models = [{"model": str(path), "parameters": parameters} for path in experts]
+    config = {"base_model": str(base), "modules": {"default": {"models": models}}}
+    text = yaml.safe_dump({"merge_method": "ties", **config})
+    run_mergeplan(text, tmp_path / "ours")
+    run_mergekit(text, tmp_path / "theirs")
+    shapes = [{n: t.shape for n, t in load_tensors(f).items()} for f in (base, tmp_path / "ours")]
+    assert shapes[0] == shapes[1]
+    found, expected = loaded(tmp_path / "ours"), loaded(tmp_path / "theirs")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert verify(tmp_path / "ours").matches
+
+
+def test_layers_that_mergekit_numbers_anew_and_computes_keep_their_names(tmp_path):
+    path, *_ = family_of(tmp_path, "mixtral", 1)
+    slices = [{"sources": [{"model": str(path), "layer_range": [first, 2]}]} for first in (1, 0)]
+    config = {"modules": {"default": {"slices": slices}}, "dtype": "float64"}
+    text = yaml.safe_dump({"merge_method": "passthrough", **config})
+    report = run_mergeplan(text, tmp_path / "out")
+    assert report.fallback_bytes
+    before, after = load_tensors(path), load_tensors(tmp_path / "out")
+    for name, tensor in after.items():
+        source = re.sub(r"layers\.(\d)", lambda m: f"layers.{(1, 0, 1)[int(m[1])]}", name)
+        assert torch.equal(tensor, before[source].double())
+    assert "model.layers.2.block_sparse_moe.experts.2.w1.weight" in after
+    assert verify(tmp_path / "out").matches
 
 
 def test_shards_and_memory_have_the_same_as_one_file(tmp_path):

@@ -1,6 +1,7 @@
 """Tensors that the core only keeps a place for: computed one by one, and put there."""
 
 import os
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def write_given(folder: Path, plan: MergePlan, prepared: "PreparedMerge") -> dic
     if plan.fallback is None:
         return {}
     hashes = {}
+    jobs = {job.tensor: job for job in plan.data.jobs}
     for tensor, name, offset, length in prepared.given:
         content = plan.fallback.compute(tensor)
         if len(content) != length:
@@ -44,5 +46,9 @@ def write_given(folder: Path, plan: MergePlan, prepared: "PreparedMerge") -> dic
         except OSError as error:
             raise SurroundingsError(f"cannot write `{folder / name}`: {error.strerror}") from error
         element_bytes = plan.fallback.element_bytes(tensor)
-        hashes[tensor] = f"{content_hash(bytes(content), element_bytes):016x}"
+        begin = 0
+        for stored, shape in jobs[tensor].stored.items():
+            end = begin + prod(shape) * element_bytes
+            hashes[stored] = f"{content_hash(bytes(content[begin:end]), element_bytes):016x}"
+            begin = end
     return hashes

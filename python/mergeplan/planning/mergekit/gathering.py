@@ -10,6 +10,7 @@ from mergeplan.checkpoints.layers import layer_of
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.checkpoints.plan_models import Concat, Derived, Made, TensorRef
 from mergeplan.planning.derived import DerivedModels
+from mergeplan.planning.document import Part
 from mergeplan.planning.mergekit.models import OpenModel
 from mergeplan.planning.mergekit.packing import find_packed
 from mergeplan.planning.rows import RowMap, rows_of
@@ -25,6 +26,8 @@ class FoundTensor:
         label: What mergekit sorts by: the name, or nothing where it converts.
         dtype: safetensors' name.
         plain_dtype: As of `checkpoint.Tensor`.
+        parts: What the model's files call it or its pieces, where that is another name than
+            mergekit's.
     """
 
     reference: TensorRef | None
@@ -33,6 +36,7 @@ class FoundTensor:
     dtype: str
     shape: tuple[int, ...]
     plain_dtype: str | None = None
+    parts: tuple[Part, ...] = ()
 
     def without_place(self, axis: int, length: int) -> "FoundTensor":
         """The same tensor, brought to another length along an axis by mergekit."""
@@ -75,11 +79,12 @@ class ModelTensors:
                 continue
             if packed.parts is None:
                 return FoundTensor(None, target, "", packed.dtype, packed.shape)
-            if len(packed.parts) == 1 and tensors[packed.parts[0]].shape == packed.shape:
-                return self._stored(model, packed.parts[0], "")
-            parts = tuple(self._reference(model, part) for part in packed.parts)
-            reference = self._derive(model, target, Concat(parts, packed.shape))
-            return FoundTensor(reference, target, "", packed.dtype, packed.shape)
+            own = tuple(Part(part, tensors[part].shape) for part in packed.parts)
+            if len(own) == 1 and own[0].shape == packed.shape:
+                return replace(self._stored(model, own[0].tensor, ""), parts=own)
+            pieces = tuple(self._reference(model, part) for part in packed.parts)
+            reference = self._derive(model, target, Concat(pieces, packed.shape))
+            return FoundTensor(reference, target, "", packed.dtype, packed.shape, parts=own)
         return None
 
     def name_of(self, model: OpenModel) -> str:

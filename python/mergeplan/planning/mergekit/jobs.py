@@ -1,5 +1,6 @@
 """mergekit's tasks as jobs of our core; what the core cannot do is a job that is `given`."""
 
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.planning.document import Copy, Given, Job, Merge
+from mergeplan.planning.document import Copy, Given, Job, Merge, Part
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, dtypes_of, lower, uncopied
 from mergeplan.planning.mergekit.executor import FallbackTensor
 from mergeplan.planning.mergekit.gathering import FoundTensor, ModelTensors
@@ -24,6 +25,7 @@ from mergeplan.planning.mergekit.vocabulary import Vocabulary
 from mergeplan.planning.rows import RowMap, Stack, cut_to_the_smallest
 
 Tensors = dict[OpenModel, FoundTensor]
+_LAYER = re.compile(r"\.\d+\.")
 
 # What mergekit can merge, beside what our core can.
 _FLOATS = {*FLOATS, "F64"}
@@ -38,6 +40,7 @@ class JobMaker:
     Attributes:
         dtype: The config's, without prefix, or `None`.
         tokens: The output's tokenizer, where the config asks for one.
+        names_of: Whose names the output has where mergekit renames or packs; else mergekit's.
         given: The tensors that mergekit must compute, by name.
         cut_to: Tokens that are left where vocabularies were cut to the smallest.
         unties_head: Whether some model's embedding serves for a head that others have.
@@ -48,6 +51,7 @@ class JobMaker:
     inputs: ModelTensors
     dtype: str | None
     tokens: TokenizerInfo | None
+    names_of: OpenModel | None = None
     given: dict[str, FallbackTensor] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     cut_to: int | None = None
@@ -75,7 +79,7 @@ class JobMaker:
         order = max(tensor.label for tensor in found.values())
         found = self._fit_vocabulary(task, found)
         shape = _one_shape(task, found)
-        make = partial(Job, save.tensor_name, shape)
+        make = partial(Job, save.tensor_name, shape, parts=self._parts(save, found, shape))
         stored = {tensor.dtype for tensor in found.values()}
         _check_dtypes(save.tensor_name, found)
         if stored <= BUFFERS:
@@ -94,6 +98,20 @@ class JobMaker:
         given = FallbackTensor(save, out_dtype, shape, len(found), dtypes.working)
         self.given[save.tensor_name] = given
         return order, make(out_dtype, Given())
+
+    def _parts(
+        self, save: SaveTensor, found: Tensors, shape: tuple[int, ...]
+    ) -> tuple[Part, ...] | None:
+        """What the donor's files call an output tensor or its pieces, numbered as the output is."""
+        if self.names_of is None:
+            return None
+        model = self.names_of if self.names_of in found else next(iter(found))
+        parts = found[model].parts
+        old = _gathered(save.tensor_task).weight_info[model].name
+        renamed = [_with_layer_of(part.tensor, old, save.tensor_name) for part in parts]
+        if len(parts) == 1:  # its rows may be another vocabulary's
+            return (Part(renamed[0], shape),)
+        return tuple(map(Part, renamed, (part.shape for part in parts))) or None
 
     def _gather(self, task: ExecuteMergeMethodTask) -> Tensors:
         """The tensor of each model that has one, in mergekit's order.
@@ -192,6 +210,14 @@ class JobMaker:
         if isinstance(merge, Copy) and self.inputs.is_made(merge.inputs[0]):
             return uncopied(merge, dtypes)
         return merge
+
+
+def _with_layer_of(name: str, old: str, new: str) -> str:
+    """A tensor's name for the layer of the output tensor `new`, which its model calls `old`."""
+    before, after = (_LAYER.search(one) for one in (old, new))
+    if before is None or after is None:
+        return name
+    return _LAYER.sub(after[0], name, count=1)
 
 
 def _references(found: Tensors) -> tuple[TensorRef, ...]:

@@ -112,7 +112,8 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         with ordered_vocabularies():
             tokens = tasks[-1].execute()
         done[tasks[-1]] = tokens
-    maker = JobMaker(ModelTensors(models, types, len(stored)), config.dtype, tokens)
+    names_of = None if options.packed_experts else donor
+    maker = JobMaker(ModelTensors(models, types, len(stored)), config.dtype, tokens, names_of)
     made = [maker.job(task) for task in tasks if isinstance(task, SaveTensor)]
     # Some descriptions list a tensor once for each layer (Qwen2.5-VL's merger): mergekit writes it
     # as often, and which one stays is chance. Here it is the first, as for what has no layer.
@@ -120,7 +121,8 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     jobs = tuple(job for _, job in sorted(once.values(), key=lambda entry: entry[0]))
     if not jobs:
         raise InputError("the models have no tensors that mergekit knows: nothing to merge")
-    left_out = _left_out(config, maker, {job.tensor for job in jobs}, options)
+    written = {name for job in jobs for name in job.stored}
+    left_out = _left_out(config, maker, written, options)
     out_dtype = most_common_dtype((job.out_dtype, job.n_elements) for job in jobs)
     if maker.cut_to is not None:
         key = architecture.vocab_size_config_key or "vocab_size"
