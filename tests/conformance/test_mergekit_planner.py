@@ -246,6 +246,35 @@ def test_layers_of_other_architectures(tmp_path, monkeypatch):
     assert "encoder.layer.2.output.dense.weight" in load_tensors(ours)
 
 
+def stacked(model: Any, folder: Path) -> dict[str, Any]:
+    """The layers of a model, and its last one again."""
+    model.save_pretrained(folder)
+    save_tokenizer(folder, WORDS)
+    layers = [{"sources": [{"model": str(folder), "layer_range": r}]} for r in ([0, 2], [1, 2])]
+    return {"merge_method": "passthrough", "slices": layers}
+
+
+def test_slices_that_mergekit_plans_count_their_layers(tmp_path):
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 16, "ffn_dim": 24, "word_embed_proj_dim": 16, "num_hidden_layers": 2}
+    model = OPTForCausalLM(OPTConfig(**sizes, num_attention_heads=2, vocab_size=24))
+    text = yaml.safe_dump(stacked(model, tmp_path / "opt"))
+    run_mergeplan(text, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 3
+
+
+def test_slices_of_which_mergekit_leaves_tensors_out_are_refused(tmp_path):
+    from transformers import FalconConfig, FalconForCausalLM
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 24}
+    model = FalconForCausalLM(FalconConfig(**sizes, new_decoder_architecture=False))
+    text = yaml.safe_dump(stacked(model, tmp_path / "falcon"))
+    with pytest.raises(InputError, match=r"leaves out tensor `transformer\.h\.0\.input_layernorm"):
+        run_mergeplan(text, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_modules_of_their_own(tmp_path, monkeypatch):
     base, *experts = family_of(tmp_path, "whisper")
     config = {

@@ -144,3 +144,27 @@ def test_a_tensor_of_two_shapes_is_refused_or_left_out_by_its_own_name(tmp_path)
         run_mergeplan(text, tmp_path / "out")
     run_mergeplan(text, tmp_path / "out", allow_left_out=("x[0].weight",))
     assert set(load_tensors(tmp_path / "out")) == set(GPT2)
+
+
+def test_hints_name_all_that_is_lacking_in_a_few_patterns(tmp_path):
+    layers = {f"h.{number}.new.weight": torch.ones(2) for number in range(3)}
+    bias = {"cls.predictions.decoder.bias": torch.ones(2)}
+    a = save_checkpoint(tmp_path / "a", {**filled(GPT2, 1.0), **layers, **bias})
+    b = save_checkpoint(tmp_path / "b", filled(GPT2, 1.0))
+    text = config_text("linear", [a, b], parameters={"weight": 1})
+    with pytest.raises(InputError, match="and 2 more like it") as caught:
+        run_mergeplan(text, tmp_path / "out")
+    assert "`--allow-left-out 'h.*.new.weight'`" in caught.value.hint
+    patterns = ("h.*.new.weight", "nothing.*")
+    report = run_mergeplan(text, tmp_path / "out", allow_left_out=patterns)
+    assert set(load_tensors(tmp_path / "out")) == set(GPT2)
+    assert any("`--allow-left-out nothing.*` leaves nothing out" in w for w in report.warnings)
+
+
+def test_packed_experts_beside_unpacked_ones_are_said_to_be_that(tmp_path):
+    one = {f"h.0.mlp.experts.{number}.up_proj.weight": torch.ones(2, 2) for number in range(2)}
+    packed = {"h.0.mlp.experts.up_proj": torch.ones(2, 2, 2)}
+    paths = [save_checkpoint(tmp_path / n, t) for n, t in (("a", one), ("b", packed))]
+    with pytest.raises(InputError) as caught:
+        run_mergeplan(config_text("linear", paths, parameters={"weight": 1}), tmp_path / "out")
+    assert "one model has its experts packed" in caught.value.hint

@@ -22,6 +22,7 @@ _BY_NAME: tuple[tuple[str, str], ...] = (
     (r"\brotary_emb\.(cos|sin)_cached$", "tables of rotary angles, which every model computes"),
     (r"\bposition_ids$", "positions, which every model counts itself"),
     (r"\b(attn|attention)\.masked_bias$", "the value of masked scores, a constant"),
+    (r"\b(predictions|lm_head)\.decoder\.bias$", "a copy of the head's bias, which is tied to it"),
     (r"\battn\.causal_mask$", "a causal mask, which every model computes"),
     (r"\brelative_position_index$", "an index that the window's size determines"),
     (r"^(model\.)?(encoder|decoder)\.version$", "the number of a file format"),

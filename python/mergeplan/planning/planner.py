@@ -31,6 +31,7 @@ from mergeplan.planning.pairing import (
     first_fault,
     left_out_warnings,
     respelled,
+    unused_patterns,
 )
 from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.planning.rows import (
@@ -122,6 +123,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
             *config.warnings,
             *(warning for checkpoint in checkpoints for warning in checkpoint.warnings),
             *left_out_warnings(outputs.left_out),
+            *unused_patterns(options.allow_left_out, outputs.left_out),
             *(tokens.warnings if tokens else ()),
         ),
         left_out=outputs.left_out,

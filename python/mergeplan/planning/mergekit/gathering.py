@@ -1,5 +1,6 @@
 """Which tensors of which models make an output tensor; some are derived first."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -42,6 +43,11 @@ class FoundTensor:
         """The same tensor, brought to another length along an axis by mergekit."""
         shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
         return replace(self, reference=None, shape=shape)
+
+
+def _of_any_layer(name: str) -> str:
+    """A tensor's name without the numbers of its layer and its expert."""
+    return re.sub(r"\.\d+(?=\.)", ".*", name)
 
 
 class ModelTensors:
@@ -95,14 +101,16 @@ class ModelTensors:
         """For each model the tensors that nothing of the output is made from, and that count.
 
         Args:
-            layers_too: Whether the tensors of layers count; where layers are chosen, they do not.
+            layers_too: Whether the tensors of every layer count. Where layers are chosen, those
+                count of which no layer's is used.
         """
         found = {}
+        used = {_of_any_layer(name) for names in self._used.values() for name in names}
         for model, checkpoint in self._checkpoints.items():
             names = [
                 name
                 for name in sorted(set(checkpoint.tensors) - self._used[model])
-                if (layers_too or not layer_of(name))
+                if (layers_too or not layer_of(name) or _of_any_layer(name) not in used)
                 and not reason_to_pass_over(name, checkpoint.tensors[name].shape, checkpoint.config)
             ]
             if names:
