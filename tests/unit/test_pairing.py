@@ -168,3 +168,13 @@ def test_packed_experts_beside_unpacked_ones_are_said_to_be_that(tmp_path):
     with pytest.raises(InputError) as caught:
         run_mergeplan(config_text("linear", paths, parameters={"weight": 1}), tmp_path / "out")
     assert "one model has its experts packed" in caught.value.hint
+
+
+def test_what_a_model_computes_beside_its_tensors_is_compared(tmp_path):
+    for name, used in (("a", 2), ("b", 4)):
+        config = {"num_experts_per_tok": used, "rms_norm_eps": 1e-6 * used}
+        save_checkpoint(tmp_path / name, filled(GPT2, 1.0), config)
+    text = config_text("linear", [tmp_path / "a", tmp_path / "b"], parameters={"weight": 1})
+    warnings = "\n".join(run_mergeplan(text, tmp_path / "out").warnings)
+    assert "`num_experts_per_tok` is 2 in" in warnings
+    assert "`rms_norm_eps` is 2e-06 in" in warnings

@@ -13,6 +13,15 @@ _KEYS = (
     "num_key_value_heads",
     "head_dim",
     "sliding_window",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "num_experts_per_tok",
+    "norm_topk_prob",
+    "routed_scaling_factor",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "query_pre_attn_scalar",
 )
 
 
