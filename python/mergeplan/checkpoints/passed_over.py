@@ -58,12 +58,18 @@ def reason_to_pass_over(name: str, shape: tuple[int, ...], config: Mapping[str, 
     return None
 
 
+def text_layer(name: str) -> int | None:
+    """Number of the layer of the text's own stack that a tensor belongs to, if it does."""
+    layer = _LAYER.match(spelling(name))
+    return int(layer[1]) if layer else None
+
+
 def _is_behind_the_last(name: str, config: Mapping[str, Any]) -> bool:
     """Whether a tensor belongs to a layer that `config.json` does not count among the model's."""
-    layer = _LAYER.match(spelling(name))
+    layer = text_layer(name)
     if layer is None:
         return False
     text = config.get("text_config")
     own = text if isinstance(text, Mapping) else config
     count = own.get("num_hidden_layers")
-    return isinstance(count, int) and not isinstance(count, bool) and int(layer[1]) >= count > 0
+    return isinstance(count, int) and not isinstance(count, bool) and layer >= count > 0

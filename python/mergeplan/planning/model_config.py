@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.heads import embedding_of, heads_in
-from mergeplan.checkpoints.spelling import spelling
+from mergeplan.checkpoints.passed_over import text_layer
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError
 from mergeplan.planning.rows import RowMap, embedding_rows
@@ -14,8 +14,6 @@ from mergeplan.planning.sliced_config import sliced_config
 
 # How many layers of multi-token prediction there are, by any architecture's word for it.
 _PREDICTION_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
-# Of the text's own stack.
-_LAYER = re.compile(r"layers\.(\d+)\.")
 _BEHIND = re.compile("multi-token prediction")
 # Keys that hold the number of a token, or several.
 _TOKEN = re.compile(r"_token_(id|ids|index)$")
@@ -113,7 +111,7 @@ def check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
             "the donor's config.json and its weights do not belong together: mend `vocab_size`",
         )
     found = []
-    layers = {int(match[1]) for one in shapes if (match := _LAYER.match(spelling(one)))}
+    layers = {text_layer(one) for one in shapes} - {None}
     asked = text.get("num_hidden_layers")
     if layers and _is_number(asked) and len(layers) < asked:
         found.append(

@@ -1,7 +1,7 @@
 """The way from a config and headers to a plan: ours, or mergekit's where only it knows how."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -95,13 +95,15 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         return _plan_by_mergekit(config, why, options, head)
     paths = [model.path for model in config.models]
     donor = checkpoints[paths.index(config.donor)]
-    outputs = find_outputs(config, checkpoints, pairing_options(config, checkpoints, options))
+    pairing = pairing_options(config, checkpoints, options)
+    outputs = find_outputs(config, checkpoints, pairing)
     if outputs.faults:
         raise first_fault(outputs.faults)
     if not outputs.tensors:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
     derived = DerivedModels(len(with_sources(checkpoints)))
-    one = _one_vocabulary(config, outputs.tensors, checkpoints, donor, options, derived)
+    names = pairing.one_row_per_token
+    one = _one_vocabulary(config, outputs.tensors, names, checkpoints, donor, options, derived)
     tensors, tokens, rows = one
     tensors = _packed(config, tensors, checkpoints, donor, options, derived)
     settled: Settled = {}
@@ -156,6 +158,7 @@ def _rows_must_stay(checkpoints: Sequence[Checkpoint]) -> InputError | None:
 def _one_vocabulary(
     config: MergeConfig,
     tensors: list[OutputTensor],
+    names: Collection[str],
     checkpoints: list[Checkpoint],
     donor: Checkpoint,
     options: PlanOptions,
@@ -165,7 +168,6 @@ def _one_vocabulary(
     cut = options.unsafe_truncate_embeddings and config.tokenizer_source is None
     if config.tokenizer_source is None and not config.sets_template and not cut:
         return tensors, None, None
-    names = pairing_options(config, checkpoints, options).one_row_per_token
     stacks = {
         place: stack_of(tensor, checkpoints, config.base_model)
         for place, tensor in enumerate(tensors)

@@ -102,9 +102,8 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
         if config.is_sliced and config.modules[0].name is None:
             # mergekit leaves what is said of single layers as it was.
             lists = sliced_config(config, checkpoints, models[donor])
-            for key in {*BY_LAYER, "num_hidden_layers"} & {*models[donor].config, *lists}:
-                if key in lists and key in models[donor].config:
-                    setattr(out_config, key, lists[key])
+            for key in {*BY_LAYER, "num_hidden_layers"} & {*models[donor].config} & {*lists}:
+                setattr(out_config, key, lists[key])
         types = {model: model.config(trust).model_type for model in opened}
         tasks = Planner(asked, architecture, merge_options, out_config).plan_to_disk("")
     tokens = None
