@@ -1,17 +1,20 @@
 """Checkpoints in torch's own format (`.bin`, `.pt`, `.pth`): where each tensor lies, so that the
 core can map it.
 
-torch reads the pickle, weights only, with tensors that have no memory; their bytes lie uncompressed
-in the zip archive, each storage in one piece.
+A pickle says which tensors are which parts of which storages (`unpickling`), and the zip archive
+where each storage's bytes lie (`archive`). torch itself computes that, as if no other program wrote
+archives.
 """
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.archive import Record, opened_archive
 from mergeplan.checkpoints.checkpoint import Tensor
 from mergeplan.checkpoints.dtypes import STORED_NAMES
-from mergeplan.checkpoints.lfs import refuse_pointer
+from mergeplan.checkpoints.unpickling import SIZES, Other, Strided, unpickled
 from mergeplan.errors import InputError, MissingInputError
 
 ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
@@ -51,29 +54,25 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one file: a dict of them, or one under `state_dict` or `model`.
 
     Raises:
-        MissingInputError: torch is not installed, or the file was not fetched.
-        InputError: The file cannot be read without running code of its own, or its tensors do not
-            lie in it as they are.
+        MissingInputError: There is no such file, or it was not fetched.
+        InputError: The file is none that `torch.save` writes of tensors alone, or they do not lie
+            in it as they are.
     """
-    try:
-        import torch
-        from torch._subclasses.fake_tensor import FakeTensorMode
-    except ImportError as error:
-        raise MissingInputError(
-            f"`{path}`: torch is needed to read it", "`pip install torch`, or use safetensors"
-        ) from error
-    refuse_pointer(path)
-    try:
-        with FakeTensorMode():
-            state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        # Whatever pickle, zip and torch find wrong with a file.
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"cannot read `{path}`: {reason}", _CONVERT) from error
-    if not isinstance(state, dict):
-        raise InputError(f"`{path}`: expected tensors by name, found {type(state).__name__}")
-    named = _weights(path, state)
-    return {str(name): _tensor(path, str(name), value) for name, value in named.items()}
+    with opened_archive(path) as archive:
+        try:
+            state = unpickled(archive.pickle)
+        except ValueError as error:
+            raise InputError(f"cannot read `{path}`: {error}", _CONVERT) from error
+        if not isinstance(state, dict):
+            raise InputError(f"`{path}`: expected tensors by name, found {_kind(state)}")
+        named = _weights(path, state)
+        found = {_name(path, name): _strided(path, name, value) for name, value in named.items()}
+        stored = {tensor.storage.key for tensor in found.values() if tensor.storage.n_elements}
+        places = archive.storages(stored)
+    return {
+        name: _placed(path, name, tensor, places.get(tensor.storage.key))
+        for name, tensor in found.items()
+    }
 
 
 def _weights(path: Path, state: dict[Any, Any]) -> dict[Any, Any]:
@@ -86,22 +85,47 @@ def _weights(path: Path, state: dict[Any, Any]) -> dict[Any, Any]:
     return state[inner[0]] if inner else state
 
 
-def _tensor(path: Path, name: str, value: Any) -> Tensor:
-    import torch
+def _kind(value: Any) -> str:
+    return value.what if isinstance(value, Other) else type(value).__name__
 
-    if not isinstance(value, torch.Tensor):
+
+def _name(path: Path, name: Any) -> str:
+    if not isinstance(name, str):
         raise InputError(
-            f"`{path}`: `{name}`: expected a tensor, found {type(value).__name__}",
+            f"`{path}`: expected names of tensors, found a key of type {_kind(name)}",
+            "save the weights by their names: `torch.save(model.state_dict(), …)`",
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"`{path}`: the name of a tensor is no text", _CONVERT) from error
+    return name
+
+
+def _strided(path: Path, name: str, value: Any) -> Strided:
+    if not isinstance(value, Strided):
+        raise InputError(
+            f"`{path}`: `{name}`: expected a tensor, found {_kind(value)}",
             "save the weights by themselves: `torch.save(model.state_dict(), …)`",
         )
-    begin = getattr(value.untyped_storage(), "_checkpoint_offset", None)
-    if begin is None:
-        raise InputError(f"`{path}` was written by torch before 1.6", _CONVERT)
-    name_of_dtype = str(value.dtype).removeprefix("torch.")
-    if name_of_dtype not in _PLAIN or not value.is_contiguous():
-        how = "a view that is not in order" if name_of_dtype in _PLAIN else str(value.dtype)
-        raise InputError(f"`{path}`: tensor `{name}`: found {how}", _CONVERT)
-    size = value.element_size()
-    offset = begin + value.storage_offset() * size
-    n_bytes = value.numel() * size
-    return Tensor(STORED_NAMES[name_of_dtype], tuple(value.shape), path.name, n_bytes, offset)
+    if value.dtype not in _PLAIN:
+        raise InputError(f"`{path}`: tensor `{name}`: found {value.dtype}", _CONVERT)
+    if not (value.is_contiguous and value.as_stored):
+        raise InputError(f"`{path}`: tensor `{name}`: found a view that is not in order", _CONVERT)
+    return value
+
+
+def _placed(path: Path, name: str, tensor: Strided, record: Record | None) -> Tensor:
+    """Where a tensor lies, inside its storage's record."""
+    size = SIZES[tensor.dtype]
+    begin, n_bytes = tensor.offset * size, prod(tensor.shape) * size
+    expected = tensor.storage.n_bytes
+    there = record.n_bytes if record else 0
+    if expected > there or (n_bytes and begin + n_bytes > there):
+        raise InputError(
+            f"`{path}`: tensor `{name}`: expected {max(expected, begin + n_bytes)} bytes in record"
+            f" `data/{tensor.storage.key[:100]}`, found {there}",
+            "the file is damaged or was not copied to its end; fetch it again",
+        )
+    offset = record.offset + begin if record and n_bytes else 0
+    return Tensor(STORED_NAMES[tensor.dtype], tensor.shape, path.name, n_bytes, offset)
