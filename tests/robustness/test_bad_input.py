@@ -139,7 +139,7 @@ def test_a_damaged_expert_is_named_before_anything_is_written(how, words, method
             ["too large for `float32`"],
         ),
         ("merge_method: [ties]\nmodels: [{model: a}]", ["unknown method"]),
-        ("merge_method: linear\nmodels: [{model: a}]\nx: 2001-99-99", ["invalid YAML"]),
+        ("merge_method: linear\nmodels: [{model: a}]\nx: 2001-99-99", ["line 3: expected a date"]),
         ("[" * 5000, ["invalid YAML"]),
         (
             "merge_method: ties\nbase_model: base\nmodels: [{model: a}]\n"

@@ -15,6 +15,7 @@ from mergeplan.calibration.worker import Worker
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.system.files import sha256_of
 from mergeplan.system.ray import on_every_node
 
 
@@ -45,7 +46,7 @@ def _seen(pool: Pool) -> dict[str, Any]:
         for name, rows in models.items()
     }
     for domain, path in pool.data.items():
-        seen[f"texts of `{domain}`"] = path.read_bytes() if path.is_file() else None
+        seen[f"texts of `{domain}`"] = sha256_of(path) if path.is_file() else None
     return seen
 
 

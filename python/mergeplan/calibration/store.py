@@ -24,7 +24,8 @@ from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.files import lock, make_folder, write_durably
 from mergeplan.system.ranges import Magnitude
-from mergeplan.system.reading import decode
+from mergeplan.system.reading import RUN as RUN_FILE
+from mergeplan.system.reading import SCORES, decode, read_bytes
 from mergeplan.system.strict import load_strictly, parse_strictly
 
 MEASUREMENTS = "measurements.csv"
@@ -87,7 +88,7 @@ class RunStore:
     def _begin(self, identity: RunIdentity) -> None:
         path = self.folder / RUN
         if path.exists():
-            refuse_changes(self.folder, load_strictly(path, RunIdentity, "run"), identity)
+            refuse_changes(self.folder, load_strictly(path, RunIdentity, RUN_FILE), identity)
         elif (self.folder / _SCORES).exists():
             raise InputError(f"`{self.folder}` holds scores and no `{RUN}`: it is no whole run")
         else:
@@ -97,7 +98,7 @@ class RunStore:
         """What is there; the torn last line of a run that was killed is cut off."""
         if not self._path.exists():
             return {}
-        content = self._path.read_bytes()
+        content = read_bytes(self._path, SCORES)
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             os.truncate(self._path, len(whole))

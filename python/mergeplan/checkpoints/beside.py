@@ -1,11 +1,13 @@
 """Small files beside the weights. A pool's merges are planned one after the other, so what a file
 says is found once, as long as its length and time of change stay."""
 
-import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from mergeplan.system.files import sha256_of
+from mergeplan.system.jsontext import loads
+from mergeplan.system.reading import SETTINGS, read_bytes
 
 
 def sha256_beside(path: Path) -> str:
@@ -40,17 +42,18 @@ def _version(path: Path) -> tuple[Path, int, int]:
 
 @lru_cache(maxsize=4096)
 def _sha256(path: Path, *_: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)
 
 
 @lru_cache(maxsize=4096)
 def _text(path: Path, *_: int) -> str:
-    return path.read_text("utf-8", errors="replace")
+    return read_bytes(path, SETTINGS).decode("utf-8", errors="replace")
 
 
 @lru_cache(maxsize=4096)
 def _json(path: Path, *_: int) -> Any:
+    raw = read_bytes(path, SETTINGS)
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return loads(raw)
+    except ValueError:
         return None

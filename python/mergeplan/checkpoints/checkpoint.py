@@ -1,7 +1,6 @@
 """Checkpoints as merges see them: headers and `config.json`, no weights."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +23,8 @@ from mergeplan.checkpoints.plan_models import (
     TensorRef,
 )
 from mergeplan.errors import InputError
+from mergeplan.system.jsontext import parse_json
+from mergeplan.system.reading import HEADER, SETTINGS, open_plain, read_bytes
 
 # Files of a checkpoint, as the hub lays them out.
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -210,12 +211,12 @@ def read_model_config(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
+    raw = read_bytes(path, SETTINGS)
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if not isinstance(error, OSError):
-            refuse_pointer(path)
-        raise InputError(f"cannot read `{path}`: {error}") from error
+        config = parse_json(raw, f"`{path}`")
+    except InputError:
+        refuse_pointer(path)
+        raise
     if not isinstance(config, dict):
         raise InputError(f"`{path}`: expected a JSON object")
     return config
@@ -223,10 +224,22 @@ def read_model_config(path: Path) -> dict[str, Any]:
 
 def header_sha256(path: Path) -> str:
     """SHA-256 of a safetensors file's length prefix and header; the file is known to be valid."""
-    with path.open("rb") as file:
+    return hashlib.sha256(read_header(path)).hexdigest()
+
+
+def read_header(path: Path) -> bytes:
+    """A safetensors file's length prefix and header.
+
+    Raises:
+        InputError: It is none, or was changed since the core read it.
+    """
+    with open_plain(path) as file:
         prefix = file.read(8)
-        header = file.read(int.from_bytes(prefix, "little"))
-    return hashlib.sha256(prefix + header).hexdigest()
+        length = int.from_bytes(prefix, "little")
+        header = file.read(length) if length <= HEADER.most_bytes else b""
+    if len(prefix) < 8 or len(header) < length:
+        raise InputError(f"`{path}`: expected a header, found {length} bytes that are none")
+    return prefix + header
 
 
 def refuse_duplicates(checkpoints: list[Checkpoint]) -> None:

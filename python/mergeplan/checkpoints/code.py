@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mergeplan.checkpoints.beside import entries_beside, json_beside
+from mergeplan.system.reading import CODE, read_bytes
 
 # Modules that sentence-transformers has itself.
 _INSTALLED = ("sentence_transformers.", "pylate.")
@@ -96,8 +97,8 @@ def _texts(value: Any) -> Iterable[str]:
 def _imports(folder: Path, name: str) -> list[str]:
     """The files that one imports relatively, whether they are there or not."""
     try:
-        tree = ast.parse((folder / name).read_bytes())
-    except (SyntaxError, ValueError, RecursionError):
+        tree = ast.parse(read_bytes(folder / name, CODE))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []  # of another Python, or damaged: the donor's loader will say
     place = PurePosixPath(name).parent
     found = []

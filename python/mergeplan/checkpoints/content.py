@@ -2,7 +2,8 @@
 
 import json
 
-from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.checkpoint import Checkpoint, read_header
+from mergeplan.system.reading import open_plain
 
 # Of a tensor's bytes, where not all are asked for.
 SAMPLE_BYTES = 4096
@@ -25,7 +26,7 @@ def same_content(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], mos
     ]
     places = [_offset(checkpoint, name) for checkpoint, name in (one, other)]
     left = min(first.n_bytes, most)
-    with files[0].open("rb") as a, files[1].open("rb") as b:
+    with open_plain(files[0]) as a, open_plain(files[1]) as b:
         a.seek(places[0])
         b.seek(places[1])
         while left:
@@ -41,8 +42,6 @@ def _offset(checkpoint: Checkpoint, name: str) -> int:
     tensor = checkpoint.tensors[name]
     if tensor.offset is not None:
         return tensor.offset
-    with (checkpoint.path / tensor.file).open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    begin: int = header[checkpoint.own_name(name)]["data_offsets"][0]
-    return 8 + length + begin
+    raw = read_header(checkpoint.path / tensor.file)
+    begin: int = json.loads(raw[8:])[checkpoint.own_name(name)]["data_offsets"][0]
+    return len(raw) + begin

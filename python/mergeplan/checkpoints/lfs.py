@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mergeplan.errors import MissingInputError
+from mergeplan.system.reading import open_plain
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -13,7 +14,7 @@ def refuse_pointer(path: Path) -> None:
     Raises:
         MissingInputError: The file is one.
     """
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise MissingInputError(
                 f"`{path}`: expected the file itself, found a git-lfs pointer: it was not fetched",

@@ -6,7 +6,6 @@ where each storage's bytes lie (`archive`). torch itself computes that, as if no
 archives.
 """
 
-import json
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from mergeplan.checkpoints.checkpoint import Tensor
 from mergeplan.checkpoints.dtypes import STORED_NAMES
 from mergeplan.checkpoints.unpickling import SIZES, Other, Strided, unpickled
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.system.jsontext import parse_json
+from mergeplan.system.reading import INDEX, read_bytes
 
 ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
 # Of torch's names, those that its own format is known to hold plainly.
@@ -34,9 +35,9 @@ def read_index(index: Path) -> tuple[list[Path], dict[str, str]]:
         InputError: The index cannot be read, or leads out of its folder.
     """
     try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        weight_map = parse_json(read_bytes(index, INDEX), f"`{index}`")["weight_map"]
         files = [index.parent / name for name in sorted(set(weight_map.values()))]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise InputError(f"cannot read `{index}`: {error}", _CONVERT) from error
     for file in files:
         if file.parent != index.parent:

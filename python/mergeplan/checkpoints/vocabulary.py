@@ -11,6 +11,8 @@ from typing import Any
 from mergeplan.checkpoints.beside import json_beside, sha256_beside
 from mergeplan.checkpoints.tokenizer import BESIDE_VOCABULARIES, VOCABULARIES
 from mergeplan.errors import InputError
+from mergeplan.system.jsontext import loads
+from mergeplan.system.reading import VOCABULARY, read_bytes
 
 Ids = dict[str, int]
 
@@ -84,7 +86,7 @@ def read_ids(files: TokenFiles, name: str) -> Ids:
     path = files.folder / name
     try:
         if name == "tokenizer.json":
-            return {**dict(files.added), **_of_tokenizer_json(path.read_text("utf-8"))}
+            return {**dict(files.added), **_of_tokenizer_json(_content(path).decode())}
         return {**_of_other(path), **dict(files.added)}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"cannot read the vocabulary of `{path}`: {error}") from error
@@ -110,17 +112,22 @@ def _value_of(key: str, text: str) -> Any:
     return found and json.JSONDecoder().raw_decode(text, found.end())[0]
 
 
+def _content(path: Path) -> bytes:
+    return read_bytes(path, VOCABULARY)
+
+
 def _of_other(path: Path) -> Ids:
     if path.name == "vocab.txt":
-        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
+        text = _content(path).decode().replace("\r\n", "\n").replace("\r", "\n")
+        lines = text.removesuffix("\n").split("\n")
         return {line: number for number, line in enumerate(lines)}
-    content = path.read_bytes()
+    content = _content(path)
     if path.suffix == ".tiktoken" or _RANK.match(content):
         rows = (line.split() for line in content.splitlines() if line)
         return {base64.b64decode(token).decode("latin-1"): int(rank) for token, rank in rows}
     if path.suffix in _SENTENCEPIECE:
         return {piece: number for number, piece in enumerate(_pieces(content))}
-    data = json.loads(content)
+    data = loads(content)
     if path.name == "tekken.json":
         first = int(data["config"]["default_num_special_tokens"])
         return {

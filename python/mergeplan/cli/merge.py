@@ -194,7 +194,10 @@ def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[MergeRequest]":
         return [MergeRequest(*paths)]
     if len(paths) != 1:
         raise click.UsageError(f"expected OUT_ROOT beside --many, found {len(paths)} paths")
+    from mergeplan.config.config import load_config
     from mergeplan.pool.subsets import read_subsets
 
-    rows = read_subsets(many)
-    return [MergeRequest(row.config, paths[0] / row.key, row.merge.seed) for row in rows]
+    return [
+        MergeRequest(load_config(row.config, given=False), paths[0] / row.key, row.merge.seed)
+        for row in read_subsets(many)
+    ]

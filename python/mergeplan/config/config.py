@@ -18,7 +18,7 @@ from mergeplan.config.seed import check_random_seed
 from mergeplan.config.values import kind_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.system.files import expanded
-from mergeplan.system.reading import read_text
+from mergeplan.system.reading import CONFIG, read_text
 from mergeplan.system.yamlfile import parse_yaml
 
 
@@ -85,14 +85,17 @@ class MergeConfig:
         return None if self.method.base == "none" else self.base_model
 
 
-def load_config(path: Path) -> MergeConfig:
+def load_config(path: Path, *, given: bool = True) -> MergeConfig:
     """Read a config file.
+
+    Args:
+        given: Whether the user names it, so that it may be a pipe; not where a file does.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: It is no valid configuration; the message names the key.
     """
-    return _without_faults(*read_config(path))
+    return _without_faults(*read_config(path, given=given))
 
 
 # A config as functions take it: validated, as data, or the path of a YAML file.
@@ -146,14 +149,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def read_config(path: Path) -> tuple[MergeConfig | None, list[InputError]]:
+def read_config(path: Path, *, given: bool = True) -> tuple[MergeConfig | None, list[InputError]]:
     """Read a config file, and everything that is wrong with it.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: It cannot be read.
     """
-    config, faults = examine(read_text(path, "config"))
+    config, faults = examine(read_text(path, CONFIG, given=given))
     return config, [InputError(f"`{path}`: {e.message}", e.hint) for e in faults]
 
 

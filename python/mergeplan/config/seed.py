@@ -6,7 +6,7 @@ import yaml
 
 from mergeplan.config.other_tools import refuse_other_tools, refuse_several
 from mergeplan.system.ranges import check_number
-from mergeplan.system.reading import read_text
+from mergeplan.system.reading import CONFIG, read_text
 
 
 def seed_of(written: int | None, given: int | None, where: str) -> tuple[int, list[str]]:
@@ -36,7 +36,7 @@ def random_seed_in(path: Path) -> int | None:
     Raises:
         InputError: It is no seed, or the file cannot be read or is none of a merge.
     """
-    text = read_text(path, "config") if path.is_file() else ""
+    text = read_text(path, CONFIG) if path.is_file() else ""
     refuse_several(text)
     try:
         data = yaml.safe_load(text)  # leniently, as that program does

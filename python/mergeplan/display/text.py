@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # Multiples of a count, in lower case.
@@ -26,6 +27,40 @@ def printable(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+_SHOWN = 80
+
+
+def shown(value: object, most: int = _SHOWN) -> str:
+    """A value from a file or a caller for a message, in backticks; see `cut`.
+
+    >>> shown("9" * 4000, 12), shown([1, 2])
+    ('`999999999...`', '`[1, 2]`')
+    """
+    return f"`{cut(value, most)}`"
+
+
+def cut(value: object, most: int = _SHOWN) -> str:
+    """A value on one line, safe to print, and cut where it is long."""
+    try:
+        # No more of a text than is shown is looked at.
+        text = printable(value[: most + 1] if isinstance(value, str) else str(value))
+    except ValueError:
+        # Python writes no whole number of thousands of digits.
+        text = f"a number too long to write ({type(value).__name__})"
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Names for a message, the first of them.
+
+    >>> listed(["a", "b", "c"], 2), listed([])
+    ('`a`, `b` and 1 more', 'nothing')
+    """
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(shown(name, 40) for name in every[:most]) + more or "nothing"
 
 
 def format_count(n_params: float) -> str:

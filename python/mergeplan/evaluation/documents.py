@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.errors import InputError, nearest
-from mergeplan.system.reading import decode, read_bytes
+from mergeplan.system.reading import TEXTS, decode, read_bytes
 
 # What a line may be; other keys, such as an id or a source, are not looked at.
 KINDS = ("text", "prompt, response", "messages")
@@ -58,7 +58,7 @@ def read_documents(path: Path) -> TextFile:
         MissingInputError: There is no such file.
         InputError: The file, or a line of it, is at fault.
     """
-    raw = read_bytes(path)
+    raw = read_bytes(path, TEXTS)
     lines = decode(raw, path).split("\n")
     kind = ""
     documents = []

@@ -45,9 +45,10 @@ def check_tasks(tasks: tuple[str, ...]) -> Any:
 
 
 def _name_in(file: Path) -> str:
+    from mergeplan.system.reading import TASK
     from mergeplan.system.yamlfile import read_yaml
 
-    data = read_yaml(file, "task")
+    data = read_yaml(file, TASK)
     name = data.get("task") if isinstance(data, dict) else None
     if not isinstance(name, str):
         raise InputError(f"`{file}`: key `task` is missing", "it names the task")

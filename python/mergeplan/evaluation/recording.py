@@ -12,6 +12,7 @@ from mergeplan.measurements.columns import COLUMNS, write_se
 from mergeplan.measurements.rows import MACRO
 from mergeplan.system.files import write_durably
 from mergeplan.system.ranges import parse_options
+from mergeplan.system.reading import TABLE, read_text
 
 # What only who merged knows.
 _MERGE = [column.name for column in COLUMNS if column.about == "merge"]
@@ -56,11 +57,11 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
         InputError: It lacks a column without which the rows would lose their meaning.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            columns = [name.strip() for name in next(csv.reader(file), [])]
-    except FileNotFoundError:
+        lines = read_text(path, TABLE).splitlines()
+        columns = [name.strip() for name in next(csv.reader(lines), [])]
+    except MissingInputError:
         return [column.name for column in COLUMNS if column.about != "metric"]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InputError(f"cannot read `{path}`: {error}") from error
     told = [key for key, value in merge.items() if value not in ("", "{}")]
     for column in (*told, "domain", "loss_nats"):
@@ -89,7 +90,7 @@ def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: s
     columns = columns_of(path, merge)
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     if path.exists():
-        old = path.read_text("utf-8-sig")
+        old = read_text(path, TABLE)
         text.write(old if old.endswith("\n") else old + "\n")
     else:
         if not path.absolute().parent.is_dir():

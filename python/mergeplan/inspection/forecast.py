@@ -11,6 +11,7 @@ from mergeplan.inspection import speeds
 from mergeplan.merging.preflight import COMPANION_BYTES, RESERVE_BYTES, fallback_memory
 from mergeplan.planning.document import Delta, Group, Karcher, Multislerp, Wide
 from mergeplan.planning.plan import MergePlan
+from mergeplan.system.files import expanded
 from mergeplan.system.memory import anonymous_bytes, default_limit
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _fallback(plan: MergePlan, limit: int | None) -> FallbackForecast | None:
 def _disk(needed: int, out: Path | None) -> DiskForecast:
     if out is None:
         return DiskForecast(needed, None, None)
-    place = out.expanduser().resolve()
+    place = expanded(out).resolve()
     existing = next(p for p in (place, *place.parents) if p.exists())
     return DiskForecast(needed, existing, shutil.disk_usage(existing).free)
 

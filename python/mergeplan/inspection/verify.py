@@ -1,6 +1,5 @@
 """Is a merged checkpoint still what its manifest says?"""
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -10,11 +9,13 @@ from typing import Any
 
 from mergeplan.checkpoints.checkpoint import INDEX_ENDING, WEIGHTS_FILE, header_sha256
 from mergeplan.display.summary import Summarized
-from mergeplan.display.text import format_bytes, printable
+from mergeplan.display.text import format_bytes, printable, shown
 from mergeplan.errors import InputError
 from mergeplan.merging.manifest import Manifest, load_manifest
 from mergeplan.system.files import expanded, sha256_of
+from mergeplan.system.jsontext import loads
 from mergeplan.system.progress import Progress
+from mergeplan.system.reading import INDEX, read_bytes
 
 
 @dataclass(frozen=True)
@@ -218,11 +219,11 @@ def _check_index(
             result.differs(name, "a shard index", _what_is(path))
         return
     try:
-        index: Any = json.loads(path.read_text("utf-8"))
+        index: Any = loads(read_bytes(path, INDEX))
         weight_map = index["weight_map"]
         entries = list(weight_map.items())
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        result.differs(name, "a shard index", f"{type(error).__name__}: {error}")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        result.differs(name, "a shard index", f"{type(error).__name__}: {shown(error)}")
         return
     for tensor, file in sorted(entries):
         known = places.get(tensor)

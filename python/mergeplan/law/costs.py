@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mergeplan.system.ranges import Magnitude, check_number
+from mergeplan.system.reading import COSTS
 from mergeplan.system.strict import CLOSED, fit_strictly
 from mergeplan.system.yamlfile import read_yaml
 
@@ -57,4 +58,4 @@ def load_costs(path: Path) -> CostModel:
         MissingInputError: There is no such file.
         InputError: A key is unknown or a value is no cost.
     """
-    return fit_strictly(read_yaml(path, "costs"), CostModel, f"costs `{path}`")
+    return fit_strictly(read_yaml(path, COSTS, given=True), CostModel, f"costs `{path}`")

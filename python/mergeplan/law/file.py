@@ -17,6 +17,7 @@ from mergeplan.law.joint import JointFit
 from mergeplan.law.series import Series
 from mergeplan.system.files import expanded, write_durably
 from mergeplan.system.ranges import version_is
+from mergeplan.system.reading import LAW
 from mergeplan.system.strict import load_strictly
 
 VERSION = 1
@@ -92,5 +93,5 @@ def load_law(path: str | Path) -> FitResult:
         InputError: It is no law, one of another version, or damaged; the message names the field.
     """
     hint = "fit one: `mergeplan fit MEASUREMENTS.csv -o law.json`"
-    data = load_strictly(expanded(path), LawFile, "law", hint)
+    data = load_strictly(expanded(path), LawFile, LAW, hint, given=True)
     return FitResult(data.fits, data.data_sha256, data.joints, data.skipped)

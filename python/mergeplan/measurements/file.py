@@ -13,7 +13,7 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.system.files import expanded
-from mergeplan.system.reading import decode, read_bytes
+from mergeplan.system.reading import TABLE, decode, read_bytes
 
 # Columns of a table of losses.
 _LOSSES = ("k", "loss_nats")
@@ -50,7 +50,7 @@ def read_rows(path: Path, needed: tuple[str, ...] = ("k",)) -> tuple[tuple[Measu
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
-    raw = read_bytes(path)
+    raw = read_bytes(path, TABLE, given=True)
     return _parse_rows(decode(raw, path), str(path), needed), hashlib.sha256(raw).hexdigest()
 
 

@@ -21,6 +21,7 @@ from mergeplan.system.files import lock, sync_folder, write_durably
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 from mergeplan.system.ray import on_every_node
+from mergeplan.system.reading import RECORD
 from mergeplan.system.strict import load_strictly
 
 _SHARDS = "shards"
@@ -126,7 +127,7 @@ def _merge_shard(
     try:
         record = own / "record.json"
         if record.exists() and final.exists():
-            hashes = load_strictly(record, dict[str, Xxh3], "record")
+            hashes = load_strictly(record, dict[str, Xxh3], RECORD)
             if content_hashes(final, threads=threads) == hashes:
                 return {"read_bytes": 0, "resumed_blocks": len(hashes), "hashes": hashes}
         merged, journal = own / WEIGHTS_FILE, own / "journal"

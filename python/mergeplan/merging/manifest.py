@@ -16,7 +16,7 @@ from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import sha256_of, write_durably
 from mergeplan.system.ranges import Count, Seed
-from mergeplan.system.reading import read_text
+from mergeplan.system.reading import MANIFEST, read_text
 from mergeplan.system.strict import parse_strictly
 
 NAME = "mergeplan_manifest.json"
@@ -148,7 +148,7 @@ def load_manifest(folder: Path) -> Manifest:
             " any two checkpoints",
         )
     hint = "the manifest is damaged or was not written by mergeplan"
-    text = read_text(path, "manifest", hint)
+    text = read_text(path, MANIFEST, hint)
     version = parse_strictly(text, _Version, f"manifest `{path}`", hint).manifest_version
     if version != VERSION:
         raise InputError(

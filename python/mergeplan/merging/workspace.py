@@ -31,6 +31,7 @@ from mergeplan.system.files import (
     sync_folder,
     write_durably,
 )
+from mergeplan.system.reading import RECORD
 from mergeplan.system.strict import load_strictly
 
 STATE_VERSION = 1
@@ -84,7 +85,9 @@ class Workspace:
                 names = sorted(path.name for path in self.data.iterdir())
                 write_durably(marker, json.dumps(names))
                 sync_folder(self.folder)
-            move_into(self.data, self.out, list(load_strictly(marker, tuple[PlainName, ...])))
+            move_into(
+                self.data, self.out, list(load_strictly(marker, tuple[PlainName, ...], RECORD))
+            )
         else:
             publish(self.data, self.out)
         self.remove()

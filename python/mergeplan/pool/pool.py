@@ -18,6 +18,7 @@ from mergeplan.display.text import format_count, parse_count
 from mergeplan.errors import InputError
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import Seed
+from mergeplan.system.reading import POOL
 from mergeplan.system.strict import CLOSED, fit_strictly
 from mergeplan.system.yamlfile import read_yaml
 
@@ -134,7 +135,7 @@ def load_pool(path: str | Path) -> Pool:
         (80592.0, 9)
     """
     path = expanded(path)
-    file = fit_strictly(read_yaml(path, "pool"), PoolFile, f"pool `{path}`")
+    file = fit_strictly(read_yaml(path, POOL, given=True), PoolFile, f"pool `{path}`")
     try:
         return _pool(file, path.resolve().parent)
     except InputError as error:

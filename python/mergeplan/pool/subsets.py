@@ -21,7 +21,7 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.system.files import make_folder, write_durably
 from mergeplan.system.ranges import LARGEST_POOL, Params, Seed, is_json_object, parse_options
-from mergeplan.system.reading import read_text
+from mergeplan.system.reading import TABLE, read_text
 
 COLUMNS = (
     "config",
@@ -256,7 +256,7 @@ def read_subsets(path: Path) -> list[SubsetRow]:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path, TABLE, given=True), newline=""))
     columns = list(reader.fieldnames or [])
     for needed in COLUMNS[:-1]:
         if needed not in columns:

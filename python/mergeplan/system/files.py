@@ -9,10 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import IO
 
-from mergeplan.display.text import format_bytes
+from mergeplan.display.text import cut, format_bytes
 from mergeplan.errors import InputError, MergeplanError, SurroundingsError
+from mergeplan.system.reading import open_plain
 
 _PIECE_BYTES = 1 << 20
+# No system takes a longer one.
+_LONGEST_PATH = 32_767
 
 
 def expanded(path: str | Path) -> Path:
@@ -21,8 +24,8 @@ def expanded(path: str | Path) -> Path:
     Raises:
         InputError: It is no path of any system.
     """
-    if not isinstance(path, str | PurePath) or "\0" in str(path):
-        raise InputError(f"expected a path, found {path!r}")
+    if not isinstance(path, str | PurePath) or "\0" in str(path) or len(str(path)) > _LONGEST_PATH:
+        raise InputError(f"expected a path, found {cut(repr(path))}")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -32,7 +35,7 @@ def expanded(path: str | Path) -> Path:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         while piece := file.read(_PIECE_BYTES):
             digest.update(piece)
     return digest.hexdigest()

@@ -1,13 +1,14 @@
 """Types of numbers with their ranges, for dataclasses that are read from files (see `strict`)."""
 
-import json
 import numbers
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
+from mergeplan.display.text import cut, shown
 from mergeplan.errors import InputError
+from mergeplan.system.jsontext import loads
 
 # Beyond these arithmetic in float64 runs out of range; no loss and no model is near them.
 _LARGEST = 1e12
@@ -40,9 +41,8 @@ def check_number(value: object, name: str, low: float, high: float, *, whole: bo
     if found is not None and low <= found <= high:
         return
     what = "a whole number" if whole else "a number"
-    shown = repr(value)
-    shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
-    raise InputError(f"`{name}`: expected {what} from {low:g} to {high:g}, found {shown}")
+    told = cut(value if isinstance(value, int) else repr(value), 40)
+    raise InputError(f"`{name}`: expected {what} from {low:g} to {high:g}, found {told}")
 
 
 def check_seed(seed: object) -> None:
@@ -61,7 +61,7 @@ def check_several(values: object, name: str) -> None:
         InputError: It is a text.
     """
     if isinstance(values, str):
-        raise InputError(f"`{name}`: expected several, found `{values}`", "write a tuple")
+        raise InputError(f"`{name}`: expected several, found {shown(values)}", "write a tuple")
 
 
 def parse_options(text: str) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def parse_options(text: str) -> dict[str, Any]:
     {'lambda': 0.4}
     """
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = loads(text)
+    except ValueError:
         found = None
     if not isinstance(found, dict) or not all(map(_fits, found.values())):
         raise ValueError("a JSON object")

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mergeplan.display.text import printable
+from mergeplan.display.text import cut, shown
 from mergeplan.errors import InputError, nearest
-from mergeplan.system.reading import read_text
+from mergeplan.system.jsontext import loads
+from mergeplan.system.reading import Kind, read_text
 
 Shape = TypeVar("Shape")
 
@@ -36,19 +37,21 @@ _WORDS = {
 }
 
 
-def load_strictly(path: Path, shape: type[Shape], what: str = "", hint: str | None = None) -> Shape:
+def load_strictly(
+    path: Path, shape: type[Shape], kind: Kind, hint: str | None = None, *, given: bool = False
+) -> Shape:
     """Read a JSON file as a dataclass.
 
     Args:
-        what: How messages call the file.
         hint: What to do where it does not fit.
+        given: Whether the user names it, so that it may be a pipe.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: It is no JSON, or does not fit; the message names the field.
     """
-    text = read_text(path, what, hint)
-    return parse_strictly(text, shape, f"{what} `{path}`".lstrip(), hint)
+    text = read_text(path, kind, hint, given=given)
+    return parse_strictly(text, shape, f"{kind.word} `{path}`".lstrip(), hint)
 
 
 def parse_strictly(text: str, shape: type[Shape], where: str, hint: str | None = None) -> Shape:
@@ -58,10 +61,15 @@ def parse_strictly(text: str, shape: type[Shape], where: str, hint: str | None =
         InputError: As there.
     """
     try:
-        _scan(text)
-    except (ValueError, RecursionError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(f"cannot read {where}: {why}", hint) from error
+        # What JSON parsers let pass: NaN, numbers beyond all types, keys that stand twice.
+        loads(
+            text,
+            parse_constant=_no_number,
+            parse_float=lambda digits: None if math.isfinite(float(digits)) else _no_number(digits),
+            object_pairs_hook=_once,
+        )
+    except ValueError as error:
+        raise InputError(f"cannot read {where}: {error}", hint) from error
     return _validated(text, shape, where, hint)
 
 
@@ -73,7 +81,7 @@ def fit_strictly(data: Any, shape: type[Shape], where: str, hint: str | None = N
     """
     try:
         if (key := next(_odd_keys(data), None)) is not None:
-            raise InputError(f"{where}: expected words as keys, found `{key}`", hint)
+            raise InputError(f"{where}: expected words as keys, found {shown(key)}", hint)
         text = json.dumps(data)
     except (RecursionError, ValueError) as error:
         raise InputError(f"{where}: a value holds itself, or a number is too long", hint) from error
@@ -91,27 +99,17 @@ def _odd_keys(data: Any) -> Iterator[object]:
             yield from _odd_keys(entry)
 
 
-def _scan(text: str) -> None:
-    """Refuse what JSON parsers let pass: NaN, numbers beyond all types, keys that stand twice."""
-    json.loads(
-        text,
-        parse_constant=_no_number,
-        parse_float=lambda digits: None if math.isfinite(float(digits)) else _no_number(digits),
-        object_pairs_hook=_once,
-    )
-
-
 def _no_number(digits: str) -> None:
-    shown = digits if len(digits) <= 40 else f"{digits[:37]}..."
-    raise ValueError(f"{shown} is no number that fits")
+    raise ValueError(f"{shown(digits, 40)} is no number that fits")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise ValueError(f"key `{printable(key)}` stands twice")
-        seen.add(key)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {shown(key)} stands twice")
+        found[key] = value
+    return found
 
 
 # pydantic's reader of each shape, made once.
@@ -151,7 +149,7 @@ def _fault(error: Any, shape: type) -> tuple[str, str | None]:
         known = _fields_at(shape, error["loc"][:-1])
         inside = _place(error["loc"][:-1])
         where = f" in `{inside}`" if inside else ""
-        return f"unknown key `{error['loc'][-1]}`{where}", nearest(
+        return f"unknown key {shown(error['loc'][-1])}{where}", nearest(
             str(error["loc"][-1]), known
         ) or f"known: {', '.join(known)}"
     if kind == "value_error":
@@ -173,10 +171,8 @@ def _fault(error: Any, shape: type) -> tuple[str, str | None]:
         expected = f"a number of {word} {next(iter(context.values())):g}"
     else:
         expected = _WORDS.get(kind.split("_")[0], kind.replace("_", " "))
-    shown = repr(found)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
     named = f"`{place}`: " if place else ""
-    return f"{named}expected {expected}, found {printable(shown)}", None
+    return f"{named}expected {expected}, found {cut(repr(found))}", None
 
 
 def _place(location: tuple[str | int, ...]) -> str:
@@ -187,7 +183,7 @@ def _place(location: tuple[str | int, ...]) -> str:
     """
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{printable(part)}"
+        text += f"[{part}]" if isinstance(part, int) else f".{cut(part)}"
     return text.removeprefix(".")
 
 

@@ -1,45 +1,104 @@
-"""YAML, read strictly: a key that stands twice is an error."""
+"""YAML, read strictly: one value for each key, no tags but the plain ones, and no aliases that grow
+without end."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mergeplan.display.text import cut, shown
 from mergeplan.errors import InputError
-from mergeplan.system.reading import read_text
+from mergeplan.system.jsontext import DEEPEST, LONGEST_NUMBER, check_text
+from mergeplan.system.reading import Kind, read_text
+
+# Values, each as often as aliases repeat it.
+MOST_VALUES = 100_000
+_TAG = "tag:yaml.org,2002:"
+_COLLECTIONS: dict[type, str] = {yaml.MappingNode: f"{_TAG}map", yaml.SequenceNode: f"{_TAG}seq"}
+_WORDS = {
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "null": "nothing",
+    "str": "a text",
+    "timestamp": "a date",
+}
+_LONGEST_FLOAT = 100
+_NOTHING = ("", "~", "null", "Null", "NULL")
+
+# libyaml's parser where PyYAML was built with it: ten times as fast.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which plain YAML loaders keep the last."""
+class _StrictLoader(_Loader):  # type: ignore[misc]
+    """Says in our words, and with its line, what cannot be a value."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        word = node.tag.removeprefix(_TAG)
+        if not isinstance(node, yaml.ScalarNode):
+            if node.tag != _COLLECTIONS[type(node)]:
+                raise _fault(node, f"a list or a mapping, found the tag {shown(word)}")
+            return super().construct_object(node, deep)
+        if word == "binary":
+            raise _fault(node, "a text, found the tag `binary`")
+        longest = {"int": LONGEST_NUMBER, "float": _LONGEST_FLOAT}.get(word)
+        if longest is not None and len(node.value) > longest:
+            raise _fault(node, f"a number that fits, found {shown(node.value)}")
+        try:
+            found = super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:
+            # PyYAML takes what has a tag for what the tag says.
+            expected = _WORDS.get(word, shown(word))
+            raise _fault(node, f"{expected}, found {shown(node.value)}") from error
+        if isinstance(found, str):
+            try:
+                check_text(found)
+            except ValueError as error:
+                raise InputError(f"{_line(node)}: {error}") from error
+        return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if key_node.tag == f"{_TAG}merge":
                 continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise InputError(f"{_line(key_node)}: a key must be a word")
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise InputError(f"line {key_node.start_mark.line + 1}: a key must be a word")
             if key in seen:
-                raise InputError(f"key `{key}` stands twice (line {key_node.start_mark.line + 1})")
+                # A plain loader keeps the last of them.
+                raise InputError(f"key {shown(key)} stands twice ({_line(key_node)})")
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def _line(node: yaml.Node | yaml.Event) -> str:
+    return f"line {node.start_mark.line + 1 if node.start_mark else 1}"
+
+
+def _fault(node: yaml.Node, what: str) -> InputError:
+    return InputError(f"{_line(node)}: expected {what}")
 
 
 def parse_yaml(text: str) -> Any:
     """What YAML text says.
 
     Raises:
-        InputError: It is no YAML, or a key stands twice.
+        InputError: It is no YAML, a key stands twice, or it holds what no file of ours does.
     """
     try:
+        for _ in _documents(text):
+            pass
         return yaml.load(text, _StrictLoader)
-    except InputError:
-        raise
-    except RecursionError as error:
-        raise InputError("invalid YAML: nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"invalid YAML: {' '.join(str(error).split())}") from error
+        if isinstance(error, InputError):
+            raise
+        why = cut(" ".join(str(error).split()), 300)
+        raise InputError(f"invalid YAML: {why}") from error
 
 
 def count_documents(text: str) -> int:
@@ -47,24 +106,71 @@ def count_documents(text: str) -> int:
     if "---" not in text:
         return 1
     try:
-        nodes = list(yaml.compose_all(text, yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError, ValueError):
+        return sum(_documents(text))
+    except (yaml.YAMLError, ValueError):
         return 1
-    return sum(node.tag != "tag:yaml.org,2002:null" for node in nodes if node is not None)
 
 
-def read_yaml(path: Path, what: str) -> Any:
+def _documents(text: str) -> Iterator[bool]:
+    """Whether each document says anything; what is nested in it is counted, and made nowhere.
+
+    Raises:
+        InputError: It is nested too deeply, or its aliases make it too large.
+        YAMLError: It is no YAML.
+    """
+    # What is open, outermost first: anchor, and values until now. A document is open to the end.
+    open_: list[tuple[str | None, int]] = []
+    sizes: dict[str, int] = {}
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.DocumentStartEvent):
+            open_, sizes, says = [(None, 0)], {}, True
+        elif isinstance(event, yaml.DocumentEndEvent):
+            yield says
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(open_) > DEEPEST:
+                raise InputError(f"invalid YAML: nested too deeply, more than {DEEPEST} levels")
+            open_.append((event.anchor, 1))
+        elif isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            size, anchor = 1, getattr(event, "anchor", None)
+            if isinstance(event, yaml.CollectionEndEvent):
+                anchor, size = open_.pop()
+            elif isinstance(event, yaml.AliasEvent):
+                anchor, size = None, _size_of(event, open_, sizes)
+            elif len(open_) == 1 and isinstance(event, yaml.ScalarEvent):
+                says = not event.implicit[0] or event.value not in _NOTHING
+            if anchor is not None:
+                sizes[anchor] = size
+            outer, before = open_.pop()
+            if before + size > MOST_VALUES:
+                raise InputError(f"invalid YAML: expected at most {MOST_VALUES} values, found more")
+            open_.append((outer, before + size))
+
+
+def _size_of(
+    alias: yaml.AliasEvent, open_: list[tuple[str | None, int]], sizes: dict[str, int]
+) -> int:
+    name = alias.anchor
+    line = _line(alias)
+    if any(anchor == name for anchor, _ in open_):
+        raise InputError(f"{line}: the anchor {shown(name)} contains itself")
+    if name not in sizes:
+        raise InputError(f"{line}: there is no anchor {shown(name)}")
+    return sizes[name]
+
+
+def read_yaml(path: Path, kind: Kind, *, given: bool = False) -> Any:
     """The contents of a YAML file.
 
     Args:
-        what: How messages call the file: `pool`, `costs`.
+        given: Whether the user names it, so that it may be a pipe.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: It cannot be read, or is no YAML.
     """
-    text = read_text(path, what)
+    text = read_text(path, kind, given=given)
     try:
         return parse_yaml(text)
     except InputError as error:
-        raise InputError(f"cannot read {what} `{path}`: {error.message}", error.hint) from error
+        named = f"cannot read {kind.word} `{path}`"
+        raise InputError(f"{named}: {error.message}", error.hint) from error

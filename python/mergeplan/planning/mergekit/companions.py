@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE
 from mergeplan.planning.mergekit.models import OpenModel, OrderedConfiguration
 from mergeplan.planning.plan import Companions
+from mergeplan.system.reading import VOCABULARY, read_bytes
 
 
 def companions_of(
@@ -40,7 +41,7 @@ def companions_of(
         files = tokenizer_files(tokenizer, config)
     folder = Path(donor.local_path())
     along = [folder / name for name in architecture.tagalong_files or []]
-    files |= {path.name: path.read_bytes() for path in along if path.is_file()}
+    files |= {path.name: read_bytes(path, VOCABULARY) for path in along if path.is_file()}
     asks_for_none = tokens is None and not config.chat_template
     return Companions(files, copies_tokenizer=asks_for_none)
 

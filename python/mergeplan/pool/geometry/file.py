@@ -16,6 +16,7 @@ from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import nearest_size
 from mergeplan.system.files import expanded, write_durably
 from mergeplan.system.ranges import Count, Params, version_is
+from mergeplan.system.reading import GEOMETRY
 from mergeplan.system.strict import load_strictly
 
 Array = NDArray[np.float64]
@@ -140,7 +141,7 @@ def load_grams(path: Path) -> tuple[Gram, ...]:
         InputError: It is no geometry, or one of another version.
     """
     hint = "write one: `mergeplan similarity POOL.yml -o geometry.json`"
-    data = load_strictly(path, GeometryFile, "geometry", hint)
+    data = load_strictly(path, GeometryFile, GEOMETRY, hint, given=True)
     return tuple(
         Gram(size.n_params, size.experts, np.array(size.whole.gram, np.float64))
         for size in data.sizes
