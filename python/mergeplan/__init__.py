@@ -26,6 +26,11 @@ A result prints as a summary of a screen at most; `summary()` is the whole. Erro
 27
 """
 
+from mergeplan.system import start as _start
+
+if _start.is_command():
+    _start.be_quiet()
+
 import lazy_loader
 
 from mergeplan._native import __version__ as __version__

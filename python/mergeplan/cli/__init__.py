@@ -6,12 +6,14 @@ Commands are imported when they run, so that `--help` is quick. They may import 
 import os
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import Any
 
 import click
 
 from mergeplan._native import __version__
-from mergeplan.errors import MergeplanError
+from mergeplan.cli import streams
+from mergeplan.display.text import cut, printable
+from mergeplan.errors import MergeplanError, SurroundingsError
 from mergeplan.system import signals
 
 COMMANDS = {
@@ -49,6 +51,13 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # click would take it for the reader of our output, and say nothing.
+            raise SurroundingsError("a process that this command worked with has ended") from error
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -74,35 +83,65 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; every failure becomes a message, a hint and an exit code."""
-    signals.arm()
     try:
-        sys.exit(group.main(standalone_mode=False, prog_name="mergeplan") or 0)
+        signals.arm()
+        streams.prepare()
+        code = _run()
+        # From here on a signal ends the process, without a word.
+        signals.disarm()
+    except KeyboardInterrupt:
+        signals.disarm()
+        _say("stopped")
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        code: int = group.main(standalone_mode=False, prog_name="mergeplan") or 0
+        sys.stdout.flush()
+        return code
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped", err=True)
-        sys.exit(130)
-    except MergeplanError as error:
-        _fail(error.message, error.hint, error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does; nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except OSError as error:
-        where = f": `{error.filename}`" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}", None, 1)
-    except Exception as error:
-        if os.environ.get("MERGEPLAN_TRACEBACK"):
-            raise
-        hint = "this is a fault of mergeplan; MERGEPLAN_TRACEBACK=1 shows where"
-        _fail(f"{type(error).__name__}: {error}", hint, 3)
+        raise KeyboardInterrupt from None
+    except SystemExit:
+        raise
+    except streams.ReaderLeftError:
+        return 0
+    except BaseException as error:
+        return _told(error)
 
 
-def _fail(message: str, hint: str | None, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
+def _told(error: BaseException) -> int:
+    """Say what is wrong; returns the exit code. A panic of the core is no `Exception`."""
+    if isinstance(error, MergeplanError):
+        return _fail(error.message, error.hint, error.exit_code)
+    if isinstance(error, MemoryError):
+        return _fail("the system gives no more memory", _LIMITS, 1)
+    if isinstance(error, OSError):
+        where = f": `{printable(str(error.filename))}`" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", None, 1)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return _fail("the system gives no more threads", _LIMITS, 1)
+    if os.environ.get("MERGEPLAN_TRACEBACK"):
+        raise error
+    hint = "this is a fault of mergeplan; MERGEPLAN_TRACEBACK=1 shows where"
+    return _fail(f"{type(error).__name__}: {cut(error, 300)}", hint, 3)
+
+
+_LIMITS = "`ulimit -a` shows the limits of this shell; a container has limits of its own"
+
+
+def _fail(message: str, hint: str | None, code: int) -> int:
+    _say(f"error: {message}")
     if hint:
-        click.echo(f"\nhint: {hint}", err=True)
-    sys.exit(code)
+        _say(f"\nhint: {hint}")
+    return code
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mergeplan.cli.messages import warn
+from mergeplan.cli.messages import report, warn
 from mergeplan.cli.options.mergekit_flags import mergekit_flags
 from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
@@ -173,7 +173,7 @@ def command(
         data = [dataclasses.asdict(report) for report in reports]
         click.echo(json.dumps(data if many else data[0], default=str))
     else:
-        click.echo(merged_line(reports, paths[-1]))
+        report(merged_line(reports, paths[-1]))
 
 
 def _runner(ray: str | None) -> "Runner | None":

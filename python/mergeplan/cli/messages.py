@@ -2,7 +2,18 @@
 
 import click
 
+from mergeplan.cli.streams import ReaderLeftError
+from mergeplan.errors import SurroundingsError
+
 
 def warn(message: str) -> None:
     """A warning on stderr."""
     click.echo(f"warning: {message}", err=True)
+
+
+def report(line: str) -> None:
+    """A word on stdout about work that is done: who closed that wants none."""
+    try:
+        click.echo(line)
+    except (ReaderLeftError, SurroundingsError):
+        return

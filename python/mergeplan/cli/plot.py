@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mergeplan.cli.messages import report
 from mergeplan.cli.options.measurements import fit_options, load
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.units import Positive
@@ -30,4 +31,4 @@ def command(
 
     refuse_existing(out, overwrite=overwrite)
     plot(load(source, **fitting), out, target_loss)
-    click.echo(str(out))
+    report(str(out))

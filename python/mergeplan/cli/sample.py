@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mergeplan.cli.messages import warn
+from mergeplan.cli.messages import report, warn
 from mergeplan.cli.options.units import SEED, CountList, Integers
 from mergeplan.cli.options.vocabulary import mismatch_option
 
@@ -102,9 +102,9 @@ def command(
         click.echo(json.dumps({"merges": len(merges), "kept": len(have), "counts": counts}))
         return
     for line in _table(counts, pool.methods):
-        click.echo(line)
+        report(line)
     kept = f", {len(have)} of them there before" if have else ""
-    click.echo(f"{len(merges)} merges{kept}")
+    report(f"{len(merges)} merges{kept}")
     if dry_run:
         click.echo("nothing was written", err=True)
     else:

@@ -17,6 +17,13 @@ def arm() -> None:
     signal.signal(signal.SIGTERM, _stop)
 
 
+def disarm() -> None:
+    """Let both signals end the process at once: a command has done its work, or has failed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def raise_again() -> None:
     """Raise again what was asked for, if the command goes on all the same.
 
