@@ -1,0 +1,52 @@
+"""Attack merges, and say what came of it.
+
+    python -m tests.tools.attacks --seed 1 --seconds 120
+
+Each tool plays rounds, each with a seed of its own: `--only signals --seed 1 --first 17 --rounds 1`
+plays one again. The exit code is 1 where a promise was broken. Linux, with `strace`; what needs
+root says so where it is not run.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+from tests.tools.attacks import races, signals, syscalls, workfolders
+from tests.tools.attacks.ground import Ground
+from tests.tools.attacks.rounds import Limits
+
+TOOLS = {
+    "signals": signals.attack,
+    "syscalls": syscalls.attack,
+    "races": races.attack,
+    "workfolders": workfolders.attack,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.attacks")
+    parser.add_argument("--only", nargs="*", choices=TOOLS, help="tools; all of them by default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first round")
+    parser.add_argument("--rounds", type=int, help="of each tool")
+    parser.add_argument("--seconds", type=float, help="for each tool")
+    parser.add_argument("--folder", type=Path, help="where to attack; a disk with room for 1 GB")
+    arguments = parser.parse_args()
+    if arguments.rounds is None and arguments.seconds is None:
+        parser.error("one of --rounds and --seconds is needed")
+    limits = Limits(arguments.seed, arguments.rounds, arguments.seconds, arguments.first)
+    failed = False
+    for name in arguments.only or TOOLS:
+        with tempfile.TemporaryDirectory(dir=arguments.folder, prefix=f"{name}-") as folder:
+            tally = TOOLS[name](Ground(Path(folder)), limits)
+        print(tally, flush=True)
+        failed = failed or bool(tally.faults)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
