@@ -262,7 +262,9 @@ REFUSED = {
     "another rank": ({"r": 5}, "expected rank 5 as `r`"),
     "no rank": ({"r": None}, "expected the rank as `r`, found none, and factors of"),
     "no alpha": ({"lora_alpha": None}, "lora_alpha"),
+    "a huge alpha": ({"lora_alpha": 10**39}, "expected a number that fits float32"),
     "a pattern that is none": ({"rank_pattern": {"(": 3}}, "no pattern"),
+    "a pattern that grows": ({"alpha_pattern": {"((a{100}){100}){100}": 3}}, "too large a pattern"),
 }
 
 
@@ -277,6 +279,19 @@ def test_what_would_be_merged_wrongly_is_refused(case, tmp_path):
         copied(f"{base}+{adapter}", tmp_path / "out")
     assert caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+def test_factors_of_rank_0_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    base = make_base(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", **KINDS["plain"])
+    file, path = adapter / "adapter_model.safetensors", adapter / "adapter_config.json"
+    empty = {name: t[:0] if "lora_A" in name else t[:, :0] for name, t in load_file(file).items()}
+    save_file({name: tensor.contiguous() for name, tensor in empty.items()}, file)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 0}))
+    with pytest.raises(InputError, match="rank 1 or more, found 0"):
+        copied(f"{base}+{adapter}", tmp_path / "out")
 
 
 def test_another_base_or_a_damaged_adapter_is_named(tmp_path):

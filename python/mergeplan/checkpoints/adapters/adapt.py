@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mergeplan.checkpoints.adapters.keys import Change, read_changes
 from mergeplan.checkpoints.adapters.places import other_base, place
-from mergeplan.checkpoints.adapters.settings import check_kind, scale_of
+from mergeplan.checkpoints.adapters.settings import Scales, check_kind
 from mergeplan.checkpoints.adapters.tied import said, settle, tie_of
 from mergeplan.checkpoints.checkpoint import Checkpoint, Derivation, Part, Tensor
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of
@@ -40,6 +40,7 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
         InputError: The adapter does not fit its base, or is of a kind that is not supported.
     """
     check_kind(adapter)
+    scales = Scales(adapter)
     tie = tie_of(base)
     placed = place(read_changes(adapter), tie, base, adapter)
     placed, parts = settle(placed, tie, base, adapter)
@@ -56,7 +57,7 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
     for target, change in placed.items():
         stored = base.tensors[starts[target]]
         dtype = _sum_dtype(stored.dtype, options)
-        derivations[target] = _derivation(change, starts[target], base, adapter, dtype)
+        derivations[target] = _derivation(change, starts[target], base, adapter, scales, dtype)
         tensors[target] = _as(tensors[target], dtype, stored.dtype if options.exact else None)
     return Checkpoint(
         name=name,
@@ -74,7 +75,12 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
 
 
 def _derivation(
-    change: Change, start: str, base: Checkpoint, adapter: Checkpoint, dtype: str
+    change: Change,
+    start: str,
+    base: Checkpoint,
+    adapter: Checkpoint,
+    scales: Scales,
+    dtype: str,
 ) -> Derivation:
     """How a tensor that an adapter changes is computed.
 
@@ -93,7 +99,7 @@ def _derivation(
     return Derivation(
         "lora",
         (x, Part(adapter, a), Part(adapter, b)),
-        scale=scale_of(change.module, rank, adapter),
+        scale=scales.of(change.module, rank),
         dtype=dtype,
         transposed=transposed,
     )

@@ -1,11 +1,11 @@
 """What `adapter_config.json` says of an adapter's tensors: its kind, and each module's scale."""
 
 import math
-import re
-from collections.abc import Mapping
 
 from mergeplan.checkpoints.adapters.folder import CONFIG
+from mergeplan.checkpoints.adapters.patterns import Patterns
 from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.display.text import cut, shown
 from mergeplan.errors import InputError
 
 BY_PEFT = "merge it into its base by peft's `merge_and_unload` first"
@@ -35,7 +35,7 @@ def check_kind(adapter: Checkpoint) -> None:
     where = f"`{adapter.path / CONFIG}`"
     if kind != "LORA":
         raise InputError(
-            f"{where}: expected `peft_type` LORA, found {kind}",
+            f"{where}: expected `peft_type` LORA, found {cut(kind)}",
             BY_PEFT,
         )
     for key, why in _REFUSED.items():
@@ -47,55 +47,58 @@ def check_kind(adapter: Checkpoint) -> None:
     init = str(adapter.config.get("init_lora_weights")).lower()
     if init.startswith(_CHANGE_THE_BASE):
         raise InputError(
-            f"{where}: `init_lora_weights: {init}` takes a part out of the base, to which the"
+            f"{where}: `init_lora_weights: {cut(init)}` takes a part out of the base, to which the"
             " adapter is then added",
             "save it as a plain LoRA: peft's `path_initial_model_for_weight_conversion` does that",
         )
 
 
-def scale_of(module: str, rank: int, adapter: Checkpoint) -> float:
-    """s: alpha / rank, or alpha / sqrt(rank) for rsLoRA, with this module's own alpha.
+class Scales:
+    """The factor of each module's update.
 
     Args:
-        module: As the adapter's files call it.
-
-    Raises:
-        InputError: The factors have another rank than the settings, or alpha is no number.
+        adapter: Whose settings say it.
     """
-    config = adapter.config
-    where = f"`{adapter.path / CONFIG}`"
-    asked = _of_pattern(config.get("rank_pattern"), module, config.get("r"), where)
-    if asked is None:
-        raise InputError(
-            f"{where}: expected the rank as `r`, found none, and factors of {rank} for `{module}`",
-            f'write `"r": {rank}` into it, or fetch the file again',
-        )
-    if asked != rank:
-        raise InputError(
-            f"{where}: `{module}`: expected rank {asked} as `r` or `rank_pattern` says, found"
-            f" factors of {rank}",
-            "fetch the settings and the weights of one adapter again, from one place",
-        )
-    alpha = _of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"), where)
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise InputError(
-            f"{where}: `lora_alpha`: expected a number, found {alpha}",
-            "write the alpha that the adapter was trained with; peft's own default is 8",
-        )
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
+    def __init__(self, adapter: Checkpoint) -> None:
+        self._config = adapter.config
+        self._where = f"`{adapter.path / CONFIG}`"
+        self._ranks = Patterns(self._config.get("rank_pattern"), self._where)
+        self._alphas = Patterns(self._config.get("alpha_pattern"), self._where)
 
-def _of_pattern(pattern: object, module: str, default: object, where: str) -> object:
-    """The value of the first pattern that ends a module's name, as in peft."""
-    if not isinstance(pattern, Mapping):
-        return default
-    for key, value in pattern.items():
-        try:
-            if re.fullmatch(rf"(.*\.)?({key})", module):
-                return value
-        except re.error as error:
+    def of(self, module: str, rank: int) -> float:
+        """s: alpha / rank, or alpha / sqrt(rank) for rsLoRA, with this module's own alpha.
+
+        Args:
+            module: As the adapter's files call it.
+
+        Raises:
+            InputError: The factors have another rank than the settings or none, or alpha is no
+                number that fits.
+        """
+        if rank < 1:
             raise InputError(
-                f"{where}: `{key}` is no pattern: {error}",
-                "write a regular expression, or the end of a module's name",
-            ) from error
-    return default
+                f"{self._where}: {shown(module)}: expected factors of rank 1 or more, found 0",
+                "the adapter is damaged, or was never trained: fetch it again",
+            )
+        asked = self._ranks.value(module, self._config.get("r"))
+        if asked is None:
+            raise InputError(
+                f"{self._where}: expected the rank as `r`, found none, and factors of {rank} for"
+                f" {shown(module)}",
+                f'write `"r": {rank}` into it, or fetch the file again',
+            )
+        if asked != rank:
+            raise InputError(
+                f"{self._where}: {shown(module)}: expected rank {cut(asked)} as `r` or"
+                f" `rank_pattern` says, found factors of {rank}",
+                "fetch the settings and the weights of one adapter again, from one place",
+            )
+        alpha = self._alphas.value(module, self._config.get("lora_alpha"))
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e38:
+            raise InputError(
+                f"{self._where}: `lora_alpha`: expected a number that fits float32, found"
+                f" {cut(alpha)}",
+                "write the alpha that the adapter was trained with; peft's own default is 8",
+            )
+        return float(alpha) / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
