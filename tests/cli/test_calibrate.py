@@ -113,6 +113,29 @@ def test_a_torn_last_line_is_measured_again(finished, tmp_path):
         assert (run / name).read_bytes() == (finished / "run" / name).read_bytes(), name
 
 
+def test_what_was_edited_in_a_run_stays(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    ours = (run / "merge.yml").read_bytes()
+    (run / "merge.yml").write_text("mine")
+    done = cli("calibrate", finished / "pool.yml", "-o", run, "-j", 1)
+    assert done.returncode == 0, done.stderr
+    assert (run / "merge.yml").read_text() == "mine"
+    assert (run / "merge.new.yml").read_bytes() == ours
+    assert f"warning: `{run / 'merge.yml'}` was edited since it was written, and st" in done.stderr
+    assert f"next: mergeplan merge {run / 'merge.new.yml'} OUT_DIR" in done.stdout
+
+
+def test_a_folder_that_is_no_run_is_not_taken_over(finished, tmp_path):
+    (tmp_path / "measurements.csv").write_text("k,loss_nats\n1,2.5\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for more in ((), ("--dry-run",)):
+        done = calibrate(finished / "pool.yml", tmp_path, *more)
+        assert done.returncode == 1
+        assert "no run, since it has no `run.json`, and it holds `measurements.csv`" in done.stderr
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.long
 def test_killed_at_random_moments_it_ends_with_the_same_table(finished, tmp_path):
     pool, run = finished / "pool.yml", tmp_path / "run"

@@ -40,7 +40,7 @@ def test_models_are_made_once_and_are_the_same_again(tmp_path):
 def test_a_model_whose_making_was_cut_short_is_made_again(tmp_path):
     list(make_pool(tmp_path, TINY, 1))
     whole = (tmp_path / "e0" / "model.safetensors").read_bytes()
-    (tmp_path / "e0" / "bench.json").write_text("")
+    (tmp_path / "e0" / "bench.json").write_text('{"recipe": "unfinished"}')
     (tmp_path / "e0" / "model.safetensors").write_bytes(b"")
     assert list(make_pool(tmp_path, TINY, 1)) == ["e0"]
     assert (tmp_path / "e0" / "model.safetensors").read_bytes() == whole
@@ -49,9 +49,11 @@ def test_a_model_whose_making_was_cut_short_is_made_again(tmp_path):
 def test_a_folder_of_someone_else_is_left_alone(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "model.safetensors").write_text("precious")
-    with pytest.raises(SurroundingsError, match="no model that `bench` made"):
-        list(make_pool(tmp_path, TINY, 1))
-    assert (tmp_path / "base" / "model.safetensors").read_text() == "precious"
+    for theirs in ("", "[]", '{"speed": 3}'):
+        with pytest.raises(SurroundingsError, match="no model that `bench` made"):
+            list(make_pool(tmp_path, TINY, 1))
+        assert (tmp_path / "base" / "model.safetensors").read_text() == "precious"
+        (tmp_path / "base" / "bench.json").write_text(theirs)
 
 
 def test_deltas_are_normal_independent_and_scaled_by_tensor(tmp_path):

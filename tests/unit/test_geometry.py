@@ -10,7 +10,7 @@ from mergeplan.pool.geometry.compare import DENSITIES, geometry_of, module_kind,
 from mergeplan.pool.geometry.file import geometry_data, gram_for, load_grams
 from mergeplan.pool.pool import PoolSize
 from mergeplan.reference import similarity as reference
-from mergeplan.system.files import write_durably
+from mergeplan.system.writing import write_durably
 from tests.support.checkpoints import load_tensors, save_checkpoint
 
 
@@ -108,7 +108,7 @@ def test_the_file_gives_the_matrix_back_in_any_order(demo_pool, tmp_path):
 
     (found,) = similarity(demo_pool / "pool.yml")
     path = tmp_path / "geometry.json"
-    write_durably(path, json.dumps(geometry_data([found])))
+    write_durably(path, json.dumps(geometry_data([found])), replace=False)
     grams = load_grams(path)
     names = [found.experts[4], found.experts[1]]
     matrix = gram_for(grams, found.n_params, names)

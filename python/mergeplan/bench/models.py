@@ -6,6 +6,7 @@ scale differs from tensor to tensor, as fine-tuning leaves them.
 """
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from mergeplan.errors import SurroundingsError
+from mergeplan.system.files import make_folder
+from mergeplan.system.writing import write_durably, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,21 +109,33 @@ def make_pool(root: Path, shape: Shape, experts: int) -> Iterator[str]:
         SurroundingsError: A folder of that name holds something else.
     """
     for seed, name in enumerate(["base", *(f"e{i}" for i in range(experts))]):
-        marker = root / name / "bench.json"
+        folder, marker = root / name, root / name / "bench.json"
         wanted = json.dumps({"recipe": RECIPE, "seed": seed, **shape.config()}, indent=1)
-        if marker.exists() and marker.read_text("utf-8") == wanted:
+        found = _recipe_in(marker)
+        if found == wanted:
             continue
-        if marker.parent.exists() and not marker.exists():
+        empty = folder.is_dir() and not any(folder.iterdir())
+        if os.path.lexists(folder) and not (found or empty):
             raise SurroundingsError(
-                f"`{marker.parent}` exists and is no model that `bench` made",
+                f"`{folder}` exists and is no model that `bench` made",
                 "give `--dir` a folder of its own",
             )
         yield name
-        marker.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Ours from here on; whole only when it says what it is.
-        marker.write_text("", "utf-8")
-        _make_model(root / name, shape, seed)
-        marker.write_text(wanted, "utf-8")
+        write_durably(marker, json.dumps({"recipe": "unfinished"}), replace=bool(found))
+        _make_model(folder, shape, seed)
+        write_durably(marker, wanted, replace=True)
+
+
+def _recipe_in(marker: Path) -> str:
+    """What `bench` wrote into a model's folder; nothing where it did not."""
+    try:
+        found = marker.read_text("utf-8")
+        ours = "recipe" in json.loads(found)
+    except (OSError, ValueError, TypeError):
+        return ""
+    return found if ours else ""
 
 
 def _make_model(folder: Path, shape: Shape, seed: int) -> None:
@@ -129,7 +144,7 @@ def _make_model(folder: Path, shape: Shape, seed: int) -> None:
 
     block = np.random.default_rng(0).standard_normal(_BLOCK, dtype=np.float32)
     tensors = shape.tensors()
-    with (folder / WEIGHTS_FILE).open("wb") as file:
+    with writing(folder / WEIGHTS_FILE, replace=True) as file:
         file.write(_header(tensors))
         for name, sides in tensors.items():
             length = _length(sides)
@@ -141,7 +156,7 @@ def _make_model(folder: Path, shape: Shape, seed: int) -> None:
                     values += _normal(block, name, seed, start, len(values), _DELTA_SCALE)
                     bits = round_bf16(values)
                 file.write(bits.astype("<u2", copy=False).tobytes())
-    (folder / CONFIG_FILE).write_text(json.dumps(shape.config(), indent=1))
+    write_durably(folder / CONFIG_FILE, json.dumps(shape.config(), indent=1), replace=True)
 
 
 def _normal(

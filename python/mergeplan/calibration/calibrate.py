@@ -16,6 +16,7 @@ from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_roun
 from mergeplan.calibration.limits import Spending
 from mergeplan.calibration.options import CalibrateOptions, check_options, plans_of, pool_sizes
 from mergeplan.calibration.preflight import CheckedCalibration
+from mergeplan.calibration.run_folder import RunFolder
 from mergeplan.calibration.store import MeasuredMerge, RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
@@ -40,7 +41,8 @@ class Calibration(Summarized):
         n_measured: Merges that were measured now; `n_kept` were there already.
         reasons: Why each method stopped.
         seconds: Of this run; `merging` and `evaluating` are those of all its merges.
-        warnings: Texts that could not be scored, losses that are not finite.
+        warnings: Texts that could not be scored, losses that are not finite, files that were edited
+            and stay.
     """
 
     folder: Path
@@ -80,20 +82,23 @@ def calibrate(
     *,
     say: Say = lambda _: None,
     progress: Progress | None = None,
+    conclude: Callable[[RunFolder], object] = lambda _: None,
 ) -> Calibration:
     """Measure subsets of a pool until its law answers the question, or goes on where it stopped.
 
     Args:
-        folder: The run; see `store`. Created, or continued.
+        folder: The run; see `run_folder`. Created, or continued.
         say: Told what each round measures and why.
         progress: Called with tokens scored and tokens planned.
+        conclude: Called at the end, while no other run can work in the folder.
 
     Returns:
         What was measured, and why each method stopped; `table` is what `fit` and `select` take.
 
     Raises:
         InputError: The pool is at fault, or differs from the one that the folder holds.
-        SurroundingsError: The folder cannot be written to, or another run works there.
+        SurroundingsError: The folder cannot be written to, is no run and has files where a run has
+            its own, or another run works there.
     """
     begun = time.perf_counter()
     pool_file, folder = Path(pool_file), Path(folder)
@@ -108,6 +113,8 @@ def calibrate(
         ]
         table = store.write_table()
         measured = store.all()
+        seconds = time.perf_counter() - begun
+        conclude(store.folder)
     finally:
         store.close()
     new = run.measured
@@ -118,10 +125,10 @@ def calibrate(
         n_measured=len(new),
         n_kept=len(measured) - len(new),
         reasons=tuple(reasons),
-        seconds=time.perf_counter() - begun,
+        seconds=seconds,
         merging=sum(one.seconds[0] for one in new),
         evaluating=sum(one.seconds[1] for one in new),
-        warnings=(*seed_warnings, *checked.warnings, *faults),
+        warnings=(*seed_warnings, *checked.warnings, *faults, *store.folder.notes),
     )
 
 

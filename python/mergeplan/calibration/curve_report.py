@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from mergeplan.calibration.store import MEASUREMENTS
+from mergeplan.calibration.run_folder import CONFIG, LAW, MEASUREMENTS, PICTURE, RunFolder
 from mergeplan.law.costs import CostModel
 from mergeplan.law.diagnose import all_signs
-from mergeplan.law.file import save_law
+from mergeplan.law.file import law_text
 from mergeplan.law.fit import fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.recommend import recommend
@@ -17,7 +18,6 @@ from mergeplan.law.write import choose_merge
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.pool import Pool
-from mergeplan.system.files import write_durably
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Summary:
     text: str = field(repr=False)
 
 
-def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
+def summarize(run: RunFolder, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     """Fit a run's table, and write `law.json`, `law.png` and `merge.yml` beside it.
 
     Args:
@@ -49,11 +49,10 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     Raises:
         InputError: There are too few measurements to fit anything.
     """
-    table = folder / MEASUREMENTS
+    table = run.at(MEASUREMENTS)
     result = fit(table)
-    law = folder / "law.json"
-    save_law(result, law)
-    plot = _plot(result, folder, goal)
+    law = run.place(LAW, law_text(result))
+    plot = _plot(result, run, goal)
     recommendation = recommend(result, goal=goal, costs=CostModel())
     best, config = recommendation.best, None
     if recommendation.reached and best.k is not None:
@@ -61,8 +60,7 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
         if goal.target_loss is not None:
             wish = f"for a target loss of {goal.target_loss:g} nats"
         chosen = choose_merge(best, pool, wish=wish, seed=seed)
-        config = folder / "merge.yml"
-        write_durably(config, chosen.text)
+        config = run.place(CONFIG, chosen.text)
     scans = tuple(_scans(table))
     next_command = f"mergeplan merge {config} OUT_DIR"
     if config is None:
@@ -85,16 +83,15 @@ def summarize(folder: Path, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     )
 
 
-def _plot(result: FitResult, folder: Path, goal: Goal) -> Path | None:
+def _plot(result: FitResult, run: RunFolder, goal: Goal) -> Path | None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return None
-    from mergeplan.law.pictures import plot
+    from mergeplan.law.pictures import draw_law
 
-    out = folder / "law.png"
-    plot(result, out, goal.target_loss)
-    return out
+    draw_law(result, Path(PICTURE), goal.target_loss, partial(run.place, PICTURE))
+    return run.at(PICTURE)
 
 
 def _scans(table: Path) -> list[str]:

@@ -10,8 +10,9 @@ from mergeplan.calibration.decision import CurveGoal
 from mergeplan.calibration.limits import Budget, Spending
 from mergeplan.calibration.limits import SpendingRange as Part
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
+from mergeplan.calibration.run_folder import is_run
 from mergeplan.calibration.setup import Setup
-from mergeplan.calibration.store import RUN, MeasuredMerge, RunStore
+from mergeplan.calibration.store import read_scores
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError, nearest
@@ -102,11 +103,7 @@ def forecast_calibration(
         InputError: As for `calibrate`.
     """
     checked = check_options(pool_file, options)
-    kept: list[MeasuredMerge] = []
-    if (folder / RUN).exists():
-        store = RunStore(folder, checked.identity, pool_sizes(checked))
-        kept = store.all()
-        store.close()
+    kept = read_scores(folder) if is_run(folder, checked.identity) else []
     each = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
     found = []
     for merge in options.listed or ():

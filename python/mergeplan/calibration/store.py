@@ -1,35 +1,27 @@
-"""A run's folder: every finished measurement is on disk before the next one begins.
-
-RUN/
-  run.json          what is measured: pool, texts, arithmetic
-  scores.jsonl      a line for each measured merge, appended and synced: the loss of each document
-  measurements.csv  the same as a table of means, made anew from scores.jsonl
-  lock              held by the run that works here
-"""
+"""The measurements of a run: every one is on disk before the next one begins."""
 
 import json
 import math
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
-from mergeplan.calibration.identity import RunIdentity, refuse_changes, short_hash
+from mergeplan.calibration.identity import RunIdentity, short_hash
+from mergeplan.calibration.run_folder import MEASUREMENTS, SCORES, RunFolder
 from mergeplan.errors import InputError
 from mergeplan.evaluation.scores import DocumentLosses, Scores
 from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
 from mergeplan.measurements.file import table_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.system.files import lock, make_folder, write_durably
 from mergeplan.system.ranges import Magnitude
-from mergeplan.system.reading import RUN as RUN_FILE
-from mergeplan.system.reading import SCORES, decode, read_bytes
-from mergeplan.system.strict import load_strictly, parse_strictly
+from mergeplan.system.reading import SCORES as SCORES_KIND
+from mergeplan.system.reading import decode, read_bytes
+from mergeplan.system.strict import parse_strictly
+from mergeplan.system.writing import open_own, saying
 
-MEASUREMENTS = "measurements.csv"
-RUN, _SCORES = "run.json", "scores.jsonl"
 # A calibration measures losses of equally weighted merges.
 _COLUMNS = [c for c in COLUMNS if c.about != "metric" and c.name != "weights"]
 
@@ -56,6 +48,28 @@ class ScoresLine:
     scores: dict[str, DocumentLosses]
 
 
+def read_scores(folder: Path) -> list[MeasuredMerge]:
+    """What a run has measured so far; nothing is held or changed.
+
+    Raises:
+        InputError: A line is damaged.
+    """
+    path = folder / SCORES
+    found, _ = _read(read_bytes(path, SCORES_KIND) if path.exists() else b"", path)
+    return list(found.values())
+
+
+def _read(content: bytes, path: Path) -> tuple[dict[str, MeasuredMerge], int]:
+    """The measurements, and where they end: the last line of a run that was killed may be torn."""
+    end = content.rfind(b"\n") + 1
+    found = {}
+    for number, line in enumerate(decode(content[:end], path).splitlines(), 1):
+        data = parse_strictly(line, ScoresLine, f"`{path}`, line {number}")
+        measured = MeasuredMerge(data.merge, Scores.from_data(data.scores), data.seconds)
+        found[measured.merge.key] = measured
+    return found, end
+
+
 class RunStore:
     """The measurements of a run; one process at a time.
 
@@ -70,44 +84,19 @@ class RunStore:
     """
 
     def __init__(self, folder: Path, identity: RunIdentity, pool_sizes: tuple[int, ...]) -> None:
-        self.folder = folder
         self._pool_sizes = pool_sizes
         self._pool_hash = short_hash(identity.models)
         self._data_hashes = list(identity.texts.values())
-        make_folder(folder)
-        self._lock = lock(folder, "calibration")
-        self._path = folder / _SCORES
-        try:
-            self._begin(identity)
-            self._found = self._read()
-            self._file: IO[bytes] = self._path.open("ab")
-        except BaseException:
-            self._lock.close()
-            raise
-
-    def _begin(self, identity: RunIdentity) -> None:
-        path = self.folder / RUN
-        if path.exists():
-            refuse_changes(self.folder, load_strictly(path, RunIdentity, RUN_FILE), identity)
-        elif (self.folder / _SCORES).exists():
-            raise InputError(f"`{self.folder}` holds scores and no `{RUN}`: it is no whole run")
-        else:
-            write_durably(path, identity.json())
-
-    def _read(self) -> dict[str, MeasuredMerge]:
-        """What is there; the torn last line of a run that was killed is cut off."""
-        if not self._path.exists():
-            return {}
-        content = read_bytes(self._path, SCORES)
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self._path, len(whole))
-        found = {}
-        for number, line in enumerate(decode(whole, self._path).splitlines(), 1):
-            data = parse_strictly(line, ScoresLine, f"`{self._path}`, line {number}")
-            measured = MeasuredMerge(data.merge, Scores.from_data(data.scores), data.seconds)
-            found[measured.merge.key] = measured
-        return found
+        self.folder = RunFolder(folder, identity)
+        path = folder / SCORES
+        with ExitStack() as undo:
+            undo.callback(self.folder.close)
+            self._file = undo.enter_context(open_own(path, create=True))
+            content = read_bytes(path, SCORES_KIND)
+            self._found, end = _read(content, path)
+            if end < len(content):
+                self._file.truncate(end)
+            self._close = undo.pop_all().close
 
     def get(self, merge: SubsetMerge) -> MeasuredMerge | None:
         return self._found.get(merge.key)
@@ -120,19 +109,18 @@ class RunStore:
         """Keep a measurement, durably.
 
         Raises:
-            OSError: The disk refuses it.
+            SurroundingsError: The disk refuses it.
         """
         line = ScoresLine(measured.merge, measured.seconds, measured.scores.to_data())
-        self._file.write(json.dumps(asdict(line)).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with saying(self.folder.path / SCORES):
+            self._file.write(json.dumps(asdict(line)).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._found[measured.merge.key] = measured
 
     def write_table(self) -> Path:
         """`measurements.csv`, whole at any moment; merges whose loss is not finite are left out."""
-        path = self.folder / MEASUREMENTS
-        write_durably(path, table_text(self.rows(), _COLUMNS))
-        return path
+        return self.folder.place(MEASUREMENTS, table_text(self.rows(), _COLUMNS))
 
     def rows(self) -> list[Measurement]:
         """The table's rows, in canonical order."""
@@ -184,5 +172,4 @@ class RunStore:
         ]
 
     def close(self) -> None:
-        self._file.close()
-        self._lock.close()
+        self._close()

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mergeplan.calibration.store import MEASUREMENTS
+from mergeplan.calibration.run_folder import CONFIG, MEASUREMENTS, RunFolder
 from mergeplan.errors import InputError
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
@@ -12,7 +12,6 @@ from mergeplan.selection.select import chosen_of, select_from
 from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.write import yaml_of
-from mergeplan.system.files import write_durably
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ChoiceSummary:
     text: str = field(repr=False)
 
 
-def summarize_choice(folder: Path, pool_file: Path, domains: str | None) -> ChoiceSummary:
+def summarize_choice(run: RunFolder, pool_file: Path, domains: str | None) -> ChoiceSummary:
     """Name the best subset by all of a run's measurements, and write `merge.yml` beside them.
 
     Args:
@@ -41,11 +40,11 @@ def summarize_choice(folder: Path, pool_file: Path, domains: str | None) -> Choi
     Raises:
         InputError: There are too few measurements to fit anything.
     """
-    table = folder / MEASUREMENTS
+    table = run.at(MEASUREMENTS)
     selections = _by_method(table, Wish(domains))
     first = selections[0]
-    config = folder / "merge.yml"
-    write_durably(config, yaml_of(first, chosen_of(first, "equal"), load_pool(pool_file)))
+    text = yaml_of(first, chosen_of(first, "equal"), load_pool(pool_file))
+    config = run.place(CONFIG, text)
     words = ["mergeplan", "select", str(table)]
     words += ["--domains", domains] if domains else []
     words += ["--method", first.table.method]

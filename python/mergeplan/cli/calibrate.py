@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mergeplan.calibration.curve_report import Summary
     from mergeplan.calibration.limits import Spending
     from mergeplan.calibration.options import CalibrateOptions, CalibrationForecast
+    from mergeplan.calibration.run_folder import RunFolder
     from mergeplan.calibration.subset_report import ChoiceSummary
     from mergeplan.pool.subsets import SubsetMerge
 
@@ -140,15 +141,21 @@ def command(
         if not quiet:
             click.echo(text, err=True)
 
+    summaries: list[Summary | ChoiceSummary] = []
+
+    def conclude(run: "RunFolder") -> None:
+        line.clear()
+        summaries.append(_summary(pool_file, run, given))
+
     try:
-        done = calibrate(pool_file, folder, options, say=say, progress=line)
+        done = calibrate(pool_file, folder, options, say=say, progress=line, conclude=conclude)
     except (KeyboardInterrupt, SystemExit):
         line.clear()
         click.echo(f"what is measured stays in `{folder}`; the same command goes on", err=True)
         raise
     finally:
         line.clear()
-    summary = _summary(pool_file, folder, given)
+    [summary] = summaries
     if as_json:
         click.echo(json.dumps(finite(_as_data(done, summary)), default=str, allow_nan=False))
     else:
@@ -172,11 +179,11 @@ def _refuse_other_kind(kind: str) -> None:
             raise click.UsageError(f"{option.opts[0]} has no meaning with --for {kind}")
 
 
-def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary | ChoiceSummary":
+def _summary(pool_file: Path, run: "RunFolder", given: dict[str, Any]) -> "Summary | ChoiceSummary":
     if given["kind"] == "select":
         from mergeplan.calibration.subset_report import summarize_choice
 
-        return summarize_choice(folder, pool_file, given["domains"])
+        return summarize_choice(run, pool_file, given["domains"])
     from mergeplan.calibration.curve_report import summarize
     from mergeplan.config.seed import seed_of
     from mergeplan.law.recommendation import Goal
@@ -185,7 +192,7 @@ def _summary(pool_file: Path, folder: Path, given: dict[str, Any]) -> "Summary |
     goal = Goal(given["target_loss"], given["fraction"], confidence=given["confidence"])
     pool = load_pool(pool_file)
     seed, _ = seed_of(pool.random_seed, given["seed"], "the pool")
-    return summarize(folder, pool, goal, seed=seed)
+    return summarize(run, pool, goal, seed=seed)
 
 
 def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":

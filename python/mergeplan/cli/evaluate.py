@@ -71,8 +71,8 @@ def command(
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
     from mergeplan.evaluation.scores import difference, documents_csv, scores_table
     from mergeplan.evaluation.sources import find_data
-    from mergeplan.system.files import refuse_existing, write_durably
     from mergeplan.system.progress import ProgressLine
+    from mergeplan.system.writing import refuse_existing, write_durably
 
     if (out is None) != (not merge):
         raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
@@ -114,6 +114,6 @@ def command(
         for message in scores.faults() if scores else ():
             warn(f"model `{name}`, {message}")
     if documents is not None:
-        write_durably(documents, documents_csv(found.scores))
+        write_durably(documents, documents_csv(found.scores), replace=overwrite)
     if out is not None:
         append(out, found.scores, known, data_hash=found.data_hash)

@@ -37,7 +37,7 @@ def command(
     from mergeplan.law.file import law_data, save_law
     from mergeplan.law.fit import fit
     from mergeplan.law.series import name_of
-    from mergeplan.system.files import refuse_existing
+    from mergeplan.system.writing import refuse_existing
 
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
@@ -46,7 +46,7 @@ def command(
     )
     data = law_data(result)
     if out is not None:
-        save_law(result, out)
+        save_law(result, out, replace=overwrite)
     click.echo(json.dumps(data, allow_nan=False) if as_json else result.summary(warnings=False))
     for message in result.skipped:
         warn(message)

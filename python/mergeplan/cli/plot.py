@@ -27,8 +27,8 @@ def command(
     Needs matplotlib: pip install 'mergeplan[plot]'.
     """
     from mergeplan.law.pictures import plot
-    from mergeplan.system.files import refuse_existing
+    from mergeplan.system.writing import refuse_existing
 
     refuse_existing(out, overwrite=overwrite)
-    plot(load(source, **fitting), out, target_loss)
+    plot(load(source, **fitting), out, target_loss, replace=overwrite)
     report(str(out))

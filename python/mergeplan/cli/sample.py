@@ -74,8 +74,7 @@ def command(
     from mergeplan.config.seed import seed_of
     from mergeplan.pool.bases import check_bases
     from mergeplan.pool.pool import load_pool
-    from mergeplan.pool.sampling import SampleOptions, count_merges, load_sample, sample_merges
-    from mergeplan.pool.subsets import write_subsets
+    from mergeplan.pool.sampling import SampleOptions, count_merges, grow_sample
     from mergeplan.pool.vocabularies import check_vocabularies
 
     pool = load_pool(pool_file)
@@ -93,18 +92,15 @@ def command(
     vocabularies = check_vocabularies(pool, allow=allow_vocabulary_mismatch)
     for warning in (*differing, *check_bases(pool), *vocabularies):
         warn(warning)
-    have = load_sample(out / "subsets.csv", pool)
-    merges = sample_merges(pool, sweep, have)
-    if not dry_run:
-        write_subsets(out / "subsets.csv", merges, pool)
+    merges, kept = grow_sample(out / "subsets.csv", pool, sweep, dry_run=dry_run)
     counts = count_merges(pool, merges)
     if as_json:
-        click.echo(json.dumps({"merges": len(merges), "kept": len(have), "counts": counts}))
+        click.echo(json.dumps({"merges": len(merges), "kept": kept, "counts": counts}))
         return
     for line in _table(counts, pool.methods):
         report(line)
-    kept = f", {len(have)} of them there before" if have else ""
-    report(f"{len(merges)} merges{kept}")
+    before = f", {kept} of them there before" if kept else ""
+    report(f"{len(merges)} merges{before}")
     if dry_run:
         click.echo("nothing was written", err=True)
     else:

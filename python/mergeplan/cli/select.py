@@ -106,7 +106,7 @@ def command(
     from mergeplan.selection.select import chosen_of, fit_table, select
     from mergeplan.selection.selection import Wish
     from mergeplan.selection.write import yaml_of
-    from mergeplan.system.files import refuse_existing, write_durably
+    from mergeplan.system.writing import refuse_existing, write_durably
 
     if pool_file is None and (out is not None or check):
         raise click.UsageError(f"{'--check' if check else '-o'} needs --pool")
@@ -155,13 +155,14 @@ def command(
     for message in first.warnings:
         warn(message)
     if picture is not None:
-        draw_selection(first, picture, points, names)
+        draw_selection(first, picture, points, names, replace=overwrite)
     if first.best is None:
         raise UnreachableError(
             f"nothing keeps the bounds on `{first.law.name}`",
             "loosen a bound, allow more experts, or add experts to the pool",
         )
     if pool_file is not None and out is not None:
-        write_durably(out, yaml_of(first, chosen_of(first, weights), load_pool(pool_file)))
+        text = yaml_of(first, chosen_of(first, weights), load_pool(pool_file))
+        write_durably(out, text, replace=overwrite)
         if not as_json:
             click.echo(f"\nwrote {out}; next: mergeplan merge {out} OUT_DIR")

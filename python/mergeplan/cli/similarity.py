@@ -43,8 +43,8 @@ def command(
     from mergeplan.pool.geometry.compare import similarity
     from mergeplan.pool.geometry.file import geometry_data, save_geometry
     from mergeplan.pool.pool import load_pool
-    from mergeplan.system.files import refuse_existing
     from mergeplan.system.progress import ProgressLine
+    from mergeplan.system.writing import refuse_existing
 
     for path in (out, picture):
         if path is not None:
@@ -67,9 +67,10 @@ def command(
         if len(odd) > _WARNINGS:
             warn(f"{len(odd) - _WARNINGS} more tensors are left out")
     if out is not None:
-        save_geometry(found, out)
+        save_geometry(found, out, replace=overwrite)
     if picture is not None:
         from mergeplan.pool.geometry.pictures import draw_geometry
 
         # The largest base: one picture, of what there is most to see in.
-        draw_geometry(max(found, key=lambda geometry: geometry.n_params), picture)
+        largest = max(found, key=lambda geometry: geometry.n_params)
+        draw_geometry(largest, picture, replace=overwrite)

@@ -89,7 +89,7 @@ def command(
     from mergeplan.law.write import choose_merge
     from mergeplan.pool.pool import load_pool
     from mergeplan.selection.smallest import smallest_subset
-    from mergeplan.system.files import refuse_existing, write_durably
+    from mergeplan.system.writing import refuse_existing, write_durably
 
     if (pool_file is None) != (out is None):
         raise click.UsageError("--pool and -o belong together")
@@ -106,7 +106,7 @@ def command(
         if target_loss is not None:
             wish = f"for a target loss of {target_loss:g} nats"
         chosen = choose_merge(best, load_pool(pool_file), wish=wish, seed=random_seed)
-        write_durably(out, chosen.text)
+        write_durably(out, chosen.text, replace=overwrite)
     smallest = None
     if target_loss is not None and not is_law(source):
         smallest = smallest_subset(source, target_loss, fitting.get("domain"))

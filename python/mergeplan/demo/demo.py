@@ -1,5 +1,6 @@
 """The whole path on the bundled pool: measured losses → law → recommendation → YAML → merge."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,8 @@ from mergeplan.measurements.file import load_measurements
 from mergeplan.merging.merge import merge
 from mergeplan.merging.options import MergeOptions
 from mergeplan.pool.pool import load_pool
-from mergeplan.system.files import make_folder, write_durably
+from mergeplan.system.files import make_folder
+from mergeplan.system.writing import ExistsError, write_durably
 
 DEMO_POOL = Path(__file__).parent / "pool"
 METHOD = "task_arithmetic"
@@ -27,10 +29,14 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     """Run the demo; `merge.yml` and `merged` end up in `folder`. Each step is told to `say`.
 
     Raises:
-        SurroundingsError: The folder cannot be written to, or holds an earlier demo.
+        SurroundingsError: The folder cannot be written to, or holds one of the two.
     """
     begun = time.perf_counter()
     make_folder(folder)
+    config, merged = folder / "merge.yml", folder / "merged"
+    for path in (config, merged):
+        if os.path.lexists(path):
+            raise ExistsError(f"`{path}` exists", "choose another folder, or move it away")
     pool_file = DEMO_POOL / "pool.yml"
     pool = load_pool(pool_file)
     size = pool.sizes[0]
@@ -52,12 +58,11 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     say("   " + recommendation.summary(warnings=False).replace("\n", "\n   "))
     wish = f"for a target loss of {TARGET_LOSS} nats"
     chosen = choose_merge(recommendation.best, pool, wish=wish, seed=0)
-    config = folder / "merge.yml"
-    write_durably(config, chosen.text)
+    write_durably(config, chosen.text, replace=False)
     say(f"   {chosen.reason}")
 
     say(f"\n3. merge by {config.name}")
-    report = merge(config, folder / "merged", MergeOptions())
+    report = merge(config, merged, MergeOptions())
     say(
         f"   {report.tensors} tensors, {format_bytes(report.written_bytes)}, "
         f"{report.seconds * 1000:.0f} ms"

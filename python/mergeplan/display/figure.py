@@ -1,11 +1,12 @@
 """How every picture begins and ends, and which colours it has."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergeplan.errors import InputError, SurroundingsError
+from mergeplan.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,12 +18,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 @contextmanager
-def drawing(out: Path, size: tuple[float, float]) -> Iterator["Figure"]:
+def drawing(
+    out: Path, size: tuple[float, float], write: Callable[[bytes], object]
+) -> Iterator["Figure"]:
     """A figure to draw in, which is written at the end.
 
     Args:
         out: `.png` or `.svg`.
         size: Width and height, in inches.
+        write: Takes the file's content.
 
     Raises:
         InputError: Another kind of file, or matplotlib is not installed.
@@ -41,11 +45,11 @@ def drawing(out: Path, size: tuple[float, float]) -> Iterator["Figure"]:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mergeplan"}):
         figure = Figure(figsize=size, layout="constrained", dpi=150)
         yield figure
-        metadata: dict[str, Any] = {"Date": None} if out.suffix.lower() == ".svg" else {}
-        try:
-            figure.savefig(out, metadata=metadata)
-        except OSError as error:
-            raise SurroundingsError(f"cannot write `{out}`: {error.strerror}") from error
+        kind = out.suffix.lower().removeprefix(".")
+        metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+    write(content.getvalue())
 
 
 def tidy(axes: "Axes") -> None:

@@ -10,9 +10,9 @@ from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import Scores
 from mergeplan.measurements.columns import COLUMNS, write_se
 from mergeplan.measurements.rows import MACRO
-from mergeplan.system.files import write_durably
 from mergeplan.system.ranges import parse_options
-from mergeplan.system.reading import TABLE, read_text
+from mergeplan.system.reading import TABLE, read_bytes, read_text
+from mergeplan.system.writing import ExistsError, holding, refuse_existing, write_durably
 
 # What only who merged knows.
 _MERGE = [column.name for column in COLUMNS if column.about == "merge"]
@@ -55,7 +55,9 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
 
     Raises:
         InputError: It lacks a column without which the rows would lose their meaning.
+        SurroundingsError: It is no plain file, or its folder is not there.
     """
+    refuse_existing(path, overwrite=True)
     try:
         lines = read_text(path, TABLE).splitlines()
         columns = [name.strip() for name in next(csv.reader(lines), [])]
@@ -76,6 +78,8 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
 def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: str) -> None:
     """Append a row for each domain and one for the macro mean, in one step.
 
+    What is there stays byte for byte, and what another `append` adds meanwhile stays too.
+
     Args:
         merge: See `parse_merge`.
         data_hash: `Texts.sha256`.
@@ -86,15 +90,24 @@ def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: s
     """
     if faults := scores.faults():
         raise InputError(f"`{path}`: nothing was appended: {faults[0]}")
+    while True:
+        with holding(path) as exists:
+            text = _rows(columns_of(path, merge), scores, merge, data_hash, header=not exists)
+            before = read_bytes(path, TABLE) if exists else b""
+            if before and not before.endswith(b"\n"):
+                before += b"\n"
+            try:
+                return write_durably(path, before + text.encode(), replace=exists)
+            except ExistsError:
+                continue  # another has just begun the file
+
+
+def _rows(
+    columns: list[str], scores: Scores, merge: Mapping[str, str], data_hash: str, *, header: bool
+) -> str:
     text = io.StringIO()
-    columns = columns_of(path, merge)
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    if path.exists():
-        old = read_text(path, TABLE)
-        text.write(old if old.endswith("\n") else old + "\n")
-    else:
-        if not path.absolute().parent.is_dir():
-            raise MissingInputError(f"cannot write `{path}`: there is no such folder")
+    if header:
         writer.writeheader()
     for name, row in {**scores.estimates(), MACRO: scores.macro()}.items():
         measured = {
@@ -105,4 +118,4 @@ def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: s
             "data_hash": data_hash,
         }
         writer.writerow({**merge, **measured})
-    write_durably(path, text.getvalue())
+    return text.getvalue()

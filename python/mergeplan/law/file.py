@@ -15,10 +15,11 @@ from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.joint import JointFit
 from mergeplan.law.series import Series
-from mergeplan.system.files import expanded, write_durably
+from mergeplan.system.files import expanded
 from mergeplan.system.ranges import version_is
 from mergeplan.system.reading import LAW
 from mergeplan.system.strict import load_strictly
+from mergeplan.system.writing import write_durably
 
 VERSION = 1
 
@@ -54,14 +55,21 @@ class LawFile:
     skipped: tuple[str, ...]
 
 
-def save_law(result: FitResult, path: str | Path) -> None:
+def save_law(result: FitResult, path: str | Path, *, replace: bool = True) -> None:
     """Write a law file, which `load_law` reads to the same predictions.
 
+    Args:
+        replace: Whether a file may be there.
+
     Raises:
-        SurroundingsError: It cannot be written.
+        SurroundingsError: It cannot be written, or something is in the way.
     """
-    text = json.dumps(law_data(result), indent=1, allow_nan=False)
-    write_durably(expanded(path), text + "\n")
+    write_durably(expanded(path), law_text(result), replace=replace)
+
+
+def law_text(result: FitResult) -> str:
+    """What a law file holds."""
+    return json.dumps(law_data(result), indent=1, allow_nan=False) + "\n"
 
 
 def law_data(result: FitResult) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Pictures of fits: the curves with bands and points, residuals, and floors and tails against N."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.loading import fits_of
 from mergeplan.law.series import name_of
+from mergeplan.system.writing import write_durably
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,20 +22,35 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STEPS = 60
 
 
-def plot(source: FitResult | str | Path, out: str | Path, target_loss: float | None = None) -> None:
+def plot(
+    source: FitResult | str | Path,
+    out: str | Path,
+    target_loss: float | None = None,
+    *,
+    replace: bool = True,
+) -> None:
     """Draw fits: curves with 90 % bands, measured means, residuals, floors and tails over N.
 
     Args:
         source: Fits, or a file of measurements or of a law.
         out: `.png` or `.svg`.
         target_loss: Drawn as a line, with the k that each curve reaches it at.
+        replace: Whether a file may be there.
 
     Raises:
         InputError: Another kind of file, or matplotlib is not installed.
+        SurroundingsError: It cannot be written, or something is in the way.
     """
-    result = fits_of(source)
+    path = Path(out)
+    draw_law(fits_of(source), path, target_loss, partial(write_durably, path, replace=replace))
+
+
+def draw_law(
+    result: FitResult, out: Path, target_loss: float | None, write: Callable[[bytes], object]
+) -> None:
+    """The picture that `plot` draws, given to `write`; `out` says of which kind it is."""
     sizes = bool(result.joints)
-    with drawing(Path(out), (7.2, 8.6 if sizes else 6.2)) as figure:
+    with drawing(out, (7.2, 8.6 if sizes else 6.2), write) as figure:
         grid = figure.add_gridspec(
             3 if sizes else 2, 2, height_ratios=[3, 1, 1.6][: 3 if sizes else 2]
         )

@@ -8,7 +8,7 @@ from mergeplan._native import __version__
 from mergeplan.checkpoints.names import hub_ids
 from mergeplan.config.config import MergeConfig
 from mergeplan.planning.plan import MergePlan
-from mergeplan.system.files import write_durably
+from mergeplan.system.writing import write_durably
 
 HUB = "https://huggingface.co"
 
@@ -43,8 +43,8 @@ Seed of random masks: {plan.data.seed}.
 {config.text.rstrip()}
 ```
 """
-    write_durably(folder / "README.md", card)
-    write_durably(folder / "mergekit_config.yml", config.text)
+    write_durably(folder / "README.md", card, replace=True)
+    write_durably(folder / "mergekit_config.yml", config.text, replace=True)
 
 
 def _left_out(left_out: dict[str, str]) -> str:

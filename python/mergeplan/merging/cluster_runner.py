@@ -17,12 +17,13 @@ from mergeplan.merging.manifest import Xxh3, stored_hashes
 from mergeplan.merging.preflight import CheckedMerges
 from mergeplan.merging.runner import Result
 from mergeplan.merging.workspace import STATE, Workspace
-from mergeplan.system.files import lock, sync_folder, write_durably
+from mergeplan.system.files import lock, sync_folder
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 from mergeplan.system.ray import on_every_node
 from mergeplan.system.reading import RECORD
 from mergeplan.system.strict import load_strictly
+from mergeplan.system.writing import write_durably
 
 _SHARDS = "shards"
 
@@ -84,7 +85,7 @@ class ClusterRunner:
                 for task in ready:
                     shard = self._ray.get(task)
                     # The workspace is worth keeping from the first whole shard on.
-                    write_durably(work.journal, _SHARDS)
+                    write_durably(work.journal, _SHARDS, replace=True)
                     for key in ("read_bytes", "resumed_blocks"):
                         result[key] += shard[key]
                     result["hashes"] |= shard["hashes"]
@@ -142,7 +143,7 @@ def _merge_shard(
         done["hashes"] = stored_hashes(done["hashes"], prepared.files, own, threads)
         merged.replace(final)
         sync_folder(final.parent)
-        write_durably(record, json.dumps(done["hashes"]))
+        write_durably(record, json.dumps(done["hashes"]), replace=True)
         return done
     finally:
         held.close()

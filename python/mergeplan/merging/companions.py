@@ -11,7 +11,7 @@ from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
 from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.planning.plan import Companions, MergePlan
-from mergeplan.system.files import copy_durably, write_durably
+from mergeplan.system.writing import copy_durably, write_durably
 
 # So many files that stay behind are named.
 _NAMED = 8
@@ -31,7 +31,7 @@ def write_config(folder: Path, plan: MergePlan, hashes: dict[str, str]) -> None:
         config[key] = plan.out_dtype
     if plan.unties_head or _has_own_head(plan.donor, hashes):
         config = untied(config)
-    write_durably(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    write_durably(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n", replace=True)
 
 
 def _has_own_head(donor: Checkpoint, hashes: dict[str, str]) -> bool:
@@ -53,7 +53,7 @@ def _has_own_head(donor: Checkpoint, hashes: dict[str, str]) -> bool:
 def write_planned(folder: Path, companions: Companions) -> None:
     """The files that the planner made or chose."""
     for name, content in companions.files.items():
-        write_durably(folder / name, content)
+        write_durably(folder / name, content, replace=True)
 
 
 def copy_donated(folder: Path, plan: MergePlan, *, tokenizer: bool) -> None:
@@ -66,7 +66,7 @@ def copy_donated(folder: Path, plan: MergePlan, *, tokenizer: bool) -> None:
     for name in found.names(tokenizer=tokenizer and _copies_tokenizer(plan), settings=tokenizer):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        copy_durably(plan.donor.path / name, target)
+        copy_durably(plan.donor.path / name, target, replace=True)
 
 
 def missing_companions(plan: MergePlan) -> list[str]:
@@ -128,4 +128,4 @@ def write_index(
         "weight_map": {tensor: name for name, _, tensors in files for tensor in tensors},
     }
     path = folder / f"{stem}{INDEX_ENDING}"
-    write_durably(path, json.dumps(index, indent=2) + "\n")
+    write_durably(path, json.dumps(index, indent=2) + "\n", replace=True)

@@ -5,8 +5,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergeplan.errors import InternalError, SurroundingsError
+from mergeplan.errors import InternalError
 from mergeplan.planning.plan import MergePlan
+from mergeplan.system.writing import open_own, saying
 
 if TYPE_CHECKING:
     from mergeplan._native import PreparedMerge
@@ -37,14 +38,12 @@ def write_given(folder: Path, plan: MergePlan, prepared: "PreparedMerge") -> dic
         content = plan.fallback.compute(tensor)
         if len(content) != length:
             raise InternalError(f"tensor `{tensor}`: expected {length} bytes, found {len(content)}")
-        try:
-            with (folder / name).open("r+b") as file:
-                file.seek(offset)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise SurroundingsError(f"cannot write `{folder / name}`: {error.strerror}") from error
+        path = folder / name
+        with saying(path), open_own(path) as file:
+            file.seek(offset)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         element_bytes = plan.fallback.element_bytes(tensor)
         begin = 0
         for stored, shape in jobs[tensor].stored.items():

@@ -14,10 +14,11 @@ from mergeplan.checkpoints.checkpoint import INDEX_ENDING, header_sha256
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.plan import MergePlan
-from mergeplan.system.files import sha256_of, write_durably
+from mergeplan.system.files import sha256_of
 from mergeplan.system.ranges import Count, Seed
 from mergeplan.system.reading import MANIFEST, read_text
 from mergeplan.system.strict import parse_strictly
+from mergeplan.system.writing import write_durably
 
 NAME = "mergeplan_manifest.json"
 VERSION = 1
@@ -217,4 +218,4 @@ def write_manifest(
         tensors=hashes,
         left_out=plan.left_out,
     )
-    write_durably(folder / NAME, json.dumps(asdict(manifest), indent=2) + "\n")
+    write_durably(folder / NAME, json.dumps(asdict(manifest), indent=2) + "\n", replace=True)

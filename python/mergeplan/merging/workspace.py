@@ -23,16 +23,10 @@ from mergeplan.errors import InputError, MergeplanError, SurroundingsError
 from mergeplan.merging.manifest import InputRows, PlainName, load_manifest
 from mergeplan.merging.publishing import move_into, publish
 from mergeplan.planning.document import Plan, to_json
-from mergeplan.system.files import (
-    LOCK,
-    clear_folder,
-    creating,
-    lock,
-    sync_folder,
-    write_durably,
-)
+from mergeplan.system.files import LOCK, clear_folder, creating, lock, sync_folder
 from mergeplan.system.reading import RECORD
 from mergeplan.system.strict import load_strictly
+from mergeplan.system.writing import write_durably
 
 STATE_VERSION = 1
 STATE, PUBLISHING = "merge.json", "publishing"
@@ -83,7 +77,7 @@ class Workspace:
             marker = self.folder / PUBLISHING
             if not self.is_publishing:
                 names = sorted(path.name for path in self.data.iterdir())
-                write_durably(marker, json.dumps(names))
+                write_durably(marker, json.dumps(names), replace=True)
                 sync_folder(self.folder)
             move_into(
                 self.data, self.out, list(load_strictly(marker, tuple[PlainName, ...], RECORD))
@@ -171,7 +165,7 @@ def open_workspace(out: Path, state: MergeState, *, resume: bool, discard: bool)
             clear_folder(folder, keep=(LOCK,))
             fault("begin")
             work.data.mkdir()
-            write_durably(folder / STATE, state.json())
+            write_durably(folder / STATE, state.json(), replace=True)
         except BaseException:
             work.leave()
             raise

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -17,6 +18,7 @@ from mergeplan.pool.pool import Pool, pool_of
 from mergeplan.pool.subsets import (
     SubsetMerge,
     SubsetMerges,
+    other_columns,
     pool_paths_hash,
     read_subsets,
     subset_merge,
@@ -25,6 +27,7 @@ from mergeplan.pool.subsets import (
 from mergeplan.pool.vocabularies import check_vocabularies
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import check_number, check_seed, check_several
+from mergeplan.system.writing import ExistsError, holding
 
 # The three points of the paper's calibration (Section 4.2).
 THREE_POINTS = (1, 2, 4)
@@ -161,6 +164,11 @@ def load_sample(path: Path, pool: Pool) -> list[SubsetMerge]:
     if not path.exists():
         return []
     rows = read_subsets(path)
+    if others := other_columns(path):
+        raise InputError(
+            f"`{path}`: column `{others[0]}` is none of ours, and would be lost",
+            "sample into another folder, or keep the column in a file of its own",
+        )
     identity = pool_paths_hash(pool)
     for row in rows:
         same = row.merge.size < len(pool.sizes) and row.pool_paths_hash == identity
@@ -198,10 +206,32 @@ def sample(
         >>> len(merges), merges[1].method, merges[1].subset
         (146, 'average', ('cheader',))
     """
-    pool, table = pool_of(pool), expanded(out) / "subsets.csv"
-    merges = sample_merges(pool, options or SampleOptions(), load_sample(table, pool))
-    write_subsets(table, merges, pool)
+    table = expanded(out) / "subsets.csv"
+    merges, _ = grow_sample(table, pool_of(pool), options or SampleOptions())
     return SubsetMerges(merges)
+
+
+def grow_sample(
+    table: Path, pool: Pool, options: SampleOptions, *, dry_run: bool = False
+) -> tuple[list[SubsetMerge], int]:
+    """Choose merges around those that a list has, and write the list and their YAMLs.
+
+    Returns:
+        All of them, and how many were there before.
+
+    Raises:
+        InputError, SurroundingsError: As for `sample`.
+    """
+    while True:
+        with nullcontext(False) if dry_run else holding(table) as exists:
+            have = load_sample(table, pool)
+            merges = sample_merges(pool, options, have)
+            try:
+                if not dry_run:
+                    write_subsets(table, merges, pool, replace=exists)
+            except ExistsError:
+                continue  # another has just begun the sample
+            return merges, len(have)
 
 
 def count_merges(pool: Pool, merges: Iterable[SubsetMerge]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +18,12 @@ from mergeplan.config.labels import draws_masks
 from mergeplan.config.write import base_config, merge_config, to_yaml
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import InputError, SurroundingsError, nearest
 from mergeplan.pool.pool import BASE, Pool
-from mergeplan.system.files import make_folder, write_durably
+from mergeplan.system.files import make_folder
 from mergeplan.system.ranges import LARGEST_POOL, Params, Seed, is_json_object, parse_options
-from mergeplan.system.reading import TABLE, read_text
+from mergeplan.system.reading import CONFIG, TABLE, read_bytes, read_text
+from mergeplan.system.writing import ExistsError, refuse_existing, write_durably
 
 COLUMNS = (
     "config",
@@ -208,24 +210,33 @@ def pool_paths_hash(pool: Pool) -> str:
     return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write_subsets(path: Path, merges: Iterable[SubsetMerge], pool: Pool) -> None:
+def write_subsets(
+    path: Path, merges: Iterable[SubsetMerge], pool: Pool, *, replace: bool = False
+) -> None:
     """Write `subsets.csv`, and beside it `configs/` with the YAML of each merge.
 
-    YAMLs that are there already stay as they are; the list is replaced, last and in one step.
+    YAMLs that are there already stay as they are; the list is written last and in one step.
+
+    Args:
+        replace: Whether there is a list, of which these merges are more. Without one, a YAML is
+            there only where a run was stopped: one that reads otherwise is somebody else's.
 
     Raises:
         InputError: The pool lacks what a merge needs; nothing is written then.
-        SurroundingsError: The folder cannot be written to.
+        SurroundingsError: The folder cannot be written to, or has files in the way.
     """
     rows = list(merges)
     texts = {merge.key: to_yaml(merge.config(pool), [merge.key]) for merge in rows}
     if len(texts) < len(rows):
         raise ValueError("a merge is listed twice")
     configs = path.parent / "configs"
+    if not replace and configs.is_dir():
+        for key, text in texts.items():
+            _refuse_other(configs / f"{key}.yml", text)
     make_folder(configs)
     for key, text in texts.items():
-        if not (configs / f"{key}.yml").exists():
-            write_durably(configs / f"{key}.yml", text)
+        with suppress(ExistsError):
+            write_durably(configs / f"{key}.yml", text, replace=False)
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -246,7 +257,16 @@ def write_subsets(path: Path, merges: Iterable[SubsetMerge], pool: Pool) -> None
                 "pool_paths_hash": identity,
             }
         )
-    write_durably(path, file.getvalue())
+    write_durably(path, file.getvalue(), replace=replace)
+
+
+def _refuse_other(path: Path, text: str) -> None:
+    refuse_existing(path, overwrite=True)
+    if path.exists() and read_bytes(path, CONFIG) != text.encode():
+        raise SurroundingsError(
+            f"`{path}` exists, and no `subsets.csv` that lists it",
+            "sample into another folder, or move it away",
+        )
 
 
 def read_subsets(path: Path) -> list[SubsetRow]:
@@ -277,6 +297,12 @@ def read_subsets(path: Path) -> list[SubsetRow]:
     except InputError as error:
         raise InputError(f"`{path}`, {error.message}", error.hint) from error
     return rows
+
+
+def other_columns(path: Path) -> list[str]:
+    """The columns of a list that are not ours."""
+    header = next(csv.reader(io.StringIO(read_text(path, TABLE), newline="")), [])
+    return [name for name in header if name not in (*COLUMNS, _OLD_HASH)]
 
 
 def _row(record: dict[str, str | None], row: int, folder: Path) -> SubsetRow:

@@ -1,5 +1,6 @@
 """Pictures of a selection: predicted against measured, loss by k, synergy, and a front."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import numpy as np
 from mergeplan.display.figure import COLOURS, drawing, tidy
 from mergeplan.selection.front import FrontPoint
 from mergeplan.selection.selection import Selection
+from mergeplan.system.writing import write_durably
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +19,12 @@ _LABELLED = 25
 
 
 def draw_selection(
-    selection: Selection, out: Path, front: list[FrontPoint], names: tuple[str, ...] = ()
+    selection: Selection,
+    out: Path,
+    front: list[FrontPoint],
+    names: tuple[str, ...] = (),
+    *,
+    replace: bool = True,
 ) -> None:
     """Draw a selection.
 
@@ -25,12 +32,15 @@ def draw_selection(
         out: `.png` or `.svg`.
         front: Drawn by its first two domains where it is not empty.
         names: Of the domains.
+        replace: Whether a file may be there.
 
     Raises:
         InputError: Another kind of file, or matplotlib is not installed.
+        SurroundingsError: It cannot be written, or something is in the way.
     """
     rows = 2 if len(front) < 2 or len(names) < 2 else 3
-    with drawing(out, (9.0, 4.2 * rows)) as figure:
+    write = partial(write_durably, out, replace=replace)
+    with drawing(out, (9.0, 4.2 * rows), write) as figure:
         grid = figure.add_gridspec(rows, 2)
         _draw_predicted(figure.add_subplot(grid[0, 0]), selection)
         _draw_sizes(figure.add_subplot(grid[0, 1]), selection)

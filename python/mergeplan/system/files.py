@@ -1,11 +1,10 @@
-"""Files that are written whole or not at all, folders, locks, hashes and room on the disk."""
+"""Paths, folders, locks, hashes and room on the disk; `writing` writes files."""
 
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -115,43 +114,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def write_durably(path: Path, content: str | bytes) -> None:
-    """Write a small file beside its place, sync it, and put it there in one step."""
-    _place_durably(path, io.BytesIO(content.encode() if isinstance(content, str) else content))
-
-
-def copy_durably(source: Path, target: Path) -> None:
-    """Copy a small file in the same way."""
-    with source.open("rb") as file:
-        _place_durably(target, file)
-
-
-def _place_durably(path: Path, content: IO[bytes]) -> None:
-    beside = path.with_name(path.name + ".partial")
-    try:
-        # What is there was left by a run that was stopped, or is a link that must not be followed.
-        beside.unlink(missing_ok=True)
-        with beside.open("xb") as file:
-            shutil.copyfileobj(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise SurroundingsError(f"cannot write `{path}`: {error.strerror}") from error
-
-
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write over a file unless told.
-
-    Raises:
-        SurroundingsError: It exists.
-    """
-    if path.exists() and not overwrite:
-        raise SurroundingsError(f"`{path}` exists", "choose another name, or pass `--overwrite`")
 
 
 LOCK = "lock"

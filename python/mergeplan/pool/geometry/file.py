@@ -14,10 +14,11 @@ from mergeplan.display.text import finite
 from mergeplan.errors import InputError
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import nearest_size
-from mergeplan.system.files import expanded, write_durably
+from mergeplan.system.files import expanded
 from mergeplan.system.ranges import Count, Params, version_is
 from mergeplan.system.reading import GEOMETRY
 from mergeplan.system.strict import load_strictly
+from mergeplan.system.writing import write_durably
 
 Array = NDArray[np.float64]
 
@@ -123,14 +124,19 @@ def _group(group: TensorGroup) -> GroupData:
     )
 
 
-def save_geometry(geometries: Sequence[Geometry], path: str | Path) -> None:
+def save_geometry(
+    geometries: Sequence[Geometry], path: str | Path, *, replace: bool = True
+) -> None:
     """Write what `similarity` found, for `select(geometry=…)`.
 
+    Args:
+        replace: Whether a file may be there.
+
     Raises:
-        SurroundingsError: It cannot be written.
+        SurroundingsError: It cannot be written, or something is in the way.
     """
     text = json.dumps(geometry_data(geometries), allow_nan=False)
-    write_durably(expanded(path), text + "\n")
+    write_durably(expanded(path), text + "\n", replace=replace)
 
 
 def load_grams(path: Path) -> tuple[Gram, ...]:

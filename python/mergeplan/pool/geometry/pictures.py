@@ -1,5 +1,6 @@
 """A picture of a pool's geometry: cosines, norms, and how alike its layers and modules are."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from mergeplan.display.figure import COLOURS, drawing, tidy
 from mergeplan.pool.geometry.geometry import Geometry, mean_of_pairs
+from mergeplan.system.writing import write_durably
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,16 +17,18 @@ if TYPE_CHECKING:
 _LABELLED = 25
 
 
-def draw_geometry(geometry: Geometry, out: Path) -> None:
+def draw_geometry(geometry: Geometry, out: Path, *, replace: bool = True) -> None:
     """Draw one base's experts.
 
     Args:
         out: `.png` or `.svg`.
+        replace: Whether a file may be there.
 
     Raises:
         InputError: Another kind of file, or matplotlib is not installed.
+        SurroundingsError: It cannot be written, or something is in the way.
     """
-    with drawing(out, (9.0, 7.6)) as figure:
+    with drawing(out, (9.0, 7.6), partial(write_durably, out, replace=replace)) as figure:
         grid = figure.add_gridspec(2, 2)
         _draw_cosines(figure.add_subplot(grid[0, 0]), geometry)
         _draw_kept(figure.add_subplot(grid[0, 1]), geometry)

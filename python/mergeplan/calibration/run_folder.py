@@ -1,0 +1,151 @@
+"""A run's folder: whose it is, and what of it may be replaced.
+
+RUN/
+  run.json          what is measured: pool, texts, arithmetic; a folder that has it is a run
+  scores.jsonl      a line for each measured merge, appended and synced: the loss of each document
+  measurements.csv  the same as a table of means, made anew from scores.jsonl
+  law.json, law.png, merge.yml   what the measurements say
+  written.json      hashes of these four as they were written: what was edited since stays
+  lock              held by the run that works here
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from mergeplan.calibration.identity import RunIdentity, refuse_changes
+from mergeplan.errors import SurroundingsError
+from mergeplan.system.files import lock, make_folder, sha256_of
+from mergeplan.system.reading import RECORD
+from mergeplan.system.reading import RUN as RUN_KIND
+from mergeplan.system.strict import load_strictly
+from mergeplan.system.writing import refuse_existing, remove_unfinished, write_durably
+
+RUN, SCORES, _WRITTEN = "run.json", "scores.jsonl", "written.json"
+MEASUREMENTS, LAW, PICTURE, CONFIG = "measurements.csv", "law.json", "law.png", "merge.yml"
+
+
+def beside(name: str, number: int = 0) -> str:
+    """Where a file goes whose place is taken by an edited one.
+
+    >>> beside("merge.yml"), beside("merge.yml", 2)
+    ('merge.new.yml', 'merge.new2.yml')
+    """
+    stem, dot, ending = name.partition(".")
+    return f"{stem}.new{number or ''}{dot}{ending}"
+
+
+_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG)
+# All that a run writes. The lock is not among them: nothing is ever written into it.
+NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
+
+# The hashes of each file: of what was there when it was written last, and of what was written.
+_Written = dict[str, tuple[str, ...]]
+
+
+def is_run(folder: Path, identity: RunIdentity) -> bool:
+    """Whether a folder holds this run; otherwise it is one that the run can begin in.
+
+    Raises:
+        InputError: It holds another run, or one of a changed pool.
+        SurroundingsError: It is no run, and has files where a run has its own.
+    """
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise SurroundingsError(f"cannot read `{folder}`: {error.strerror}") from error
+    ours = [name for name in NAMES if name in found]
+    for name in ours:
+        refuse_existing(folder / name, overwrite=True)
+    if RUN in found:
+        refuse_changes(folder, load_strictly(folder / RUN, RunIdentity, RUN_KIND), identity)
+        return True
+    if ours:
+        raise SurroundingsError(
+            f"`{folder}` is no run, since it has no `{RUN}`, and it holds `{ours[0]}`, which a run"
+            " would write",
+            "choose another folder, or move the file away",
+        )
+    return False
+
+
+class RunFolder:
+    """A run's folder, held against other runs.
+
+    Args:
+        path: Created where it is absent.
+        identity: What is measured.
+
+    Attributes:
+        notes: On each file that was edited, and stays.
+
+    Raises:
+        InputError: As for `is_run`.
+        SurroundingsError: Also where it cannot be written to, or another run works there.
+    """
+
+    def __init__(self, path: Path, identity: RunIdentity) -> None:
+        self.path = path
+        self.notes: dict[str, None] = {}
+        self._places: dict[str, Path] = {}
+        is_run(path, identity)  # before the lock, which must not be left among files of others
+        make_folder(path)
+        self._lock = lock(path, "calibration")
+        try:
+            remove_unfinished(path)
+            if not is_run(path, identity):
+                write_durably(path / RUN, identity.json(), replace=False)
+            self._written: _Written = {}
+            if (path / _WRITTEN).exists():
+                hint = "remove it: files that are there then count as edited"
+                self._written = load_strictly(path / _WRITTEN, _Written, RECORD, hint)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def place(self, name: str, content: bytes | str) -> Path:
+        """Write a file of the run; one that was edited stays, and the new one goes beside it.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            SurroundingsError: It cannot be written.
+        """
+        data = content.encode() if isinstance(content, str) else content
+        number, candidate = 0, name
+        while not self._replace(candidate, data):
+            number, candidate = number + 1, beside(name, number and number + 1)
+        path = self._places[name] = self.path / candidate
+        if number:
+            note = f"`{self.path / name}` was edited since it was written, and stays"
+            self.notes[f"{note}: what belongs to this run is `{path}`"] = None
+        return path
+
+    def at(self, name: str) -> Path:
+        """Where a file is that was written last by that name."""
+        return self._places.get(name, self.path / name)
+
+    def _replace(self, name: str, data: bytes) -> bool:
+        """Write a file unless somebody else's is there; returns whether it was."""
+        path = self.path / name
+        refuse_existing(path, overwrite=True)
+        new = hashlib.sha256(data).hexdigest()
+        old = sha256_of(path) if path.exists() else None
+        known = self._written.get(name, ())
+        if old not in (None, new, *known):
+            return False
+        # Both, since a kill may come before the file is there.
+        self._written[name] = tuple(dict.fromkeys(one for one in (old, new) if one))
+        if self._written[name] != known:
+            record = json.dumps(self._written, indent=1, sort_keys=True)
+            write_durably(self.path / _WRITTEN, record, replace=True)
+        if old != new:
+            write_durably(path, data, replace=old is not None)
+        return True
+
+    def close(self) -> None:
+        """Let other runs in."""
+        self._lock.close()
