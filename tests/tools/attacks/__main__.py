@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-from tests.tools.attacks import races, signals, syscalls, workfolders
+from tests.tools.attacks import disks, races, signals, syscalls, workfolders
 from tests.tools.attacks.ground import Ground
 from tests.tools.attacks.rounds import Limits
 
@@ -23,6 +23,7 @@ TOOLS = {
     "signals": signals.attack,
     "syscalls": syscalls.attack,
     "races": races.attack,
+    "disks": disks.attack,
     "workfolders": workfolders.attack,
 }
 

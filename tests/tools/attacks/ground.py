@@ -78,7 +78,7 @@ class Ground:
 
     def run(self, site: Path, words: Sequence[str], **more: Any) -> Ended:
         """Run a command in a site to its end."""
-        return command(words, site, notes=self.notes(site), **more)
+        return command(words, site, **{"notes": self.notes(site), **more})
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:
         """What `make` gives, made on the first call."""

@@ -40,6 +40,11 @@ class Scenario:
             words[1:3] = ["--many", "subsets.csv", OUT]
         return words
 
+    def resumed(self, ground: Ground) -> list[str]:
+        """The words with which a later run goes on."""
+        words = [word for word in self.command(ground) if word != "--discard"]
+        return [*words, *({"--resume"} - set(words))]
+
     def expected(self, ground: Ground) -> dict[str, Snapshot]:
         """Each output, and what it becomes."""
         if not self.many:

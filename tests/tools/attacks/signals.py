@@ -95,8 +95,7 @@ class Signals:
 
     def _complete(self, scenario: Scenario, judge: Judge, site: Path, before: Ended) -> None:
         """Going on gives the bytes of an undisturbed merge."""
-        words = [word for word in scenario.command(self.ground) if word != "--discard"]
-        ended = self.ground.run(site, [*words, *({"--resume"} - set(words))])
+        ended = self.ground.run(site, scenario.resumed(self.ground))
         spoke_properly(ended, (0,))
         judge.surroundings()
         if not judge.output():

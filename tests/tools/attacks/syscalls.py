@@ -92,8 +92,7 @@ class Syscalls:
         return f"{call}: exit code {ended.code}"
 
     def _complete(self, scenario: Scenario, judge: Judge, site: Path, before: Ended) -> None:
-        words = [word for word in scenario.command(self.ground) if word != "--discard"]
-        ended = self.ground.run(site, [*words, *({"--resume"} - set(words))])
+        ended = self.ground.run(site, scenario.resumed(self.ground))
         spoke_properly(ended, (0,))
         judge.surroundings()
         if not judge.output():
