@@ -13,6 +13,7 @@ from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.run_folder import NAMES, RunFolder, is_run
 from mergeplan.calibration.store import RunStore
 from mergeplan.errors import InputError, SurroundingsError
+from mergeplan.merging.cluster_runner import _merge_shard
 from tests.robustness.test_writing import killed_in, mode_of, names_in
 from tests.support.commands import cli
 
@@ -210,6 +211,20 @@ def test_of_two_that_begin_in_one_folder_one_works_and_the_other_is_told(tmp_pat
     go_on()
     for process in started:
         process.communicate()
+
+
+@pytest.mark.parametrize("place", ["shards", "shards/model.safetensors"])
+def test_a_worker_follows_no_link_out_of_its_folder(place, tmp_path):
+    victim, folder = tmp_path / "victim", tmp_path / "out.partial"
+    for made in (victim, victim / "model.safetensors", (folder / place).parent):
+        made.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", "journal"):
+        (victim / name if place != "shards" else victim / "model.safetensors" / name).touch()
+    (folder / place).symlink_to(victim)
+    before = sorted(victim.rglob("*"))
+    with pytest.raises(SurroundingsError, match=f"`{folder / place}` is a link"):
+        _merge_shard("{}", "model.safetensors", folder, 1, 1 << 28)
+    assert sorted(victim.rglob("*")) == before
 
 
 def test_a_demo_replaces_nothing(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mergeplan.calibration.identity import RunIdentity, refuse_changes
 from mergeplan.errors import SurroundingsError
-from mergeplan.system.files import lock, make_folder, sha256_of
+from mergeplan.system.files import lock, make_folder, sha256_of, sync_folder
 from mergeplan.system.reading import RECORD
 from mergeplan.system.reading import RUN as RUN_KIND
 from mergeplan.system.strict import load_strictly
@@ -97,6 +97,7 @@ class RunFolder:
             remove_unfinished(path)
             if not is_run(path, identity):
                 write_durably(path / RUN, identity.json(), replace=False)
+                sync_folder(path)  # scores without it would be no run
             self._written: _Written = {}
             if (path / _WRITTEN).exists():
                 hint = "remove it: files that are there then count as edited"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.merging.manifest import Xxh3, stored_hashes
 from mergeplan.merging.preflight import CheckedMerges
 from mergeplan.merging.runner import Result
@@ -119,11 +119,18 @@ def _seen(paths: list[str], folder: Path) -> dict[str, Any]:
 def _merge_shard(
     plan_json: str, name: str, folder: Path, threads: int, memory_bytes: int
 ) -> Result:
-    """Merge one shard, unless a record says that it is there; runs on a worker."""
+    """Merge one shard, unless a record says that it is there; runs on a worker.
+
+    Raises:
+        SurroundingsError: The place where it works leads elsewhere, or another works there.
+    """
     from mergeplan._native import PreparedMerge, content_hashes
 
     own, final = folder / _SHARDS / name, folder / "data" / name
-    own.mkdir(parents=True, exist_ok=True)
+    for place in (own.parent, own):
+        if place.is_symlink():
+            raise SurroundingsError(f"`{place}` is a link", "pass `--discard` to start over")
+        place.mkdir(exist_ok=True)
     held = lock(own, "worker")
     try:
         record = own / "record.json"
