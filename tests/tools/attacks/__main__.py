@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-from tests.tools.attacks import disks, races, signals, syscalls, workfolders
+from tests.tools.attacks import disks, races, signals, syscalls, texts, users, workfolders
 from tests.tools.attacks.ground import Ground
 from tests.tools.attacks.rounds import Limits
 
@@ -24,6 +24,8 @@ TOOLS = {
     "syscalls": syscalls.attack,
     "races": races.attack,
     "disks": disks.attack,
+    "texts": texts.attack,
+    "users": users.attack,
     "workfolders": workfolders.attack,
 }
 

@@ -23,6 +23,8 @@ from mergeplan.cli import main
 
 ESCAPED = 99  # the exit code of a child that an exception left by the top
 SLOWEST = 60.0  # seconds; a command that takes longer hangs
+_LARGE = {"jinja2", "tokenizers", "torch", "transformers", "transformers.modeling_utils"}
+_LARGE |= {f"transformers.models.{name}" for name in ("auto", "qwen2.modeling_qwen2")}
 _IMPORTED = {"click", "mergeplan", "numpy", "pydantic", "pydantic_core", "yaml"}
 _LONGEST = 700  # characters of what a command said that are shown
 _STRACE = "/usr/bin/strace"
@@ -128,20 +130,28 @@ class Child:
         return Ended(self.words, self._code, out, err, injected)
 
 
-def command(words: Sequence[object], cwd: Path, notes: Path, **more: Any) -> Ended:
+def command(
+    words: Sequence[object], cwd: Path, notes: Path, slowest: float = SLOWEST, **more: Any
+) -> Ended:
     """Run a command to its end; arguments as for `Child`."""
-    return Child(words, cwd, notes=notes, **more).end()
+    return Child(words, cwd, notes=notes, **more).end(slowest)
 
 
-def preload(words: Sequence[object], cwd: Path, notes: Path) -> None:
-    """Import what a command imports while it runs, so that its forks need not."""
+def preload(words: Sequence[object], cwd: Path, notes: Path, *, every: bool = False) -> None:
+    """Import what a command imports while it runs, so that its forks need not.
+
+    Args:
+        every: Also torch and transformers.
+    """
     found = notes.with_suffix(".modules")
 
     ended = command(words, cwd, notes, last=lambda: found.write_text(json.dumps([*sys.modules])))
     assert ended.code == 0, ended
     for name in json.loads(found.read_text()):
-        if name.split(".")[0] in _IMPORTED | sys.stdlib_module_names:
-            importlib.import_module(name)
+        top = name.split(".")[0]
+        if top in _IMPORTED | sys.stdlib_module_names or (every and name in _LARGE):
+            with suppress(ImportError):  # some are no modules to import by a name
+                importlib.import_module(name)
     gc.freeze()
 
 
