@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
-from mergeplan._native._merging import PreparedFamily
+from mergeplan._native._merging import Bytes, PreparedFamily
 
 @final
 class InputReader:
@@ -31,13 +31,11 @@ class InputReader:
     def stream_id(self, merge: int, job: int, input: int) -> int:
         """Which stream of its seed an input's random mask comes from; reads a sample of it."""
 
-    def read(
-        self, merge: int, job: int, input: int, start: int, address: int, n_bytes: int
-    ) -> None:
+    def read(self, merge: int, job: int, input: int, start: int, into: Bytes) -> None:
         """Copy elements of an input, in its own dtype, from element `start` on.
 
         Args:
-            address: Memory of the caller's, which it keeps and leaves alone meanwhile.
+            into: Memory of the caller's, which it leaves alone meanwhile.
 
         Raises:
             InternalError: There are no such elements.
@@ -65,12 +63,12 @@ class OutputFiles:
     def is_written(self, output: int, job: int) -> bool:
         """Whether a job's tensor is there as a whole."""
 
-    def write(self, output: int, job: int, start: int, address: int, n_bytes: int) -> None:
+    def write(self, output: int, job: int, start: int, from_: Bytes) -> None:
         """Write whole blocks of 65,536 elements of a job's tensor, its last one included.
 
         Args:
             start: Their first element. Blocks that are there already are left alone.
-            address: The bytes, in the output's dtype. The caller keeps them meanwhile.
+            from_: The bytes, in the output's dtype. The caller leaves them alone meanwhile.
 
         Raises:
             InternalError: These are no whole blocks.

@@ -4,6 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
+# Memory of the caller's, one byte behind the other.
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
 @final
 class PreparedMerge:
     """A plan whose inputs are open and agree with it.
@@ -125,9 +130,19 @@ class PreparedFamily:
             InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
         """
 
+    def check_writable(self, places: list[tuple[str, int, int]]) -> None:
+        """Check that the system lets memory be written to; on Linux, elsewhere nothing is known.
+
+        Args:
+            places: Name of a tensor, address, and length in bytes.
+
+        Raises:
+            InputError: Memory is read-only, or a map of an input's file.
+        """
+
     def run_into(
         self,
-        memory: list[tuple[int, int, list[tuple[int, int, str]]]],
+        memory: list[tuple[int, int, list[tuple[Bytes, str]]]],
         *,
         threads: int,
         memory_bytes: int,
@@ -137,23 +152,24 @@ class PreparedFamily:
 
         Args:
             memory: Number of the plan, number of its first job, and for each tensor from there on
-                address, bytes and dtype (as safetensors spells it) of the memory that takes it, in
-                row-major order. The caller owns it, keeps it while the call lasts, and gives no
-                byte twice. Where the dtype is not that of the merge's output, values are rounded to
-                the output's first.
+                the memory that takes it, in row-major order, and its dtype (as safetensors spells
+                it). The caller leaves it alone while the call lasts. Where the dtype is not that of
+                the merge's output, values are rounded to the output's first.
 
         Returns:
             Input bytes gone over, each as often as it was.
 
         Raises:
-            InternalError: A region does not fit its tensor.
-            InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
+            InternalError: Memory does not fit its tensor.
+            InputError: Memory is read-only or overlaps that of another tensor; and as for
+                `PreparedMerge.run`.
+            SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
         """
 
 def merge_tensors(
     plan_json: str,
-    inputs: list[tuple[str, int, int, str, list[int]]],
-    output: tuple[int, int, str],
+    inputs: list[tuple[str, Bytes, str, list[int]]],
+    output: tuple[Bytes, str],
     *,
     threads: int,
 ) -> None:
@@ -161,16 +177,15 @@ def merge_tensors(
 
     Args:
         plan_json: A plan of one job and one model, whose path is only a word for messages.
-        inputs: The model's tensors: name, address, bytes, dtype (as safetensors spells it) and
-            shape, in row-major order. The caller owns them, keeps them while the call lasts, and
-            lets nobody write to them.
-        output: Address, bytes and dtype of the memory that takes the result, as for
-            `PreparedFamily.run_into`.
+        inputs: The model's tensors: name, memory, dtype (as safetensors spells it) and shape, in
+            row-major order. The caller lets nobody write to them while the call lasts.
+        output: Memory that takes the result, and its dtype, as for `PreparedFamily.run_into`.
         threads: Worker threads, at least 1; they change nothing of the result. Tensors of less
             than 16.8 million elements take one.
 
     Raises:
         InternalError: The plan is not valid, or memory does not fit its tensor.
+        InputError: The output's memory is read-only, or overlaps an input's.
         ContentError: Values are not finite, and the plan does not allow that.
-        InputError, KeyboardInterrupt: As for `PreparedMerge.run`.
+        KeyboardInterrupt: As for `PreparedMerge.run`.
     """

@@ -8,6 +8,7 @@ import torch
 from mergeplan._native import merge_tensors
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import METHODS, Method
+from mergeplan.merging.targets import bytes_of
 from mergeplan.planning.document import Job, Plan
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, lower
 
@@ -123,10 +124,10 @@ def _run(
     merge_tensors(
         plan.json(),
         [
-            (str(number), one.data_ptr(), one.nbytes, DTYPES[one.dtype], shape)
+            (str(number), bytes_of(one), DTYPES[one.dtype], shape)
             for number, one in enumerate(tensors)
         ],
-        (result.data_ptr(), result.nbytes, DTYPES[out_dtype]),
+        (bytes_of(result), DTYPES[out_dtype]),
         threads=torch.get_num_threads(),
     )
     return result

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import torch_dtype
 from mergeplan.errors import InputError
+from mergeplan.merging.targets import check_target
 from mergeplan.planning.document import Job
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Places:
         of_jobs: The place of each job's whole tensor, by its name.
 
     Raises:
-        InputError: A place has another shape than its tensor.
+        InputError: A place is none that a merge can be written to, or has another shape.
     """
 
     def __init__(self, jobs: Sequence[Job], into: Mapping[str, "torch.Tensor"]) -> None:
@@ -34,6 +35,7 @@ class Places:
         for job in jobs:
             own = {name: into[name] for name in job.stored if name in into}
             for name, place in own.items():
+                check_target(name, place, job.out_dtype)
                 _check_shape(name, job.stored[name], place)
             if not own:
                 continue

@@ -12,6 +12,7 @@ from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.parameters import places_in, ties_head
 from mergeplan.merging.pieces import Places, empty, pieces
+from mergeplan.merging.targets import bytes_of, check_apart, places_of, takes_as_it_is
 from mergeplan.planning.document import Job
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
@@ -83,9 +84,16 @@ class Sweep:
     def __len__(self) -> int:
         return len(self._plans)
 
+    def _plan(self, number: int) -> MergePlan:
+        if type(number) is not int or not 0 <= number < len(self):
+            raise InputError(
+                f"expected the number of a merge, from 0 to {len(self) - 1}, found {number!r:.100}"
+            )
+        return self._plans[number]
+
     def jobs(self, number: int) -> tuple[Job, ...]:
         """The tensors of a merge, in the plan's order."""
-        return self._plans[number].data.jobs
+        return self._plan(number).data.jobs
 
     def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor that the merge has."""
@@ -93,7 +101,7 @@ class Sweep:
 
     def has_own_head(self, number: int) -> bool:
         """Whether a merge has a head that is not tied to its embedding."""
-        return self._plans[number].has_own_head
+        return self._plan(number).has_own_head
 
     def merge_into(self, targets: Sequence[tuple[int, Mapping[str, "torch.Tensor"]]]) -> int:
         """Merge into tensors.
@@ -107,12 +115,20 @@ class Sweep:
             Input bytes gone over, each as often as it was.
 
         Raises:
-            InputError: A tensor has another shape, or input values are not finite.
+            InputError: A tensor has another shape, cannot be written to, or shares memory with
+                another one or with an input's file; or input values are not finite. torch does not
+                know of numpy's read-only arrays: of `from_numpy`, only memory that the system
+                protects is refused.
         """
         for number, into in targets:
+            if not isinstance(into, Mapping):
+                raise InputError(f"expected tensors by name, found {type(into).__name__}")
             if unknown := sorted(into.keys() - self.shapes(number).keys()):
                 raise InputError(f"the merge has no tensor `{unknown[0]}`")
         places = [Places(self.jobs(number), into) for number, into in targets]
+        all_places = [item for _, into in targets for item in into.items()]
+        check_apart(all_places)
+        self._family.check_writable(places_of(all_places))
         read = self._merge_all([(n, p.of_jobs) for (n, _), p in zip(targets, places, strict=True)])
         for place in places:
             place.hand_out()
@@ -149,7 +165,6 @@ class Sweep:
     ) -> int:
         memory = []
         staged: list[tuple[torch.Tensor, torch.Tensor]] = []
-        kept: list[torch.Tensor] = []
         for number, first, jobs, into in targets:
             regions = []
             for job in jobs:
@@ -157,12 +172,11 @@ class Sweep:
                 if place is None:
                     place = empty(job)
                 buffer = place.detach()
-                if buffer.device.type != "cpu" or not buffer.is_contiguous():
+                if not takes_as_it_is(buffer, job.out_dtype):
                     buffer = empty(job)
                     staged.append((place.detach(), buffer))
-                kept.append(buffer)
-                n_bytes = buffer.numel() * buffer.element_size()
-                regions.append((buffer.data_ptr(), n_bytes, _stored_name(buffer.dtype)))
+                name = str(buffer.dtype).removeprefix("torch.")
+                regions.append((bytes_of(buffer), STORED_NAMES[name]))
             memory.append((number, first, regions))
         read = self._family.run_into(memory, threads=self._threads, memory_bytes=self._memory)
         for place, buffer in staged:
@@ -234,12 +248,3 @@ def _plan(config: AnyConfig, options: MergeOptions, seed: int | None) -> MergePl
             "merge in float32, bfloat16 or float16",
         )
     return plan
-
-
-def _stored_name(dtype: "torch.dtype") -> str:
-    name = str(dtype).removeprefix("torch.")
-    if name not in STORED_NAMES:
-        raise InputError(
-            f"no checkpoint holds tensors of {name}", "load the model in a plain dtype"
-        )
-    return STORED_NAMES[name]

@@ -202,6 +202,14 @@ pub enum Error {
         /// What it may use.
         limit: u64,
     },
+    /// Memory that the caller gives for an output cannot take it.
+    #[error("tensor `{tensor}`: the memory for it {reason}")]
+    Lent {
+        /// The output tensor.
+        tensor: String,
+        /// What is wrong with its memory.
+        reason: String,
+    },
     /// The operating system gave no threads.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {
@@ -277,6 +285,7 @@ impl Error {
                 "write a wider dtype such as `out_dtype: bfloat16`, or pass `--allow-nonfinite`"
             }
             Error::Options { .. } => "change a weight, or set `normalize: false`",
+            Error::Lent { .. } => "give each tensor writable memory of its own",
             Error::InputChanged { .. } => "merge again once nothing writes to the inputs",
             Error::Threads { .. } => {
                 "lower `--threads`, or raise the limits on processes and memory"

@@ -95,6 +95,7 @@ mod error;
 pub mod execute;
 pub mod fault;
 mod kernels;
+pub mod lent;
 pub mod number;
 pub mod output;
 pub mod plan;

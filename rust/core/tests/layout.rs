@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. A file may use what is below its floor, and its own folder.
 const FLOORS: [&[&str]; 7] = [
     &["error", "fault", "positional", "number"],
-    &["work"],
+    &["lent", "work"],
     &["kernels", "plan"],
     &["statistics", "checkpoint"],
     &["source", "output"],

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::errors::raise;
+use crate::memory::Memory;
 use crate::merging::{Family, Output, PreparedFamily};
 use crate::run::watched;
 
@@ -50,7 +51,6 @@ impl InputReader {
         Ok(found.map_err(|error| raise(py, error))?.id())
     }
 
-    #[allow(clippy::too_many_arguments)] // where from, and where to
     fn read(
         &self,
         py: Python<'_>,
@@ -58,16 +58,15 @@ impl InputReader {
         job: usize,
         input: usize,
         start: usize,
-        address: usize,
-        n_bytes: usize,
+        into: Memory,
     ) -> PyResult<()> {
         let read = || -> Result<()> {
             let inputs = self.family.prepared.inputs(merge, job)?;
-            let input = inputs.get(input).filter(|input| address != 0 && input.has(start, n_bytes));
-            let input = input.ok_or_else(|| wrong("no such elements, or no memory for them"))?;
-            // SAFETY: `InputReader.read` obliges its caller to own this memory and to leave it alone
-            // while the call lasts; the address is not null and bytes need no alignment.
-            let out = unsafe { std::slice::from_raw_parts_mut(address as *mut u8, n_bytes) };
+            let input = inputs.get(input).filter(|input| input.has(start, into.len()));
+            let input = input.ok_or_else(|| wrong("no such elements"))?;
+            // SAFETY: `InputReader.read` obliges its caller to leave this memory alone while the
+            // call lasts.
+            let out = unsafe { into.bytes_mut("of a device") }?;
             self.inputs.read(input, start, out)
         };
         py.detach(read).map_err(|error| raise(py, error))
@@ -120,16 +119,12 @@ impl OutputFiles {
         output: usize,
         job: usize,
         start: usize,
-        address: usize,
-        n_bytes: usize,
+        from_: Memory,
     ) -> PyResult<()> {
         let write = || -> Result<()> {
-            if address == 0 {
-                return Err(wrong("no memory to write from"));
-            }
-            // SAFETY: `OutputFiles.write` obliges its caller to own this memory and to leave it alone
-            // while the call lasts; the address is not null and bytes need no alignment.
-            let bytes = unsafe { std::slice::from_raw_parts(address as *const u8, n_bytes) };
+            // SAFETY: `OutputFiles.write` obliges its caller to leave this memory alone while the call
+            // lasts.
+            let bytes = unsafe { from_.bytes() };
             self.output(output)?.write(&self.family.prepared, job, start, bytes)
         };
         py.detach(write).map_err(|error| raise(py, error))

@@ -8,6 +8,7 @@ mod checkpoints;
 mod comparing;
 mod devices;
 mod errors;
+mod memory;
 mod merging;
 mod randomness;
 mod run;

@@ -1,11 +1,13 @@
 //! Merges that are ready to run: one, or a family.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use mergeplan_core::checkpoint::Identity;
 use mergeplan_core::execute::{Options, Prepared, Target};
+use mergeplan_core::lent::{self, Lent};
 use mergeplan_core::output::{FileSink, Layout, MemorySink, Place, Region, Sink};
 use mergeplan_core::plan::{Job, Merge, Plan};
 use mergeplan_core::work::{Control, DEFAULT_CHUNK};
@@ -15,6 +17,7 @@ use pyo3::types::{PyDict, PyList};
 use safetensors::Dtype;
 
 use crate::errors::raise;
+use crate::memory::Memory;
 use crate::run::watched;
 
 type FileRow = (String, u64, Vec<String>);
@@ -22,8 +25,8 @@ type FileRow = (String, u64, Vec<String>);
 type GivenRow = (String, String, u64, u64);
 /// Number of the plan, folder, journal, and whether to go on with what is there.
 pub(crate) type Output = (usize, PathBuf, PathBuf, bool);
-/// Number of the plan, its first job, and address, bytes and dtype of the memory for each tensor.
-type Memory = (usize, usize, Vec<(usize, usize, String)>);
+/// Number of the plan, its first job, and the memory for each tensor from there on, with its dtype.
+type Regions = (usize, usize, Vec<(Memory, String)>);
 
 /// Plans with their inputs open, and the layout of each one's files.
 pub(crate) struct Family {
@@ -108,17 +111,26 @@ impl Family {
         Ok(hashes.into_iter().zip(facts).collect())
     }
 
-    fn run_into(&self, memory: &[Memory], options: Options, control: &Control) -> Result<u64> {
-        let sink = |(plan, first, regions): &Memory| {
+    fn run_into(&self, memory: &[Regions], options: Options, control: &Control) -> Result<u64> {
+        let jobs_of = |(plan, first, regions): &Regions| {
             let jobs = regions.len().checked_add(*first).and_then(|end| {
                 self.prepared.plans().get(*plan).and_then(|plan| plan.jobs.get(*first..end))
             });
-            let jobs = jobs.ok_or_else(|| Error::Plan { reason: "no such jobs".into() })?;
+            jobs.ok_or_else(|| Error::Plan { reason: "no such jobs".into() })
+        };
+        let jobs = memory.iter().map(jobs_of).collect::<Result<Vec<_>>>()?;
+        let pairs = || jobs.iter().zip(memory).map(|(jobs, (.., regions))| (*jobs, regions));
+        let outputs: Vec<_> = pairs()
+            .flat_map(|(jobs, regions)| jobs.iter().zip(regions))
+            .map(|(job, (memory, _))| memory.lent(&job.tensor))
+            .collect();
+        lent::check_apart(&outputs, &[])?;
+        let sink = |((_, first, _), (jobs, regions)): (&Regions, (&[Job], &Vec<_>))| {
             let regions = jobs.iter().zip(regions).map(|(job, region)| region_of(job, region));
             MemorySink::new(*first, jobs, regions.collect::<Result<_>>()?)
         };
-        let sinks = memory.iter().map(sink).collect::<Result<Vec<_>>>()?;
-        let target = |((plan, first, regions), sink): (&Memory, _)| Target {
+        let sinks = memory.iter().zip(pairs()).map(sink).collect::<Result<Vec<_>>>()?;
+        let target = |((plan, first, regions), sink): (&Regions, _)| Target {
             plan: *plan,
             jobs: *first..first + regions.len(),
             sink,
@@ -136,23 +148,14 @@ struct Facts {
     sync_seconds: f64,
 }
 
-/// The caller's memory for a tensor: address, bytes and dtype.
-pub(crate) fn region_of<'a>(
-    job: &Job,
-    (address, bytes, dtype): &(usize, usize, String),
-) -> Result<Region<'a>> {
-    let wrong = |what: &str| Error::Plan { reason: format!("tensor `{}`: {what}", job.tensor) };
-    let dtype: Dtype = serde_json::from_value(dtype.as_str().into())
-        .map_err(|_| wrong("the memory's dtype is not one of safetensors'"))?;
-    if *bytes == 0 {
-        return Ok(Region { bytes: &mut [], dtype });
-    }
-    if *address == 0 {
-        return Err(wrong("there is no memory for it"));
-    }
-    // SAFETY: `PreparedFamily.run_into` obliges its caller to own this memory, to keep it while the
-    // call lasts, and to give no byte twice; the address is not null and bytes need no alignment.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(*address as *mut u8, *bytes) };
+/// The caller's memory for a tensor, which `lent::check` has found to be no other's.
+pub(crate) fn region_of<'a>(job: &Job, (memory, dtype): &(Memory, String)) -> Result<Region<'a>> {
+    let dtype: Dtype = serde_json::from_value(dtype.as_str().into()).map_err(|_| Error::Plan {
+        reason: format!("tensor `{}`: its dtype is not one of safetensors'", job.tensor),
+    })?;
+    // SAFETY: no other output or input of this call overlaps it, and `PreparedFamily.run_into` obliges
+    // its caller to leave it alone while the call lasts.
+    let bytes = unsafe { memory.bytes_mut(&job.tensor) }?;
     Ok(Region { bytes, dtype })
 }
 
@@ -268,11 +271,24 @@ impl PreparedFamily {
         PyList::new(py, self.family.run(py, &outputs, options, progress.as_ref())?)
     }
 
+    fn check_writable(&self, py: Python<'_>, places: Vec<(String, usize, usize)>) -> PyResult<()> {
+        let prepared = &self.family.prepared;
+        let plans = 0..prepared.plans().len();
+        let files = plans.flat_map(|plan| prepared.identities(plan).into_iter().flatten());
+        let files: BTreeSet<PathBuf> = files.map(|file| file.path.clone()).collect();
+        let lent = places.iter().map(|(tensor, address, n_bytes)| Lent {
+            tensor,
+            place: *address..address.saturating_add(*n_bytes),
+        });
+        let lent: Vec<Lent> = lent.collect();
+        lent::check_writable(&lent, &files).map_err(|error| raise(py, error))
+    }
+
     #[pyo3(signature = (memory, *, threads, memory_bytes, progress = None))]
     fn run_into(
         &self,
         py: Python<'_>,
-        memory: Vec<Memory>,
+        memory: Vec<Regions>,
         threads: usize,
         memory_bytes: u64,
         progress: Option<Py<PyAny>>,

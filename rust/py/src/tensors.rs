@@ -2,6 +2,7 @@
 
 use mergeplan_core::checkpoint::{Checkpoint, MemoryTensor};
 use mergeplan_core::execute::{Options, Prepared, Target};
+use mergeplan_core::lent;
 use mergeplan_core::output::MemorySink;
 use mergeplan_core::plan::Plan;
 use mergeplan_core::work::{Control, DEFAULT_CHUNK};
@@ -10,11 +11,12 @@ use pyo3::prelude::*;
 use safetensors::Dtype;
 
 use crate::errors::raise;
+use crate::memory::Memory;
 use crate::merging::region_of;
 use crate::run::watched;
 
-/// Name, address, bytes, dtype and shape.
-type Input = (String, usize, usize, String, Vec<usize>);
+/// Name, memory, dtype and shape.
+type Input = (String, Memory, String, Vec<usize>);
 
 #[pyfunction]
 #[pyo3(signature = (plan_json, inputs, output, *, threads))]
@@ -22,7 +24,7 @@ pub(crate) fn merge_tensors(
     py: Python<'_>,
     plan_json: &str,
     inputs: Vec<Input>,
-    output: (usize, usize, String),
+    output: (Memory, String),
     threads: usize,
 ) -> PyResult<()> {
     let plan = Plan::from_json(plan_json).map_err(|error| raise(py, error))?;
@@ -32,7 +34,7 @@ pub(crate) fn merge_tensors(
 fn run(
     plan: Plan,
     inputs: &[Input],
-    output: &(usize, usize, String),
+    output: &(Memory, String),
     threads: usize,
     control: &Control,
 ) -> Result<()> {
@@ -42,6 +44,8 @@ fn run(
     let [job] = &jobs[..] else {
         return Err(Error::Plan { reason: format!("expected one job, found {}", jobs.len()) });
     };
+    let read: Vec<_> = inputs.iter().map(|(name, memory, ..)| memory.lent(name)).collect();
+    lent::check_apart(&[output.0.lent(&job.tensor)], &read)?;
     let sink = MemorySink::new(0, jobs, vec![region_of(job, output)?])?;
     // The tensors themselves take many times this, so that a limit of its own would serve nobody.
     let memory_bytes = prepared.forecast(threads)?.most_memory_bytes;
@@ -50,20 +54,12 @@ fn run(
     prepared.run(&[target], options, control).map(drop)
 }
 
-fn tensor_of((name, address, bytes, dtype, shape): &Input) -> Result<MemoryTensor> {
-    let wrong = |what: &str| Error::Plan { reason: format!("tensor `{name}`: {what}") };
-    let dtype: Dtype = serde_json::from_value(dtype.as_str().into())
-        .map_err(|_| wrong("its dtype is not one of safetensors'"))?;
-    let (name, shape) = (name.clone(), shape.clone());
-    if *bytes == 0 {
-        return Ok(MemoryTensor { name, dtype, shape, bytes: &[] });
-    }
-    if *address == 0 {
-        return Err(wrong("there is no memory for it"));
-    }
-    // SAFETY: `merge_tensors` obliges its caller to own this memory, to keep it while the call lasts
-    // and to let nobody write to it; nothing that holds the slice leaves the call. The address is
-    // not null, and bytes need no alignment.
-    let bytes = unsafe { std::slice::from_raw_parts(*address as *const u8, *bytes) };
-    Ok(MemoryTensor { name, dtype, shape, bytes })
+fn tensor_of((name, memory, dtype, shape): &Input) -> Result<MemoryTensor> {
+    let dtype: Dtype = serde_json::from_value(dtype.as_str().into()).map_err(|_| Error::Plan {
+        reason: format!("tensor `{name}`: its dtype is not one of safetensors'"),
+    })?;
+    // SAFETY: `merge_tensors` obliges its caller to let nobody write to it while the call lasts, and
+    // the output is apart from it; nothing that holds the slice leaves the call.
+    let bytes = unsafe { memory.bytes() };
+    Ok(MemoryTensor { name: name.clone(), dtype, shape: shape.clone(), bytes })
 }

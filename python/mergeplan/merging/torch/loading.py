@@ -110,9 +110,9 @@ class PieceLoader:
         for first in range(0, count, part):
             some = there[first : first + part].view(torch.uint8)
             buffer, copied = self._staging.next()
-            address, n_bytes = buffer.data_ptr(), some.numel()
-            self.reader.read(one.merge, one.job, one.number, start + first, address, n_bytes)
-            some.copy_(buffer[:n_bytes], non_blocking=True)
+            into = buffer[: some.numel()]
+            self.reader.read(one.merge, one.job, one.number, start + first, into.numpy())
+            some.copy_(into, non_blocking=True)
             copied.note()
         return there
 

@@ -108,7 +108,7 @@ class FileStore:
         whole = end if end == self._length else end // BLOCK * BLOCK
         n_bytes = (whole - first) * last.itemsize
         if n_bytes:
-            self._files.write(*self._place, first, last.buffer.data_ptr(), n_bytes)
+            self._files.write(*self._place, first, last.buffer[:n_bytes].numpy())
         rest = (end - whole) * last.itemsize
         other = self._buffers[0 if last.buffer is self._buffers[1] else 1]
         other[:rest].copy_(last.buffer[n_bytes : n_bytes + rest])

@@ -140,6 +140,6 @@ def read_tensor(
     plan = Plan(0, allow_nonfinite=True, max_shard_bytes=1 << 60, models=models, jobs=(job,))
     family = PreparedFamily([plan.json()])
     memory = max(family.forecast(1)["least_memory_bytes"], _READ_BYTES)
-    place = (tensor.data_ptr(), tensor.numel() * tensor.element_size(), dtype)
-    family.run_into([(0, 0, [place])], threads=1, memory_bytes=memory)
+    place = tensor.reshape(-1).view(torch.uint8).numpy()
+    family.run_into([(0, 0, [(place, dtype)])], threads=1, memory_bytes=memory)
     return tensor
