@@ -1,5 +1,11 @@
 """Errors for people: what and where, then a hint. Every class carries its exit code."""
 
+import re
+
+# Of one name or value in a message, and of a message.
+_LONGEST_NAME, _LONGEST = 500, 4000
+_LONG_NAME = re.compile(r"`([^`]{400})[^`]+([^`]{100})`")
+
 
 class MergeplanError(Exception):
     """Something that a user can be told in one sentence.
@@ -12,8 +18,8 @@ class MergeplanError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _legible(message)
+        super().__init__(self.message)
         self.hint = hint
         # Python prints notes below the message; before 3.11 there are none.
         if hint and hasattr(self, "add_note"):
@@ -24,6 +30,18 @@ class MergeplanError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+def _legible(message: str) -> str:
+    """A message on one line, whatever the names and values from files in it are: control characters
+    and halves of surrogate pairs are escaped, what is long is cut.
+    """
+    if not message.isprintable():
+        escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        message = "".join(escaped)
+    if len(message) > _LONGEST_NAME:
+        message = _LONG_NAME.sub(r"`\1...\2`", message)
+    return message if len(message) <= _LONGEST else f"{message[:3000]}...{message[-900:]}"
 
 
 class InputError(MergeplanError, ValueError):
@@ -66,6 +84,8 @@ def nearest(word: str, known: list[str]) -> str | None:
     """
     from difflib import get_close_matches
 
+    if len(word) > 100:
+        return None
     swapped = [name for name in known if sorted(name) == sorted(word)]
     matches = swapped or get_close_matches(word, known, n=1)
     return f"did you mean `{matches[0]}`?" if matches else None

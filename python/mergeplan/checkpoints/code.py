@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mergeplan.checkpoints.beside import entries_beside, json_beside
+from mergeplan.system.files import is_there
 from mergeplan.system.reading import CODE, read_bytes
 
 # Modules that sentence-transformers has itself.
@@ -69,7 +70,7 @@ def is_own(folder: Path, name: str) -> bool:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
         return False
     path = folder / name
-    if not path.is_file():
+    if not is_there(path) or not path.is_file():
         return False
     roots = [folder.resolve()]
     if folder.parent.name == "snapshots":
@@ -113,7 +114,7 @@ def _imports(folder: Path, name: str) -> list[str]:
             found += _files_of(folder, inside, node.module.split("."))
         else:  # a name may be one of the package's own
             files = [f"{inside / alias.name}.py" for alias in node.names]
-            found += [file for file in files if (folder / file).is_file()]
+            found += [file for file in files if is_own(folder, file)]
     return found
 
 
@@ -121,5 +122,5 @@ def _files_of(folder: Path, inside: PurePosixPath, words: list[str]) -> list[str
     """The files of a module: its own, and the packages that it lies in."""
     paths = [inside.joinpath(*words[: number + 1]) for number in range(len(words))]
     packages = [str(path / "__init__.py") for path in paths]
-    found = [package for package in packages if (folder / package).is_file()]
+    found = [package for package in packages if is_own(folder, package)]
     return found if packages[-1] in found else [*found, f"{paths[-1]}.py"]

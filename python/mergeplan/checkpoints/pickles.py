@@ -14,7 +14,9 @@ from mergeplan.checkpoints.archive import Record, opened_archive
 from mergeplan.checkpoints.checkpoint import Tensor
 from mergeplan.checkpoints.dtypes import STORED_NAMES
 from mergeplan.checkpoints.unpickling import SIZES, Other, Strided, unpickled
+from mergeplan.display.text import cut
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.system.files import is_there
 from mergeplan.system.jsontext import parse_json
 from mergeplan.system.reading import INDEX, read_bytes
 
@@ -38,11 +40,11 @@ def read_index(index: Path) -> tuple[list[Path], dict[str, str]]:
         weight_map = parse_json(read_bytes(index, INDEX), f"`{index}`")["weight_map"]
         files = [index.parent / name for name in sorted(set(weight_map.values()))]
     except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"cannot read `{index}`: {error}", _CONVERT) from error
+        raise InputError(f"cannot read `{index}`: {cut(error)}", _CONVERT) from error
     for file in files:
         if file.parent != index.parent:
             raise InputError(f"`{index}`: `{file}` lies outside the folder")
-    if missing := [file.name for file in files if not file.exists()]:
+    if missing := [file.name for file in files if not is_there(file)]:
         raise MissingInputError(
             f"`{index}`: {len(missing)} of its {len(files)} files are not there, such as"
             f" `{missing[0]}`",

@@ -10,11 +10,16 @@ from typing import Any
 
 from mergeplan.checkpoints.beside import json_beside, sha256_beside
 from mergeplan.checkpoints.tokenizer import BESIDE_VOCABULARIES, VOCABULARIES
+from mergeplan.display.text import cut
 from mergeplan.errors import InputError
 from mergeplan.system.jsontext import loads
 from mergeplan.system.reading import VOCABULARY, read_bytes
 
 Ids = dict[str, int]
+# What a file raises that is not in the form of its kind.
+_FAULTS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError),
+)
 
 _SENTENCEPIECE = (".model", ".spm", ".tokenizer")
 # A line of tiktoken's files, which some models call `.model` too; a message of sentencepiece begins
@@ -88,8 +93,10 @@ def read_ids(files: TokenFiles, name: str) -> Ids:
         if name == "tokenizer.json":
             return {**dict(files.added), **_of_tokenizer_json(_content(path).decode())}
         return {**_of_other(path), **dict(files.added)}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"cannot read the vocabulary of `{path}`: {error}") from error
+    except InputError:
+        raise
+    except _FAULTS as error:
+        raise InputError(f"cannot read the vocabulary of `{path}`: {cut(error)}") from error
 
 
 def _of_tokenizer_json(text: str) -> Ids:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from mergeplan.config.methods import Option
+from mergeplan.display.text import cut, shown
 from mergeplan.errors import InputError, nearest
 
 
@@ -80,12 +81,12 @@ def _scalar(value: object, where: str, option: Option) -> Scalar:
     number = float(value) if abs(value) < 1e300 else math.inf
     low, high = option.minimum, option.maximum
     if not math.isfinite(number):
-        raise InputError(f"`{where}`: expected a finite number, found {value}")
+        raise InputError(f"`{where}`: expected a finite number, found {cut(value)}")
     if (low is not None and number < low) or (high is not None and number > high):
-        raise InputError(f"`{where}`: expected a number {_range(low, high)}, found {value}")
+        raise InputError(f"`{where}`: expected a number {_range(low, high)}, found {cut(value)}")
     if option.kind is int:
         if not number.is_integer():
-            raise InputError(f"`{where}`: expected a whole number, found {value}")
+            raise InputError(f"`{where}`: expected a whole number, found {cut(value)}")
         return int(number)
     return number
 
@@ -101,6 +102,6 @@ def kind_of(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str | bool | int | float):
-        return f"`{value}`"
+        return shown(value)
     names: dict[type, str] = {list: "a list", dict: "a mapping"}
     return names.get(type(value), type(value).__name__)

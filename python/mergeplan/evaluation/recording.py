@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from mergeplan.display.text import listed
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import Scores
 from mergeplan.measurements.columns import COLUMNS, write_se
 from mergeplan.measurements.rows import MACRO
+from mergeplan.system.csvtext import open_table
 from mergeplan.system.ranges import parse_options
 from mergeplan.system.reading import TABLE, read_bytes, read_text
 from mergeplan.system.writing import ExistsError, holding, refuse_existing, write_durably
@@ -59,17 +61,14 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
     """
     refuse_existing(path, overwrite=True)
     try:
-        lines = read_text(path, TABLE).splitlines()
-        columns = [name.strip() for name in next(csv.reader(lines), [])]
+        _, columns = open_table(read_text(path, TABLE).splitlines(), path)
     except MissingInputError:
         return [column.name for column in COLUMNS if column.about != "metric"]
-    except csv.Error as error:
-        raise InputError(f"cannot read `{path}`: {error}") from error
     told = [key for key, value in merge.items() if value not in ("", "{}")]
     for column in (*told, "domain", "loss_nats"):
         if column not in columns:
             raise InputError(
-                f"`{path}`: column `{column}` is missing; found {', '.join(columns) or 'nothing'}",
+                f"`{path}`: column `{column}` is missing; found {listed(columns)}",
                 "append to a file that has it, or write a new one",
             )
     return columns

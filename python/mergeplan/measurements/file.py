@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mergeplan.display.text import parse_count
+from mergeplan.display.text import listed, parse_count, shown
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import TABLE, decode, read_bytes
 
@@ -55,16 +56,14 @@ def read_rows(path: Path, needed: tuple[str, ...] = ("k",)) -> tuple[tuple[Measu
 
 
 def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurement, ...]:
-    reader = csv.DictReader(text.splitlines())
-    columns = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = columns
+    reader, columns = open_table(text.splitlines(), path)
     for column in COLUMNS:
         if columns.count(column.name) > 1:
             raise InputError(f"`{path}`: column `{column.name}` stands twice")
     for name in needed:
         if name not in columns:
             raise InputError(
-                f"`{path}`: column `{name}` is missing; found {', '.join(columns) or 'nothing'}",
+                f"`{path}`: column `{name}` is missing; found {listed(columns)}",
                 nearest(name, columns) or f"needed are {' and '.join(f'`{n}`' for n in needed)}",
             )
     try:
@@ -81,9 +80,9 @@ def _row(record: Mapping[str | None, Any], row: int) -> Measurement:
     cells = {name: (cell or "").strip() for name, cell in record.items() if isinstance(name, str)}
 
     def fail(column: str, expected: str, hint: str | None = None) -> InputError:
-        found = cells.get(column) or "nothing"
+        found = shown(cells[column]) if cells.get(column) else "nothing"
         where = f"row {row}, column `{column}`"
-        return InputError(f"{where}: expected {expected}, found `{found}`", hint)
+        return InputError(f"{where}: expected {expected}, found {found}", hint)
 
     if any(cell.strip() for cell in record.get(None) or ()):
         raise InputError(

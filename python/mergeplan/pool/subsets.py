@@ -17,9 +17,10 @@ from annotated_types import Ge, Le, Predicate
 from mergeplan.config.labels import draws_masks
 from mergeplan.config.write import base_config, merge_config, to_yaml
 from mergeplan.display.summary import Summarized
-from mergeplan.display.text import format_count, parse_count
+from mergeplan.display.text import format_count, parse_count, shown
 from mergeplan.errors import InputError, SurroundingsError, nearest
 from mergeplan.pool.pool import BASE, Pool
+from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import make_folder
 from mergeplan.system.ranges import LARGEST_POOL, Params, Seed, is_json_object, parse_options
 from mergeplan.system.reading import CONFIG, TABLE, read_bytes, read_text
@@ -276,8 +277,8 @@ def read_subsets(path: Path) -> list[SubsetRow]:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path, TABLE, given=True), newline=""))
-    columns = list(reader.fieldnames or [])
+    text = read_text(path, TABLE, given=True)
+    reader, columns = open_table(io.StringIO(text, newline=""), path)
     for needed in COLUMNS[:-1]:
         if needed not in columns:
             hint = nearest(needed, columns) or f"needed are {', '.join(COLUMNS[:-1])}"
@@ -290,7 +291,7 @@ def read_subsets(path: Path) -> list[SubsetRow]:
             first = seen.setdefault(row.key, reader.line_num)
             if first != reader.line_num:
                 where = f"row {reader.line_num}, column `key`"
-                raise InputError(f"{where}: `{row.key}` stands in row {first} already")
+                raise InputError(f"{where}: {shown(row.key)} stands in row {first} already")
             rows.append(row)
     except csv.Error as error:
         raise InputError(f"`{path}`, row {reader.line_num}: {error}") from error
@@ -310,8 +311,8 @@ def _row(record: dict[str, str | None], row: int, folder: Path) -> SubsetRow:
         return (record.get(column) or "").strip()
 
     def fail(column: str, expected: str) -> InputError:
-        found = text(column) or "nothing"
-        return InputError(f"row {row}, column `{column}`: expected {expected}, found `{found}`")
+        found = shown(text(column)) if text(column) else "nothing"
+        return InputError(f"row {row}, column `{column}`: expected {expected}, found {found}")
 
     def whole(column: str, largest: int) -> int:
         value = int(text(column)) if re.fullmatch(r"[0-9]{1,20}", text(column)) else -1

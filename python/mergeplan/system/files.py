@@ -5,16 +5,15 @@ import os
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from errno import ENAMETOOLONG
 from pathlib import Path, PurePath
 from typing import IO
 
-from mergeplan.display.text import cut, format_bytes
+from mergeplan.display.text import cut, format_bytes, shown
 from mergeplan.errors import InputError, MergeplanError, SurroundingsError
 from mergeplan.system.reading import open_plain
 
 _PIECE_BYTES = 1 << 20
-# No system takes a longer one.
-_LONGEST_PATH = 32_767
 
 
 def expanded(path: str | Path) -> Path:
@@ -23,12 +22,26 @@ def expanded(path: str | Path) -> Path:
     Raises:
         InputError: It is no path of any system.
     """
-    if not isinstance(path, str | PurePath) or "\0" in str(path) or len(str(path)) > _LONGEST_PATH:
+    if not isinstance(path, str | PurePath) or "\0" in str(path):
         raise InputError(f"expected a path, found {cut(repr(path))}")
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
     except RuntimeError:
-        return Path(path)
+        found = Path(path)
+    try:
+        found.exists()
+    except OSError as error:
+        if error.errno == ENAMETOOLONG:
+            raise InputError(f"expected a path, found a name too long: {shown(path)}") from error
+    return found
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something of that name; there is nothing of a name that no system takes."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def sha256_of(path: Path) -> str:

@@ -7,13 +7,15 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from mergeplan.config.config import MergeConfig, parse_config
-from mergeplan.errors import InternalError, MergeplanError
+from mergeplan.display.text import cut
+from mergeplan.errors import InputError, InternalError, MergeplanError, SurroundingsError
 from mergeplan.planning.mergekit.version import require_mergekit
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.plan import MergePlan
@@ -165,6 +167,11 @@ def ask_apart(request: Request[Answer]) -> Answer:
     """
     command = [sys.executable, "-c", _CHILD.format(path=sys.path)]
     done = subprocess.run(command, input=pickle.dumps(request), capture_output=True, check=False)
+    if done.returncode < 0:
+        raise SurroundingsError(
+            f"the process that asks mergekit was ended by signal {-done.returncode}",
+            "the system may have had too little memory for it",
+        )
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise InternalError(f"the process that asks mergekit died: {last or done.returncode}")
@@ -189,4 +196,21 @@ def reply(request: Request[object], out: BinaryIO) -> None:
     except MergeplanError as error:
         # Tracebacks and causes stay here.
         answer = type(error)(error.message, error.hint)
+    except Exception as error:
+        if _is_ours(error):
+            raise
+        answer = InputError(
+            f"mergekit or transformers cannot read what this merge needs: {cut(_line(error), 300)}",
+            "look at the tokenizers, configs and code of its models: one of them may be damaged",
+        )
     pickle.dump(answer, out)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it was raised by this package's own code, and not by another's."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("mergeplan.")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
