@@ -16,7 +16,7 @@ from mergeplan.checkpoints.pickles import ENDINGS
 from mergeplan.checkpoints.quantised import QuantisedError, is_quantised_id, readable
 from mergeplan.checkpoints.weights import find_weights
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.system.files import expanded
+from mergeplan.system.files import input_path
 
 _FILES = (".safetensors", *ENDINGS)
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -59,7 +59,7 @@ def open_stored(
 ) -> Checkpoint:
     """The same as its files have it, quantised or not: for what merges nothing."""
     options = options or OpenOptions()
-    path = expanded(name)
+    path = input_path(name)
     if path.is_file():
         return _open_file(name, path.parent.resolve() / path.name, shard_too)
     if len(parts := parts_of(name)) == 2:
@@ -126,7 +126,7 @@ def open_expert(expert: Path, base: Path, options: OpenOptions | None = None) ->
 
 
 def _folder_of(name: str, options: OpenOptions) -> Path:
-    path = expanded(name)
+    path = input_path(name)
     if path.is_dir():
         return path.resolve()
     if path.exists():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.measurements.rows import MACRO, domain_name
-from mergeplan.system.files import expanded
+from mergeplan.system.files import input_path
 
 _ENDING = ".jsonl"
 _HINT = "give a .jsonl file, `name=file`, a folder of .jsonl files, or a pool.yml with `data`"
@@ -22,7 +22,7 @@ def files_of(data: Data) -> dict[str, Path]:
         MissingInputError, InputError: As for `find_data`.
     """
     if isinstance(data, Mapping):
-        return {name: expanded(path) for name, path in data.items()}
+        return {name: input_path(path) for name, path in data.items()}
     sources = [data] if isinstance(data, str | Path) else data
     return find_data(tuple(map(str, sources)))
 
@@ -52,12 +52,12 @@ def find_data(sources: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _find(source: str) -> dict[str, Path]:
-    path = expanded(source)
+    path = input_path(source)
     domain, equals, file = source.partition("=")
     if equals and not path.exists():
         if not domain or not file:
             raise InputError(f"data `{source}`: expected `name=file`", _HINT)
-        return {domain: expanded(file)}
+        return {domain: input_path(file)}
     if path.is_dir():
         files = sorted(path.glob(f"*{_ENDING}"))
         if not files:

@@ -25,9 +25,18 @@ def expanded(path: str | Path) -> Path:
     if not isinstance(path, str | PurePath) or "\0" in str(path):
         raise InputError(f"expected a path, found {cut(repr(path))}")
     try:
-        found = Path(path).expanduser()
+        return Path(path).expanduser()
     except RuntimeError:
-        found = Path(path)
+        return Path(path)
+
+
+def input_path(path: str | Path) -> Path:
+    """The same of what is to be read.
+
+    Raises:
+        InputError: It is no path, or has a name that is too long for the system.
+    """
+    found = expanded(path)
     try:
         found.exists()
     except OSError as error:
