@@ -125,7 +125,7 @@ def examined(config: AnyConfig) -> tuple[MergeConfig | None, list[InputError]]:
         text = yaml.safe_dump(_plain(config), sort_keys=False)
     except RecursionError as error:
         raise InputError("the config holds itself") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"the config holds what no YAML can: {error}") from error
     return examine(text)
 

@@ -10,14 +10,13 @@ from mergeplan.errors import InputError
 
 def setting_at(setting: Setting, tensor: str, depth: float) -> Scalar | None:
     """The value of a setting for a tensor; `None` where no filter matches."""
-    if isinstance(setting, tuple):
-        conditions = [entry for entry in setting if isinstance(entry, Conditional)]
-        if conditions:
-            for condition in conditions:
-                if condition.matches(tensor):
-                    return _along(condition.value, depth)
-            return None
-    return _along(setting, depth)  # type: ignore[arg-type]
+    # One of a gradient's values tells that it is one, however many there are.
+    if not isinstance(setting, tuple) or not isinstance(setting[0], Conditional):
+        return _along(setting, depth)
+    for condition in setting:
+        if isinstance(condition, Conditional) and condition.matches(tensor):
+            return _along(condition.value, depth)
+    return None
 
 
 def _along(gradient: Gradient, depth: float) -> Scalar:

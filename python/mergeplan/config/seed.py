@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import yaml
-
 from mergeplan.config.other_tools import refuse_other_tools, refuse_several
 from mergeplan.system.ranges import check_number
 from mergeplan.system.reading import CONFIG, read_text
+from mergeplan.system.yamlfile import parse_leniently
 
 
 def seed_of(written: int | None, given: int | None, where: str) -> tuple[int, list[str]]:
@@ -38,10 +37,7 @@ def random_seed_in(path: Path) -> int | None:
     """
     text = read_text(path, CONFIG) if path.is_file() else ""
     refuse_several(text)
-    try:
-        data = yaml.safe_load(text)  # leniently, as that program does
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return None
+    data = parse_leniently(text)  # as that program does
     if not isinstance(data, dict):
         return None
     refuse_other_tools(data)

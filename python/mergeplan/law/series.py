@@ -9,16 +9,18 @@ from typing import Annotated
 
 from annotated_types import Ge, MinLen, Predicate
 
-from mergeplan.display.text import format_count
+from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
+    LARGEST_POOL,
     Count,
     Experts,
     Magnitude,
     Number,
     Params,
     Positive,
+    check_number,
     is_json_object,
 )
 
@@ -103,6 +105,8 @@ def series_of(
     Raises:
         InputError: No row is left, the domain is not there, or k exceeds the pool.
     """
+    if pool_size is not None:
+        check_number(pool_size, "pool_size", 1, LARGEST_POOL, whole=True)
     groups: dict[tuple[str, str, float | None], list[Measurement]] = defaultdict(list)
     bases: dict[float | None, list[Measurement]] = defaultdict(list)
     for row in data.rows:
@@ -214,7 +218,7 @@ def _pool_size(
         return given, []
     stated = {row.pool_size for row in rows if row.pool_size is not None}
     if len(stated) > 1:
-        raise InputError(f"column `pool_size` has several values: {sorted(stated)}")
+        raise InputError(f"column `pool_size` has several values: {listed(sorted(stated))}")
     if stated:
         return stated.pop(), []
     if names:

@@ -50,13 +50,13 @@ def loads(text: str | bytes, **hooks: Any) -> Any:
     return found
 
 
-def whole(digits: str) -> int:
+def whole(digits: str, most: int = LONGEST_NUMBER) -> int:
     """A whole number of no more digits than a number has.
 
     Raises:
         ValueError: It has more.
     """
-    if len(digits) > LONGEST_NUMBER:
+    if len(digits) > most:
         raise ValueError(f"expected a number that fits, found {shown(digits)}")
     return int(digits)
 

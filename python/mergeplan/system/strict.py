@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from mergeplan.display.text import cut, shown
 from mergeplan.errors import InputError, nearest
-from mergeplan.system.jsontext import loads
+from mergeplan.system.jsontext import loads, whole
 from mergeplan.system.reading import Kind, read_text
 
 Shape = TypeVar("Shape")
@@ -23,6 +23,8 @@ Shape = TypeVar("Shape")
 # For dataclasses that refuse keys which they do not know.
 CLOSED: dict[str, Any] = {"extra": "forbid"}
 
+# Digits of how many subsets of 5,000 there are in the largest pool, and some.
+_LONGEST_COUNT = 3_100
 # What pydantic calls a key that a shape does not have.
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 _WORDS = {
@@ -64,6 +66,7 @@ def parse_strictly(text: str, shape: type[Shape], where: str, hint: str | None =
         # What JSON parsers let pass: NaN, numbers beyond all types, keys that stand twice.
         loads(
             text,
+            parse_int=lambda digits: whole(digits, _LONGEST_COUNT),
             parse_constant=_no_number,
             parse_float=lambda digits: None if math.isfinite(float(digits)) else _no_number(digits),
             object_pairs_hook=_once,

@@ -101,6 +101,18 @@ def parse_yaml(text: str) -> Any:
         raise InputError(f"invalid YAML: {why}") from error
 
 
+def parse_leniently(text: str) -> Any:
+    """What YAML text says to a plain loader: of a key that stands twice the last; `None` where it
+    says nothing, or what no loader takes.
+    """
+    try:
+        for _ in _documents(text):
+            pass
+        return yaml.load(text, _Loader)
+    except Exception:  # whatever PyYAML raises of tags that do not fit
+        return None
+
+
 def count_documents(text: str) -> int:
     """How many YAML documents a text holds that say anything; 1 for what is no YAML."""
     if "---" not in text:

@@ -114,6 +114,7 @@ def targets(at: Path) -> list[Target]:
     from mergeplan.calibration.store import ScoresLine
     from mergeplan.checkpoints.code import code_of
     from mergeplan.checkpoints.vocabulary import read_ids, token_files
+    from mergeplan.config.seed import random_seed_in
     from mergeplan.evaluation.documents import read_documents
     from mergeplan.evaluation.recording import columns_of
     from mergeplan.evaluation.scores import Scores
@@ -132,7 +133,7 @@ def targets(at: Path) -> list[Target]:
     from mergeplan.system.yamlfile import read_yaml
 
     json_, bytes_, table = mutations.of_json, mutations.of_bytes, mutations.of_table
-    tensors = mutations.of_safetensors
+    tensors, yaml_ = mutations.of_safetensors, mutations.of_yaml
     plan = _plan
 
     def scores(folder: Path) -> None:
@@ -166,7 +167,7 @@ def targets(at: Path) -> list[Target]:
     }
     run = {"models": {"base": [["f", 1, 2, "h"]]}, "texts": {"0": "x"}, "arithmetic": {"b": 1}}
     return [
-        Target("config", "c.yml", (_CONFIG, _SLICES, _PLAIN), mutations.of_yaml, config, cost=4),
+        Target("config", "c.yml", (_CONFIG, _SLICES, _PLAIN), yaml_, config, cost=4),
         Target(
             "pool", "pool.yml", (_POOL,), mutations.of_yaml, lambda f: load_pool(f / "pool.yml")
         ),
@@ -174,6 +175,10 @@ def targets(at: Path) -> list[Target]:
             "costs", "cost.yml", (_COSTS,), mutations.of_yaml, lambda f: load_costs(f / "cost.yml")
         ),
         Target("measurements", "m.csv", (_TABLE,), table, lambda f: load_measurements(f / "m.csv")),
+        Target(
+            *("seed of another program", "c.yml", (_CONFIG, _SLICES), yaml_),
+            lambda f: random_seed_in(f / "c.yml"),
+        ),
         Target("rows", "m.csv", (_TABLE,), table, lambda f: read_rows(f / "m.csv")),
         Target(
             "appended", "m.csv", (_TABLE,), table, lambda f: columns_of(f / "m.csv", {"k": "1"})
@@ -203,17 +208,17 @@ def targets(at: Path) -> list[Target]:
             *("manifest", "run/mergeplan_manifest.json", (_manifest(),), json_),
             lambda f: load_manifest(f / "run"),
         ),
-        Target("config.json", "a/config.json", (base["config.json"],), json_, plan, cost=20),
+        Target("config.json", "a/config.json", (base["config.json"],), json_, plan, cost=60),
         Target(
             "donor's config.json", "base/config.json", (base["config.json"],), json_, plan, cost=5
         ),
         Target(
             *("generation_config.json", "a/generation_config.json"),
-            *((base["generation_config.json"],), json_, plan, 20),
+            *((base["generation_config.json"],), json_, plan, 60),
         ),
         Target(
             *("tokenizer_config.json", "base/tokenizer_config.json"),
-            *((base["tokenizer_config.json"],), json_, plan, 20),
+            *((base["tokenizer_config.json"],), json_, plan, 60),
         ),
         Target(
             "tokenizer.json", "a/tokenizer.json", (base["tokenizer.json"],), bytes_, plan, cost=5
@@ -256,7 +261,7 @@ def targets(at: Path) -> list[Target]:
             "task",
             "task.yml",
             (b"task: x\n",),
-            mutations.of_yaml,
+            yaml_,
             lambda f: read_yaml(f / "task.yml", RUN),
         ),
         Target(
@@ -265,6 +270,7 @@ def targets(at: Path) -> list[Target]:
             (_subsets(),),
             table,
             lambda f: load_sample(f / "s/subsets.csv", _pool(f)),
+            cost=10,
         ),
     ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mergeplan.law.formulas import FORMS
+from mergeplan.system.ranges import LARGEST_POOL
 
 if TYPE_CHECKING:
     from mergeplan.law.fit_result import FitResult
@@ -18,7 +19,7 @@ _OPTIONS = (
     click.option("--method", help="Only the rows with this method label."),
     click.option(
         "--pool-size",
-        type=click.IntRange(1),
+        type=click.IntRange(1, LARGEST_POOL),
         help="Number of experts that there are. [default: from the file]",
     ),
     click.option(
