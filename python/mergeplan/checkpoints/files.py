@@ -3,13 +3,18 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mergeplan.checkpoints.beside import json_beside
 from mergeplan.checkpoints.checkpoint import INDEX_ENDING, Tensor
 from mergeplan.checkpoints.pickles import ENDINGS, read_file, read_index
+from mergeplan.display.text import shown
 from mergeplan.errors import InputError
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin)")
+
+# Beyond it names are none of a model's, and looking for patterns in them takes long.
+_LONGEST_NAME = 4_096
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,20 @@ def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     from mergeplan._native import read_checkpoint
 
     rows, unlisted = read_checkpoint(path)
+    if long := next((row[0] for row in rows if len(row[0]) > _LONGEST_NAME), None):
+        raise InputError(
+            f"`{path}`: expected names of tensors of at most {_LONGEST_NAME} characters, found"
+            f" {shown(long)} of {len(long)}"
+        )
+    # Most values stand in many rows: kept once, they take a third of the memory.
+    once: dict[object, Any] = {}
     tensors = {
-        name: Tensor(dtype, tuple(shape), file, n_bytes)
+        name: Tensor(
+            once.setdefault(dtype, dtype),
+            once.setdefault(sides := tuple(shape), sides),
+            once.setdefault(file, file),
+            n_bytes,
+        )
         for name, dtype, shape, file, n_bytes in rows
     }
     return tensors, unlisted

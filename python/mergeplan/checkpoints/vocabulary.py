@@ -10,7 +10,7 @@ from typing import Any
 
 from mergeplan.checkpoints.beside import json_beside, sha256_beside
 from mergeplan.checkpoints.tokenizer import BESIDE_VOCABULARIES, VOCABULARIES
-from mergeplan.display.text import cut
+from mergeplan.display.text import cut, shown
 from mergeplan.errors import InputError
 from mergeplan.system.jsontext import loads
 from mergeplan.system.reading import VOCABULARY, read_bytes
@@ -91,12 +91,21 @@ def read_ids(files: TokenFiles, name: str) -> Ids:
     path = files.folder / name
     try:
         if name == "tokenizer.json":
-            return {**dict(files.added), **_of_tokenizer_json(_content(path).decode())}
-        return {**_of_other(path), **dict(files.added)}
+            ids = {**dict(files.added), **_of_tokenizer_json(_content(path).decode())}
+        else:
+            ids = {**_of_other(path), **dict(files.added)}
+        odd = next((token for token, number in ids.items() if not _is_id(number)), None)
+        if odd is not None:
+            raise ValueError(f"token {shown(odd)}: expected a number, found {cut(ids[odd])}")
+        return ids
     except InputError:
         raise
     except _FAULTS as error:
         raise InputError(f"cannot read the vocabulary of `{path}`: {cut(error)}") from error
+
+
+def _is_id(number: object) -> bool:
+    return type(number) is int and 0 <= number < 1 << 31
 
 
 def _of_tokenizer_json(text: str) -> Ids:

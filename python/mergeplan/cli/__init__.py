@@ -125,6 +125,10 @@ def _told(error: BaseException) -> int:
     if isinstance(error, OSError):
         where = f": `{printable(str(error.filename))}`" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", None, 1)
+    if isinstance(error, ImportError) and not str(error.name).startswith("mergeplan"):
+        # Of a package that is broken, or that the system gives no memory for.
+        hint = "install this package and what it needs again, or see `ulimit -a`"
+        return _fail(f"cannot load a library: {cut(error, 300)}", hint, 1)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _fail("the system gives no more threads", _LIMITS, 1)
     if os.environ.get("MERGEPLAN_TRACEBACK"):
