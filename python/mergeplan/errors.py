@@ -18,7 +18,7 @@ class MergeplanError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        self.message = _legible(message)
+        self.message = legible(message)
         super().__init__(self.message)
         self.hint = hint
         # Python prints notes below the message; before 3.11 there are none.
@@ -32,7 +32,7 @@ class MergeplanError(Exception):
         return self.message
 
 
-def _legible(message: str) -> str:
+def legible(message: str) -> str:
     """A message on one line, whatever the names and values from files in it are: control characters
     and halves of surrogate pairs are escaped, what is long is cut.
     """

@@ -24,6 +24,7 @@ from mergeplan.checkpoints.plan_models import (
 )
 from mergeplan.errors import InputError
 from mergeplan.system.jsontext import parse_json
+from mergeplan.system.pathtext import path_text
 from mergeplan.system.reading import HEADER, SETTINGS, open_plain, read_bytes
 
 # Files of a checkpoint, as the hub lays them out.
@@ -32,7 +33,7 @@ INDEX_ENDING = ".safetensors.index.json"
 _DIFFUSERS = "diffusion_pytorch_model"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """What a header says of a tensor.
 
@@ -173,14 +174,17 @@ class Checkpoint:
         if any(tensor.offset is not None for tensor in self.tensors.values()):
             listed = {
                 name: ListedTensor(
-                    str(self.path / tensor.file), tensor.dtype, tensor.shape, tensor.offset or 0
+                    path_text(self.path / tensor.file),
+                    tensor.dtype,
+                    tensor.shape,
+                    tensor.offset or 0,
                 )
                 for name, tensor in self.tensors.items()
             }
-            return Listed(str(self.path), listed)
+            return Listed(path_text(self.path), listed)
         if isinstance(self.weights, tuple):
-            return Files(str(self.path), tuple(map(str, self.weights)))
-        return str(self.weights)
+            return Files(path_text(self.path), tuple(map(path_text, self.weights)))
+        return path_text(self.weights)
 
 
 def with_sources(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:

@@ -3,12 +3,12 @@
 import click
 
 from mergeplan.cli.streams import ReaderLeftError
-from mergeplan.errors import SurroundingsError
+from mergeplan.errors import SurroundingsError, legible
 
 
 def warn(message: str) -> None:
     """A warning on stderr."""
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {legible(message)}", err=True)
 
 
 def report(line: str) -> None:

@@ -14,6 +14,7 @@ from mergeplan.errors import InputError
 from mergeplan.merging.manifest import Manifest, load_manifest
 from mergeplan.system.files import expanded, sha256_of
 from mergeplan.system.jsontext import loads
+from mergeplan.system.pathtext import path_of
 from mergeplan.system.progress import Progress
 from mergeplan.system.reading import INDEX, read_bytes
 
@@ -118,7 +119,7 @@ def verify(
         _check_companion(folder, name, digest, result)
     if inputs:
         for entry in manifest.input_files:
-            _check_input(Path(entry.path), entry.bytes, entry.mtime_ns, result)
+            _check_input(path_of(entry.path), entry.bytes, entry.mtime_ns, result)
     return result
 
 

@@ -7,6 +7,7 @@ import yaml
 from mergeplan._native import __version__
 from mergeplan.checkpoints.names import hub_ids
 from mergeplan.config.config import MergeConfig
+from mergeplan.display.text import printable
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.writing import write_durably
 
@@ -28,7 +29,7 @@ def write_card(folder: Path, name: str, config: MergeConfig, plan: MergePlan) ->
     card = f"""---
 {yaml.safe_dump(front, sort_keys=False).rstrip()}
 ---
-# {name}
+# {printable(name)}
 
 Merged by mergeplan {__version__} with the method {title}{on_base}.
 Seed of random masks: {plan.data.seed}.

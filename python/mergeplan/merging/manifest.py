@@ -15,6 +15,7 @@ from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import sha256_of
+from mergeplan.system.pathtext import path_of
 from mergeplan.system.ranges import Count, Seed
 from mergeplan.system.reading import MANIFEST, read_text
 from mergeplan.system.strict import parse_strictly
@@ -59,8 +60,7 @@ def _stays_below(name: str) -> bool:
 
 
 def _is_path(text: str) -> bool:
-    if "\0" in text:
-        raise ValueError("a path")
+    path_of(text)
     return True
 
 

@@ -25,6 +25,7 @@ from mergeplan.planning.plan import Fallback, MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files, check_space, creating, expanded
 from mergeplan.system.memory import anonymous_bytes, available_bytes, default_limit
+from mergeplan.system.pathtext import path_text
 
 if TYPE_CHECKING:
     from mergeplan._native import PreparedFamily, PreparedMerge
@@ -127,7 +128,7 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
     ):
         # Models that are derived from others have no files.
         models = [rows for rows in prepared.identities if rows]
-        inputs: InputRows = [[(str(p), n, t) for p, n, t in rows] for rows in models]
+        inputs: InputRows = [[(path_text(p), n, t) for p, n, t in rows] for rows in models]
         state = MergeState(plan.data, inputs)
         ours = options.resume and (is_publishing(place) or is_published(place, state))
         check_output(partial_folder(place), read, overwrite=True)

@@ -1,6 +1,7 @@
 //! What is read of one checkpoint: its headers, and the content hashes of its tensors.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 use mergeplan_core::checkpoint::{Checkpoint, TensorEntry};
 use mergeplan_core::compare;
@@ -12,7 +13,7 @@ use crate::errors::raise;
 use crate::run::watched;
 
 /// Name, dtype, shape, file and bytes.
-type TensorRow = (String, String, Vec<usize>, String, u64);
+type TensorRow = (String, String, Vec<usize>, OsString, u64);
 
 #[pyfunction]
 pub(crate) fn read_checkpoint(
@@ -22,8 +23,7 @@ pub(crate) fn read_checkpoint(
     let checkpoint = py.detach(|| Checkpoint::open(&path)).map_err(|error| raise(py, error))?;
     let row = |(name, entry): (&String, &TensorEntry)| {
         let file = checkpoint.shards()[entry.shard].path().file_name().unwrap_or_default();
-        let file = Path::new(file).display().to_string();
-        (name.clone(), entry.dtype.to_string(), entry.shape.clone(), file, entry.bytes)
+        (name.clone(), entry.dtype.to_string(), entry.shape.clone(), file.into(), entry.bytes)
     };
     Ok((checkpoint.tensors().iter().map(row).collect(), checkpoint.unlisted().to_vec()))
 }

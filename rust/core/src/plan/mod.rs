@@ -5,6 +5,7 @@ mod document;
 mod group_method;
 mod job;
 mod models;
+mod path_text;
 
 pub(crate) use document::is_plain;
 pub use document::{Plan, VERSION};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
+use super::path_text;
 use crate::number::Float;
 
 /// Derivations of derivations: a model may be this many steps from a stored one.
@@ -31,7 +32,7 @@ pub struct TensorRef {
 #[serde(untagged)]
 pub enum Model {
     /// A folder that holds a safetensors checkpoint, an index, or one safetensors file.
-    Folder(PathBuf),
+    Folder(#[serde(with = "path_text")] PathBuf),
     /// Safetensors files that are one checkpoint without an index.
     Files(Files),
     /// Tensors at known places.
@@ -45,8 +46,10 @@ pub enum Model {
 #[serde(deny_unknown_fields)]
 pub struct Files {
     /// Their folder, for messages.
+    #[serde(with = "path_text")]
     pub path: PathBuf,
     /// The files.
+    #[serde(with = "path_text::many")]
     pub files: Vec<PathBuf>,
 }
 
@@ -55,6 +58,7 @@ pub struct Files {
 #[serde(deny_unknown_fields)]
 pub struct Listed {
     /// Its folder, for messages.
+    #[serde(with = "path_text")]
     pub path: PathBuf,
     /// All tensors by name.
     pub tensors: BTreeMap<String, ListedTensor>,
@@ -65,6 +69,7 @@ pub struct Listed {
 #[serde(deny_unknown_fields)]
 pub struct ListedTensor {
     /// The file.
+    #[serde(with = "path_text")]
     pub file: PathBuf,
     /// Element type.
     pub dtype: Dtype,
