@@ -23,10 +23,21 @@ from mergeplan.cli import main
 
 ESCAPED = 99  # the exit code of a child that an exception left by the top
 SLOWEST = 60.0  # seconds; a command that takes longer hangs
-_LARGE = {"jinja2", "tokenizers", "torch", "transformers", "transformers.modeling_utils"}
+_LARGE = {
+    "jinja2",
+    "matplotlib",
+    "matplotlib.figure",
+    "scipy",
+    "scipy.optimize",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "transformers.modeling_utils",
+}
 _LARGE |= {f"transformers.models.{name}" for name in ("auto", "qwen2.modeling_qwen2")}
 _IMPORTED = {"click", "mergeplan", "numpy", "pydantic", "pydantic_core", "yaml"}
 _LONGEST = 700  # characters of what a command said that are shown
+_WAITING = (signal.SIGINT, signal.SIGTERM)
 _STRACE = "/usr/bin/strace"
 
 
@@ -46,7 +57,7 @@ class Ended:
     injected: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [line for line in self.stderr.splitlines() if line and "hint: " not in line]
+        lines = [line for line in self.stderr.splitlines() if line]
         said = "\n      ".join(lines)[-_LONGEST:]
         text = f"`mergeplan {' '.join(self.words)}` ended with {self.code}: {said}"
         return "\n      ".join([text, *self.injected[:4]])
@@ -78,9 +89,12 @@ class Child:
         self._code: int | None = None
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal that comes before the command has begun waits for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
         self.pid = os.fork()
         if self.pid == 0:
             _become(self.words, cwd, self.paths, bool(strace), env or {}, first, last)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._tracer = _trace(self.pid, strace, self.log) if strace else None
 
     @property
@@ -172,6 +186,7 @@ def _become(
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)
         sys.stderr = sys.__stderr__ = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+        # As `mergeplan.system.signals` finds it, but for what comes before its first line.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ.update(env)
@@ -193,9 +208,12 @@ def _become(
 
 def _main() -> int:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITING)
         main()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else ESCAPED
+    except KeyboardInterrupt:
+        return 130  # it came before the first line of the command, which catches it
     return ESCAPED
 
 

@@ -9,6 +9,9 @@ from tests.tools.attacks.ground import OUT, PARTIAL, Ground
 from tests.tools.attacks.scenarios import EMPTY_MODE, OLD_MODE, Scenario
 from tests.tools.attacks.snapshots import contents, difference, snapshot
 
+# How the names begin under which work folders are made and removed; a later run sweeps them up.
+_PRIVATE = ".mergeplan-"
+
 
 class Fault(AssertionError):
     """A promise that was not kept."""
@@ -18,7 +21,7 @@ class Judge:
     """Looks at a site before a command, and judges it after.
 
     Attributes:
-        litter: Names that the last command left, beside its work folder.
+        litter: Private names that the last command left, beside its work folder.
     """
 
     def __init__(self, ground: Ground, scenario: Scenario, site: Path) -> None:
@@ -32,6 +35,8 @@ class Judge:
         """Nothing of the user's was touched."""
         now = snapshot(self._site, (OUT, PARTIAL))
         self.litter = sorted(now.keys() - self._beside.keys())
+        if strange := [name for name in self.litter if not name.startswith(_PRIVATE)]:
+            raise Fault(f"{strange} appeared")
         now = {name: what for name, what in now.items() if name not in self.litter}
         if found := difference(self._beside, now):
             raise Fault(f"a file of the user's: {found}")
@@ -45,8 +50,8 @@ class Judge:
         complete = []
         for out, expected in self._expected.items():
             found, before = contents(self._site / out), self._outs[out]
-            if self._scenario.mount and found is not None:
-                found = {n: w for n, w in found.items() if not n.startswith(".mergeplan.partial")}
+            if self._scenario.mount and found is not None:  # the work is done inside
+                found = {n: w for n, w in found.items() if not n.startswith(".mergeplan")}
             complete.append(found == expected)
             needed = {"config.json", "model.safetensors.index.json"}
             moving = killed and self._scenario.mount and not needed <= (found or {}).keys()

@@ -1,12 +1,15 @@
 """What lies in a folder, so that two moments can be compared."""
 
 import hashlib
+import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 Snapshot = dict[str, str]
 _MOST = 1 << 26
+_MANIFEST = "mergeplan_manifest.json"
 
 
 def snapshot(folder: Path, leave_out: tuple[str, ...] = ()) -> Snapshot:
@@ -23,14 +26,24 @@ def snapshot(folder: Path, leave_out: tuple[str, ...] = ()) -> Snapshot:
 
 
 def contents(folder: Path) -> Snapshot | None:
-    """What an output holds: content of each file, whatever its mode; `None` for no folder."""
+    """What an output holds: content of each file, whatever its mode; `None` for no folder.
+
+    Of the manifest all counts but when the inputs were written, and where on their disk they lie.
+    """
     if not folder.is_dir():
         return None
-    return {
+    found = {
         name: what.split(" ", 2)[2]
         for name, what in snapshot(folder).items()
         if not what.startswith("folder")
     }
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        for model in manifest["inputs"]:
+            model["files"] = [(file["path"], file["bytes"]) for file in model["files"]]
+        text = json.dumps(manifest, sort_keys=True).encode()
+        found[_MANIFEST] = hashlib.blake2b(text, digest_size=8).hexdigest()
+    return found
 
 
 def difference(before: Snapshot, after: Snapshot) -> str:
