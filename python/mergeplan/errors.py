@@ -3,7 +3,7 @@
 import re
 
 # Of one name or value in a message, and of a message.
-_LONGEST_NAME, _LONGEST = 500, 4000
+_LONGEST_NAME, _LONGEST = 500, 1500
 _LONG_NAME = re.compile(r"`([^`]{400})[^`]+([^`]{100})`")
 
 
@@ -20,7 +20,7 @@ class MergeplanError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         self.message = legible(message)
         super().__init__(self.message)
-        self.hint = hint
+        self.hint = hint = legible(hint) if hint else hint
         # Python prints notes below the message; before 3.11 there are none.
         if hint and hasattr(self, "add_note"):
             self.add_note(f"hint: {hint}")
@@ -41,7 +41,7 @@ def legible(message: str) -> str:
         message = "".join(escaped)
     if len(message) > _LONGEST_NAME:
         message = _LONG_NAME.sub(r"`\1...\2`", message)
-    return message if len(message) <= _LONGEST else f"{message[:3000]}...{message[-900:]}"
+    return message if len(message) <= _LONGEST else f"{message[:1100]}...{message[-300:]}"
 
 
 class InputError(MergeplanError, ValueError):

@@ -77,7 +77,7 @@ def test_names_that_leave_the_folder_are_refused(key, name, merged):
         ({"tensors": {"x": "00"}}, ["`tensors.x`: expected 16 hexadecimal digits, found '00'"]),
         ({"tensors": {"x\x1b": 5}}, ["tensors.x\\x1b"]),
         ({"companions": {"c": "q" * 64}}, ["`companions.c`: expected 64 hexadecimal digits"]),
-        ({"headers": {"other": "0" * 64}}, ["headers of files that it lists, and not of 'other'"]),
+        ({"headers": {"other": "0" * 64}}, ["headers of files that it lists, and not of `other`"]),
         ({"inputs": 5}, ["`inputs`: expected a list, found 5"]),
         (
             {"inputs": [{"model": "m", "files": [{"path": 1}]}]},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergeplan.display.text import listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.system.reading import TEXTS, decode, read_bytes
 
@@ -176,7 +177,7 @@ def _text(data: dict[str, Any], key: str, where: str = "", *, empty: bool = Fals
 
 
 def _names(keys: list[str]) -> str:
-    return ", ".join(f"`{key}`" for key in keys) or "no keys"
+    return listed(keys) if keys else "no keys"
 
 
 def _name(value: object) -> str:

@@ -12,6 +12,7 @@ from annotated_types import Ge, Predicate
 from mergeplan._native import __version__
 from mergeplan.checkpoints.checkpoint import INDEX_ENDING, header_sha256
 from mergeplan.config.config import MergeConfig
+from mergeplan.display.text import shown
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import sha256_of
@@ -120,7 +121,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if more := sorted(set(self.headers) - set(self.files)):
-            raise ValueError(f"headers of files that it lists, and not of {more[0]!r}")
+            raise ValueError(f"headers of files that it lists, and not of {shown(more[0])}")
 
     @property
     def input_files(self) -> list[InputFile]:
