@@ -67,7 +67,7 @@ def fuzz(folder: Path, numbers: Iterable[int], seed: int, *, raising: bool = Fal
         content = target.mutate(chance.choice(target.seeds), chance)
         begun = time.perf_counter()
         try:
-            outcome = _outcome(target, at, content)
+            outcome = outcome_of(target, at, content)
         except BaseException as error:
             if raising or isinstance(error, KeyboardInterrupt):
                 raise
@@ -80,7 +80,9 @@ def fuzz(folder: Path, numbers: Iterable[int], seed: int, *, raising: bool = Fal
     return findings
 
 
-def _outcome(target: Target, at: Path, content: bytes) -> str:
+def outcome_of(target: Target, at: Path, content: bytes) -> str:
+    """What comes of an input: `read`, or the class of our error. All else that it raises is a
+    finding."""
     path = at / target.file
     before = path.read_bytes() if path.exists() else None
     path.write_bytes(content)
