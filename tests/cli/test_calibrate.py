@@ -2,20 +2,24 @@
 
 import csv
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 import yaml
 
+from mergeplan.calibration import identity
 from mergeplan.system.files import lock
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.commands import COMMAND, cli
-from tests.support.pools import write_pool
+from tests.support.pools import NAMES, write_pool
+from tests.support.settings import DEMO_POOL
 from tests.support.shares import spread
 
 pytestmark = pytest.mark.timeout(300)
@@ -134,6 +138,48 @@ def test_a_folder_that_is_no_run_is_not_taken_over(finished, tmp_path):
         assert done.returncode == 1
         assert "no run, since it has no `run.json`, and it holds `measurements.csv`" in done.stderr
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_models_that_are_copied_or_touched_go_on_and_one_that_changed_under_its_times_does_not(
+    finished, tmp_path, monkeypatch
+):
+    """Content decides, and is read only where a file looks changed."""
+    folder, run = tmp_path, tmp_path / "run"
+    shutil.copytree(DEMO_POOL, folder / "models")  # other inodes, times of their own
+    shutil.copytree(finished / "run", run)
+    experts = {name: str(folder / "models" / name) for name in NAMES}
+    pool = write_pool(folder, sizes=[{"base": str(folder / "models" / "base"), "experts": experts}])
+    weights = folder / "models" / "js" / "model.safetensors"
+    read: list[Path] = []
+    hashed = identity._hash_file
+
+    def counted(path: Path, **options: Event) -> str:
+        read.append(path)
+        return hashed(path, **options)
+
+    monkeypatch.setattr(identity, "_hash_file", counted)
+    for again in (True, False):
+        read.clear()
+        done = calibrate(pool, run, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["n_measured"] == 0
+        assert bool(read) == again
+    assert rows_of(run) == rows_of(finished / "run")
+    weights.touch()
+    assert calibrate(pool, run).returncode == 0
+    assert read == [weights]
+    before, times = (run / "scores.jsonl").read_bytes(), weights.stat()
+    with weights.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for more in ((), ("--dry-run",)):
+        refused = calibrate(pool, run, *more)
+        assert refused.returncode == 1
+        assert "expert `js` has changed since the run" in refused.stderr
+    assert (run / "scores.jsonl").read_bytes() == before
 
 
 @pytest.mark.long

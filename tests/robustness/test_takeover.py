@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,17 @@ from pathlib import Path
 import pytest
 
 import mergeplan
-from mergeplan.calibration.identity import RunIdentity
-from mergeplan.calibration.run_folder import NAMES, RunFolder, is_run
-from mergeplan.calibration.store import RunStore
+from mergeplan.calibration.identity import RunIdentity, models_of
+from mergeplan.calibration.run_folder import NAMES, RunFolder, recorded_in
+from mergeplan.calibration.store import MeasuredMerge, RunStore
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.merging.cluster_runner import _merge_shard
-from tests.robustness.test_writing import killed_in, mode_of, names_in
+from mergeplan.pool.pool import Pool, PoolSize
+from mergeplan.pool.subsets import SubsetMerge
+from tests.robustness.test_writing import killed_in, mode_of, names_in, scores
 from tests.support.commands import cli
 
-IDENTITY = RunIdentity({"base": (("a", 1),)}, {"the text of size 1": "0"}, {})
+IDENTITY = RunIdentity({}, {"the text of size 1": "0"}, {})
 SAMPLE = ("sample", mergeplan.DEMO_POOL / "pool.yml", "--k", 1, "--method", "average", "-o")
 
 
@@ -29,9 +32,9 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"run.json"}))
 def test_a_folder_with_one_of_our_names_and_no_run_is_left_alone(name, tmp_path):
     (tmp_path / name).write_text("mine")
-    for take in (is_run, RunFolder):
+    for take in (recorded_in, lambda folder: RunFolder(folder, IDENTITY)):
         with pytest.raises(SurroundingsError, match=rf"no run, .* holds `{name}`") as caught:
-            take(tmp_path, IDENTITY)
+            take(tmp_path)
         assert caught.value.hint
     assert content(tmp_path) == {name: b"mine"}
 
@@ -66,7 +69,7 @@ def test_a_folder_with_other_files_may_become_a_run(tmp_path):
     RunFolder(tmp_path, IDENTITY).close()
     assert content(tmp_path)["notes.txt"] == b"mine"
     assert content(tmp_path)["lock"] == b"mine"
-    assert is_run(tmp_path, IDENTITY)
+    assert recorded_in(tmp_path) == IDENTITY
 
 
 def test_what_was_edited_stays_and_the_new_one_goes_beside_it(tmp_path):
@@ -158,6 +161,31 @@ def test_links_in_a_run_lead_nowhere(name, hard, tmp_path):
     assert victim.read_bytes() == before
 
 
+def test_what_is_measured_while_a_model_changes_is_not_kept(tmp_path):
+    model = tmp_path / "expert"
+    shutil.copytree(mergeplan.DEMO_POOL / "js", model)
+    pool = Pool((PoolSize(mergeplan.DEMO_POOL / "base", {"js": model}),), {}, {})
+    identity = RunIdentity(models_of(pool), IDENTITY.texts, {})
+    store = RunStore(tmp_path / "run", identity, (1,))
+    merge = SubsetMerge(0, 80592.0, "average", "{}", ("js",), 0)
+    measured = MeasuredMerge(merge, scores(), (1.0, 1.0))
+    weights = model / "model.safetensors"
+    weights.touch()
+    store.add(measured)
+    kept = (tmp_path / "run" / "scores.jsonl").read_bytes()
+    assert kept.count(b"\n") == 1
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match="expert `js` has changed"):
+        store.add(measured)
+    weights.unlink()
+    with pytest.raises(InputError, match="No such file"):
+        store.add(measured)
+    store.close()
+    assert (tmp_path / "run" / "scores.jsonl").read_bytes() == kept
+
+
 def test_unfinished_files_do_not_pile_up_in_a_run(tmp_path):
     RunFolder(tmp_path, IDENTITY).close()
     for _ in range(3):
@@ -173,7 +201,7 @@ from pathlib import Path
 from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.store import RunStore
 from mergeplan.errors import SurroundingsError
-identity = RunIdentity({"base": (("a", 1),)}, {"the text of size 1": "0"}, {})
+identity = RunIdentity({}, {"the text of size 1": "0"}, {})
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -106,7 +106,7 @@ def calibrate(
     checked = check_options(pool_file, options)
     _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
     run = _Run(checked, options, say, progress)
-    store = RunStore(folder, checked.identity, pool_sizes(checked))
+    store = RunStore(folder, checked.identity, pool_sizes(checked), say)
     try:
         reasons = [
             reason for size in range(len(checked.pool.sizes)) for reason in run.of(size, store)

@@ -42,8 +42,8 @@ def _seen(pool: Pool) -> dict[str, Any]:
     except (InputError, OSError) as error:
         return {"models": str(error)}
     seen: dict[str, Any] = {
-        name: [[part for i, part in enumerate(row) if i != 2] for row in rows]
-        for name, rows in models.items()
+        name: [(file.name, file.stat[0], file.header, file.sha256) for file in files]
+        for name, files in models.items()
     }
     for domain, path in pool.data.items():
         seen[f"texts of `{domain}`"] = sha256_of(path) if path.is_file() else None

@@ -1,9 +1,20 @@
-"""What a run measures, by content: pool, texts, arithmetic. A change of any of it is noticed."""
+"""What a run measures: pool, texts, arithmetic. A change of any of it is noticed.
+
+Every file of every model is hashed whole once, when a run begins. Later it counts as unchanged
+where its length, the times when its content and when anything of it was changed, its inode and its
+device are those that are recorded. Where one differs (a change, but a copy, a restored backup or
+another mount too), it is hashed again, and its content decides. Texts go by what is scored of them.
+"""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 from annotated_types import Predicate
@@ -15,12 +26,32 @@ from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
 from mergeplan.system.ranges import version_is
+from mergeplan.system.reading import open_plain
 
-VERSION = 1
+# 2: files have a hash of their content, and all that tells a change.
+VERSION = 2
+_PIECE_BYTES = 1 << 20
 
 
-# Name, bytes, time of change in ns and header's hash of a file; or name and hash.
-FileRow = tuple[int | str, ...]
+@dataclass(frozen=True)
+class ModelFile:
+    """A file of a model.
+
+    Attributes:
+        stat: Bytes, times of the content's change and of any change in ns, inode, device.
+        header: Hash of what says how to read it; empty for settings.
+        sha256: Of its content; empty where it was not read yet.
+        path: Where it is. Not recorded: what counts is what it holds.
+    """
+
+    name: str
+    stat: tuple[int, int, int, int, int]
+    header: str = ""
+    sha256: str = ""
+    path: str = ""
+
+
+Models = dict[str, tuple[ModelFile, ...]]
 
 
 @dataclass(frozen=True)
@@ -33,18 +64,61 @@ class RunIdentity:
         arithmetic: Options that decide what a loss is.
     """
 
-    models: dict[str, tuple[FileRow, ...]]
+    models: Models
     texts: dict[str, str]
     arithmetic: dict[str, Any]
     version: Annotated[int, Predicate(version_is(VERSION, f"version {VERSION}"))] = VERSION
 
     def json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+        data = asdict(self)
+        for files in data["models"].values():
+            for file in files:
+                del file["path"]
+        return json.dumps(data, indent=1, sort_keys=True)
+
+    def pool_hash(self) -> str:
+        """Which models they are, by their content."""
+        return short_hash(
+            {
+                name: [(file.name, file.header, file.sha256) for file in files]
+                for name, files in self.models.items()
+            }
+        )
+
+    def with_content(self) -> "RunIdentity":
+        """The same, where every file was read; nothing is read twice.
+
+        Raises:
+            InputError: One cannot be read, or changes meanwhile.
+        """
+        missing = list(dict.fromkeys(file for file in self.files() if not file.sha256))
+        found = _hash_files([Path(file.path) for file in missing])
+        pairs = zip(missing, found, strict=True)
+        return self._with({file: replace(file, sha256=content) for file, content in pairs})
+
+    def as_found(self) -> "RunIdentity":
+        """The same files as they look now, not read.
+
+        Raises:
+            InputError: One is no longer there.
+        """
+        try:
+            seen = {file: _seen(Path(file.path).stat()) for file in self.files()}
+        except OSError as error:
+            raise InputError(f"cannot read `{error.filename}`: {error.strerror}") from error
+        return self._with({file: replace(file, stat=seen[file], sha256="") for file in seen})
+
+    def files(self) -> Iterator[ModelFile]:
+        for files in self.models.values():
+            yield from files
+
+    def _with(self, new: dict[ModelFile, ModelFile]) -> "RunIdentity":
+        models = {name: tuple(new.get(f, f) for f in files) for name, files in self.models.items()}
+        return replace(self, models=models)
 
 
-def models_of(pool: Pool) -> dict[str, tuple[FileRow, ...]]:
-    """Each model's files: name, bytes, time of change in ns, and the hash of what says how to read
-    it. Weights are not hashed: that would read every expert once more.
+def models_of(pool: Pool) -> Models:
+    """Each model's files. Weights are not hashed here: that reads every expert.
 
     Raises:
         InputError: A model's headers are at fault.
@@ -58,16 +132,22 @@ def models_of(pool: Pool) -> dict[str, tuple[FileRow, ...]]:
     return found
 
 
-def _files_of(folder: Path, base: Path) -> tuple[FileRow, ...]:
+def _files_of(folder: Path, base: Path) -> tuple[ModelFile, ...]:
     checkpoint = open_expert(folder, base)
-    rows: list[FileRow] = []
-    for file in sorted(checkpoint.files):
-        stat = file.stat()
-        rows.append((file.name, stat.st_size, stat.st_mtime_ns, _header_of(file, checkpoint)))
+    files = [
+        ModelFile(file.name, _seen(file.stat()), _header_of(file, checkpoint), path=str(file))
+        for file in sorted(checkpoint.files)
+    ]
     for name in (CONFIG_FILE, ADAPTER_CONFIG):
-        if (folder / name).is_file():
-            rows.append((name, sha256_of(folder / name)))
-    return tuple(rows)
+        if (file := folder / name).is_file():
+            content = sha256_of(file)
+            files.append(ModelFile(name, _seen(file.stat()), sha256=content, path=str(file)))
+    return tuple(files)
+
+
+def _seen(found: os.stat_result) -> tuple[int, int, int, int, int]:
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return found.st_size, *times, found.st_ino, found.st_dev
 
 
 def _header_of(file: Path, checkpoint: Checkpoint) -> str:
@@ -90,14 +170,49 @@ def short_hash(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def refuse_changes(folder: Path, before: RunIdentity, now: RunIdentity) -> None:
-    """Refuse to go on with a run whose pool, texts or arithmetic changed.
+def _hash_files(paths: Sequence[Path]) -> list[str]:
+    stop = Event()
+    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(paths)))) as threads:
+        try:
+            return list(threads.map(partial(_hash_file, stop=stop), paths))
+        except BaseException:
+            stop.set()  # or Ctrl-C would wait for whole files
+            raise
+
+
+def _hash_file(path: Path, stop: Event) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open_plain(path) as file:
+            before = _seen(os.fstat(file.fileno()))
+            while not stop.is_set() and (piece := file.read(_PIECE_BYTES)):
+                digest.update(piece)
+        after = _seen(path.stat())
+    except OSError as error:
+        raise InputError(f"cannot read `{path}`: {error.strerror}") from error
+    if before != after:
+        raise InputError(f"`{path}` changed while it was read", "wait until it is whole")
+    return digest.hexdigest()
+
+
+def go_on(folder: Path, before: RunIdentity, now: RunIdentity) -> RunIdentity:
+    """Whether what is measured is what was: else the run cannot go on.
+
+    Args:
+        before: As it is recorded.
+        now: As it is found; files that look changed are read.
+
+    Returns:
+        What to record from now on.
 
     Raises:
         InputError: Something differs; the message names it.
     """
+    models = _read_where_changed(before, now)
     for section in ("models", "texts", "arithmetic"):
         found, recorded = getattr(now, section), getattr(before, section)
+        if section == "models":
+            found, recorded = _contents(models), _contents(before)
         for name in sorted(set(found) | set(recorded)):
             if found.get(name) == recorded.get(name):
                 continue
@@ -108,3 +223,26 @@ def refuse_changes(folder: Path, before: RunIdentity, now: RunIdentity) -> None:
                 " new measurements",
                 "put it back, or begin a new run in another folder",
             )
+    return models
+
+
+def _contents(identity: RunIdentity) -> dict[str, list[tuple[object, ...]]]:
+    return {
+        name: [(file.name, file.header, file.stat[0], file.sha256) for file in files]
+        for name, files in identity.models.items()
+    }
+
+
+def _read_where_changed(before: RunIdentity, now: RunIdentity) -> RunIdentity:
+    """With the recorded hash where a file looks the same, and a new one where it does not; with one
+    of nothing where its length, or what says how to read it, has changed."""
+    known: dict[ModelFile, ModelFile] = {}
+    for name, files in now.models.items():
+        recorded = {file.name: file for file in before.models.get(name, ())}
+        for file in files:
+            old = recorded.get(file.name)
+            if old is None or (old.stat[0], old.header) != (file.stat[0], file.header):
+                known[file] = replace(file, sha256="none")
+            elif old.stat == file.stat and not file.sha256:
+                known[file] = replace(file, sha256=old.sha256)
+    return now._with(known).with_content()

@@ -7,12 +7,13 @@ from pathlib import Path
 from mergeplan.calibration.curve_rounds import CurvePlan
 from mergeplan.calibration.curve_rounds import curve_forecast as forecast_of
 from mergeplan.calibration.decision import CurveGoal
+from mergeplan.calibration.identity import go_on
 from mergeplan.calibration.limits import Budget, Spending
 from mergeplan.calibration.limits import SpendingRange as Part
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
-from mergeplan.calibration.run_folder import is_run
+from mergeplan.calibration.run_folder import recorded_in
 from mergeplan.calibration.setup import Setup
-from mergeplan.calibration.store import read_scores
+from mergeplan.calibration.store import MeasuredMerge, read_scores
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError, nearest
@@ -103,7 +104,10 @@ def forecast_calibration(
         InputError: As for `calibrate`.
     """
     checked = check_options(pool_file, options)
-    kept = read_scores(folder) if is_run(folder, checked.identity) else []
+    kept: list[MeasuredMerge] = []
+    if (before := recorded_in(folder)) is not None:
+        go_on(folder, before, checked.identity)
+        kept = read_scores(folder)
     each = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
     found = []
     for merge in options.listed or ():

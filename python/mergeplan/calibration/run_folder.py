@@ -11,9 +11,11 @@ RUN/
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from mergeplan.calibration.identity import RunIdentity, refuse_changes
+from mergeplan.calibration.identity import RunIdentity, go_on
+from mergeplan.display.text import format_bytes
 from mergeplan.errors import SurroundingsError
 from mergeplan.system.files import lock, make_folder, sha256_of, sync_folder
 from mergeplan.system.reading import RECORD
@@ -39,36 +41,37 @@ _REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG)
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 
+# Reading less is done before one would ask what is going on.
+_LARGE_BYTES = 1_000_000_000
 # The hashes of each file: of what was there when it was written last, and of what was written.
 _Written = dict[str, tuple[str, ...]]
 
 
-def is_run(folder: Path, identity: RunIdentity) -> bool:
-    """Whether a folder holds this run; otherwise it is one that the run can begin in.
+def recorded_in(folder: Path) -> RunIdentity | None:
+    """What the run measures that a folder holds; `None` of one that a run can begin in.
 
     Raises:
-        InputError: It holds another run, or one of a changed pool.
+        InputError: The record is damaged, or of another version.
         SurroundingsError: It is no run, and has files where a run has its own.
     """
     try:
         found = {path.name for path in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except OSError as error:
         raise SurroundingsError(f"cannot read `{folder}`: {error.strerror}") from error
     ours = [name for name in NAMES if name in found]
     for name in ours:
         refuse_existing(folder / name, overwrite=True)
     if RUN in found:
-        refuse_changes(folder, load_strictly(folder / RUN, RunIdentity, RUN_KIND), identity)
-        return True
+        return load_strictly(folder / RUN, RunIdentity, RUN_KIND)
     if ours:
         raise SurroundingsError(
             f"`{folder}` is no run, since it has no `{RUN}`, and it holds `{ours[0]}`, which a run"
             " would write",
             "choose another folder, or move the file away",
         )
-    return False
+    return None
 
 
 class RunFolder:
@@ -76,28 +79,41 @@ class RunFolder:
 
     Args:
         path: Created where it is absent.
-        identity: What is measured.
+        identity: What is measured. When a run begins, all files of the models are read once.
+        say: Told so, where that may take a while.
 
     Attributes:
+        identity: The same, with hashes of the files' content.
         notes: On each file that was edited, and stays.
 
     Raises:
-        InputError: As for `is_run`.
-        SurroundingsError: Also where it cannot be written to, or another run works there.
+        InputError: It holds another run, or one of a changed pool.
+        SurroundingsError: It is no run, and has files where a run has its own; or it cannot be
+            written to, or another run works there.
     """
 
-    def __init__(self, path: Path, identity: RunIdentity) -> None:
+    def __init__(
+        self, path: Path, identity: RunIdentity, say: Callable[[str], object] = lambda _: None
+    ) -> None:
         self.path = path
         self.notes: dict[str, None] = {}
         self._places: dict[str, Path] = {}
-        is_run(path, identity)  # before the lock, which must not be left among files of others
+        recorded_in(path)  # before the lock, which must not be left among files of others
         make_folder(path)
         self._lock = lock(path, "calibration")
         try:
             remove_unfinished(path)
-            if not is_run(path, identity):
-                write_durably(path / RUN, identity.json(), replace=False)
+            before = recorded_in(path)
+            if before is None:
+                n_bytes = sum(file.stat[0] for file in identity.files())
+                if n_bytes >= _LARGE_BYTES:
+                    say(f"reading the models once, {format_bytes(n_bytes)}, to know them again")
+                self.identity = identity.with_content()
+                write_durably(path / RUN, self.identity.json(), replace=False)
                 sync_folder(path)  # scores without it would be no run
+            else:
+                self.identity = before
+                self._go_on(identity)
             self._written: _Written = {}
             if (path / _WRITTEN).exists():
                 hint = "remove it: files that are there then count as edited"
@@ -105,6 +121,20 @@ class RunFolder:
         except BaseException:
             self._lock.close()
             raise
+
+    def check_models(self) -> None:
+        """Refuse to keep what was measured while a model changed.
+
+        Raises:
+            InputError: One has changed; the message names it.
+        """
+        self._go_on(self.identity.as_found())
+
+    def _go_on(self, now: RunIdentity) -> None:
+        known = self.identity.json()
+        self.identity = go_on(self.path, self.identity, now)
+        if self.identity.json() != known:
+            write_durably(self.path / RUN, self.identity.json(), replace=True)
 
     def place(self, name: str, content: bytes | str) -> Path:
         """Write a file of the run; one that was edited stays, and the new one goes beside it.

@@ -3,12 +3,12 @@
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mergeplan.calibration.identity import RunIdentity, short_hash
+from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.run_folder import MEASUREMENTS, SCORES, RunFolder
 from mergeplan.errors import InputError
 from mergeplan.evaluation.scores import DocumentLosses, Scores
@@ -77,17 +77,24 @@ class RunStore:
         folder: Created where it is absent.
         identity: What is measured.
         pool_sizes: Experts of each size.
+        say: Told what takes a while.
 
     Raises:
         InputError: The folder holds another run, or one of a changed pool.
         SurroundingsError: It cannot be written to, or another run works there.
     """
 
-    def __init__(self, folder: Path, identity: RunIdentity, pool_sizes: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: RunIdentity,
+        pool_sizes: tuple[int, ...],
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self._pool_sizes = pool_sizes
-        self._pool_hash = short_hash(identity.models)
         self._data_hashes = list(identity.texts.values())
-        self.folder = RunFolder(folder, identity)
+        self.folder = RunFolder(folder, identity, say)
+        self._pool_hash = self.folder.identity.pool_hash()
         path = folder / SCORES
         with ExitStack() as undo:
             undo.callback(self.folder.close)
@@ -109,8 +116,10 @@ class RunStore:
         """Keep a measurement, durably.
 
         Raises:
+            InputError: A model has changed while it was made.
             SurroundingsError: The disk refuses it.
         """
+        self.folder.check_models()
         line = ScoresLine(measured.merge, measured.seconds, measured.scores.to_data())
         with saying(self.folder.path / SCORES):
             self._file.write(json.dumps(asdict(line)).encode() + b"\n")

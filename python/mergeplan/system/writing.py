@@ -106,7 +106,9 @@ def writing(path: Path, *, replace: bool) -> Iterator[IO[bytes]]:
         try:
             with file:
                 if mode is not None and hasattr(os, "fchmod"):
-                    os.fchmod(file.fileno(), mode)  # the umask may have taken some of it
+                    # The umask may have taken some of it; some file systems keep no modes.
+                    with suppress(OSError):
+                        os.fchmod(file.fileno(), mode)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
