@@ -3,9 +3,11 @@
 import csv
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -92,6 +94,20 @@ def test_json_holds_the_table(tmp_path):
     assert set(found["scores"]) == {"md", "macro", "token-weighted"}
     assert found["scores"]["md"]["n_documents"] == 64
     assert (found["difference"], found["tasks"], len(found["data_hash"])) == (None, [], 64)
+
+
+def test_texts_come_through_a_pipe_that_the_user_names_and_no_other(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=shutil.copy, args=(EVAL / "md.jsonl", tmp_path / "pipe"))
+    writer.start()
+    run = cli("evaluate", DEMO_POOL / "md", "--data", f"md={tmp_path / 'pipe'}", "--json")
+    writer.join()
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["scores"]["md"]["n_documents"] == 64
+    pool = f"sizes: [{{base: base, experts: {{a: a}}}}]\ndata: {{md: {tmp_path / 'pipe'}}}\n"
+    (tmp_path / "pool.yml").write_text(pool)
+    run = cli("evaluate", DEMO_POOL / "md", "--data", tmp_path / "pool.yml")
+    assert (run.returncode, "expected a plain file, as pool" in run.stderr) == (1, True)
 
 
 def test_help_is_quick_and_loads_nothing_heavy():

@@ -91,3 +91,37 @@ def test_ctrl_c_in_the_first_import_prints_no_traceback(tmp_path):
     )
     assert done.stderr == "stopped\n"
     assert done.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        ("MemoryError()", 1, "the system gives no more memory"),
+        ('RuntimeError("can\'t start new thread")', 1, "the system gives no more threads"),
+        (
+            "ImportError('libz.so.1: failed to map segment', name='zlib')",
+            1,
+            "cannot load a library",
+        ),
+        ("BrokenPipeError()", 1, "a process that this command worked with has ended"),
+        ("OSError(5, 'Input/output error', 'a\\nb')", 1, "Input/output error: `a\\nb`"),
+        ("ZeroDivisionError('x' * 5000)", 3, "this is a fault of mergeplan"),
+    ],
+)
+def test_what_the_system_refuses_is_its_fault_and_not_ours(raised, code, words):
+    script = f"""
+import sys
+from mergeplan import cli
+from mergeplan.cli import plot
+
+def fails(**_):
+    raise {raised}
+
+plot.command.callback = fails
+sys.argv = ["mergeplan", "plot", "x", "-o", "y"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 600

@@ -52,14 +52,17 @@ class TextFile:
     sha256: str
 
 
-def read_documents(path: Path) -> TextFile:
+def read_documents(path: Path, *, given: bool = False) -> TextFile:
     """Read a JSON-lines file; a byte order mark and blank lines are passed over.
+
+    Args:
+        given: Whether the user names it, so that it may be a pipe.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: The file, or a line of it, is at fault.
     """
-    raw = read_bytes(path, TEXTS)
+    raw = read_bytes(path, TEXTS, given=given)
     lines = decode(raw, path).split("\n")
     kind = ""
     documents = []

@@ -143,7 +143,7 @@ def evaluate_fully(
         )
     files = files_of(data)
     context = min((length for length in contexts if length is not None), default=None)
-    texts = Texts.prepare(files, tokenizer, options, context=context)
+    texts = Texts.prepare(files, tokenizer, options, context=context, given=True)
     scores: list[Scores] = []
     task_scores: list[TaskScore] = []
     for folder in folders:

@@ -69,6 +69,9 @@ def _find(source: str) -> dict[str, Path]:
         data = load_pool(path).data
         if not data:
             raise InputError(f"pool `{source}` has no `data`", "list each domain's file under it")
+        for named in data.values():
+            if named.exists() and not named.is_file():
+                raise InputError(f"`{named}`: expected a plain file, as pool `{source}` names it")
         return data
     if path.suffix == _ENDING:
         return {path.stem: path}

@@ -60,6 +60,7 @@ class Texts:
         options: EvaluationOptions | None = None,
         *,
         context: int | None = None,
+        given: bool = False,
     ) -> "Texts":
         """Read, choose, tokenise and cut the texts.
 
@@ -67,6 +68,7 @@ class Texts:
             data: JSON-lines file of each domain.
             tokenizer: Of transformers.
             context: Most tokens that the models take; see `loading.context_of`.
+            given: Whether the user names the files, so that they may be pipes.
 
         Raises:
             InputError: A file or an option is at fault, or a domain has nothing to score.
@@ -81,7 +83,7 @@ class Texts:
         domains: dict[str, Domain] = {}
         cut: list[Window] = []
         left_out: list[str] = []
-        files = {name: read_documents(path) for name, path in data.items()}
+        files = {name: read_documents(path, given=given) for name, path in data.items()}
         n_documents = 0
         for name, file in files.items():
             chosen, faults = choose(file, tokenizer, options)
