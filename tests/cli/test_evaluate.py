@@ -98,7 +98,8 @@ def test_json_holds_the_table(tmp_path):
 
 def test_texts_come_through_a_pipe_that_the_user_names_and_no_other(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=shutil.copy, args=(EVAL / "md.jsonl", tmp_path / "pipe"))
+    content = (EVAL / "md.jsonl").read_bytes()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
     writer.start()
     run = cli("evaluate", DEMO_POOL / "md", "--data", f"md={tmp_path / 'pipe'}", "--json")
     writer.join()
