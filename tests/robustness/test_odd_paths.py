@@ -6,6 +6,10 @@ import sys
 
 import pytest
 
+import mergeplan
+from mergeplan.errors import InputError
+from mergeplan.evaluation.recording import parse_merge
+from mergeplan.evaluation.sources import find_data
 from tests.support.commands import cli
 
 ODD = os.fsdecode(b"caf\xe9")
@@ -49,3 +53,28 @@ def test_what_is_not_there_is_named_legibly(odd):
     run = cli("merge", f"{ODD}-2.yml", "out", cwd=odd)
     assert run.returncode == 1
     assert "cannot open config `caf\\udce9-2.yml`: no such file" in run.stderr
+
+
+@pytest.mark.parametrize("command", ["sample", "suggest", "select"])
+def test_a_yaml_that_could_not_name_its_models_is_refused(command, tmp_path):
+    shutil.copytree(mergeplan.DEMO_POOL, tmp_path / ODD)
+    pool, table = tmp_path / ODD / "pool.yml", mergeplan.DEMO_POOL / "measurements.csv"
+    how = ("--method", "task_arithmetic")
+    words = {
+        "sample": (pool, "--k", 1, *how),
+        "suggest": (table, "--target-loss", 1.95, "--pool", pool, *how),
+        "select": (table, "--pool", pool, *how),
+    }[command]
+    run = cli(command, *words, "-o", tmp_path / "out")
+    assert run.returncode == 1
+    assert "caf\\udce9/base` is no UTF-8: no YAML can name it\n\nhint: rename it" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_for_a_table_are_text(tmp_path):
+    with pytest.raises(InputError, match="is no UTF-8"):
+        parse_merge((f"subset={ODD}",))
+    (tmp_path / f"{ODD}.jsonl").write_text('{"text": "a"}')
+    with pytest.raises(InputError, match="no UTF-8"):
+        find_data((str(tmp_path),))
+    assert list(find_data((f"html={tmp_path / ODD}.jsonl",))) == ["html"]

@@ -25,6 +25,7 @@ from mergeplan.checkpoints.opening import open_expert
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
+from mergeplan.system.pathtext import path_text
 from mergeplan.system.ranges import version_is
 from mergeplan.system.reading import open_plain
 
@@ -135,7 +136,9 @@ def models_of(pool: Pool) -> Models:
 def _files_of(folder: Path, base: Path) -> tuple[ModelFile, ...]:
     checkpoint = open_expert(folder, base)
     files = [
-        ModelFile(file.name, _seen(file.stat()), _header_of(file, checkpoint), path=str(file))
+        ModelFile(
+            path_text(file.name), _seen(file.stat()), _header_of(file, checkpoint), path=str(file)
+        )
         for file in sorted(checkpoint.files)
     ]
     for name in (CONFIG_FILE, ADAPTER_CONFIG):

@@ -14,6 +14,7 @@ import yaml
 
 from mergeplan.checkpoints.adapters.folder import is_adapter
 from mergeplan.config.labels import method_of
+from mergeplan.display.text import is_unicode
 from mergeplan.errors import InputError
 
 # Weights whose sum is this near to 1 are meant to sum to 1.
@@ -45,7 +46,7 @@ def merge_config(
 
     Raises:
         InputError: No such method or option, a value out of its bounds, or a path that mergekit
-            would misread.
+            would misread, or no YAML can name.
 
     >>> config = merge_config("ties", {"density": 0.2}, Path("b"), [Path("x")], "bfloat16")
     >>> config["merge_method"], config["parameters"]["lambda"]
@@ -85,7 +86,7 @@ def base_config(base: Path, out_dtype: str) -> dict[str, Any]:
     """The configuration that passes a base through, as data.
 
     Raises:
-        InputError: A path that mergekit would misread.
+        InputError: A path that mergekit would misread, or no YAML can name.
     """
     _refuse_misread((base,))
     return {
@@ -98,6 +99,10 @@ def base_config(base: Path, out_dtype: str) -> dict[str, Any]:
 
 def _refuse_misread(paths: Sequence[Path]) -> None:
     for path in paths:
+        if not is_unicode(str(path)):
+            raise InputError(
+                f"`{path}` is no UTF-8: no YAML can name it", "rename it, or make a link to it"
+            )
         if set(str(path)) & set("@+") and not path.exists():
             raise InputError(
                 f"`{path}` is not there: `@` and `+` would be read as revision and LoRA adapter",

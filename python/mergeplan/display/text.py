@@ -29,6 +29,18 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can stand in a file: names that are no UTF-8 have halves of surrogate pairs.
+
+    >>> is_unicode("café"), is_unicode("caf\\udce9")
+    (True, False)
+    """
+    return _HALVES.search(text) is None
+
+
 _SHOWN = 80
 
 

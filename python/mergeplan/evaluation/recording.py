@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from mergeplan.display.text import listed
+from mergeplan.display.text import is_unicode, listed
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import Scores
 from mergeplan.measurements.columns import COLUMNS, write_se
@@ -34,6 +34,8 @@ def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
                 f"--as `{entry}`: unknown key `{key}`",
                 nearest(key, _MERGE) or f"known are {', '.join(_MERGE)}",
             )
+        if not is_unicode(value):
+            raise InputError(f"--as `{entry}`: the value is no UTF-8")
         if not equals or key in merge:
             raise InputError(f"--as `{entry}`: expected one KEY=VALUE for each key")
         merge[key] = value.strip()

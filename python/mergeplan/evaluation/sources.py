@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mergeplan.display.text import is_unicode
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.measurements.rows import MACRO, domain_name
 from mergeplan.system.files import input_path
@@ -37,6 +38,10 @@ def find_data(sources: tuple[str, ...]) -> dict[str, Path]:
     data: dict[str, Path] = {}
     for source in sources:
         for domain, path in _find(source).items():
+            if not is_unicode(domain):
+                raise InputError(
+                    f"domain `{domain}`: its name is no UTF-8", "give it another: `name=file`"
+                )
             if domain_name(domain) == MACRO:
                 raise InputError(
                     f"domain `{domain}` of `{source}`: the name is that of the mean over domains",
