@@ -12,8 +12,8 @@ import click
 
 from mergeplan._native import __version__
 from mergeplan.cli import streams
-from mergeplan.display.text import cut, printable
-from mergeplan.errors import MergeplanError, SurroundingsError
+from mergeplan.display.text import cut
+from mergeplan.errors import MergeplanError, SurroundingsError, legible
 from mergeplan.system import signals
 
 COMMANDS = {
@@ -123,7 +123,7 @@ def _told(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         return _fail("the system gives no more memory", _LIMITS, 1)
     if isinstance(error, OSError):
-        where = f": `{printable(str(error.filename))}`" if error.filename else ""
+        where = f": `{error.filename}`" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", None, 1)
     if isinstance(error, ImportError) and not str(error.name).startswith("mergeplan"):
         # Of a package that is broken, or that the system gives no memory for.
@@ -141,7 +141,7 @@ _LIMITS = "`ulimit -a` shows the limits of this shell; a container has limits of
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:
-    _say(f"error: {message}")
+    _say(f"error: {legible(message)}")
     if hint:
         _say(f"\nhint: {hint}")
     return code
