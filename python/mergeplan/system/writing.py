@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from mergeplan.errors import MergeplanError, MissingInputError, SurroundingsError
+from mergeplan.system.reading import open_plain
 
 # Windows has none of these; there a link is found by looking before.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -77,7 +78,7 @@ def write_durably(path: Path, content: str | bytes, *, replace: bool) -> None:
 
 def copy_durably(source: Path, target: Path, *, replace: bool) -> None:
     """Copy a small file in the same way."""
-    with source.open("rb") as file:
+    with open_plain(source) as file:
         _fill(target, file, replace=replace)
 
 
