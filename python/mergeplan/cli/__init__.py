@@ -85,7 +85,6 @@ def main() -> None:
     """Run the command line; every failure becomes a message, a hint and an exit code."""
     try:
         signals.arm()
-        streams.prepare()
         code = _run()
         # From here on a signal ends the process, without a word.
         signals.disarm()
@@ -98,6 +97,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        streams.prepare()
         code: int = group.main(standalone_mode=False, prog_name="mergeplan") or 0
         sys.stdout.flush()
         return code

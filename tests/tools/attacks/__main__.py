@@ -25,6 +25,7 @@ from tests.tools.attacks import (
     texts,
     users,
     workfolders,
+    writers,
 )
 from tests.tools.attacks.ground import Ground
 from tests.tools.attacks.rounds import Limits
@@ -39,6 +40,7 @@ TOOLS = {
     "calibrations": calibrations.attack,
     "users": users.attack,
     "workfolders": workfolders.attack,
+    "writers": writers.attack,
 }
 
 
