@@ -11,7 +11,7 @@ from mergeplan._native._comparing import (
 from mergeplan._native._devices import InputReader, OutputFiles
 from mergeplan._native._merging import PreparedFamily, PreparedMerge, merge_tensors
 from mergeplan._native._randomness import fingerprint, philox4x32_10, stream_id
-from mergeplan._native._system import build_info, exchange, fault
+from mergeplan._native._system import build_info, exchange, fault, rename_new
 
 __all__ = [
     "InputReader",
@@ -31,6 +31,7 @@ __all__ = [
     "merge_tensors",
     "philox4x32_10",
     "read_checkpoint",
+    "rename_new",
     "stream_id",
     "tensor_distances",
     "tensor_similarities",

@@ -9,6 +9,16 @@ def exchange(a: Path | str, b: Path | str) -> None:
         MissingInputError, SurroundingsError: The system refused.
     """
 
+def rename_new(source: Path | str, target: Path | str) -> bool:
+    """Rename a file or a folder, unless something has that name already, be it a broken link.
+
+    Returns:
+        Whether it was renamed.
+
+    Raises:
+        MissingInputError, SurroundingsError: The system refused.
+    """
+
 def fault(point: str) -> None:
     """Pass a point at which `MERGEPLAN_FAULT` may ask for a fault; see `rust/core/src/fault.rs`.
 

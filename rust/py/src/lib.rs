@@ -37,6 +37,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(randomness::stream_id, module)?)?;
     module.add_function(wrap_pyfunction!(randomness::fingerprint, module)?)?;
     module.add_function(wrap_pyfunction!(system::exchange, module)?)?;
+    module.add_function(wrap_pyfunction!(system::rename_new, module)?)?;
     module.add_function(wrap_pyfunction!(system::fault, module)?)?;
     module.add_function(wrap_pyfunction!(system::build_info, module)?)
 }

@@ -14,6 +14,11 @@ pub(crate) fn exchange(py: Python<'_>, a: PathBuf, b: PathBuf) -> PyResult<()> {
 }
 
 #[pyfunction]
+pub(crate) fn rename_new(py: Python<'_>, source: PathBuf, target: PathBuf) -> PyResult<bool> {
+    output::rename_new(&source, &target).map_err(|error| raise(py, error))
+}
+
+#[pyfunction]
 pub(crate) fn fault(point: &str) -> PyResult<()> {
     Ok(mergeplan_core::fault::hit(point)?)
 }

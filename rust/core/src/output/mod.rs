@@ -6,10 +6,12 @@ mod file_sink;
 mod journal;
 mod layout;
 mod memory_sink;
+mod rename_new;
 mod sink;
 
 pub use exchange::exchange;
 pub use file_sink::FileSink;
 pub use layout::{FileLayout, Layout, Place};
 pub use memory_sink::{MemorySink, Region};
+pub use rename_new::rename_new;
 pub use sink::{Block, Sink};
