@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import mergeplan
 from mergeplan.calibration.identity import RunIdentity, models_of
 from mergeplan.calibration.run_folder import NAMES, RunFolder, recorded_in
 from mergeplan.calibration.store import MeasuredMerge, RunStore
+from mergeplan.checkpoints.beside import json_beside
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.merging.cluster_runner import _merge_shard
 from mergeplan.pool.pool import Pool, PoolSize
@@ -184,6 +186,17 @@ def test_what_is_measured_while_a_model_changes_is_not_kept(tmp_path):
         store.add(measured)
     store.close()
     assert (tmp_path / "run" / "scores.jsonl").read_bytes() == kept
+
+
+def test_settings_that_change_under_their_length_and_time_are_read_anew(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"a": 1}')
+    times = path.stat()
+    assert json_beside(path) == {"a": 1}
+    time.sleep(0.02)  # the kernel's clock for files goes in steps
+    path.write_text('{"a": 2}')
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert json_beside(path) == {"a": 2}
 
 
 def test_unfinished_files_do_not_pile_up_in_a_run(tmp_path):

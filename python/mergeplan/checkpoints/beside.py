@@ -1,5 +1,5 @@
 """Small files beside the weights. A pool's merges are planned one after the other, so what a file
-says is found once, as long as its length and time of change stay."""
+says is found once, as long as its length, its times of change and its place on the disk stay."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -35,9 +35,10 @@ def text_beside(path: Path) -> str | None:
     return _text(*_version(path)) if path.is_file() else None
 
 
-def _version(path: Path) -> tuple[Path, int, int]:
+def _version(path: Path) -> tuple[Path, int, int, int, int, int]:
     stat = path.stat()
-    return path, stat.st_size, stat.st_mtime_ns
+    times = stat.st_mtime_ns, stat.st_ctime_ns
+    return path, stat.st_size, *times, stat.st_ino, stat.st_dev
 
 
 @lru_cache(maxsize=4096)
