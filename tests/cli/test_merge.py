@@ -85,7 +85,7 @@ def test_the_output_may_be_here_or_behind_a_link(kind, config, small_models):
 def test_a_linked_output_is_replaced_where_it_really_is(config, small_models):
     real = small_models / "real"
     real.mkdir()
-    (real / "old").write_text("")
+    (real / "vocab.txt").write_text("")
     (small_models / "link").symlink_to(real)
     assert cli("merge", config, small_models / "link", "--overwrite").returncode == 0
     assert (small_models / "link").is_symlink()
@@ -96,13 +96,13 @@ def test_a_linked_output_is_replaced_where_it_really_is(config, small_models):
 def test_output_with_content_is_only_replaced_on_request(config, small_models):
     out = small_models / "out"
     assert cli("merge", config, out).returncode == 0
-    (out / "stale.safetensors").write_text("old")
+    (out / "model-00001-of-00001.safetensors").write_text("old")
     run = cli("merge", config, out)
     assert run.returncode == 1
     assert "is not empty" in run.stderr
     assert "--overwrite" in run.stderr
     assert cli("merge", config, out, "--overwrite").returncode == 0
-    assert not (out / "stale.safetensors").exists()
+    assert not (out / "model-00001-of-00001.safetensors").exists()
     assert not (small_models / "out.partial").exists()
 
 

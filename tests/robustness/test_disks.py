@@ -10,7 +10,7 @@ import pytest
 from mergeplan.errors import SurroundingsError
 from mergeplan.merging import preflight
 from tests.support.merges import run_mergeplan
-from tests.support.runs import contents, run, succeed
+from tests.support.runs import contents, end, is_stopped, run, start, succeed, wait_until
 from tests.support.shares import spread
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts tmpfs")
@@ -153,6 +153,44 @@ def test_a_kill_before_or_while_files_move_onto_a_mount_point(point, onto, small
         succeed(onto, *arguments, "--overwrite", "--resume")
     assert contents(out) == expected
     assert not (out / ".mergeplan.partial").exists()
+
+
+@pytest.mark.parametrize("point", ["write:7", "publish:1"])
+def test_a_marker_on_a_mount_point_publishes_nothing_unfinished(point, onto, small, arguments):
+    """One that is planted or left over beside a journal that is not whole."""
+    expected, _ = small("ties", *arguments)
+    before = contents(onto / "out")
+    assert run(onto, *arguments, "--overwrite", fault=f"{point}:kill").code == -signal.SIGKILL
+    work = onto / "out" / ".mergeplan.partial"
+    (work / "publishing").write_text('{"names": ["config.json"], "replaced": {}}')
+    if point == "publish:1":
+        (work / "journal").write_bytes((work / "journal").read_bytes()[:-24])
+    refused = run(onto, *arguments, "--resume")
+    assert refused.code == 1
+    assert "is not empty" in refused.stderr
+    assert {name: contents(onto / "out")[name] for name in before} == before
+    succeed(onto, *arguments, "--resume", "--overwrite")
+    assert contents(onto / "out") == expected
+
+
+@pytest.mark.parametrize("moved", [0, 3])
+def test_what_appears_on_a_mount_point_is_kept(moved, onto, small, arguments):
+    expected, _ = small("ties", *arguments)
+    point = f"move:{moved + 1}" if moved else "publish:1"
+    process = start(onto, *arguments, "--overwrite", fault=f"{point}:stop")
+    wait_until(process, is_stopped)
+    (onto / "out" / "config.json").unlink(missing_ok=True)
+    for name in ("config.json", "thesis.txt"):
+        (onto / "out" / name).write_text("mine")
+    process.send_signal(signal.SIGCONT)
+    ended = end(process)
+    assert ended.code == 1
+    assert "was made or changed by another program" in ended.stderr
+    for name in ("config.json", "thesis.txt"):
+        assert (onto / "out" / name).read_text() == "mine"
+        (onto / "out" / name).unlink()
+    succeed(onto, *arguments, "--resume", "--overwrite")
+    assert contents(onto / "out") == expected
 
 
 @pytest.mark.long

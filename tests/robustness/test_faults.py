@@ -13,6 +13,7 @@ from collections import Counter
 
 import pytest
 
+from mergeplan.system.private import private_name
 from tests.support.runs import (
     RECIPES,
     RECORD_BYTES,
@@ -174,11 +175,11 @@ def test_a_kill_while_an_output_is_replaced(point, small, tmp_path):
     expected, _ = small("linear")
     cwd = small.place(tmp_path / "w", "linear")
     (cwd / "out").mkdir()
-    (cwd / "out" / "old").write_text("old")
+    (cwd / "out" / "vocab.txt").write_text("old")
     ended = run(cwd, "--overwrite", fault=f"{point}:1:kill")
     assert ended.code == -signal.SIGKILL
     found = contents(cwd / "out")
-    assert found == expected if point == "published" else list(found) == ["old"]
+    assert found == expected if point == "published" else list(found) == ["vocab.txt"]
     more = [] if point == "published" else ["--overwrite"]
     succeed(cwd, *more, "--resume")
     assert contents(cwd / "out") == expected
@@ -189,7 +190,7 @@ def test_what_an_earlier_run_put_beside_the_weights_does_not_stay(small, tmp_pat
     expected, _ = small("linear", *bare)
     cwd = small.place(tmp_path / "w", "linear")
     assert run(cwd, fault="publish:1:kill").code == -signal.SIGKILL
-    (cwd / "out.partial" / "data" / "config.json.partial").write_text("cut sho")
+    (cwd / "out.partial" / "data" / private_name()).write_text("cut sho")
     succeed(cwd, *bare, "--resume")
     assert contents(cwd / "out") == expected
 

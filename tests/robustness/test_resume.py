@@ -107,7 +107,8 @@ def test_a_changed_input_is_refused_by_name(change, left, models, arguments):
 
 
 def test_a_damaged_state_is_refused_and_discarding_starts_over(left, arguments, expected):
-    (left / "out.partial" / "merge.json").write_text('{"state_ver')
+    state = left / "out.partial" / "merge.json"
+    state.write_text(state.read_text()[:200])
     assert "merge.json` is damaged" in refused(left, *arguments)
     report = succeed(left, *arguments, "--discard")
     assert report["resumed_blocks"] == 0
@@ -174,10 +175,22 @@ def test_a_planted_link_is_not_followed(place, left, arguments, tmp_path):
         assert (contents(victim) if victim.is_dir() else victim.read_bytes()) == before
 
 
+@pytest.mark.parametrize("place", [f"data/{MODEL}", "journal"])
+def test_a_planted_hard_link_is_not_written_through(place, left, arguments, tmp_path):
+    victim = tmp_path / "victim"
+    (left / "out.partial" / place).rename(victim)
+    (left / "out.partial" / place).hardlink_to(victim)
+    before = victim.read_bytes()
+    assert "hard link" in refused(left, *arguments)
+    assert victim.read_bytes() == before
+    succeed(left, *arguments, "--discard")
+    assert victim.read_bytes() == before
+
+
 def test_links_planted_for_the_small_files_are_not_followed(left, arguments, expected, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    for name in ("config.json", "config.json.partial", "tokenizer.json", "tokenizer.json.partial"):
+    for name in ("config.json", "README.md", "tokenizer.json"):
         (left / "out.partial" / "data" / name).symlink_to(victim)
     succeed(left, *arguments, "--resume")
     assert victim.read_text() == "mine"

@@ -184,6 +184,7 @@ def test_what_fails_leaves_nothing(tmp_path):
 RACE = """
 import sys
 from pathlib import Path
+from mergeplan.system.private import is_private
 from mergeplan.system.writing import ExistsError, write_durably
 name, out = sys.argv[1], Path(sys.argv[2])
 print("ready", flush=True)
@@ -230,6 +231,7 @@ def test_of_those_that_race_for_a_name_one_gets_it(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
+from mergeplan.system.private import is_private
 from mergeplan.system.writing import writing
 with writing(Path(sys.argv[1]) / "law.json", replace=True) as file:
     file.write(b"half")
@@ -252,7 +254,7 @@ def killed_in(folder: Path) -> None:
 def test_what_a_kill_leaves_goes_from_a_folder_of_ours_and_nothing_else_does(tmp_path):
     killed_in(tmp_path)
     (left,) = names_in(tmp_path)
-    assert re.fullmatch(r"\.mergeplan-[0-9a-f]{32}\.partial", left)
+    assert is_private(left)
     theirs = [".mergeplan-notes.partial", "law.json.partial", ".mergeplan.partial"]
     for name in theirs:
         (tmp_path / name).write_text("mine")

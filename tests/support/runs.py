@@ -202,8 +202,22 @@ def succeed(cwd: Path, *args: object) -> dict[str, Any]:
 def wait_for_blocks(process: "subprocess.Popen[str]", cwd: Path, blocks: int = 1) -> None:
     """Until so many blocks of the output are written."""
     journal = cwd / "out.partial" / "journal"
+    wait_until(
+        process, lambda _: journal.exists() and journal.stat().st_size >= blocks * RECORD_BYTES
+    )
+
+
+def is_stopped(process: "subprocess.Popen[str]") -> bool:
+    """Whether a process stands still, as at a fault that stops it."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def wait_until(
+    process: "subprocess.Popen[str]", done: "Callable[[subprocess.Popen[str]], bool]"
+) -> None:
+    """Until something holds of a process that must not end before."""
     deadline = time.monotonic() + 60
-    while not journal.exists() or journal.stat().st_size < blocks * RECORD_BYTES:
+    while not done(process):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)

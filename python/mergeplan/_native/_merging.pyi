@@ -34,6 +34,9 @@ class PreparedMerge:
     def given(self) -> list[tuple[str, str, int, int]]:
         """Tensor, file, first byte and length of what the caller writes once the run is over."""
 
+    def journal_is_whole(self, journal: Path | str) -> bool:
+        """Whether a journal lists every block that the core writes."""
+
     @property
     def identities(self) -> list[list[tuple[Path, int, int]]]:
         """For each model path, bytes and mtime (ns) of its files when they were opened.

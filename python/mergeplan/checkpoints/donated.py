@@ -9,7 +9,7 @@ from mergeplan.checkpoints.code import ModelCode, code_of, is_own
 from mergeplan.checkpoints.tokenizer import SETTINGS_FILES, TOKENIZER_FILES
 
 # Which of the files that are copied may name code.
-_WITH_CODE = (
+WITH_CODE = (
     "tokenizer_config.json",
     "processor_config.json",
     "preprocessor_config.json",
@@ -77,7 +77,7 @@ def donated_by(donor: Checkpoint, *, settings: bool = True) -> Donated:
     inside = [f"{name}/{path.name}" for name in modules for path in _files(folder / name)]
     small = [name for name in inside if name.endswith(_SMALL) and is_own(folder, name)]
     copied = _matching(folder, SETTINGS_FILES) + small
-    code = code_of(folder, (CONFIG_FILE, *(_WITH_CODE if settings else ())))
+    code = code_of(folder, (CONFIG_FILE, *(WITH_CODE if settings else ())))
     kept = {CONFIG_FILE, *tokenizer, *copied, *code.files}
     stored = {name.partition("/")[0] for name in inside if name not in small}
     weights = stored | {path for path, kind in modules.items() if kind in _WITH_WEIGHTS}

@@ -69,7 +69,11 @@ if TYPE_CHECKING:
     help="Memory of each GPU that merging may take: 1GiB.  [default: most of what is free]",
 )
 @tensor_options
-@click.option("--overwrite", is_flag=True, help="Replace OUT_DIR if it has content, at the end.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace OUT_DIR at the end, if it holds a model and nothing else.",
+)
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left.")
 @click.option("--discard", is_flag=True, help="Throw away what an interrupted run left.")
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mergeplan.config.config import MergeConfig
 from mergeplan.inspection import speeds
-from mergeplan.merging.preflight import COMPANION_BYTES, RESERVE_BYTES, fallback_memory
+from mergeplan.merging.preflight import RESERVE_BYTES, fallback_memory
 from mergeplan.planning.document import Delta, Group, Karcher, Multislerp, Wide
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import expanded
@@ -130,12 +130,14 @@ def forecast_merge(
     threads: int,
     memory_limit: int | None,
     out: Path | None,
+    beside_bytes: int,
 ) -> MergeForecast:
     """Forecast a merge whose inputs were opened.
 
     Args:
         memory_limit: Bytes that the whole process may take, or `None` for the default.
         out: Where it would be written, if that is known.
+        beside_bytes: Of the files beside the weights.
     """
     core = prepared.forecast(threads)
     least, most = core["least_memory_bytes"], core["most_memory_bytes"]
@@ -148,7 +150,7 @@ def forecast_merge(
         read_is_exact=_is_exact(plan) and memory.peak_bytes >= memory.process_bytes + most,
         written_bytes=written,
         memory=memory,
-        disk=_disk(written + COMPANION_BYTES, out),
+        disk=_disk(written + beside_bytes, out),
         time=_time(config, plan, core["input_bytes"], written, threads),
         fallback=_fallback(plan, memory_limit),
     )

@@ -32,7 +32,7 @@ from mergeplan.inspection.inspection import (
     TensorOptions,
 )
 from mergeplan.merging.options import MergeOptions
-from mergeplan.merging.publishing import check_output
+from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
 from mergeplan.planning.lowering import ResolvedTensor
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
@@ -170,7 +170,7 @@ def _plan(
 ) -> _Planned:
     """Plan the merge as `merge` would; problems with its surroundings are added to `problems`."""
     from mergeplan._native import PreparedMerge
-    from mergeplan.merging.companions import missing_companions
+    from mergeplan.merging.companions import companion_bytes, copied_names, missing_companions
 
     plan = build_plan(
         config,
@@ -180,6 +180,7 @@ def _plan(
         options=replace(options.planning(), explain=True),
     )
     prepared = PreparedMerge(plan.json())
+    copied = copied_names(plan, tokenizer=options.copy_tokenizer)
     found = forecast_merge(
         config,
         plan,
@@ -187,8 +188,10 @@ def _plan(
         threads=options.threads or os.cpu_count() or 1,
         memory_limit=options.memory_limit,
         out=out,
+        beside_bytes=companion_bytes(plan, copied),
     )
-    problems += _surroundings(plan, found, options, out)
+    names = [*copied, *(name for name, _, _ in prepared.files)]
+    problems += _surroundings(plan, found, options, out, names)
     output = OutputFacts(
         tensors=len(plan.data.jobs),
         n_bytes=prepared.tensor_bytes,
@@ -203,7 +206,11 @@ def _plan(
 
 
 def _surroundings(
-    plan: MergePlan, found: MergeForecast, options: MergeOptions, out: Path | None
+    plan: MergePlan,
+    found: MergeForecast,
+    options: MergeOptions,
+    out: Path | None,
+    names: list[str],
 ) -> list[Refusal]:
     """A memory limit that is too low, an output in the way, a disk without room."""
     problems = []
@@ -218,7 +225,8 @@ def _surroundings(
     if out is not None:
         place = out.resolve()
         try:
-            check_output(place, plan.input_paths, overwrite=options.overwrite)
+            refuse_overlap(place, plan.input_paths, overwrite=options.overwrite)
+            refuse_occupied(place, names, overwrite=options.overwrite)
             check_space(place, found.disk.needed_bytes)
         except MergeplanError as error:
             problems.append(problem_of("output", error))

@@ -8,6 +8,7 @@ from mergeplan._native import __version__
 from mergeplan.checkpoints.names import hub_ids
 from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import printable
+from mergeplan.merging.replacing import CARD, CARD_CONFIG
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.writing import write_durably
 
@@ -44,8 +45,8 @@ Seed of random masks: {plan.data.seed}.
 {config.text.rstrip()}
 ```
 """
-    write_durably(folder / "README.md", card, replace=True)
-    write_durably(folder / "mergekit_config.yml", config.text, replace=True)
+    write_durably(folder / CARD, card, replace=True)
+    write_durably(folder / CARD_CONFIG, config.text, replace=True)
 
 
 def _left_out(left_out: dict[str, str]) -> str:

@@ -13,10 +13,13 @@ from typing import Any
 
 from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.errors import InputError, SurroundingsError
+from mergeplan.merging.checked import CheckedMerges
 from mergeplan.merging.manifest import Xxh3, stored_hashes
-from mergeplan.merging.preflight import CheckedMerges
+from mergeplan.merging.marker import RECORD_OF_SHARD
 from mergeplan.merging.runner import Result
-from mergeplan.merging.workspace import STATE, Workspace
+from mergeplan.merging.workfolder import RECORD as STATE
+from mergeplan.merging.workfolder import SHARDS
+from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import lock, sync_folder
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
@@ -24,8 +27,6 @@ from mergeplan.system.ray import on_every_node
 from mergeplan.system.reading import RECORD
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
-
-_SHARDS = "shards"
 
 
 class ClusterRunner:
@@ -85,7 +86,7 @@ class ClusterRunner:
                 for task in ready:
                     shard = self._ray.get(task)
                     # The workspace is worth keeping from the first whole shard on.
-                    write_durably(work.journal, _SHARDS, replace=True)
+                    write_durably(work.journal, SHARDS, replace=True)
                     for key in ("read_bytes", "resumed_blocks"):
                         result[key] += shard[key]
                     result["hashes"] |= shard["hashes"]
@@ -126,14 +127,14 @@ def _merge_shard(
     """
     from mergeplan._native import PreparedMerge, content_hashes
 
-    own, final = folder / _SHARDS / name, folder / "data" / name
+    own, final = folder / SHARDS / name, folder / "data" / name
     for place in (own.parent, own):
         if place.is_symlink():
             raise SurroundingsError(f"`{place}` is a link", "pass `--discard` to start over")
         place.mkdir(exist_ok=True)
     held = lock(own, "worker")
     try:
-        record = own / "record.json"
+        record = own / RECORD_OF_SHARD
         if record.exists() and final.exists():
             hashes = load_strictly(record, dict[str, Xxh3], RECORD)
             if content_hashes(final, threads=threads) == hashes:

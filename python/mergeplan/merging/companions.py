@@ -1,6 +1,7 @@
 """The files around the weights: config.json, tokenizer and index."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from mergeplan._native import __version__
@@ -11,8 +12,11 @@ from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
 from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.planning.plan import Companions, MergePlan
+from mergeplan.system.files import check_readable
 from mergeplan.system.writing import copy_durably, write_durably
 
+# Room for what a merge writes beside the weights itself: config, index, card, manifest.
+OWN_BYTES = 64_000_000
 # So many files that stay behind are named.
 _NAMED = 8
 
@@ -56,14 +60,28 @@ def write_planned(folder: Path, companions: Companions) -> None:
         write_durably(folder / name, content, replace=True)
 
 
-def copy_donated(folder: Path, plan: MergePlan, *, tokenizer: bool) -> None:
-    """The donor's tokenizer, settings and code.
+def copied_names(plan: MergePlan, *, tokenizer: bool) -> list[str]:
+    """Files of the donor that go into the output as they are: tokenizer, settings and code.
 
     Args:
         tokenizer: Whether tokenizer and settings are wanted; code that config.json names always is.
     """
     found = donated_by(plan.donor, settings=tokenizer)
-    for name in found.names(tokenizer=tokenizer and _copies_tokenizer(plan), settings=tokenizer):
+    return found.names(tokenizer=tokenizer and _copies_tokenizer(plan), settings=tokenizer)
+
+
+def companion_bytes(plan: MergePlan, names: Iterable[str]) -> int:
+    """Bytes of what lies beside the weights: files that are copied, and room for the others.
+
+    Raises:
+        MissingInputError, InputError: A file that would be copied cannot be read.
+    """
+    return OWN_BYTES + sum(check_readable(plan.donor.path / name) for name in names)
+
+
+def copy_donated(folder: Path, plan: MergePlan, names: Iterable[str]) -> None:
+    """Copy files of the donor."""
+    for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         copy_durably(plan.donor.path / name, target, replace=True)

@@ -133,8 +133,11 @@ class _Version:
     manifest_version: Annotated[int, Ge(1)]
 
 
-def load_manifest(folder: Path) -> Manifest:
+def load_manifest(folder: Path, most_bytes: int | None = None) -> Manifest:
     """Read the manifest of a merge.
+
+    Args:
+        most_bytes: How long it may be, where that is known.
 
     Raises:
         MissingInputError: No such folder, or it has no manifest.
@@ -150,7 +153,7 @@ def load_manifest(folder: Path) -> Manifest:
             " any two checkpoints",
         )
     hint = "the manifest is damaged or was not written by mergeplan"
-    text = read_text(path, MANIFEST, hint)
+    text = read_text(path, MANIFEST, hint, most_bytes=most_bytes)
     version = parse_strictly(text, _Version, f"manifest `{path}`", hint).manifest_version
     if version != VERSION:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,15 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import ContentError, InputError, MissingInputError
 from mergeplan.merging.card import write_card
+from mergeplan.merging.checked import CheckedMerge, CheckedMerges
 from mergeplan.merging.companions import copy_donated, write_config, write_index, write_planned
 from mergeplan.merging.fallback import write_given
 from mergeplan.merging.manifest import stored_hashes, write_manifest
 from mergeplan.merging.options import MergeOptions, MergeRequest
-from mergeplan.merging.preflight import CheckedMerge, CheckedMerges, check_merges
+from mergeplan.merging.preflight import check_merges
+from mergeplan.merging.replacing import first_unknown
 from mergeplan.merging.runner import Result, Runner, run_here
+from mergeplan.merging.workfolder import refuse_removal
 from mergeplan.merging.workspace import Workspace, is_published, open_workspace, remove_leftover
 from mergeplan.system.files import clear_folder
 from mergeplan.system.memory import MemoryWatch
@@ -228,7 +232,7 @@ def _merge_and_publish(
                 remove_leftover(one.out)
                 continue
             resume, discard = options.resume, options.discard
-            open_works[number] = open_workspace(one.out, one.state, resume=resume, discard=discard)
+            open_works[number] = open_workspace(one, resume=resume, discard=discard)
         to_merge = {i: work for i, work in open_works.items() if not work.is_publishing}
         if to_merge:
             for number, result in runner(checked, to_merge, progress, watch).items():
@@ -248,7 +252,8 @@ def _merge_and_publish(
             del open_works[number]
     except ContentError:
         for work in open_works.values():
-            work.remove()
+            with suppress(OSError):
+                work.remove()
         raise
     except BaseException as error:
         refused = isinstance(error, InputError) and not isinstance(error, MissingInputError)
@@ -271,11 +276,14 @@ def _write_companions(
     files = {name: length for name, length, _ in prepared.files}
     fault("companions")
     # A run that was stopped here may have had other ideas of what goes beside the weights.
+    unknown = first_unknown(folder, checked.written)
+    if unknown is not None:
+        refuse_removal(folder / unknown)
     clear_folder(folder, keep=files)
     write_index(folder, plan.data.stem, prepared.files, prepared.tensor_bytes)
     fault("index")
     write_config(folder, plan, hashes)
-    copy_donated(folder, plan, tokenizer=options.copy_tokenizer)
+    copy_donated(folder, plan, checked.copied)
     if plan.companions is not None:
         write_planned(folder, plan.companions)
     if options.write_model_card:

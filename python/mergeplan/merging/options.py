@@ -36,7 +36,7 @@ class MergeOptions:
             them; `None` for the Rust core.
         vram_limit: Bytes of each device's memory that merging may take; `None` for most of what is
             free.
-        overwrite: Replace an output folder that has content, at the very end.
+        overwrite: Replace an output folder that holds a model and nothing else, at the very end.
         resume: Go on from what an interrupted run left, if there is anything.
         discard: Throw that away.
         copy_tokenizer, write_model_card: Whether those files are written.

@@ -2,77 +2,40 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergeplan.config.config import MergeConfig, loaded_config
+from mergeplan.config.config import loaded_config
 from mergeplan.config.seed import seed_of
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import InputError
-from mergeplan.merging.companions import missing_companions
+from mergeplan.merging.checked import CheckedMerge, CheckedMerges
+from mergeplan.merging.companions import companion_bytes, copied_names, missing_companions
 from mergeplan.merging.manifest import InputRows
+from mergeplan.merging.marker import is_publishing
 from mergeplan.merging.options import MergeOptions, MergeRequest
-from mergeplan.merging.publishing import check_output
-from mergeplan.merging.workspace import (
-    MergeState,
-    check_leftover,
-    is_published,
-    is_publishing,
-    partial_folder,
-)
+from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
+from mergeplan.merging.state import MergeState
+from mergeplan.merging.workspace import check_leftover, is_published, partial_folder
 from mergeplan.planning.plan import Fallback, MergePlan
 from mergeplan.planning.planner import build_plan
-from mergeplan.system.files import allow_open_files, check_space, creating, expanded
+from mergeplan.system.files import (
+    allow_open_files,
+    check_space,
+    creating,
+    expanded,
+)
 from mergeplan.system.memory import anonymous_bytes, available_bytes, default_limit
 from mergeplan.system.pathtext import path_text
 
 if TYPE_CHECKING:
-    from mergeplan._native import PreparedFamily, PreparedMerge
+    pass
 
-# Room for the small files beside the weights.
-COMPANION_BYTES = 64_000_000
 # Anonymous memory that Python may take on while the core runs.
 RESERVE_BYTES = 8 << 20
 # By how much that may differ between two processes that begin the same merge.
 SLACK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class CheckedMerge:
-    """A merge that can begin: its inputs fit, and its output has a place and room.
-
-    Attributes:
-        out: Resolved folder.
-        prepared: The Rust core's view, with all inputs open.
-        state: What makes this merge this merge; see `workspace.MergeState`.
-    """
-
-    config: MergeConfig
-    plan: MergePlan
-    out: Path
-    prepared: "PreparedMerge"
-    state: MergeState
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CheckedMerges:
-    """Merges that can begin together.
-
-    Attributes:
-        family: The Rust core's view of all of them.
-        memory_limit: Bytes of anonymous memory for the whole process.
-        core_memory: The core's share of them.
-        work_bytes: Input bytes that the passes are expected to go over.
-    """
-
-    merges: tuple[CheckedMerge, ...]
-    family: "PreparedFamily"
-    threads: int
-    memory_limit: int
-    core_memory: int
-    work_bytes: int
 
 
 def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> CheckedMerges:
@@ -130,20 +93,27 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         models = [rows for rows in prepared.identities if rows]
         inputs: InputRows = [[(path_text(p), n, t) for p, n, t in rows] for rows in models]
         state = MergeState(plan.data, inputs)
-        ours = options.resume and (is_publishing(place) or is_published(place, state))
-        check_output(partial_folder(place), read, overwrite=True)
+        copied = tuple(copied_names(plan, tokenizer=options.copy_tokenizer))
+        refuse_overlap(partial_folder(place), read, overwrite=True)
+        refuse_overlap(place, read, overwrite=options.overwrite)
         check_leftover(place, resume=options.resume, discard=options.discard)
-        check_output(place, read, overwrite=options.overwrite or ours)
-        if not partial_folder(place).exists() and not ours:
-            n_bytes = sum(length for _, length, _ in prepared.files) + COMPANION_BYTES
+        work = partial_folder(place)
+        warnings = (*plan.warnings, *differing, *missing_companions(plan))
+        one = CheckedMerge(config, plan, place, prepared, state, copied, {}, warnings)
+        ours = options.resume and (is_publishing(work, one) or is_published(place, state))
+        if not ours:
+            before = refuse_occupied(place, one.written, overwrite=options.overwrite)
+            one = replace(one, before=before)
+        beside = companion_bytes(plan, copied)  # in every case: they must be readable
+        if not work.exists() and not ours:
+            n_bytes = sum(length for _, length, _ in prepared.files) + beside
             spot = place if place.exists() else place.parent
             needed[spot] = needed.get(spot, 0) + n_bytes
-        warnings = (*plan.warnings, *differing, *missing_companions(plan))
-        merges.append(CheckedMerge(config, plan, place, prepared, state, warnings))
+        merges.append(one)
     for spot, n_bytes in needed.items():
         check_space(spot, n_bytes)
-    work = forecast["work_bytes"]
-    return CheckedMerges(tuple(merges), family, threads, limit, core, work)
+    work_bytes = forecast["work_bytes"]
+    return CheckedMerges(tuple(merges), family, threads, limit, core, work_bytes)
 
 
 def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:

@@ -1,24 +1,34 @@
-"""The output folder: refuse what is unsafe, publish by one rename."""
+"""The output folder: refuse what is unsafe, publish by one rename that loses nothing of others."""
 
 import os
 import shutil
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING
 from mergeplan.errors import InputError, SurroundingsError
+from mergeplan.merging.replacing import (
+    Seen,
+    came_since,
+    content_of,
+    is_folder,
+    refuse_unknown,
+    seen_in,
+)
 from mergeplan.system.files import sync_folder
 
 
-def check_output(out: Path, inputs: list[Path], *, overwrite: bool) -> None:
-    """Refuse an output that would hurt an input or something that is there already.
+def refuse_overlap(out: Path, inputs: list[Path], *, overwrite: bool) -> None:
+    """Refuse an output that is an input, or lies inside one.
 
     Args:
         out: A resolved path.
         inputs: Folders and files that are read, links or not.
+        overwrite: Also refuse one that holds an input.
 
     Raises:
-        SurroundingsError: It has content, or is a file.
-        InputError: It is an input, lies inside one, or holds one.
+        InputError: So it is.
     """
     for path in inputs:
         source = path.resolve()
@@ -26,14 +36,31 @@ def check_output(out: Path, inputs: list[Path], *, overwrite: bool) -> None:
             raise InputError(f"output `{out}` lies inside input `{path}`", "choose another folder")
         if overwrite and any(_same(place, out) for place in source.parents):
             raise InputError(f"output `{out}` holds input `{path}`", "choose another folder")
+
+
+def refuse_occupied(out: Path, written: Iterable[str], *, overwrite: bool) -> Seen:
+    """Refuse an output folder that holds what may not be replaced.
+
+    Args:
+        written: Names of files that the merge writes.
+
+    Returns:
+        What it holds, and may be replaced.
+
+    Raises:
+        SurroundingsError: It has content that is not to be replaced or is no model's, or is a file.
+    """
     if not out.exists():
-        return
+        return {}
     if not out.is_dir():
         raise SurroundingsError(f"output `{out}` is a file", "choose another folder")
-    if folder_content(out) and not overwrite:
+    before = seen_in(out)
+    if before and not overwrite:
         raise SurroundingsError(
             f"output `{out}` is not empty", "choose another folder, or pass `--overwrite`"
         )
+    refuse_unknown(out, written)
+    return before
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -41,62 +68,105 @@ def _same(a: Path, b: Path) -> bool:
     return a == b or (a.exists() and b.exists() and a.samefile(b))
 
 
-# The shard index, by its name on the hub.
-# What a file system keeps in its root, and where a merge onto a mount point works.
-_NO_CONTENT = {"lost+found", ".mergeplan.partial"}
-
-
-def folder_content(folder: Path) -> list[Path]:
-    """What is in an output folder, but for what does not count as content."""
-    return [path for path in folder.iterdir() if path.name not in _NO_CONTENT]
-
-
-def publish(data: Path, out: Path) -> None:
+def publish(data: Path, out: Path, before: Seen) -> None:
     """Give finished data its name: one rename, or one exchange with what was there.
 
-    Raises:
-        SurroundingsError: The system refuses.
-    """
-    from mergeplan._native import exchange, fault
-
-    fault("publish")
-    if out.exists() and any(out.iterdir()):
-        # In one step where the system can exchange two folders; else in three renames.
-        exchange(data, out)
-    else:
-        if out.exists() and os.name == "nt":
-            out.rmdir()  # elsewhere a rename replaces an empty folder
-        data.rename(out)
-    sync_folder(out.parent)
-    fault("published")
-
-
-def move_into(data: Path, out: Path, names: list[str]) -> None:
-    """Publish onto a mount point, which cannot be renamed onto: the files move in one by one.
-
-    Last come those without which no loader takes the folder for a model. Whoever was stopped in
-    between calls again with the same names.
+    The folder takes the mode of the one that was there.
 
     Args:
-        names: All files that `out` is to have; those that are not in `data` have moved already.
+        before: What `out` held at the start, and may lose.
+
+    Raises:
+        SurroundingsError: Something came into `out` since, or the system refuses; nothing of it
+            was replaced.
     """
     from mergeplan._native import fault
 
     fault("publish")
-    last = (*(name for name in names if name.endswith(INDEX_ENDING)), CONFIG_FILE)
+    there = is_folder(out)
+    mode = stat.S_IMODE(out.lstat().st_mode) if there else None
+    if mode is not None:
+        # A folder that is moved must be ours to write.
+        data.chmod(mode | stat.S_IRWXU)
+    if before and there:
+        _exchange(data, out, before)
+    else:
+        _take(data, out)
+    if mode is not None:
+        out.chmod(mode)
+    sync_folder(out.parent)
+    fault("published")
+
+
+def _take(data: Path, out: Path) -> None:
+    from mergeplan._native import rename_new
+
+    if is_folder(out):
+        try:
+            out.rmdir()  # never with what is in it
+        except OSError as error:
+            _refuse_new(out, came_since({}, seen_in(out)), error)
+    if not rename_new(data, out):
+        _refuse_new(out, came_since({}, seen_in(out)))
+
+
+def _exchange(data: Path, out: Path, before: Seen) -> None:
+    """In one step where the system can exchange two folders; else in three renames."""
+    from mergeplan._native import exchange
+
+    if new := came_since(before, seen_in(out)):
+        _refuse_new(out, new)
+    exchange(data, out)
+    if new := came_since(before, seen_in(data)):
+        exchange(data, out)
+        _refuse_new(out, new)
+
+
+def _refuse_new(out: Path, name: str | None, cause: OSError | None = None) -> None:
+    found = f"`{out / name}`" if name else f"`{out}`"
+    raise SurroundingsError(
+        f"{found} was made or changed by another program while the merge ran, and is kept",
+        "move it out of the way, or choose another folder",
+    ) from cause
+
+
+def move_into(data: Path, out: Path, names: Iterable[str], before: Seen) -> None:
+    """Publish onto a mount point, which cannot be renamed onto: the files move in one by one.
+
+    Before they do, what is to be replaced goes. Last come those without which no loader takes the
+    folder for a model. Whoever was stopped in between calls again with the same names.
+
+    Args:
+        names: All files that `out` is to have; those that are not in `data` have moved already.
+        before: What `out` held at the start, and may lose.
+
+    Raises:
+        SurroundingsError: Something came into `out` since.
+    """
+    from mergeplan._native import fault, rename_new
+
+    fault("publish")
+    names = set(names)
+    last = (*sorted(name for name in names if name.endswith(INDEX_ENDING)), CONFIG_FILE)
     left = sorted(path.name for path in data.iterdir())
-    left.sort(key=lambda name: last.index(name) if name in last else -1)
-    if any(name not in last for name in left):
-        for name in last:
-            (out / name).unlink(missing_ok=True)
-    for path in folder_content(out):
-        weights = path.suffix in (".safetensors", ".bin")
-        if path.is_file() and weights and path.name not in names:
+    moved = names - {*left}
+    new = {name: one for name, one in seen_in(out).items() if name.split("/")[0] not in moved}
+    if name := came_since(before, new):
+        _refuse_new(out, name)
+    old = [path for path in content_of(out) if path.name not in moved]
+    for path in sorted(old, key=lambda path: path.name not in last):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
             path.unlink()
-    for name in left:
+    for name in sorted(left, key=lambda name: last.index(name) if name in last else -1):
         fault("move")
-        if (data / name).is_dir() and (out / name).is_dir():
-            shutil.rmtree(out / name)  # only an empty folder can be renamed onto
-        (data / name).replace(out / name)
+        if not rename_new(data / name, out / name):
+            _refuse_new(out, name)
     sync_folder(out)
     fault("published")
+
+
+def is_in_steps(out: Path) -> bool:
+    """Whether publishing takes several steps: a mount point has its siblings on another disk."""
+    return os.path.ismount(out)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from mergeplan.merging.preflight import CheckedMerges
+from mergeplan.merging.checked import CheckedMerges
 from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch

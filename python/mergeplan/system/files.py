@@ -3,14 +3,15 @@
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import ENAMETOOLONG
 from pathlib import Path, PurePath
 from typing import IO
 
 from mergeplan.display.text import cut, format_bytes, shown
-from mergeplan.errors import InputError, MergeplanError, SurroundingsError
+from mergeplan.errors import InputError, MergeplanError, MissingInputError, SurroundingsError
 from mergeplan.system.reading import open_plain
 
 _PIECE_BYTES = 1 << 20
@@ -91,6 +92,21 @@ def check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
+def check_readable(path: Path) -> int:
+    """Open a file that will be copied; returns its bytes.
+
+    Raises:
+        MissingInputError, InputError: It cannot be opened, or is no plain file.
+    """
+    try:
+        with open_plain(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except FileNotFoundError as error:
+        raise MissingInputError(f"cannot open `{path}`: no such file") from error
+    except OSError as error:
+        raise InputError(f"cannot open `{path}`: {error.strerror}") from error
+
+
 def clear_folder(folder: Path, keep: Container[str] = ()) -> None:
     """Remove what is in a folder; links go, and what they lead to stays."""
     for path in folder.iterdir():
@@ -144,6 +160,9 @@ LOCK = "lock"
 def lock(folder: Path, what: str = "merge") -> IO[str]:
     """Hold a file while this process lives, so that no two runs write to one place.
 
+    What is held is the file at that path: one that was removed or moved away while we waited is
+    given up, and the next one tried.
+
     Raises:
         SurroundingsError: Another process holds it, or the folder cannot be written to.
     """
@@ -159,16 +178,28 @@ def lock(folder: Path, what: str = "merge") -> IO[str]:
         except PermissionError as error:
             raise in_use from error
         return path.open("w", encoding="utf-8")
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    while True:
+        file = _open_lock(path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise in_use from error
+        except OSError:
+            pass  # a file system without locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.lstat(), os.fstat(file.fileno())):
+                return file
+        file.close()
+
+
+def _open_lock(path: Path) -> IO[str]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8")
     except OSError as error:
         raise SurroundingsError(f"cannot open `{path}`: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise in_use from error
-    except OSError:
-        pass  # a file system without locks
+        raise SurroundingsError(f"cannot open `{path}`: it is no plain file")
     return file

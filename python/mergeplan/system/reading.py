@@ -164,11 +164,18 @@ def decode(raw: bytes, path: Path) -> str:
         ) from error
 
 
-def read_text(path: Path, kind: Kind, hint: str | None = None, *, given: bool = False) -> str:
+def read_text(
+    path: Path,
+    kind: Kind,
+    hint: str | None = None,
+    *,
+    given: bool = False,
+    most_bytes: int | None = None,
+) -> str:
     """The text of a file, where every line ends in `\\n`; see `read_bytes` and `decode`.
 
     Raises:
         MissingInputError, InputError: As for those.
     """
-    text = decode(read_bytes(path, kind, hint, given=given), path)
+    text = decode(read_bytes(path, kind, hint, given=given, most_bytes=most_bytes), path)
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -10,8 +10,6 @@ Files that grow instead are opened by `open_own`, which looks at what was opened
 
 import io
 import os
-import re
-import secrets
 import shutil
 import stat
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from mergeplan.errors import MergeplanError, MissingInputError, SurroundingsError
+from mergeplan.system.private import is_private, private_name
 from mergeplan.system.reading import open_plain
 
 # Windows has none of these; there a link is found by looking before.
@@ -28,7 +27,6 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _PLAIN = _NO_LINK | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 # A pipe that nobody writes to must not stop us before we have seen what it is.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
-_PRIVATE = re.compile(r"\.mergeplan-[0-9a-f]{32}\.partial")
 _PERMISSIONS = 0o777
 # So long one waits for another that adds to the same file.
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 60.0, 0.02
@@ -101,7 +99,7 @@ def writing(path: Path, *, replace: bool) -> Iterator[IO[bytes]]:
         if not replace and os.path.lexists(path):
             raise _exists(path)
         mode = _mode_of(path)
-        private = path.with_name(f".mergeplan-{secrets.token_hex(16)}.partial")
+        private = path.with_name(private_name())
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
         file = os.fdopen(os.open(private, flags, 0o666 if mode is None else mode), "wb")
         try:
@@ -276,5 +274,5 @@ def remove_unfinished(folder: Path) -> None:
     In a folder of the user's they stay: another run may be writing there.
     """
     for path in folder.iterdir():
-        if _PRIVATE.fullmatch(path.name) and not path.is_dir():
+        if is_private(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)

@@ -3,16 +3,34 @@
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
-/// Open a file of ours for more writing. A link in its place is somebody else's: it is not followed.
+/// Open a file of ours for more writing: a plain file, with no other name. A link in its place, of
+/// either kind, is somebody else's file.
 pub(crate) fn open_again(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    open_ours(path, OpenOptions::new().read(true).write(true))
+}
+
+/// The same, where every write goes to the end.
+pub(crate) fn open_to_append(path: &Path) -> std::io::Result<File> {
+    open_ours(path, OpenOptions::new().read(true).append(true))
+}
+
+fn open_ours(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
     #[cfg(unix)]
     {
+        use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
     }
-    options.open(path)
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is no plain file"));
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::nlink(&metadata) != 1 {
+        return Err(std::io::Error::other("it has another name too (a hard link)"));
+    }
+    Ok(file)
 }
 
 #[cfg(unix)]

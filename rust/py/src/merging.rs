@@ -204,6 +204,13 @@ impl PreparedMerge {
         given.map(row).collect()
     }
 
+    fn journal_is_whole(&self, journal: PathBuf) -> bool {
+        let jobs = self.plan().jobs.iter().enumerate();
+        let merged = jobs.filter(|(_, job)| !matches!(job.merge, Merge::Given {}));
+        let layout = &self.family.layouts[self.number];
+        FileSink::has_all(&journal, layout, merged.map(|(number, _)| number))
+    }
+
     #[getter]
     fn identities(&self) -> Vec<Vec<(PathBuf, u64, u64)>> {
         let row = |i: &Identity| (i.path.clone(), i.bytes, i.mtime_ns);

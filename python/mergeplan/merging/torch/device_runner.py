@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from mergeplan._native import InputReader, OutputFiles
-from mergeplan.merging.preflight import CheckedMerges
+from mergeplan.merging.checked import CheckedMerges
 from mergeplan.merging.runner import Result
 from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.engine import Engine, Task

@@ -79,6 +79,13 @@ impl FileSink {
         Ok(Self { layout: layout.clone(), files, journal, written })
     }
 
+    /// Whether a journal lists every block of some jobs.
+    pub fn has_all(journal: &Path, layout: &Layout, jobs: impl Iterator<Item = usize>) -> bool {
+        let written = Journal::read(journal);
+        let listed = |job| layout.blocks_of(job).all(|number| written.get(job, number).is_some());
+        jobs.into_iter().all(listed)
+    }
+
     /// Blocks that an earlier run has left whole.
     pub fn resumed_blocks(&self) -> usize {
         self.written.len()

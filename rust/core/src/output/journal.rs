@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
-use crate::positional::{open_again, read_exact_at};
+use crate::positional::{open_again, open_to_append, read_exact_at};
 
 /// Bytes of a record.
 const RECORD: usize = 24;
@@ -67,24 +67,19 @@ impl Journal {
     /// [`Error::Io`]
     pub(super) fn resume(path: &Path) -> Result<(Self, Written)> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
-        let file = open_again(path).map_err(|source| Error::Resume {
+        let file = open_to_append(path).map_err(|source| Error::Resume {
             path: path.into(),
             reason: format!("cannot open it: {source}"),
         })?;
-        let length = file.metadata().map_err(|source| failed("read", source))?.len();
-        let mut written = Written::default();
-        let mut whole = 0;
-        let mut record = [0; RECORD];
-        while whole + RECORD as u64 <= length {
-            read_exact_at(&file, &mut record, whole).map_err(|source| failed("read", source))?;
-            let Some((job, number, hash)) = decode(&record) else { break };
-            written.blocks.insert((job, number), hash);
-            whole += RECORD as u64;
-        }
+        let (whole, written) = records(&file).map_err(|source| failed("read", source))?;
         file.set_len(whole).map_err(|source| failed("write", source))?;
-        let file = OpenOptions::new().append(true).open(path);
-        let file = Mutex::new(file.map_err(|source| failed("open", source))?);
-        Ok((Self { path: path.into(), file }, written))
+        Ok((Self { path: path.into(), file: Mutex::new(file) }, written))
+    }
+
+    /// The blocks that a journal lists; none where it cannot be read.
+    pub(super) fn read(path: &Path) -> Written {
+        let listed = open_again(path).and_then(|file| records(&file));
+        listed.map(|(_, written)| written).unwrap_or_default()
     }
 
     /// A block's bytes were written.
@@ -98,6 +93,21 @@ impl Journal {
         let mut file = self.file.lock().unwrap_or_else(|e| e.into_inner());
         file.write_all(&record).map_err(failed)
     }
+}
+
+/// The length of a journal's whole records, and what they say.
+fn records(file: &File) -> std::io::Result<(u64, Written)> {
+    let length = file.metadata()?.len();
+    let mut written = Written::default();
+    let mut whole = 0;
+    let mut record = [0; RECORD];
+    while whole + RECORD as u64 <= length {
+        read_exact_at(file, &mut record, whole)?;
+        let Some((job, number, hash)) = decode(&record) else { break };
+        written.blocks.insert((job, number), hash);
+        whole += RECORD as u64;
+    }
+    Ok((whole, written))
 }
 
 impl Written {

@@ -2,6 +2,7 @@
 //! ranges in any order, and the space can be reserved.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -82,6 +83,11 @@ impl Layout {
     /// Number of blocks of all tensors.
     pub(crate) fn blocks(&self) -> u64 {
         self.tensors.iter().map(|(len, _)| len.div_ceil(BLOCK) as u64).sum()
+    }
+
+    /// Numbers of the blocks of a job's tensor.
+    pub(crate) fn blocks_of(&self, job: usize) -> Range<usize> {
+        0..self.tensors.get(job).map_or(0, |(len, _)| len.div_ceil(BLOCK))
     }
 
     /// Where a block begins, and its length in bytes; `None` where there is no such block.

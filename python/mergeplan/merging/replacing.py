@@ -1,0 +1,122 @@
+"""What `--overwrite` may replace: a folder whose every entry is a model's or a merge's, by name."""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE
+from mergeplan.checkpoints.code import code_of
+from mergeplan.checkpoints.donated import WITH_CODE
+from mergeplan.checkpoints.tokenizer import SETTINGS_FILES, TOKENIZER_FILES
+from mergeplan.errors import MergeplanError, SurroundingsError
+from mergeplan.merging.manifest import NAME as MANIFEST
+from mergeplan.merging.manifest import load_manifest
+from mergeplan.system.private import is_private
+
+CARD, CARD_CONFIG = "README.md", "mergekit_config.yml"
+_NAMES = (CONFIG_FILE, MANIFEST, CARD, CARD_CONFIG, *TOKENIZER_FILES, *SETTINGS_FILES)
+# The weights that loaders look for, with a variant as diffusers writes it, whole or in shards.
+_WEIGHTS = re.compile(
+    r"(model|pytorch_model|diffusion_pytorch_model|adapter_model|consolidated)(\.[A-Za-z0-9_]+)?"
+    r"(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
+)
+# What a file system keeps in its root, and where a merge onto a mount point works.
+_NO_CONTENT = ("lost+found", ".mergeplan.partial")
+
+# Of each entry below a folder: kind and mode, inode, length, and time of change in nanoseconds.
+Seen = dict[str, tuple[int, int, int, int]]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def content_of(folder: Path) -> list[Path]:
+    """What is in an output folder, but for what does not count as content."""
+    found = [path for path in folder.iterdir() if path.name not in _NO_CONTENT]
+    return sorted(path for path in found if not is_private(path.name))
+
+
+def seen_in(folder: Path) -> Seen:
+    """What a folder holds now; nothing where there is no such folder. Links are not followed."""
+    seen: Seen = {}
+    for path in _below(folder) if is_folder(folder) else ():
+        found = path.lstat()
+        length = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+        time = 0 if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns
+        seen[path.relative_to(folder).as_posix()] = (found.st_mode, found.st_ino, length, time)
+    return seen
+
+
+def came_since(before: Seen, now: Seen) -> str | None:
+    """The first entry that is new, or another than it was."""
+    return next((name for name, one in sorted(now.items()) if before.get(name) != one), None)
+
+
+def refuse_unknown(folder: Path, written: Iterable[str] = ()) -> None:
+    """Refuse to throw a folder away that holds what is no part of a model.
+
+    Known are the weights, their index, config.json, tokenizer and settings by the names that
+    loaders look for; what the folder's config.json names as the model's code; what its manifest
+    lists; and the card.
+
+    Args:
+        written: More names that the merge writes itself.
+
+    Raises:
+        SurroundingsError: It holds something else; the message names the first.
+    """
+    unknown = first_unknown(folder, written)
+    if unknown is not None:
+        raise SurroundingsError(
+            f"`{folder}` holds `{unknown}`, which is no part of a model that mergeplan knows, and"
+            " would be deleted",
+            "`--overwrite` replaces models alone: choose another folder, or move what is yours out"
+            " of this one",
+        )
+
+
+def first_unknown(folder: Path, written: Iterable[str] = ()) -> str | None:
+    """The name in a folder that neither a merge nor a loader of models knows; `None` for none."""
+    listed = {*written, *_listed(folder)}
+    for path in _below(folder):
+        name = path.relative_to(folder).as_posix()
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            if not any(path.iterdir()):
+                return f"{name}/"
+        elif not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)) or not _is_known(name, listed):
+            return name
+    return None
+
+
+def _is_known(name: str, listed: set[str]) -> bool:
+    if name in listed or _WEIGHTS.fullmatch(name):
+        return True
+    return any(
+        PurePosixPath(name).match(one) and name.count("/") == one.count("/") for one in _NAMES
+    )
+
+
+def _listed(folder: Path) -> set[str]:
+    """What the folder's own manifest and config.json list; both are files of anybody."""
+    listed: set[str] = set()
+    with suppress(MergeplanError, OSError):
+        listed.update(code_of(folder, (CONFIG_FILE, *WITH_CODE)).files)
+    with suppress(MergeplanError, OSError):
+        manifest = load_manifest(folder)
+        listed.update(manifest.files, manifest.companions)
+    return listed
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path in content_of(folder):
+        yield path
+        if is_folder(path):
+            for place, folders, files in os.walk(path):
+                folders.sort()
+                yield from (Path(place) / name for name in sorted([*folders, *files]))
