@@ -81,29 +81,94 @@ def test_another_version_or_another_number_of_threads(left, arguments, expected)
     assert contents(left / "out") == expected
 
 
-@pytest.mark.parametrize("change", ["length", "time", "content"])
-def test_a_changed_input_is_refused_by_name(change, left, models, arguments):
+def more_tensors(path):
+    """The same model with one tensor more, of a kind that the others may lack."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    place = [len(body), len(body) + 2]
+    header["rotary_emb.inv_freq"] = {"dtype": "BF16", "shape": [1], "data_offsets": place}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body + b"\0\0")
+
+
+def touch(path):
+    os.utime(path, ns=(1, 1))
+
+
+def restore(path):
+    """As from a backup: another file, with another time of change."""
+    shutil.copy(path, path.with_name("backup"))
+    path.with_name("backup").replace(path)
+
+
+def flip(path, at: int):
+    """Another bit, and the same length, time of modification and inode."""
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at, os.SEEK_END if at < 0 else os.SEEK_SET)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [more_tensors, touch, restore])
+def test_an_input_that_only_looks_changed_is_gone_on_with(
+    change, left, models, arguments, expected
+):
     path = models / "b" / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    if change == "length":
-        # One more tensor, so that the file is whole, of a kind that the others may lack.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        end = len(data) - 8 - int.from_bytes(data[:8], "little")
-        header["rotary_emb.inv_freq"] = {
-            "dtype": "BF16",
-            "shape": [1],
-            "data_offsets": [end, end + 2],
-        }
-        body = data[8 + int.from_bytes(data[:8], "little") :]
-        text = json.dumps(header).encode()
-        path.write_bytes(len(text).to_bytes(8, "little") + text + body + b"\0\0")
-    elif change == "time":
-        os.utime(path, ns=(1, 1))
-    else:
-        data[-1] ^= 1
-        path.write_bytes(data)
-    message = refused(left, *arguments)
-    assert f"of input `{path}` has changed" in message or "plan" in message
+    change(path)
+    # What was whole of the third tensor is done again: its statistics might be of another content.
+    assert succeed(left, *arguments, "--resume")["resumed_blocks"] == 8
+    found = contents(left / "out")
+    for name in (MODEL, "model-00002-of-00002.safetensors", "config.json"):
+        assert found[name] == expected[name]
+
+
+def test_what_is_gone_on_with_is_known_from_then_on(left, models, arguments):
+    path = models / "b" / "model.safetensors"
+    before = (left / "out.partial" / "merge.json").read_text()
+    touch(path)
+    ended = run(left, *arguments, "--resume", fault="journal:2:kill")
+    assert ended.code == -signal.SIGKILL
+    after = (left / "out.partial" / "merge.json").read_text()
+    assert f'"{path}", {path.stat().st_size}, 1, ' in after
+    assert f'"{path}", {path.stat().st_size}, 1, ' not in before
+    assert succeed(left, *arguments, "--resume")["resumed_blocks"] == 9
+
+
+@pytest.mark.parametrize("name", ["base", "b"])
+def test_a_changed_input_is_refused_by_name(name, left, models, arguments):
+    path = models / name / "model.safetensors"
+    flip(path, 8 + int.from_bytes(path.read_bytes()[:8], "little") + 1)
+    assert f"has changed since `{left}/out.partial` was begun, in `{path}`" in refused(
+        left, *arguments
+    )
+
+
+@pytest.mark.parametrize("part", ["begun", "not begun"])
+def test_what_changed_and_was_not_merged_is_merged_as_it_is_now(part, left, models, arguments):
+    """Two tensors of 420,000 bytes are whole, and a block of the third is."""
+    path = models / "b" / "model.safetensors"
+    flip(path, -1 if part == "not begun" else -2 * 420_000 + 1)
+    succeed(left, *arguments, "--resume")
+    (left / "out").rename(left / "resumed")
+    succeed(left, *arguments)
+    assert contents(left / "resumed") == contents(left / "out")
+
+
+def test_a_published_merge_is_known_by_the_content_of_its_inputs(left, models, arguments):
+    path = models / "b" / "model.safetensors"
+    assert run(left, *arguments, "--resume", fault="published:1:kill").code == -signal.SIGKILL
+    found = contents(left / "out")
+    restore(path)
+    succeed(left, *arguments, "--resume")
+    assert contents(left / "out") == found
+    flip(path, -1)
+    ended = run(left, *arguments, "--resume")
+    assert ended.code == 1
+    assert "is not empty" in ended.stderr
 
 
 def test_a_damaged_state_is_refused_and_discarding_starts_over(left, arguments, expected):

@@ -18,6 +18,7 @@ from mergeplan.errors import SurroundingsError
 from mergeplan.evaluation.recording import append
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.system import writing
+from mergeplan.system.private import is_private
 from tests.support.commands import cli
 
 DEMO = mergeplan.DEMO_POOL
@@ -184,7 +185,6 @@ def test_what_fails_leaves_nothing(tmp_path):
 RACE = """
 import sys
 from pathlib import Path
-from mergeplan.system.private import is_private
 from mergeplan.system.writing import ExistsError, write_durably
 name, out = sys.argv[1], Path(sys.argv[2])
 print("ready", flush=True)
@@ -231,7 +231,6 @@ def test_of_those_that_race_for_a_name_one_gets_it(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from mergeplan.system.private import is_private
 from mergeplan.system.writing import writing
 with writing(Path(sys.argv[1]) / "law.json", replace=True) as file:
     file.write(b"half")

@@ -37,9 +37,27 @@ class PreparedMerge:
     def journal_is_whole(self, journal: Path | str) -> bool:
         """Whether a journal lists every block that the core writes."""
 
+    def recorded_inputs(self, journal: Path | str) -> dict[str, str]:
+        """For each tensor that an earlier run finished: a hash of all that its job read."""
+
+    def input_hashes(self, tensors: list[str], threads: int) -> dict[str, str]:
+        """The same of the inputs as they are now; they are read where they were not yet.
+
+        Raises:
+            MergeplanError, KeyboardInterrupt: Reading failed, or was stopped.
+        """
+
+    def keep_in_journal(self, journal: Path | str, tensors: list[str]) -> None:
+        """Leave only some tensors' blocks in a journal, as if the others had not begun.
+
+        Raises:
+            SurroundingsError: It cannot be written.
+        """
+
     @property
-    def identities(self) -> list[list[tuple[Path, int, int]]]:
-        """For each model path, bytes and mtime (ns) of its files when they were opened.
+    def identities(self) -> list[list[tuple[Path, int, int, int, int, int]]]:
+        """For each model path, bytes, mtime and ctime (ns), inode and device of its files when they
+        were opened; 0 what the system does not say.
 
         One that is derived has none.
         """

@@ -7,16 +7,16 @@ nodes must see inputs and output under the same paths.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.merging.checked import CheckedMerges
-from mergeplan.merging.manifest import Xxh3, stored_hashes
-from mergeplan.merging.marker import RECORD_OF_SHARD
+from mergeplan.merging.manifest import stored_hashes
 from mergeplan.merging.runner import Result
+from mergeplan.merging.shards import RECORD_OF_SHARD, ShardRecord
 from mergeplan.merging.workfolder import RECORD as STATE
 from mergeplan.merging.workfolder import SHARDS
 from mergeplan.merging.workspace import Workspace
@@ -54,7 +54,7 @@ class ClusterRunner:
         results = {}
         for number, work in works.items():
             prepared, plan = checked.merges[number].prepared, checked.merges[number].plan.data
-            paths = [str(path) for rows in prepared.identities for path, _, _ in rows]
+            paths = [str(path) for rows in prepared.identities for path, *_ in rows]
             self._check_nodes(paths, work.folder)
             tasks = {}
             remote = self._ray.remote(num_cpus=checked.threads, max_retries=-1)(_merge_shard)
@@ -78,7 +78,10 @@ class ClusterRunner:
                     )
 
     def _collect(self, tasks: dict[Any, int], work: Workspace, progress: Progress | None) -> Result:
-        result: Result = {"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0, "hashes": {}}
+        result: Result = {
+            **{"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0},
+            **{"hashes": {}, "inputs": {}},
+        }
         left, done, total = list(tasks), 0, sum(tasks.values())
         try:
             while left:
@@ -90,6 +93,7 @@ class ClusterRunner:
                     for key in ("read_bytes", "resumed_blocks"):
                         result[key] += shard[key]
                     result["hashes"] |= shard["hashes"]
+                    result["inputs"] |= shard["inputs"]
                     done += tasks[task]
                 if progress:
                     progress(done, total)
@@ -136,9 +140,9 @@ def _merge_shard(
     try:
         record = own / RECORD_OF_SHARD
         if record.exists() and final.exists():
-            hashes = load_strictly(record, dict[str, Xxh3], RECORD)
-            if content_hashes(final, threads=threads) == hashes:
-                return {"read_bytes": 0, "resumed_blocks": len(hashes), "hashes": hashes}
+            left = load_strictly(record, ShardRecord, RECORD)
+            if content_hashes(final, threads=threads) == left.hashes:
+                return {"read_bytes": 0, "resumed_blocks": len(left.hashes), **asdict(left)}
         merged, journal = own / WEIGHTS_FILE, own / "journal"
         resume = journal.exists() and merged.exists()
         if not resume:
@@ -151,7 +155,8 @@ def _merge_shard(
         done["hashes"] = stored_hashes(done["hashes"], prepared.files, own, threads)
         merged.replace(final)
         sync_folder(final.parent)
-        write_durably(record, json.dumps(done["hashes"]), replace=True)
+        left = ShardRecord(done["hashes"], done["inputs"])
+        write_durably(record, json.dumps(asdict(left)), replace=True)
         return done
     finally:
         held.close()

@@ -1,5 +1,6 @@
 """`mergeplan_manifest.json`: written last, and read strictly, since it may come from anywhere."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -73,11 +74,15 @@ Xxh3 = Annotated[str, Predicate(_digits(16))]
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that was merged: where it was, its length, and when it was last changed."""
+    """A file that was merged: where it was, its length, when its content was last changed and when
+    anything of it, and its number on its disk and the disk's; 0 what the system did not say."""
 
     path: Annotated[str, Predicate(_is_path)]
     bytes: Count
     mtime_ns: int
+    ctime_ns: int = 0
+    inode: int = 0
+    device: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ class Manifest:
         config: The YAML.
         plan_sha256: Of the plan's canonical text.
         inputs: The models that are stored, and their files.
+        inputs_sha256: Of the hashes of all that each job read: see `content_of_inputs`. `None`
+            where mergekit's executor read some.
         files: Length in bytes of each safetensors file.
         headers: SHA-256 of the header of each safetensors file: names, dtypes, shapes, offsets.
             Empty where the manifest lists none.
@@ -113,6 +120,7 @@ class Manifest:
     config: str
     plan_sha256: Sha256
     inputs: tuple[InputModel, ...] = ()
+    inputs_sha256: Sha256 | None = None
     files: dict[PlainName, Count]
     headers: dict[PlainName, Sha256] = field(default_factory=dict)
     companions: dict[NameBelow, Sha256] = field(default_factory=dict)
@@ -185,7 +193,12 @@ def stored_hashes(
     return found
 
 
-InputRows = list[list[tuple[str, int, int]]]
+def content_of_inputs(read: dict[str, str]) -> str:
+    """One hash for the hashes of all that each job read, by its tensor."""
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+
+
+InputRows = list[list[tuple[str, int, int, int, int, int]]]
 
 
 def write_manifest(
@@ -195,13 +208,15 @@ def write_manifest(
     inputs: InputRows,
     files: dict[str, int],
     hashes: dict[str, str],
+    read: dict[str, str],
 ) -> None:
     """Write the manifest of a merge, last of all files.
 
     Args:
-        inputs: For each model that is stored, path, bytes and mtime in nanoseconds of its files.
+        inputs: For each model that is stored, its files as `InputFile` has them.
         files: Bytes of each file that was written.
         hashes: Content hash of each tensor.
+        read: Hash of all that each job read, by its tensor.
     """
     # The index is checked by what it says, and may be written anew.
     every = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -216,6 +231,7 @@ def write_manifest(
             InputModel(model.name, tuple(InputFile(*row) for row in rows))
             for model, rows in zip(plan.stored, inputs, strict=True)
         ),
+        inputs_sha256=None if plan.fallback else content_of_inputs(read),
         files=files,
         headers={name: header_sha256(folder / name) for name in files},
         companions={name: sha256_of(folder / name) for name in beside},

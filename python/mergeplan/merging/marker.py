@@ -8,14 +8,13 @@ from mergeplan.errors import MergeplanError
 from mergeplan.merging.checked import CheckedMerge
 from mergeplan.merging.manifest import PlainName
 from mergeplan.merging.replacing import Seen
+from mergeplan.merging.shards import RECORD_OF_SHARD
 from mergeplan.merging.state import check_same
 from mergeplan.merging.workfolder import JOURNAL, PUBLISHING, SHARDS
 from mergeplan.system.files import sync_folder
 from mergeplan.system.reading import RECORD
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
-
-RECORD_OF_SHARD = "record.json"
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ _NOTHING_DONE: Result = {
     "resumed_blocks": 0,
     "sync_seconds": 0.0,
     "hashes": {},
+    "inputs": {},
 }
 
 
@@ -228,7 +229,7 @@ def _merge_and_publish(
     open_works: dict[int, Workspace] = {}
     try:
         for number, one in enumerate(checked.merges):
-            if options.resume and is_published(one.out, one.state):
+            if options.resume and is_published(one):
                 remove_leftover(one.out)
                 continue
             resume, discard = options.resume, options.discard
@@ -247,7 +248,7 @@ def _merge_and_publish(
                 files = one.prepared.files
                 hashes = stored_hashes(hashes, files, work.data, checked.threads)
                 results[number]["hashes"] = hashes
-                _write_companions(one, work.data, options, results[number]["hashes"])
+                _write_companions(one, work.data, options, results[number])
             work.publish()
             del open_works[number]
     except ContentError:
@@ -268,11 +269,11 @@ def _merge_and_publish(
 
 
 def _write_companions(
-    checked: CheckedMerge, folder: Path, options: MergeOptions, hashes: dict[str, str]
+    checked: CheckedMerge, folder: Path, options: MergeOptions, result: Result
 ) -> None:
     from mergeplan._native import fault
 
-    prepared, plan = checked.prepared, checked.plan
+    prepared, plan, hashes = checked.prepared, checked.plan, result["hashes"]
     files = {name: length for name, length, _ in prepared.files}
     fault("companions")
     # A run that was stopped here may have had other ideas of what goes beside the weights.
@@ -288,4 +289,5 @@ def _write_companions(
         write_planned(folder, plan.companions)
     if options.write_model_card:
         write_card(folder, checked.out.name, checked.config, plan)
-    write_manifest(folder, plan, checked.config, checked.state.inputs, files, hashes)
+    inputs = checked.state.inputs
+    write_manifest(folder, plan, checked.config, inputs, files, hashes, result["inputs"])

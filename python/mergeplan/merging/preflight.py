@@ -91,7 +91,7 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
     ):
         # Models that are derived from others have no files.
         models = [rows for rows in prepared.identities if rows]
-        inputs: InputRows = [[(path_text(p), n, t) for p, n, t in rows] for rows in models]
+        inputs: InputRows = [[(path_text(row[0]), *row[1:]) for row in rows] for rows in models]
         state = MergeState(plan.data, inputs)
         copied = tuple(copied_names(plan, tokenizer=options.copy_tokenizer))
         refuse_overlap(partial_folder(place), read, overwrite=True)
@@ -100,7 +100,7 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         work = partial_folder(place)
         warnings = (*plan.warnings, *differing, *missing_companions(plan))
         one = CheckedMerge(config, plan, place, prepared, state, copied, {}, warnings)
-        ours = options.resume and (is_publishing(work, one) or is_published(place, state))
+        ours = options.resume and (is_publishing(work, one) or is_published(one))
         if not ours:
             before = refuse_occupied(place, one.written, overwrite=options.overwrite)
             one = replace(one, before=before)

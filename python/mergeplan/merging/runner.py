@@ -9,8 +9,8 @@ from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 
-# What is said of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`; of one on
-# devices `device_bytes`, `peak_vram_bytes` and `warnings` too.
+# What is said of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`, `inputs`; of
+# one on devices `device_bytes`, `peak_vram_bytes` and `warnings` too.
 Result = dict[str, Any]
 # Merges into the data folders of some workspaces, by number of the merge.
 Runner = Callable[
@@ -27,7 +27,7 @@ def run_here(
     """Merge by the core, all of them in one pass; see `Runner`."""
     written = sum(len(checked.merges[number].prepared.files) for number in works)
     inputs = {file for one in checked.merges for c in one.plan.checkpoints for file in c.files}
-    allow_open_files(2 * len(works) + written + len(inputs))
+    allow_open_files(3 * len(works) + written + len(inputs))
 
     def report(done: int) -> None:
         watch.sample()

@@ -1,11 +1,12 @@
 """What makes a merge this merge: a resumed run must be the same one, or says what differs."""
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from reprlib import Repr
+from typing import Any
 
 from mergeplan._native import __version__
 from mergeplan.errors import InputError
@@ -24,7 +25,7 @@ class MergeState:
     """What makes a merge this merge.
 
     Attributes:
-        inputs: Of each stored model path, bytes and mtime in nanoseconds of its files.
+        inputs: For each stored model its files, as `manifest.InputFile` has them.
     """
 
     plan: Plan
@@ -44,8 +45,12 @@ class MergeState:
         return HEAD + names[1:] + ", " + self.json()[1:]
 
 
-def check_same(folder: Path, state: MergeState) -> None:
+def check_same(folder: Path, state: MergeState) -> list[str]:
     """Check that what an earlier run left in a work folder is of this very merge.
+
+    Returns:
+        Input files that may have changed: their length, times, inode or device are not what they
+        were.
 
     Raises:
         InputError: It is of another, or damaged.
@@ -56,6 +61,7 @@ def check_same(folder: Path, state: MergeState) -> None:
         text = read_bytes(path, RECORD_FILE, most_bytes=2 * len(expected) + _MORE_BYTES)
         left = json.loads(text)
         del left["mergeplan_merge"], left["files"]
+        before = [[(str(row[0]), *row[1:]) for row in rows] for rows in left["inputs"]]
     except (InputError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
             f"cannot resume: `{path}` is damaged", "pass `--discard` to start over"
@@ -64,29 +70,30 @@ def check_same(folder: Path, state: MergeState) -> None:
         raise InputError(
             f"cannot resume: `{folder / DATA}` is no folder", "pass `--discard` to start over"
         )
-    found = first_difference(left, json.loads(expected))
+    now = json.loads(expected)
+    left["inputs"], now["inputs"] = (
+        [[row[0] for row in rows] for rows in one["inputs"]] for one in (left, now)
+    )
+    found = first_difference(left, now)
     if found is not None:
-        where, before, now = found
+        where, *values = found
         raise InputError(
-            f"cannot resume: {_named(where, state)} has changed since `{folder}` was begun:"
-            f" expected {_SHORT.repr(before)}, found {_SHORT.repr(now)}",
+            f"cannot resume: `{where}` has changed since `{folder}` was begun:"
+            f" expected {_SHORT.repr(values[0])}, found {_SHORT.repr(values[1])}",
             "undo the change, or pass `--discard` to start over",
         )
+    return changed_files(before, state.inputs)
+
+
+def changed_files(before: list[list[tuple[Any, ...]]], now: InputRows) -> list[str]:
+    """The files whose length, times, inode or device differ, of two lists of the same files."""
+    pairs = zip(chain.from_iterable(before), chain.from_iterable(now), strict=True)
+    return list(dict.fromkeys(new[0] for old, new in pairs if tuple(old) != tuple(new)))
 
 
 # Long enough for a path, short enough for a list of all tensors.
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 300
-
-
-def _named(where: str, state: MergeState) -> str:
-    """A place in the state, in words where it is an input file."""
-    place = re.fullmatch(r"inputs\[(\d+)\]\[(\d+)\]\[([12])\]", where)
-    if place is None:
-        return f"`{where}`"
-    model, file, column = map(int, place.groups())
-    word = ("length in bytes", "time of change (ns)")[column - 1]
-    return f"the {word} of input `{state.inputs[model][file][0]}`"
 
 
 def first_difference(a: object, b: object, where: str = "") -> tuple[str, object, object] | None:

@@ -20,7 +20,8 @@ from mergeplan.system.reading import read_bytes
 from mergeplan.system.writing import write_durably
 
 RECORD, DATA, JOURNAL, PUBLISHING, SHARDS = "merge.json", "data", "journal", "publishing", "shards"
-_NAMES = {RECORD, DATA, JOURNAL, PUBLISHING, SHARDS, LOCK}
+# What was read, and a journal that is being written anew, lie beside it.
+_NAMES = {RECORD, DATA, JOURNAL, "journal.inputs", "journal.new", PUBLISHING, SHARDS, LOCK}
 # How every record of ours begins.
 HEAD = '{"mergeplan_merge": 2, "files": ['
 # A folder that is being made is locked within this many seconds.

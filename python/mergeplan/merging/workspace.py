@@ -11,17 +11,18 @@ OUT.partial/
 
 import os
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from mergeplan.errors import MergeplanError, SurroundingsError
 from mergeplan.merging.checked import CheckedMerge
+from mergeplan.merging.content import check_content, same_inputs
 from mergeplan.merging.manifest import load_manifest
 from mergeplan.merging.marker import is_publishing, load_marker, mark_publishing
 from mergeplan.merging.publishing import is_in_steps, move_into, publish
 from mergeplan.merging.replacing import Seen
-from mergeplan.merging.state import MergeState, check_same
+from mergeplan.merging.state import check_same
 from mergeplan.merging.workfolder import (
     DATA,
     JOURNAL,
@@ -151,7 +152,8 @@ def open_workspace(checked: CheckedMerge, *, resume: bool, discard: bool) -> Wor
                     Workspace(out, folder, {}, False, False, held).remove()
                     continue
                 try:
-                    check_same(folder, state)
+                    if changed := check_same(folder, state):
+                        check_content(folder, checked, changed)
                     publishing = is_publishing(folder, checked)
                     if not publishing:
                         (folder / PUBLISHING).unlink(missing_ok=True)
@@ -178,8 +180,9 @@ def remove_leftover(out: Path) -> None:
             Workspace(out, folder, {}, True, False, held).remove()
 
 
-def is_published(out: Path, state: MergeState) -> bool:
+def is_published(checked: CheckedMerge) -> bool:
     """Whether `out` is this merge already, by its manifest: a run was stopped after publishing."""
+    out, state = checked.out, checked.state
     if is_in_steps(out) and (partial_folder(out) / PUBLISHING).exists():
         return False  # the manifest may have moved before other files
     try:
@@ -187,9 +190,8 @@ def is_published(out: Path, state: MergeState) -> bool:
         manifest = load_manifest(out, 4 * len(state.json()) + MANIFEST.most_bytes // 16)
     except MergeplanError:
         return False
-    inputs = [[astuple(file) for file in model.files] for model in manifest.inputs]
     return (
         manifest.mergeplan_version == state.mergeplan_version
-        and inputs == state.inputs
         and manifest.plan_sha256 == state.plan.sha256()
+        and same_inputs(checked, manifest)
     )

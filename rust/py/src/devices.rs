@@ -12,7 +12,7 @@ use pyo3::types::PyDict;
 
 use crate::errors::raise;
 use crate::memory::Memory;
-use crate::merging::{Family, Output, PreparedFamily};
+use crate::merging::{inputs_by_name, Family, Output, PreparedFamily};
 use crate::run::watched;
 
 /// Two words that tell an input from all others, and its dtype.
@@ -67,7 +67,7 @@ impl InputReader {
             // SAFETY: `InputReader.read` obliges its caller to leave this memory alone while the
             // call lasts.
             let out = unsafe { into.bytes_mut("of a device") }?;
-            self.inputs.read(input, start, out)
+            self.inputs.read(&self.family.prepared, input, start, out)
         };
         py.detach(read).map_err(|error| raise(py, error))
     }
@@ -168,6 +168,7 @@ impl OutputFiles {
                 by_name.set_item(&jobs[job].tensor, format!("{hash:016x}"))?;
             }
             result.set_item("hashes", by_name)?;
+            result.set_item("inputs", inputs_by_name(py, jobs, output.sink())?)?;
             Ok(result)
         };
         self.outputs.iter().zip(hashes).map(dict).collect()

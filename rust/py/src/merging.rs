@@ -1,6 +1,6 @@
 //! Merges that are ready to run: one, or a family.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -74,7 +74,7 @@ impl Family {
         let dict = |((plan, ..), (hashes, facts)): (&Output, (Vec<u64>, Facts))| {
             let result = PyDict::new(py);
             result.set_item("read_bytes", facts.read_bytes)?;
-            result.set_item("resumed_blocks", facts.resumed_blocks)?;
+            result.set_item("resumed_blocks", facts.sink.resumed_blocks())?;
             result.set_item("sync_seconds", facts.sync_seconds)?;
             let by_name = PyDict::new(py);
             for (job, hash) in self.prepared.plans()[*plan].jobs.iter().zip(hashes) {
@@ -84,6 +84,8 @@ impl Family {
                 by_name.set_item(&job.tensor, format!("{hash:016x}"))?;
             }
             result.set_item("hashes", by_name)?;
+            let jobs = &self.prepared.plans()[*plan].jobs;
+            result.set_item("inputs", inputs_by_name(py, jobs, &facts.sink)?)?;
             Ok(result)
         };
         outputs.iter().zip(done).map(dict).collect()
@@ -103,11 +105,8 @@ impl Family {
         let begun = Instant::now();
         sinks.iter().try_for_each(Sink::finish)?;
         let sync_seconds = begun.elapsed().as_secs_f64();
-        let facts = sinks.iter().map(|sink| Facts {
-            read_bytes: control.read_bytes(),
-            resumed_blocks: sink.resumed_blocks(),
-            sync_seconds,
-        });
+        let read_bytes = control.read_bytes();
+        let facts = sinks.into_iter().map(|sink| Facts { read_bytes, sync_seconds, sink });
         Ok(hashes.into_iter().zip(facts).collect())
     }
 
@@ -144,8 +143,31 @@ impl Family {
 
 struct Facts {
     read_bytes: u64,
-    resumed_blocks: usize,
     sync_seconds: f64,
+    sink: FileSink,
+}
+
+/// The hash of all that each job read, by its tensor.
+pub(crate) fn inputs_by_name<'py>(
+    py: Python<'py>,
+    jobs: &[Job],
+    sink: &FileSink,
+) -> PyResult<Bound<'py, PyDict>> {
+    by_name(py, jobs, sink.inputs())
+}
+
+fn by_name<'py>(
+    py: Python<'py>,
+    jobs: &[Job],
+    hashes: impl IntoIterator<Item = (usize, u64)>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let result = PyDict::new(py);
+    for (job, hash) in hashes {
+        if let Some(job) = jobs.get(job) {
+            result.set_item(&job.tensor, format!("{hash:016x}"))?;
+        }
+    }
+    Ok(result)
 }
 
 /// The caller's memory for a tensor, which `lent::check` has found to be no other's.
@@ -168,6 +190,13 @@ pub(crate) struct PreparedMerge {
 impl PreparedMerge {
     fn plan(&self) -> &Plan {
         &self.family.prepared.plans()[self.number]
+    }
+
+    /// The jobs of some tensors.
+    fn numbers(&self, tensors: &[String]) -> impl Iterator<Item = usize> + use<'_> {
+        let wanted: HashSet<String> = tensors.iter().cloned().collect();
+        let jobs = self.plan().jobs.iter().enumerate();
+        jobs.filter(move |(_, job)| wanted.contains(&job.tensor)).map(|(number, _)| number)
     }
 }
 
@@ -211,9 +240,42 @@ impl PreparedMerge {
         FileSink::has_all(&journal, layout, merged.map(|(number, _)| number))
     }
 
+    fn recorded_inputs<'py>(
+        &self,
+        py: Python<'py>,
+        journal: PathBuf,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        by_name(py, &self.plan().jobs, FileSink::inputs_read(&journal))
+    }
+
+    fn input_hashes<'py>(
+        &self,
+        py: Python<'py>,
+        tensors: Vec<String>,
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let jobs: Vec<usize> = self.numbers(&tensors).collect();
+        let hashes = watched(py, None, |control| {
+            self.family.prepared.input_hashes(self.number, &jobs, threads, control)
+        })?;
+        by_name(py, &self.plan().jobs, jobs.iter().copied().zip(hashes))
+    }
+
+    fn keep_in_journal(
+        &self,
+        py: Python<'_>,
+        journal: PathBuf,
+        tensors: Vec<String>,
+    ) -> PyResult<()> {
+        let jobs = self.numbers(&tensors).collect();
+        FileSink::keep(&journal, &jobs).map_err(|error| raise(py, error))
+    }
+
     #[getter]
-    fn identities(&self) -> Vec<Vec<(PathBuf, u64, u64)>> {
-        let row = |i: &Identity| (i.path.clone(), i.bytes, i.mtime_ns);
+    fn identities(&self) -> Vec<Vec<(PathBuf, u64, u64, u64, u64, u64)>> {
+        let row = |i: &Identity| {
+            (i.path.clone(), i.bytes, i.mtime_ns, i.ctime_ns, i.place[0], i.place[1])
+        };
         let rows = |files: Vec<&Identity>| files.into_iter().map(row).collect();
         self.family.prepared.identities(self.number).into_iter().map(rows).collect()
     }

@@ -20,13 +20,33 @@ pub struct Identity {
     pub bytes: u64,
     /// When it was last modified, in nanoseconds since 1970.
     pub mtime_ns: u64,
+    /// When it or what the system keeps of it last changed, in the same; 0 where the system does not
+    /// say.
+    pub ctime_ns: u64,
+    /// Its number on its disk, and the disk's; 0 where the system does not say.
+    pub place: [u64; 2],
 }
 
 impl Identity {
     fn of(path: &Path, metadata: &std::fs::Metadata) -> Self {
         let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         let mtime_ns = modified.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
-        Self { path: path.into(), bytes: metadata.len(), mtime_ns }
+        #[cfg(unix)]
+        let (ctime_ns, place) = {
+            use std::os::unix::fs::MetadataExt;
+            let ns =
+                i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+            (u64::try_from(ns).unwrap_or(0), [metadata.ino(), metadata.dev()])
+        };
+        #[cfg(not(unix))]
+        let (ctime_ns, place) = (0, [0; 2]);
+        Self { path: path.into(), bytes: metadata.len(), mtime_ns, ctime_ns, place }
+    }
+
+    /// Whether a file is seen to be another than it was. The time of change alone does not say so: a
+    /// new link to the file moves it too.
+    fn differs(&self, other: &Self) -> bool {
+        (self.bytes, self.mtime_ns, self.place) != (other.bytes, other.mtime_ns, other.place)
     }
 }
 
@@ -73,7 +93,9 @@ impl Reader {
 
     /// Bytes that are in memory already. `name` stands for a path in messages.
     pub(crate) fn over(name: &str, bytes: &'static [u8]) -> Self {
-        let identity = Identity { path: name.into(), bytes: bytes.len() as u64, mtime_ns: 0 };
+        let (path, bytes_in_all) = (name.into(), bytes.len() as u64);
+        let identity =
+            Identity { path, bytes: bytes_in_all, mtime_ns: 0, ctime_ns: 0, place: [0; 2] };
         Self { identity, store: Store::Memory(bytes) }
     }
 
@@ -189,7 +211,7 @@ impl Reader {
         }
         let metadata = std::fs::metadata(self.path()).map_err(|source| self.failed(source))?;
         let now = Identity::of(self.path(), &metadata);
-        if now == self.identity {
+        if !self.identity.differs(&now) {
             return Ok(());
         }
         let words = |i: &Identity| format!("{} bytes, modified at {} ns", i.bytes, i.mtime_ns);

@@ -5,22 +5,27 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::execute::input_hashes::InputHashes;
 use crate::execute::pass::Apply;
 use crate::execute::target::Member;
 use crate::kernels::elementwise::{first_nonfinite, round_all};
 use crate::number::Float;
 use crate::output::{Block, Sink};
 use crate::plan::Job;
-use crate::source::{Behind, RawTensor, Tensor};
+use crate::source::{Behind, RawTensor, Source, Tensor};
 use crate::work::{pieces, JobControl, Segment, BLOCK};
 
 /// Where a bundle's blocks go.
 pub(super) struct Output<'a> {
     /// Every member with its sink.
     pub members: Vec<(&'a Member<'a>, &'a dyn Sink)>,
+    /// Elements of the tensor.
+    pub len: usize,
     pub chunk: usize,
     pub control: &'a JobControl<'a>,
     pub allow_nonfinite: bool,
+    /// Takes the hashes of the inputs' blocks, where they are wanted.
+    pub noted: Option<&'a InputHashes>,
 }
 
 impl Output<'_> {
@@ -46,7 +51,7 @@ impl Output<'_> {
         let mut values = vec![vec![]; members.len()];
         let mut bytes = vec![vec![]; members.len()];
         let mut hashes = vec![vec![]; members.len()];
-        let mut behind = Behind::new(inputs, segment);
+        let (mut behind, mut scratch) = (Behind::new(inputs, segment), Vec::new());
         for block in segment.blocks() {
             self.control.check()?;
             for (bytes, dtype) in bytes.iter_mut().zip(&dtypes) {
@@ -71,6 +76,13 @@ impl Output<'_> {
             {
                 let offset = block.start * dtype.size();
                 hashes.push(write_block(*sink, member.number, block.start, offset, bytes)?);
+            }
+            // While the cache still holds them.
+            for (noted, input) in
+                self.noted.iter().flat_map(|noted| inputs.iter().map(move |i| (noted, i)))
+            {
+                let hash = |block| input.hash(block, &mut scratch);
+                noted.note(input.identity(), self.len, block.clone(), hash)?;
             }
             behind.passed(block.end);
         }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::execute::blocks::Output;
 use crate::execute::delta::{alike, DeltaJob};
 use crate::execute::group::GroupJob;
+use crate::execute::input_hashes::InputHashes;
 use crate::execute::linear::{LinearApply, LinearJob};
 use crate::execute::pass::Resources;
 use crate::execute::target::{Member, Target};
@@ -181,12 +182,19 @@ impl<'a> Bundle<'a> {
     }
 
     /// Merge the tensor into the targets' sinks and return its content hash for each member.
-    pub(crate) fn run(&self, targets: &[Target], resources: &Resources) -> Result<Vec<u64>> {
+    /// The hash of each block that is read goes to `noted`.
+    pub(crate) fn run(
+        &self,
+        targets: &[Target],
+        resources: &Resources,
+        noted: Option<&InputHashes>,
+    ) -> Result<Vec<u64>> {
         let Resources { chunk, control, .. } = *resources;
         let segments = segments(self.len());
         let members: Vec<(&Member, _)> =
             self.members.iter().map(|member| (member, targets[member.target].sink)).collect();
-        let out = Output { members, chunk, control, allow_nonfinite: self.allow_nonfinite };
+        let (len, allow_nonfinite) = (self.len(), self.allow_nonfinite);
+        let out = Output { members, len, chunk, control, allow_nonfinite, noted };
         let written = segments.iter().map(|segment| out.written(segment)).collect::<Vec<_>>();
         if written.iter().flatten().all(Option::is_some) {
             let whole = written.into_iter().map(|hashes| hashes.into_iter().flatten().collect());

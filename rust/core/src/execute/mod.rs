@@ -7,6 +7,7 @@ mod bundle;
 mod delta;
 mod device;
 mod group;
+mod input_hashes;
 mod linear;
 mod options;
 mod pass;

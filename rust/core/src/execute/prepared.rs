@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, Identity};
 use crate::error::{Error, Result};
 use crate::execute::budget::Budget;
 use crate::execute::bundle::Bundle;
+use crate::execute::input_hashes::InputHashes;
 use crate::execute::pass::{Known, Resources};
 use crate::execute::read_ahead::ReadAhead;
 use crate::execute::target::{Member, Target};
@@ -24,6 +25,7 @@ pub struct Prepared {
     /// For each plan the numbers of its models among all.
     numbers: Vec<Vec<usize>>,
     known: Known,
+    hashes: InputHashes,
 }
 
 impl Prepared {
@@ -72,7 +74,13 @@ impl Prepared {
     }
 
     fn checked(plans: Vec<Plan>, models: Models, numbers: Vec<Vec<usize>>) -> Result<Self> {
-        let prepared = Self { plans, models, numbers, known: Known::default() };
+        let prepared = Self {
+            plans,
+            models,
+            numbers,
+            known: Known::default(),
+            hashes: InputHashes::default(),
+        };
         prepared.bind(&prepared.all())?;
         Ok(prepared)
     }
@@ -127,6 +135,7 @@ impl Prepared {
             control,
             pool: &Parallel::Pool(&pool),
             known: self.is_family().then_some(&self.known),
+            prepared: self,
         };
         let hashes =
             ReadAhead::beside(&bundles, control, options.memory_bytes, || run.all(&bundles))?;
@@ -158,6 +167,11 @@ impl Prepared {
     /// The models of all plans, as the plans' jobs number them.
     pub(crate) fn models(&self) -> &Models {
         &self.models
+    }
+
+    /// Hashes of what was read.
+    pub(crate) fn hashes(&self) -> &InputHashes {
+        &self.hashes
     }
 
     /// Whether runs of other plans can use what a run finds out.
@@ -217,6 +231,7 @@ struct Run<'a> {
     control: &'a Control,
     pool: &'a Parallel<'a>,
     known: Option<&'a Known>,
+    prepared: &'a Prepared,
 }
 
 impl Run<'_> {
@@ -249,7 +264,15 @@ impl Run<'_> {
         let Budget { chunk, members, .. } = *self.budget;
         let known = self.known;
         let resources = Resources { chunk, cache_bytes, control, parallel, members, known };
-        let hashes = bundle.run(self.targets, &resources)?;
+        let unknown =
+            |member: &&Member| !self.targets[member.target].sink.knows_inputs(member.number);
+        let unknown: Vec<&Member> = bundle.members().iter().filter(unknown).collect();
+        let noted = (!unknown.is_empty()).then_some(&self.prepared.hashes);
+        let hashes = bundle.run(self.targets, &resources, noted)?;
+        for member in unknown {
+            let Target { plan, sink, .. } = self.targets[member.target];
+            sink.inputs_read(member.number, self.prepared.input_hash(plan, member.number)?)?;
+        }
         control.finish();
         Ok(hashes)
     }

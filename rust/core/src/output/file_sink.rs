@@ -1,8 +1,9 @@
 //! Output into files, of which an interrupted run leaves what the next can go on with.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::output::journal::{Journal, Written};
@@ -16,6 +17,8 @@ pub struct FileSink {
     files: Vec<(PathBuf, File)>,
     journal: Journal,
     written: Written,
+    inputs: Journal,
+    known: Mutex<HashMap<usize, u64>>,
 }
 
 impl FileSink {
@@ -39,8 +42,10 @@ impl FileSink {
             write_all_at(&handle, &file.header, 0).map_err(|source| failed("write", source))?;
             files.push((path, handle));
         }
+        let inputs = Journal::create(&inputs_beside(journal), layout.places.len() as u64)?;
         let journal = Journal::create(journal, layout.blocks())?;
-        Ok(Self { layout: layout.clone(), files, journal, written: Written::default() })
+        let (written, known) = (Written::default(), Mutex::default());
+        Ok(Self { layout: layout.clone(), files, journal, written, inputs, known })
     }
 
     /// Open what an interrupted run left, and find out which blocks are whole: those in the journal
@@ -67,6 +72,7 @@ impl FileSink {
             }
             files.push((path, handle));
         }
+        let (inputs, known) = Journal::resume(&inputs_beside(journal))?;
         let (journal, mut written) = Journal::resume(journal)?;
         let mut bytes = Vec::new();
         written.retain(|job, number, hash| {
@@ -76,7 +82,8 @@ impl FileSink {
             read_exact_at(file, &mut bytes, place.offset).is_ok()
                 && xxhash_rust::xxh3::xxh3_64(&bytes) == hash
         });
-        Ok(Self { layout: layout.clone(), files, journal, written })
+        let known = Mutex::new(known.of_jobs());
+        Ok(Self { layout: layout.clone(), files, journal, written, inputs, known })
     }
 
     /// Whether a journal lists every block of some jobs.
@@ -84,6 +91,28 @@ impl FileSink {
         let written = Journal::read(journal);
         let listed = |job| layout.blocks_of(job).all(|number| written.get(job, number).is_some());
         jobs.into_iter().all(listed)
+    }
+
+    /// For each job of which the journal says that it is done: the hash of all that it read.
+    pub fn inputs_read(journal: &Path) -> HashMap<usize, u64> {
+        Journal::read(&inputs_beside(journal)).of_jobs()
+    }
+
+    /// Leave only some jobs' blocks in a journal, as if the others had not begun.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn keep(journal: &Path, jobs: &HashSet<usize>) -> Result<()> {
+        Journal::keep(journal, jobs)
+    }
+
+    /// For each job that is done the hash of all that it read.
+    pub fn inputs(&self) -> HashMap<usize, u64> {
+        self.known().clone()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<usize, u64>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Blocks that an earlier run has left whole.
@@ -99,11 +128,22 @@ impl Sink for FileSink {
         let failed = |source| Error::Io { path: path.clone(), action: "write", source };
         crate::fault::hit("write").map_err(failed)?;
         write_all_at(file, bytes, place.offset + block.offset).map_err(failed)?;
+        crate::fault::hit("journal").map_err(failed)?;
         self.journal.add(block.job, block.number, hash)
     }
 
     fn written(&self, job: usize, number: usize) -> Option<u64> {
         self.written.get(job, number)
+    }
+
+    fn knows_inputs(&self, job: usize) -> bool {
+        self.known().contains_key(&job)
+    }
+
+    fn inputs_read(&self, job: usize, hash: u64) -> Result<()> {
+        self.inputs.add(job, 0, hash)?;
+        self.known().insert(job, hash);
+        Ok(())
     }
 
     fn finish(&self) -> Result<()> {
@@ -114,6 +154,11 @@ impl Sink for FileSink {
         }
         Ok(())
     }
+}
+
+/// The journal of what was read lies beside that of what was written.
+fn inputs_beside(journal: &Path) -> PathBuf {
+    journal.with_extension("inputs")
 }
 
 /// Claim the blocks now, so that a full disk shows before the first byte is computed.

@@ -4,8 +4,11 @@
 //! of these 16 bytes. A record that is cut short or does not match its own hash ends the journal:
 //! it was being written when the run stopped. The order of bytes reaching the disk does not matter,
 //! since whoever resumes checks every block against its hash.
+//!
+//! A second file of the same records says of each job that is done what it read: block 0, and a hash
+//! over all of its inputs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -76,6 +79,33 @@ impl Journal {
         Ok((Self { path: path.into(), file: Mutex::new(file) }, written))
     }
 
+    /// Leave out of a journal what does not belong to some jobs. It is written anew and renamed, so
+    /// that whoever is killed here leaves the old one or the new one.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub(super) fn keep(path: &Path, jobs: &HashSet<usize>) -> Result<()> {
+        let failed = |source| Error::Io { path: path.into(), action: "write", source };
+        let kept = Self::read(path)
+            .blocks
+            .into_iter()
+            .filter(|((job, _), _)| jobs.contains(&(*job as usize)));
+        let records: Vec<u8> =
+            kept.flat_map(|((job, number), hash)| encode(job, number, hash)).collect();
+        let new = path.with_extension("new");
+        let write = || {
+            match std::fs::remove_file(&new) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+            file.write_all(&records)?;
+            file.sync_all()?;
+            std::fs::rename(&new, path)
+        };
+        write().map_err(failed)
+    }
+
     /// The blocks that a journal lists; none where it cannot be read.
     pub(super) fn read(path: &Path) -> Written {
         let listed = open_again(path).and_then(|file| records(&file));
@@ -88,7 +118,6 @@ impl Journal {
     /// [`Error::Io`]
     pub(super) fn add(&self, job: usize, number: usize, hash: u64) -> Result<()> {
         let failed = |source| Error::Io { path: self.path.clone(), action: "write", source };
-        crate::fault::hit("journal").map_err(failed)?;
         let record = encode(job as u32, number as u32, hash);
         let mut file = self.file.lock().unwrap_or_else(|e| e.into_inner());
         file.write_all(&record).map_err(failed)
@@ -119,6 +148,12 @@ impl Written {
     /// Hash of a block.
     pub(super) fn get(&self, job: usize, number: usize) -> Option<u64> {
         self.blocks.get(&(job as u32, number as u32)).copied()
+    }
+
+    /// Every job with the hash of its block 0.
+    pub(super) fn of_jobs(&self) -> HashMap<usize, u64> {
+        let first = self.blocks.iter().filter(|((_, number), _)| *number == 0);
+        first.map(|((job, _), hash)| (*job as usize, *hash)).collect()
     }
 
     /// Keep the blocks for which `whole(job, number, hash)` holds; asked in the order of the output.

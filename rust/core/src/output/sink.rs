@@ -26,6 +26,19 @@ pub trait Sink: Sync {
         None
     }
 
+    /// Whether the hash of all that a job reads is known, or of no use.
+    fn knows_inputs(&self, _job: usize) -> bool {
+        true
+    }
+
+    /// All that a job reads was read, and has this hash.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]
+    fn inputs_read(&self, _job: usize, _hash: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything was written: make it durable.
     ///
     /// # Errors

@@ -173,6 +173,19 @@ impl Merge {
         refs.chain(inputs.iter().map(|i| (i.model, i.tensor.as_str())))
     }
 
+    /// The tensors whose values count: a sum reads none of weight zero.
+    pub(crate) fn read(&self) -> impl Iterator<Item = (usize, &str)> {
+        let weights = match self {
+            Merge::Linear { inputs, .. } | Merge::Delta { inputs, .. } => inputs.as_slice(),
+            _ => &[],
+        };
+        let base = self.tensors().count() - weights.len();
+        let counts = move |number: usize| {
+            number.checked_sub(base).and_then(|i| weights.get(i)).is_none_or(|i| i.weight != 0.0)
+        };
+        self.tensors().enumerate().filter(move |(i, _)| counts(*i)).map(|(_, tensor)| tensor)
+    }
+
     /// Number the models anew: model `i` becomes `numbers[i]`.
     pub(crate) fn renumber(&mut self, numbers: &[usize]) {
         let (base, refs, inputs): (Option<&mut TensorRef>, &mut [TensorRef], &mut [Input]) =

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::error::Result;
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{
@@ -145,6 +147,17 @@ pub(crate) trait Source: Send + Sync + std::fmt::Debug {
             }
             Ok(())
         })
+    }
+
+    /// A hash of what some elements are read from. Blocks tell whether the content of a tensor has
+    /// changed: what all of them share, as the factors of a low-rank update, counts in the first.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        let mut bytes = vec![0; elements.len() * self.dtype().size()];
+        self.read_bytes(elements.start, &mut bytes, scratch)?;
+        Ok(xxh3_64(&bytes))
     }
 
     /// Bytes that reading takes beside the elements themselves.

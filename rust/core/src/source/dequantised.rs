@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::{first_nonfinite, round_all};
 use crate::number::{Float, Float8};
 use crate::plan::Dequantised;
 use crate::source::{Source, Tensor};
+use crate::statistics::content;
 
 /// See [`Dequantised`].
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub(super) struct DequantisedTensor<'a> {
     offset: u64,
     stored: Float8,
     scales: Tensor<'a>,
+    n_scales: usize,
     /// All axes but the last, the innermost first: its side, and that of a block.
     axes: Vec<[usize; 2]>,
     /// The last axis: its side, and that of a block.
@@ -67,6 +71,7 @@ impl<'a> DequantisedTensor<'a> {
             offset: entry.offset,
             stored,
             scales,
+            n_scales,
             axes,
             columns,
             allow_nonfinite,
@@ -158,6 +163,16 @@ impl Source for DequantisedTensor<'_> {
             round_all(working, out);
         }
         self.nonfinite(working, start, out)
+    }
+
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        let first = elements.start == 0;
+        let Range { start, end } = self.byte_range(elements);
+        let mut hashes = vec![xxh3_64(self.reader.read(start, (end - start) as usize, scratch)?)];
+        if first {
+            hashes.push(self.scales.hash(0..self.n_scales, scratch)?);
+        }
+        Ok(content::combine(&hashes))
     }
 
     fn scratch_bytes(&self, chunk: usize) -> usize {

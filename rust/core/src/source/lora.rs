@@ -8,6 +8,7 @@ use crate::kernels::elementwise::round_all;
 use crate::number::Float;
 use crate::plan::Lora;
 use crate::source::{Source, Tensor};
+use crate::statistics::content;
 
 /// See [`Lora`].
 #[derive(Debug)]
@@ -45,6 +46,16 @@ impl<'a> LoraTensor<'a> {
     ) -> Self {
         let Lora { scale, dtype, transposed, .. } = *lora;
         Self { tensor, a, b, scale: scale as f32, dtype, transposed, columns, rank, rows }
+    }
+
+    /// Elements of A and of B.
+    fn lengths(&self) -> [usize; 2] {
+        let sides = [self.columns, self.rows].map(|side| side * self.rank);
+        if self.transposed {
+            [sides[1], sides[0]]
+        } else {
+            sides
+        }
     }
 
     /// `B·A` for some elements of one row, added to `sums`: a row of A for each rank, times one element
@@ -124,6 +135,16 @@ impl Source for LoraTensor<'_> {
         Ok(())
     }
 
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        let first = elements.start == 0;
+        let mut hashes = vec![self.tensor.hash(elements, scratch)?];
+        if first {
+            let [a, b] = self.lengths();
+            hashes.extend([self.a.hash(0..a, scratch)?, self.b.hash(0..b, scratch)?]);
+        }
+        Ok(content::combine(&hashes))
+    }
+
     fn scratch_bytes(&self, chunk: usize) -> usize {
         let b = if self.transposed { self.columns * self.rank } else { 0 };
         4 * (chunk + self.rank + b) + self.tensor.scratch_bytes(chunk)
@@ -136,8 +157,9 @@ impl Source for LoraTensor<'_> {
     fn release(&self, elements: Range<usize>) {
         // The update is read again for every row, until the last.
         if elements.end == self.rows * self.columns {
-            self.a.release(0..self.rank * if self.transposed { self.rows } else { self.columns });
-            self.b.release(0..self.rank * if self.transposed { self.columns } else { self.rows });
+            let [a, b] = self.lengths();
+            self.a.release(0..a);
+            self.b.release(0..b);
         }
         self.tensor.release(elements);
     }

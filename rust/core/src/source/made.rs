@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::kernels::elementwise::round_all;
 use crate::number::Float;
 use crate::source::{Source, Tensor};
+use crate::statistics::content;
 
 /// A tensor, rounded to another dtype.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ impl Source for CastTensor<'_> {
             round_all(working, out);
         }
         Ok(())
+    }
+
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        self.tensor.hash(elements, scratch)
     }
 
     fn scratch_bytes(&self, chunk: usize) -> usize {
@@ -98,6 +103,11 @@ impl Source for ConcatTensor<'_> {
             part.read(working, own.start, out, scratch)?;
         }
         Ok(())
+    }
+
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        let parts = self.within(elements).map(|(part, own, _)| part.hash(own, scratch));
+        Ok(content::combine(&parts.collect::<Result<Vec<_>>>()?))
     }
 
     fn scratch_bytes(&self, chunk: usize) -> usize {

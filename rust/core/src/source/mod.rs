@@ -1,6 +1,7 @@
 //! Where input comes from: blocks of a base or of an expert, stored or computed. Uses `checkpoint`,
 //! `plan`, the fingerprints of `statistics`, and what is below them.
 
+mod any;
 mod behind;
 mod contract;
 mod dequantised;
@@ -12,6 +13,7 @@ mod stored;
 mod tensor;
 mod wide;
 
+pub(crate) use any::AnyTensor;
 pub(crate) use behind::Behind;
 pub(crate) use contract::{DeltaRun, Source};
 pub(crate) use open_models::{Models, RawTensor};

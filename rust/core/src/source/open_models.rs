@@ -217,6 +217,14 @@ impl Models {
         Ok(WideTensor::Narrow(self.tensor(model, name, shape, allow_nonfinite)?))
     }
 
+    /// The bytes of a tensor of any dtype, by model and name.
+    ///
+    /// # Errors
+    /// As for [`Models::raw`].
+    pub(crate) fn raw_of(&self, model: usize, name: &str, job: &Job) -> Result<RawTensor<'_>> {
+        self.raw(&TensorRef { model, tensor: name.to_owned() }, job)
+    }
+
     /// The bytes of a tensor of any dtype, to be copied.
     ///
     /// # Errors

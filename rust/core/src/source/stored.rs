@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::error::{Error, Result};
 use crate::kernels::drop::Mask;
@@ -199,6 +201,10 @@ impl Source for StoredTensor<'_> {
             }
             Ok(())
         })
+    }
+
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        Ok(xxh3_64(self.bytes(elements.start, elements.len(), scratch)?))
     }
 
     fn will_need(&self, elements: Range<usize>) {

@@ -109,6 +109,10 @@ impl Source for Tensor<'_> {
         self.source().fingerprint(length)
     }
 
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        self.source().hash(elements, scratch)
+    }
+
     fn scratch_bytes(&self, chunk: usize) -> usize {
         self.source().scratch_bytes(chunk)
     }

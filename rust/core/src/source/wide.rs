@@ -4,12 +4,13 @@
 use std::ops::Range;
 
 use safetensors::Dtype;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::{Reader, TensorEntry};
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::{first_nonfinite, round_all};
 use crate::number::Float;
-use crate::source::{Source, Tensor};
+use crate::source::{AnyTensor, Source, Tensor};
 
 /// A stored tensor of float64, or of complex numbers, which are pairs of float32.
 #[derive(Debug, Clone)]
@@ -92,6 +93,11 @@ impl<'a> WideStored<'a> {
         }
     }
 
+    /// What tells it from all other tensors that are open.
+    pub(super) fn identity(&self) -> (usize, u64) {
+        (std::ptr::from_ref(self.reader) as usize, self.offset)
+    }
+
     fn byte_range(&self, elements: Range<usize>) -> Range<u64> {
         self.offset + 8 * elements.start as u64..self.offset + 8 * elements.end as u64
     }
@@ -124,6 +130,11 @@ impl Source for WideStored<'_> {
         }
     }
 
+    fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
+        let Range { start, end } = self.byte_range(elements);
+        Ok(xxh3_64(self.reader.read(start, (end - start) as usize, scratch)?))
+    }
+
     fn scratch_bytes(&self, chunk: usize) -> usize {
         16 * chunk
     }
@@ -134,6 +145,15 @@ impl Source for WideStored<'_> {
 
     fn release(&self, elements: Range<usize>) {
         self.reader.release(self.byte_range(elements));
+    }
+}
+
+impl<'a> From<WideTensor<'a>> for AnyTensor<'a> {
+    fn from(tensor: WideTensor<'a>) -> Self {
+        match tensor {
+            WideTensor::Stored(tensor) => Self::Wide(tensor),
+            WideTensor::Narrow(tensor) => Self::Narrow(tensor),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::number::philox::Stream;
 use crate::number::Float;
 use crate::plan::Merge;
 use crate::source::{Source, Tensor};
-use crate::work::{is_large, pool, Parallel};
+use crate::work::{is_large, pool, Parallel, BLOCK};
 
 /// Elements that one thread copies at a time.
 const PIECE: usize = 1 << 20;
@@ -75,7 +75,13 @@ impl DeviceInputs {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io); [`Error::NonFinite`](crate::Error::NonFinite) from a tensor
     /// that is computed.
-    pub fn read(&self, input: &JobInput, start: usize, out: &mut [u8]) -> Result<()> {
+    pub fn read(
+        &self,
+        prepared: &Prepared,
+        input: &JobInput,
+        start: usize,
+        out: &mut [u8],
+    ) -> Result<()> {
         let JobInput { tensor, len } = input;
         let size = tensor.dtype().size();
         let end = start + out.len() / size;
@@ -83,7 +89,14 @@ impl DeviceInputs {
         let parts: Vec<_> = out.chunks_mut(PIECE * size).map(Mutex::new).collect();
         Parallel::Pool(&self.pool).map(parts.len(), |number| {
             let mut part = parts[number].lock().unwrap_or_else(PoisonError::into_inner);
-            tensor.read_bytes(start + number * PIECE, &mut part, &mut vec![])
+            let (from, mut scratch) = (start + number * PIECE, Vec::new());
+            tensor.read_bytes(from, &mut part, &mut scratch)?;
+            // What is not whole blocks is hashed when the job is done.
+            let to = from + part.len() / size;
+            let to = if to == *len { to } else { to / BLOCK * BLOCK };
+            let whole = from.next_multiple_of(BLOCK).min(to)..to;
+            let hash = |block| tensor.hash(block, &mut scratch);
+            prepared.hashes().note(tensor.identity(), *len, whole, hash)
         })?;
         if is_large(*len) {
             tensor.release(start..end);

@@ -88,6 +88,9 @@ impl<S: Sink> DeviceOutputs<S> {
                 }
             }
         }
+        if self.is_written(number) && !self.sink.knows_inputs(number) {
+            self.sink.inputs_read(number, prepared.input_hash(self.plan, number)?)?;
+        }
         Ok(())
     }
 
