@@ -339,6 +339,7 @@ REASONS = {
     "system/writing.py": "it is what the others go through",
     "system/files.py": "folders, the lock, and what clears a folder of ours",
     "merging/workspace.py": "OUT.partial is ours, and held",
+    "merging/workfolder.py": "makes OUT.partial, and removes it",
     "merging/publishing.py": "gives OUT.partial its name",
     "merging/companions.py": "folders in OUT.partial",
     "merging/cluster_runner.py": "shards in OUT.partial, held",
