@@ -29,7 +29,7 @@ _COMMANDS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a new sample": ((), (*_SAMPLE, "average")),
     "a sample that grows": ((*_SAMPLE, "average"), (*_SAMPLE, "task_arithmetic")),
 }
-_LEFT = re.compile(r"(.*/)?\.mergeplan-[0-9a-f]+\.partial")
+_LEFT = re.compile(r"(.*/)?\.mergeplan-[0-9a-f]+(\.partial)?")
 
 
 class Writers:
