@@ -1,5 +1,6 @@
 """Disks that are full, read-only or mounted where the output goes: real ones, in memory."""
 
+import json
 import os
 import signal
 import subprocess
@@ -155,14 +156,15 @@ def test_a_kill_before_or_while_files_move_onto_a_mount_point(point, onto, small
     assert not (out / ".mergeplan.partial").exists()
 
 
-@pytest.mark.parametrize("point", ["write:7", "publish:1"])
+@pytest.mark.parametrize("point", ["write:7", "companions:1", "publish:1"])
 def test_a_marker_on_a_mount_point_publishes_nothing_unfinished(point, onto, small, arguments):
     """One that is planted or left over beside a journal that is not whole."""
     expected, _ = small("ties", *arguments)
     before = contents(onto / "out")
     assert run(onto, *arguments, "--overwrite", fault=f"{point}:kill").code == -signal.SIGKILL
     work = onto / "out" / ".mergeplan.partial"
-    (work / "publishing").write_text('{"names": ["config.json"], "replaced": {}}')
+    names = json.dumps(sorted(expected))
+    (work / "publishing").write_text(f'{{"names": {names}, "replaced": {{}}}}')
     if point == "publish:1":
         (work / "journal").write_bytes((work / "journal").read_bytes()[:-24])
     refused = run(onto, *arguments, "--resume")

@@ -1,5 +1,6 @@
 """What is not ours is never replaced, emptied or written through, whenever it appears."""
 
+import json
 import os
 import shutil
 import signal
@@ -103,7 +104,16 @@ def test_the_output_keeps_the_mode_of_its_folder(there, mode, cwd):
 
 @pytest.mark.parametrize(
     "name",
-    ["thesis.txt", "mine.safetensors", "notes/thesis.txt", "config.json/thesis.txt", "setup.py"],
+    [
+        *(
+            "thesis.txt",
+            "mine.safetensors",
+            "notes/thesis.txt",
+            "config.json/thesis.txt",
+            "setup.py",
+        ),
+        *("lost+found/thesis.txt", ".mergeplan.partial/thesis.txt", ".mergeplan-0123456789abcdef"),
+    ],
 )
 def test_overwrite_replaces_models_alone(name, cwd, expected):
     out = cwd / "out"
@@ -262,6 +272,23 @@ def test_what_is_put_there_while_it_works_is_kept(cwd, halted):
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.parametrize("point", ["write", "published"])
+def test_what_is_put_beside_our_data_stays(point, cwd, expected, halted):
+    work = cwd / "out.partial"
+
+    def meanwhile():
+        thesis(work)
+        thesis(work / "mine")
+
+    ended = halted(point, meanwhile)
+    assert ended.code == 0
+    assert contents(cwd / "out") == expected
+    assert f"`{work}` stays: it holds what mergeplan did not put there" in ended.stderr
+    assert listed(work) == ["mine", "thesis.txt"]
+    assert is_mine(work)
+    assert is_mine(work / "mine")
+
+
 def test_an_empty_work_folder_may_be_used(cwd, expected):
     (cwd / "out.partial").mkdir()
     assert run(cwd).code == 1
@@ -269,11 +296,15 @@ def test_an_empty_work_folder_may_be_used(cwd, expected):
     assert contents(cwd / "out") == expected
 
 
-@pytest.mark.parametrize("point", ["begin", "write", "publish"])
+@pytest.mark.parametrize("point", ["write", "companions", "publish"])
 def test_a_marker_of_publishing_publishes_nothing_unfinished(point, cwd, expected):
     assert run(cwd, fault=f"{point}:1:kill").code == -signal.SIGKILL
-    if point != "begin":
-        (cwd / "out.partial" / "publishing").write_text('{"names": [], "replaced": {}}')
+    work = cwd / "out.partial"
+    names = json.dumps(["model.safetensors", "mergeplan_manifest.json"])
+    (work / "publishing").write_text(f'{{"names": {names}, "replaced": {{}}}}')
+    with (work / "data" / "model.safetensors").open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"??")
     succeed(cwd, "--resume")
     assert contents(cwd / "out") == expected
 

@@ -18,7 +18,7 @@ from mergeplan.merging.fallback import write_given
 from mergeplan.merging.manifest import stored_hashes, write_manifest
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.preflight import check_merges
-from mergeplan.merging.replacing import first_unknown
+from mergeplan.merging.replacing import unknown_in
 from mergeplan.merging.runner import Result, Runner, run_here
 from mergeplan.merging.workfolder import refuse_removal
 from mergeplan.merging.workspace import Workspace, is_published, open_workspace, remove_leftover
@@ -249,7 +249,9 @@ def _merge_and_publish(
                 hashes = stored_hashes(hashes, files, work.data, checked.threads)
                 results[number]["hashes"] = hashes
                 _write_companions(one, work.data, options, results[number])
-            work.publish()
+            if (stays := work.publish()) is not None:
+                told = f"`{stays}` stays: it holds what mergeplan did not put there"
+                results[number]["warnings"] = [*results[number].get("warnings", ()), told]
             del open_works[number]
     except ContentError:
         for work in open_works.values():
@@ -277,7 +279,7 @@ def _write_companions(
     files = {name: length for name, length, _ in prepared.files}
     fault("companions")
     # A run that was stopped here may have had other ideas of what goes beside the weights.
-    unknown = first_unknown(folder, checked.written)
+    unknown = next(unknown_in(folder, checked.written, unfinished=True), None)
     if unknown is not None:
         refuse_removal(folder / unknown)
     clear_folder(folder, keep=files)

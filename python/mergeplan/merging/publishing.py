@@ -1,7 +1,6 @@
 """The output folder: refuse what is unsafe, publish by one rename that loses nothing of others."""
 
 import os
-import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ from mergeplan.merging.replacing import (
     refuse_unknown,
     seen_in,
 )
-from mergeplan.system.files import sync_folder
+from mergeplan.system.files import remove, sync_folder
 
 
 def refuse_overlap(out: Path, inputs: list[Path], *, overwrite: bool) -> None:
@@ -155,10 +154,7 @@ def move_into(data: Path, out: Path, names: Iterable[str], before: Seen) -> None
         _refuse_new(out, name)
     old = [path for path in content_of(out) if path.name not in moved]
     for path in sorted(old, key=lambda path: path.name not in last):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)
     for name in sorted(left, key=lambda name: last.index(name) if name in last else -1):
         fault("move")
         if not rename_new(data / name, out / name):

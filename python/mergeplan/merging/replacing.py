@@ -23,7 +23,7 @@ _WEIGHTS = re.compile(
     r"(model|pytorch_model|diffusion_pytorch_model|adapter_model|consolidated)(\.[A-Za-z0-9_]+)?"
     r"(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
 )
-# What a file system keeps in its root, and where a merge onto a mount point works.
+# What a file system keeps in its root, and where a merge onto a mount point works. It stays there.
 _NO_CONTENT = ("lost+found", ".mergeplan.partial")
 
 # Of each entry below a folder: kind and mode, inode, length, and time of change in nanoseconds.
@@ -36,9 +36,11 @@ def is_folder(path: Path) -> bool:
 
 
 def content_of(folder: Path) -> list[Path]:
-    """What is in an output folder, but for what does not count as content."""
-    found = [path for path in folder.iterdir() if path.name not in _NO_CONTENT]
-    return sorted(path for path in found if not is_private(path.name))
+    """What is in an output folder; of a mount point, what may have to go."""
+    found = sorted(folder.iterdir())
+    if not os.path.ismount(folder):
+        return found
+    return [path for path in found if path.name not in _NO_CONTENT and not is_private(path.name)]
 
 
 def seen_in(folder: Path) -> Seen:
@@ -70,7 +72,7 @@ def refuse_unknown(folder: Path, written: Iterable[str] = ()) -> None:
     Raises:
         SurroundingsError: It holds something else; the message names the first.
     """
-    unknown = first_unknown(folder, written)
+    unknown = next(unknown_in(folder, written), None)
     if unknown is not None:
         raise SurroundingsError(
             f"`{folder}` holds `{unknown}`, which is no part of a model that mergeplan knows, and"
@@ -80,18 +82,26 @@ def refuse_unknown(folder: Path, written: Iterable[str] = ()) -> None:
         )
 
 
-def first_unknown(folder: Path, written: Iterable[str] = ()) -> str | None:
-    """The name in a folder that neither a merge nor a loader of models knows; `None` for none."""
+def unknown_in(
+    folder: Path, written: Iterable[str] = (), *, unfinished: bool = False
+) -> Iterator[str]:
+    """The names in a folder that neither a merge nor a loader of models knows, in order.
+
+    Args:
+        written: Names that a merge writes itself.
+        unfinished: Whether it may have left files there that it was writing.
+    """
     listed = {*written, *_listed(folder)}
     for path in _below(folder):
         name = path.relative_to(folder).as_posix()
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):
             if not any(path.iterdir()):
-                return f"{name}/"
+                yield f"{name}/"
+        elif unfinished and stat.S_ISREG(mode) and is_private(path.name):
+            continue
         elif not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)) or not _is_known(name, listed):
-            return name
-    return None
+            yield name
 
 
 def _is_known(name: str, listed: set[str]) -> bool:

@@ -7,13 +7,14 @@ import json
 import os
 import stat
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
 from mergeplan.errors import MergeplanError, SurroundingsError
-from mergeplan.merging.replacing import first_unknown
-from mergeplan.system.files import LOCK, clear_folder, lock, sync_folder
+from mergeplan.merging.replacing import is_folder, unknown_in
+from mergeplan.system.files import LOCK, lock, remove, sync_folder
 from mergeplan.system.private import is_private, private_name
 from mergeplan.system.reading import RECORD as RECORD_FILE
 from mergeplan.system.reading import read_bytes
@@ -64,27 +65,59 @@ def hold_work(folder: Path) -> IO[str] | None:
         raise
 
 
-def remove_work(folder: Path, held: IO[str]) -> None:
-    """Give a work folder up, with all that is in it.
+def remove_work(folder: Path, held: IO[str]) -> Path | None:
+    """Give a work folder up, with all in it that is ours.
 
     It loses its name first: whoever comes meanwhile finds no folder, and no half of one.
+
+    Returns:
+        Where things stay that others have put into it; `None` if there are none.
     """
     private = folder.with_name(private_name())
     if os.name == "nt":
         held.close()  # there a folder with an open file has to keep its name
     folder.rename(private)
-    _empty(private, held)
+    if _empty(private, held):
+        return None
+    from mergeplan._native import rename_new
+
+    return folder if rename_new(private, folder) else private
 
 
-def _empty(private: Path, held: IO[str]) -> None:
-    """The record and the lock go last: by them the next run knows what to sweep up."""
-    clear_folder(private, keep=(RECORD, LOCK))
+def _empty(private: Path, held: IO[str]) -> bool:
+    """Remove what is ours; whether that was all.
+
+    The record and the lock go last: by them the next run knows what to sweep up.
+    """
+    written = _written(private)
+    for path in private.iterdir():
+        if path.name == DATA and is_folder(path):
+            clear_known(path, written)
+        elif path.name not in (RECORD, LOCK) and _is_ours_by_name(path.name):
+            remove(path)
     (private / RECORD).unlink(missing_ok=True)
     if os.name == "nt":
         held.close()
     (private / LOCK).unlink(missing_ok=True)
-    private.rmdir()
     held.close()
+    if any(private.iterdir()):
+        return False
+    private.rmdir()
+    return True
+
+
+def clear_known(data: Path, written: Collection[str]) -> None:
+    """Remove what a merge may have put into a data folder, and the folder if that was all."""
+    unknown = {name.partition("/")[0] for name in unknown_in(data, written, unfinished=True)}
+    for path in list(data.iterdir()):
+        if path.name not in unknown:
+            remove(path)
+    if not unknown:
+        data.rmdir()
+
+
+def _is_ours_by_name(name: str) -> bool:
+    return name in _NAMES or is_private(name)
 
 
 def sweep(parent: Path) -> None:
@@ -130,7 +163,7 @@ def refuse_foreign(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     if not names:
         return
-    unknown = next((name for name in names if name not in _NAMES and not is_private(name)), None)
+    unknown = next((name for name in names if not _is_ours_by_name(name)), None)
     if not is_ours(folder):
         raise SurroundingsError(
             f"`{folder}` was not made by mergeplan: it has no `{RECORD}` as a merge writes it"
@@ -138,8 +171,8 @@ def refuse_foreign(folder: Path) -> None:
             hint,
         )
     if unknown is None and (folder / DATA).is_dir():
-        unknown = first_unknown(folder / DATA) and first_unknown(folder / DATA, _written(folder))
-        unknown = unknown and f"{DATA}/{unknown}"
+        inside = unknown_in(folder / DATA, _written(folder), unfinished=True)
+        unknown = next((f"{DATA}/{name}" for name in inside), None)
     if unknown is not None:
         refuse_removal(folder / unknown)
 

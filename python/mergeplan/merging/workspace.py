@@ -75,8 +75,8 @@ class Workspace:
     def journal(self) -> Path:
         return self.folder / JOURNAL
 
-    def publish(self) -> None:
-        """Make the data durable, give it its name, and remove the rest."""
+    def publish(self) -> Path | None:
+        """Make the data durable, give it its name, and remove the rest; see `remove`."""
         if not self.is_publishing:
             for path in (*filter(Path.is_dir, self.data.rglob("*")), self.data):
                 sync_folder(path)
@@ -88,11 +88,12 @@ class Workspace:
         else:
             publish(self.data, self.out, self.before)
         with suppress(OSError):  # the output is there, whatever becomes of the rest
-            self.remove()
+            return self.remove()
+        return None
 
-    def remove(self) -> None:
-        """Give the place up, with all that is in it."""
-        remove_work(self.folder, self.lock)
+    def remove(self) -> Path | None:
+        """Give the place up, with all in it that is ours; returns where the rest stays, if any."""
+        return remove_work(self.folder, self.lock)
 
     def leave(self) -> bool:
         """Stop. What is worth continuing stays; returns whether anything is."""

@@ -110,12 +110,16 @@ def check_readable(path: Path) -> int:
 def clear_folder(folder: Path, keep: Container[str] = ()) -> None:
     """Remove what is in a folder; links go, and what they lead to stays."""
     for path in folder.iterdir():
-        if path.name in keep:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if path.name not in keep:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextmanager
