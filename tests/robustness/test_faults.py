@@ -175,11 +175,11 @@ def test_a_kill_while_an_output_is_replaced(point, small, tmp_path):
     expected, _ = small("linear")
     cwd = small.place(tmp_path / "w", "linear")
     (cwd / "out").mkdir()
-    (cwd / "out" / "vocab.txt").write_text("old")
+    (cwd / "out" / "model.bin").write_text("old")
     ended = run(cwd, "--overwrite", fault=f"{point}:1:kill")
     assert ended.code == -signal.SIGKILL
     found = contents(cwd / "out")
-    assert found == expected if point == "published" else list(found) == ["vocab.txt"]
+    assert found == expected if point == "published" else list(found) == ["model.bin"]
     more = [] if point == "published" else ["--overwrite"]
     succeed(cwd, *more, "--resume")
     assert contents(cwd / "out") == expected

@@ -95,7 +95,7 @@ def test_the_output_keeps_the_mode_of_its_folder(there, mode, cwd):
     out = cwd / "out"
     out.mkdir()
     if there == "full":
-        (out / "config.json").write_text("{}")
+        (out / "model.safetensors").write_text("")
     out.chmod(mode)
     succeed(cwd, "--overwrite")
     assert stat.S_IMODE(out.stat().st_mode) == mode
@@ -136,6 +136,31 @@ def test_overwrite_replaces_models_alone(name, cwd, expected):
         (out / name).unlink()
     succeed(cwd, "--overwrite")
     assert contents(out) == expected
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "vocab.txt"])
+def test_a_folder_without_weights_is_no_model(name, cwd):
+    (cwd / "out").mkdir()
+    (cwd / "out" / name).write_text("mine")
+    ended = run(cwd, "--overwrite")
+    assert ended.code == 1
+    assert f"holds `{name}`, and no weights of a model" in ended.stderr
+    assert "pass `--overwrite`" not in run(cwd).stderr
+    assert (cwd / "out" / name).read_text() == "mine"
+
+
+def test_a_large_folder_is_refused_at_its_first_file(tmp_path, monkeypatch):
+    from mergeplan.errors import SurroundingsError
+    from mergeplan.merging import replacing
+    from mergeplan.merging.publishing import refuse_occupied
+
+    for name in (".bashrc", "deep/er/thesis.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(replacing.os, "walk", lambda _: pytest.fail("looked into folders"))
+    for overwrite in (False, True):
+        with pytest.raises(SurroundingsError):
+            refuse_occupied(tmp_path, [], overwrite=overwrite)
 
 
 def test_overwrite_replaces_what_loaders_and_merges_know(cwd, expected):

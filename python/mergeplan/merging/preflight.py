@@ -59,7 +59,7 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         if any(other in place.parents for other in places):
             raise InputError(f"output `{place}` lies inside that of another merge")
         with creating(place):
-            place.exists()  # a name that is too long for the system
+            partial_folder(place).exists()  # a name that is too long for the system
     configs = [loaded_config(one.config) for one in wanted]
     seeds = [
         seed_of(config.random_seed, options.seed if one.seed is None else one.seed, "the config")

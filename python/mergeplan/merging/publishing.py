@@ -12,8 +12,8 @@ from mergeplan.merging.replacing import (
     came_since,
     content_of,
     is_folder,
-    refuse_unknown,
     seen_in,
+    why_not_replaced,
 )
 from mergeplan.system.files import remove, sync_folder
 
@@ -53,13 +53,19 @@ def refuse_occupied(out: Path, written: Iterable[str], *, overwrite: bool) -> Se
         return {}
     if not out.is_dir():
         raise SurroundingsError(f"output `{out}` is a file", "choose another folder")
-    before = seen_in(out)
-    if before and not overwrite:
+    if not content_of(out):
+        return {}
+    if not overwrite:
+        more = "" if why_not_replaced(out, written) else ", or pass `--overwrite`"
+        raise SurroundingsError(f"output `{out}` is not empty", f"choose another folder{more}")
+    # Before all of it is looked at: it may be anything, of any size.
+    if why := why_not_replaced(out, written):
         raise SurroundingsError(
-            f"output `{out}` is not empty", "choose another folder, or pass `--overwrite`"
+            f"output `{out}` {why}",
+            "`--overwrite` replaces models alone: choose another folder, or move what is yours out"
+            " of this one",
         )
-    refuse_unknown(out, written)
-    return before
+    return seen_in(out)
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -11,7 +11,7 @@ from mergeplan.checkpoints.checkpoint import CONFIG_FILE
 from mergeplan.checkpoints.code import code_of
 from mergeplan.checkpoints.donated import WITH_CODE
 from mergeplan.checkpoints.tokenizer import SETTINGS_FILES, TOKENIZER_FILES
-from mergeplan.errors import MergeplanError, SurroundingsError
+from mergeplan.errors import MergeplanError
 from mergeplan.merging.manifest import NAME as MANIFEST
 from mergeplan.merging.manifest import load_manifest
 from mergeplan.system.private import is_private
@@ -59,27 +59,23 @@ def came_since(before: Seen, now: Seen) -> str | None:
     return next((name for name, one in sorted(now.items()) if before.get(name) != one), None)
 
 
-def refuse_unknown(folder: Path, written: Iterable[str] = ()) -> None:
-    """Refuse to throw a folder away that holds what is no part of a model.
+def why_not_replaced(folder: Path, written: Iterable[str] = ()) -> str | None:
+    """What in a folder forbids to throw it away, in words; `None` where it is a model's alone.
 
     Known are the weights, their index, config.json, tokenizer and settings by the names that
     loaders look for; what the folder's config.json names as the model's code; what its manifest
-    lists; and the card.
+    lists; and the card. Without weights they are no model's.
 
     Args:
         written: More names that the merge writes itself.
-
-    Raises:
-        SurroundingsError: It holds something else; the message names the first.
     """
     unknown = next(unknown_in(folder, written), None)
     if unknown is not None:
-        raise SurroundingsError(
-            f"`{folder}` holds `{unknown}`, which is no part of a model that mergeplan knows, and"
-            " would be deleted",
-            "`--overwrite` replaces models alone: choose another folder, or move what is yours out"
-            " of this one",
-        )
+        return f"holds `{unknown}`, which is no part of a model that mergeplan knows"
+    names = [path.name for path in content_of(folder)]
+    if MANIFEST not in names and not any(map(_WEIGHTS.fullmatch, names)):
+        return f"holds `{names[0]}`, and no weights of a model"
+    return None
 
 
 def unknown_in(
