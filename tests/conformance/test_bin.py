@@ -258,8 +258,8 @@ STRANGE = {
     "an empty pickle": (with_pickle(b""), "cannot read"),
     "an empty stack": (with_pickle(b"\x80\x02."), "damaged"),
     "a mark that is passed": (with_pickle(b"\x80\x02}(\x85."), "damaged"),
-    "a pipe": (lambda path: os.mkfifo(path), "expected a regular file"),
-    "a device": (lambda path: path.symlink_to("/dev/zero"), "expected a regular file"),
+    "a pipe": (lambda path: os.mkfifo(path), "expected a plain file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "expected a plain file"),
 }  # fmt: skip
 
 

@@ -218,3 +218,30 @@ def test_a_system_that_gives_no_threads_is_at_fault_not_the_plan(small_models):
     command = [sys.executable, "-c", hashing, str(small_models / "a")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert re.match("1 cannot start 1000 threads: .+", ended.stdout), ended.stderr
+
+
+def test_a_system_that_gives_less_and_less_memory_is_an_error_and_never_an_end(models, tmp_path):
+    write_config(tmp_path, models, "ties", 2, "bfloat16")
+    merging = (
+        "import os, resource, sys\n"
+        "import mergeplan\n"
+        "from mergeplan import errors\n"
+        "mergeplan.merge('c.yml', 'first')\n"
+        "(now,) = [l.split()[1] for l in open('/proc/self/status') if l.startswith('VmData')]\n"
+        "for more in range(0, 48, 2):\n"
+        "    if child := os.fork():\n"
+        "        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "        continue\n"
+        f"    most = int(now) * 1024 + more * {MIB}\n"
+        "    resource.setrlimit(resource.RLIMIT_DATA, (most, most))\n"
+        "    try:\n"
+        "        mergeplan.merge('c.yml', f'out-{more}')\n"
+        "    except (errors.SurroundingsError, MemoryError):\n"
+        "        os._exit(1)\n"
+        "    os._exit(0)\n"
+    )
+    command = [sys.executable, "-c", merging]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    codes = ended.stdout.split()
+    assert set(codes) == {"0", "1"}, ended.stdout + ended.stderr
+    assert codes == sorted(codes, reverse=True)

@@ -5,8 +5,6 @@ stored as it is, in one piece, under a name that stands once.
 """
 
 import io
-import os
-import stat
 import struct
 import zipfile
 import zlib
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.system.reading import open_plain
 
 _MAGIC = b"PK\x03\x04"
 # How the format before torch 1.6 begins, behind pickle's version.
@@ -24,8 +23,6 @@ _OLD_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # Magic, version, flags, method, time, date, checksum, two lengths; lengths of name and extra field.
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED = 0x1
-# Opening a pipe waits for somebody to write to it; Windows has no such pipes.
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 # Of the directory, and of the pickle: each has 100 to 150 bytes for a tensor.
 _MOST_BYTES = 16 << 20
 _CONVERT = "save it anew as safetensors: `from_pretrained`, then `save_pretrained`"
@@ -74,14 +71,12 @@ def opened_archive(path: Path) -> Iterator["Archive"]:
         InputError: It is no plain file, or no archive of torch's.
     """
     try:
-        file = _Bounded(path, opener=lambda name, flags: os.open(name, flags | _AT_ONCE))
+        plain = open_plain(path)
     except FileNotFoundError as error:
         raise MissingInputError(f"cannot open `{path}`: no such file") from error
     except OSError as error:
         raise InputError(f"cannot read `{path}`: {error.strerror}") from error
-    with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InputError(f"`{path}`: expected a regular file, found a pipe or a device")
+    with plain, _Bounded(plain.fileno(), closefd=False) as file:
         refuse_pointer(path)
         yield Archive(path, file)
 

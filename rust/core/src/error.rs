@@ -202,6 +202,12 @@ pub enum Error {
         /// What it may use.
         limit: u64,
     },
+    /// The operating system gave no memory.
+    #[error("the system gives no {needed} bytes of memory")]
+    NoMemory {
+        /// What was asked for.
+        needed: u64,
+    },
     /// Memory that the caller gives for an output cannot take it.
     #[error("tensor `{tensor}`: the memory for it {reason}")]
     Lent {
@@ -287,6 +293,9 @@ impl Error {
             Error::Options { .. } => "change a weight, or set `normalize: false`",
             Error::Lent { .. } => "give each tensor writable memory of its own",
             Error::InputChanged { .. } => "merge again once nothing writes to the inputs",
+            Error::NoMemory { .. } => {
+                "lower `--memory-limit` or `--threads`, or raise the limit on the process's memory"
+            }
             Error::Threads { .. } => {
                 "lower `--threads`, or raise the limits on processes and memory"
             }

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
     let class = match &error {
         Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => "MissingInputError",
-        Error::Io { .. } | Error::Threads { .. } => "SurroundingsError",
+        Error::Io { .. } | Error::Threads { .. } | Error::NoMemory { .. } => "SurroundingsError",
         Error::MissingTensor { .. }
         | Error::NoCheckpoint { .. }
         | Error::MissingShards { .. }

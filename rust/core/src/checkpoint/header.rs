@@ -9,11 +9,15 @@ use safetensors::tensor::TensorInfo;
 
 use crate::checkpoint::entries::Tensors;
 use crate::error::{readable, Error, Result};
+use crate::work::check_memory;
 
 /// Bytes of the length prefix.
 pub(crate) const PREFIX: u64 = 8;
 /// The format's own bound on the header.
 pub(crate) const MAX_HEADER: u64 = 100_000_000;
+
+/// Memory that parsing takes for each byte, at the most; `tests/fuzz/bombs.rs` holds that.
+const MOST_TIMES: u64 = 12;
 
 /// Length of the JSON header, from the first eight bytes of a file of `file_bytes`.
 pub fn json_length(path: &Path, prefix: [u8; 8], file_bytes: u64) -> Result<u64> {
@@ -31,6 +35,7 @@ pub fn json_length(path: &Path, prefix: [u8; 8], file_bytes: u64) -> Result<u64>
 pub fn parse(path: &Path, json: &[u8], file_bytes: u64) -> Result<Vec<(String, TensorInfo)>> {
     let invalid = |reason: &str| Error::HeaderJson { path: path.into(), reason: readable(reason) };
     let text = std::str::from_utf8(json).map_err(|error| invalid(&error.to_string()))?;
+    check_memory(json.len() as u64 * MOST_TIMES)?;
     let Tensors(mut tensors) =
         serde_json::from_str(text).map_err(|error| invalid(&error.to_string()))?;
     // Sorted twice rather than with a set of names beside them: a header may hold millions.
@@ -85,6 +90,7 @@ fn byte_length(info: &TensorInfo) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::entries::MAX_TENSORS;
 
     fn parse_str(json: &str, data_bytes: u64) -> Result<Vec<(String, TensorInfo)>> {
         parse(Path::new("f"), json.as_bytes(), PREFIX + json.len() as u64 + data_bytes)
@@ -155,6 +161,18 @@ mod tests {
             let result = parse_str(&json, data_bytes);
             assert!(matches!(result, Err(Error::HeaderJson { .. })), "{json}");
         }
+    }
+
+    #[test]
+    fn endless_tensors_and_axes_are_refused() {
+        let tensor = |i| format!(r#""{i}":{{"dtype":"F4","shape":[0],"data_offsets":[0,0]}}"#);
+        let tensors: Vec<String> = (0..=MAX_TENSORS).map(tensor).collect();
+        let error = parse_str(&format!("{{{}}}", tensors.join(",")), 0).unwrap_err().to_string();
+        assert!(error.contains("more than 500000 tensors"), "{error}");
+        let shape = vec!["0"; 65].join(",");
+        let json = format!(r#"{{"a":{{"dtype":"F4","shape":[{shape}],"data_offsets":[0,0]}}}}"#);
+        let error = parse_str(&json, 0).unwrap_err().to_string();
+        assert!(error.contains("more than 64 axes"), "{error}");
     }
 
     #[test]

@@ -7,12 +7,16 @@ use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::checkpoint::entries::Checked;
+use crate::checkpoint::entries::{Checked, MAX_TENSORS};
 use crate::error::{readable, Error, Result};
 use crate::plan::is_plain;
+use crate::work::check_memory;
 
 /// Bytes of the longest index that is read: as for a header. Real ones have a few megabytes.
 pub(crate) const MAX_INDEX: u64 = 100_000_000;
+
+/// Memory that parsing takes for each byte, at the most; `tests/fuzz/bombs.rs` holds that.
+const MOST_TIMES: u64 = 64;
 
 /// Shards of one checkpoint: as many as the hub's names with five digits can count.
 const MAX_SHARDS: usize = 100_000;
@@ -29,6 +33,7 @@ pub struct Index {
 /// Parse an index and check its names.
 pub fn parse(path: &Path, json: &[u8]) -> Result<Index> {
     let invalid = |reason: &str| Error::Index { path: path.into(), reason: readable(reason) };
+    check_memory(json.len() as u64 * MOST_TIMES)?;
     let Root(WeightMap { shards, mut tensors }) =
         serde_json::from_slice(json).map_err(|error| invalid(&error.to_string()))?;
     let mut sorted: Vec<(String, usize)> = shards.into_iter().collect();
@@ -103,6 +108,9 @@ impl<'de> Visitor<'de> for WeightMapVisitor {
             let number = *found.shards.entry(shard).or_insert(next);
             if number >= MAX_SHARDS {
                 return Err(A::Error::custom(format!("more than {MAX_SHARDS} shards")));
+            }
+            if found.tensors.len() == MAX_TENSORS {
+                return Err(A::Error::custom(format!("more than {MAX_TENSORS} tensors")));
             }
             match found.tensors.entry(tensor) {
                 Entry::Vacant(place) => place.insert(number),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
+use crate::checkpoint::entries::MAX_TENSORS;
 use crate::checkpoint::{header, index, Reader};
 use crate::error::{readable, Error, Result};
 use crate::plan::{Files, Listed, Model};
@@ -178,8 +179,7 @@ impl Checkpoint {
             let reason = format!("{} bytes, at most {}", reader.len(), index::MAX_INDEX);
             return Err(invalid(reason));
         }
-        let mut scratch = Vec::new();
-        let index = index::parse(path, reader.read(0, reader.len() as usize, &mut scratch)?)?;
+        let index = index::parse(path, &reader.small(0, reader.len() as usize)?)?;
         let is_missing = |name: &&String| !self.path.join(name).exists();
         let missing: Vec<&String> = index.shards.iter().filter(is_missing).collect();
         if let Some(first) = missing.first() {
@@ -206,20 +206,23 @@ impl Checkpoint {
 
     fn add_shard(&mut self, path: &Path) -> Result<()> {
         let reader = Reader::open(path)?;
-        let mut scratch = Vec::new();
         if reader.len() < POINTER_BYTES
-            && reader.read(0, reader.len() as usize, &mut scratch)?.starts_with(POINTER)
+            && reader.small(0, reader.len() as usize)?.starts_with(POINTER)
         {
             return Err(Error::LfsPointer { path: path.into() });
         }
-        let prefix = (reader.len() >= header::PREFIX)
-            .then(|| reader.read(0, 8, &mut scratch))
-            .transpose()?
-            .and_then(|bytes| <[u8; 8]>::try_from(bytes).ok())
-            .unwrap_or([0xff; 8]);
+        let prefix = match reader.len() {
+            header::PREFIX.. => reader.small(0, 8)?.try_into().unwrap_or([0xff; 8]),
+            _ => [0xff; 8],
+        };
         let json_bytes = header::json_length(path, prefix, reader.len())?;
-        let json = reader.read(header::PREFIX, json_bytes as usize, &mut scratch)?;
-        for (name, info) in header::parse(path, json, reader.len())? {
+        let json = reader.small(header::PREFIX, json_bytes as usize)?;
+        let found = header::parse(path, &json, reader.len())?;
+        if self.tensors.len() + found.len() > MAX_TENSORS {
+            let reason = format!("more than {MAX_TENSORS} tensors in its checkpoint");
+            return Err(Error::HeaderJson { path: path.into(), reason });
+        }
+        for (name, info) in found {
             let entry = TensorEntry {
                 dtype: info.dtype,
                 shape: info.shape,

@@ -71,13 +71,16 @@ impl Reader {
     /// [`Error::Io`]
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = |action, source| Error::Io { path: path.into(), action, source };
-        // Asked before it is opened: opening a pipe waits for somebody to write to it.
-        let kind = std::fs::metadata(path).map_err(|source| failed("open", source))?.file_type();
-        if !kind.is_file() {
-            return Err(Error::FileKind { path: path.into(), found: kind_name(kind) });
-        }
-        let file = File::open(path).map_err(|source| failed("open", source))?;
+        let refuse = |kind: FileType| match kind.is_file() {
+            true => Ok(()),
+            false => Err(Error::FileKind { path: path.into(), found: kind_name(kind) }),
+        };
+        // Asked before it is opened, as to open a device may do something; and what counts is what was
+        // opened, as the path may have come to lead elsewhere.
+        refuse(std::fs::metadata(path).map_err(|source| failed("open", source))?.file_type())?;
+        let file = open_at_once(path).map_err(|source| failed("open", source))?;
         let metadata = file.metadata().map_err(|source| failed("read", source))?;
+        refuse(metadata.file_type())?;
         let identity = Identity::of(path, &metadata);
         // SAFETY: the map is read-only. That nobody truncates or rewrites an input during a merge is
         // a documented condition; the merge never opens an input for writing, and refuses an
@@ -138,6 +141,19 @@ impl Reader {
                 Ok(scratch)
             }
         }
+    }
+
+    /// A copy of some bytes: of a header or an index, which are read before anybody knows whether the
+    /// file is whole yet. A map of a file that is cut meanwhile ends the process.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoMemory`]
+    pub(crate) fn small(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| Error::NoMemory { needed: length as u64 })?;
+        bytes.resize(length, 0);
+        self.copy(offset, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Fill `out` from `offset`. A file is read even where it is mapped: to touch each of its pages
@@ -221,6 +237,18 @@ impl Reader {
             found: words(&now),
         })
     }
+}
+
+/// Open a file to read it. Opening a pipe waits for somebody to write to it, but for this way.
+fn open_at_once(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    }
+    options.open(path)
 }
 
 /// Whether the middle and the end of a range are in the page cache. To ask for a range that is
@@ -335,6 +363,8 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
         assert!(Reader::open(&pipe).is_err());
+        let opened = open_at_once(&pipe).unwrap();
+        assert!(!opened.metadata().unwrap().is_file());
         assert!(Reader::open(Path::new("/dev/zero")).is_err());
     }
 }

@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use crate::execute::bundle::Bundle;
 use crate::execute::Options;
-use crate::work::is_large;
+use crate::work::{is_large, memory_within};
 
 /// Stacks and allocator of the process's threads, and of the pool itself.
 const THREAD_BYTES: u64 = 1 << 20;
@@ -58,11 +58,15 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// Where the system gives less than the limit, that is the limit.
+    ///
     /// # Errors
-    /// [`Error::Memory`] where the limit is below the least.
+    /// [`Error::Memory`] where the limit is below the least; [`Error::NoMemory`] where the system
+    /// does not give that.
     pub(super) fn new(bundles: &[Bundle], options: Options, kept: u64) -> Result<Self> {
-        let Options { threads, mut chunk, memory_bytes: limit } = options;
+        let Options { threads, mut chunk, memory_bytes } = options;
         let needs = Needs { bundles, threads, kept };
+        let limit = memory_within(memory_bytes, needs.least(LEAST_CHUNK, 1), threads)?;
         let mut members = bundles.iter().map(|b| b.members().len()).max().unwrap_or(1).max(1);
         // Another pass over inputs that are cached costs less than smaller chunks do.
         while members > 1 && needs.least(chunk, members) > limit {

@@ -124,7 +124,8 @@ fn no_checkpoint_takes_memory_out_of_proportion() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.safetensors");
-    check(headers(size()), 12.0, |json| {
+    // One more than a header alone: its copy, which is parsed.
+    check(headers(size()), 13.1, |json| {
         let mut out = std::fs::File::create(&file).unwrap();
         out.write_all(&(json.len() as u64).to_le_bytes()).unwrap();
         out.write_all(json).unwrap();
