@@ -237,6 +237,19 @@ def test_a_value_that_is_not_finite_stops_the_merge(dtype, method, value, tmp_pa
     assert cli("merge", tmp_path / "c.yml", tmp_path / "out", "--allow-nonfinite").returncode == 0
 
 
+def test_what_is_copied_keeps_values_that_are_not_finite_and_what_is_computed_stops(tmp_path):
+    mask = torch.tensor([0.0, float("-inf"), float("nan")])
+    save_checkpoint(tmp_path / "a", {"mask": mask})
+    for number, parameters in enumerate((None, {"scale": 0.5})):
+        text = config_text("passthrough", [tmp_path / "a"], parameters=parameters)
+        (tmp_path / "c.yml").write_text(text)
+        run = cli("merge", tmp_path / "c.yml", tmp_path / f"out{number}")
+        assert run.returncode == number, run.stderr
+    assert "tensor `mask`: element 1 is -inf" in run.stderr
+    copied = load_tensors(tmp_path / "out0")["mask"]
+    assert copied.numpy().tobytes() == mask.numpy().tobytes()
+
+
 def test_a_value_too_large_for_the_working_dtype_is_not_finite_there(tmp_path):
     save_checkpoint(tmp_path / "a", {"x": torch.tensor([1.0, 70_000.0])})
     text = config_text("linear", [tmp_path / "a"], parameters={"weight": 1}, dtype="float16")
