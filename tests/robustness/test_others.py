@@ -157,7 +157,7 @@ def test_a_large_folder_is_refused_at_its_first_file(tmp_path, monkeypatch):
     for name in (".bashrc", "deep/er/thesis.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    monkeypatch.setattr(replacing.os, "walk", lambda _: pytest.fail("looked into folders"))
+    monkeypatch.setattr(replacing, "walk", lambda _: pytest.fail("looked into folders"))
     for overwrite in (False, True):
         with pytest.raises(SurroundingsError):
             refuse_occupied(tmp_path, [], overwrite=overwrite)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,7 +17,7 @@ from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import shown
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.plan import MergePlan
-from mergeplan.system.files import sha256_of
+from mergeplan.system.files import sha256_of, walk
 from mergeplan.system.pathtext import path_of
 from mergeplan.system.ranges import Count, Seed
 from mergeplan.system.reading import MANIFEST, read_text
@@ -219,7 +220,8 @@ def write_manifest(
         read: Hash of all that each job read, by its tensor.
     """
     # The index is checked by what it says, and may be written anew.
-    every = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    there = [path for path in walk(folder) if not stat.S_ISDIR(path.lstat().st_mode)]
+    every = {path.relative_to(folder).as_posix() for path in there}
     beside = sorted(name for name in every - {*files} if not name.endswith(INDEX_ENDING))
     manifest = Manifest(
         mergeplan_version=__version__,

@@ -106,13 +106,21 @@ def publish(data: Path, out: Path, before: Seen) -> None:
 def _take(data: Path, out: Path) -> None:
     from mergeplan._native import rename_new
 
+    mode = None
     if is_folder(out):
         try:
             out.rmdir()  # never with what is in it
         except OSError as error:
             _refuse_new(out, came_since({}, seen_in(out)), error)
-    if not rename_new(data, out):
-        _refuse_new(out, came_since({}, seen_in(out)))
+        mode = stat.S_IMODE(data.stat().st_mode)
+    try:
+        if rename_new(data, out):
+            return
+    except OSError:
+        if mode is not None:
+            out.mkdir(mode)  # as it was
+        raise
+    _refuse_new(out, came_since({}, seen_in(out)))
 
 
 def _exchange(data: Path, out: Path, before: Seen) -> None:

@@ -14,6 +14,7 @@ from mergeplan.checkpoints.tokenizer import SETTINGS_FILES, TOKENIZER_FILES
 from mergeplan.errors import MergeplanError
 from mergeplan.merging.manifest import NAME as MANIFEST
 from mergeplan.merging.manifest import load_manifest
+from mergeplan.system.files import walk
 from mergeplan.system.private import is_private
 
 CARD, CARD_CONFIG = "README.md", "mergekit_config.yml"
@@ -123,6 +124,4 @@ def _below(folder: Path) -> Iterator[Path]:
     for path in content_of(folder):
         yield path
         if is_folder(path):
-            for place, folders, files in os.walk(path):
-                folders.sort()
-                yield from (Path(place) / name for name in sorted([*folders, *files]))
+            yield from walk(path)

@@ -33,7 +33,7 @@ from mergeplan.merging.workfolder import (
     remove_work,
     sweep,
 )
-from mergeplan.system.files import LOCK, creating, lock, sync_folder
+from mergeplan.system.files import LOCK, creating, lock, sync_folder, walk
 from mergeplan.system.reading import MANIFEST
 
 # So often another run may be quicker.
@@ -78,7 +78,7 @@ class Workspace:
     def publish(self) -> Path | None:
         """Make the data durable, give it its name, and remove the rest; see `remove`."""
         if not self.is_publishing:
-            for path in (*filter(Path.is_dir, self.data.rglob("*")), self.data):
+            for path in (*filter(Path.is_dir, walk(self.data)), self.data):
                 sync_folder(path)
         if is_in_steps(self.out):
             if not self.is_publishing:

@@ -114,6 +114,21 @@ def clear_folder(folder: Path, keep: Container[str] = ()) -> None:
             remove(path)
 
 
+def walk(folder: Path) -> Iterator[Path]:
+    """All that is below a folder, sorted, folders before what is in them; links are not followed.
+
+    Raises:
+        OSError: A folder cannot be read; `rglob` would pass over it.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail):
+        folders.sort()
+        yield from (Path(place) / name for name in sorted([*folders, *files]))
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link, or a folder with all that is in it."""
     if path.is_dir() and not path.is_symlink():
