@@ -11,7 +11,13 @@ from mergeplan._native._comparing import (
 from mergeplan._native._devices import InputReader, OutputFiles
 from mergeplan._native._merging import PreparedFamily, PreparedMerge, merge_tensors
 from mergeplan._native._randomness import fingerprint, philox4x32_10, stream_id
-from mergeplan._native._system import build_info, exchange, fault, rename_new
+from mergeplan._native._system import (
+    build_info,
+    exchange,
+    fault,
+    rename_new,
+    tell_bus_errors,
+)
 
 __all__ = [
     "InputReader",
@@ -33,6 +39,7 @@ __all__ = [
     "read_checkpoint",
     "rename_new",
     "stream_id",
+    "tell_bus_errors",
     "tensor_distances",
     "tensor_similarities",
 ]

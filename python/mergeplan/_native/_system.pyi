@@ -26,5 +26,11 @@ def fault(point: str) -> None:
         OSError: The fault that was asked for.
     """
 
+def tell_bus_errors() -> None:
+    """Let a page of a mapped input that cannot be read end the process with 1 and a message.
+
+    For a command's own process. A handler that another library has set stays.
+    """
+
 def build_info() -> dict[str, object]:
     """What was compiled: `debug` (bool) and `target` (the processor's family)."""

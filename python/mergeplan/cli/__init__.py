@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mergeplan._native import __version__
+from mergeplan._native import __version__, tell_bus_errors
 from mergeplan.cli import streams
 from mergeplan.display.text import cut
 from mergeplan.errors import MergeplanError, SurroundingsError, legible
@@ -85,6 +85,7 @@ def main() -> None:
     """Run the command line; every failure becomes a message, a hint and an exit code."""
     try:
         signals.arm()
+        tell_bus_errors()
         code = _run()
         # From here on a signal ends the process, without a word.
         signals.disarm()

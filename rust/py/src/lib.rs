@@ -4,6 +4,7 @@
 
 #![warn(unreachable_pub)]
 
+mod bus_errors;
 mod checkpoints;
 mod comparing;
 mod devices;
@@ -39,5 +40,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(system::exchange, module)?)?;
     module.add_function(wrap_pyfunction!(system::rename_new, module)?)?;
     module.add_function(wrap_pyfunction!(system::fault, module)?)?;
+    module.add_function(wrap_pyfunction!(bus_errors::tell_bus_errors, module)?)?;
     module.add_function(wrap_pyfunction!(system::build_info, module)?)
 }

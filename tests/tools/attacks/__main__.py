@@ -1,10 +1,10 @@
-"""Attack merges, and say what came of it.
+"""Attack merges and what goes with them, and say what came of it.
 
     python -m tests.tools.attacks --seed 1 --seconds 120
 
 Each tool plays rounds, each with a seed of its own: `--only signals --seed 1 --first 17 --rounds 1`
-plays one again. The exit code is 1 where a promise was broken. Linux, with `strace`; what needs
-root says so where it is not run.
+plays one again. `--share` is what the default tests play. The exit code is 1 where a promise was
+broken. Linux, with `strace`; what needs root says so where it is not run.
 """
 
 import argparse
@@ -34,13 +34,23 @@ TOOLS = {
     "signals": signals.attack,
     "syscalls": syscalls.attack,
     "races": races.attack,
-    "disks": disks.attack,
-    "texts": texts.attack,
-    "clusters": clusters.attack,
-    "calibrations": calibrations.attack,
-    "users": users.attack,
     "workfolders": workfolders.attack,
     "writers": writers.attack,
+    "disks": disks.attack,
+    "users": users.attack,
+    "texts": texts.attack,
+    "calibrations": calibrations.attack,
+    "clusters": clusters.attack,
+}
+# Rounds that the default tests play; the others take torch or Ray, and seconds each.
+SHARE = {
+    "signals": 10,
+    "syscalls": 10,
+    "races": 5,
+    "workfolders": 12,
+    "writers": 3,
+    "disks": 3,
+    "users": 3,
 }
 
 
@@ -51,17 +61,20 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first round")
     parser.add_argument("--rounds", type=int, help="of each tool")
     parser.add_argument("--seconds", type=float, help="for each tool")
+    parser.add_argument("--share", action="store_true", help="the rounds of the default tests")
     parser.add_argument("--folder", type=Path, help="where to attack; a disk with room for 1 GB")
     arguments = parser.parse_args()
-    if arguments.rounds is None and arguments.seconds is None:
-        parser.error("one of --rounds and --seconds is needed")
-    limits = Limits(arguments.seed, arguments.rounds, arguments.seconds, arguments.first)
+    if arguments.rounds is None and arguments.seconds is None and not arguments.share:
+        parser.error("one of --rounds, --seconds and --share is needed")
     failed = False
-    for name in arguments.only or TOOLS:
-        with tempfile.TemporaryDirectory(dir=arguments.folder, prefix=f"{name}-") as folder:
-            tally = TOOLS[name](Ground(Path(folder)), limits)
-        print(tally, flush=True)
-        failed = failed or bool(tally.faults)
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="attacks-") as folder:
+        ground = Ground(Path(folder))
+        for name in arguments.only or (SHARE if arguments.share else TOOLS):
+            rounds = SHARE.get(name, 0) if arguments.share else arguments.rounds
+            limits = Limits(arguments.seed, rounds, arguments.seconds, arguments.first)
+            tally = TOOLS[name](ground, limits)
+            print(tally, flush=True)
+            failed = failed or bool(tally.faults)
     # What torch's libraries complain of while they are taken down is nobody's business here.
     sys.stdout.flush()
     os._exit(1 if failed else 0)

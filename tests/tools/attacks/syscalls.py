@@ -51,7 +51,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "readlink": ("EACCES", "EIO"),
     "getdents64": ("EIO", "ESTALE"),
     "getcwd": ("ENOENT", "EACCES"),
-    "lseek": ("EINVAL", "EIO"),
+    "lseek": ("ESPIPE",),
     "close": ("EIO", "ENOSPC"),
     "clone3": ("EAGAIN", "ENOMEM"),
     "sched_getaffinity": ("EINVAL", "EPERM"),

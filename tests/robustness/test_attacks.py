@@ -1,0 +1,18 @@
+"""A seeded share of the attacks of `tests/tools/attacks`; docs/robustness.md has the long runs."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.settings import ROOT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="strace, signals and mounts of Linux")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_no_attack_of_the_share_breaks_a_promise():
+    command = [sys.executable, "-m", "tests.tools.attacks", "--share", "--seed", "21"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "signals: 10 rounds" in done.stdout
