@@ -55,7 +55,9 @@ class Judge:
             complete.append(found == expected)
             needed = {"config.json", "model.safetensors.index.json"}
             moving = killed and self._scenario.mount and not needed <= (found or {}).keys()
-            if found not in (before, expected) and not moving:
+            # An empty folder goes before the output takes its place.
+            gone = before == {} and found is None
+            if found not in (before, expected) and not moving and not gone:
                 to = difference(expected, found or {})
                 raise Fault(f"`{out}` is neither as it was, nor complete: {to}")
         return all(complete)

@@ -138,7 +138,9 @@ class Races:
         if found not in allowed:
             names = sorted(found) if found is not None else "nothing"
             raise Fault(f"`{OUT}` holds {names}: {said}")
-        without = [one for one in ended if one.code == 0 and "--overwrite" not in one.words]
+        # With `--resume` a merge also succeeds that finds itself published already.
+        flags = {"--overwrite", "--resume"}
+        without = [one for one in ended if one.code == 0 and not flags & {*one.words}]
         if len(without) > 1 and len(successes) > 1:
             raise Fault(f"two merges took one place: {said}")
 
