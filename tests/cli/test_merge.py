@@ -194,3 +194,14 @@ def test_a_command_that_is_misspelt_is_guessed():
     run = cli("mergee")
     assert run.returncode == 2
     assert "`merge`" in run.stderr
+
+
+def test_a_path_that_is_empty_or_choices_that_exclude_each_other_are_usage(config, small_models):
+    for words in (
+        (config, ""),
+        ("", small_models / "out"),
+        (config, "out", "--resume", "--discard"),
+    ):
+        run = cli("merge", *words, cwd=small_models)
+        assert run.returncode == 2
+        assert "exclude each other" in run.stderr or "expected a path" in run.stderr

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 
@@ -31,14 +32,14 @@ _ONLY = {
 
 
 @click.command("calibrate")
-@click.argument("pool_file", metavar="POOL.yml", type=click.Path(path_type=Path))
+@click.argument("pool_file", metavar="POOL.yml", type=PATH)
 @click.option(
     "-o",
     "--out",
     "folder",
     required=True,
     metavar="RUN_DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The run's folder; one that exists goes on where it stopped.",
 )
 @click.option("--method", "methods", multiple=True, help="A method of the pool. [default: all]")
@@ -48,7 +49,7 @@ _ONLY = {
 @click.option(
     "--subsets",
     metavar="SUBSETS.csv",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Measure just what `mergeplan sample` listed here.",
 )
 @click.option(

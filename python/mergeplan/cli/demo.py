@@ -4,12 +4,14 @@ from pathlib import Path
 
 import click
 
+from mergeplan.cli.options.path import PATH
+
 
 @click.command("demo")
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Keep the files in this folder. [default: a temporary one]",
 )
 def command(out: Path | None) -> None:

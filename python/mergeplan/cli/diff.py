@@ -5,12 +5,13 @@ from pathlib import Path
 
 import click
 
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
 
 @click.command("diff")
-@click.argument("a", metavar="A", type=click.Path(path_type=Path))
-@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.argument("a", metavar="A", type=PATH)
+@click.argument("b", metavar="B", type=PATH)
 @click.option(
     "--tolerance-ulp",
     type=click.IntRange(0),

@@ -9,10 +9,11 @@ import click
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
 _WARNINGS = 5  # texts that are named one by one
-_FILE = click.Path(path_type=Path)
+_FILE = PATH
 
 
 @click.command("evaluate")

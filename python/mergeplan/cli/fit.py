@@ -8,11 +8,12 @@ import click
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.measurements import fit_options
 from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.path import PATH
 
 
 @click.command("fit")
-@click.argument("measurements", metavar="MEASUREMENTS.csv", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the law to this file.")
+@click.argument("measurements", metavar="MEASUREMENTS.csv", type=PATH)
+@click.option("-o", "--out", type=PATH, help="Write the law to this file.")
 @overwrite_option
 @fit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the law as JSON.")

@@ -7,17 +7,18 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 
 
 @click.command("inspect")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
-@click.option("--tensors", is_flag=True, help="List every tensor, and every problem.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Where the merge would go: is there room?"
+@click.argument(
+    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False)
 )
+@click.option("--tensors", is_flag=True, help="List every tensor, and every problem.")
+@click.option("--out", type=PATH, help="Where the merge would go: is there room?")
 @click.option("--overwrite", is_flag=True, help="The output may replace what is there.")
 @threads_option(what="Worker threads of the merge.")
 @click.option("--memory-limit", type=BYTES, help="Would the merge do with this: 256MiB, 1GB?")

@@ -11,6 +11,7 @@ import click
 
 from mergeplan.cli.messages import report, warn
 from mergeplan.cli.options.mergekit_flags import mergekit_flags
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
 
@@ -20,13 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument(
-    "paths", metavar="CONFIG.yml OUT_DIR", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("paths", metavar="CONFIG.yml OUT_DIR", nargs=-1, required=True, type=PATH)
 @click.option(
     "--many",
     metavar="SUBSETS.csv",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Run every merge that `mergeplan sample` listed, in one pass: --many SUBSETS.csv OUT_ROOT."
     " Each goes into a folder of OUT_ROOT that has its key as name.",
 )
@@ -149,6 +148,8 @@ def command(
     )
     if ray is not None and options.device is not None:
         raise click.UsageError("--ray spreads merges over CPUs: leave --device out")
+    if resume and discard:
+        raise click.UsageError("--resume and --discard exclude each other")
     wanted = _wanted(paths, many)
     if dry_run:
         checked = check_merges(wanted, options).merges

@@ -7,15 +7,14 @@ from typing import Any
 import click
 
 from mergeplan.cli.messages import report, warn
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Integers
 from mergeplan.cli.options.vocabulary import mismatch_option
 
 
 @click.command("sample")
-@click.argument("pool_file", metavar="POOL.yml", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder; one may grow."
-)
+@click.argument("pool_file", metavar="POOL.yml", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="Folder; one may grow.")
 @click.option("--method", "labels", multiple=True, help="A label of the pool. [default: all]")
 @click.option("--size", "sizes", type=CountList(), default=(), help="Base sizes. [default: all]")
 @click.option(

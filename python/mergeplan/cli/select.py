@@ -10,12 +10,13 @@ import click
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.display.text import finite
 
 
 @click.command("select")
-@click.argument("source", metavar="MEASUREMENTS", type=click.Path(path_type=Path))
+@click.argument("source", metavar="MEASUREMENTS", type=PATH)
 @click.option(
     "--domains",
     metavar="CODE[=2],MATH",
@@ -44,12 +45,12 @@ from mergeplan.display.text import finite
 )
 @click.option(
     "--geometry",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="How the experts lie to each other: a file of `mergeplan similarity -o`.",
 )
-@click.option("--pool", "pool_file", type=click.Path(path_type=Path), help="The pool's YAML.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="A .png or .svg file.")
+@click.option("--pool", "pool_file", type=PATH, help="The pool's YAML.")
+@click.option("-o", "--out", type=PATH, help="Write the merge's YAML here.")
+@click.option("--plot", "picture", type=PATH, help="A .png or .svg file.")
 @click.option(
     "--lora-exact",
     is_flag=True,

@@ -7,20 +7,21 @@ import click
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
 _WARNINGS = 5  # tensors that are named one by one
 
 
 @click.command("similarity")
-@click.argument("pool_file", metavar="POOL.yml", type=click.Path(path_type=Path))
+@click.argument("pool_file", metavar="POOL.yml", type=PATH)
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Write the numbers here, for `mergeplan select --geometry`.",
 )
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="A .png or .svg file.")
+@click.option("--plot", "picture", type=PATH, help="A .png or .svg file.")
 @overwrite_option
 @threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")

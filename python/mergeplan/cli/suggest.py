@@ -10,6 +10,7 @@ import click
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.measurements import fit_options, load
 from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Positive
 from mergeplan.display.text import finite, format_count
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("suggest")
-@click.argument("source", metavar="LAW_OR_MEASUREMENTS", type=click.Path(path_type=Path))
+@click.argument("source", metavar="LAW_OR_MEASUREMENTS", type=PATH)
 @click.option("--target-loss", type=Positive(), help="Loss to reach, in nats per token.")
 @click.option(
     "--fraction",
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--cost",
     "cost_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Costs (YAML: unit, train, train_fixed, merge, serve). [default: GPU hours of the paper]",
 )
 @click.option(
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
     help="Of all intervals.",
 )
 @fit_options
-@click.option("--pool", "pool_file", type=click.Path(path_type=Path), help="The pool's YAML.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the merge's YAML here.")
+@click.option("--pool", "pool_file", type=PATH, help="The pool's YAML.")
+@click.option("-o", "--out", type=PATH, help="Write the merge's YAML here.")
 @overwrite_option
 @click.option(
     "--random-seed",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
 
 @click.command("verify")
-@click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
+@click.argument("out_dir", metavar="OUT_DIR", type=PATH)
 @click.option(
     "--inputs", is_flag=True, help="Also check that the inputs have their recorded size and time."
 )
