@@ -193,3 +193,25 @@ def test_a_config_of_an_older_transformers_reads_as_mergekits_does(top, zoo, tmp
         for one in ("ours", "theirs")
     )
     assert ours == theirs
+
+
+def test_a_link_out_of_the_models_folder_is_said(tmp_path):
+    """As the hub's cache has them, and as a stranger may plant them."""
+    from mergeplan.merging.companions import leads_out
+
+    snapshot = tmp_path / "hub" / "models--a" / "snapshots" / "1"
+    blobs = tmp_path / "hub" / "models--a" / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "0").write_text("{}")
+    (tmp_path / "id_rsa").write_text("secret")
+    (snapshot / "vocab.json").symlink_to("../../blobs/0")
+    (snapshot / "merges.txt").symlink_to("vocab.json")
+    (snapshot / "tokenizer.json").symlink_to(tmp_path / "id_rsa")
+    assert [
+        leads_out(snapshot, name) for name in ("vocab.json", "merges.txt", "tokenizer.json")
+    ] == [
+        False,
+        False,
+        True,
+    ]

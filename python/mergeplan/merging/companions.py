@@ -103,6 +103,11 @@ def missing_companions(plan: MergePlan) -> list[str]:
     given = donated_by(donor)
     for name in given.names(tokenizer=_copies_tokenizer(plan), settings=True):
         refuse_pointer(donor.path / name)
+        if leads_out(donor.path, name):
+            found.append(
+                f"`{donor.path / name}` is a link to `{(donor.path / name).resolve()}`, outside its"
+                " model's folder: what is there goes into the output"
+            )
     found += [
         f"`{donor.name}` has no file `{name}`, which its `{who}` names: the output cannot run it"
         for name, who in given.code.missing.items()
@@ -127,6 +132,13 @@ def missing_companions(plan: MergePlan) -> list[str]:
 
 def _copies_tokenizer(plan: MergePlan) -> bool:
     return plan.companions is None or plan.companions.copies_tokenizer
+
+
+def leads_out(folder: Path, name: str) -> bool:
+    """Whether a file of a model is a link out of its folder, and not into the hub's cache."""
+    place, home = (folder / name).resolve(), folder.resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    return not (place.is_relative_to(home) or place.is_relative_to(blobs))
 
 
 def write_index(

@@ -67,6 +67,8 @@ def is_publishing(folder: Path, checked: CheckedMerge) -> bool:
         return False
     files = checked.prepared.files
     places = [folder / DATA, checked.out]
+    if not all(any(os.path.lexists(place / name) for place in places) for name in names):
+        return False
     if not (of_this and all(name in names and _is_there(places, name, n) for name, n, _ in files)):
         return False
     shards = folder / SHARDS

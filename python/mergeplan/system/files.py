@@ -217,7 +217,7 @@ def _open_lock(path: Path) -> IO[str]:
     try:
         file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8")
     except OSError as error:
-        raise SurroundingsError(f"cannot open `{path}`: {error.strerror}") from error
+        raise SurroundingsError(f"cannot open `{path}`: {error.strerror or error}") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise SurroundingsError(f"cannot open `{path}`: it is no plain file")
