@@ -1,6 +1,8 @@
 """Ray: a cluster, or one on this machine. It schedules, restarts and repeats; we do not."""
 
 import logging
+import signal
+import threading
 from typing import Any
 
 from mergeplan.errors import InputError, MissingInputError
@@ -28,8 +30,12 @@ def connect(address: str) -> Any:
         place: dict[str, Any] = {"address": address}
         if address == LOCAL:
             place = {"address": LOCAL, "include_dashboard": False}
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
+            # Ray's own handler of SIGTERM aborts the process, with a stack trace.
+            if before is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"cannot reach a Ray cluster at `{address}`: {error}",
