@@ -21,6 +21,8 @@ use crate::memory::Memory;
 use crate::run::watched;
 
 type FileRow = (String, u64, Vec<String>);
+/// Path, bytes, mtime and ctime in nanoseconds, inode and device.
+type IdentityRow = (PathBuf, u64, u64, u64, u64, u64);
 /// Tensor, file, first byte and length.
 type GivenRow = (String, String, u64, u64);
 /// Number of the plan, folder, journal, and whether to go on with what is there.
@@ -272,7 +274,7 @@ impl PreparedMerge {
     }
 
     #[getter]
-    fn identities(&self) -> Vec<Vec<(PathBuf, u64, u64, u64, u64, u64)>> {
+    fn identities(&self) -> Vec<Vec<IdentityRow>> {
         let row = |i: &Identity| {
             (i.path.clone(), i.bytes, i.mtime_ns, i.ctime_ns, i.place[0], i.place[1])
         };
