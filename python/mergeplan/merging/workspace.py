@@ -4,6 +4,7 @@ OUT.partial/
   merge.json    what is being merged from what; a resumed run must be the same merge
   lock          held by the run that works here
   journal       the blocks that are written, with their hashes (rust/core/src/output/journal.rs)
+  journal.inputs  a hash of all that each finished job read, by which changed inputs are told
   data/         the output; becomes OUT by one rename
   shards/       on a cluster, the work of each worker
   publishing    only where OUT is a mount point: the names of all files, which are moving there
