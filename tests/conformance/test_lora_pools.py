@@ -52,7 +52,7 @@ def test_a_pool_works_from_any_folder(pool, tmp_path, monkeypatch):
             assert run.returncode == 0, run.stderr
             assert "warning" not in run.stderr
     assert found[0] == found[1] == found[2]
-    files = {row[0] for row in found[0][1]["expert `a`"]}
+    files = {file.name for file in found[0][1]["expert `a`"]}
     assert files >= {"model.safetensors", "adapter_model.safetensors", "adapter_config.json"}
 
 
