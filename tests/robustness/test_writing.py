@@ -351,7 +351,6 @@ REASONS = {
     "planning/mergekit/process.py": "its own standard output",
     "cli/streams.py": "the null device, in place of a closed stream",
     "system/reading.py": "opens to read",
-    "checkpoints/archive.py": "opens to read",
 }
 CHANGES = {
     *("write_text", "write_bytes", "savefig", "unlink", "rename", "renames", "rmtree", "rmdir"),

@@ -13,6 +13,7 @@ import pytest
 from mergeplan.checkpoints.code import code_of
 from mergeplan.inspection.verify import verify
 from mergeplan.merging.publishing import move_into
+from mergeplan.merging.replacing import seen_in
 from tests.support.checkpoints import save_checkpoint
 from tests.support.commands import cli
 from tests.support.merges import config_text, run_mergeplan
@@ -227,7 +228,8 @@ def test_tokenizers_of_other_kinds_and_modules_of_sentence_transformers_are_copi
 
 def test_onto_a_mount_point_a_folder_replaces_the_one_that_is_there(tmp_path):
     write(tmp_path, {"data/1_Pooling/config.json": "new", "out/1_Pooling/old.json": "old"})
-    move_into(tmp_path / "data", tmp_path / "out", ["1_Pooling"])
+    out = tmp_path / "out"
+    move_into(tmp_path / "data", out, ["1_Pooling"], seen_in(out))
     assert [path.name for path in (tmp_path / "out" / "1_Pooling").iterdir()] == ["config.json"]
 
 

@@ -101,6 +101,10 @@ impl<S: Sink> DeviceOutputs<S> {
     pub fn hashes(&self, prepared: &Prepared) -> Result<Vec<(usize, u64)>> {
         let jobs = prepared.plans()[self.plan].jobs.iter().enumerate();
         let merged = jobs.filter(|(_, job)| !matches!(job.merge, Merge::Given {}));
+        // A tensor without elements is never written.
+        for (number, _) in merged.clone().filter(|(number, _)| !self.sink.knows_inputs(*number)) {
+            self.sink.inputs_read(number, prepared.input_hash(self.plan, number)?)?;
+        }
         let hash = |(number, job): (usize, &Job)| match &*lock(&self.jobs[number]) {
             Hashes::Whole(hash) => Ok((number, *hash)),
             Hashes::Blocks(blocks) => {
