@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from errno import ENAMETOOLONG
 from pathlib import Path, PurePath
 from typing import IO
@@ -138,8 +138,8 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def creating(folder: Path) -> Iterator[None]:
-    """Say of what fails inside that the folder cannot be created.
+def telling(action: str, path: Path) -> Iterator[None]:
+    """Say of what the system refuses inside what cannot be done to a path.
 
     Raises:
         SurroundingsError: The system refuses; our own errors go through.
@@ -149,7 +149,12 @@ def creating(folder: Path) -> Iterator[None]:
     except MergeplanError:
         raise
     except OSError as error:
-        raise SurroundingsError(f"cannot create `{folder}`: {error.strerror or error}") from error
+        raise SurroundingsError(f"cannot {action} `{path}`: {error.strerror or error}") from error
+
+
+def creating(folder: Path) -> AbstractContextManager[None]:
+    """Say of what fails inside that the folder cannot be created; see `telling`."""
+    return telling("create", folder)
 
 
 def make_folder(folder: Path) -> None:

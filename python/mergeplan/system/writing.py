@@ -14,11 +14,12 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mergeplan.errors import MergeplanError, MissingInputError, SurroundingsError
+from mergeplan.errors import MissingInputError, SurroundingsError
+from mergeplan.system.files import telling
 from mergeplan.system.private import is_private, private_name
 from mergeplan.system.reading import open_plain
 
@@ -140,19 +141,9 @@ def _exists(path: Path) -> ExistsError:
     return ExistsError(f"`{path}` exists", "choose another name, or move it away")
 
 
-@contextmanager
-def saying(path: Path) -> Iterator[None]:
-    """Say of what the system refuses inside which file cannot be written.
-
-    Raises:
-        SurroundingsError: The system refuses; our own errors go through.
-    """
-    try:
-        yield
-    except MergeplanError:
-        raise
-    except OSError as error:
-        raise SurroundingsError(f"cannot write `{path}`: {error.strerror or error}") from error
+def saying(path: Path) -> AbstractContextManager[None]:
+    """Say of what the system refuses inside that the file cannot be written; see `telling`."""
+    return telling("write", path)
 
 
 def _mode_of(path: Path) -> int | None:
