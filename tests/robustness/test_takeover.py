@@ -13,9 +13,10 @@ import pytest
 import mergeplan
 from mergeplan.calibration.identity import RunIdentity, models_of
 from mergeplan.calibration.run_folder import NAMES, RunFolder, recorded_in
-from mergeplan.calibration.store import MeasuredMerge, RunStore
+from mergeplan.calibration.store import RunStore
 from mergeplan.checkpoints.beside import json_beside
 from mergeplan.errors import InputError, SurroundingsError
+from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.merging.cluster_runner import _merge_shard
 from mergeplan.pool.pool import Pool, PoolSize
 from mergeplan.pool.subsets import SubsetMerge

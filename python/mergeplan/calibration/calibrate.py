@@ -17,12 +17,13 @@ from mergeplan.calibration.limits import Spending
 from mergeplan.calibration.options import CalibrateOptions, check_options, plans_of, pool_sizes
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.run_folder import RunFolder
-from mergeplan.calibration.store import MeasuredMerge, RunStore
+from mergeplan.calibration.store import RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
 from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count
+from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.measurements.rows import Measurements
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.progress import Progress

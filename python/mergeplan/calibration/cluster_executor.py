@@ -10,9 +10,9 @@ from typing import Any
 
 from mergeplan.calibration.identity import models_of
 from mergeplan.calibration.setup import Setup
-from mergeplan.calibration.store import MeasuredMerge
 from mergeplan.calibration.worker import Worker
 from mergeplan.errors import InputError
+from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.files import sha256_of

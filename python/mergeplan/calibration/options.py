@@ -13,10 +13,10 @@ from mergeplan.calibration.limits import SpendingRange as Part
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
 from mergeplan.calibration.run_folder import recorded_in
 from mergeplan.calibration.setup import Setup
-from mergeplan.calibration.store import MeasuredMerge, read_scores
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError, nearest
+from mergeplan.evaluation.measured import MeasuredMerge, read_scores
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import SubsetMerge

@@ -17,13 +17,14 @@ from pathlib import Path
 from mergeplan.calibration.identity import RunIdentity, go_on
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import SurroundingsError
+from mergeplan.evaluation.measured import RUN, SCORES
 from mergeplan.system.files import lock, make_folder, sha256_of, sync_folder
 from mergeplan.system.reading import RECORD
 from mergeplan.system.reading import RUN as RUN_KIND
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import refuse_existing, remove_unfinished, write_durably
 
-RUN, SCORES, _WRITTEN = "run.json", "scores.jsonl", "written.json"
+_WRITTEN = "written.json"
 MEASUREMENTS, LAW, PICTURE, CONFIG = "measurements.csv", "law.json", "law.png", "merge.yml"
 
 

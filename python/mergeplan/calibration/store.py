@@ -1,73 +1,25 @@
 """The measurements of a run: every one is on disk before the next one begins."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mergeplan.calibration.identity import RunIdentity
-from mergeplan.calibration.run_folder import MEASUREMENTS, SCORES, RunFolder
+from mergeplan.calibration.run_folder import MEASUREMENTS, RunFolder
 from mergeplan.errors import InputError
-from mergeplan.evaluation.scores import DocumentLosses, Scores
+from mergeplan.evaluation.measured import SCORES, MeasuredMerge, parse_scores, scores_line
 from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
 from mergeplan.measurements.file import table_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.system.ranges import Magnitude
 from mergeplan.system.reading import SCORES as SCORES_KIND
-from mergeplan.system.reading import decode, read_bytes
-from mergeplan.system.strict import parse_strictly
+from mergeplan.system.reading import read_bytes
 from mergeplan.system.writing import open_own, saying
 
 # A calibration measures losses of equally weighted merges.
 _COLUMNS = [c for c in COLUMNS if c.about != "metric" and c.name != "weights"]
-
-
-@dataclass(frozen=True)
-class MeasuredMerge:
-    """A merge and its losses.
-
-    Attributes:
-        seconds: Time that merging and evaluating took.
-    """
-
-    merge: SubsetMerge
-    scores: Scores
-    seconds: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class ScoresLine:
-    """A line of scores.jsonl: a `MeasuredMerge`."""
-
-    merge: SubsetMerge
-    seconds: tuple[Magnitude, Magnitude]
-    scores: dict[str, DocumentLosses]
-
-
-def read_scores(folder: Path) -> list[MeasuredMerge]:
-    """What a run has measured so far; nothing is held or changed.
-
-    Raises:
-        InputError: A line is damaged.
-    """
-    path = folder / SCORES
-    found, _ = _read(read_bytes(path, SCORES_KIND) if path.exists() else b"", path)
-    return list(found.values())
-
-
-def _read(content: bytes, path: Path) -> tuple[dict[str, MeasuredMerge], int]:
-    """The measurements, and where they end: the last line of a run that was killed may be torn."""
-    end = content.rfind(b"\n") + 1
-    found = {}
-    for number, line in enumerate(decode(content[:end], path).splitlines(), 1):
-        data = parse_strictly(line, ScoresLine, f"`{path}`, line {number}")
-        measured = MeasuredMerge(data.merge, Scores.from_data(data.scores), data.seconds)
-        found[measured.merge.key] = measured
-    return found, end
 
 
 class RunStore:
@@ -100,7 +52,7 @@ class RunStore:
             undo.callback(self.folder.close)
             self._file = undo.enter_context(open_own(path, create=True))
             content = read_bytes(path, SCORES_KIND)
-            self._found, end = _read(content, path)
+            self._found, end = parse_scores(content, path)
             if end < len(content):
                 self._file.truncate(end)
             self._close = undo.pop_all().close
@@ -120,9 +72,9 @@ class RunStore:
             SurroundingsError: The disk refuses it.
         """
         self.folder.check_models()
-        line = ScoresLine(measured.merge, measured.seconds, measured.scores.to_data())
+        line = scores_line(measured)
         with saying(self.folder.path / SCORES):
-            self._file.write(json.dumps(asdict(line)).encode() + b"\n")
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
         self._found[measured.merge.key] = measured

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.calibration.setup import Setup, prepare_texts
-from mergeplan.calibration.store import MeasuredMerge
 from mergeplan.checkpoints.heads import heads_in
 from mergeplan.evaluation.loading import load_model
+from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.parameters import places_in, tie_as
 from mergeplan.merging.streaming import Sweep

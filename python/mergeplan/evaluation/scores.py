@@ -1,10 +1,11 @@
-"""Sums of losses by document, their means, and standard errors clustered by document.
+"""Sums of losses by document, their means, and standard errors clustered by group.
 
-Tokens of one document are alike, so the documents are what varies: a domain's loss is the ratio
+Tokens of one document are alike, and so are documents of one group (a file, a conversation): the
+groups are what varies. A document without one is a group of its own. A domain's loss is the ratio
 r = sum(nll) / sum(tokens), and its variance that of the ratio estimator,
-D / (D - 1) * sum((nll - r * tokens)^2) / sum(tokens)^2 over D documents. Domains are independent,
-and their shares of the tokens taken as given. A difference of two models is the same arithmetic on
-the differences of each document's nll, which pairs them.
+G / (G - 1) * sum((nll - r * tokens)^2) / sum(tokens)^2 over the sums of G groups. Domains are
+independent, and their shares of the tokens taken as given. A difference of two models is the same
+arithmetic on the differences of each document's nll, which pairs them.
 """
 
 import csv
@@ -12,6 +13,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -49,13 +51,46 @@ class Estimate:
     """A mean in nats per token, or a difference of two.
 
     Attributes:
-        se: Standard error; NaN where there is one document only.
+        se: Standard error; NaN where there is one group only.
     """
 
     loss_nats: float
     se: float
     n_tokens: int
     n_documents: int
+
+
+def ratio_estimate(
+    nll: NDArray[np.float64], n_tokens: NDArray[np.float64], n_documents: int
+) -> Estimate:
+    """The token-weighted mean over groups.
+
+    Args:
+        nll, n_tokens: Sums of each group, both (groups,).
+    """
+    total, groups = float(n_tokens.sum()), len(nll)
+    loss = float(nll.sum()) / total
+    residuals = nll - loss * n_tokens  # (groups,)
+    se = math.nan
+    if groups > 1:
+        se = math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / total
+    return Estimate(loss, se, int(total), n_documents)
+
+
+def mean_estimate(estimates: Mapping[str, Estimate], shares: Mapping[str, float]) -> Estimate:
+    """The mean over some domains.
+
+    Args:
+        shares: Of each domain, of any sum.
+    """
+    total = sum(shares.values())
+    parts = [(share / total, estimates[name]) for name, share in shares.items()]
+    return Estimate(
+        sum(share * part.loss_nats for share, part in parts),
+        math.sqrt(sum((share * part.se) ** 2 for share, part in parts)),
+        sum(part.n_tokens for _, part in parts),
+        sum(part.n_documents for _, part in parts),
+    )
 
 
 @dataclass(frozen=True)
@@ -66,21 +101,33 @@ class DomainScores:
         lines: Where the documents stand in their file.
         n_tokens: Tokens scored.
         nll: Sum over the tokens of -ln(probability), in nats; NaN where the model gives none.
+        groups: What each belongs to, `None` for a group of its own; empty where none has any.
     """
 
     lines: NDArray[np.int64]  # (documents,)
     n_tokens: NDArray[np.int64]  # (documents,)
     nll: NDArray[np.float64]  # (documents,)
+    groups: tuple[str | None, ...] = ()
 
     def estimate(self) -> Estimate:
         """The token-weighted mean over the documents."""
-        total, documents = int(self.n_tokens.sum()), len(self.nll)
-        loss = float(self.nll.sum()) / total
-        residuals = self.nll - loss * self.n_tokens  # (documents,)
-        se = math.nan
-        if documents > 1:
-            se = math.sqrt(documents / (documents - 1) * float(residuals @ residuals)) / total
-        return Estimate(loss, se, total, documents)
+        return ratio_estimate(
+            np.bincount(self._numbers, self.nll).astype(np.float64),
+            np.bincount(self._numbers, self.n_tokens).astype(np.float64),
+            len(self.nll),
+        )
+
+    def group_keys(self) -> list[int | str]:
+        """Each document's group; the line of one that has none."""
+        lines: list[int] = self.lines.tolist()
+        groups = self.groups or (None,) * len(lines)
+        return [line if group is None else group for line, group in zip(lines, groups, strict=True)]
+
+    @cached_property
+    def _numbers(self) -> NDArray[np.int64]:
+        """The number of each document's group, in the order of their first documents."""
+        found: dict[int | str, int] = {}
+        return np.array([found.setdefault(key, len(found)) for key in self.group_keys()], np.int64)
 
 
 Whole = Annotated[int, Ge(0), Lt(2**62)]
@@ -93,10 +140,13 @@ class DocumentLosses:
     lines: tuple[Whole, ...]
     n_tokens: tuple[Whole, ...]
     nll: tuple[Number | None, ...]
+    groups: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.lines) == len(self.n_tokens) == len(self.nll) or not sum(self.n_tokens):
             raise ValueError("a line, its tokens and their loss for each document")
+        if len(self.groups) not in (0, len(self.lines)):
+            raise ValueError("a group for each document, or none at all")
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,20 +168,8 @@ class Scores(Summarized):
         return self.mean({n: float(d.n_tokens.sum()) for n, d in self.domains.items()})
 
     def mean(self, shares: Mapping[str, float]) -> Estimate:
-        """The mean over some domains.
-
-        Args:
-            shares: Of each domain, of any sum.
-        """
-        total = sum(shares.values())
-        estimates = self.estimates()
-        parts = [(share / total, estimates[name]) for name, share in shares.items()]
-        return Estimate(
-            sum(share * part.loss_nats for share, part in parts),
-            math.sqrt(sum((share * part.se) ** 2 for share, part in parts)),
-            sum(part.n_tokens for _, part in parts),
-            sum(part.n_documents for _, part in parts),
-        )
+        """The mean over some domains, as `mean_estimate`."""
+        return mean_estimate(self.estimates(), shares)
 
     def summary(self) -> str:
         """A row for each domain and both means."""
@@ -156,6 +194,7 @@ class Scores(Summarized):
                 tuple(domain.lines.tolist()),
                 tuple(domain.n_tokens.tolist()),
                 tuple(finite(domain.nll.tolist())),
+                domain.groups,
             )
             for name, domain in self.domains.items()
         }
@@ -169,6 +208,7 @@ class Scores(Summarized):
                     np.array(domain.lines, np.int64),
                     np.array(domain.n_tokens, np.int64),
                     np.array(domain.nll, np.float64),
+                    domain.groups,
                 )
                 for name, domain in data.items()
             }
@@ -196,7 +236,9 @@ def difference(a: Scores, b: Scores) -> Scores:
                     f"scores cannot be compared: domain `{name}` differs in its {field}",
                     "score both models on the same data, with the same options and tokenizer",
                 )
-        paired[name] = DomainScores(first.lines, first.n_tokens, first.nll - second.nll)
+        paired[name] = DomainScores(
+            first.lines, first.n_tokens, first.nll - second.nll, first.groups or second.groups
+        )
     return Scores(paired)
 
 
@@ -239,13 +281,17 @@ def scores_table(
 
 
 def documents_csv(scores: Scores) -> str:
-    """A row for each document: where it stands, its tokens, and their summed loss in nats."""
+    """A row for each document: where it stands, its tokens, their summed loss in nats, and its
+    group, where any has one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["domain", "line", "n_tokens", "nll"])
+    grouped = any(domain.groups for domain in scores.domains.values())
+    writer.writerow(["domain", "line", "n_tokens", "nll", *(["group"] if grouped else [])])
     for name, domain in scores.domains.items():
-        for row in zip(domain.lines, domain.n_tokens, domain.nll, strict=True):
-            writer.writerow([name, *(entry.item() for entry in row)])
+        groups = domain.groups or (None,) * len(domain.nll)
+        columns = domain.lines.tolist(), domain.n_tokens.tolist(), domain.nll.tolist(), groups
+        for row in zip(*columns, strict=True):
+            writer.writerow([name, *(row if grouped else row[:-1])])
     return text.getvalue()
 
 

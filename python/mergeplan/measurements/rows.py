@@ -7,6 +7,9 @@ from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
 
 MACRO = "macro"
+
+# n_params, method (empty for the base), options ("{}" for the base), subset, seed (empty for it).
+MergeKey = tuple[float | None, str, str, tuple[str, ...], str]
 _ALIASES = {"overall": MACRO}
 
 
@@ -49,6 +52,25 @@ class Measurement:
     n_tokens: int | None = None
     pool_hash: str = ""
     data_hash: str = ""
+
+    @property
+    def merge_key(self) -> MergeKey:
+        """Which merge it is of: the same for every domain and metric.
+
+        What tells merges of one subset apart stands in its last part: the seed, and weights that
+        are not equal. Rows of one k that name no experts have one key.
+
+        >>> Measurement(2, 1, 0.9, "ties", domain="md", subset=("code",), seed="0").merge_key
+        (None, 'ties', '{}', ('code',), '0')
+        >>> Measurement(3, 0, 1.1, "ties", n_params=1e9).merge_key
+        (1000000000.0, '', '{}', (), '')
+        """
+        if self.k == 0:
+            return self.n_params, "", "{}", (), ""
+        weights = "+".join(map(repr, self.weights))
+        subset = self.subset or (f"any {self.k}",)
+        seed = " ".join(part for part in (self.seed, weights) if part)
+        return self.n_params, self.method, self.options, subset, seed
 
 
 @dataclass(frozen=True, repr=False)

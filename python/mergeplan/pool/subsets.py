@@ -19,6 +19,7 @@ from mergeplan.config.write import base_config, merge_config, to_yaml
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count, shown
 from mergeplan.errors import InputError, SurroundingsError, nearest
+from mergeplan.measurements.rows import MergeKey
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import make_folder
@@ -89,6 +90,13 @@ class SubsetMerge:
         """By size, method, options, k and names; each base before its merges."""
         merged = self.method != BASE
         return self.size, merged, self.method, self.options, self.k, self.subset, self.seed
+
+    @property
+    def merge_key(self) -> MergeKey:
+        """As the rows of `measurements.csv` have it."""
+        if self.method == BASE:
+            return self.n_params, "", "{}", (), ""
+        return self.n_params, self.method, self.options, self.subset, str(self.seed)
 
     @cached_property
     def key(self) -> str:

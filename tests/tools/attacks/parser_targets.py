@@ -111,11 +111,11 @@ def targets(at: Path) -> list[Target]:
     """
     # What is not read at the moment of a call would be imported within its limit of time.
     from mergeplan.calibration.identity import RunIdentity
-    from mergeplan.calibration.store import ScoresLine
     from mergeplan.checkpoints.code import code_of
     from mergeplan.checkpoints.vocabulary import read_ids, token_files
     from mergeplan.config.seed import random_seed_in
     from mergeplan.evaluation.documents import read_documents
+    from mergeplan.evaluation.measured import ScoresLine
     from mergeplan.evaluation.recording import columns_of
     from mergeplan.evaluation.scores import Scores
     from mergeplan.law.costs import load_costs
