@@ -8,7 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from mergeplan.errors import InputError
+from mergeplan.evaluation.documents import read_documents
+from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.scores import Scores, documents_csv
 from mergeplan.evaluation.texts import Texts
 from tests.support.settings import DEMO_POOL, EVAL
 from tests.support.shares import spread
@@ -302,6 +305,43 @@ def test_max_tokens_chooses_whole_documents_by_content(tokenizer, tmp_path):
 def test_one_document_is_chosen_even_where_it_is_too_long(tokenizer, tmp_path):
     path = write(tmp_path / "a.jsonl", [{"text": "far too long"}])
     assert len(chosen_texts(path, tokenizer, max_tokens=1)) == 1
+
+
+def test_scores_know_the_groups_of_their_documents(model, tokenizer, tmp_path):
+    texts = [{"text": f"document {n}"} for n in range(4)]
+    grouped = [{**text, "group": group} for text, group in zip(texts, "aab", strict=False)]
+    data = {
+        "some": write(tmp_path / "some.jsonl", [*grouped, texts[3]]),
+        "none": write(tmp_path / "none.jsonl", texts),
+    }
+    scores = Texts.prepare(data, tokenizer).score(model)
+    some = scores.domains["some"]
+    assert some.groups == ("a", "a", "b", None)
+    assert scores.domains["none"].groups == ()
+    assert documents_csv(scores).splitlines()[0] == "domain,line,n_tokens,nll,group"
+    assert [row.split(",")[-1] for row in documents_csv(scores).splitlines()[1:]] == [
+        *("a", "a", "b", ""),
+        *("", "", "", ""),
+    ]
+    assert Scores.from_data(scores.to_data()).domains["some"].groups == some.groups
+    # Three groups: by hand.
+    nll, n_tokens = ([array[:2].sum(), array[2], array[3]] for array in (some.nll, some.n_tokens))
+    residuals = np.array(nll) - sum(nll) / sum(n_tokens) * np.array(n_tokens)
+    expected = np.sqrt(3 / 2 * (residuals**2).sum()) / sum(n_tokens)
+    assert some.estimate().se == pytest.approx(expected)
+
+
+def test_halves_by_group_have_another_hash_and_whole_texts_have_not(tokenizer, tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"text": f"document {n}", "group": n} for n in range(40)])
+    read = read_documents(path)
+    by_group = [one.line for one in read.documents if one.half == "check"]
+    texts = Texts.prepare({"a": path}, tokenizer, EvaluationOptions(half="check"))
+    assert texts.domains["a"].lines.tolist() == by_group
+    for half, changes in (("all", False), ("check", True)):
+        options = EvaluationOptions(half=half)
+        by_document = texts_sha256({"a": read}, tokenizer, options.deciding(128, grouped=False))
+        found = Texts.prepare({"a": path}, tokenizer, options, context=128).sha256
+        assert (found != by_document) == changes
 
 
 def test_the_hash_tells_what_was_scored(tokenizer, tmp_path):

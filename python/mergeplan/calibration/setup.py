@@ -64,5 +64,6 @@ def hash_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> str:
     """
     base = pool.sizes[size].base
     files = {name: read_documents(path) for name, path in pool.data.items()}
-    deciding = evaluation.deciding(context_of(load_model_config(base)))
+    grouped = any(file.grouped for file in files.values())
+    deciding = evaluation.deciding(context_of(load_model_config(base)), grouped=grouped)
     return texts_sha256(files, load_tokenizer(base), deciding)

@@ -17,6 +17,7 @@ class EncodedDocument:
     line: int
     sequences: list[Sequence]
     n_tokens: int  # scored
+    group: str | None = None
 
 
 def choose(
@@ -55,7 +56,7 @@ def choose(
         # The first that is too long ends the choice: going on would favour short ones.
         if options.max_tokens is not None and chosen and total + count > options.max_tokens:
             break
-        chosen.append(EncodedDocument(document.line, sequences, count))
+        chosen.append(EncodedDocument(document.line, sequences, count, document.group))
         total += count
     if not chosen:
         raise InputError(

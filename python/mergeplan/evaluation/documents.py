@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from mergeplan.display.text import listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.system.reading import TEXTS, decode, read_bytes
 
-# What a line may be; other keys, such as an id or a source, are not looked at.
+# What a line may be, beside its `group`; other keys, such as an id, are not looked at.
 KINDS = ("text", "prompt, response", "messages")
 _KEYS = ("text", "prompt", "response", "messages")
 
@@ -24,12 +25,15 @@ class Document:
         text: What is scored: the text, or the response; empty for messages.
         prompt: What comes before a response; `None` for other kinds.
         messages: A conversation, each with `role` and `content`; `None` for other kinds.
+        group: The file, conversation or source that it is a part of; `None` where the line has
+            none, and the document stands for itself.
     """
 
     line: int
     text: str = ""
     prompt: str | None = None
     messages: tuple[dict[str, str], ...] | None = None
+    group: str | None = None
 
     def sha256(self, seed: int) -> str:
         """A hash of the content and a seed, whichever line it stands on."""
@@ -38,8 +42,12 @@ class Document:
 
     @property
     def half(self) -> str:
-        """`selection` or `check`, by the content alone: the same in every run and every file."""
-        return "check" if int(self.sha256(0)[-1], 16) % 2 else "selection"
+        """`selection` or `check`, by the group alone, or else by the content: the same in every run
+        and every file."""
+        digest = self.sha256(0)
+        if self.group is not None:
+            digest = hashlib.sha256(json.dumps(["group", self.group]).encode()).hexdigest()
+        return "check" if int(digest[-1], 16) % 2 else "selection"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class TextFile:
     kind: str
     documents: tuple[Document, ...]
     sha256: str
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any document has a group."""
+        return any(document.group is not None for document in self.documents)
 
 
 def read_documents(path: Path, *, given: bool = False) -> TextFile:
@@ -126,11 +139,29 @@ def _kind(data: dict[str, Any]) -> str:
 
 
 def _document(data: dict[str, Any], kind: str, line: int) -> Document:
+    group = _group(data.get("group"))
     if kind == "messages":
-        return Document(line, messages=_messages(data["messages"]))
+        return Document(line, messages=_messages(data["messages"]), group=group)
     if kind == "text":
-        return Document(line, _text(data, "text"))
-    return Document(line, _text(data, "response"), _text(data, "prompt", empty=True))
+        return Document(line, _text(data, "text"), group=group)
+    response, prompt = _text(data, "response"), _text(data, "prompt", empty=True)
+    return Document(line, response, prompt, group=group)
+
+
+def _group(value: object) -> str | None:
+    """A group's name; tables write `null` where there is none, and whole numbers as 3 or 3.0."""
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else repr(value)
+    if isinstance(value, str) and value.strip():
+        return _unicode(value, "group")
+    found = "an empty string" if isinstance(value, str) else _name(value)
+    found = f"{value}" if isinstance(value, float) else found
+    raise InputError(
+        f"key `group`: expected a string or a number, found {found}",
+        "name the file, conversation or source that the document is a part of, or leave it out",
+    )
 
 
 def _messages(value: object) -> tuple[dict[str, str], ...]:
@@ -168,12 +199,15 @@ def _text(data: dict[str, Any], key: str, where: str = "", *, empty: bool = Fals
         raise InputError(
             f"key `{where}{key}` is empty", "leave the line out: nothing in it can be scored"
         )
+    return _unicode(value, where + key)
+
+
+def _unicode(value: str, key: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"key `{where}{key}`: expected text, found half a surrogate pair at character"
-            f" {error.start}",
+            f"key `{key}`: expected text, found half a surrogate pair at character {error.start}",
             r"emoji are written as they are, or as two \u escapes",
         ) from error
     return value

@@ -47,13 +47,16 @@ class EvaluationOptions:
             if value is not None and value < 1:
                 raise InputError(f"`{name}`: expected 1 or more, found {value}")
 
-    def deciding(self, context: int | None) -> list[int | str | None]:
+    def deciding(self, context: int | None, *, grouped: bool) -> list[int | str | None]:
         """What decides which tokens are scored, and goes into the hash of the texts.
+
+        Args:
+            grouped: Whether the halves are cut by group, and not by document.
 
         Raises:
             InputError: As for `window`.
         """
-        half = [self.half] if self.half != "all" else []
+        half = [self.half, *(["by group"] if grouped else [])] if self.half != "all" else []
         return [self.max_tokens, self.seed, *self.window(context), *half]
 
     def window(self, context: int | None) -> tuple[int, int]:

@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Domain:
-    """The chosen documents of a domain; both arrays are (documents,)."""
+    """The chosen documents of a domain; both arrays are (documents,).
+
+    Attributes:
+        groups: As `DomainScores` has them.
+    """
 
     lines: NDArray[np.int64]
     n_tokens: NDArray[np.int64]
+    groups: tuple[str | None, ...] = ()
 
 
 @dataclass
@@ -96,8 +101,10 @@ class Texts:
             domains[name] = Domain(
                 np.array([document.line for document in chosen], np.int64),
                 np.array([document.n_tokens for document in chosen], np.int64),
+                tuple(document.group for document in chosen) if file.grouped else (),
             )
-        sha256 = texts_sha256(files, tokenizer, options.deciding(context))
+        grouped = any(file.grouped for file in files.values())
+        sha256 = texts_sha256(files, tokenizer, options.deciding(context, grouped=grouped))
         return cls(domains, sha256, tuple(left_out), cut, options.batch_tokens)
 
     @property
@@ -127,7 +134,7 @@ class Texts:
         parts = np.split(nll, np.cumsum(counts)[:-1])
         return Scores(
             {
-                name: DomainScores(domain.lines, domain.n_tokens, part)
+                name: DomainScores(domain.lines, domain.n_tokens, part, domain.groups)
                 for (name, domain), part in zip(self.domains.items(), parts, strict=True)
             }
         )

@@ -12,6 +12,9 @@ from mergeplan.errors import InputError
 DEEPEST = 100
 # Digits of a whole number: all of 64 bits and more.
 LONGEST_NUMBER = 40
+# What a number that does not fit has in it, where every digit is a zero and every E an e.
+_LARGE = (b"0" * 20, b"e000", b"e+000")
+_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -32,22 +35,34 @@ def parse_json(text: str | bytes, where: str, hint: str | None = None) -> Any:
 
 
 def loads(text: str | bytes, **hooks: Any) -> Any:
-    """The same, with hooks of `json.loads`.
+    """The same, with hooks of `json.loads`; those of numbers see all where one may be too large.
 
     Raises:
         ValueError: In words for people.
     """
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")
-        found = json.loads(text, **{"parse_int": whole, **hooks})
+        hooks = {"parse_int": whole, **hooks}
+        if not _has_large_numbers(text):
+            # Called for each number, they would take most of the time.
+            del hooks["parse_int"]
+            hooks.pop("parse_float", None)
+        found = json.loads(text, **hooks)
     except UnicodeDecodeError as error:
         raise ValueError(f"expected UTF-8, found byte 0x{error.object[error.start]:02x}") from error
     except RecursionError as error:
         raise ValueError(f"nested more than {DEEPEST} deep") from error
-    _check_depth(found)
-    if _SURROGATE.search(text):
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(found)
+    if "\\u" in text and _SURROGATE.search(text):
         _check_texts(found)
     return found
+
+
+def _has_large_numbers(text: str) -> bool:
+    """False only where no number can have more than 64 bits or be infinite."""
+    digits = text.encode(errors="surrogatepass").translate(_ALIKE)
+    return any(part in digits for part in _LARGE)
 
 
 def whole(digits: str, most: int = LONGEST_NUMBER) -> int:
