@@ -1,6 +1,7 @@
 """Odd but possible measurements: answers stay right, or an error says why there is none."""
 
 import json
+import re
 
 import pytest
 
@@ -9,6 +10,8 @@ from mergeplan.law.file import law_data, load_law
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
 from mergeplan.law.recommendation import Goal
+from mergeplan.measurements.columns import COLUMNS
+from mergeplan.measurements.file import read_rows, table_text
 from tests.support.commands import cli
 
 
@@ -141,6 +144,36 @@ def test_values_that_cannot_be_are_refused(rows, message, tmp_path):
     with pytest.raises(InputError) as caught:
         fit(write(tmp_path, rows))
     assert message in caught.value.message
+
+
+BENCHMARK = "k,metric,value,better,value_se,n_items\n1,acc,0.4,higher,{},{}\n"
+
+
+@pytest.mark.parametrize(
+    ("se", "items", "message"),
+    [
+        ("-0.1", "500", "column `value_se`: expected a standard error of 0 or more, found `-0.1`"),
+        ("nan", "500", "column `value_se`"),
+        ("inf", "500", "column `value_se`"),
+        ("small", "500", "column `value_se`"),
+        ("0.02", "0", "column `n_items`: expected a whole number, 1 or more, found `0`"),
+        ("0.02", "2.5", "column `n_items`"),
+        ("0.02", "-3", "column `n_items`"),
+        ("0.02", "many", "column `n_items`"),
+    ],
+)
+def test_the_error_of_a_benchmark_is_checked(se, items, message, tmp_path):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        read_rows(write(tmp_path, BENCHMARK.format(se, items)))
+    assert "m.csv`, row 2, column" in caught.value.message
+
+
+def test_the_error_of_a_benchmark_is_read_and_written(tmp_path):
+    rows, _ = read_rows(write(tmp_path, BENCHMARK.format("0.0219", "500")))
+    assert (rows[0].value_se, rows[0].n_items, rows[0].loss_se) == (0.0219, 500, None)
+    assert read_rows(write(tmp_path, table_text(rows, COLUMNS)))[0] == rows
+    bare, _ = read_rows(write(tmp_path, BENCHMARK.format("", "")))
+    assert (bare[0].value_se, bare[0].n_items) == (None, None)
 
 
 def test_spaces_and_numpys_numbers_are_read(tmp_path):

@@ -61,8 +61,9 @@ def command(
     """Token cross-entropy of MODEL on held-out text, in nats per token.
 
     Each line of a file has `text`, or `prompt` and `response`, or `messages`, of which only
-    responses and assistant turns are scored. Each token is scored once. Standard errors are
-    clustered by document; the macro mean counts every domain alike.
+    responses and assistant turns are scored, and may have a `group`: the file or conversation that
+    it is a part of. Each token is scored once. Standard errors are clustered by group, or by
+    document where there is none; the macro mean counts every domain alike.
     """
     from mergeplan.checkpoints.heads import count_params
     from mergeplan.checkpoints.opening import open_checkpoint

@@ -10,6 +10,8 @@ from mergeplan.display.text import parse_count
 from mergeplan.measurements.rows import Measurement, domain_name
 from mergeplan.system.ranges import LARGEST_POOL, parse_options
 
+# More than any benchmark has.
+_LARGEST_COUNT = 10**12
 # Beyond these a number is no loss of a language model, and arithmetic runs out of digits.
 SMALLEST_LOSS, LARGEST_LOSS = 1e-6, 1e6
 
@@ -42,10 +44,10 @@ class Column:
         return "" if value is None or elsewhere else self.write(value)
 
 
-def _whole(low: int) -> Callable[[str], int]:
+def _whole(low: int, high: int = LARGEST_POOL) -> Callable[[str], int]:
     def read(text: str) -> int:
         number = int(text)
-        if not low <= number <= LARGEST_POOL:
+        if not low <= number <= high:
             raise ValueError
         return number
 
@@ -142,6 +144,22 @@ COLUMNS = tuple(
         ("n_tokens", "n_tokens", "a whole number", None, str, "text"),
         ("metric", "metric", "a name", str, str, "metric"),
         ("value", "loss_nats", "a number", _number(-LARGEST_LOSS, LARGEST_LOSS), repr, "metric"),
+        (
+            "value_se",
+            "value_se",
+            "a standard error of 0 or more",
+            _number(0, LARGEST_LOSS),
+            write_se,
+            "metric",
+        ),
+        (
+            "n_items",
+            "n_items",
+            "a whole number, 1 or more",
+            _whole(1, _LARGEST_COUNT),
+            str,
+            "metric",
+        ),
         ("better", "higher", "`lower` or `higher`", _better, _direction, "metric"),
         ("seed", "seed", "a text", str, str, "merge"),
         ("pool_hash", "pool_hash", "a text", str, str, "text"),

@@ -30,6 +30,8 @@ class Measurement:
         weights: Of the experts in the order of `subset`, where they differ or do not sum to 1.
         metric: Name of what was measured instead of a loss; `loss_nats` holds its value then.
         higher: Whether higher values of the metric are better.
+        value_se: Standard error of the metric's value, from its items.
+        n_items: Items, such as questions, that the metric is a mean over.
         n_tokens: Tokens scored.
         pool_hash: Which models were merged, by their content.
         data_hash: Which tokens were scored.
@@ -49,6 +51,8 @@ class Measurement:
     weights: tuple[float, ...] = ()
     metric: str = ""
     higher: bool = False
+    value_se: float | None = None
+    n_items: int | None = None
     n_tokens: int | None = None
     pool_hash: str = ""
     data_hash: str = ""
