@@ -15,6 +15,9 @@ import pytest
 import yaml
 
 from mergeplan.calibration import identity
+from mergeplan.calibration.preflight import check_calibration
+from mergeplan.calibration.setup import Setup
+from mergeplan.pool.pool import load_pool
 from mergeplan.system.files import lock
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.commands import COMMAND, cli
@@ -269,9 +272,18 @@ def change_text(folder: Path) -> Path:
     return pool
 
 
+def add_groups(folder: Path) -> Path:
+    pool = write_pool(folder)
+    path = folder / "texts" / "html.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    path.write_text("".join(json.dumps({**line, "group": "a"}) + "\n" for line in lines))
+    return pool
+
+
 CHANGES = {
     "an expert": (change_expert, (), "expert `html` has changed"),
     "a text": (change_text, (), "the text of size 1 has changed"),
+    "groups": (add_groups, (), "the data now carries `group`, and the halves of the run in"),
     "an option": (write_pool, ("--max-tokens", "50"), "has changed"),
     "arithmetic": (write_pool, ("--dtype", "bfloat16"), "`--dtype` has changed"),
     "adapters": (write_pool, ("--lora-exact",), "`--lora-exact` is new in"),
@@ -289,6 +301,14 @@ def test_what_changed_is_named_and_never_mixed(tmp_path):
         assert message in refused.stderr
         assert (run / "scores.jsonl").read_bytes() == before
         write_pool(tmp_path)
+
+
+def test_it_is_said_where_documents_stand_for_themselves(tmp_path):
+    def warnings(pool: Path) -> tuple[str, ...]:
+        return check_calibration(load_pool(pool), ("dare",), Setup()).warnings
+
+    assert [one for one in warnings(write_pool(tmp_path)) if "no document has a `group`" in one]
+    assert not [one for one in warnings(add_groups(tmp_path)) if "group" in one]
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

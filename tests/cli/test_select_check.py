@@ -9,6 +9,7 @@ import pytest
 from mergeplan.calibration.check_choice import check_choice
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.worker import Worker
+from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.options import HALVES, EvaluationOptions
 from mergeplan.pool.pool import load_pool
@@ -99,6 +100,22 @@ def test_measurements_on_the_same_documents_are_not_taken_for_others(measured):
     run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 1000, "--json")
     assert not json.loads(run.stdout)["check"]["apart"]
     assert "not made on the selection half" in run.stderr
+
+
+def test_halves_that_are_cut_anew_by_group_are_no_check_of_a_run_that_cut_them_by_document(
+    measured, tmp_path
+):
+    rows = measured / "selection" / "measurements.csv"
+    grouped = {}
+    for domain in DOMAINS:
+        lines = (EVAL / f"{domain}.jsonl").read_text("utf-8").splitlines()
+        records = [{**json.loads(line), "group": n // 4} for n, line in enumerate(lines)]
+        grouped[domain] = tmp_path / f"{domain}.jsonl"
+        grouped[domain].write_text("".join(json.dumps(record) + "\n" for record in records))
+    pool = replace(load_pool(measured / "pool.yml"), data=grouped)
+    (selection,) = select(rows)
+    with pytest.raises(InputError, match="now carries `group`.* cut by document"):
+        check_choice(selection, selection.best, pool, rows, Setup())
 
 
 @pytest.mark.parametrize("names", ["html+md", "html+js+md+perl+python"])

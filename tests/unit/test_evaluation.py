@@ -9,6 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import read_documents
+from mergeplan.evaluation.evaluate import evaluate_fully
+from mergeplan.evaluation.halves import BY_DOCUMENT
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.scores import Scores, documents_csv
@@ -339,9 +341,25 @@ def test_halves_by_group_have_another_hash_and_whole_texts_have_not(tokenizer, t
     assert texts.domains["a"].lines.tolist() == by_group
     for half, changes in (("all", False), ("check", True)):
         options = EvaluationOptions(half=half)
-        by_document = texts_sha256({"a": read}, tokenizer, options.deciding(128, grouped=False))
+        by_document = texts_sha256({"a": read}, tokenizer, options.deciding(128, BY_DOCUMENT))
         found = Texts.prepare({"a": path}, tokenizer, options, context=128).sha256
         assert (found != by_document) == changes
+
+
+def test_one_half_is_scored_with_a_word_on_what_ties_it_to_the_other(tmp_path):
+    words = "a text of some length that stands in the file twice"
+    records = [{"text": f"{words}, {n} {'.' * n}"} for n in range(12)]
+    data = {"a": write(tmp_path / "a.jsonl", records)}
+    found = evaluate_fully(DEMO_POOL / "base", data, EvaluationOptions(half="check"))
+    assert len(found.warnings) == 2
+    assert "nearly the same: `" in found.warnings[0]
+    assert "no document has a `group`" in found.warnings[1]
+    assert found.data()["warnings"] == list(found.warnings)
+    assert evaluate_fully(DEMO_POOL / "base", data).warnings == ()
+    one_group = [{**record, "group": 1} for record in records]
+    half = read_documents(write(tmp_path / "a.jsonl", one_group)).documents[0].half
+    found = evaluate_fully(DEMO_POOL / "base", data, EvaluationOptions(half=half))
+    assert found.warnings == ()
 
 
 def test_the_hash_tells_what_was_scored(tokenizer, tmp_path):

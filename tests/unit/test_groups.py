@@ -2,11 +2,18 @@
 
 import hashlib
 import json
+import random
+import re
+from pathlib import Path
 
 import pytest
 
-from mergeplan.evaluation.documents import Document, read_documents
-from mergeplan.evaluation.halves import short_domains
+from mergeplan.calibration.identity import RunIdentity, go_on
+from mergeplan.errors import InputError
+from mergeplan.evaluation.documents import Document, TextFile, read_documents
+from mergeplan.evaluation.halves import BY_GROUP, faults_across, short_domains
+from mergeplan.evaluation.near_duplicates import NEARLY, near_duplicates
+from mergeplan.system.strict import parse_strictly
 
 
 def write(path, records):
@@ -71,3 +78,85 @@ def test_short_halves_are_counted_by_group(tmp_path):
     assert sum(found["together"]) == 20
     assert sum(found["two"]) == 2
     assert short_domains(data, least=min(counts) + 1)["apart"] == counts
+
+
+def shared(one: str, other: str) -> float:
+    """The share of both texts' shingles that they have in common: all of them, in sets."""
+
+    def shingles(text: str) -> set[str]:
+        plain = re.sub(r"[^a-z0-9]", "", text.lower())
+        return {plain[start : start + 16] for start in range(len(plain) - 15)}
+
+    return len(shingles(one) & shingles(other)) / len(shingles(one) | shingles(other))
+
+
+def in_half(half: str, text: str) -> Document:
+    """A document of that half, by its group."""
+    return next(
+        document
+        for number in range(99)
+        if (document := Document(1, text, group=str(number))).half == half
+    )
+
+
+def test_near_duplicates_are_those_of_whole_sets():
+    rng = random.Random(0)
+    words = [f"word{n}" for n in range(2000)]
+    originals = [rng.choices(words, k=rng.randint(40, 600)) for _ in range(60)]
+    copies = [
+        # From none to most of the words are others.
+        [rng.choice(words) if rng.random() < n / 120 else word for word in original]
+        for n, original in enumerate(originals)
+    ]
+    pairs = [(" ".join(a), " ".join(b).upper()) for a, b in zip(originals, copies, strict=True)]
+    files = {
+        "a": TextFile(Path("a"), "text", tuple(in_half("selection", a) for a, _ in pairs), ""),
+        "b": TextFile(Path("b"), "text", tuple(in_half("check", b) for _, b in pairs), ""),
+    }
+    found = {pair.selection[1].text: pair.check[1].text for pair in near_duplicates(files)}
+    for one, other in pairs:
+        # What 64 hashes cannot tell from the bound may fall on either side of it.
+        if abs(alike := shared(one, other) - NEARLY) > 0.2:
+            assert (found.get(one) == other) == (alike > 0)
+    assert 8 <= len(found) <= 40
+
+
+@pytest.mark.parametrize("text", ["yes", "", "?!", "the very same text of some length"])
+def test_equal_texts_of_two_groups_are_found_however_short(text):
+    pair = in_half("selection", text), in_half("check", text + "!")
+    file = TextFile(Path("a"), "text", (*pair, in_half("check", "another text altogether")), "")
+    found = near_duplicates({"a": file})
+    expected = [pair] if text.strip("?!") else []
+    assert [(one.selection[1], one.check[1]) for one in found] == expected
+    alike = TextFile(Path("a"), "text", (pair[0], pair[0]), "")
+    assert near_duplicates({"a": alike}) == []
+
+
+def test_documents_without_any_have_no_near_duplicates():
+    assert near_duplicates({}) == []
+
+
+def test_near_duplicates_are_named_with_both_lines(tmp_path):
+    text = "one text that stands twice"
+    groups = [in_half(half, text).group for half in ("selection", "check")]
+    one = write(tmp_path / "one.jsonl", [{"text": "x"}, {"text": text, "group": groups[1]}])
+    two = write(tmp_path / "two.jsonl", [{"text": text.title(), "group": groups[0]}])
+    files = {path.stem: read_documents(path) for path in (one, two)}
+    (fault,) = faults_across(files)
+    assert f"nearly the same: `{two}`, line 1 and `{one}`, line 2: give both" in fault
+    assert faults_across({"two": files["two"]}) == []
+
+
+@pytest.mark.parametrize("grouped_now", [True, False])
+def test_a_run_goes_on_only_with_the_halves_that_it_was_cut_into(grouped_now):
+    # A record of earlier runs says nothing of halves.
+    old = '{"models": {}, "texts": {"the text of size 1": "a"}, "arithmetic": {}, "version": 2}'
+    by_document = parse_strictly(old, RunIdentity, "run.json")
+    by_group = RunIdentity({}, {"the text of size 1": "b"}, {}, halves=BY_GROUP)
+    before, now = (by_document, by_group) if grouped_now else (by_group, by_document)
+    word = "now carries `group`" if grouped_now else "no longer carries `group`"
+    with pytest.raises(InputError, match=f"{word}.*`RUN` were cut {before.halves}") as told:
+        go_on(Path("RUN"), before, now)
+    assert "or calibrate anew in another folder" in told.value.hint
+    assert go_on(Path("RUN"), before, before) == before
+    assert parse_strictly(by_group.json(), RunIdentity, "run.json") == by_group

@@ -8,6 +8,8 @@ from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
 from mergeplan.calibration.worker import give_weights, load_for
 from mergeplan.config.write import base_config
 from mergeplan.errors import InputError
+from mergeplan.evaluation.halves import check_cut
+from mergeplan.evaluation.measured import recorded_texts
 from mergeplan.evaluation.scores import Estimate, Scores, difference
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO, parse_shares
@@ -69,7 +71,8 @@ def check_choice(
         setup: How they were scored; its half does not count.
 
     Raises:
-        InputError: A metric was predicted and no loss, or the pool or its texts are at fault.
+        InputError: A metric was predicted and no loss, the pool or its texts are at fault, or the
+            run's halves were cut otherwise.
     """
     shares = parse_shares(selection.law.name)
     if selection.table.target(selection.law.name).metric:
@@ -80,6 +83,8 @@ def check_choice(
     size = size_in(selection.table.n_params, pool)
     number = pool.sizes.index(size)
     texts = prepare_texts(pool, number, replace(setup.evaluation, half="check"))
+    if (run := recorded_texts(source.parent)) is not None:
+        check_cut(source.parent, run.halves, texts.cut)
     selecting = hash_texts(pool, number, replace(setup.evaluation, half="selection"))
     rivals = _rivals(selection, choice)
     configs = [config_of(selection, one, pool) for one in (choice, *rivals.values())]

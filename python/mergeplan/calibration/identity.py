@@ -23,6 +23,7 @@ from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, header_sha256
 from mergeplan.checkpoints.opening import open_expert
 from mergeplan.errors import InputError
+from mergeplan.evaluation.halves import BY_DOCUMENT, Cut, check_cut
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
 from mergeplan.system.pathtext import path_text
@@ -63,11 +64,13 @@ class RunIdentity:
         models: Files of each model.
         texts: Hash of the tokens that are scored, for each size.
         arithmetic: Options that decide what a loss is.
+        halves: How the halves of the texts are cut, and what standard errors go by.
     """
 
     models: Models
     texts: dict[str, str]
     arithmetic: dict[str, Any]
+    halves: Cut = BY_DOCUMENT
     version: Annotated[int, Predicate(version_is(VERSION, f"version {VERSION}"))] = VERSION
 
     def json(self) -> str:
@@ -211,6 +214,8 @@ def go_on(folder: Path, before: RunIdentity, now: RunIdentity) -> RunIdentity:
     Raises:
         InputError: Something differs; the message names it.
     """
+    # Before the texts, whose hash changes with it: this is the reason.
+    check_cut(folder, before.halves, now.halves)
     models = _read_where_changed(before, now)
     for section in ("models", "texts", "arithmetic"):
         found, recorded = getattr(now, section), getattr(before, section)

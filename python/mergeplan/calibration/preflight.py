@@ -7,6 +7,7 @@ from mergeplan.calibration.setup import Setup, prepare_texts
 from mergeplan.config.config import parse_config
 from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
+from mergeplan.evaluation.halves import BY_DOCUMENT, UNGROUPED
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.planning.options import PlanOptions
@@ -24,8 +25,9 @@ class CheckedCalibration:
 
     Attributes:
         texts: Encoded texts of each size.
-        warnings: Documents that cannot be scored, vocabularies that differ, adapters whose own
-            base is not here, files that are read unasked or passed over.
+        warnings: Documents that cannot be scored, halves that are not independent, vocabularies
+            that differ, adapters whose own base is not here, files that are read unasked or passed
+            over.
     """
 
     pool: Pool
@@ -83,7 +85,9 @@ def check_calibration(
             # Only where it is set: earlier runs do not name it.
             **({"`--lora-exact`": True} if setup.lora_exact else {}),
         },
+        halves=texts[0].cut,
     )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
-    warnings = (*bases, *vocabularies, *files, *left_out)
+    ungrouped = [UNGROUPED] if identity.halves == BY_DOCUMENT else []
+    warnings = (*bases, *vocabularies, *files, *left_out, *texts[0].faults, *ungrouped)
     return CheckedCalibration(pool, labels, texts, identity, warnings)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mergeplan.evaluation.documents import read_documents
+from mergeplan.evaluation.halves import cut_of
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
 from mergeplan.evaluation.options import EvaluationOptions
@@ -64,6 +65,5 @@ def hash_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> str:
     """
     base = pool.sizes[size].base
     files = {name: read_documents(path) for name, path in pool.data.items()}
-    grouped = any(file.grouped for file in files.values())
-    deciding = evaluation.deciding(context_of(load_model_config(base)), grouped=grouped)
+    deciding = evaluation.deciding(context_of(load_model_config(base)), cut_of(files))
     return texts_sha256(files, load_tokenizer(base), deciding)

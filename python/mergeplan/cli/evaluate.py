@@ -112,6 +112,8 @@ def command(
         warn(message)
     if len(found.left_out) > _WARNINGS:
         warn(f"{len(found.left_out) - _WARNINGS} more texts are left out")
+    for message in found.warnings:
+        warn(message)
     for name, scores in ((model, found.scores), (against, found.against)):
         for message in scores.faults() if scores else ():
             warn(f"model `{name}`, {message}")

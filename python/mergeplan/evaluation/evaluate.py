@@ -7,6 +7,7 @@ from typing import Any
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import finite
 from mergeplan.errors import InputError
+from mergeplan.evaluation.halves import BY_DOCUMENT, UNGROUPED
 from mergeplan.evaluation.harness import check_tasks, run_tasks
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, scores_table
@@ -23,6 +24,7 @@ class Evaluation(Summarized):
         against: Scores of the other model, on the same tokens.
         data_hash: See `Texts.sha256`.
         left_out: Documents of which no token can be scored.
+        warnings: On halves that are less independent than they look, where one was scored.
     """
 
     scores: Scores
@@ -30,6 +32,7 @@ class Evaluation(Summarized):
     tasks: tuple[TaskScore, ...]
     data_hash: str
     left_out: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Losses and tasks, and the paired difference from the other model."""
@@ -48,6 +51,7 @@ class Evaluation(Summarized):
             "tasks": [asdict(task) for task in self.tasks],
             "data_hash": self.data_hash,
             "left_out": list(self.left_out),
+            "warnings": list(self.warnings),
         }
         return dict(finite(data))
 
@@ -152,10 +156,13 @@ def evaluate_fully(
         if found is not None and not task_scores:
             task_scores = run_tasks(found, loaded, tokenizer)
         del loaded  # two models need not fit
+    half = options.half if options else "all"
+    ungrouped = [UNGROUPED] if half != "all" and texts.cut == BY_DOCUMENT else []
     return Evaluation(
         scores[0],
         scores[1] if others else None,
         tuple(task_scores),
         texts.sha256,
         texts.left_out,
+        (*texts.faults, *ungrouped),
     )

@@ -2,11 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from mergeplan.evaluation.documents import Document, read_documents
+from mergeplan.errors import InputError
+from mergeplan.evaluation.documents import Document, TextFile, read_documents
+from mergeplan.evaluation.near_duplicates import near_duplicates
 
 # Groups of a half from which its mean, and what is said of other texts, are worth having.
 LEAST = 12
+# How halves are cut, as `run.json` says it; earlier runs say nothing, and cut them by document.
+Cut = Literal["by document", "by group"]
+BY_DOCUMENT: Cut = "by document"
+BY_GROUP: Cut = "by group"
+UNGROUPED = (
+    "no document has a `group`: halves and standard errors go by document; give the parts of one"
+    " file or conversation a common `group`"
+)
+_NAMED = 3  # pairs of documents that are named one by one
 
 
 def short_domains(data: Mapping[str, Path], least: int = LEAST) -> dict[str, tuple[int, int]]:
@@ -37,3 +49,51 @@ def count_halves(documents: tuple[Document, ...]) -> tuple[int, int]:
         group = document.line if document.group is None else document.group
         found[document.half].add(group)
     return len(found["selection"]), len(found["check"])
+
+
+def cut_of(files: Mapping[str, TextFile]) -> Cut:
+    """How halves are cut, and what standard errors go by: `BY_GROUP` where any document has one."""
+    return BY_GROUP if any(file.grouped for file in files.values()) else BY_DOCUMENT
+
+
+def check_cut(folder: Path, recorded: Cut, found: Cut) -> None:
+    """Refuse to put measurements beside those of a run whose halves were cut otherwise.
+
+    Args:
+        folder: The run.
+        recorded, found: `BY_DOCUMENT` or `BY_GROUP`.
+
+    Raises:
+        InputError: They differ.
+    """
+    if recorded == found:
+        return
+    hint = "take `group` out of the data again, or calibrate anew in another folder"
+    now = "the data now carries `group`"
+    if found == BY_DOCUMENT:
+        hint = "give the data its `group` again, or calibrate anew in another folder"
+        now = "the data no longer carries `group`"
+    raise InputError(
+        f"{now}, and the halves of the run in `{folder}` were cut {recorded}: what it was measured"
+        " on is not one of the halves of today",
+        hint,
+    )
+
+
+def faults_across(files: Mapping[str, TextFile]) -> list[str]:
+    """What makes the halves less independent than they look: documents that are nearly the same."""
+    pairs = near_duplicates(files)
+    if not pairs:
+        return []
+    named = [" and ".join(map(_place, (pair.selection, pair.check))) for pair in pairs[:_NAMED]]
+    more = f"; {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
+    return [
+        "documents of the two halves are nearly the same: "
+        + "; ".join(named)
+        + more
+        + ": give both of a pair one `group`, or leave one out"
+    ]
+
+
+def _place(one: tuple[TextFile, Document]) -> str:
+    return f"`{one[0].path}`, line {one[1].line}"

@@ -4,12 +4,14 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mergeplan.evaluation.halves import BY_DOCUMENT, Cut
 from mergeplan.evaluation.scores import DocumentLosses, Scores
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.ranges import Magnitude
+from mergeplan.system.reading import RUN as RUN_KIND
 from mergeplan.system.reading import SCORES as KIND
 from mergeplan.system.reading import decode, read_bytes
-from mergeplan.system.strict import parse_strictly
+from mergeplan.system.strict import load_strictly, parse_strictly
 
 RUN, SCORES = "run.json", "scores.jsonl"
 
@@ -34,6 +36,29 @@ class ScoresLine:
     merge: SubsetMerge
     seconds: tuple[Magnitude, Magnitude]
     scores: dict[str, DocumentLosses]
+
+
+@dataclass(frozen=True)
+class RunTexts:
+    """What `run.json` says of the texts.
+
+    Attributes:
+        texts: The hash of each size's tokens.
+        halves: How their halves were cut.
+    """
+
+    texts: dict[str, str]
+    halves: Cut = BY_DOCUMENT
+
+
+def recorded_texts(folder: Path) -> RunTexts | None:
+    """What a run was measured on; `None` where the folder is none of a run.
+
+    Raises:
+        InputError: The record is damaged.
+    """
+    path = folder / RUN
+    return load_strictly(path, RunTexts, RUN_KIND) if path.is_file() else None
 
 
 def read_scores(folder: Path) -> list[MeasuredMerge]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mergeplan.errors import InputError
+from mergeplan.evaluation.halves import BY_DOCUMENT, Cut
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 HALVES = ("all", "selection", "check")
@@ -47,16 +48,18 @@ class EvaluationOptions:
             if value is not None and value < 1:
                 raise InputError(f"`{name}`: expected 1 or more, found {value}")
 
-    def deciding(self, context: int | None, *, grouped: bool) -> list[int | str | None]:
+    def deciding(self, context: int | None, cut: Cut) -> list[int | str | None]:
         """What decides which tokens are scored, and goes into the hash of the texts.
 
         Args:
-            grouped: Whether the halves are cut by group, and not by document.
+            cut: How halves are cut; see `halves.cut_of`.
 
         Raises:
             InputError: As for `window`.
         """
-        half = [self.half, *(["by group"] if grouped else [])] if self.half != "all" else []
+        half = [self.half] if self.half != "all" else []
+        if half and cut != BY_DOCUMENT:
+            half.append(cut)
         return [self.max_tokens, self.seed, *self.window(context), *half]
 
     def window(self, context: int | None) -> tuple[int, int]:

@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError, nearest
-from mergeplan.evaluation.measured import RUN, SCORES, MeasuredMerge, read_scores
+from mergeplan.evaluation.measured import SCORES, MeasuredMerge, read_scores, recorded_texts
 from mergeplan.evaluation.scores import DomainScores, Estimate, mean_estimate, ratio_estimate
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, domain_name
-from mergeplan.system.reading import RUN as RUN_KIND
-from mergeplan.system.strict import load_strictly
 
 Array = NDArray[np.float64]
 
@@ -236,13 +234,6 @@ def _domain(
     return _Domain(nll, n_tokens, counts)
 
 
-@dataclass(frozen=True)
-class _RunTexts:
-    """What `run.json` says of the texts: the hash of each size's tokens."""
-
-    texts: dict[str, str]
-
-
 def resampling_beside(table: Path, rows: Iterable[Measurement]) -> Resampling | None:
     """The scores that a table's rows are means of.
 
@@ -258,12 +249,12 @@ def resampling_beside(table: Path, rows: Iterable[Measurement]) -> Resampling | 
     """
     folder = table.parent
     named = [row for row in rows if row.data_hash and not row.metric]
-    if not named or not (folder / SCORES).is_file() or not (folder / RUN).is_file():
+    if not named or not (folder / SCORES).is_file() or (run := recorded_texts(folder)) is None:
         return None
-    texts = load_strictly(folder / RUN, _RunTexts, RUN_KIND).texts
     measured = read_scores(folder)
     hashes = {
-        one.merge.n_params: texts.get(f"the text of size {one.merge.size + 1}") for one in measured
+        one.merge.n_params: run.texts.get(f"the text of size {one.merge.size + 1}")
+        for one in measured
     }
     bound = set()
     for row in named:

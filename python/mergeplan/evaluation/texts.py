@@ -12,6 +12,7 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.document_choice import choose
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.encoding import Sequence
+from mergeplan.evaluation.halves import Cut, cut_of, faults_across
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.scores import DomainScores, Scores
@@ -43,12 +44,16 @@ class Texts:
     Attributes:
         sha256: Of the files' bytes, the tokenizer's content and the options that decide what is
             scored: equal hashes mean losses that can be compared.
+        cut: How the halves are cut; see `halves.cut_of`.
         left_out: Documents of which no token can be scored.
+        faults: Of the halves, where one of them is scored; see `halves.faults_across`.
     """
 
     domains: dict[str, Domain]
     sha256: str
+    cut: Cut
     left_out: tuple[str, ...]
+    faults: tuple[str, ...]
     _windows: list["Window"] = field(repr=False)
     _batch_tokens: int | None = field(repr=False)
     _batches: dict["torch.device", list["Batch"]] = field(default_factory=dict, repr=False)
@@ -86,26 +91,34 @@ class Texts:
         options.check()
         max_length, stride = options.window(context)
         domains: dict[str, Domain] = {}
-        cut: list[Window] = []
+        pieces: list[Window] = []
         left_out: list[str] = []
         files = {name: read_documents(path, given=given) for name, path in data.items()}
         n_documents = 0
         for name, file in files.items():
-            chosen, faults = choose(file, tokenizer, options)
-            left_out += faults
+            chosen, unscored = choose(file, tokenizer, options)
+            left_out += unscored
             for number, document in enumerate(chosen, n_documents):
                 for sequence in document.sequences:
                     for ids, scored in _cut(sequence, max_length, stride):
-                        cut.append(Window(number, ids, scored))
+                        pieces.append(Window(number, ids, scored))
             n_documents += len(chosen)
             domains[name] = Domain(
                 np.array([document.line for document in chosen], np.int64),
                 np.array([document.n_tokens for document in chosen], np.int64),
                 tuple(document.group for document in chosen) if file.grouped else (),
             )
-        grouped = any(file.grouped for file in files.values())
-        sha256 = texts_sha256(files, tokenizer, options.deciding(context, grouped=grouped))
-        return cls(domains, sha256, tuple(left_out), cut, options.batch_tokens)
+        cut = cut_of(files)
+        faults = faults_across(files) if options.half != "all" else []
+        return cls(
+            domains,
+            texts_sha256(files, tokenizer, options.deciding(context, cut)),
+            cut,
+            tuple(left_out),
+            tuple(faults),
+            pieces,
+            options.batch_tokens,
+        )
 
     @property
     def n_tokens(self) -> int:
