@@ -12,6 +12,8 @@ from mergeplan.law.recommend import recommend
 from mergeplan.law.recommendation import Goal
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
+from mergeplan.selection.select import select
+from mergeplan.selection.selection import Wish
 from tests.support.commands import cli
 
 
@@ -144,6 +146,64 @@ def test_values_that_cannot_be_are_refused(rows, message, tmp_path):
     with pytest.raises(InputError) as caught:
         fit(write(tmp_path, rows))
     assert message in caught.value.message
+
+
+def two_domains(lacking: dict[str, str]) -> str:
+    """Every subset of three experts and the base, on two domains, but for what some lack."""
+    subsets = ["", "a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]
+    rows = [
+        f"{len(names := subset.split('+')) if subset else 0},{subset},{domain},"
+        f"{1 + 0.5 / (1 + 2 * len(names if subset else [])) + 0.01 * number + shift}\n"
+        for number, subset in enumerate(subsets)
+        for domain, shift in (("code", 0.0), ("math", 0.2))
+        if lacking.get(subset) != domain
+    ]
+    return "k,subset,domain,loss_nats\n" + "".join(rows)
+
+
+def warnings_of(path, domain=None) -> list[str]:
+    """What `fit` and `suggest`, and what `select` say."""
+    result = fit(path, domain=domain)
+    found = [text for one in result.fits for text in one.warnings if "not measured on" in text]
+    assert set(found) <= set(recommend(result).best.warnings)
+    (selection,) = select(path, wish=Wish(domain))
+    return found + [text for text in selection.warnings if "not measured on" in text]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"),
+    [
+        (
+            {"a+b": "math"},
+            "1 of 8 merges was not measured on `math` and left out: measure it",
+        ),
+        (
+            {"a+b": "math", "a+c": "math", "": "code"},
+            "3 of 8 merges were not measured on every domain (2 without `math`, 1 without",
+        ),
+    ],
+)
+def test_merges_that_lack_a_domain_are_said_to_be_left_out(lacking, words, tmp_path):
+    path = write(tmp_path, two_domains(lacking))
+    first, second = warnings_of(path)
+    assert first.startswith(words)
+    assert first.endswith("choose other domains by `--domain`")
+    assert second == first.replace("`--domain`", "`--domains`")
+    # A domain that all have leaves nothing out.
+    alone = {"a+b": "math"}
+    assert warnings_of(write(tmp_path, two_domains(alone)), "code") == []
+    assert len(warnings_of(path, "math")) == 2
+    assert warnings_of(write(tmp_path, two_domains({}))) == []
+
+
+def test_a_macro_mean_is_formed_beside_those_that_stand_in_the_file(tmp_path):
+    rows = two_domains({})
+    path = write(tmp_path, rows + "2,a+b,macro,1.5\n")
+    assert warnings_of(path) == []
+    plain = fit(write(tmp_path, rows)).fits[0].series
+    mixed = fit(write(tmp_path, rows + "2,a+b,macro,1.5\n")).fits[0].series
+    assert mixed.points[0] == plain.points[0]
+    assert mixed.points[1].n_subsets == plain.points[1].n_subsets == 3
 
 
 BENCHMARK = "k,metric,value,better,value_se,n_items\n1,acc,0.4,higher,{},{}\n"

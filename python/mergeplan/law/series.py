@@ -1,7 +1,7 @@
 """From rows to curves: mean losses by k, their spread over subsets, and what each expert does."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from math import comb
 from statistics import fmean, variance
@@ -11,6 +11,7 @@ from annotated_types import Ge, MinLen, Predicate
 
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
+from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
     LARGEST_POOL,
@@ -142,7 +143,7 @@ def _series(
     first = rows[0]
     size, warnings = _pool_size(rows, names, given_size)
     rows = [*rows, *bases]
-    name, losses = _by_merge(rows, domain)
+    name, losses, gaps = _by_merge(rows, domain)
     for row in rows:
         if row.k > size:
             raise InputError(
@@ -162,12 +163,17 @@ def _series(
         best_single=min(singles, key=lambda item: item[1]) if singles else None,
         loss_se=_shared_error(rows, name),
         effects=tuple(_effects(losses)),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *gaps),
     )
 
 
-def _by_merge(rows: list[Measurement], domain: str | None) -> tuple[str, dict[Merge, list[float]]]:
-    """Losses of one domain by merge; several values are its seeds, or subsets without names."""
+def _by_merge(
+    rows: list[Measurement], domain: str | None
+) -> tuple[str, dict[Merge, list[float]], list[str]]:
+    """The domain, its losses by merge, and a word on merges that lack it.
+
+    Several values of a merge are its seeds, or subsets without names.
+    """
     names = {row.domain for row in rows}
     domains = sorted(names - {MACRO})
     if domain is not None:
@@ -176,25 +182,28 @@ def _by_merge(rows: list[Measurement], domain: str | None) -> tuple[str, dict[Me
         domain = MACRO
     else:
         domain = domains[0]
-    losses: dict[Merge, list[float]] = defaultdict(list)
-    if domain in names:
-        for row in rows:
-            if row.domain == domain:
-                losses[row.k, row.subset].append(row.loss_nats)
-        return domain, losses
-    if domain != MACRO:
+    if domain not in names and domain != MACRO:
         hint = nearest(domain, sorted(names)) or f"domains: {', '.join(sorted(names))}"
         raise InputError(f"no rows of domain `{domain}`", hint)
-    # The macro mean is formed where every domain is present, and never from another mean.
     cells: dict[Merge, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         cells[row.k, row.subset][row.domain].append(row.loss_nats)
+    losses: dict[Merge, list[float]] = {}
+    missing: Counter[str] = Counter()
     for merge, by_domain in cells.items():
-        if len(by_domain) == len(domains):
-            losses[merge].append(fmean(fmean(values) for values in by_domain.values()))
+        lacking = [one for one in domains if one not in by_domain]
+        if domain in by_domain:
+            losses[merge] = by_domain[domain]
+        elif domain == MACRO and domains and not lacking:
+            # The macro mean is formed where every domain is present.
+            losses[merge] = [fmean(fmean(by_domain[one]) for one in domains)]
+        else:
+            missing.update(lacking if domain == MACRO and lacking else [domain])
     if not losses:
         raise InputError("no merge was measured on every domain", "choose one with `--domain`")
-    return domain, losses
+    left_out = len(cells) - len(losses)
+    gaps = [gap_text(missing, left_out, len(cells), "--domain")] if left_out else []
+    return domain, losses, gaps
 
 
 def _shared_error(rows: list[Measurement], domain: str) -> float:

@@ -151,7 +151,7 @@ def select_from(table: Table, wish: Wish) -> Selection:
         sizes=tuple(sizes),
         implied=implied_law(sizes) if not law.higher else None,
         fitted=measured_law(law) if not law.higher else None,
-        warnings=(*_few_sizes(table, law), *_warnings(law, best, problem, base)),
+        warnings=(*table.gaps(name), *_few_sizes(table, law), *_warnings(law, best, problem, base)),
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
+from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 
 Array = NDArray[np.float64]
@@ -112,6 +113,19 @@ class Table:
             for share, target in zip(shares.values(), chosen, strict=True)
         )
         return Target(name, np.asarray(values), chosen[0].higher, chosen[0].metric)
+
+    def gaps(self, name: str) -> list[str]:
+        """A word on merges that were not measured on all that a mean of losses is over."""
+        target = self.target(name)
+        left_out = np.isnan(target.values)  # (n_rows,)
+        if target.metric or not left_out.any():
+            return []
+        losses = [n for n, one in self.targets.items() if not one.metric and n != MACRO]
+        shares = parse_shares(name)
+        parts = [one for part in shares for one in (losses if part == MACRO else [part])]
+        counts = {part: int(np.isnan(self.targets[part].values[left_out]).sum()) for part in parts}
+        missing = {part: count for part, count in counts.items() if count}
+        return [gap_text(missing or {name: 0}, int(left_out.sum()), len(left_out), "--domains")]
 
     def default_target(self) -> str:
         """The macro mean, or the only target there is.
