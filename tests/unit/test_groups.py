@@ -52,7 +52,16 @@ def test_a_group_falls_into_one_half_of_every_file(kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "group"),
-    [("a", "a"), (3, "3"), (3.0, "3"), ("3", "3"), (2.5, "2.5"), (-1, "-1"), (None, None)],
+    [
+        ("a", "a"),
+        (3, "3"),
+        (3.0, "3"),
+        ("3", "3"),
+        (2.5, "2.5"),
+        (-1, "-1"),
+        (10**400, "1" + 400 * "0"),
+        (None, None),
+    ],
 )
 def test_a_group_is_a_string_or_a_number(value, group, tmp_path):
     file = read_documents(write(tmp_path / "a.jsonl", [{"text": "a", "group": value}]))

@@ -2,7 +2,8 @@
 
 `documents` reads files, `encoding` turns documents into tokens of which some are scored, `windows`
 cuts them for a model's context, `texts` prepares all of that once, `scoring` runs a model over it,
-`scores` holds the sums by document and what can be said of them.
+`scores` holds the sums by document and what can be said of them. `halves` cuts the documents of a
+domain in two, `measured` reads what a run has scored, `resampling` draws its documents anew.
 
 May import pool and below; torch and transformers only in what needs them.
 """

@@ -152,8 +152,10 @@ def _group(value: object) -> str | None:
     """A group's name; tables write `null` where there is none, and whole numbers as 3 or 3.0."""
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else repr(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if isinstance(value, str) and value.strip():
         return _unicode(value, "group")
     found = "an empty string" if isinstance(value, str) else _name(value)

@@ -65,7 +65,7 @@ _TABLE = b"""n_params,method,options,k,subset,weights,pool_size,domain,loss_nats
 80592,ties,"{""density"": 0.5}",2,code+math,0.5+0.5,9,macro,1.8,0.01,1
 """
 _DOCUMENTS = (
-    b'{"text": "a"}\n{"text": "b", "id": 3}\n',
+    b'{"text": "a"}\n{"text": "b", "id": 3, "group": "c"}\n',
     b'{"prompt": "a", "response": "b"}\n',
     b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
 )
@@ -115,9 +115,9 @@ def targets(at: Path) -> list[Target]:
     from mergeplan.checkpoints.vocabulary import read_ids, token_files
     from mergeplan.config.seed import random_seed_in
     from mergeplan.evaluation.documents import read_documents
-    from mergeplan.evaluation.measured import ScoresLine
+    from mergeplan.evaluation.measured import read_scores
     from mergeplan.evaluation.recording import columns_of
-    from mergeplan.evaluation.scores import Scores
+    from mergeplan.evaluation.resampling import Resampling
     from mergeplan.law.costs import load_costs
     from mergeplan.law.file import law_data, load_law
     from mergeplan.law.fit import fit
@@ -129,7 +129,7 @@ def targets(at: Path) -> list[Target]:
     from mergeplan.pool.sampling import load_sample
     from mergeplan.pool.subsets import read_subsets
     from mergeplan.system.reading import RUN
-    from mergeplan.system.strict import load_strictly, parse_strictly
+    from mergeplan.system.strict import load_strictly
     from mergeplan.system.yamlfile import read_yaml
 
     json_, bytes_, table = mutations.of_json, mutations.of_bytes, mutations.of_table
@@ -137,10 +137,10 @@ def targets(at: Path) -> list[Target]:
     plan = _plan
 
     def scores(folder: Path) -> None:
-        for line in (folder / "run" / "scores.jsonl").read_bytes().splitlines():
-            text = line.decode("utf-8", "replace")
-            found = Scores.from_data(parse_strictly(text, ScoresLine, "line").scores)
-            found.macro(), found.estimates(), found.faults()
+        measured = read_scores(folder / "run")
+        for one in measured:
+            one.scores.macro(), one.scores.estimates(), one.scores.faults()
+        Resampling.of(measured).deviations([one.merge.merge_key for one in measured], {"macro": 1})
 
     def lists(folder: Path) -> None:
         found = token_files(folder / "lists")
@@ -163,7 +163,9 @@ def targets(at: Path) -> list[Target]:
     line = {
         "merge": merge,
         "seconds": [0.1, 0.2],
-        "scores": {"code": {"lines": [1, 2], "n_tokens": [3, 4], "nll": [1.5, None]}},
+        "scores": {
+            "code": {"lines": [1, 2], "n_tokens": [3, 4], "nll": [1.5, None], "groups": ["a", None]}
+        },
     }
     run = {"models": {"base": [["f", 1, 2, "h"]]}, "texts": {"0": "x"}, "arithmetic": {"b": 1}}
     return [
