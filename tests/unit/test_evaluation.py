@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.evaluate import evaluate_fully
-from mergeplan.evaluation.halves import BY_DOCUMENT
 from mergeplan.evaluation.hashes import texts_sha256
-from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.options import BY_DOCUMENT, EvaluationOptions
 from mergeplan.evaluation.scores import Scores, documents_csv
 from mergeplan.evaluation.texts import Texts
 from tests.support.settings import DEMO_POOL, EVAL

@@ -11,8 +11,9 @@ import pytest
 from mergeplan.calibration.identity import RunIdentity, go_on
 from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import Document, TextFile, read_documents
-from mergeplan.evaluation.halves import BY_GROUP, faults_across, short_domains
+from mergeplan.evaluation.halves import faults_across, short_domains
 from mergeplan.evaluation.near_duplicates import NEARLY, near_duplicates
+from mergeplan.evaluation.options import BY_GROUP
 from mergeplan.system.strict import parse_strictly
 
 

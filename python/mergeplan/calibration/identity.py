@@ -23,7 +23,8 @@ from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, header_sha256
 from mergeplan.checkpoints.opening import open_expert
 from mergeplan.errors import InputError
-from mergeplan.evaluation.halves import BY_DOCUMENT, Cut, check_cut
+from mergeplan.evaluation.halves import check_cut
+from mergeplan.evaluation.options import BY_DOCUMENT, Cut
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
 from mergeplan.system.pathtext import path_text

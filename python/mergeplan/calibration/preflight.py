@@ -7,7 +7,8 @@ from mergeplan.calibration.setup import Setup, prepare_texts
 from mergeplan.config.config import parse_config
 from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
-from mergeplan.evaluation.halves import BY_DOCUMENT, UNGROUPED
+from mergeplan.evaluation.halves import UNGROUPED
+from mergeplan.evaluation.options import BY_DOCUMENT
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.planning.options import PlanOptions

@@ -7,9 +7,9 @@ from typing import Any
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import finite
 from mergeplan.errors import InputError
-from mergeplan.evaluation.halves import BY_DOCUMENT, UNGROUPED
+from mergeplan.evaluation.halves import UNGROUPED
 from mergeplan.evaluation.harness import check_tasks, run_tasks
-from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.options import BY_DOCUMENT, EvaluationOptions
 from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, scores_table
 from mergeplan.evaluation.sources import Data, files_of
 from mergeplan.system.files import expanded

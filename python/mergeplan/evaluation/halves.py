@@ -2,18 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import Document, TextFile, read_documents
 from mergeplan.evaluation.near_duplicates import near_duplicates
+from mergeplan.evaluation.options import BY_DOCUMENT, BY_GROUP, Cut
 
 # Groups of a half from which its mean, and what is said of other texts, are worth having.
 LEAST = 12
-# How halves are cut, as `run.json` says it; earlier runs say nothing, and cut them by document.
-Cut = Literal["by document", "by group"]
-BY_DOCUMENT: Cut = "by document"
-BY_GROUP: Cut = "by group"
 UNGROUPED = (
     "no document has a `group`: halves and standard errors go by document; give the parts of one"
     " file or conversation a common `group`"

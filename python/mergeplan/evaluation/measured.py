@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mergeplan.evaluation.halves import BY_DOCUMENT, Cut
+from mergeplan.evaluation.options import BY_DOCUMENT, Cut
 from mergeplan.evaluation.scores import DocumentLosses, Scores
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.ranges import Magnitude

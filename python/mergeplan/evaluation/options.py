@@ -1,11 +1,15 @@
 """What decides which tokens are scored, after how much context."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mergeplan.errors import InputError
-from mergeplan.evaluation.halves import BY_DOCUMENT, Cut
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# How halves are cut, as `run.json` says it; earlier runs say nothing, and cut them by document.
+Cut = Literal["by document", "by group"]
+BY_DOCUMENT: Cut = "by document"
+BY_GROUP: Cut = "by group"
 HALVES = ("all", "selection", "check")
 # Where a model would take more: its logits alone are gigabytes then.
 LONGEST_WINDOW = 4096

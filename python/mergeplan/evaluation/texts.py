@@ -12,9 +12,9 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.document_choice import choose
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.encoding import Sequence
-from mergeplan.evaluation.halves import Cut, cut_of, faults_across
+from mergeplan.evaluation.halves import cut_of, faults_across
 from mergeplan.evaluation.hashes import texts_sha256
-from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.options import Cut, EvaluationOptions
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.evaluation.windows import windows
 
