@@ -3,8 +3,8 @@
 What the commands do, these functions do, with the same names:
 
 measure     `sample`, `evaluate`, `calibrate`; a `Pool` says what there is
-decide      `fit`, `suggest` (how many experts, by the law), `select` (which experts and weights),
-            `plot`, `similarity`
+decide      `verdict_of` (what to do, by all that is known), `fit`, `suggest` (how many experts, by
+            the law), `select` (which experts and weights), `plot`, `similarity`
 merge       `merge` (a YAML, or a dict, into a folder), `merge_many`, `merge_into` (a loaded model),
             `stream` (tensor by tensor), `Sweep` (many merges of the same models)
 check       `inspect` (before), `verify` (after), `diff`

@@ -68,3 +68,6 @@ from .selection.selection import Selection as Selection
 from .selection.selection import Selections as Selections
 from .selection.selection import Wish as Wish
 from .selection.write import config_of as config_of
+from .verdict.answer import verdict_of as verdict_of
+from .verdict.contenders import Contender as Contender
+from .verdict.verdict import Verdict as Verdict

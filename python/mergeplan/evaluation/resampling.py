@@ -80,9 +80,11 @@ class Resampling:
 
     Attributes:
         columns: Each merge's number.
+        seconds_each: What a merge took with its evaluation, on average.
     """
 
     columns: Mapping[MergeKey, int]
+    seconds_each: float
     _texts: NDArray[np.int64]  # (merges,): which text each was scored on
     _domains: Mapping[str, _Domain]
 
@@ -111,7 +113,8 @@ class Resampling:
             )
             for name in (sorted(firsts[0].scores.domains) if firsts else ())
         }
-        return cls({key: number for number, key in enumerate(merges)}, texts, domains)
+        seconds = sum(sum(one.seconds) for one in merges.values()) / max(len(merges), 1)
+        return cls({key: number for number, key in enumerate(merges)}, seconds, texts, domains)
 
     def groups(self) -> dict[str, int]:
         """Groups in each domain."""

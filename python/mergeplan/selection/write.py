@@ -1,5 +1,6 @@
 """The chosen merge as a config that `mergeplan merge` and `mergekit-yaml` both run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def config_of(selection: Selection, choice: Choice, pool: Pool | str | Path) -> 
             hint = nearest(name, list(size.experts))
             raise InputError(f"the pool has no expert `{name}`", hint)
     experts = [size.experts[name] for name in choice.subset]
-    weights = None if choice.equal else _rounded(choice)
+    weights = None if choice.equal else rounded(choice.weights)
     config = merge_config(label, options, size.base, experts, size.out_dtype, weights)
     if pool.random_seed and draws_masks(label, options):
         config["random_seed"] = pool.random_seed
@@ -63,10 +64,14 @@ def yaml_of(selection: Selection, choice: Choice, pool: Pool) -> str:
     return to_yaml(config_of(selection, choice, pool), comments)
 
 
-def _rounded(choice: Choice) -> list[float]:
-    """Weights of few digits; the sum stays what it was, the largest takes the difference."""
-    shares = [round(choice.weights[name], _DIGITS) for name in choice.subset]
-    total = round(sum(choice.weights.values()), _DIGITS)
+def rounded(weights: Mapping[str, float]) -> list[float]:
+    """Weights of few digits, by name; the sum stays what it was, the largest takes the difference.
+
+    >>> rounded({"a": 1 / 3, "b": 2 / 3})
+    [0.33333, 0.66667]
+    """
+    shares = [round(weights[name], _DIGITS) for name in sorted(weights)]
+    total = round(sum(weights.values()), _DIGITS)
     largest = shares.index(max(shares))
     shares[largest] = round(shares[largest] + total - sum(shares), _DIGITS)
     return shares

@@ -1,0 +1,127 @@
+"""From a file to its verdict in one step."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergeplan.errors import InputError
+from mergeplan.evaluation.measured import RUN
+from mergeplan.evaluation.resampling import resampling_beside
+from mergeplan.law.costs import CostModel
+from mergeplan.law.fit_result import FitResult
+from mergeplan.law.loading import fits_of, is_law
+from mergeplan.law.recommend import recommend
+from mergeplan.law.recommendation import Goal, Recommendation
+from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import Measurement
+from mergeplan.selection.table import tables_of
+from mergeplan.system.files import expanded
+from mergeplan.verdict.contenders import Bounds, Contender, Predictions, predictions_of
+from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.from_law import verdict_from_law
+from mergeplan.verdict.verdict import Verdict
+
+
+def verdict_of(
+    source: str | Path,
+    target_loss: float | None = None,
+    *,
+    domain: str | None = None,
+    method: str | None = None,
+    goal: Goal | None = None,
+    costs: CostModel | None = None,
+    pool_file: str | Path | None = None,
+    recommendation: Recommendation | None = None,
+) -> Verdict:
+    """What to do, by all that was measured: the base, a single expert, a merge, or measure more.
+
+    Args:
+        source: A CSV of measurements, or a law file, of which the verdict is a number of experts.
+        target_loss: In nats per token; short for `goal=Goal(target_loss=…)`. Without a goal, the
+            lowest loss.
+        domain: Which domain decides; by default the macro mean.
+        method: Only this label.
+        pool_file: For the command that measures more.
+        recommendation: What the curves say, where that is known already.
+
+    Returns:
+        The verdict; `fails` says whether nothing beats the base or reaches the target.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It is at fault, or what counts was not measured.
+
+    Example:
+        >>> import mergeplan
+        >>> found = mergeplan.verdict_of("pool/measurements.csv", method="task_arithmetic")
+        >>> found.kind, found.chosen.merge.subset
+        ('merge', ('cheader', 'html', 'js', 'json', 'mande', 'manfr'))
+    """
+    path = expanded(source)
+    goal = goal or Goal(target_loss)
+    costs = costs or CostModel()
+    rows: tuple[Measurement, ...] = () if is_law(path) else read_rows(path)[0]
+    rows = tuple(row for row in rows if method is None or row.k == 0 or row.method == method)
+    if not any(row.subset for row in rows):
+        if recommendation is None:
+            fits = fits_of(path) if is_law(path) else _fit(path, domain, method)
+            recommendation = recommend(fits, goal=goal, costs=costs)
+        return verdict_from_law(recommendation)
+    question = Question(
+        domain,
+        goal.target_loss,
+        Bounds(budget=goal.budget, costs=costs),
+        goal.confidence,
+    )
+    resampling = resampling_beside(path, rows)
+    return decide(
+        rows,
+        predictions(rows, domain),
+        question,
+        resampling=resampling,
+        seconds_each=resampling.seconds_each if resampling else None,
+        command=MeasureCommand(path, pool_file),
+    )
+
+
+def _fit(path: Path, domain: str | None, method: str | None) -> FitResult:
+    from mergeplan.law.fit import fit
+
+    return fit(path, domain=domain, method=method)
+
+
+def predictions(rows: Sequence[Measurement], aim: str | None) -> list[Predictions]:
+    """What the law of single subsets predicts of each method and base that it can be fitted to."""
+    found = []
+    for table in tables_of(rows):
+        try:
+            name = aim or table.default_target()
+        except InputError:
+            continue  # several metrics: whoever asks names one
+        found.append(predictions_of(table, name))
+    return [one for one in found if one is not None]
+
+
+@dataclass(frozen=True)
+class MeasureCommand:
+    """The `calibrate` command that measures some merges in the run that a table is of."""
+
+    table: Path
+    pool_file: str | Path | None = None
+
+    def __call__(self, merges: Sequence[Contender]) -> str:
+        run = self.table.parent
+        folder = str(run) if (run / RUN).is_file() else "RUN_DIR"
+        words = ["mergeplan", "calibrate", str(self.pool_file or "POOL.yml"), "-o", folder]
+        return shlex.join([*words, *also(merges)])
+
+
+def also(merges: Sequence[Contender]) -> list[str]:
+    """The options that name some merges: all of the first one's method."""
+    first = merges[0].merge.method
+    words = ["--method", first] if first else []
+    for one in merges:
+        if one.merge.method == first and one.merge.equal:
+            words += ["--also", "+".join(one.merge.subset)]
+    return words

@@ -1,0 +1,180 @@
+"""What may be taken: everything that was measured, and what `select` predicts to be better."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mergeplan.errors import InputError
+from mergeplan.law.costs import CostModel
+from mergeplan.measurements.rows import MergeKey
+from mergeplan.selection.choices import Choice, best_by_size
+from mergeplan.selection.problem import Constraint, Problem
+from mergeplan.selection.select import fit_table
+from mergeplan.selection.table import Table
+from mergeplan.verdict.known import Aim, KnownMerge, Merge
+
+# Standard deviations of a normal variable within which it lies nine times out of ten.
+NINE_IN_TEN = 1.6448536269514722
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A merge, a single expert or the base, and what it is expected to give on this text.
+
+    Attributes:
+        low, high: 90 % interval of a prediction; the value itself where it was measured.
+        values: By domain or metric, measured or predicted.
+        key: By which its documents' losses are found; `None` of a prediction.
+        around: Half widths of the 90 % intervals of predicted values.
+    """
+
+    merge: Merge
+    value: float
+    low: float
+    high: float
+    values: Mapping[str, float] = field(default_factory=dict)
+    key: MergeKey | None = None
+    around: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> bool:
+        return self.key is not None
+
+    @property
+    def deviation(self) -> float:
+        return (self.high - self.low) / 2 / NINE_IN_TEN
+
+    def chance_below(self, limit: float, sign: float = 1.0) -> float:
+        """Chance that its value on this text is better than a limit."""
+        gap = sign * (limit - self.value)
+        if self.deviation == 0:
+            return float(gap > 0)
+        return 0.5 * math.erfc(-gap / self.deviation / math.sqrt(2))
+
+    def gain_below(self, limit: float, sign: float = 1.0) -> float:
+        """Expected part of its value that is better than a limit (expected improvement)."""
+        gap, deviation = sign * (limit - self.value), self.deviation
+        if deviation == 0:
+            return max(gap, 0.0)
+        z = gap / deviation
+        density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        return gap * self.chance_below(limit, sign) + deviation * density
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a contender has to keep.
+
+    Attributes:
+        keep: Bounds on domains and metrics.
+        max_experts: Most that may be merged.
+        budget: Most that it may cost.
+    """
+
+    keep: tuple[Constraint, ...] = ()
+    max_experts: int | None = None
+    budget: float | None = None
+    costs: CostModel = field(default_factory=CostModel)
+
+    def allow(self, contender: Contender) -> bool:
+        merge = contender.merge
+        if merge.k > (self.max_experts or merge.k):
+            return False
+        cost = self.cost(merge)
+        if self.budget is not None and cost is not None and cost > self.budget:
+            return False
+        # Predictions were chosen within the bounds.
+        return not contender.measured or all(_holds(one, contender.values) for one in self.keep)
+
+    def cost(self, merge: Merge) -> float | None:
+        """In the model's unit; `None` where the base's size is not known."""
+        return None if merge.n_params is None else self.costs.cost(merge.n_params / 1e9, merge.k)
+
+
+def _holds(constraint: Constraint, values: Mapping[str, float]) -> bool:
+    value = values.get(constraint.name)
+    if value is None:
+        return False
+    return value <= constraint.limit if constraint.below else value >= constraint.limit
+
+
+def measured_contenders(known: Iterable[KnownMerge], aim: Aim) -> list[Contender]:
+    """Every measured merge and base that was measured on all that counts."""
+    found = []
+    for one in known:
+        value = aim.of(one.values)
+        if value is not None:
+            found.append(Contender(one.merge, value, value, value, one.values, one.key))
+    return found
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the law of single subsets says of one method on one base.
+
+    Attributes:
+        by_size: The best subset of each k, within the bounds.
+        wanted: Further choices that may be taken, such as weights.
+    """
+
+    table: Table
+    by_size: Mapping[int, Choice]
+    wanted: tuple[Choice, ...] = ()
+
+
+def predictions_of(table: Table, name: str) -> Predictions | None:
+    """The best subset of each size; `None` where every subset was measured, or too few to tell.
+
+    Args:
+        name: What counts, as `Table.target` takes it.
+    """
+    if _is_complete(table):
+        return None
+    try:
+        law = fit_table(table, name)
+    except InputError:
+        return None
+    return Predictions(table, best_by_size(Problem(law)))
+
+
+def _is_complete(table: Table) -> bool:
+    on = np.abs(table.weights.sum(1) - 1) < 1e-6
+    return bool(len(np.unique(table.weights[on] > 0, axis=0)) >= 2 ** len(table.experts) - 1)
+
+
+def predicted_contenders(some: Iterable[Predictions]) -> list[Contender]:
+    """Their choices that were not measured."""
+    return [
+        Contender(
+            Merge(one.table.n_params, one.table.method, one.table.options, choice.weights),
+            choice.value,
+            choice.low,
+            choice.high,
+        )
+        for one in some
+        for choice in (*one.by_size.values(), *one.wanted)
+        if not choice.measured
+    ]
+
+
+def with_domains(one: Contender, some: Iterable[Predictions]) -> Contender:
+    """A prediction with what is predicted of every domain that can be."""
+    merge = one.merge
+    which = merge.n_params, merge.method, merge.options
+    for predictions in some:
+        table = predictions.table
+        if (table.n_params, table.method, table.options) != which:
+            continue
+        weights = np.array([[merge.weights.get(name, 0.0) for name in table.experts]])
+        values, around = {}, {}
+        for name in table.targets:
+            try:
+                law = fit_table(table, name)
+            except InputError:
+                continue  # a domain of which too little was measured
+            values[name] = float(law.predict(weights)[0])
+            around[name] = NINE_IN_TEN * float(law.deviations(weights)[0])
+        return replace(one, values=values, around=around)
+    return one

@@ -1,0 +1,57 @@
+"""A verdict as data for `--json`."""
+
+from dataclasses import asdict
+from typing import Any
+
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.verdict import Verdict
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """Everything that the words say, and the values by domain."""
+    to_measure = verdict.to_measure
+    return {
+        "kind": verdict.kind,
+        "aim": verdict.aim,
+        "target": verdict.target,
+        "reached": verdict.reached,
+        "fails": verdict.fails,
+        "headline": verdict.headline(),
+        "chosen": _contender(verdict.chosen),
+        "base": _contender(verdict.base),
+        "expert": _contender(verdict.expert),
+        "best_merge": _contender(verdict.best_merge),
+        "gains": [asdict(gain) for gain in verdict.gains],
+        "harms": [asdict(harm) for harm in verdict.harms],
+        "measure": to_measure
+        and {
+            **asdict(to_measure),
+            "merges": [_contender(one) for one in to_measure.merges],
+            "over": _contender(to_measure.over),
+        },
+        "lambda_to_try": verdict.lambda_to_try,
+        "k": verdict.k,
+        "pool_size": verdict.pool_size,
+        "expected": verdict.expected,
+        "notes": verdict.notes,
+    }
+
+
+def _contender(one: Contender | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    merge = one.merge
+    return {
+        "name": merge.name(),
+        "n_params": merge.n_params,
+        "method": merge.method,
+        "options": merge.options,
+        "k": merge.k,
+        "subset": merge.subset,
+        "weights": dict(merge.weights),
+        "value": one.value,
+        "low": one.low,
+        "high": one.high,
+        "measured": one.measured,
+        "domains": dict(one.values),
+    }

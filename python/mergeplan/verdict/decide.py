@@ -1,0 +1,256 @@
+"""Weigh everything that was measured, and everything that is predicted, against the base."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import pstdev
+
+from mergeplan.evaluation.resampling import Resampling
+from mergeplan.law.posterior import CONFIDENCE
+from mergeplan.measurements.rows import Measurement
+from mergeplan.verdict.contenders import (
+    Bounds,
+    Contender,
+    Predictions,
+    measured_contenders,
+    predicted_contenders,
+    with_domains,
+)
+from mergeplan.verdict.harms import gains_of, harms_of
+from mergeplan.verdict.known import Aim, aim_of, known_merges, target_name
+from mergeplan.verdict.lambdas import lambda_to_try
+from mergeplan.verdict.parts import ToMeasure
+from mergeplan.verdict.verdict import Kind, Verdict
+
+# Most merges that are named to be measured.
+_MOST = 5
+# An expected gain below this share of the spread of the measured values is none.
+_NEGLIGIBLE = 0.005
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the measurements.
+
+    Attributes:
+        aim: A domain or metric, or `code=2,math`; `None` for the macro mean.
+        target: To be reached, with the least that does; `None` for the best there is.
+        confidence: From which on a prediction is taken for true.
+    """
+
+    aim: str | None = None
+    target: float | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    confidence: float = CONFIDENCE
+
+
+def decide(
+    rows: Sequence[Measurement],
+    predictions: Sequence[Predictions] = (),
+    question: Question | None = None,
+    *,
+    resampling: Resampling | None = None,
+    seconds_each: float | None = None,
+    command: Callable[[Sequence[Contender]], str] = lambda _: "",
+) -> Verdict:
+    """The verdict on some measurements that name their experts.
+
+    Without a target the lowest loss (or best metric) is taken: of the base, of all measured merges,
+    and of those that the law of single subsets predicts. With one, the cheapest that reaches it and
+    beats the base. A prediction is taken where it is better than what is known with the confidence
+    that is asked for; else it is to be measured, and the best that is known stands meanwhile. Of
+    unequal weights, which no calibration measures, the expected value decides.
+
+    Args:
+        predictions: Of the law of single subsets, for each method and base; none where it cannot
+            predict.
+        resampling: Of the documents' losses, for what holds on texts of this kind.
+        seconds_each: Of one merge with its evaluation.
+        command: Says how some merges are measured.
+
+    Raises:
+        InputError: What counts was not measured.
+    """
+    question = question or Question()
+    aim = aim_of(rows, question.aim)
+    known = measured_contenders(known_merges(rows), aim)
+    predicted = [one for one in predicted_contenders(predictions) if question.bounds.allow(one)]
+    field_ = _Field(aim, question, [one for one in known if question.bounds.allow(one)], known)
+    best, measured = field_.pick(predicted), field_.pick()
+    kind, chosen, proposal = field_.answer(best, measured, predicted, seconds_each, command)
+    if not chosen.measured:
+        chosen = with_domains(chosen, predictions)
+    reached = question.target is None or field_.reaches(chosen)
+    base = field_.base_of(chosen)
+    singles = [one for one in known if one.merge.k == 1]
+    expert = field_.best(one for one in singles if one.merge.n_params == chosen.merge.n_params)
+    higher = {target_name(row): row.higher for row in rows if _is_part(row, aim)}
+    others = [one for one in (base, expert) if one is not None]
+    return Verdict(
+        kind=kind,
+        aim=aim.name,
+        higher=aim.higher,
+        target=question.target,
+        chosen=chosen,
+        base=base,
+        expert=expert,
+        best_merge=field_.best(
+            one for one in (*field_.allowed, *predicted) if one.merge.k and not one.merge.is_expert
+        ),
+        reached=reached,
+        gains=gains_of(chosen, others, aim, resampling) if chosen.merge.k else (),
+        harms=harms_of(chosen, base, singles, higher, resampling) if chosen.merge.k else (),
+        to_measure=proposal,
+        lambda_to_try=_lambda(kind, known, base, aim),
+        within=_within(question.bounds) if len(field_.allowed) < len(known) else "",
+        notes=tuple(_notes(chosen, base, aim, resampling)),
+    )
+
+
+@dataclass(frozen=True)
+class _Field:
+    """The contenders, and what decides between them."""
+
+    aim: Aim
+    question: Question
+    allowed: list[Contender]
+    known: list[Contender]
+
+    def best(self, some: Iterable[Contender]) -> Contender | None:
+        """The best value; of equals the one of fewer experts."""
+        return min(some, key=self._by_value, default=None)
+
+    def pick(self, predicted: Sequence[Contender] = ()) -> Contender | None:
+        """The one to take of what is measured and of some predictions, the base left out."""
+        some = [
+            one
+            for one in (*self.allowed, *predicted)
+            if one.merge.k and self._beats_base(one) and self.reaches(one)
+        ]
+        if self.question.target is None:
+            return self.best(some)
+        return min(some, key=lambda one: (self._cost(one), *self._by_value(one)), default=None)
+
+    def answer(
+        self,
+        best: Contender | None,
+        measured: Contender | None,
+        predicted: Sequence[Contender],
+        seconds_each: float | None,
+        command: Callable[[Sequence[Contender]], str],
+    ) -> tuple[Kind, Contender, ToMeasure | None]:
+        """What is said, what is taken, and what is to be measured."""
+        fallback = measured or self._nearest()
+        if best is None or best.measured:
+            chosen = best or fallback or self.known[0]
+            return _kind(chosen), chosen, None
+        if fallback is None:  # nothing was measured on what counts, or nothing keeps the bounds
+            return "merge", best, None
+        limit = self.question.target
+        if limit is None:
+            limit = fallback.value
+        sign = self.aim.sign
+        gain = best.gain_below(limit, sign)
+        if measured is not None and self.question.target is None and gain < self._negligible():
+            return _kind(measured), measured, None
+        tell = [one for one in predicted if sign * one.low < sign * limit or one is best]
+        tell.sort(key=lambda one: (one is not best, -one.gain_below(limit, sign)))
+        some = tuple(_distinct(tell))[:_MOST]
+        seconds = None if seconds_each is None else seconds_each * len(some)
+        proposal = ToMeasure(
+            some, fallback, gain, best.chance_below(limit, sign), seconds, command(some)
+        )
+        if proposal.chance >= self.question.confidence or not best.merge.equal:
+            return "merge", best, proposal
+        return "measure", fallback, proposal
+
+    def base_of(self, one: Contender) -> Contender | None:
+        """The base that it is merged on, where that was measured."""
+        bases = [other for other in self.known if not other.merge.k]
+        same = [other for other in bases if other.merge.n_params == one.merge.n_params]
+        return self.best(same)
+
+    def reaches(self, one: Contender) -> bool:
+        target, sign = self.question.target, self.aim.sign
+        return target is None or sign * one.value <= sign * target + 1e-12 * abs(target)
+
+    def _beats_base(self, one: Contender) -> bool:
+        base = self.base_of(one)
+        return base is None or self.aim.sign * (base.value - one.value) > 0
+
+    def _nearest(self) -> Contender | None:
+        """What stands where nothing beats the base, or nothing reaches the target."""
+        return self.best(self.allowed)
+
+    def _negligible(self) -> float:
+        values = [one.value for one in self.known if one.merge.k > 1]
+        return _NEGLIGIBLE * pstdev(values) if len(values) > 1 else 0.0
+
+    def _by_value(self, one: Contender) -> tuple[float, int, tuple[str, ...], str, str]:
+        merge = one.merge
+        return self.aim.sign * one.value, merge.k, merge.subset, merge.method, merge.options
+
+    def _cost(self, one: Contender) -> float:
+        cost = self.question.bounds.cost(one.merge)
+        return float(one.merge.k) if cost is None else cost
+
+
+def _kind(chosen: Contender) -> Kind:
+    if not chosen.merge.k:
+        return "base"
+    return "expert" if chosen.merge.is_expert else "merge"
+
+
+def _distinct(some: Iterable[Contender]) -> list[Contender]:
+    """Each merge once."""
+    found = {(o.merge.n_params, o.merge.method, o.merge.options, o.merge.subset): o for o in some}
+    return list(found.values())
+
+
+def _is_part(row: Measurement, aim: Aim) -> bool:
+    """Whether a row is of a domain, and not of a mean of them; of metrics, of one that counts."""
+    name = target_name(row)
+    if row.metric or aim.metric:
+        return name in aim.shares
+    return name != "macro"
+
+
+def _lambda(
+    kind: Kind, known: Sequence[Contender], base: Contender | None, aim: Aim
+) -> float | None:
+    if kind not in ("base", "expert"):
+        return None
+    return lambda_to_try(known, None if base is None else base.value, aim.sign)
+
+
+def _within(bounds: Bounds) -> str:
+    """The bounds, for a sentence on what keeps them."""
+    words = [str(constraint) for constraint in bounds.keep]
+    if bounds.max_experts is not None:
+        words.append(f"at most {bounds.max_experts} experts")
+    if bounds.budget is not None:
+        words.append(f"no more than the budget of {bounds.budget:g}")
+    return f" within `{', '.join(words)}`"
+
+
+def _notes(
+    chosen: Contender, base: Contender | None, aim: Aim, resampling: Resampling | None
+) -> list[str]:
+    found = []
+    if base is None:
+        found.append("the base was not measured: whether merging pays at all is not known")
+    if not chosen.merge.k:
+        return found
+    if resampling is None:
+        found.append(
+            "on this text only: no losses of single documents stand beside the table, so that"
+            " nothing is said of other texts"
+        )
+    elif aim.metric:
+        found.append("on these items only: their own scores are not known")
+    elif not resampling.enough(aim.shares):
+        few = min(resampling.groups().items(), key=lambda item: item[1])
+        found.append(
+            f"on this text only: domain `{few[0]}` has {few[1]} documents or groups of them, and"
+            " what holds on other texts is said from five on"
+        )
+    return found

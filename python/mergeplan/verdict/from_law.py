@@ -1,0 +1,109 @@
+"""The verdict where no merge can be told from another: a number of experts."""
+
+from mergeplan.law.curve import Fit
+from mergeplan.law.recommendation import Candidate, Recommendation
+from mergeplan.law.series import Series
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.known import Merge
+from mergeplan.verdict.verdict import Kind, Verdict
+
+
+def verdict_from_law(recommendation: Recommendation) -> Verdict:
+    """The verdict of curves alone, as from a law file or a table that names no experts.
+
+    It is a number of experts, unless the base or a single expert is known to be better than the
+    mean merge of that many, and than every merge that the law has kept by name.
+    """
+    best = recommendation.best
+    series = best.fit.series
+    target = recommendation.goal.target_loss
+    base = None if series.base_loss is None else _known(series, (), series.base_loss)
+    expert = None
+    if series.best_single is not None:
+        expert = _known(series, (series.best_single[0],), series.best_single[1])
+    named = [
+        _known(series, point.best_subset, point.best_loss)
+        for point in series.points
+        if point.k > 1 and point.best_subset and point.best_loss is not None
+    ]
+    if expert is not None and not expert.merge.is_expert:
+        named.append(expert)
+    merge = min(named, key=lambda one: (one.value, one.merge.k), default=None)
+    k, mean = _k_that_pays(best, base)
+    expected = best.fit.predict(k).loss
+    lowest = min(mean, merge.value if merge else mean)
+    kind: Kind = "k"
+    if base is not None and base.value <= lowest:
+        kind = "base"
+    elif expert is not None and expert.merge.is_expert and expert.value <= lowest:
+        kind = "expert"
+    chosen = {"base": base, "expert": expert}.get(kind, merge)
+    return Verdict(
+        kind=kind,
+        aim=series.domain or "loss",
+        higher=False,
+        target=target,
+        chosen=chosen,
+        base=base,
+        expert=expert,
+        best_merge=merge,
+        reached=recommendation.reached if kind == "k" else _reaches(chosen, target),
+        lambda_to_try=None if kind == "k" else _half(best.fit),
+        k=k,
+        pool_size=series.pool_size,
+        expected=expected,
+        method=series.method,
+        notes=_notes(kind, merge, k, recommendation),
+    )
+
+
+def _k_that_pays(best: Candidate, base: Contender | None) -> tuple[int, float]:
+    """The number that is recommended, or the least above it whose mean is below the base; and the
+    lowest mean of any number."""
+    law, pool_size = best.fit.law, best.fit.series.pool_size
+    k = best.k if best.k is not None else pool_size
+    if base is not None and law.predict(k) >= base.value:
+        k = next((x for x in range(k, pool_size + 1) if law.predict(x) < base.value), k)
+    return k, law.lowest(pool_size)
+
+
+def _known(series: Series, subset: tuple[str, ...], loss: float) -> Contender:
+    weights = {name: 1 / len(subset) for name in subset}
+    merge = Merge(series.n_params, series.method if subset else "", series.options, weights)
+    key = (series.n_params, merge.method, series.options, subset, "")
+    return Contender(merge, loss, loss, loss, {series.domain: loss}, key)
+
+
+def _reaches(chosen: Contender | None, target: float | None) -> bool:
+    return target is None or (chosen is not None and chosen.value <= target)
+
+
+def _half(fit: Fit) -> float | None:
+    import json
+
+    from mergeplan.config.labels import method_of
+    from mergeplan.errors import InputError
+
+    try:
+        _, settings = method_of(fit.series.method, json.loads(fit.series.options))
+    except InputError:
+        return None
+    return round(settings.get("lambda", 1.0) / 2, 3)
+
+
+def _notes(
+    kind: Kind, merge: Contender | None, k: int, recommendation: Recommendation
+) -> tuple[str, ...]:
+    series = recommendation.best.fit.series
+    found = [
+        "this is a number of experts, and no choice of them: a curve tells no two merges apart"
+    ]
+    if merge is not None:
+        found.append(
+            f"the best merge that was measured is {merge.merge.name()} with {merge.value:.4f};"
+            " the measurements themselves say more: `mergeplan suggest measurements.csv`"
+        )
+    largest = series.points[-1].k
+    if kind == "k" and k > largest:
+        found.append(f"no merge of more than {largest} experts was measured")
+    return tuple(found)

@@ -1,0 +1,177 @@
+"""All that was measured: every method, every lambda, every weighting, and the bases."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from mergeplan.config.labels import method_of
+from mergeplan.errors import InputError, nearest
+from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
+
+# A weight that differs from another by less is the same.
+_SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merge of some experts, or a base; measured or not.
+
+    Attributes:
+        n_params: Of the base; `None` where it is not known.
+        options: Canonical JSON.
+        weights: By expert; empty for a base.
+        seed: Of random masks, as the row says it; empty where it says none.
+    """
+
+    n_params: float | None
+    method: str
+    options: str
+    weights: Mapping[str, float]
+    seed: str = ""
+
+    @property
+    def subset(self) -> tuple[str, ...]:
+        return tuple(sorted(self.weights))
+
+    @property
+    def k(self) -> int:
+        return len(self.weights)
+
+    @property
+    def equal(self) -> bool:
+        """Whether it is a plain subset, of equal shares that sum to 1."""
+        return all(abs(weight * self.k - 1) < _SAME for weight in self.weights.values())
+
+    @property
+    def is_expert(self) -> bool:
+        """Whether it is one expert as it is: nothing is to be merged for it."""
+        if self.k != 1 or not self.equal:
+            return False
+        try:
+            _, settings = method_of(self.method, json.loads(self.options))
+        except InputError:
+            return True  # of a method that we do not know nothing else can be said
+        return settings.get("lambda", 1.0) == 1 and settings.get("density", 1.0) == 1
+
+    def name(self) -> str:
+        """For people: experts, and how they are merged."""
+        if not self.k:
+            return "the base"
+        if self.is_expert:
+            return f"the expert `{self.subset[0]}`"
+        options = "" if self.options == "{}" else f" {self.options}"
+        by = f" by {self.method}{options}" if self.method else ""
+        if self.k == 1 and self.equal:
+            return f"the expert `{self.subset[0]}`{by}"
+        if self.equal:
+            return "+".join(self.subset) + by
+        return ", ".join(f"{n} {self.weights[n]:.3g}" for n in self.subset) + by
+
+
+@dataclass(frozen=True)
+class KnownMerge:
+    """A measured merge, and what it came to.
+
+    Attributes:
+        key: By which its documents' losses are found.
+        values: Losses by domain, other metrics by `metric:domain` or `metric`.
+    """
+
+    merge: Merge
+    key: MergeKey
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What counts: a domain or metric, or a mean of several.
+
+    Attributes:
+        name: As it was asked for.
+        shares: Of each domain or metric; of the macro mean, of each domain alike.
+        higher: Whether more is better.
+        metric: Empty for losses.
+    """
+
+    name: str
+    shares: Mapping[str, float]
+    higher: bool = False
+    metric: str = ""
+
+    @property
+    def sign(self) -> float:
+        return -1.0 if self.higher else 1.0
+
+    def of(self, values: Mapping[str, float]) -> float | None:
+        """What some values come to; `None` where one of them is missing."""
+        if self.name == MACRO and MACRO in values:
+            return values[MACRO]
+        if any(name not in values for name in self.shares):
+            return None
+        total = sum(self.shares.values())
+        return sum(share / total * values[name] for name, share in self.shares.items())
+
+
+def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
+    """Every measured merge that names its experts, and every base, in the order of the rows.
+
+    Several values of one merge on one domain are averaged.
+    """
+    cells: dict[MergeKey, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    merges = {}
+    for row in rows:
+        if row.k and not row.subset:
+            continue
+        shares = row.weights or (1 / max(row.k, 1),) * row.k
+        weights = dict(zip(row.subset, shares, strict=True))
+        _, method, options, _, _ = key = row.merge_key
+        merges[key] = Merge(row.n_params, method, options, weights, row.seed)
+        cells[key][target_name(row)].append(row.loss_nats)
+    return [
+        KnownMerge(merge, key, {name: fmean(values) for name, values in cells[key].items()})
+        for key, merge in merges.items()
+    ]
+
+
+def target_name(row: Measurement) -> str:
+    """What a row's value is of, as `select` calls it."""
+    return ":".join(part for part in (row.metric, row.domain) if part) or "loss"
+
+
+def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
+    """What is asked for, or the macro mean, or the only thing that was measured.
+
+    Args:
+        wanted: A name, or `code=2,math`.
+
+    Raises:
+        InputError: It was not measured, cannot be averaged, or has to be chosen.
+    """
+    kinds = {target_name(row): (row.metric, row.higher) for row in rows}
+    losses = [name for name, (metric, _) in kinds.items() if not metric and name != MACRO]
+    if wanted is None:
+        if MACRO in kinds or len(losses) > 1:
+            return Aim(MACRO, dict.fromkeys(sorted(losses) or [MACRO], 1.0))
+        if len(kinds) > 1:
+            raise InputError(
+                f"several metrics were measured: {', '.join(kinds)}",
+                "choose some with `--domains`",
+            )
+        wanted = next(iter(kinds))
+    shares = parse_shares(wanted)
+    if set(shares) == {MACRO}:
+        return Aim(MACRO, dict.fromkeys(sorted(losses) or [MACRO], 1.0))
+    for name in shares:
+        if name not in kinds:
+            hint = nearest(name, list(kinds)) or f"measured: {', '.join(kinds)}"
+            raise InputError(f"no rows of domain or metric `{name}`", hint)
+    found = {(bool(kinds[name][0]), kinds[name][1]) for name in shares}
+    if len(found) > 1:
+        raise InputError(
+            f"`{wanted}`: cannot average losses with metrics, or what is better low with what is"
+            " better high"
+        )
+    metric, higher = kinds[next(iter(shares))]
+    return Aim(wanted, shares, higher, metric)

@@ -1,0 +1,63 @@
+"""Parts of a verdict: what is gained, whom it harms, what is to be measured."""
+
+from dataclasses import dataclass
+
+from mergeplan.verdict.contenders import Contender
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much what is taken is better than something else.
+
+    Attributes:
+        over: `the base`, or the best single expert's name.
+        value: On this text; better is positive.
+        low, high: 90 % interval on texts of this kind, paired by documents; `None` where the
+            texts' documents are not known, or too few.
+        chance: That it is better on texts of this kind; `None` likewise.
+    """
+
+    over: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Harm:
+    """A domain that becomes worse.
+
+    Attributes:
+        than: `the base`, or the domain's own expert.
+        value: How much worse, on this text.
+        low, high: 90 % interval on texts of this kind, paired by documents; of a prediction, on
+            this text; else `None`.
+    """
+
+    domain: str
+    than: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ToMeasure:
+    """What to measure before anything is decided.
+
+    Attributes:
+        merges: The likeliest to be better than what is known, first.
+        over: The best that is known.
+        gain: What the first is expected to gain over the best that is known, where it is better.
+        chance: That it is better.
+        seconds: For all of them, by what measured merges took; `None` where that is not known.
+        command: That measures them.
+    """
+
+    merges: tuple[Contender, ...]
+    over: Contender
+    gain: float
+    chance: float
+    seconds: float | None
+    command: str

@@ -1,0 +1,138 @@
+"""One answer of all that is known, and how sure it is."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mergeplan.display.summary import Summarized
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.parts import Gain, Harm, ToMeasure
+from mergeplan.verdict.words import (
+    base_size,
+    gain_text,
+    harms_text,
+    to_measure_text,
+    value_text,
+)
+
+Kind = Literal["base", "expert", "merge", "measure", "k"]
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Summarized):
+    """What to do: take the base, a single expert, or a merge; or measure more.
+
+    Attributes:
+        kind: `base`, `expert`, `merge`, `measure`, or `k` where only a number of experts can be
+            told.
+        aim: The domain or metric that decides, or `code=2,math`.
+        target: That was to be reached; `None` for the best there is.
+        chosen: What to take; while more is to be measured, the best that is known; `None` of a
+            number alone.
+        k, pool_size: Of a number alone.
+        expected: Mean value of a number alone, on this text.
+        base: Where it was measured.
+        expert: The best single expert, where one was measured.
+        best_merge: The best merge of two experts or more, or of one at another strength, also
+            where merging does not pay.
+        reached: Whether the target is reached; true without one.
+        lambda_to_try: Where merging does not pay.
+        within: Bounds that leave out some of what was measured, in words.
+        notes: What limits the answer, in sentences.
+    """
+
+    kind: Kind
+    aim: str
+    higher: bool
+    target: float | None
+    chosen: Contender | None
+    base: Contender | None
+    expert: Contender | None
+    best_merge: Contender | None
+    reached: bool
+    gains: tuple[Gain, ...] = ()
+    harms: tuple[Harm, ...] = ()
+    to_measure: ToMeasure | None = None
+    lambda_to_try: float | None = None
+    k: int | None = None
+    pool_size: int | None = None
+    expected: float | None = None
+    method: str = ""
+    within: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def merge(self) -> Contender | None:
+        """What there is to be merged by this answer; `None` where merging does not pay."""
+        if self.chosen is None or not self.reached:
+            return None
+        if self.kind in ("base", "expert") or self.chosen.merge.is_expert:
+            return None
+        return self.chosen if self.chosen.merge.k else None
+
+    @property
+    def fails(self) -> bool:
+        """Whether nothing beats the base, or nothing reaches the target: exit code 4."""
+        nothing = self.chosen is not None and self.base is not None and not self.chosen.merge.k
+        return self.kind == "base" or nothing or not self.reached
+
+    def summary(self) -> str:
+        """The answer, what it gains, whom it harms, and what it rests on."""
+        lines = [self.headline()]
+        if self.chosen is not None and self.kind != "k":
+            lines.append(f"  {self.chosen.merge.name()}: {value_text(self.chosen)}")
+        lines += [f"  {gain_text(gain)}" for gain in self.gains]
+        predicted = self.chosen is not None and not self.chosen.measured
+        lines += [f"  {line}" for line in harms_text(self.harms, predicted=predicted)]
+        if self.to_measure is not None:
+            lines += [f"  {line}" for line in to_measure_text(self.to_measure)]
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def headline(self) -> str:
+        """The answer in one sentence."""
+        where = "the text" if self.aim == "loss" else f"`{self.aim}`"
+        wish = "" if self.target is None else f", to reach {self.target:g}"
+        return f"verdict for {where}{wish}: {self._answer()}"
+
+    def failure(self) -> str:
+        """What nothing does, where `fails`."""
+        if self.reached:
+            return f"nothing{self.within} beats the base"
+        return f"nothing{self.within} reaches {'' if self.higher else 'a loss of '}{self.target:g}"
+
+    def _answer(self) -> str:
+        chosen = self.chosen
+        if self.kind == "k" and self.reached:
+            expected = (
+                "" if self.expected is None else f", {self.expected:.4f} expected on this text"
+            )
+            return f"merge {self.k} of {self.pool_size} experts{self._by()}{expected}"
+        if self.kind == "k":
+            best = f"the lowest expected is {self.expected:.4f}, with {self.k} experts{self._by()}"
+            return f"{self.failure()}; {best}"
+        assert chosen is not None
+        if not self.reached:
+            near = f"the nearest is {chosen.merge.name()} with {chosen.value:.4f}"
+            return f"{self.failure()}; {near}"
+        if self.kind == "measure":
+            return (
+                f"measure more; the best that is known is {chosen.merge.name()}{base_size(chosen)}"
+            )
+        if self.kind == "merge":
+            return f"merge {chosen.merge.name()}{base_size(chosen)}"
+        other = "" if self.best_merge is None else f" (the best merge, {_of(self.best_merge)})"
+        tried = ""
+        if self.lambda_to_try is not None:
+            linear = self.best_merge is not None and self.best_merge.merge.method == "average"
+            by = "task_arithmetic with a lambda of" if linear else "a smaller lambda, such as"
+            tried = f"; try {by} {self.lambda_to_try:g}"
+        if self.kind == "base":
+            return f"merging does not pay, keep the base: no merge is better than it{other}{tried}"
+        return f"merging does not pay, take {chosen.merge.name()}: no merge is better{other}{tried}"
+
+    def _by(self) -> str:
+        return f" by {self.method}" if self.method else ""
+
+
+def _of(one: Contender) -> str:
+    return f"{one.merge.name()}, has {one.value:.4f}"

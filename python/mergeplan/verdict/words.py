@@ -1,0 +1,87 @@
+"""How the parts of a verdict read."""
+
+from collections.abc import Sequence
+
+from mergeplan.display.text import format_count
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.parts import Gain, Harm, ToMeasure
+
+# Domains that are named one by one.
+_LISTED = 6
+
+
+def value_text(one: Contender) -> str:
+    """What it gives, and how that is known.
+
+    Of a prediction the interval is of what this text would give.
+    """
+    if one.measured:
+        return f"{one.value:.4f} measured on this text"
+    interval = f"90 % interval {one.low:.4f} to {one.high:.4f}"
+    return f"{one.value:.4f} predicted on this text, {interval}"
+
+
+def base_size(one: Contender) -> str:
+    """Of which base, for a sentence."""
+    n_params = one.merge.n_params
+    return "" if n_params is None else f" at {format_count(n_params)}"
+
+
+def gain_text(gain: Gain) -> str:
+    """By how much it is better, on both questions."""
+    verb = "better" if gain.value >= 0 else "worse"
+    said = f"{abs(gain.value):.4f} {verb} than {gain.over} on this text"
+    if gain.low is None or gain.high is None or gain.chance is None:
+        return said
+    return (
+        f"{said}; on texts of this kind {gain.low:+.4f} to {gain.high:+.4f} (90 %), better with a"
+        f" chance of {chance_text(gain.chance)}"
+    )
+
+
+def chance_text(chance: float) -> str:
+    """A share of draws; never more certain than so many draws can tell."""
+    if chance > 0.999:
+        return "over 99.9 %"
+    return "under 0.1 %" if chance < 0.001 else f"{100 * chance:.1f} %"
+
+
+def harms_text(harms: Sequence[Harm], *, predicted: bool) -> list[str]:
+    """A line for those worse than the base's, and one for those worse than their own expert's."""
+    lines = []
+    for base in (True, False):
+        some = [harm for harm in harms if (harm.than == "the base") == base]
+        if not some:
+            continue
+        than = "than the base" if base else "than the domain's own expert"
+        said = ", ".join(_harm(harm, predicted) for harm in some[:_LISTED])
+        more = "" if len(some) <= _LISTED else f", and {len(some) - _LISTED} more domains"
+        lines.append(f"worse {than}: {said}{more}")
+    return lines
+
+
+def _harm(harm: Harm, predicted: bool) -> str:
+    said = f"{harm.domain} by {harm.value:.4f}"
+    if harm.low is None or harm.high is None:
+        return said
+    which = "predicted, this text" if predicted else "such texts"
+    return f"{said} ({harm.low:+.4f} to {harm.high:+.4f}, {which})"
+
+
+def to_measure_text(some: ToMeasure) -> list[str]:
+    """What to measure, what it takes, and what it may gain."""
+    names = "; ".join(one.merge.name() for one in some.merges)
+    takes = f"{len(some.merges)} merge{'s' if len(some.merges) > 1 else ''}"
+    if some.seconds is not None:
+        takes += f", about {_time(some.seconds)}"
+    first = some.merges[0]
+    lines = [
+        f"to measure: {names} ({takes})",
+        f"  {first.merge.name()}: {value_text(first)}; better than {some.over.merge.name()} with a"
+        f" chance of {chance_text(some.chance)} on this text, expected gain {some.gain:.4f}",
+    ]
+    return [*lines, f"  {some.command}"] if some.command else lines
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,66 @@
+"""A verdict's merge as a config that `mergeplan merge` and `mergekit-yaml` both run."""
+
+from typing import Any
+
+from mergeplan.config.labels import draws_masks
+from mergeplan.config.write import merge_config, to_yaml
+from mergeplan.errors import InputError, nearest
+from mergeplan.pool.pool import Pool, method_in, size_in
+from mergeplan.selection.write import rounded
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.verdict import Verdict
+from mergeplan.verdict.words import value_text
+
+
+def contender_config(one: Contender, pool: Pool, *, seed: int | None = None) -> dict[str, Any]:
+    """The mergekit configuration of a merge, as data.
+
+    Args:
+        seed: Of masks, where none was measured with; `None` for the pool's.
+
+    Raises:
+        InputError: The pool lacks the method, the size or an expert.
+    """
+    merge = one.merge
+    label, options = method_in(merge.method, merge.options, pool)
+    size = size_in(merge.n_params, pool)
+    for name in merge.subset:
+        if name not in size.experts:
+            raise InputError(f"the pool has no expert `{name}`", nearest(name, list(size.experts)))
+    experts = [size.experts[name] for name in merge.subset]
+    weights = None if merge.equal else rounded(merge.weights)
+    config = merge_config(label, options, size.base, experts, size.out_dtype, weights)
+    # A measured merge has the masks that it was measured with.
+    own = pool.random_seed if seed is None else seed
+    seed = int(merge.seed) if merge.seed.isdecimal() else own
+    if seed and draws_masks(label, options):
+        config["random_seed"] = seed
+    return config
+
+
+def contender_yaml(
+    one: Contender, verdict: Verdict, pool: Pool, *, by: str, seed: int | None = None
+) -> str:
+    """The same as text, with the verdict in its comments.
+
+    Args:
+        by: The command that writes it.
+        seed: As for `contender_config`.
+
+    Raises:
+        InputError: As for `contender_config`.
+    """
+    comments = [f"written by mergeplan {by}", verdict.headline()]
+    if one is not verdict.merge:
+        comments.append("written all the same, as --anyway asks for")
+    comments.append(f"{one.merge.name()}: {verdict.aim} {value_text(one)}")
+    return to_yaml(contender_config(one, pool, seed=seed), comments)
+
+
+def merge_to_write(verdict: Verdict, *, anyway: bool) -> Contender | None:
+    """The merge whose YAML is written; `None` where merging does not pay.
+
+    Args:
+        anyway: The best merge even then.
+    """
+    return verdict.merge or (verdict.best_merge if anyway else None)

@@ -1,0 +1,241 @@
+"""The verdict: of all that is known the best, and never surer than its ground."""
+
+import json
+from itertools import combinations
+
+import pytest
+
+from mergeplan.errors import InputError
+from mergeplan.evaluation.measured import MeasuredMerge, scores_line
+from mergeplan.evaluation.scores import DomainScores, Scores
+from mergeplan.law.file import save_law
+from mergeplan.law.fit import fit
+from mergeplan.measurements.columns import COLUMNS
+from mergeplan.measurements.file import read_rows, table_text
+from mergeplan.measurements.rows import Measurement
+from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.selection.problem import Constraint
+from mergeplan.verdict.answer import predictions, verdict_of
+from mergeplan.verdict.contenders import Bounds
+from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.lambdas import lambda_to_try
+
+np = pytest.importorskip("numpy")
+EXPERTS = ("code", "html", "math", "prose")
+TASK = {"method": "task_arithmetic", "options": '{"lambda": 0.5}'}
+
+
+def row(subset, loss, domain="macro", **more):
+    names = tuple(sorted(subset.split("+"))) if subset else ()
+    given = {**(TASK if names else {}), "n_params": 80592.0, "pool_size": 4, **more}
+    return Measurement(2, len(names), loss, domain=domain, subset=names, **given)
+
+
+def table(tmp_path, rows):
+    path = tmp_path / "measurements.csv"
+    path.write_text(table_text(rows, COLUMNS))
+    return path
+
+
+def quadratic(experts, pull, base=2.0):
+    """Losses of all subsets of a plain quadratic form."""
+    found = [row("", base)]
+    for k in range(1, len(experts) + 1):
+        for names in combinations(experts, k):
+            x = np.zeros(len(experts))
+            x[[experts.index(name) for name in names]] = 1 / k
+            found.append(row("+".join(names), float(base + pull @ x + 0.1 * x @ x)))
+    return found
+
+
+def test_the_best_measured_merge_is_taken_and_no_random_draw(tmp_path):
+    rows = [row("", 2.0), row("code", 1.9), row("html", 1.95), row("code+html", 1.8)]
+    rows += [row("code+math", 1.99), row("math", 2.1), row("code+html+math", 1.97)]
+    verdict = verdict_of(table(tmp_path, rows))
+    assert (verdict.kind, verdict.chosen.merge.subset) == ("merge", ("code", "html"))
+    assert verdict.chosen.measured
+    assert not verdict.fails
+    assert [round(gain.value, 9) for gain in verdict.gains] == [0.2, 0.1]
+    assert verdict.gains[0].low is None
+    assert "on this text only" in verdict.summary()
+
+
+def test_every_method_and_lambda_is_a_candidate(tmp_path):
+    rows = [row("", 2.0), row("code", 1.9), row("html", 1.95), row("code+html", 1.8)]
+    rows += [
+        row("code+html", 1.7, options='{"lambda": 0.3}'),
+        row("code+html", 1.75, method="ties"),
+    ]
+    chosen = verdict_of(table(tmp_path, rows)).chosen
+    assert (chosen.value, chosen.merge.options) == (1.7, '{"lambda": 0.3}')
+
+
+@pytest.mark.parametrize(
+    ("single", "kind", "fails", "merge"),
+    [
+        ({"method": "average", "options": "{}"}, "expert", False, False),
+        (TASK, "merge", False, True),  # at half strength it is no expert as it is
+    ],
+)
+def test_a_single_expert_may_be_the_answer(tmp_path, single, kind, fails, merge):
+    rows = [row("", 2.0), row("code", 1.7, **single), row("html", 1.95), row("code+html", 1.8)]
+    verdict = verdict_of(table(tmp_path, rows))
+    assert (verdict.kind, verdict.fails, verdict.merge is not None) == (kind, fails, merge)
+    assert verdict.chosen.merge.subset == ("code",)
+
+
+def test_where_nothing_beats_the_base_it_is_kept_and_a_lambda_named(tmp_path):
+    rows = [row("", 1.6), row("code", 1.7), row("html", 1.95), row("code+html", 1.65)]
+    verdict = verdict_of(table(tmp_path, rows))
+    assert (verdict.kind, verdict.fails, verdict.merge) == ("base", True, None)
+    assert verdict.best_merge.merge.subset == ("code", "html")
+    assert "merging does not pay, keep the base" in verdict.headline()
+    assert f"lambda, such as {verdict.lambda_to_try:g}" in verdict.headline()
+    assert verdict.lambda_to_try == 0.25
+    # Along lambda the loss is 1.6 - 0.1·x + 0.4·x² here, lowest at 0.125.
+    scan = [
+        row("code+html", 1.6 - 0.1 * x + 0.4 * x * x, options=f'{{"lambda": {x}}}')
+        for x in (0.5, 1)
+    ]
+    known = verdict_of(table(tmp_path, [row("", 1.6), *scan]))
+    assert known.lambda_to_try == pytest.approx(0.125, abs=1e-3)
+
+
+def test_a_prediction_is_to_be_measured_before_it_is_taken(tmp_path):
+    pull = np.array([-0.1, -0.09, -0.02, 0.2])
+    whole = quadratic(EXPERTS, pull)
+    best = min(whole, key=lambda one: one.loss_nats).subset
+    noise = np.random.default_rng(3)
+    few = [
+        row("+".join(one.subset), one.loss_nats + (noise.normal(0, 0.004) if one.k > 1 else 0))
+        for one in whole
+        if one.subset != best
+    ]
+    verdict = verdict_of(table(tmp_path, few))
+    assert verdict.kind in ("measure", "merge")
+    assert verdict.to_measure is not None
+    first = verdict.to_measure.merges[0]
+    assert first.merge.subset == best
+    assert not first.measured
+    assert verdict.to_measure.gain > 0
+    assert f"--also {'+'.join(best)}" in verdict.to_measure.command
+    if verdict.kind == "measure":
+        assert verdict.chosen.measured
+        assert "measure more; the best that is known is" in verdict.headline()
+    # Once it is measured, the answer stands on it.
+    done = verdict_of(table(tmp_path, whole))
+    assert (done.kind, done.chosen.merge.subset, done.to_measure) == ("merge", best, None)
+
+
+def test_a_target_takes_the_fewest_experts_that_reach_it(tmp_path):
+    rows = [row("", 2.0), row("code", 1.9), row("html", 1.95), row("math", 1.97)]
+    rows += [row("code+html", 1.8), row("code+html+math", 1.7)]
+    assert verdict_of(table(tmp_path, rows), 1.85).chosen.merge.k == 2
+    assert verdict_of(table(tmp_path, rows), 1.75).chosen.merge.k == 3
+    missed = verdict_of(table(tmp_path, rows), 1.2)
+    assert missed.fails
+    assert not missed.reached
+    assert missed.merge is None
+    assert "nothing reaches a loss of 1.2; the nearest is code+html+math" in missed.headline()
+
+
+def test_bounds_keep_out_what_was_measured():
+    rows = [row("", 2.0), row("code", 1.9), row("code+html", 1.7), row("code+html", 2.5, "html")]
+    rows += [row("code", 1.1, "html"), row("", 1.2, "html")]
+    question = Question("macro", bounds=Bounds(keep=(Constraint("html", 1.15),)))
+    verdict = decide(rows, (), question)
+    assert verdict.chosen.merge.subset == ("code",)
+
+
+def test_higher_is_better_where_the_metric_says_so():
+    more = {"metric": "acc", "higher": True, "domain": ""}
+    rows = [row("", 0.4, **more), row("code", 0.5, **more), row("code+html", 0.6, **more)]
+    verdict = decide(rows)
+    assert (verdict.chosen.merge.k, verdict.gains[0].value) == (2, pytest.approx(0.2))
+    assert "on these items only" not in verdict.summary() or verdict.gains[0].chance is None
+
+
+def test_a_law_alone_gives_a_number_and_says_so(tmp_path):
+    rows = [row("", 2.0)] + [
+        Measurement(2, k, 1.5 + 0.3 / k, pool_size=6, n_params=80592.0, **TASK)
+        for k in (1, 2, 4, 6)
+    ]
+    law = fit(table(tmp_path, rows))
+    save_law(law, tmp_path / "law.json")
+    for source in ("law.json", "measurements.csv"):
+        verdict = verdict_of(tmp_path / source)
+        assert (verdict.kind, verdict.chosen) == ("k", None)
+        assert f"merge {verdict.k} of 6 experts" in verdict.headline()
+        assert "a number of experts" in verdict.summary()
+    save_law(fit(table(tmp_path, [row("", 1.4), *rows[1:]])), tmp_path / "law.json")
+    assert verdict_of(tmp_path / "law.json").kind == "base"
+    assert verdict_of(tmp_path / "law.json").fails
+
+
+def run_folder(tmp_path, losses, n_documents):
+    """A table, and beside it the run that it is of: losses by merge and domain, of documents."""
+    rng = np.random.default_rng(0)
+    shared = {d: rng.normal(0, 0.3, n_documents) for d in ("code", "html")}
+    rows, lines = [], []
+    for names, by_domain in losses.items():
+        subset = tuple(names.split("+")) if names else ()
+        merge = SubsetMerge(
+            0, 80592.0, *(("task_arithmetic", '{"lambda": 0.5}', subset) if subset else ("base",))
+        )
+        scores = {}
+        for domain, mean in by_domain.items():
+            own = rng.normal(0, 0.02, n_documents)
+            nll = 100 * (mean + shared[domain] - shared[domain].mean() + own - own.mean())
+            number = np.arange(n_documents)
+            scores[domain] = DomainScores(number + 1, np.full(n_documents, 100), nll)
+        lines.append(scores_line(MeasuredMerge(merge, Scores(scores), (0.5, 1.5))))
+        for domain, mean in {**by_domain, "macro": sum(by_domain.values()) / 2}.items():
+            rows.append(row(names, mean, domain, seed="0" if names else "", data_hash="0" * 16))
+    (tmp_path / "scores.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "run.json").write_text(json.dumps({"texts": {"the text of size 1": "0" * 16}}))
+    return table(tmp_path, rows)
+
+
+LOSSES = {
+    "": {"code": 2.0, "html": 2.0},
+    "code": {"code": 1.6, "html": 2.2},
+    "html": {"code": 2.1, "html": 1.7},
+    "code+html": {"code": 1.8, "html": 2.02},
+}
+
+
+@pytest.mark.parametrize("n_documents", [2, 40])
+def test_gains_and_harms_are_paired_by_documents_where_there_are_enough(tmp_path, n_documents):
+    verdict = verdict_of(run_folder(tmp_path, LOSSES, n_documents))
+    assert verdict.chosen.merge.subset == ("code",) or verdict.chosen.value == 1.9
+    gain = verdict.gains[0]
+    if n_documents == 2:
+        assert (gain.low, gain.chance) == (None, None)
+        assert "has 2 documents" in verdict.summary()
+        assert "%" not in verdict.summary()
+    else:
+        # Documents move alike: unpaired, the interval would be ten times as wide.
+        assert 0 < gain.high - gain.low < 0.03
+        assert gain.low < gain.value < gain.high
+        assert gain.chance > 0.99
+    harms = {(harm.domain, harm.than.split()[-1]): harm.value for harm in verdict.harms}
+    assert harms["html", "base"] == pytest.approx(verdict.chosen.values["html"] - 2.0)
+    assert all(harm.value > 0 for harm in verdict.harms)
+
+
+def test_scores_of_other_texts_are_refused(tmp_path):
+    path = run_folder(tmp_path, LOSSES, 6)
+    (tmp_path / "run.json").write_text(json.dumps({"texts": {"the text of size 1": "1" * 16}}))
+    with pytest.raises(InputError, match="column `data_hash`"):
+        verdict_of(path)
+
+
+def test_a_lambda_is_named_only_where_there_is_one():
+    assert lambda_to_try([], 1.0, 1.0) is None
+
+
+def test_a_complete_table_is_not_predicted(tmp_path):
+    whole = quadratic(EXPERTS, np.array([-0.1, -0.09, -0.02, 0.2]))
+    rows, _ = read_rows(table(tmp_path, whole))
+    assert predictions(rows, None) == []
+    assert len(predictions(rows[:-1], None)) == 1
