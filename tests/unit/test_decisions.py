@@ -1,21 +1,28 @@
 """Intervals, costs, diagnoses and other tails, on real and on made-up curves."""
 
 import dataclasses
+from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mergeplan
+from mergeplan.calibration.curve_rounds import CurvePlan, decision_text
+from mergeplan.calibration.decision import CurveGoal, decide
 from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel, load_costs
 from mergeplan.law.diagnose import all_signs, diagnose
 from mergeplan.law.fit import fit, fit_series
+from mergeplan.law.fit_result import FitResult
 from mergeplan.law.formulas import HyperbolicLaw, InterferenceLaw, SizeLaw
+from mergeplan.law.posterior import LOWEST_OFFSET, MAX_OFFSET, offset_axis
 from mergeplan.law.recommend import recommend
 from mergeplan.law.recommendation import Goal
 from mergeplan.law.series import ExpertEffect, Point, Series
 from mergeplan.law.spread import SpreadLaw, fit_spread, sampling_variance
 from mergeplan.measurements.file import load_measurements
+from mergeplan.pool.pool import Pool, PoolSize
 from tests.support.settings import DATA
 from tests.support.shares import spread
 
@@ -128,16 +135,85 @@ def test_two_points_have_no_interval():
     assert found.solve(1.05).confident is None
 
 
-def test_the_texts_error_widens_losses_and_not_the_share_of_the_improvement():
-    plain = fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.3)))
-    unsure = fit_series(curve(HyperbolicLaw(1.0, 0.2, 0.3), loss_se=0.02))
+def test_the_texts_error_has_no_part_in_what_is_said_of_this_text():
+    law = HyperbolicLaw(1.0, 0.2, 0.3)
+    plain, unsure = (fit_series(curve(law, (1, 2, 4, 9), loss_se=se)) for se in (0.0, 0.02))
+    assert unsure.predict(5) == plain.predict(5)
+    assert unsure.intervals() == plain.intervals()
+    assert unsure.solve(1.05) == plain.solve(1.05)
+    # On texts of this kind is the other question, and asked by name.
+    other = unsure.on_other_texts(5)
+    assert other.high - other.low > 2 * 1.6 * 0.02
+    assert plain.on_other_texts(5) is None
+    said = recommend(FitResult((unsure,), ""), 1.05).summary()
+    assert "on this text, mean of all subsets" in said
+    assert "on texts of this kind: " in said
 
-    def width(found):
-        return found.predict(5).high - found.predict(5).low
 
-    assert width(unsure) > width(plain) + 0.05
-    assert unsure.law.reaching(0.9, 9) == plain.law.reaching(0.9, 9)
-    assert unsure.intervals()["tail"] == plain.intervals()["tail"]
+def complete(losses: dict[int, float], pool_size: int = 9) -> Series:
+    """Every subset of these k was measured."""
+    points = tuple(Point(k, x, comb(pool_size, k), comb(pool_size, k)) for k, x in losses.items())
+    return Series("average", "{}", None, "macro", pool_size, points)
+
+
+def test_where_every_subset_was_measured_the_mean_is_what_was_measured():
+    losses = {1: 1.2, 2: 1.11, 4: 1.04, 9: 1.03}
+    found = fit_series(complete(losses))
+    for k, loss in losses.items():
+        predicted = found.predict(k)
+        assert (predicted.loss, predicted.low, predicted.high) == (loss, loss, loss)
+    between = found.predict(3)
+    assert between.low < between.loss < between.high
+    # Nor is there anything open about the k of a target that a measured mean meets.
+    solution = found.solve(1.04)
+    assert (solution.k, solution.confident) == (4, 4)
+
+
+def test_one_set_of_draws_answers_for_losses_and_for_k():
+    found = fit_series(complete({1: 1.2, 2: 1.115, 4: 1.04, 9: 1.03}))
+    for target in (1.05, 1.07, 1.035):
+        solution = found.solve(target, 0.9)
+        assert solution.low <= solution.exact <= solution.high
+        chances = (found.draws.means <= target).mean(axis=0)
+        assert solution.confident == next(k for k, p in enumerate(chances, 1) if p >= 0.9)
+        decision = decide(found, CurveGoal(target_loss=target))
+        assert decision.k == solution.k
+        assert (decision.low, decision.high) == tuple(
+            min(10, int(np.ceil(x - 1e-9))) for x in (solution.low, solution.high)
+        )
+
+
+def test_a_forecast_may_have_an_offset_below_zero_and_the_papers_form_not():
+    truth = HyperbolicLaw(1.0, 0.2, -0.13)
+    found = fit_series(complete({k: truth.predict(k) for k in (1, 2, 4)}))
+    assert found.law.offset == 0
+    assert found.forecast.offset == pytest.approx(-0.13, abs=1e-9)
+    assert found.predict(9).loss == pytest.approx(truth.predict(9), abs=0.003 * 0.2)
+    assert abs(found.law.predict(9) - truth.predict(9)) > 0.01 * 0.2
+    assert found.intervals()["offset"][0] >= LOWEST_OFFSET
+    steep = fit_series(complete({1: 2.0, 2: 1.1, 4: 1.05}))
+    assert steep.forecast.offset == pytest.approx(LOWEST_OFFSET)
+
+
+def test_the_prior_of_the_offset_has_a_third_below_zero():
+    axis = offset_axis()
+    b = np.expm1(np.linspace(axis.low, axis.high, 200_001))
+    mass = np.exp(axis.log_prior(np.log1p(b)))
+    mass /= mass.sum()
+    assert (b[0], b[-1]) == (pytest.approx(LOWEST_OFFSET), pytest.approx(MAX_OFFSET))
+    assert mass[b < 0].sum() == pytest.approx(0.5 / (0.5 + 50 / 51), abs=1e-3)
+    assert mass[b < 0.95].sum() == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_no_confidence_beyond_the_largest_measured_k_without_saying_that_nothing_was_seen():
+    found = fit_series(complete({1: 1.2, 2: 1.1, 4: 1.05}))
+    result = FitResult((found,), "")
+    far = recommend(result, 1.033).summary()
+    assert "k = 7, if the curve goes on: nothing beyond k = 4 was seen" in far
+    assert "seen" not in recommend(result, 1.06).summary()
+    pool = Pool((PoolSize(Path("b"), {name: Path(name) for name in "abcdefghi"}),), {}, {})
+    said = decision_text(decide(found, CurveGoal(target_loss=1.033)), CurvePlan(pool))
+    assert "nothing beyond k = 4 was seen" in said
 
 
 def test_another_pool_is_a_wider_question(real):
@@ -171,7 +247,7 @@ def test_a_slightly_negative_offset_is_reported_and_no_alarm():
     law = HyperbolicLaw(1.0, 0.2, -0.1)
     found = fit_series(series({k: law.floor + law.tail / (k - 0.1) for k in range(1, 10)}))
     assert found.law.offset == 0
-    assert found.offset_unbounded == pytest.approx(-0.1, abs=1e-3)
+    assert found.forecast.offset == pytest.approx(-0.1, abs=1e-3)
     assert "tail is not 1/k" not in [sign.sign for sign in diagnose(found)]
 
 
@@ -324,3 +400,15 @@ def test_three_points_take_the_closed_form():
 def test_the_answer_says_which_targets_would_not_change_it():
     best = recommend(fit(PUBLISHED, pool_size=16), 0.66).best
     assert any("any target from 0.6597 to 0.6649 would give the same k" in r for r in best.reasons)
+
+
+def test_a_pool_of_ten_thousand_is_answered_from_some_of_its_k():
+    law = HyperbolicLaw(1.0, 0.2, 0.3)
+    points = tuple(Point(k, law.predict(k), 20, 10**6, 0.02 / k) for k in (1, 2, 4, 8))
+    found = fit_series(Series("m", "{}", None, "", 10_000, points))
+    assert len(found.draws.ks) < 150
+    assert found.predict(777).loss == pytest.approx(law.predict(777), abs=0.005)
+    solution = found.solve(1.03)
+    assert solution.low < 0.2 / 0.03 - 0.3 < solution.high
+    assert (found.draws.at(solution.confident) <= 1.03).mean() >= 0.9
+    assert (found.draws.at(solution.confident - 1) <= 1.03).mean() < 0.9

@@ -124,14 +124,27 @@ def merges_at_random(sweep, wish, seed, step=8):
     return len(rows)
 
 
-def test_where_more_merges_cannot_tell_it_stops_and_says_so(plan, sweep):
-    merges, steps = run(sweep, dataclasses.replace(plan, until=0))
-    stop = steps[-1]
-    assert stop.open
-    assert "measuring every subset would hardly narrow it" in stop.reason
-    assert len(merges) < 256
+def test_what_all_511_subsets_settle_is_settled_with_fewer(plan, sweep):
+    """On this text a mean over every subset is exact, however the curve misses it."""
     everything = decide(fit(sweep, method="average").fits[0], CurveGoal())
-    assert (everything.low, everything.high) == (5, 6)  # all 511 do not settle it either
+    assert everything.low == everything.k == everything.high
+    merges, steps = run(sweep, dataclasses.replace(plan, until=0))
+    assert (steps[-1].decision.k, steps[-1].open) == (everything.k, False)
+    assert len(merges) < 128
+
+
+def test_where_more_merges_cannot_tell_it_stops_and_says_so(plan, sweep):
+    """Only the ends may be measured further: how the curve bends between them stays open."""
+    wish = CurveGoal(target_loss=(sweep_mean(sweep, 5) + 2 * sweep_mean(sweep, 6)) / 3)
+    merges, steps = run(sweep, dataclasses.replace(plan, until=-1, wish=wish, ks=(1, 8, 9)))
+    assert steps[-1].open
+    assert "measuring every subset would hardly narrow it" in steps[-1].reason
+    assert len(merges) < 1 + 9 + 9 + 1
+
+
+def sweep_mean(sweep, k):
+    losses = [row.loss_nats for row in sweep.rows if row.method == "average" and row.k == k]
+    return sum(losses) / len(losses)
 
 
 def test_a_budget_of_merges_is_never_exceeded(plan, sweep):

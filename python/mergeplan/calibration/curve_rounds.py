@@ -15,6 +15,7 @@ from mergeplan.calibration.value import Prospect
 from mergeplan.config.labels import method_of
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit import fit_series
+from mergeplan.law.recommendation import unseen_beyond
 from mergeplan.law.series import Series, series_of
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.designs import Subset, choose_subsets
@@ -225,15 +226,17 @@ def decision_text(decision: Decision, plan: CurvePlan) -> str:
     """The decision in words.
 
     >>> decision_text(Decision(5, 4, 7), CurvePlan(Pool((), {}, {})))
-    'k = 5, and with 90 % confidence 4 to 7'
+    'k = 5, and with 90 % confidence on this text 4 to 7'
     """
     size = len(plan.names) if plan.pool.sizes else decision.high
     last = f"more than the {size} there are" if decision.high > size else f"{decision.high}"
-    sure = f"with {plan.wish.confidence:.0%} confidence".replace("%", " %")
+    sure = f"with {plan.wish.confidence:.0%} confidence on this text".replace("%", " %")
+    seen = size if decision.seen is None else decision.seen
+    unseen = unseen_beyond(min(decision.high, size), seen)
     if decision.low == decision.high:
-        return f"k = {last}, {sure}"
+        return f"k = {last}, {sure}{unseen}"
     k = "none of this pool" if decision.k > size else f"{decision.k}"
-    return f"k = {k}, and {sure} {decision.low} to {last}"
+    return f"k = {k}, and {sure} {decision.low} to {last}{unseen}"
 
 
 def _own_rows(measured: Measurements, plan: CurvePlan) -> list[Measurement]:

@@ -17,7 +17,7 @@ class CurveGoal:
 
     Attributes:
         target_loss: In nats per token; without one, `fraction` decides.
-        fraction: Share of the improvement from one expert to all of them.
+        fraction: Share of the improvement from one expert to the best k: all, but for an upturn.
         confidence: Of the interval of k.
     """
 
@@ -31,15 +31,17 @@ class Decision:
     """How many experts to merge, by what was measured so far.
 
     Attributes:
-        k: Smallest that fulfils the wish by the fitted curve; one more than the pool has where
-            none does.
-        low, high: The active range: the k that the wish may still turn out to need, at the
-            confidence that was asked for.
+        k: Smallest whose expected mean fulfils the wish; one more than the pool has where none
+            does.
+        low, high: The active range: the k that the wish may still turn out to need on this text, at
+            the confidence that was asked for.
+        seen: Largest k of which a subset was measured; `None` for all.
     """
 
     k: int
     low: int
     high: int
+    seen: int | None = None
 
     @property
     def reach(self) -> int:
@@ -48,7 +50,8 @@ class Decision:
 
 
 def exact_k(fit: Fit, wish: CurveGoal) -> Array:
-    """The k, not rounded, that each posterior draw asks for, shape (draws,); within [1, M + 1].
+    """The k, not rounded, that each draw of the pool's means asks for, shape (draws,); within
+    [1, M + 1].
 
     Every value above M says that no merge of this pool is enough.
 
@@ -58,30 +61,24 @@ def exact_k(fit: Fit, wish: CurveGoal) -> Array:
     draws, pool_size = fit.draws, fit.series.pool_size
     if draws is None:
         raise ValueError("a fit without draws leaves k open")
+    target: Array | float
     if wish.target_loss is None:
-        first, last = draws.law_at(1), draws.law_at(pool_size)
+        first, last = draws.at(1), draws.at(fit.best_k)
         target = first - wish.fraction * (first - last)
     else:
-        target = np.full_like(draws.floor, wish.target_loss)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        exact = draws.tail / (target - draws.floor) - draws.offset
-    enough = target > draws.floor
-    # A flat curve (no tail) makes 0 / 0 of a fraction: one expert has all there is.
-    exact = np.where(enough, exact, np.where(draws.law_at(1) <= target, 1.0, np.inf))
-    return np.clip(exact, 1.0, pool_size + 1.0)
+        target = wish.target_loss
+    return np.minimum(draws.crossing(target), pool_size + 1.0)
 
 
 def decide(fit: Fit, wish: CurveGoal) -> Decision:
     """The decision of a fit; without draws, as from two k only, every k stays active."""
-    law, pool_size = fit.law, fit.series.pool_size
+    pool_size = fit.series.pool_size
     if wish.target_loss is None:
-        k = law.reaching(wish.fraction, pool_size)
+        k = fit.reaching(wish.fraction)
     else:
-        slack = 1e-12 * abs(wish.target_loss)
-        reached = (x for x in range(1, pool_size + 1) if law.predict(x) <= wish.target_loss + slack)
-        k = next(reached, pool_size + 1)
+        k = fit.first(wish.target_loss) or pool_size + 1
     if fit.draws is None:
-        return Decision(k, 1, pool_size + 1)
+        return Decision(k, 1, pool_size + 1, fit.largest_measured)
     whole = np.ceil(exact_k(fit, wish) - 1e-9)
     low, high = central(whole, wish.confidence)
-    return Decision(k, min(k, int(low)), max(k, int(high)))
+    return Decision(k, min(k, int(low)), max(k, int(high)), fit.largest_measured)

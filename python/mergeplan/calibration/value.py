@@ -1,12 +1,12 @@
 """What the next measurements are worth: at which k they would narrow the decision most.
 
-Over the posterior's draws, the k that is asked for and the curve's height at every k are nearly
-jointly Gaussian. Then measuring at one k with error variance s² takes Cov(k*, L)² / (Var L + s²)
+Over the posterior's draws, the k that is asked for and the pool's mean m at every k are nearly
+jointly Gaussian. Then measuring at one k with error variance s² takes Cov(k*, m)² / (Var m + s²)
 off the variance of k*, and tells by the same rule what is left for the next measurement.
 
-The mean over n of C subsets has variance v(n) = s²/n · (1 - n/C) around the pool's mean, and that a
-lack of fit τ² around the curve. One subset more raises its precision from 1/(v(n) + τ²) to
-1/(v(n+1) + τ²): little where most subsets are measured, and nothing once all are.
+The mean over n of C subsets has variance v(n) = s²/n · (1 - n/C) around the pool's mean. One subset
+more raises its precision from 1/v(n) to 1/v(n+1): little where most subsets are measured, and
+nothing once all are.
 """
 
 import numpy as np
@@ -33,9 +33,9 @@ class Prospect:
         assert draws is not None
         self._ks = sorted(possible)
         self._possible = possible
-        heights = np.stack([draws.law_at(k) for k in self._ks])  # (n_k, draws)
+        heights = np.stack([draws.at(k) for k in self._ks])  # (n_k, draws)
         self._covariance = np.cov(np.vstack([exact_k(fit, wish), heights]))  # (1 + n_k, 1 + n_k)
-        self._misfit = float(np.median(draws.tau)) ** 2
+        misfit = float(np.median(draws.tau)) ** 2
         points = {point.k: point for point in fit.series.points}
         self._measured, self._variance = {}, {}
         for k in self._ks:
@@ -43,7 +43,7 @@ class Prospect:
             self._measured[k] = point.n_subsets
             # Every k may have another spread; where none is known, that of the curve's misfit.
             spread = fit.spread
-            self._variance[k] = subset_variance(point, spread) if spread else self._misfit
+            self._variance[k] = subset_variance(point, spread) if spread else misfit
 
     def allocate(self, count: int) -> dict[int, int]:
         """How many more subsets of each k to measure, one by one where the next tells most.
@@ -78,7 +78,7 @@ class Prospect:
     def _gain(self, k: int, more: int) -> float:
         i = self._ks.index(k) + 1
         covariance = self._covariance
-        return float(covariance[0, i] ** 2 / (covariance[i, i] + self._noise(k, more)))
+        return float(covariance[0, i] ** 2 / (covariance[i, i] + self._noise(k, more) + 1e-300))
 
     def _measure(self, k: int, more: int) -> None:
         i = self._ks.index(k) + 1
@@ -98,4 +98,4 @@ class Prospect:
             return 0.0
         error = self._variance[k] / measured * (1 - measured / self._possible[k])
         # A mean without any error would be worth infinitely much.
-        return 1 / max(error + self._misfit, 1e-18)
+        return 1 / max(error, 1e-18)

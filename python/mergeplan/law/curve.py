@@ -1,6 +1,7 @@
 """One fitted curve: what it predicts, which k it recommends, and how sure both are."""
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -10,20 +11,12 @@ from numpy.typing import NDArray
 
 from mergeplan.display.summary import Summarized
 from mergeplan.law.formulas import FromCoefficients, SizeLaw
-from mergeplan.law.posterior import (
-    CONFIDENCE,
-    DRAWS,
-    MAX_OFFSET,
-    Axis,
-    Observations,
-    central,
-    draw_posterior,
-    shortest,
-)
+from mergeplan.law.pool_means import PoolMeans, draw_means
+from mergeplan.law.posterior import CONFIDENCE, DRAWS, LOWEST_OFFSET, central, shortest
 from mergeplan.law.series import Series, name_of
 from mergeplan.law.spread import SpreadLaw, known_variance
 from mergeplan.law.tails import TailScore
-from mergeplan.system.ranges import Magnitude, Number, Seed
+from mergeplan.system.ranges import Magnitude, Seed
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -31,7 +24,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Expected loss, in nats, of this pool's merges of k, with its interval at `confidence`.
+    """Mean loss on this text, in nats, of this pool's merges of k, with its interval at
+    `confidence`.
+
+    Measured values are exact on this text: what is open is how the mean departs from the law, and
+    the subsets that were not measured.
 
     Attributes:
         extrapolated: Whether k or N lies beyond what was measured.
@@ -46,10 +43,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TargetK:
-    """The k that reaches a target.
+    """The k at which this pool's mean loss on this text reaches a target.
 
     Attributes:
-        k: Smallest whole number by the fitted curve, at most the pool's size; `None` for none.
+        k: Smallest whole number whose expected mean does, at most the pool's size; `None` for none.
         exact: The same before rounding up.
         low, high: Interval of `exact`; infinite where the target may never be reached.
         confident: Smallest k that reaches it with the chosen confidence.
@@ -63,27 +60,14 @@ class TargetK:
     confidence: float
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The posterior: shape (draws,) each; `tau` is the lack of fit in nats."""
-
-    floor: Array
-    tail: Array
-    offset: Array
-    tau: Array
-    noise: Array
-
-    def law_at(self, k: float) -> Array:
-        return self.floor + self.tail / (k + self.offset)
-
-
 @dataclass(frozen=True, repr=False)
 class Fit(Summarized):
-    """The law of one series.
+    """The law of one series, and what it says of this pool's mean loss at each k on this text.
 
     Attributes:
+        law: In the paper's form, whose offset b is not negative.
+        forecast: The same with b down to -0.5; expectations, k and intervals come from it.
         r2: Share of the variance of the mean losses that the law explains, in-sample, unweighted.
-        offset_unbounded: The offset where negative ones are allowed; slightly below 0 is no alarm.
         lack_of_fit: Standard deviation of what the law leaves, in nats, beside sampling error.
         weighting: `variance` or `k`.
         tails: Other forms of the tail beside this one, by leaving out each k.
@@ -92,8 +76,8 @@ class Fit(Summarized):
 
     series: Series
     law: Annotated[SizeLaw, FromCoefficients()]
+    forecast: Annotated[SizeLaw, FromCoefficients(LOWEST_OFFSET)]
     r2: Annotated[float, Ge(-1e12), Le(1)]
-    offset_unbounded: Number
     lack_of_fit: Magnitude
     weighting: Literal["variance", "k"]
     tails: tuple[TailScore, ...] = ()
@@ -102,35 +86,88 @@ class Fit(Summarized):
     seed: Seed = field(default=0, repr=False)
 
     def summary(self) -> str:
-        """The coefficients and how well they fit; warnings."""
-        law = self.law
+        """The forecast's coefficients and how well they fit on this text; warnings."""
+        law = self.forecast
         curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
         ks = ", ".join(str(point.k) for point in self.series.points)
-        lines = [f"{name_of(self.series)}: {curve}, R² {self.r2:.5f}, from k = {ks}"]
+        lines = [f"{name_of(self.series)}: {curve}, R² {self.r2:.5f}, from k = {ks}, on this text"]
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
     @cached_property
-    def draws(self) -> Draws | None:
+    def draws(self) -> PoolMeans | None:
         """Posterior draws; `None` for two k, which leave the offset open, and with interference."""
-        if len(self.series.points) < 3 or self.law.can_rise:
+        series = self.series
+        if len(series.points) < 3 or self.law.can_rise:
             return None
-        return _draws(self)
+        return draw_means(
+            np.array([point.k for point in series.points], np.float64),
+            np.array([point.loss for point in series.points]),
+            known_variance(series, self.spread),
+            series.pool_size,
+            self.seed,
+        )
+
+    @cached_property
+    def expected(self) -> tuple[float, ...]:
+        """Expected mean loss of each k from 1 to the pool's size, in nats on this text.
+
+        The measured mean where every subset was measured; else the middle of the draws, or, where
+        no sampling error is known that would weigh the means against the law, the forecast.
+        """
+        whole = range(1, self.series.pool_size + 1)
+        complete = {point.k: point.loss for point in self.series.points if point.complete}
+        if self.draws is None or self.weighting == "k":
+            return tuple(complete.get(k, self.forecast.predict(k)) for k in whole)
+        # Between the k that were drawn, of which a large pool has only some, along 1/(k + b).
+        steps = -1 / (np.array(whole) + self.forecast.offset)
+        drawn = -1 / (self.draws.ks + self.forecast.offset)
+        middle = np.interp(steps, drawn, np.median(self.draws.means, axis=0))
+        return tuple(complete.get(k, float(middle[k - 1])) for k in whole)
+
+    def expect(self, k: float) -> float:
+        """The same for any k, whole or not, of this pool or beyond it."""
+        size = self.series.pool_size
+        if 1 <= k <= size and k == int(k):
+            return self.expected[int(k) - 1]
+        if self.draws is None or self.weighting == "k":
+            return self.forecast.predict(k)
+        return float(np.median(self.draws.at(k)))
+
+    @property
+    def largest_measured(self) -> int:
+        return self.series.points[-1].k
+
+    def reaching(self, fraction: float) -> int:
+        """Smallest k with this share of the improvement from one expert to the best k (4.4)."""
+        first, last = self.expected[0], self.expected[self.best_k - 1]
+        return self.first(first - fraction * (first - last)) or self.best_k
+
+    @property
+    def best_k(self) -> int:
+        """The k with the lowest expected mean: all experts, but where the curve turns up."""
+        size = self.series.pool_size
+        return min(range(size, 0, -1), key=lambda k: self.expected[k - 1])
+
+    def first(self, target_loss: float) -> int | None:
+        """Smallest k of the pool whose expected mean reaches a target."""
+        enough = target_loss + 1e-12 * abs(target_loss)
+        ks = itertools.count(1)
+        return next((k for k, loss in zip(ks, self.expected, strict=False) if loss <= enough), None)
 
     def predict(self, k: float, confidence: float = CONFIDENCE) -> Prediction:
         """Mean loss over this pool's subsets of k, for a k that need not have been measured.
 
         Returns:
-            In nats per token, with the interval that holds the mean with `confidence`; NaN where
-            the fit has no posterior.
+            In nats per token, with the interval that holds the mean on this text with `confidence`,
+            of no width where every subset of k was measured; NaN where the fit has no posterior.
         """
-        loss = self.law.predict(k)
-        extrapolated = not self.series.points[0].k <= k <= self.series.points[-1].k
-        if self.draws is None:
-            return Prediction(loss, float("nan"), float("nan"), confidence, extrapolated)
-        values = self._pool_means(k)
-        low, high = shortest(values, confidence)
-        low = max(0.0, min(low, loss))
-        return Prediction(loss, low, max(high, loss), confidence, extrapolated)
+        loss = self.expect(k)
+        extrapolated = not self.series.points[0].k <= k <= self.largest_measured
+        low = high = float("nan")
+        if self.draws is not None:
+            low, high = shortest(self.draws.at(k), confidence)
+            low, high = max(0.0, min(low, loss)), max(high, loss)
+        return Prediction(loss, low, high, confidence, extrapolated)
 
     def another_pool(self, k: float, confidence: float = CONFIDENCE) -> Prediction | None:
         """The same for another pool like this one: as many experts, drawn from the same kind.
@@ -138,104 +175,63 @@ class Fit(Summarized):
         A pool's mean varies around that of all pools with variance scale / M, this one's as well as
         the other's: their difference with twice that.
         """
-        if self.draws is None or self.spread is None:
+        if self.spread is None:
             return None
-        rng = np.random.default_rng(self.seed + 1)
-        between = np.sqrt(2 * self.spread.scale / self.series.pool_size)
-        values = self._pool_means(k) + between * rng.standard_normal(DRAWS)
-        low, high = shortest(values, confidence)
-        return Prediction(self.law.predict(k), low, high, confidence, k > self.series.points[-1].k)
+        return self._wider(k, confidence, np.sqrt(2 * self.spread.scale / self.series.pool_size))
+
+    def on_other_texts(self, k: float, confidence: float = CONFIDENCE) -> Prediction | None:
+        """The same on texts of this kind: with the texts' error, which is shared by all rows and
+        moves every loss alike; `None` where the table has no `loss_se`."""
+        return self._wider(k, confidence, self.series.loss_se) if self.series.loss_se else None
+
+    def _wider(self, k: float, confidence: float, deviation: float) -> Prediction | None:
+        if self.draws is None:
+            return None
+        own = self.predict(k, confidence)
+        noise = np.random.default_rng(self.seed + 1).standard_normal(DRAWS)
+        low, high = shortest(self.draws.at(k) + deviation * noise, confidence)
+        return replace(own, low=max(0.0, min(low, own.loss)), high=max(high, own.loss))
 
     def solve(self, target_loss: float, confidence: float = CONFIDENCE) -> TargetK:
-        """The number of experts for a target loss, in nats."""
-        ks = range(1, self.series.pool_size + 1)
-        slack = 1e-12 * abs(target_loss)
-        k = next((k for k in ks if self.law.predict(k) <= target_loss + slack), None)
-        exact = self.law.solve(target_loss)
+        """The number of experts for a target loss, in nats on this text."""
+        k, exact = self.first(target_loss), self._crossing(target_loss)
         if self.draws is None:
             return TargetK(k, exact, float("nan"), float("nan"), None, confidence)
-        draws = self.draws
-        shifted = target_loss + self._shared_error()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            solutions = np.where(
-                shifted > draws.floor, draws.tail / (shifted - draws.floor) - draws.offset, np.inf
-            )
-        low, high = central(np.maximum(solutions, 0.0), confidence)
-        confident = next(
-            (k for k in ks if float((self._pool_means(k) <= target_loss).mean()) >= confidence),
-            None,
-        )
+        low, high = central(self.draws.crossing(target_loss), confidence)
+        confident = self._sure(target_loss + 1e-12 * abs(target_loss), confidence)
+        if exact is not None:
+            low, high = min(low, exact), max(high, exact)
         return TargetK(k, exact, low, high, confident, confidence)
 
+    def _sure(self, target: float, confidence: float) -> int | None:
+        """Smallest k whose mean is at or below a target in this share of the draws."""
+        assert self.draws is not None
+        draws = self.draws
+        sure = np.flatnonzero((draws.means <= target).mean(0) >= confidence)
+        if len(sure) == 0:
+            return None
+        before, at = (int(draws.ks[place]) for place in (max(sure[0] - 1, 0), sure[0]))
+        between = range(before + 1, at)
+        return next((k for k in between if (draws.at(k) <= target).mean() >= confidence), at)
+
+    def _crossing(self, target: float) -> float | None:
+        """Where the expected means reach a target, joined as the draws are."""
+        law = self.forecast
+        if law.can_rise:
+            return law.solve(target)
+        floor, tail, offset, none = np.array([[law.floor], [law.tail], [law.offset], [0.0]])
+        ks = np.arange(1.0, self.series.pool_size + 1)
+        means = PoolMeans(floor, tail, offset, none, ks, np.array([self.expected]), none)
+        found = means.crossing(target)[0]
+        return float(found) if np.isfinite(found) else None
+
     def intervals(self, confidence: float = CONFIDENCE) -> dict[str, Interval]:
-        """Intervals of the coefficients, by name; empty where there are no draws."""
+        """Intervals of the forecast's coefficients on this text; empty where there are no draws."""
         if self.draws is None:
             return {}
         found = {}
         for name in ("floor", "tail", "offset"):
-            value = getattr(self.law, name)
-            values = getattr(self.draws, name)
-            if name == "floor":
-                values = values + self._shared_error()
-            low, high = shortest(values, confidence)
+            value = getattr(self.forecast, name)
+            low, high = shortest(getattr(self.draws, name), confidence)
             found[name] = (min(low, value), max(high, value))
         return found
-
-    def _pool_means(self, k: float) -> Array:
-        """Draws of this pool's mean at k: the curve, its lack of fit, and the texts' error.
-
-        Outside the measured k the lack of fit grows in proportion.
-        """
-        assert self.draws is not None
-        points = self.series.points
-        reach = max(1.0, k / points[-1].k, points[0].k / k)
-        misfit = self.draws.tau * self.draws.noise * reach
-        return self.draws.law_at(k) + misfit + self._shared_error()
-
-    def _shared_error(self) -> Array:
-        """The evaluation text's error, shared by all rows: it moves every loss alike."""
-        rng = np.random.default_rng(self.seed + 2)
-        return np.asarray(self.series.loss_se * rng.standard_normal(DRAWS))
-
-
-def _draws(fitted: Fit) -> Draws:
-    series = fitted.series
-    k = np.array([point.k for point in series.points], np.float64)  # (n_k,)
-    loss = np.array([point.loss for point in series.points])
-    variance = known_variance(series, fitted.spread)
-    unknown = variance is None
-    data = Observations(
-        loss,
-        np.zeros_like(k) if variance is None else variance,
-        # Weights proportional to k say that the variance falls with it.
-        k.mean() / k if unknown else np.ones_like(k),
-    )
-    last = float(max(series.pool_size, k.max()))
-
-    def design(values: list[Array]) -> Array:
-        offset = np.expm1(values[0])[:, None]  # (G, 1)
-        whole = 1 / (1 + offset) - 1 / (last + offset)
-        drop = (1 / (k + offset) - 1 / (last + offset)) / whole
-        return np.stack([np.ones_like(drop), drop], axis=-1)  # (G, n_k, 2)
-
-    rng = np.random.default_rng(fitted.seed)
-    axis = Axis(0.0, float(np.log1p(MAX_OFFSET)), 41, lambda u: -u)
-    kept: list[Array] = []
-    # Draws with a negative coefficient have no prior mass: draw until enough are left.
-    while sum(len(part[0]) for part in kept) < DRAWS and len(kept) < 20:
-        (u,), linear, tau = draw_posterior(design, [axis], data, 2 * DRAWS, rng)
-        offset = np.expm1(u)
-        tail = linear[:, 1] / (1 / (1 + offset) - 1 / (last + offset))
-        floor = linear[:, 0] - tail / (last + offset)
-        possible = (tail >= 0) & (floor >= 0)
-        kept.append(np.stack([floor, tail, offset, tau])[:, possible])
-    floor, tail, offset, tau = np.concatenate(kept, axis=1)[:, :DRAWS]
-    if len(floor) < DRAWS:  # nearly all mass on impossible values: repeat what there is
-        again = rng.integers(max(len(floor), 1), size=DRAWS)
-        if len(floor) == 0:
-            law = fitted.law
-            floor, tail, offset, tau = (
-                np.full(1, x) for x in (law.floor, law.tail, law.offset, fitted.lack_of_fit)
-            )
-        floor, tail, offset, tau = floor[again], tail[again], offset[again], tau[again]
-    return Draws(floor, tail, offset, tau, rng.standard_normal(DRAWS))

@@ -17,7 +17,7 @@ from mergeplan.law.spread import known_variance
 _CLEAR = 2.0
 # How much better another tail must predict left-out k to be worth a word.
 _BETTER_TAIL = 0.5
-# Offsets between this and 0 are no alarm, where negative ones are allowed.
+# A forecast's offsets between this and 0 are no alarm.
 _SLIGHTLY_NEGATIVE = -0.3
 # Spread over subsets falls at least like k to this power, or it is said.
 _SLOWEST_SPREAD = -0.25
@@ -152,7 +152,7 @@ def _tail(fit: Fit) -> Diagnosis | None:
     spread = np.ptp([point.loss for point in fit.series.points])
     if best.left_out >= _BETTER_TAIL * own or own < 0.005 * spread:
         return None
-    if _SLIGHTLY_NEGATIVE < fit.offset_unbounded < 0:
+    if _SLIGHTLY_NEGATIVE < fit.forecast.offset < 0:
         return None  # a bound that only just holds explains it
     return Diagnosis(
         "tail is not 1/k",
@@ -174,13 +174,13 @@ def _rising(fit: Fit) -> Diagnosis | None:
 
 def _base(fit: Fit) -> Diagnosis | None:
     base, pool = fit.series.base_loss, fit.series.pool_size
-    if base is None or base > fit.law.predict(pool):
+    if base is None or base > fit.expect(pool):
         return None
     lambda_ = _lambda(fit)
     smaller = next((x for x in (0.8, 0.5, 0.3, 0.2) if x < lambda_ - 1e-9), lambda_ / 2)
     return Diagnosis(
         "the base is better",
-        f"the base has {base:.4f}, all {pool} experts merged {fit.law.predict(pool):.4f}",
+        f"the base has {base:.4f}, all {pool} experts merged {fit.expect(pool):.4f}",
         f"merging does not pay at lambda = {lambda_:g}; try task_arithmetic with"
         f" lambda = {smaller:g}",
     )

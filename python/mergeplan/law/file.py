@@ -21,7 +21,7 @@ from mergeplan.system.reading import LAW
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
 
-VERSION = 1
+VERSION = 2
 
 
 def _in_order(series: Series) -> None:
@@ -82,7 +82,8 @@ def law_data(result: FitResult) -> dict[str, Any]:
         joints.append({**dataclasses.asdict(joint), "intervals_90": joint.intervals()})
     return {
         "law_version": VERSION,
-        "form": "Linf + A / (k + b); joint: L* + B N^-beta + A0 N^-gamma / (k + b), N in billions",
+        "form": "Linf + A / (k + b), b >= 0 in a law, b >= -0.5 in a forecast;"
+        " joint: L* + B N^-beta + A0 N^-gamma / (k + b), N in billions",
         "data_sha256": result.data_sha256,
         "skipped": list(result.skipped),
         "fits": fits,

@@ -17,7 +17,7 @@ from mergeplan.law.fit_result import FitResult
 from mergeplan.law.formulas import FORMS, Coefficients, HyperbolicLaw, SizeLaw, through_three_points
 from mergeplan.law.joint import fit_joint
 from mergeplan.law.least_squares import huber, project
-from mergeplan.law.posterior import LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET
+from mergeplan.law.posterior import LACK_OF_FIT_SCALE, LOWEST_OFFSET, MAX_OFFSET, NO_OFFSET
 from mergeplan.law.series import Series, name_of, series_of
 from mergeplan.law.spread import fit_spread, known_variance
 from mergeplan.law.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
@@ -25,9 +25,6 @@ from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import Measurements
 
 Array = NDArray[np.float64]
-
-# log(1 + b) of the lowest offset that is tried where negative ones are allowed.
-_NEAR_POLE = float(np.log(0.05))
 
 
 def fit(
@@ -65,7 +62,7 @@ def fit(
         >>> import mergeplan
         >>> law = mergeplan.fit("pool/measurements.csv", method="average")
         >>> round(law.predict(4).loss, 4)
-        1.941
+        1.9405
     """
     if not isinstance(data, Measurements):
         data = load_measurements(data)
@@ -120,14 +117,16 @@ def fit_series(series: Series, *, form: str = FORMS[0], robust: bool = False, se
             "three different k only: R² says nothing about the fit, and the intervals rest on"
             " stated priors for b and the lack of fit"
         )
-    free = fit_curve(HYPERBOLIC, k, loss, weights, low=_NEAR_POLE) if len(k) > 2 else None
+    forecast = law
+    if len(k) > 2 and not law.can_rise:
+        forecast = _fit_hyperbolic(k, loss, weights, robust, lowest=LOWEST_OFFSET)
     residuals = loss - np.array([law.predict(x) for x in k])
     total = float(((loss - loss.mean()) ** 2).sum())
     return Fit(
         series=series,
         law=law,
+        forecast=forecast,
         r2=1 - float((residuals**2).sum()) / total if total > 0 else 1.0,
-        offset_unbounded=float(np.expm1(free.s)) if free else law.offset,
         lack_of_fit=left,
         weighting="k" if variance is None else "variance",
         tails=compare_tails(k, loss, weights),
@@ -137,30 +136,33 @@ def fit_series(series: Series, *, form: str = FORMS[0], robust: bool = False, se
     )
 
 
-def fit_law(k: Array, loss: Array, weights: Array) -> HyperbolicLaw:
-    """The law with the least weighted sum of squares, offset in [0, 50].
+def fit_law(k: Array, loss: Array, weights: Array, lowest: float = 0.0) -> HyperbolicLaw:
+    """The law with the least weighted sum of squares, offset in [lowest, 50].
 
     Args:
         k, loss, weights: Shape (n_k,), with three different k or more.
     """
-    curve = fit_curve(HYPERBOLIC, k, loss, weights)
+    curve = fit_curve(HYPERBOLIC, k, loss, weights, low=float(np.log1p(lowest)))
     offset = float(np.expm1(curve.s))
-    offset = offset if offset > NO_OFFSET else 0.0
+    offset = offset if abs(offset) > NO_OFFSET else 0.0
     return HyperbolicLaw(float(curve.floor), float(curve.tail), offset)
 
 
-def _fit_hyperbolic(k: Array, loss: Array, weights: Array, robust: bool) -> HyperbolicLaw:
+def _fit_hyperbolic(
+    k: Array, loss: Array, weights: Array, robust: bool, lowest: float = 0.0
+) -> HyperbolicLaw:
     if len(k) == 2:
         curve = fit_curve(TAILS[0], k, loss, weights)
         return HyperbolicLaw(float(curve.floor), float(curve.tail), 0.0)
     if len(k) == 3:
-        exact = through_three_points(tuple(k), tuple(loss))
-        if exact is not None and exact.floor >= 0 and 0 <= exact.offset <= MAX_OFFSET:
+        exact = through_three_points(tuple(k.tolist()), tuple(loss.tolist()))
+        if exact is not None and exact.floor >= 0 and lowest <= exact.offset <= MAX_OFFSET:
             return exact
-    law = fit_law(k, loss, weights)
+    law = fit_law(k, loss, weights, lowest)
     for _ in range(20 if robust else 0):
         predicted = np.array([law.predict(x) for x in k])
-        law = fit_law(k, loss, weights * huber((loss - predicted) * np.sqrt(weights)))
+        weighed = weights * huber((loss - predicted) * np.sqrt(weights))
+        law = fit_law(k, loss, weighed, lowest)
     return law
 
 

@@ -82,7 +82,8 @@ class FitResult(Summarized):
             confidence: Of the interval, between 0 and 1.
 
         Returns:
-            The mean over this pool's subsets of k, in nats per token, with its interval.
+            The mean over this pool's subsets of k on this text, in nats per token, with its
+            interval.
 
         Raises:
             InputError: No fit, or more than one, matches, or a number is out of range.
@@ -122,7 +123,7 @@ class FitResult(Summarized):
             n, method, options: As for `choose`.
 
         Returns:
-            The smallest k by the fitted curve, with its interval.
+            The smallest k whose mean on this text reaches it, with its interval.
 
         Raises:
             InputError: No fit, or more than one, matches, or a number is out of range.
@@ -149,11 +150,15 @@ class FitResult(Summarized):
             lines.append(line)
             if remark := law.remark():
                 lines.append(f"         {remark}")
+            if fit.forecast != law:
+                own = fit.forecast
+                said = f"floor {own.floor:.5f}, tail {own.tail:.5f}, offset {own.offset:.4g}"
+                lines.append(f"         forecast, whose offset may be negative: {said}")
             ranges = fit.intervals()
             if ranges:
                 cells = [f"{low:.4g} to {high:.4g}" for low, high in ranges.values()]
                 names = ", ".join(f"{n} {c}" for n, c in zip(ranges, cells, strict=True))
-                lines.append(f"         90 %: {names}")
+                lines.append(f"         forecast's 90 % on this text: {names}")
             if fit.spread is not None:
                 one = fit.spread.deviation(1)
                 lines.append(f"         single subsets: standard deviation {one:.4f} at k = 1, as")

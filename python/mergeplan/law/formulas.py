@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Le
 
-from mergeplan.system.ranges import Magnitude, Positive
+from mergeplan.system.ranges import Magnitude, Number, Positive
 
 # The plain law, and the one for curves that turn up again.
 FORMS = ("hyperbolic", "interference")
@@ -165,7 +165,7 @@ class Coefficients:
 
     floor: Magnitude
     tail: Magnitude
-    offset: Magnitude
+    offset: Number
     interference: Magnitude = 0.0
     saturation: Positive = 1.0
 
@@ -178,15 +178,25 @@ class Coefficients:
         )
 
 
+@dataclass(frozen=True)
 class FromCoefficients:
-    """In an annotation of `SizeLaw`: how pydantic reads one from a file."""
+    """In an annotation of `SizeLaw`: how pydantic reads one from a file.
+
+    Attributes:
+        lowest: Smallest offset b that it may have.
+    """
+
+    lowest: float = 0.0
 
     def __get_pydantic_core_schema__(self, _: object, handler: Any) -> Any:
         from pydantic_core.core_schema import no_info_after_validator_function
 
-        return no_info_after_validator_function(
-            Coefficients.law, handler.generate_schema(Coefficients)
-        )
+        return no_info_after_validator_function(self._law, handler.generate_schema(Coefficients))
+
+    def _law(self, found: Coefficients) -> SizeLaw:
+        if found.offset < self.lowest:
+            raise ValueError(f"an offset of at least {self.lowest:g}, found {found.offset:g}")
+        return found.law()
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class JointFit:
     def predict(
         self, k: float, n_params: float, confidence: float = CONFIDENCE
     ) -> tuple[float, float, float]:
-        """Expected loss at k for a base of `n_params`, and its interval, in nats.
+        """Expected loss on this text at k for a base of `n_params`, and its interval, in nats.
 
         Beyond the measured sizes the lack of fit grows with the distance in log N.
         """
@@ -71,28 +71,20 @@ class JointFit:
         d = self.draws
         curve = d["l_star"] + d["b_size"] * n ** -d["beta"]
         curve = curve + d["a_0"] * n ** -d["gamma"] / (k + d["offset"])
-        moved = curve + d["tau"] * d["noise"] * self._reach(k, n) + self._shared_error()
+        moved = curve + d["tau"] * d["noise"] * self._reach(k, n)
         low, high = shortest(moved, confidence)
         return loss, max(0.0, min(low, loss)), max(high, loss)
 
     def intervals(self, confidence: float = CONFIDENCE) -> dict[str, tuple[float, float]]:
-        """Intervals of the coefficients; none for a gamma that is set to 0, not estimated."""
+        """Intervals of the coefficients on this text; none for a gamma set to 0, not estimated."""
         found = {}
         for name in ("l_star", "b_size", "beta", "a_0", "gamma", "offset"):
             if name == "gamma" and not self.gamma_identified:
                 continue
             value = getattr(self.law, name)
-            values = self.draws[name]
-            if name == "l_star":
-                values = values + self._shared_error()
-            low, high = shortest(values, confidence)
+            low, high = shortest(self.draws[name], confidence)
             found[name] = (min(low, value), max(high, value))
         return found
-
-    def _shared_error(self) -> Array:
-        """The evaluation text's error, shared by all rows."""
-        size = float(np.mean([series.loss_se for series in self.series]))
-        return size * np.random.default_rng(self.seed + 2).standard_normal(DRAWS)
 
     def _reach(self, k: float, n: float) -> float:
         sizes = [series.n_billion or 0.0 for series in self.series]
@@ -168,7 +160,7 @@ def _fit(
 
 def _draws(fitted: JointFit) -> dict[str, Array]:
     n, k, loss, variance = _table(list(fitted.series))
-    data = Observations(
+    data = Observations.of(
         loss,
         np.zeros_like(k) if variance is None else variance,
         k.mean() / k if variance is None else np.ones_like(k),

@@ -69,11 +69,13 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
         colour, marker = COLOURS[number % 7], MARKERS[number % 7]
         series = fit.series
         k = np.geomspace(1, series.pool_size, _STEPS)
-        axes.plot(k, [fit.law.predict(x) for x in k], color=colour, lw=1.8)
+        axes.plot(k, [fit.forecast.predict(x) for x in k], color=colour, lw=1.8)
         if fit.draws is not None:
-            bands = [fit.predict(x) for x in k]
+            # Of the means, which whole k have: no band where every subset was measured.
+            whole = range(1, series.pool_size + 1)
+            bands = [fit.predict(x) for x in whole]
             low, high = [b.low for b in bands], [b.high for b in bands]
-            axes.fill_between(k, low, high, color=colour, alpha=0.18, lw=0)
+            axes.fill_between(whole, low, high, color=colour, alpha=0.18, lw=0)
         axes.plot(
             [point.k for point in series.points],
             [point.loss for point in series.points],
@@ -102,7 +104,7 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
             if chosen is not None:
                 axes.plot(
                     [chosen],
-                    [fit.law.predict(chosen)],
+                    [fit.expect(chosen)],
                     marker=marker,
                     ms=13,
                     mfc="none",
@@ -112,7 +114,7 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
                 )
                 axes.annotate(
                     f"k = {chosen}",
-                    (chosen, fit.law.predict(chosen)),
+                    (chosen, fit.expect(chosen)),
                     (8, 8),
                     textcoords="offset points",
                     color=colour,
@@ -122,7 +124,7 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
         axes.annotate(f"target {target:g}", (1, target), (0, 3), textcoords="offset points")
     domain = result.fits[0].series.domain
     axes.set_ylabel(f"loss, nats per token{f' ({domain})' if domain else ''}")
-    axes.set_title("expected loss of a merge of k experts, with 90 % bands", loc="left")
+    axes.set_title("mean loss of merges of k experts on this text, with 90 % bands", loc="left")
     axes.legend(frameon=False, loc="upper right")
     tidy(axes)
 
@@ -146,7 +148,7 @@ def _draw_residuals(axes: "Axes", result: FitResult) -> None:
         points = fit.series.points
         axes.plot(
             [point.k for point in points],
-            [1000 * (point.loss - fit.law.predict(point.k)) for point in points],
+            [1000 * (point.loss - fit.forecast.predict(point.k)) for point in points],
             color=COLOURS[number % 7],
             marker=MARKERS[number % 7],
             ms=4,
@@ -167,7 +169,7 @@ def _draw_sizes(axes: "Axes", result: FitResult, what: str) -> None:
             if (fit.series.method, fit.series.options) == (joint.method, joint.options)
         ]
         n = np.array([fit.series.n_params or 0.0 for fit in fits])
-        values = np.array([getattr(fit.law, what) for fit in fits])
+        values = np.array([getattr(fit.forecast, what) for fit in fits])
         ranges = np.array(
             [fit.intervals().get(what, (v, v)) for fit, v in zip(fits, values, strict=True)]
         )

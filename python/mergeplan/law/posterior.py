@@ -2,16 +2,21 @@
 
 A measured mean is y = law + d + e. The sampling error e has variance s²/n · (1 − n/C), nothing
 where all C subsets of that size were measured. The lack of fit d has standard deviation τ, which is
-estimated: means over every subset of a pool do not follow the law exactly either.
+estimated: means over every subset of a pool do not follow the law exactly either. law + d is the
+mean of this pool, which `pool_means` draws.
 
 Priors, stated so that few points do not give an interval made of nothing:
 
 | coefficient | prior |
 |---|---|
 | loss at the largest k and N, drops to it | flat, where no coefficient is negative |
-| offset b | density ∝ 1/(1 + b)² on [0, 50]: half of it below 1 |
+| offset b of a forecast | density in log(1 + b) ∝ exp(-abs(log(1 + b))) on b in [-0.5, 50] |
+| offset b over sizes | density ∝ 1/(1 + b)² on [0, 50]: half of it below 1 |
 | exponents β, γ | flat on [0.01, 3] and [0, 2] |
 | lack of fit τ | half-Cauchy, scale 2 % of the measured drop |
+
+So a forecast's b has a third of its mass below 0, evenly, and a third above 0.95. The paper's form
+keeps b at 0 or more; the real pools' averages ask for -0.10 to -0.14.
 
 The grid over (offset, exponents, τ) is narrowed until it resolves the mass; linear coefficients are
 Gaussian given the rest.
@@ -30,6 +35,8 @@ DRAWS = 2000
 # Of intervals, where nothing else is asked for.
 CONFIDENCE = 0.9
 MAX_OFFSET = 50.0
+# Of a forecast: 1/(k + b) stays far from its pole at k = 1.
+LOWEST_OFFSET = -0.5
 # An offset below this is 0.
 NO_OFFSET = 1e-9
 LACK_OF_FIT_SCALE = 0.02
@@ -52,17 +59,34 @@ class Axis:
 
 @dataclass(frozen=True)
 class Observations:
-    """Mean losses and what is known of their errors; every array has shape (n,).
+    """Mean losses and what is known of their errors, in units of their drop above their lowest.
 
     Attributes:
+        loss: Shape (n,), as the others.
         variance: Of the sampling error; 0 where there is none, or none is known.
         misfit: Relative variance of the lack of fit: 1, or falling with k where no spread is known
             and the paper's weights, proportional to k, stand in for it.
+        level, drop: In nats.
     """
 
     loss: Array
     variance: Array
     misfit: Array
+    level: float
+    drop: float
+
+    @classmethod
+    def of(cls, loss: Array, variance: Array, misfit: Array) -> "Observations":
+        """From losses in nats and variances in nats²."""
+        drop = max(float(np.ptp(loss)), 1e-12 * float(np.abs(loss).max()))
+        level = float(loss.min())
+        return cls((loss - level) / drop, variance / drop**2, misfit, level, drop)
+
+
+def offset_axis() -> Axis:
+    """The offset b of a forecast, as log(1 + b), with its prior."""
+    low, high = float(np.log1p(LOWEST_OFFSET)), float(np.log1p(MAX_OFFSET))
+    return Axis(low, high, 41, lambda u: -np.abs(u))
 
 
 def draw_posterior(
@@ -81,17 +105,13 @@ def draw_posterior(
     Returns:
         The axes' values, each (draws,); the linear coefficients, (draws, p); τ in nats, (draws,).
     """
-    drop = max(float(np.ptp(data.loss)), 1e-12 * float(np.abs(data.loss).max()))
-    level = float(data.loss.min())
-    loss = (data.loss - level) / drop
-    variance = data.variance / drop**2
     boxes = [(axis.low, axis.high) for axis in axes]
     boxes.append((float(np.log(_TAU_RANGE[0])), float(np.log(_TAU_RANGE[1]))))
     for _ in range(_NARROWINGS):
         nodes = [np.linspace(*box, axis.nodes) for box, axis in zip(boxes, axes, strict=False)]
         log_tau = np.linspace(*boxes[-1], _TAU_NODES)
         mesh = [values.reshape(-1) for values in np.meshgrid(*nodes, indexing="ij")]
-        grid = _Grid(design(mesh), loss, variance, data.misfit, log_tau)
+        grid = _Grid(design(mesh), data.loss, data.variance, data.misfit, log_tau)
         log_mass = grid.log_likelihood + _tau_prior(log_tau)
         for axis, values in zip(axes, mesh, strict=True):
             log_mass = log_mass + axis.log_prior(values)[:, None]
@@ -111,14 +131,14 @@ def draw_posterior(
     linear = grid.centre[node, tau_node] + np.einsum(
         "dpq,dq->dp", np.linalg.cholesky(grid.covariance[node, tau_node]), noise
     )
-    linear *= drop
-    linear[:, 0] += level
+    linear *= data.drop
+    linear[:, 0] += data.level
     # A node stands for its cell: without this, intervals would end on nodes, half a cell short.
     spread_out = []
     for axis, values, points in zip(axes, mesh, nodes, strict=True):
         within = (points[1] - points[0]) * (rng.random(draws) - 0.5)
         spread_out.append(np.clip(values[node] + within, axis.low, axis.high))
-    return spread_out, linear, np.exp(log_tau)[tau_node] * drop
+    return spread_out, linear, np.exp(log_tau)[tau_node] * data.drop
 
 
 class _Grid:

@@ -87,7 +87,7 @@ def _prefer_simple(candidates: list[Candidate]) -> list[Candidate]:
         same_size = series.n_params == best.fit.series.n_params
         if series.method != SIMPLE or not same_size or candidate.k is None:
             continue
-        gap = candidate.fit.law.predict(best.k) / best.predicted.loss - 1
+        gap = candidate.fit.expect(best.k) / best.predicted.loss - 1
         if gap < WORTH_IT:
             rest = [other for other in candidates if other is not candidate]
             said = f"{best.fit.series.method} is only {100 * gap:.2f} % better at k = {best.k}"
@@ -97,7 +97,7 @@ def _prefer_simple(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
-    law, series = fit.law, fit.series
+    series = fit.series
     pool = series.pool_size
     solution = None
     if goal.target_loss is not None:
@@ -106,14 +106,14 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
     elif goal.budget is not None:
         k = _affordable(fit, goal.budget, costs)
     else:
-        k = law.reaching(goal.fraction, pool)
+        k = fit.reaching(goal.fraction)
     at = k if k is not None else pool
     n_billion = series.n_billion
     cost = None if n_billion is None else costs.cost(n_billion, at)
     too_dear = goal.budget is not None and cost is not None and cost > goal.budget
     chance = None
     if fit.spread is not None and goal.target_loss is not None:
-        chance = fit.spread.chance(goal.target_loss, law.predict(at), at)
+        chance = fit.spread.chance(goal.target_loss, fit.expect(at), at)
     reasons = _reasons(fit, goal, k, solution)
     if k is not None and too_dear:
         reasons.append(f"it costs {cost:.3g} {costs.unit}, more than the budget of {goal.budget:g}")
@@ -125,10 +125,10 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         solution=solution,
         measured=next((point for point in series.points if point.k == at), None),
         chance=chance,
-        near_floor=None if goal.epsilon is None else law.near_floor(goal.epsilon),
-        k80=law.reaching(0.8, pool),
-        k90=law.reaching(0.9, pool),
-        next_gain=law.gain(at),
+        near_floor=None if goal.epsilon is None else fit.forecast.near_floor(goal.epsilon),
+        k80=fit.reaching(0.8),
+        k90=fit.reaching(0.9),
+        next_gain=fit.expect(at) - fit.expect(at + 1),
         next_cost=None if n_billion is None else costs.cost(n_billion, at + 1) - (cost or 0.0),
         cost=cost,
         reasons=tuple(reasons),
@@ -140,41 +140,44 @@ def _affordable(fit: Fit, budget: float, costs: CostModel) -> int | None:
     """The k of the lowest loss that the budget allows."""
     n = fit.series.n_billion or 0.0
     within = [k for k in range(1, fit.series.pool_size + 1) if costs.cost(n, k) <= budget]
-    return min(within, key=fit.law.predict, default=None)
+    return min(within, key=fit.expect, default=None)
 
 
 def _reasons(fit: Fit, goal: Goal, k: int | None, solution: TargetK | None) -> list[str]:
-    law, pool = fit.law, fit.series.pool_size
+    pool, expect = fit.series.pool_size, fit.expect
     target = goal.target_loss
     if target is None and goal.budget is not None:
         if k is None:
             return [f"not even one expert is within the budget of {goal.budget:g}"]
         return [f"k = {k} has the lowest loss that a budget of {goal.budget:g} allows"]
     if target is None:
-        at = law.reaching(goal.fraction, pool)
-        return [
-            f"k = {at} has {100 * law.fraction(at, pool):.0f} % of what all {pool} experts gain"
-        ]
+        at = fit.reaching(goal.fraction)
+        whole = expect(1) - expect(fit.best_k)
+        share = (expect(1) - expect(at)) / whole if whole > 0 else 1.0
+        most = f"all {pool}" if fit.best_k == pool else f"{fit.best_k}"
+        return [f"k = {at} has {100 * share:.0f} % of what {most} experts gain"]
     reasons = []
     exact = solution.exact if solution else None
     if k is not None:
-        reasons.append(f"the expected loss at k = {k} is {law.predict(k):.4f}")
+        reasons.append(f"the expected loss at k = {k} is {expect(k):.4f}")
         if exact is not None and k > 1:
             reasons.append(f"it crosses the target at k = {exact:.2f}")
         if k < pool:
-            reasons.append(f"one more expert would take off another {law.gain(k):.4f}")
+            next_gain = expect(k) - expect(k + 1)
+            reasons.append(f"one more expert would take off another {next_gain:.4f}")
         if k > 1:
-            low, high = law.predict(k), law.predict(k - 1)
+            low, high = expect(k), min(map(expect, range(1, k)))
             reasons.append(f"any target from {low:.4f} to {high:.4f} would give the same k")
         return reasons
-    if target <= law.floor:
-        reasons.append(f"the target is not above the floor of any merge, {law.floor:.4f}")
+    floor = fit.forecast.floor
+    if target <= floor:
+        reasons.append(f"the target is not above the floor of any merge, {floor:.4f}")
     else:
         needed = "more experts than any pool has" if exact is None else f"k = {exact:.1f}"
         reasons.append(f"the target needs {needed}; the pool has {pool}")
-    lowest = min(range(1, pool + 1), key=lambda size: law.predict(size))
-    whole = f"with all {pool} experts" if lowest == pool else f"with {lowest} experts"
-    reasons.append(f"the best to be had is {law.predict(lowest):.4f}, {whole}")
+    lowest = fit.best_k
+    said = f"with all {pool} experts" if lowest == pool else f"with {lowest} experts"
+    reasons.append(f"the best to be had is {expect(lowest):.4f}, {said}")
     return reasons
 
 
@@ -185,17 +188,17 @@ def _warnings(fit: Fit, goal: Goal, k: int | None) -> list[str]:
     measured = next((point for point in series.points if point.k == at), None)
     if k is not None and measured is not None and target is not None and measured.loss > target:
         found.append(
-            f"the measured mean at k = {k} is {measured.loss:.4f}, above the target: the curve"
-            " reaches it, this measurement does not"
+            f"the measured mean at k = {k} is {measured.loss:.4f}, above the target: that of all"
+            " subsets is expected to reach it, this one does not"
         )
-    smallest, largest = series.points[0].k, series.points[-1].k
+    smallest, largest = series.points[0].k, fit.largest_measured
     if not smallest <= at <= largest:
         found.append(f"k = {at} is outside the measured k, {smallest} to {largest}: extrapolated")
-    if series.base_loss is not None and series.base_loss <= fit.law.predict(at):
+    if series.base_loss is not None and series.base_loss <= fit.expect(at):
         found.append(_base_wins(fit, series.base_loss))
     if k is not None and series.best_single is not None:
         name, loss = series.best_single
-        if loss <= fit.law.predict(k):
+        if loss <= fit.expect(k):
             found.append(f"the single expert `{name}` alone has {loss:.4f}, no more than the merge")
     return found
 
@@ -203,9 +206,9 @@ def _warnings(fit: Fit, goal: Goal, k: int | None) -> list[str]:
 def _base_wins(fit: Fit, base_loss: float) -> str:
     pool = fit.series.pool_size
     said = f"the base itself has {base_loss:.4f}, no more than the merge"
-    if base_loss <= fit.law.predict(pool):
+    if base_loss <= fit.expect(pool):
         return f"{said}: at these options merging does not pay; try a smaller lambda"
-    beats = next(k for k in range(1, pool + 1) if fit.law.predict(k) < base_loss)
+    beats = next(k for k in range(1, pool + 1) if fit.expect(k) < base_loss)
     return f"{said}; merges of k = {beats} and more beat it"
 
 
@@ -216,7 +219,7 @@ def _options(result: FitResult, costs: CostModel) -> list[CostedMerge]:
         for k in range(1, series.pool_size + 1):
             n = series.n_billion
             cost = None if n is None else costs.cost(n, k)
-            loss = fit.law.predict(k)
+            loss = fit.expect(k)
             found.append(CostedMerge(series.method, series.n_params, k, loss, cost, series.options))
     return found
 

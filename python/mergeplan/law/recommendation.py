@@ -94,7 +94,7 @@ class Candidate(Summarized):
     def summary(self) -> str:
         """What it would merge, what that is expected to give, and why."""
         k = f"k = {self.k}" if self.k is not None else "not reached"
-        loss = f"{self.predicted.loss:.4f} nats expected"
+        loss = f"{self.predicted.loss:.4f} nats expected on this text"
         lines = [f"{name_of(self.fit.series)}: {k}, {loss}", *(f"  {why}" for why in self.reasons)]
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
@@ -202,36 +202,64 @@ def _option(option: CostedMerge) -> str:
 
 
 def _certainty(best: Candidate) -> list[str]:
+    """How sure it is; every line says which question it answers."""
     lines = []
-    predicted = best.predicted
+    fit, predicted = best.fit, best.predicted
+    at = best.k or fit.series.pool_size
     percent = f"{100 * predicted.confidence:.0f} %"
     if not math.isnan(predicted.low):
-        lines.append(
-            f"  {percent} interval of this pool's mean: {predicted.low:.4f} to {predicted.high:.4f}"
-        )
+        lines.append(f"  on this text, mean of all subsets of {at}: {_within(predicted)}")
+        other = fit.on_other_texts(at, predicted.confidence)
+        if other is not None:
+            lines.append(f"  on texts of this kind: {_within(other)}")
     solution = best.solution
     if solution is not None and not math.isnan(solution.low):
         low, high = (
             "never" if math.isinf(x) else f"{x:.2f}" for x in (solution.low, solution.high)
         )
-        lines.append(f"  {percent} interval of k: {low if low == high else f'{low} to {high}'}")
+        lines.append(
+            f"  {percent} interval of k on this text: {low if low == high else f'{low} to {high}'}"
+        )
         if solution.confident is None:
-            lines.append(f"  no k of the pool reaches it with {percent} confidence")
+            lines.append(f"  no k of the pool reaches it with {percent} confidence on this text")
         else:
-            lines.append(f"  with {percent} confidence: k = {solution.confident}")
+            unseen = unseen_beyond(solution.confident, fit.largest_measured)
+            lines.append(
+                f"  with {percent} confidence on this text: k = {solution.confident}{unseen}"
+            )
     if best.chance is not None:
         lines.append(
             f"  one random subset of that size meets it with a chance of {best.chance:.0%}"
         )
-    if best.fit.spread is not None:
-        other = best.fit.another_pool(best.k or best.fit.series.pool_size)
-        if other is not None:
-            lines.append(f"  another pool like this one: {other.low:.4f} to {other.high:.4f}")
+    another = fit.another_pool(at, predicted.confidence)
+    if another is not None:
+        lines.append(f"  another pool like this one, on this text: {_within(another)}")
     return lines
 
 
+def _within(predicted: Prediction) -> str:
+    if predicted.low == predicted.high:
+        return f"{predicted.loss:.4f}, all measured"
+    percent = f"{100 * predicted.confidence:.0f} %"
+    return f"{predicted.low:.4f} to {predicted.high:.4f} with {percent} confidence"
+
+
+def unseen_beyond(k: int, largest_measured: int) -> str:
+    """What a confidence leaves out, for a k that is larger than any that was measured.
+
+    >>> unseen_beyond(7, 9)
+    ''
+    """
+    if k <= largest_measured:
+        return ""
+    return (
+        f", if the curve goes on: nothing beyond k = {largest_measured} was seen, where the mean"
+        " may turn up"
+    )
+
+
 def _curve(fit: Fit) -> list[str]:
-    law, series = fit.law, fit.series
+    law, series = fit.forecast, fit.series
     curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
     ks = ", ".join(str(point.k) for point in series.points)
     lines = [f"{name_of(series)}: {curve}", f"  R² {fit.r2:.5f} in-sample, from k = {ks}"]

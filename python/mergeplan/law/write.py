@@ -77,9 +77,10 @@ def choose_merge(
     )
     if draws_masks(label, options) and seed:
         config["random_seed"] = seed
+    loss = f"{candidate.predicted.loss:.4f}"
     comments = [
         f"written by mergeplan suggest {wish}".rstrip(),
-        f"expected loss of {candidate.k} experts by {label}: {candidate.predicted.loss:.4f}",
+        f"expected loss of {candidate.k} experts by {label} on this text: {loss}",
         reason,
     ]
     return ChosenMerge(subset, reason, to_yaml(config, comments), config)

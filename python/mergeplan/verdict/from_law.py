@@ -60,11 +60,11 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
 def _k_that_pays(best: Candidate, base: Contender | None) -> tuple[int, float]:
     """The number that is recommended, or the least above it whose mean is below the base; and the
     lowest mean of any number."""
-    law, pool_size = best.fit.law, best.fit.series.pool_size
+    fit, pool_size = best.fit, best.fit.series.pool_size
     k = best.k if best.k is not None else pool_size
-    if base is not None and law.predict(k) >= base.value:
-        k = next((x for x in range(k, pool_size + 1) if law.predict(x) < base.value), k)
-    return k, law.lowest(pool_size)
+    if base is not None and fit.expect(k) >= base.value:
+        k = next((x for x in range(k, pool_size + 1) if fit.expect(x) < base.value), k)
+    return k, fit.expect(fit.best_k)
 
 
 def _known(series: Series, subset: tuple[str, ...], loss: float) -> Contender:

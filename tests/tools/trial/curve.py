@@ -193,10 +193,10 @@ def data(scores: Scores) -> list[dict[str, object]]:
             "held": {place: float(np.mean(v)) for place, v in score.held.items()},
             "n": {place: len(v) for place, v in score.held.items()},
             "winkler": {place: float(np.mean(v)) for place, v in score.winkler.items()},
-            "narrow": score.narrow,
+            "narrow": int(score.narrow),
             "asked": score.asked,
             "said": score.said,
-            "right": score.right,
+            "right": int(score.right),
             "held_k": float(np.mean(score.held_k)) if score.held_k else None,
         }
         for (pool, design, who), score in scores.items()
