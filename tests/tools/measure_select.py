@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from mergeplan.measurements.file import read_rows
 from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.choices import best_by_size
+from mergeplan.selection.draws import settle
 from mergeplan.selection.fit import NINE_IN_TEN, fit_subset_law
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.table import tables_of
@@ -84,8 +85,9 @@ class Sweep:
         rows = [self.index(s) for s in first_subsets(self.experts, first, seed=seed)]
         while len(rows) < count:
             problem = Problem(self.fit(rows))
-            sizes = sorted(best_by_size(problem).values(), key=lambda c: problem.sign * c.value)
-            asked = confidence_of(problem, sizes[0], count=min(ROUND, count - len(rows))).next
+            sizes, draws = settle(problem, best_by_size(problem))
+            best = min(sizes.values(), key=lambda choice: problem.sign * choice.value)
+            asked = confidence_of(draws, best, count=min(ROUND, count - len(rows))).next
             rows += [self.index(subset) for subset in asked]
         return rows
 

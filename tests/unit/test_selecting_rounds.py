@@ -99,7 +99,7 @@ def test_a_round_that_was_cut_short_is_asked_for_again(sweep, pool):
 def test_surer_takes_more_merges(sweep, pool):
     plan = SubsetPlan(pool, label="ties")
     few, _ = run(sweep, replace(plan, confidence=0.5))
-    many, _ = run(sweep, replace(plan, confidence=0.9))
+    many, _ = run(sweep, replace(plan, confidence=0.999))
     assert len(few) < len(many)
 
 

@@ -16,6 +16,7 @@ from mergeplan.selection import choices, fit, front
 from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.bounds import lower_bound
 from mergeplan.selection.choices import best_by_size
+from mergeplan.selection.draws import settle
 from mergeplan.selection.fit import NINE_IN_TEN, fit_subset_law, seen
 from mergeplan.selection.front import pareto_front
 from mergeplan.selection.insight import (
@@ -331,6 +332,54 @@ def test_a_bound_that_cannot_be_read_is_refused(text):
         parse_constraint(text)
 
 
+# --- the lowest of many
+
+
+def test_what_experts_have_in_common_is_no_surprise(rows):
+    """From 22 merges pairs and triples were 0.007 and 0.006 too low (issue 22, item 5)."""
+    errors = {2: [], 3: []}
+    names = sorted({row.subset[0] for row in rows if row.k == 1})
+    for seed in range(4):
+        table = some(rows, subsets=first_subsets(names, 22, seed=seed), domain=MACRO)
+        law = fit_table(table, MACRO)
+        weights, losses = truth(rows, table)
+        for k, found in errors.items():
+            own = ((weights > 0).sum(1) == k) & np.isnan(law.measured(weights))
+            found.append(np.mean(law.predict(weights[own]) - losses[own]))
+    assert np.mean(errors[2]) > -0.004
+    assert np.mean(errors[3]) > -0.003
+
+
+def test_the_chosen_of_many_is_not_promised_what_it_is_predicted(rows):
+    """Of 40 TIES merges the lowest was 0.001 too low, its interval held in half (item 5)."""
+    names = sorted({row.subset[0] for row in rows if row.k == 1})
+    errors, inside = [], []
+    for seed in range(6):
+        table = some(rows, "ties", first_subsets(names, 40, seed=seed), domain=MACRO)
+        problem = Problem(fit_table(table, MACRO))
+        plain = best_by_size(problem)
+        settled, _ = settle(problem, plain)
+        for k, choice in settled.items():
+            assert choice.measured == (choice.low == choice.high)
+            assert choice.value >= plain[k].value - 0.25 * (plain[k].high - plain[k].low)
+        best = min(settled.values(), key=lambda choice: choice.value)
+        weights, losses = truth(rows, table, "ties")
+        own = np.array([(name in best.weights) / best.k for name in table.experts])
+        loss = losses[np.abs(weights - own).max(1) < 1e-9][0]
+        errors.append(best.value - loss)
+        inside.append(best.low <= loss <= best.high)
+    assert abs(np.mean(errors)) < 0.0009
+    assert sum(inside) >= 5
+
+
+def test_the_variances_of_the_prior_are_not_taken_as_known(law):
+    misfits = [other.variances[-1] for other in law.alike]
+    assert len(misfits) > 10
+    assert max(misfits) > 2 * min(misfits)
+    middle = np.median(np.log(misfits))
+    assert abs(middle - np.log(law.variances[-1])) < 3
+
+
 # --- weights
 
 
@@ -451,8 +500,8 @@ def test_the_answer_gets_surer_as_what_is_asked_for_is_measured(rows):
     regrets, last = [], None
     for _ in range(4):
         law = fit_table(some(rows, subsets=measured, domain=MACRO), MACRO)
-        sizes = sorted(best_by_size(Problem(law)).values(), key=lambda choice: choice.value)
-        last = confidence_of(Problem(law), sizes[0], count=10)
+        sizes, draws = settle(Problem(law), best_by_size(Problem(law)))
+        last = confidence_of(draws, min(sizes.values(), key=lambda c: c.value), count=10)
         assert not set(last.next) & set(measured)
         regrets.append(last.regret)
         measured += last.next
@@ -462,8 +511,8 @@ def test_the_answer_gets_surer_as_what_is_asked_for_is_measured(rows):
 
 def test_the_answer_is_certain_where_everything_was_measured(rows):
     law = fit_table(tables_of(r for r in rows if r.method == "ties")[0], MACRO)
-    best = min(best_by_size(Problem(law)).values(), key=lambda choice: choice.value)
-    sure = confidence_of(Problem(law), best)
+    sizes, draws = settle(Problem(law), best_by_size(Problem(law)))
+    sure = confidence_of(draws, min(sizes.values(), key=lambda choice: choice.value))
     assert (sure.chance, sure.regret, sure.next) == (1, 0, ())
 
 

@@ -21,6 +21,7 @@ from mergeplan.pool.sampling import check_experts
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
 from mergeplan.selection.active import Confidence, confidence_of, first_subsets
 from mergeplan.selection.choices import Choice, best_by_size
+from mergeplan.selection.draws import settle
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import LINEAR, tables_of
@@ -193,9 +194,9 @@ def _choice(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[Choice, Conf
     table = next(table for table in tables_of(rows, plan.label) if table.options == own)
     law = fit_table(table, plan.domains or table.default_target())
     problem = Problem(law)
-    ranked = sorted(best_by_size(problem).values(), key=lambda choice: choice.value)
-    sure = confidence_of(problem, ranked[0], ranked, count=plan.per_round)
-    return ranked[0], sure, float(np.std(law.values))
+    by_size, draws = settle(problem, best_by_size(problem))
+    best = min(by_size.values(), key=lambda choice: choice.value)
+    return best, confidence_of(draws, best, count=plan.per_round), float(np.std(law.values))
 
 
 def _describe(best: Choice, sure: Confidence) -> str:

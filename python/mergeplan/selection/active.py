@@ -1,8 +1,8 @@
 """Which subsets to measure: first to fit the form at all, then to find the best one.
 
 The next ones are drawn by the law's own uncertainty (Thompson sampling): in how many of many draws
-from its posterior is a subset the best? The same draws say how sure the answer is. A uniform map
-would spend merges on subsets that are known to be bad.
+is a subset the best? The same draws say how sure the answer is. A uniform map would spend merges on
+subsets that are known to be bad.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.pool.designs import Subset, choose_subsets
-from mergeplan.selection.choices import Choice, subsets_of_size
-from mergeplan.selection.fit import NINE_IN_TEN
-from mergeplan.selection.problem import Problem, equal_weights
+from mergeplan.selection.choices import Choice
+from mergeplan.selection.draws import Draws
 
 Array = NDArray[np.float64]
-
-_DRAWS = 1000
-# Subsets that may be the best: those whose interval reaches lowest, at most so many.
-_CANDIDATES = 400
-# More subsets than these are not listed: neighbours of the best of each size stand for them.
-_LISTED = 70_000
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """How sure the answer is, by draws from the posterior.
+    """How sure the answer is on this text, by joint draws.
 
     Attributes:
         chance: That no other subset is better than the chosen one.
@@ -75,68 +68,31 @@ def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[
     return sorted(found[:count], key=lambda subset: (len(subset), subset))
 
 
-def confidence_of(
-    problem: Problem, chosen: Choice, others: Sequence[Choice] = (), *, count: int = 5
-) -> Confidence:
+def confidence_of(draws: Draws, chosen: Choice, *, count: int = 5) -> Confidence:
     """How sure a choice is, and what to measure next.
 
     Args:
-        others: Further good subsets; where the pool is too large to list, their neighbours compete.
+        draws: Of the choice and of what else may be the best.
         count: How many subsets to name.
     """
-    law = problem.law
-    weights = _candidates(problem, [chosen, *others])
-    own = np.array([chosen.weights.get(name, 0.0) for name in law.experts])
-    weights = np.vstack([own, weights[np.abs(weights - own).max(1) > 1e-9]])
-    known = np.isfinite(law.measured(weights))
-    expected = problem.costs(weights)
-    covariance = law.covariances(weights)
-    # A measured subset is as good as its measurement.
-    covariance[known] = 0.0
-    covariance[:, known] = 0.0
-    values, vectors = np.linalg.eigh(covariance)
-    # The symmetric root: eigenvectors of equal eigenvalues, which rounding turns, do not matter.
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    normal = np.random.default_rng(0).standard_normal((_DRAWS, len(expected)))
-    draws = expected + normal @ root  # (draws, candidates)
-    wins = np.bincount(draws.argmin(1), minlength=len(expected))
-    order = [int(i) for i in np.lexsort((expected, -wins)) if not known[i]]
+    at = draws.place(chosen)
+    wins = wins_of(draws.costs)
+    # Of equals, the chosen one is as good as the best.
+    lowest = draws.costs.min(1)
+    order = [int(i) for i in np.lexsort((draws.expected, -wins)) if not draws.known[i]]
+    experts = draws.problem.law.experts
     return Confidence(
-        chance=float(wins[0]) / _DRAWS,
-        regret=float(np.mean(draws[:, 0] - draws.min(1))),
-        next=tuple(_names(law.experts, weights[i]) for i in order[:count]),
+        chance=float(np.mean(draws.costs[:, at] <= lowest)),
+        regret=float(np.mean(draws.costs[:, at] - lowest)),
+        next=tuple(names_of(experts, draws.weights[i]) for i in order[:count]),
     )
 
 
-def _candidates(problem: Problem, good: Sequence[Choice]) -> Array:
-    n = problem.n_experts
-    if 2**n <= _LISTED:
-        sizes = range(1, problem.largest_k + 1)
-        members = np.vstack([chunk for k in sizes for chunk in subsets_of_size(n, k)])
-    else:
-        members = _neighbours(problem, good)
-    weights = equal_weights(members)
-    weights = weights[problem.excess(weights) <= 0]
-    if not len(weights):
-        return weights
-    spread = problem.law.deviations(weights)
-    lowest = problem.costs(weights) - NINE_IN_TEN * spread
-    chosen: Array = weights[np.argsort(lowest, kind="stable")[:_CANDIDATES]]
-    return chosen
+def wins_of(costs: Array) -> NDArray[np.int64]:
+    """In how many draws each candidate is the lowest; costs of shape (draws, n)."""
+    return np.asarray(np.bincount(costs.argmin(1), minlength=costs.shape[1]))
 
 
-def _neighbours(problem: Problem, good: Sequence[Choice]) -> NDArray[np.bool_]:
-    """Subsets one change away from a good one, and the good ones."""
-    found = set()
-    for choice in good:
-        members = tuple(name in choice.weights for name in problem.law.experts)
-        found.add(members)
-        for i in range(problem.n_experts):
-            changed = (*members[:i], not members[i], *members[i + 1 :])
-            if 0 < sum(changed) <= problem.largest_k:
-                found.add(changed)
-    return np.array(sorted(found), np.bool_)
-
-
-def _names(experts: tuple[str, ...], weights: Array) -> Subset:
+def names_of(experts: tuple[str, ...], weights: Array) -> Subset:
+    """The experts that take part."""
     return tuple(name for name, share in zip(experts, weights, strict=True) if share > 0)

@@ -4,7 +4,7 @@ A deterministic merge on a fixed text has no noise: what the form does not expla
 enters as a variance of its own. The error of the text is the same for all rows and no part of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +16,11 @@ from mergeplan.law.subset_form import (
     Coefficients,
     coefficients,
     gram_root,
+    points_of,
     products,
+    squares,
 )
-from mergeplan.selection.variances import fit_variances
+from mergeplan.selection.variances import draw_variances, fit_variances
 
 Array = NDArray[np.float64]
 
@@ -31,6 +33,8 @@ OMITTED = 0.3
 _SIZES_FOR_SHRINKAGE = 2
 # Left-out merges that weigh as much as what the likelihood says.
 _TRUST = 20
+# Laws that stand for all variances which the rows allow.
+_DRAWN = 24
 # Standard deviations of a normal variable within which it lies nine times out of ten.
 NINE_IN_TEN = 1.6448536269514722
 
@@ -43,7 +47,7 @@ class SubsetLaw:
         name: Of the domain or metric.
         experts: The order of the weights.
         weights: Of the measured merges, shape (n, n_experts).
-        points: The same as the form sees them; see `seen`.
+        points: The same as the prior sees them; see `seen` and `subset_form.points_of`.
         values: Measured values, shape (n,).
         variances: Prior variance of each degree, and last the misfit's.
         left_out: What each row is predicted to be by a fit without it, shape (n,).
@@ -78,6 +82,15 @@ class SubsetLaw:
         return coefficients(
             self.constant, self.duals, self.points, self.variances[:-1], self.geometry
         )
+
+    @cached_property
+    def alike(self) -> tuple["SubsetLaw", ...]:
+        """Laws of the same rows by variances that they make as likely; see `draw_variances`."""
+        spread = float(np.std(self.values)) or 1.0
+        powers = products(self.points, self.points, self.degree)
+        values = (self.values - self.values.mean()) / spread
+        drawn = draw_variances(powers, values, self.variances / spread**2, _DRAWN)
+        return tuple(_solved(self, spread**2 * variances, powers) for variances in drawn)
 
     @property
     def r2(self) -> float:
@@ -129,9 +142,7 @@ class SubsetLaw:
 
     def deviations(self, weights: Array) -> Array:
         """Standard deviations of predictions, misfit included, shape (n,)."""
-        squares = (self._seen(weights) ** 2).sum(1)
-        powers = np.stack([squares**d for d in range(1, HIGHEST_DEGREE + 1)], axis=1)
-        prior, omitted = self._split(np.moveaxis(powers, 1, 0))  # (n,), (n,)
+        prior, omitted = self._split(squares(self._seen(weights), HIGHEST_DEGREE))  # (n,), (n,)
         shares, cross, cross_omitted = self._shares(weights)
         variance = prior + omitted + self.variances[-1]
         variance -= 2 * ((cross + cross_omitted) * shares).sum(1)
@@ -151,7 +162,7 @@ class SubsetLaw:
         return self.scale**2 * joint
 
     def _seen(self, weights: Array) -> Array:
-        return seen(weights, self.shrinkage) @ self.geometry
+        return points_of(seen(weights, self.shrinkage), self.geometry)
 
     def _covariance(self, weights: Array) -> Array:
         powers = products(self._seen(weights), self.points, self.degree)
@@ -259,22 +270,14 @@ def _fit(
     higher: bool,
     sizes: tuple[int, ...],
 ) -> SubsetLaw:
-    points = seen(weights, shrinkage) @ geometry
+    points = points_of(seen(weights, shrinkage), geometry)
     # Each further degree needs a further k, or nothing tells how the value changes along k.
     degree = min(HIGHEST_DEGREE, len(sizes))
     spread = float(np.std(values)) or 1.0
     powers = products(points, points, degree)
     variances = spread**2 * fit_variances(powers, (values - values.mean()) / spread)
-    covariance = np.tensordot(variances[:-1], powers, 1)
-    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(values)))
-    sums = inverse.sum(1)
-    constant = float(sums @ values / sums.sum())
-    duals = inverse @ (values - constant)
-    # Exact leave-one-out of a Gaussian process with a constant mean.
-    precision = np.maximum(np.diag(inverse) - sums**2 / sums.sum(), 1e-300)
-    errors = duals / precision
-    merged = (weights > 0).sum(1) > 1
-    return SubsetLaw(
+    nothing = np.empty(0)
+    law = SubsetLaw(
         name=name,
         experts=experts,
         weights=weights,
@@ -282,14 +285,37 @@ def _fit(
         values=values,
         geometry=geometry,
         variances=variances,
+        constant=0.0,
+        duals=nothing,
+        inverse=nothing,
+        left_out=nothing,
+        sizes=sizes,
+        scale=1.0,
+        higher=higher,
+        shrinkage=shrinkage,
+    )
+    return _solved(law, variances, powers)
+
+
+def _solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
+    """The law of the same rows at given variances."""
+    covariance = np.tensordot(variances[:-1], powers, 1)
+    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(law.values)))
+    sums = inverse.sum(1)
+    constant = float(sums @ law.values / sums.sum())
+    duals = inverse @ (law.values - constant)
+    # Exact leave-one-out of a Gaussian process with a constant mean.
+    precision = np.maximum(np.diag(inverse) - sums**2 / sums.sum(), 1e-300)
+    errors = duals / precision
+    merged = (law.weights > 0).sum(1) > 1
+    return replace(
+        law,
+        variances=variances,
         constant=constant,
         duals=duals,
         inverse=inverse,
-        left_out=values - errors,
-        sizes=sizes,
+        left_out=law.values - errors,
         scale=_scale(np.abs(errors * np.sqrt(precision))[merged]),
-        higher=higher,
-        shrinkage=shrinkage,
     )
 
 

@@ -12,6 +12,7 @@ from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.geometry.file import gram_for, load_grams
 from mergeplan.selection.active import confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
+from mergeplan.selection.draws import settle, settle_weights
 from mergeplan.selection.fit import NINE_IN_TEN, SubsetLaw, fit_subset_law
 from mergeplan.selection.insight import (
     droppable,
@@ -120,16 +121,23 @@ def select_from(table: Table, wish: Wish) -> Selection:
     if wish.max_loss is not None:
         limit = Constraint(name, wish.max_loss, below=not law.higher)
         problem = replace(problem, bounds=(*bounds, (limit, law)))
-    by_size = best_by_size(problem)
+    by_size, draws = settle(problem, best_by_size(problem))
+    if wish.max_loss is not None:
+        by_size = {
+            k: choice
+            for k, choice in by_size.items()
+            if problem.sign * choice.value <= problem.sign * wish.max_loss
+        }
     ranked = sorted(by_size.values(), key=lambda choice: problem.sign * choice.value)
     best = ranked[0] if ranked else None
     if best is not None and wish.max_loss is not None:
         best = by_size[min(by_size)]
     weighted = free = None
     if table.weighted and ranked:
-        weighted = best_weights(problem, ranked[:3])
+        weighted = settle_weights(problem, best_weights(problem, ranked[:3]))
         if table.largest_sum is not None:
             free = best_weights(problem, ranked[:3], table.largest_sum)
+            free = settle_weights(problem, free)
     laws = _domain_laws(table)
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
@@ -145,7 +153,7 @@ def select_from(table: Table, wish: Wish) -> Selection:
         weighted=weighted,
         free=free,
         base=base,
-        confidence=confidence_of(problem, best, ranked) if best is not None else None,
+        confidence=confidence_of(draws, best) if best is not None else None,
         experts=tuple(experts),
         drop=droppable(experts, law),
         sizes=tuple(sizes),

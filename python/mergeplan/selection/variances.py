@@ -1,4 +1,4 @@
-"""Variances of the prior and of the misfit, by restricted maximum likelihood (REML)."""
+"""Variances of prior and misfit by restricted maximum likelihood (REML), and how sure they are."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,54 +11,111 @@ Array = NDArray[np.float64]
 # order one, a misfit of a hundredth in standard deviation, and all by three either way. Without
 # this, merges that are hardly more than the unknowns may be passed through exactly, with no misfit.
 _EXPECTED, _EXPECTED_MISFIT, _WIDTH = 0.0, -9.0, 3.0
+# The draws allow for more misfit than the fit expects: it is what few merges tell least about.
+_DRAWN_MISFIT = -8.0
 # A variance more or less than that of the values by this factor is as good as infinite or zero.
 _WIDE = np.log(1e7)
 # Rows that the likelihood is formed of at most: its cost is their number cubed, and variances need
 # no more.
 MOST_ROWS = 150
+# Proposals of the importance sampling, from a t distribution of so many degrees of freedom.
+_PROPOSALS, _FREEDOM = 200, 5
+
+
+class Likelihood:
+    """Restricted likelihood of values, as a function of the logarithms of the variances."""
+
+    def __init__(self, products: Array, values: Array) -> None:
+        """Prepare the contrasts.
+
+        Args:
+            products: Covariances of unit variance, one for each part of the prior, (parts, n, n).
+            values: Shape (n,), of variance about 1.
+        """
+        if len(values) > MOST_ROWS:
+            some = np.random.default_rng(0).permutation(len(values))[:MOST_ROWS]
+            products, values = products[:, some][:, :, some], values[some]
+        n = len(values)
+        # All contrasts that a constant mean leaves.
+        contrasts = null_space(np.ones((1, n)))  # (n, n - 1)
+        sizes = [max(float(np.mean(np.diag(part))), 1e-300) for part in products]
+        self.sizes = np.array([*sizes, 1.0])
+        parts = [contrasts.T @ (p / s) @ contrasts for p, s in zip(products, sizes, strict=True)]
+        self.parts = np.stack([*parts, np.eye(n - 1)])
+        self.z = contrasts.T @ values
+
+    def negative_log(self, logs: Array, misfit: float = _EXPECTED_MISFIT) -> tuple[float, Array]:
+        """Minus the logarithm of likelihood and prior, and its slopes.
+
+        Args:
+            misfit: What is expected of the logarithm of its variance.
+        """
+        variances = np.exp(logs)
+        total = np.tensordot(variances, self.parts, 1)
+        factor = np.linalg.cholesky(total)
+        inverse = np.linalg.inv(total)
+        w = inverse @ self.z
+        expected = np.full(len(logs), _EXPECTED)
+        expected[-1] = misfit
+        away = (logs - expected) / _WIDTH
+        value = np.log(np.diag(factor)).sum() + 0.5 * w @ self.z + 0.5 * away @ away
+        slopes = 0.5 * (np.einsum("ij,pij->p", inverse, self.parts) - self.parts @ w @ w)
+        return float(value), slopes * variances + away / _WIDTH
 
 
 def fit_variances(products: Array, values: Array) -> Array:
     """The variances that make the differences between values likeliest.
 
     Args:
-        products: Covariances of unit variance, one for each part of the prior, (parts, n, n).
-        values: Shape (n,), of variance about 1.
+        products, values: See `Likelihood`.
 
     Returns:
         One variance for each part, and the misfit's, shape (parts + 1,).
     """
-    if len(values) > MOST_ROWS:
-        some = np.random.default_rng(0).permutation(len(values))[:MOST_ROWS]
-        products, values = products[:, some][:, :, some], values[some]
-    n = len(values)
-    # All contrasts that a constant mean leaves.
-    contrasts = null_space(np.ones((1, n)))  # (n, n - 1)
-    sizes = [max(float(np.mean(np.diag(part))), 1e-300) for part in products]
-    parts = [contrasts.T @ (p / s) @ contrasts for p, s in zip(products, sizes, strict=True)]
-    parts.append(np.eye(n - 1))
-    z = contrasts.T @ values
-
-    def minus_likelihood(logs: Array) -> tuple[float, Array]:
-        variances = np.exp(logs)
-        total = sum(v * part for v, part in zip(variances, parts, strict=True))
-        factor = np.linalg.cholesky(total)
-        inverse = np.linalg.inv(total)
-        w = inverse @ z
-        away = (logs - expected) / _WIDTH
-        value = np.log(np.diag(factor)).sum() + 0.5 * w @ z + 0.5 * away @ away
-        slopes = [0.5 * (np.sum(inverse * part) - w @ part @ w) for part in parts]
-        return float(value), np.array(slopes) * variances + away / _WIDTH
-
-    expected = np.array([_EXPECTED] * len(products) + [_EXPECTED_MISFIT])
+    likelihood = Likelihood(products, values)
     best = None
-    bounds = [(-_WIDE, _WIDE)] * len(parts)
+    bounds = [(-_WIDE, _WIDE)] * len(likelihood.parts)
     # A rough and a smooth start: the likelihood may have a maximum in either.
     for prior, misfit in ((-1.0, -9.0), (-4.0, -5.0)):
         start = np.array([prior] * len(products) + [misfit])
-        found = minimize(minus_likelihood, start, jac=True, method="L-BFGS-B", bounds=bounds)
+        found = minimize(likelihood.negative_log, start, jac=True, method="L-BFGS-B", bounds=bounds)
         if best is None or found.fun < best.fun:
             best = found
     assert best is not None
-    variances: Array = np.exp(best.x) / np.array([*sizes, 1.0])
+    variances: Array = np.exp(best.x) / likelihood.sizes
     return variances
+
+
+def draw_variances(products: Array, values: Array, likeliest: Array, count: int) -> Array:
+    """Variances as likely as the values make them: the likeliest are not taken as known.
+
+    Importance sampling around the maximum (Geweke, 1989), which needs no chain.
+
+    Args:
+        products, values: See `Likelihood`.
+        likeliest: As `fit_variances` gives them.
+
+    Returns:
+        Shape (count, parts + 1).
+    """
+    likelihood = Likelihood(products, values)
+    mode = np.log(likeliest * likelihood.sizes)
+    n = len(mode)
+    step = 0.2 * np.eye(n)
+    slopes = [
+        likelihood.negative_log(mode + s)[1] - likelihood.negative_log(mode - s)[1] for s in step
+    ]
+    curvature = np.array(slopes) / 0.4
+    scales, axes = np.linalg.eigh((curvature + curvature.T) / 2)
+    # No wider than what is expected of a variance before any value is seen.
+    scales = np.maximum(scales, _WIDTH**-2)
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((_PROPOSALS, n))
+    t = normal / np.sqrt(rng.chisquare(_FREEDOM, (_PROPOSALS, 1)) / _FREEDOM)
+    proposed = np.clip(mode + (t / np.sqrt(scales)) @ axes.T, -_WIDE, _WIDE)
+    proposal = -(_FREEDOM + n) / 2 * np.log1p((t**2).sum(1) / _FREEDOM)
+    logs = [-likelihood.negative_log(one, _DRAWN_MISFIT)[0] for one in proposed] - proposal
+    shares = np.cumsum(np.exp(logs - logs.max()))
+    at = np.searchsorted(shares, (np.arange(count) + 0.5) / count * shares[-1])
+    drawn: Array = np.exp(proposed[at]) / likelihood.sizes
+    return drawn
