@@ -14,17 +14,20 @@ from pathlib import Path
 from mergeplan.law.fit import fit, fit_series
 from mergeplan.law.series import Series, name_of
 from mergeplan.measurements.file import load_measurements
-from mergeplan.measurements.rows import MACRO
+from mergeplan.measurements.rows import MACRO, Measurements
 
 CALIBRATION = (1, 2, 4)
 
 
 def forecast_errors(whole: Series, few: Series) -> tuple[float, float]:
-    """Largest error of the three-point forecast: over the drop, and over the constant's error."""
-    law = fit_series(few).law
+    """Largest error of the forecast from few points: over the drop, and over the constant's error.
+
+    What was given to it, as L(M) of four points, is not counted.
+    """
+    law = fit_series(few).forecast
     truth = {point.k: point.loss for point in whole.points}
     drop = abs(truth[1] - truth[max(truth)])
-    others = [k for k in truth if k not in CALIBRATION]
+    others = [k for k in truth if k not in {point.k for point in few.points}]
     error = max(abs(law.predict(k) - truth[k]) for k in others)
     constant = max(abs(truth[4] - truth[k]) for k in others)
     return error / drop, error / constant
@@ -33,13 +36,21 @@ def forecast_errors(whole: Series, few: Series) -> tuple[float, float]:
 def main() -> None:
     data = load_measurements(Path(sys.argv[1]))
     domains = sorted({row.domain for row in data.rows} - {MACRO})
-    few = replace(data, rows=tuple(row for row in data.rows if row.k in (0, *CALIBRATION)))
+    size = max(row.k for row in data.rows)
+    for ks in (CALIBRATION, (*CALIBRATION, size)):
+        print(f"\nfrom k = {', '.join(map(str, ks))}")
+        few = replace(data, rows=tuple(row for row in data.rows if row.k in (0, *ks)))
+        print_errors(data, few, domains, size)
+
+
+def print_errors(data: Measurements, few: Measurements, domains: list[str], pool_size: int) -> None:
+    """One line for each method and base size."""
     found: dict[str, dict[str, tuple[float, float, float]]] = {}
     for domain in (MACRO, *domains):
         whole = {name_of(one.series): one for one in fit(data, domain=domain).fits}
-        for one in fit(few, domain=domain).fits:
+        for one in fit(few, domain=domain, pool_size=pool_size).fits:
             name = name_of(one.series)
-            if name in whole and len(whole[name].series.points) > len(CALIBRATION):
+            if name in whole and len(whole[name].series.points) > len(one.series.points):
                 errors = forecast_errors(whole[name].series, one.series)
                 found.setdefault(name, {})[domain] = (whole[name].r2, *errors)
     print("| method | R² | worst domain | error / drop | worst domain | error / constant |")

@@ -78,6 +78,11 @@ def test_the_first_round_has_the_ends_and_a_few_between(pool):
     assert merges == first_round(CurvePlan(pool, label="task_arithmetic"))
 
 
+def test_both_ends_are_in_the_first_round_whatever_k_was_asked_for(plan):
+    merges = first_round(dataclasses.replace(plan, ks=(2, 3)))
+    assert {merge.k for merge in merges} == {0, 1, 2, 3, 9}
+
+
 def test_an_interrupted_first_round_is_completed(plan, sweep):
     whole = first_round(plan)
     step = next_round(measure(sweep, "average", whole[:12]), plan)

@@ -44,7 +44,11 @@ _ONLY = {
 )
 @click.option("--method", "methods", multiple=True, help="A method of the pool. [default: all]")
 @click.option(
-    "--k", "ks", type=Integers(1, 10_000), default=(), help="Measure these k only: 1,2,4."
+    "--k",
+    "ks",
+    type=Integers(1, 10_000),
+    default=(),
+    help="Measure these k only: 2,4; 1 and all too.",
 )
 @click.option(
     "--subsets",

@@ -22,7 +22,7 @@ from mergeplan.cli.options.vocabulary import mismatch_option
     "ks",
     type=Integers(1, 10_000),
     default=(),
-    help="Numbers of experts; single ones are always there. [default: 1,2,4 and all]",
+    help="Numbers of experts; single ones and all are always there. [default: 1,2,4 and all]",
 )
 @click.option(
     "--count",

@@ -46,7 +46,8 @@ class SampleOptions:
     Attributes:
         labels: Methods of the pool; empty for all.
         sizes: Indices into `Pool.sizes`; empty for all.
-        ks: Sizes of subsets; empty for 1, 2, 4 and all experts. Single experts are always there.
+        ks: Sizes of subsets; empty for 1, 2 and 4. Single experts, and all together, are always
+            there.
         count: Subsets of each k.
         design: One of `designs.DESIGNS`.
         lambda_scan: Whether to try other factors with all experts.
@@ -254,7 +255,8 @@ def _ks(given: tuple[int, ...], pool_size: int) -> list[int]:
     if not given:
         return sorted({k for k in THREE_POINTS if k <= pool_size} | {pool_size})
     check_ks(given, pool_size)
-    return sorted(set(given))
+    # One merge, which pins the far end of the curve.
+    return sorted({*given, pool_size})
 
 
 def check_ks(given: Iterable[int], pool_size: int) -> None:

@@ -119,22 +119,18 @@ def _judge_k(pool: KnownPool, law, score: Score) -> None:  # type: ignore[no-unt
         target = first - share * (first - lowest)
         solution = law.solve(target, CONFIDENCE)
         score.asked += 1
-        truth = _crossing(pool.means, target)
-        score.held_k.append(solution.low - 1e-6 <= truth <= solution.high + 1e-6)
+        truth = _first(pool.means, target)
+        # Between whole k a pool has no mean: only where it ends counts.
+        low, high = (np.ceil(k - 1e-9) for k in (solution.low, solution.high))
+        score.held_k.append(bool(low <= truth <= high))
         if solution.confident is not None:
             score.said += 1
             score.right += pool.means[solution.confident] <= target + _EXACT
 
 
-def _crossing(means: dict[int, float], target: float) -> float:
-    """Where the true means first reach a target, linear in 1/k between them."""
-    for k in sorted(means):
-        if means[k] <= target + 1e-12:
-            if k == 1:
-                return 1.0
-            part = (means[k - 1] - target) / (means[k - 1] - means[k])
-            return 1 / (1 / (k - 1) + part * (1 / k - 1 / (k - 1)))
-    return float("inf")
+def _first(means: dict[int, float], target: float) -> float:
+    """The k whose true mean is the first to reach a target."""
+    return next((k for k in sorted(means) if means[k] <= target + 1e-12), float("inf"))
 
 
 def _means(losses: dict[int, list[float]], size: int) -> Means:

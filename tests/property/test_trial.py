@@ -1,0 +1,59 @@
+"""A share of the trial (`python -m tests.tools.trial`): what the planner says of a curve, held
+against pools whose truth is known, beside plain baselines."""
+
+import numpy as np
+import pytest
+
+from tests.tools.trial import curve
+from tests.tools.trial.baselines import BASELINES
+
+PLACES = ("measured", "within")
+# What few subsets hardly show: a rise with k alone, and a deviation of every merge's own.
+HARD_TO_SEE = ("upturn", "late upturn", "noise", "noise, loss_se")
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return curve.on_trial(share=True, seed=0, each=1)
+
+
+def pooled(scores, who, kept):
+    """Share held and mean interval score over every place that all forecasters were judged at."""
+    held, winkler = [], []
+    for (pool, design, name), score in scores.items():
+        if name == who and kept(pool, design):
+            for place in PLACES:
+                held += score.held.get(place, [])
+                winkler += score.winkler.get(place, [])
+    return float(np.mean(held)), float(np.mean(winkler))
+
+
+def measured_pool(pool, design):
+    return ", M = " not in pool and "to k = 4" not in design
+
+
+def simulated_pool(pool, design):
+    return pool.split(", M = ")[0] not in HARD_TO_SEE and not measured_pool(pool, design)
+
+
+@pytest.mark.parametrize("kept", [measured_pool, simulated_pool])
+def test_intervals_hold_and_beat_every_baseline(scores, kept):
+    held, winkler = pooled(scores, "planner", kept)
+    assert held >= 0.85
+    for name in BASELINES:
+        assert winkler <= pooled(scores, name, kept)[1], name
+
+
+def test_a_k_that_is_sure_reaches_the_target(scores):
+    own = [score for (_, _, who), score in scores.items() if who == "planner"]
+    said = sum(score.said for score in own)
+    assert said >= 0.6 * sum(score.asked for score in own)
+    assert sum(score.right for score in own) >= 0.85 * said
+
+
+def test_only_what_was_measured_whole_has_no_width(scores):
+    for (_, _, who), score in scores.items():
+        if who == "planner":
+            assert score.narrow == 0
+            assert all(score.held.get("complete", [True]))
+            assert max(score.winkler.get("complete", [0.0])) < 1e-9
