@@ -283,6 +283,18 @@ def test_signs_of_trouble_are_named():
     assert "spread does not shrink" in [sign.sign for sign in wide]
 
 
+@pytest.mark.parametrize(("worst", "said"), [(3.0, True), (1.3, False)])
+def test_an_expert_far_above_the_others_is_named_where_subsets_were_sampled(worst, said, tmp_path):
+    rows = "k,subset,loss_nats\n"
+    losses = [1.2, 1.21, 1.22, 1.23, 1.24, 1.25, 1.26, 1.27, worst]
+    rows += "".join(f"1,{name},{x}\n" for name, x in zip("abcdefghi", losses, strict=True))
+    rows += "2,a+b,1.1\n2,c+d,1.11\n2,e+i,1.2\n9,a+b+c+d+e+f+g+h+i,1.05\n"
+    (tmp_path / "m.csv").write_text(rows)
+    signs = {sign.sign: sign for sign in diagnose(fit(tmp_path / "m.csv").fits[0])}
+    assert ("skewed pool" in signs) is said
+    assert not said or "`i` alone has 3.0000" in signs["skewed pool"].evidence
+
+
 def test_a_floor_that_does_not_fall_with_size_is_named(tmp_path):
     rows = "method,n_params,k,loss_nats\n"
     for size, floor in (("0.5B", 0.5), ("1B", 0.6), ("2B", 0.4)):

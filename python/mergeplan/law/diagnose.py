@@ -19,6 +19,8 @@ _CLEAR = 2.0
 _BETTER_TAIL = 0.5
 # A forecast's offsets between this and 0 are no alarm.
 _SLIGHTLY_NEGATIVE = -0.3
+# Standard deviations above the mean from which a single expert is an outlier.
+_OUTLYING = 3.0
 # Spread over subsets falls at least like k to this power, or it is said.
 _SLOWEST_SPREAD = -0.25
 
@@ -40,7 +42,7 @@ class Diagnosis:
 
 def diagnose(fit: Fit) -> list[Diagnosis]:
     """All signs in one series."""
-    checks = (_upturn, _spread, _offset, _tail, _rising, _base, _transfer)
+    checks = (_upturn, _spread, _skew, _offset, _tail, _rising, _base, _transfer)
     return [found for check in checks if (found := check(fit)) is not None]
 
 
@@ -121,6 +123,30 @@ def _spread(fit: Fit) -> Diagnosis | None:
         f"the standard deviation over subsets goes like k to the {slope:.2f}; the law has -0.5 or"
         " less",
         "the pool is heterogeneous: look at single subsets rather than the mean",
+    )
+
+
+def _skew(fit: Fit) -> Diagnosis | None:
+    """One expert far above the others, which a few random subsets hold too seldom or too often."""
+    series = fit.series
+    first, size = series.points[0], series.pool_size
+    sampled = [point.k for point in series.points if not point.complete]
+    if first.k != 1 or not first.complete or not first.spread or size < 4 or not sampled:
+        return None
+    if series.worst_single is None:
+        return None
+    name, loss = series.worst_single
+    # No deviation of one among n is above (n - 1)/√n of their own standard deviation.
+    far = min(_OUTLYING, 0.9 * (size - 1) / size**0.5)
+    deviations = (loss - first.loss) / first.spread
+    if deviations < far:
+        return None
+    return Diagnosis(
+        "skewed pool",
+        f"`{name}` alone has {loss:.4f}, {deviations:.1f} standard deviations above the mean of"
+        f" single experts: the mean of a few subsets of {sampled[0]} hangs on how often it is in",
+        "measure balanced subsets and all experts, or leave it out: without them an interval of"
+        " the mean, and a k that is sure, hold less often than they say",
     )
 
 

@@ -84,6 +84,7 @@ class Series:
     points: Annotated[tuple[Point, ...], MinLen(2)]
     base_loss: Positive | None = None
     best_single: tuple[str, Positive] | None = None
+    worst_single: tuple[str, Positive] | None = None
     loss_se: Magnitude = 0.0
     effects: tuple[ExpertEffect, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -161,6 +162,7 @@ def _series(
         points=tuple(_points(losses, size)),
         base_loss=fmean(base) if base else None,
         best_single=min(singles, key=lambda item: item[1]) if singles else None,
+        worst_single=max(singles, key=lambda item: item[1]) if singles else None,
         loss_se=_shared_error(rows, name),
         effects=tuple(_effects(losses)),
         warnings=(*warnings, *gaps),
