@@ -58,7 +58,11 @@ def test_one_command_leads_to_a_recommendation_that_merges(finished, tmp_path):
     for name in ("law.json", "law.png", "measurements.csv", "merge.yml"):
         assert (run / name).stat().st_size > 0
     assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
-    # The recommended merge was measured: the written one has the loss that the table says.
+    chosen = found["verdict"]["chosen"]
+    assert chosen["measured"]
+    macros = [float(row["loss_nats"]) for row in rows_of(run) if row["domain"] == "macro"]
+    assert chosen["value"] == pytest.approx(min(macros), abs=1e-8)
+    # The verdict's merge was measured: the written one has the loss that the table says.
     data = finished / "texts"
     scored = cli("evaluate", tmp_path / "out", "--data", data, "--dtype", "float32", "--json")
     config = yaml.safe_load((run / "merge.yml").read_text())
@@ -67,8 +71,8 @@ def test_one_command_leads_to_a_recommendation_that_merges(finished, tmp_path):
         row
         for row in rows_of(run)
         if row["subset"] == "+".join(names)
-        and row["method"] == found["method"]
-        and json.loads(row["options"]) == found["options"]
+        and row["method"] == chosen["method"]
+        and row["options"] == chosen["options"]
     ]
     losses = json.loads(scored.stdout)["scores"]
     assert len(same) == 3

@@ -8,15 +8,25 @@ ends with the same table.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from mergeplan.calibration.closing import Command, still_to_measure, verdict_on
 from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_round
-from mergeplan.calibration.limits import Spending
-from mergeplan.calibration.options import CalibrateOptions, check_options, plans_of, pool_sizes
+from mergeplan.calibration.held_back import HeldBack, Measure, held_back
+from mergeplan.calibration.limits import Spending, affordable
+from mergeplan.calibration.options import (
+    CalibrateOptions,
+    also_merges,
+    check_options,
+    plans_of,
+    pool_sizes,
+    settled,
+)
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.run_folder import RunFolder
+from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.store import RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
@@ -25,12 +35,16 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.measurements.rows import Measurements
+from mergeplan.pool.pool import BASE
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.progress import Progress
+from mergeplan.verdict.verdict import Verdict
 
 Say = Callable[[str], None]
 # A round of no more merges is spelt out.
 _FEW = 8
+# Rounds in which the verdict's own merges are measured: then it stands on what is known.
+_CLOSING_ROUNDS = 4
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +56,8 @@ class Calibration(Summarized):
         n_measured: Merges that were measured now; `n_kept` were there already.
         reasons: Why each method stopped.
         seconds: Of this run; `merging` and `evaluating` are those of all its merges.
+        verdict: What to do, by all of the run's merges; `None` where none was measured.
+        held_back: The verdict's merge on the other half of the documents, where they were halved.
         warnings: Texts that could not be scored, losses that are not finite, files that were edited
             and stay.
     """
@@ -54,17 +70,21 @@ class Calibration(Summarized):
     seconds: float
     merging: float
     evaluating: float
+    verdict: Verdict | None
+    held_back: HeldBack | None
     warnings: tuple[str, ...]
 
-    def verdict(self) -> str:
+    def tally(self) -> str:
         """One line: what was measured now."""
         share = 100 * self.merging / max(self.merging + self.evaluating, 1e-9)
         new = f"measured {self.n_measured} merges in {self.seconds:.1f} s"
         return f"{new}, {share:.1f} % of it merging; {self.n_kept} were there already"
 
     def summary(self) -> str:
-        """What was measured, why each method stopped, and where the table is."""
-        lines = [self.verdict(), *self.reasons, f"table: {self.table}"]
+        """The verdict, what was measured, why each method stopped, and where the table is."""
+        lines = [] if self.verdict is None else [self.verdict.summary()]
+        lines += [] if self.held_back is None else [self.held_back.text()]
+        lines += [self.tally(), *self.reasons, f"table: {self.table}"]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
@@ -83,7 +103,8 @@ def calibrate(
     *,
     say: Say = lambda _: None,
     progress: Progress | None = None,
-    conclude: Callable[[RunFolder], object] = lambda _: None,
+    conclude: Callable[[RunFolder, Verdict | None], object] = lambda _, __: None,
+    command: Command = lambda _: "",
 ) -> Calibration:
     """Measure subsets of a pool until its law answers the question, or goes on where it stopped.
 
@@ -91,7 +112,8 @@ def calibrate(
         folder: The run; see `run_folder`. Created, or continued.
         say: Told what each round measures and why.
         progress: Called with tokens scored and tokens planned.
-        conclude: Called at the end, while no other run can work in the folder.
+        conclude: Called at the end with the verdict, while no other run can work in the folder.
+        command: Says how merges are measured that the verdict asks for.
 
     Returns:
         What was measured, and why each method stopped; `table` is what `fit` and `select` take.
@@ -103,7 +125,7 @@ def calibrate(
     """
     begun = time.perf_counter()
     pool_file, folder = Path(pool_file), Path(folder)
-    options = options or CalibrateOptions()
+    options = settled(pool_file, folder, options or CalibrateOptions())
     checked = check_options(pool_file, options)
     _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
     run = _Run(checked, options, say, progress)
@@ -114,8 +136,10 @@ def calibrate(
         ]
         table = store.write_table()
         measured = store.all()
+        verdict = verdict_on(measured, store, options, command)
+        found = run.held_back(verdict, measured, store) if verdict is not None else None
         seconds = time.perf_counter() - begun
-        conclude(store.folder)
+        conclude(store.folder, verdict)
     finally:
         store.close()
     new = run.measured
@@ -129,7 +153,15 @@ def calibrate(
         seconds=seconds,
         merging=sum(one.seconds[0] for one in new),
         evaluating=sum(one.seconds[1] for one in new),
-        warnings=(*seed_warnings, *checked.warnings, *faults, *store.folder.notes),
+        verdict=verdict,
+        held_back=found,
+        warnings=(
+            *seed_warnings,
+            *checked.warnings,
+            *faults,
+            *(() if found is None else found.warnings()),
+            *store.folder.notes,
+        ),
     )
 
 
@@ -160,7 +192,7 @@ class _Run:
         executor = _Lazy(lambda: self._executor(size))
         try:
             if self._options.listed is None:
-                return self._by_rounds(size, store, executor)
+                return self._to_the_end(size, store, executor)
             listed = [merge for merge in self._options.listed if merge.size == size]
             self._say(f"{self._name(size)}{len(listed)} merges are listed")
             self._measure(listed, size, store, executor)
@@ -168,7 +200,71 @@ class _Run:
         finally:
             executor.close()
 
-    def _by_rounds(self, size: int, store: RunStore, executor: "_Lazy") -> list[str]:
+    def _to_the_end(self, size: int, store: RunStore, executor: "_Lazy") -> list[str]:
+        """By rounds, what was named beside them, and what the verdict then asks for.
+
+        The verdict here looks only at what this question had measured, as the rounds do: a run
+        that was killed asks for the same again.
+        """
+        reasons, seen = self._by_rounds(size, store, executor)
+        wanted = also_merges(self._checked, self._options, size)
+        seed, _ = seed_of(self._checked.pool.random_seed, self._options.seed, "the pool")
+        for _ in range(_CLOSING_ROUNDS):
+            self._measure(wanted, size, store, executor)
+            seen |= {merge.key: m for merge in wanted if (m := store.get(merge)) is not None}
+            if self._options.ks:
+                break
+            verdict = verdict_on(list(seen.values()), store, self._options)
+            labels = self._checked.labels
+            asked = still_to_measure(verdict, self._checked.pool, size, labels, seed)
+            wanted = [one for one in asked if one.key not in seen]
+            wanted = wanted[: self._left(list(seen.values()), wanted)]
+            if not wanted:
+                break
+            names = ", ".join("+".join(merge.subset) for merge in wanted)
+            self._say(f"{self._name(size)}the verdict asks for {names}")
+        return reasons
+
+    def _left(self, own: Sequence[MeasuredMerge], wanted: Sequence[SubsetMerge]) -> int | None:
+        """How many more merges of their method the budget allows; `None` without a limit."""
+        if not wanted:
+            return None
+        some = [one for one in own if one.merge.method in (wanted[0].method, BASE)]
+        each = self._checked.texts[wanted[0].size].n_tokens
+        seconds = sum(sum(one.seconds) for one in some)
+        return affordable(self._options.budget, Spending(len(some), each * len(some), seconds))
+
+    def held_back(
+        self, verdict: Verdict, measured: Sequence[MeasuredMerge], store: RunStore
+    ) -> HeldBack | None:
+        """The verdict's merge on the other half, where one half was measured."""
+        half = self._options.setup.evaluation.half
+        if half == "all":
+            return None
+        other = "check" if half == "selection" else "selection"
+        evaluation = replace(self._options.setup.evaluation, half=other)
+        setup = replace(self._options.setup, evaluation=evaluation)
+        pool = self._checked.pool
+        texts = {size: hash_texts(pool, size, evaluation) for size in range(len(pool.sizes))}
+
+        def measure(size: int) -> Measure:
+            def scored(merges: Sequence[SubsetMerge]) -> list[MeasuredMerge]:
+                self._say(f"{len(merges)} merges on the {other} half")
+                executor = self._executor(size, setup)
+                try:
+                    return list(executor.measure(merges, range(len(merges))))
+                finally:
+                    if hasattr(executor, "close"):
+                        executor.close()
+
+            return scored
+
+        return held_back(verdict, measured, store.folder, texts, measure)
+
+    def _by_rounds(
+        self, size: int, store: RunStore, executor: "_Lazy"
+    ) -> tuple[list[str], dict[str, MeasuredMerge]]:
+        """Why each method stopped, and what the rounds had measured."""
         plans = {plan.label: plan for plan in plans_of(self._checked, self._options, size)}
         seen: dict[str, dict[str, MeasuredMerge]] = {label: {} for label in plans}
         reasons = []
@@ -197,7 +293,7 @@ class _Run:
                     self._say(reasons[-1])
                     del plans[label]
             store.write_table()
-        return reasons
+        return reasons, {key: one for found in seen.values() for key, one in found.items()}
 
     def _name(self, size: int) -> str:
         """A base's size, where there are several."""
@@ -230,10 +326,11 @@ class _Run:
             if self._progress:
                 self._progress(self._done, self._planned)
 
-    def _executor(self, size: int) -> Any:
-        pool, setup = self._checked.pool, self._options.setup
+    def _executor(self, size: int, other: Setup | None = None) -> Any:
+        """What measures merges of a size, as the options say or by another setup."""
+        pool, setup = self._checked.pool, other or self._options.setup
         if self._ray is None:
-            return Worker(pool, size, setup, self._checked.texts[size])
+            return Worker(pool, size, setup, None if other else self._checked.texts[size])
         from mergeplan.calibration.cluster_executor import ClusterExecutor
 
         return ClusterExecutor(self._ray, pool, size, setup)

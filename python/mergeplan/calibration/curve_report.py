@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mergeplan.calibration.run_folder import CONFIG, LAW, MEASUREMENTS, PICTURE, RunFolder
+from mergeplan.calibration.config_file import next_of, place_config
+from mergeplan.calibration.run_folder import LAW, MEASUREMENTS, PICTURE, RunFolder
 from mergeplan.law.costs import CostModel
 from mergeplan.law.diagnose import all_signs
 from mergeplan.law.file import law_text
@@ -14,10 +15,10 @@ from mergeplan.law.fit_result import FitResult
 from mergeplan.law.recommend import recommend
 from mergeplan.law.recommendation import Goal, Recommendation
 from mergeplan.law.series import name_of
-from mergeplan.law.write import choose_merge
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.pool import Pool
+from mergeplan.verdict.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Summary:
 
     Attributes:
         plot: `None` where matplotlib is not installed.
-        config: The recommended merge's YAML; `None` where nothing reaches the target.
+        config: The verdict's merge; `None` where merging does not pay.
         scans: For each method whose lambda was varied, a line on what it changed.
     """
 
@@ -40,11 +41,13 @@ class Summary:
     text: str = field(repr=False)
 
 
-def summarize(run: RunFolder, pool: Pool, goal: Goal, *, seed: int) -> Summary:
-    """Fit a run's table, and write `law.json`, `law.png` and `merge.yml` beside it.
+def summarize(
+    run: RunFolder, pool: Pool, goal: Goal, verdict: Verdict | None, *, anyway: bool = False
+) -> Summary:
+    """Fit a run's table, and write `law.json`, `law.png` and the verdict's `merge.yml` beside it.
 
     Args:
-        seed: Of a random subset, where the recommended k was not measured.
+        anyway: Write the best merge's YAML also where merging does not pay.
 
     Raises:
         InputError: There are too few measurements to fit anything.
@@ -54,17 +57,10 @@ def summarize(run: RunFolder, pool: Pool, goal: Goal, *, seed: int) -> Summary:
     law = run.place(LAW, law_text(result))
     plot = _plot(result, run, goal)
     recommendation = recommend(result, goal=goal, costs=CostModel())
-    best, config = recommendation.best, None
-    if recommendation.reached and best.k is not None:
-        wish = f"for {goal.fraction:.0%} of the improvement"
-        if goal.target_loss is not None:
-            wish = f"for a target loss of {goal.target_loss:g} nats"
-        chosen = choose_merge(best, pool, wish=wish, seed=seed)
-        config = run.place(CONFIG, chosen.text)
+    best = recommendation.best
+    config = place_config(run, pool, verdict, anyway=anyway)
     scans = tuple(_scans(table))
-    next_command = f"mergeplan merge {config} OUT_DIR"
-    if config is None:
-        next_command = f"mergeplan suggest {table} --target-loss T"
+    next_command = next_of(verdict, config, f"mergeplan suggest {table} --target-loss T")
     words = [one.summary(warnings=False) for one in (result, recommendation)]
     lines = [words[0], "", words[1], *scans, ""]
     files = [table, law, *filter(None, (plot, config))]

@@ -1,7 +1,7 @@
 """What a calibration is asked for, what that means for each method, and what it will take."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import CurvePlan
@@ -12,14 +12,16 @@ from mergeplan.calibration.limits import Budget, Spending
 from mergeplan.calibration.limits import SpendingRange as Part
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
 from mergeplan.calibration.run_folder import recorded_in
-from mergeplan.calibration.setup import Setup
+from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError, nearest
+from mergeplan.evaluation.halves import short_domains
 from mergeplan.evaluation.measured import MeasuredMerge, read_scores
+from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.measurements.rows import MACRO, parse_shares
-from mergeplan.pool.pool import load_pool
-from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.pool.pool import Pool, load_pool
+from mergeplan.pool.subsets import SubsetMerge, subset_merge
 from mergeplan.system.ranges import LARGEST_POOL, check_number, check_seed, check_several
 
 
@@ -50,7 +52,10 @@ class CalibrateOptions:
         scan: Whether to try other lambdas with all experts.
         seed: Of the choice of subsets, and of random masks; `None` for the pool's `random_seed`, or
             else 0.
+        also: Subsets that are measured beside the rounds, by each method.
         listed: Measure these merges and no others, whatever they tell; `None` to go by rounds.
+        half: Of the documents; `None` for the selection half where every domain has twelve
+            documents or more in each, else for what `setup` says.
         ray: `local` or the address of a Ray cluster; `None` for this process.
     """
 
@@ -62,7 +67,9 @@ class CalibrateOptions:
     budget: Budget = field(default_factory=Budget)
     scan: bool = True
     seed: int | None = None
+    also: tuple[tuple[str, ...], ...] = ()
     listed: tuple[SubsetMerge, ...] | None = None
+    half: str | None = None
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
 
@@ -103,6 +110,7 @@ def forecast_calibration(
     Raises:
         InputError: As for `calibrate`.
     """
+    options = settled(pool_file, folder, options)
     checked = check_options(pool_file, options)
     kept: list[MeasuredMerge] = []
     if (before := recorded_in(folder)) is not None:
@@ -120,6 +128,9 @@ def forecast_calibration(
                 found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=each))
             else:
                 found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
+        named = len(also_merges(checked, options, size))
+        once = Spending(named, named * tokens, named * each)
+        found.append(Part(once, once))
     least, most = _sum(one.least for one in found), _sum(one.most for one in found)
     return CalibrationForecast(least, most, len(kept), each if kept else None)
 
@@ -131,6 +142,35 @@ def _sum(parts: Iterable[Spending]) -> Spending:
         sum(part.tokens for part in every),
         sum(part.seconds for part in every),
     )
+
+
+def settled(pool_file: Path, folder: Path, options: CalibrateOptions) -> CalibrateOptions:
+    """The options with the half of the documents decided: a run that goes on keeps its own.
+
+    Raises:
+        InputError: The pool, a text or the run is at fault.
+    """
+    evaluation = options.setup.evaluation
+    half = options.half
+    if half is None and evaluation.half == "all":
+        half = _half_of(load_pool(pool_file), folder, evaluation)
+    evaluation = replace(evaluation, half=half or evaluation.half)
+    evaluation.check()
+    return replace(
+        options, half=evaluation.half, setup=replace(options.setup, evaluation=evaluation)
+    )
+
+
+def _half_of(pool: Pool, folder: Path, evaluation: EvaluationOptions) -> str:
+    if not pool.data:
+        return "all"
+    if (before := recorded_in(folder)) is not None:
+        for half in ("all", "selection"):
+            chosen = replace(evaluation, half=half)
+            now = [hash_texts(pool, size, chosen)[:16] for size in range(len(pool.sizes))]
+            if now == list(before.texts.values()):
+                return half
+    return "all" if short_domains(pool.data) else "selection"
 
 
 def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibration:
@@ -146,7 +186,38 @@ def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibrat
         if name not in (*pool.data, MACRO):
             hint = nearest(name, list(pool.data)) or f"it has: {', '.join(pool.data)}"
             raise InputError(f"--domains: the pool has no domain `{name}`", hint)
+    for subset in options.also:
+        _check_subset(subset, pool)
     return checked
+
+
+def _check_subset(subset: tuple[str, ...], pool: Pool) -> None:
+    """Every expert is there at one size or more, and stands once.
+
+    Raises:
+        InputError: One is not.
+    """
+    known = list(dict.fromkeys(name for size in pool.sizes for name in size.experts))
+    for name in subset:
+        if name not in known:
+            hint = nearest(name, known) or f"it has: {', '.join(known)}"
+            raise InputError(f"`also`: the pool has no expert `{name}`", hint)
+    if not subset or len(set(subset)) < len(subset):
+        raise InputError(f"`also`: expected different experts, found `{'+'.join(subset)}`")
+
+
+def also_merges(
+    checked: CheckedCalibration, options: CalibrateOptions, size: int
+) -> list[SubsetMerge]:
+    """The named merges of a size, by each method."""
+    seed, _ = seed_of(checked.pool.random_seed, options.seed, "the pool")
+    experts = checked.pool.sizes[size].experts
+    return [
+        subset_merge(checked.pool, size, label, subset, seed=seed)
+        for subset in options.also
+        if set(subset) <= set(experts)
+        for label in checked.labels
+    ]
 
 
 def plans_of(

@@ -5,7 +5,8 @@ RUN/
   scores.jsonl      a line for each measured merge, appended and synced: the loss of each document
   measurements.csv  the same as a table of means, made anew from scores.jsonl
   law.json, law.png, merge.yml   what the measurements say
-  written.json      hashes of these four as they were written: what was edited since stays
+  held_back.jsonl   the verdict's merge and its rivals on the other half of the documents
+  written.json      hashes of these five as they were written: what was edited since stays
   lock              held by the run that works here
 """
 
@@ -22,10 +23,11 @@ from mergeplan.system.files import lock, make_folder, sha256_of, sync_folder
 from mergeplan.system.reading import RECORD
 from mergeplan.system.reading import RUN as RUN_KIND
 from mergeplan.system.strict import load_strictly
-from mergeplan.system.writing import refuse_existing, remove_unfinished, write_durably
+from mergeplan.system.writing import refuse_existing, remove_unfinished, saying, write_durably
 
 _WRITTEN = "written.json"
 MEASUREMENTS, LAW, PICTURE, CONFIG = "measurements.csv", "law.json", "law.png", "merge.yml"
+HELD_BACK = "held_back.jsonl"
 
 
 def beside(name: str, number: int = 0) -> str:
@@ -38,7 +40,7 @@ def beside(name: str, number: int = 0) -> str:
     return f"{stem}.new{number or ''}{dot}{ending}"
 
 
-_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG)
+_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK)
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 
@@ -155,6 +157,18 @@ class RunFolder:
             note = f"`{self.path / name}` was edited since it was written, and stays"
             self.notes[f"{note}: what belongs to this run is `{path}`"] = None
         return path
+
+    def withdraw(self, name: str) -> None:
+        """Remove a file of the run that no longer holds; one that was edited stays.
+
+        Raises:
+            SurroundingsError: It cannot be removed.
+        """
+        path = self.path / name
+        refuse_existing(path, overwrite=True)
+        if path.exists() and sha256_of(path) in self._written.get(name, ()):
+            with saying(path):
+                path.unlink()
 
     def at(self, name: str) -> Path:
         """Where a file is that was written last by that name."""

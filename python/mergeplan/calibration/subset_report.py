@@ -4,14 +4,15 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mergeplan.calibration.run_folder import CONFIG, MEASUREMENTS, RunFolder
+from mergeplan.calibration.config_file import next_of, place_config
+from mergeplan.calibration.run_folder import MEASUREMENTS, RunFolder
 from mergeplan.errors import InputError
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
-from mergeplan.selection.select import chosen_of, select_from
+from mergeplan.selection.select import select_from
 from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.table import tables_of
-from mergeplan.selection.write import yaml_of
+from mergeplan.verdict.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,31 @@ class ChoiceSummary:
     """Files and words.
 
     Attributes:
-        config: The best subset's YAML.
+        config: The verdict's merge; `None` where merging does not pay.
         selections: Of each method and base size, the best first.
         next_command: Writes other choices from the same measurements.
     """
 
-    config: Path
+    config: Path | None
     selections: Selections
     warnings: tuple[str, ...]
     next_command: str
     text: str = field(repr=False)
 
 
-def summarize_choice(run: RunFolder, pool_file: Path, domains: str | None) -> ChoiceSummary:
-    """Name the best subset by all of a run's measurements, and write `merge.yml` beside them.
+def summarize_choice(
+    run: RunFolder,
+    pool_file: Path,
+    domains: str | None,
+    verdict: Verdict | None,
+    *,
+    anyway: bool = False,
+) -> ChoiceSummary:
+    """Say what each subset is predicted to give, and write the verdict's `merge.yml`.
 
     Args:
         domains: What decides; see `Wish`.
+        anyway: Write the best merge's YAML also where merging does not pay.
 
     Raises:
         InputError: There are too few measurements to fit anything.
@@ -43,13 +52,13 @@ def summarize_choice(run: RunFolder, pool_file: Path, domains: str | None) -> Ch
     table = run.at(MEASUREMENTS)
     selections = _by_method(table, Wish(domains))
     first = selections[0]
-    text = yaml_of(first, chosen_of(first, "equal"), load_pool(pool_file))
-    config = run.place(CONFIG, text)
+    config = place_config(run, load_pool(pool_file), verdict, anyway=anyway)
     words = ["mergeplan", "select", str(table)]
     words += ["--domains", domains] if domains else []
     words += ["--method", first.table.method]
     words += ["--weights", "free"] if first.free is not None else []
     next_command = shlex.join([*words, "--pool", str(pool_file), "-o", "weighted.yml"])
+    files = ", ".join(map(str, filter(None, (table, config))))
     return ChoiceSummary(
         config=config,
         selections=selections,
@@ -59,9 +68,9 @@ def summarize_choice(run: RunFolder, pool_file: Path, domains: str | None) -> Ch
             [
                 selections.summary(),
                 "",
-                f"files: {table}, {config}",
-                f"merge it: mergeplan merge {config} OUT_DIR",
-                f"next: {next_command}",
+                f"files: {files}",
+                *([] if config is None else [f"merge it: mergeplan merge {config} OUT_DIR"]),
+                f"next: {next_of(verdict, None, next_command)}",
             ]
         ),
     )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +11,17 @@ import click
 from click.core import ParameterSource
 
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
+from mergeplan.cli.verdicts import fail_by
+from mergeplan.evaluation.options import HALVES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mergeplan.calibration.calibrate import Calibration
     from mergeplan.calibration.curve_report import Summary
     from mergeplan.calibration.limits import Spending
@@ -22,6 +29,8 @@ if TYPE_CHECKING:
     from mergeplan.calibration.run_folder import RunFolder
     from mergeplan.calibration.subset_report import ChoiceSummary
     from mergeplan.pool.subsets import SubsetMerge
+    from mergeplan.verdict.contenders import Contender
+    from mergeplan.verdict.verdict import Verdict
 
 
 # Options that only one kind of question has.
@@ -102,10 +111,23 @@ _ONLY = {
     " joined by commas.",
 )
 @click.option("--lambda-scan/--no-lambda-scan", default=True, help="[default: scan]")
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="JS+JSON",
+    help="Measure this subset too, by each method; may be given again.",
+)
+@click.option(
+    "--half",
+    type=click.Choice(HALVES),
+    help="Score half of the documents: one to select by, or the other to check with. [default:"
+    " selection, where every domain has 12 documents or more in each half; else all]",
+)
 @evaluation_options(
     auto="float32 on a CPU, the base's own on a GPU",
     seed="Of subsets, masks and the choice of documents.",
     seed_default="the pool's `random_seed`, or 0",
+    half=False,
 )
 @threads_option(what="Threads of a worker.")
 @click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
@@ -113,6 +135,7 @@ _ONLY = {
     "--lora-exact", is_flag=True, help="Keep base + adapter in float32 before merging, as in merge."
 )
 @mismatch_option
+@anyway_option
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what would be measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -124,8 +147,11 @@ def command(
 
     Experts are merged into a model in memory and scored on the pool's texts; no checkpoint is
     written. Each measurement is kept at once: the same command goes on after a kill. Ends with
-    measurements.csv, law.json, law.png, a recommendation and merge.yml in RUN_DIR; with --for
-    select, which asks for the best subset, with measurements.csv, that subset and its merge.yml.
+    one verdict (keep the base, take a single expert, merge, or measure more), the verdict's
+    merge on documents that had no part in it, and measurements.csv, law.json, law.png and
+    merge.yml in RUN_DIR; with --for select, which asks for the best subset, with what every
+    subset is predicted to give. Exit code 4, and no merge.yml without --anyway, where nothing
+    beats the base or reaches the target.
     """
     from mergeplan.calibration.calibrate import calibrate
     from mergeplan.calibration.options import forecast_calibration
@@ -148,12 +174,20 @@ def command(
 
     summaries: list[Summary | ChoiceSummary] = []
 
-    def conclude(run: "RunFolder") -> None:
+    def conclude(run: "RunFolder", verdict: "Verdict | None") -> None:
         line.clear()
-        summaries.append(_summary(pool_file, run, given))
+        summaries.append(_summary(pool_file, run, verdict, given))
 
     try:
-        done = calibrate(pool_file, folder, options, say=say, progress=line, conclude=conclude)
+        done = calibrate(
+            pool_file,
+            folder,
+            options,
+            say=say,
+            progress=line,
+            conclude=conclude,
+            command=_same_command,
+        )
     except (KeyboardInterrupt, SystemExit):
         line.clear()
         click.echo(f"what is measured stays in `{folder}`; the same command goes on", err=True)
@@ -164,10 +198,33 @@ def command(
     if as_json:
         click.echo(json.dumps(finite(_as_data(done, summary)), default=str, allow_nan=False))
     else:
-        click.echo(done.verdict() + "\n\n" + summary.text)
+        click.echo(_text(done, summary))
     if not quiet:
         for warning in (*done.warnings, *summary.warnings):
             warn(warning)
+    if done.verdict is not None:
+        fail_by(done.verdict)
+
+
+def _same_command(merges: "Sequence[Contender]") -> str:
+    """This very command, with some merges to be measured beside."""
+    words, given = iter(sys.argv[1:]), []
+    for word in words:
+        if word == "--also":
+            next(words, None)
+        elif not word.startswith("--also="):
+            given.append(word)
+    named = ["--also=" + "+".join(one.merge.subset) for one in merges if one.merge.equal]
+    return shlex.join(["mergeplan", *given, *named])
+
+
+def _text(done: "Calibration", summary: "Summary | ChoiceSummary") -> str:
+    parts = [done.tally()]
+    if done.verdict is not None:
+        parts.append(done.verdict.summary())
+    if done.held_back is not None:
+        parts.append(done.held_back.text())
+    return "\n\n".join([*parts, summary.text])
 
 
 def _refuse_other_kind(kind: str) -> None:
@@ -184,20 +241,20 @@ def _refuse_other_kind(kind: str) -> None:
             raise click.UsageError(f"{option.opts[0]} has no meaning with --for {kind}")
 
 
-def _summary(pool_file: Path, run: "RunFolder", given: dict[str, Any]) -> "Summary | ChoiceSummary":
+def _summary(
+    pool_file: Path, run: "RunFolder", verdict: "Verdict | None", given: dict[str, Any]
+) -> "Summary | ChoiceSummary":
+    anyway = given["anyway"]
     if given["kind"] == "select":
         from mergeplan.calibration.subset_report import summarize_choice
 
-        return summarize_choice(run, pool_file, given["domains"])
+        return summarize_choice(run, pool_file, given["domains"], verdict, anyway=anyway)
     from mergeplan.calibration.curve_report import summarize
-    from mergeplan.config.seed import seed_of
     from mergeplan.law.recommendation import Goal
     from mergeplan.pool.pool import load_pool
 
     goal = Goal(given["target_loss"], given["fraction"], confidence=given["confidence"])
-    pool = load_pool(pool_file)
-    seed, _ = seed_of(pool.random_seed, given["seed"], "the pool")
-    return summarize(run, pool, goal, seed=seed)
+    return summarize(run, load_pool(pool_file), goal, verdict, anyway=anyway)
 
 
 def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
@@ -226,7 +283,9 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         budget=parse_budget(given["budget"]) if given["budget"] else Budget(),
         scan=given["lambda_scan"],
         seed=given["seed"],
+        also=tuple(tuple(name.strip() for name in one.split("+")) for one in given["also"]),
         listed=_listed(pool_file, given["subsets"]),
+        half=given["half"],
         setup=setup,
         ray=given["ray"],
     )
@@ -263,9 +322,15 @@ def _forecast(found: "CalibrationForecast") -> str:
 
 def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[str, Any]:
     from mergeplan.calibration.subset_report import ChoiceSummary
+    from mergeplan.verdict.data import verdict_data
 
     warnings = [*done.warnings, *summary.warnings]
-    common = {"config": summary.config, "warnings": warnings, "next": summary.next_command}
+    common = {
+        "verdict": done.verdict and verdict_data(done.verdict),
+        "config": summary.config,
+        "warnings": warnings,
+        "next": summary.next_command,
+    }
     if isinstance(summary, ChoiceSummary):
         from mergeplan.selection.data import selection_data
 
@@ -279,6 +344,6 @@ def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[st
         "method": best.fit.series.method,
         "options": json.loads(best.fit.series.options),
         "k": best.k,
-        "reached": summary.recommendation.reached,
+        "reached": done.verdict is not None and done.verdict.reached,
         "scans": summary.scans,
     }

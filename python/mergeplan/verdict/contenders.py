@@ -10,6 +10,7 @@ from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
 from mergeplan.measurements.rows import MergeKey
 from mergeplan.selection.choices import Choice, best_by_size
+from mergeplan.selection.draws import settle
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import Table
@@ -136,7 +137,9 @@ def predictions_of(table: Table, name: str) -> Predictions | None:
         law = fit_table(table, name)
     except InputError:
         return None
-    return Predictions(table, best_by_size(Problem(law)))
+    problem = Problem(law)
+    by_size, _ = settle(problem, best_by_size(problem))
+    return Predictions(table, by_size)
 
 
 def _is_complete(table: Table) -> bool:

@@ -64,7 +64,7 @@ def _k_that_pays(best: Candidate, base: Contender | None) -> tuple[int, float]:
     k = best.k if best.k is not None else pool_size
     if base is not None and fit.expect(k) >= base.value:
         k = next((x for x in range(k, pool_size + 1) if fit.expect(x) < base.value), k)
-    return k, fit.expect(fit.best_k)
+    return k, min(map(fit.expect, range(1, pool_size + 1)))
 
 
 def _known(series: Series, subset: tuple[str, ...], loss: float) -> Contender:

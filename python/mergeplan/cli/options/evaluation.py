@@ -75,6 +75,6 @@ def evaluation_of(given: dict[str, Any], written: int | None = None) -> Evaluati
         written: The seed of a pool, for where none is given.
     """
     names = ("max_tokens", "max_length", "stride", "batch_tokens", "half")
-    chosen = {name: given[name] for name in names if name in given}
+    chosen = {name: given[name] for name in names if given.get(name) is not None}
     seed = written if given["seed"] is None else given["seed"]
     return EvaluationOptions(**chosen, seed=seed or 0)

@@ -1,0 +1,81 @@
+"""The end of a calibration: the verdict on what was measured, and what it asks for."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from mergeplan.calibration.options import CalibrateOptions
+from mergeplan.calibration.store import RunStore
+from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.resampling import Resampling
+from mergeplan.pool.pool import BASE, Pool
+from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
+from mergeplan.verdict.answer import predictions
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.verdict import Verdict
+
+Command = Callable[[Sequence[Contender]], str]
+
+
+def verdict_on(
+    measured: Sequence[MeasuredMerge],
+    store: RunStore,
+    options: CalibrateOptions,
+    command: Command = lambda _: "",
+) -> Verdict | None:
+    """What some of a run's merges come to; `None` before any was measured.
+
+    Args:
+        command: Says how some merges are measured.
+    """
+    rows = store.measurements(measured).rows
+    if not any(row.k for row in rows):
+        return None
+    choosing = options.choosing
+    aim = choosing.domains if choosing else None
+    target = None if choosing else options.wish.target_loss
+    resampling = Resampling.of(measured)
+    return decide(
+        rows,
+        predictions(rows, aim),
+        Question(aim, target, confidence=options.wish.confidence),
+        resampling=resampling,
+        seconds_each=resampling.seconds_each,
+        command=command,
+    )
+
+
+def still_to_measure(
+    verdict: Verdict | None, pool: Pool, size: int, labels: Sequence[str], seed: int
+) -> list[SubsetMerge]:
+    """The merges that a verdict asks for, of those that this run can measure."""
+    if verdict is None or verdict.to_measure is None:
+        return []
+    found = []
+    for one in verdict.to_measure.merges:
+        merge = one.merge
+        if merge.method in labels and merge.equal:
+            asked = subset_merge(pool, size, merge.method, merge.subset, seed=seed)
+            if asked.options == merge.options:
+                found.append(asked)
+    return found
+
+
+def as_subset(contender: Contender, measured: Sequence[MeasuredMerge]) -> SubsetMerge | None:
+    """The merge of a run that a contender is; `None` where the run has none such."""
+    if contender.key is not None:
+        return next((o.merge for o in measured if o.merge.merge_key == contender.key), None)
+    merge = contender.merge
+    alike = next((o.merge for o in measured if o.merge.n_params == merge.n_params), None)
+    if alike is None or not merge.equal or merge.n_params is None:
+        return None
+    seeds = {o.merge.seed for o in measured if o.merge.method == merge.method}
+    return SubsetMerge(
+        alike.size,
+        merge.n_params,
+        merge.method if merge.k else BASE,
+        canonical_options(json.loads(merge.options)),
+        merge.subset,
+        max(seeds, default=0),
+    )
+
