@@ -49,7 +49,7 @@ def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
     ]
     assert first["best"]["measured"]
     assert first["best"]["value"] == pytest.approx(min(own), abs=1e-8)
-    assert first["confidence"]["chance"] >= 0.9
+    assert first["confidence"]["on_this_text"]["chance"] >= 0.9
     assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
     # Fewer than all the 31 subsets of each method were measured.
     assert found["n_measured"] == len(macro_rows(run)) < 1 + 3 * 31

@@ -72,7 +72,7 @@ def test_the_best_of_all_511_is_found_from_few(sweep, pool, case, seed):
     assert not stop.open
     assert len(measured) <= most
     assert stop.reason.startswith("+".join(best_of(sweep, label, domains or MACRO)) + " has ")
-    assert " measured, the best with a chance of " in stop.reason
+    assert " measured, on this text the best with a chance of " in stop.reason
 
 
 def test_the_first_round_has_every_expert_all_and_some_between(pool):

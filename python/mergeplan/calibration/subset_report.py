@@ -7,6 +7,7 @@ from pathlib import Path
 from mergeplan.calibration.config_file import next_of, place_config
 from mergeplan.calibration.run_folder import MEASUREMENTS, RunFolder
 from mergeplan.errors import InputError
+from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.select import select_from
@@ -82,11 +83,12 @@ def _by_method(table: Path, wish: Wish) -> Selections:
     `select` takes an average for a point of task arithmetic's surface and may name another subset.
     """
     rows, _ = read_rows(table)
+    resampling = resampling_beside(table, rows)
     found, faults = [], []
     for label in sorted({row.method for row in rows if row.k}):
         for own in tables_of((row for row in rows if row.k == 0 or row.method == label), label):
             try:
-                found.append(select_from(own, wish))
+                found.append(select_from(own, wish, resampling))
             except InputError as error:
                 faults.append(error)
     if not found:

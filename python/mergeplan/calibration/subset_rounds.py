@@ -14,16 +14,18 @@ import numpy as np
 from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
 from mergeplan.config.labels import method_of
+from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_experts
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
-from mergeplan.selection.active import Confidence, confidence_of, first_subsets
+from mergeplan.selection.active import Confidence, first_subsets
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
 from mergeplan.selection.problem import Problem
-from mergeplan.selection.select import fit_table
+from mergeplan.selection.select import fit_table, how_sure
+from mergeplan.selection.selection import not_told_apart
 from mergeplan.selection.table import LINEAR, tables_of
 
 # An expected regret below this share of the spread of the measured losses is none.
@@ -121,13 +123,18 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
 
 
 def next_subset_round(
-    measured: Measurements, plan: SubsetPlan, spent: Spending | None = None
+    measured: Measurements,
+    plan: SubsetPlan,
+    spent: Spending | None = None,
+    resampling: Resampling | None = None,
 ) -> Round | Stop:
     """What to measure next, or why to stop.
 
     Args:
         measured: Rows of any methods and sizes; those of the plan are picked out.
         spent: What they took; by default as many merges as the plan has rows for, and no more.
+        resampling: Documents' scores of the merges. Where they are known, the chance that counts is
+            that on texts of this kind, and where only other texts would help it stops with a word.
 
     Raises:
         InputError: The pool is at fault, or the measurements lack what is to decide.
@@ -144,14 +151,19 @@ def next_subset_round(
         return Round(
             merges, f"first round: {len(missing)} merges, every expert, all, and some between"
         )
-    best, sure, spread = _choice(rows, plan)
+    best, sure, spread = _choice(rows, plan, resampling)
     said = _describe(best, sure)
     notes: tuple[str, ...] = ()
     if plan.free_sum and not plan.linear:
         notes = ("merges at less strength do not follow the form here: none was measured",)
-    certain = sure.chance >= plan.confidence or sure.regret <= _NEGLIGIBLE * spread
+    holds = (sure.chance_on_texts or 0.0) >= plan.confidence
+    here = (sure.chance or 0.0) >= plan.confidence or sure.regret <= _NEGLIGIBLE * spread
+    certain = holds or here
     if certain and best.measured:
-        return Stop(f"{said}: as sure as was asked for", None, False, notes)
+        if holds or sure.chance_on_texts is None:
+            return Stop(f"{said}: as sure as was asked for", None, False, notes)
+        rest = f"what is left is the texts': {not_told_apart(sure)}" if sure.rivals else ""
+        return Stop(f"{said}; no merge makes it surer{f', {rest}' * bool(rest)}", None, True, notes)
     count = plan.per_round if left is None else min(left, plan.per_round)
     if count == 0:
         return Stop(f"{said}; the budget is spent", None, not certain, notes)
@@ -188,7 +200,9 @@ def subset_forecast(
     return SpendingRange(taken(min(len(first), most)), taken(most))
 
 
-def _choice(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[Choice, Confidence, float]:
+def _choice(
+    rows: Sequence[Measurement], plan: SubsetPlan, resampling: Resampling | None
+) -> tuple[Choice, Confidence, float]:
     """The best subset by the law, how sure that is, and the spread of the measured losses."""
     own = plan.merge(plan.names).options
     table = next(table for table in tables_of(rows, plan.label) if table.options == own)
@@ -196,15 +210,19 @@ def _choice(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[Choice, Conf
     problem = Problem(law)
     by_size, draws = settle(problem, best_by_size(problem))
     best = min(by_size.values(), key=lambda choice: choice.value)
-    return best, confidence_of(draws, best, count=plan.per_round), float(np.std(law.values))
+    sure = how_sure(table, draws, best, resampling, plan.per_round)
+    return best, sure, float(np.std(law.values))
 
 
 def _describe(best: Choice, sure: Confidence) -> str:
     how = "measured" if best.measured else "predicted"
-    return (
-        f"{'+'.join(best.subset)} has {best.value:.4f} {how}, the best with a chance of"
-        f" {sure.chance:.0%}, and loses {sure.regret:.2g} in expectation"
+    said = (
+        f"{'+'.join(best.subset)} has {best.value:.4f} {how}, on this text the best with a chance"
+        f" of {sure.chance or 0.0:.0%}, and loses {sure.regret:.2g} in expectation"
     )
+    if sure.chance_on_texts is None:
+        return said
+    return f"{said}; on texts of this kind the best with a chance of {sure.chance_on_texts:.0%}"
 
 
 def _own_rows(measured: Measurements, plan: SubsetPlan) -> list[Measurement]:

@@ -6,8 +6,8 @@ subsets that are known to be bad.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import comb
+from dataclasses import dataclass, replace
+from math import ceil, comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,58 @@ from numpy.typing import NDArray
 from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.draws import Draws
+from mergeplan.selection.fit import NINE_IN_TEN
+from mergeplan.selection.texts import Texts, Unknown
 
 Array = NDArray[np.float64]
+
+# What is the best in fewer draws is no rival, and more rivals than these are not named.
+_MAY_BE_BEST, _RIVALS = 0.02, 5
+# Standard deviations that nine of ten draws of a normal variable stay below.
+_ONE_SIDED = 1.2815515655446004
+# More groups of documents than these part nothing.
+_MOST_GROUPS = 100_000
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """How sure the answer is on this text, by joint draws.
+    """How sure the answer is, by joint draws.
 
     Attributes:
-        chance: That no other subset is better than the chosen one.
-        regret: Expected value of the chosen subset less that of the best, 0 or more.
+        chance: That no other subset is better than the chosen one on this text; `None` for a
+            metric whose values have errors, of items that have no scores of their own.
+        regret: Expected value of the chosen subset less that of the best on this text, 0 or more.
         next: Subsets that were not measured, the likeliest to be the best first.
+        chance_on_texts: The same chance on texts of this kind; `None` where nothing tells it.
+        unknown: Why it is not told.
+        rivals: Which others may be the best on texts of this kind, the likeliest first.
+        groups_needed: Groups of documents a domain that would tell the first of them apart.
+        unpaired: For a metric with errors, the best other measured subset and what bounds the
+            difference.
     """
 
-    chance: float
+    chance: float | None
     regret: float
     next: tuple[Subset, ...]
+    chance_on_texts: float | None = None
+    unknown: str = ""
+    rivals: tuple[Subset, ...] = ()
+    groups_needed: int | None = None
+    unpaired: "Unpaired | None" = None
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A difference of two values whose items were not compared one by one.
+
+    Attributes:
+        gain: By how much the chosen subset is better.
+        around: Half of the 90 % interval, at most: what both have in common would narrow it.
+    """
+
+    rival: Subset
+    gain: float
+    around: float
 
 
 def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[Subset]:
@@ -68,31 +103,80 @@ def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[
     return sorted(found[:count], key=lambda subset: (len(subset), subset))
 
 
-def confidence_of(draws: Draws, chosen: Choice, *, count: int = 5) -> Confidence:
+def confidence_of(
+    draws: Draws,
+    chosen: Choice,
+    *,
+    texts: Texts | Unknown | None = None,
+    errors: Array | None = None,
+    count: int = 5,
+) -> Confidence:
     """How sure a choice is, and what to measure next.
 
     Args:
         draws: Of the choice and of what else may be the best.
+        texts: The measured rows on other texts of this kind.
+        errors: Standard errors of the measured rows from their items, shape (n_rows,).
         count: How many subsets to name.
     """
     at = draws.place(chosen)
-    wins = wins_of(draws.costs)
+    wins = _wins(draws.costs)
     # Of equals, the chosen one is as good as the best.
     lowest = draws.costs.min(1)
     order = [int(i) for i in np.lexsort((draws.expected, -wins)) if not draws.known[i]]
-    experts = draws.problem.law.experts
-    return Confidence(
+    confidence = Confidence(
         chance=float(np.mean(draws.costs[:, at] <= lowest)),
         regret=float(np.mean(draws.costs[:, at] - lowest)),
-        next=tuple(names_of(experts, draws.weights[i]) for i in order[:count]),
+        next=tuple(_names(draws, i) for i in order[:count]),
+        unknown=texts.reason if isinstance(texts, Unknown) else "",
+    )
+    if isinstance(texts, Texts):
+        return _on_texts(confidence, draws, at, texts)
+    if errors is not None and np.isfinite(errors).all():
+        return replace(confidence, chance=None, unpaired=_unpaired(draws, at, errors))
+    return confidence
+
+
+def _on_texts(confidence: Confidence, draws: Draws, at: int, texts: Texts) -> Confidence:
+    """The law's uncertainty and the texts' together."""
+    shares = draws.problem.law.shares(draws.weights)  # (n, n_rows)
+    moved = draws.problem.sign * texts.deviations @ shares.T  # (draws, n)
+    costs = draws.costs + moved
+    wins = _wins(costs)
+    wins[at] = 0
+    order = np.lexsort((draws.expected, -wins))
+    rivals = [int(i) for i in order if wins[i] >= _MAY_BE_BEST * len(costs)][:_RIVALS]
+    needed = None
+    if rivals:
+        apart = float(draws.expected[rivals[0]] - draws.expected[at])
+        error = float(np.std(moved[:, rivals[0]] - moved[:, at]))
+        needed = ceil(texts.n_groups * (_ONE_SIDED * error / apart) ** 2) if apart > 0 else None
+    return replace(
+        confidence,
+        chance_on_texts=float(np.mean(costs[:, at] <= costs.min(1))),
+        rivals=tuple(_names(draws, i) for i in rivals),
+        groups_needed=needed if needed is not None and needed <= _MOST_GROUPS else None,
     )
 
 
-def wins_of(costs: Array) -> NDArray[np.int64]:
+def _unpaired(draws: Draws, at: int, errors: Array) -> Unpaired | None:
+    others = np.flatnonzero(draws.known & (np.arange(len(draws.known)) != at))
+    if not len(others):
+        return None
+    rival = int(others[np.argmin(draws.expected[others])])
+    squares = draws.problem.law.shares(draws.weights[[at, rival]]) ** 2 @ errors**2
+    return Unpaired(
+        _names(draws, rival),
+        float(draws.expected[rival] - draws.expected[at]),
+        NINE_IN_TEN * float(np.sqrt(squares.sum())),
+    )
+
+
+def _wins(costs: Array) -> NDArray[np.int64]:
     """In how many draws each candidate is the lowest; costs of shape (draws, n)."""
     return np.asarray(np.bincount(costs.argmin(1), minlength=costs.shape[1]))
 
 
-def names_of(experts: tuple[str, ...], weights: Array) -> Subset:
-    """The experts that take part."""
-    return tuple(name for name, share in zip(experts, weights, strict=True) if share > 0)
+def _names(draws: Draws, i: int) -> Subset:
+    experts = draws.problem.law.experts
+    return tuple(n for n, share in zip(experts, draws.weights[i], strict=True) if share > 0)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from mergeplan.selection.active import Confidence
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.front import FrontPoint
 from mergeplan.selection.selection import Selection
@@ -32,7 +33,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
         "by_size": {k: _choice(choice) for k, choice in selection.by_size.items()},
         "weighted": _choice(selection.weighted),
         "free": _choice(selection.free),
-        "confidence": asdict(selection.confidence) if selection.confidence else None,
+        "confidence": _confidence(selection.confidence),
         "experts": [asdict(expert) for expert in selection.experts],
         "synergy": {"experts": law.experts, "matrix": selection.synergy.tolist()},
         "drop": selection.drop,
@@ -45,3 +46,20 @@ def _selection(selection: Selection) -> dict[str, Any]:
 
 def _choice(choice: Choice | None) -> dict[str, Any] | None:
     return None if choice is None else {**asdict(choice), "subset": choice.subset}
+
+
+def _confidence(sure: Confidence | None) -> dict[str, Any] | None:
+    """The two questions apart."""
+    if sure is None:
+        return None
+    return {
+        "on_this_text": {"chance": sure.chance, "regret": sure.regret},
+        "on_texts_of_this_kind": {
+            "chance": sure.chance_on_texts,
+            "unknown": sure.unknown or None,
+            "rivals": sure.rivals,
+            "groups_needed": sure.groups_needed,
+            "unpaired": asdict(sure.unpaired) if sure.unpaired else None,
+        },
+        "next": sure.next,
+    }

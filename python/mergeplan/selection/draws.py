@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 # Of each law: 24 of them give 960.
 _DRAWS_EACH = 40
 # Subsets that may be the best: those whose interval reaches lowest, of all and of each size.
-_CANDIDATES, _OF_SIZES = 200, 160
+_CANDIDATES, _OF_SIZES = 120, 120
 # More subsets than these are not listed: neighbours of the best of each size stand for them.
 _LISTED = 70_000
 # Share of the diagonal that keeps rounding from making a covariance indefinite.
@@ -83,13 +83,12 @@ def draw(problem: Problem, weights: Array) -> Draws:
     unknown = weights[~known]
     costs = np.tile(problem.costs(weights), (_DRAWS_EACH * len(law.alike), 1))
     rng = np.random.default_rng(0)
-    for number, other in enumerate(law.alike if len(unknown) else ()):
-        covariance = other.covariances(unknown)
+    for number, (mean, covariance) in enumerate(law.joint_alike(unknown) if len(unknown) else ()):
         covariance += _JITTER * np.mean(np.diag(covariance)) * np.eye(len(unknown))
         root = np.linalg.cholesky(covariance)
         normal = rng.standard_normal((_DRAWS_EACH, len(unknown)))
         rows = slice(number * _DRAWS_EACH, (number + 1) * _DRAWS_EACH)
-        costs[rows, ~known] = problem.sign * other.predict(unknown) + normal @ root.T
+        costs[rows, ~known] = problem.sign * mean + normal @ root.T
     return Draws(problem, weights, known, costs)
 
 

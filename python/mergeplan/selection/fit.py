@@ -4,6 +4,7 @@ A deterministic merge on a fixed text has no noise: what the form does not expla
 enters as a variance of its own. The error of the text is the same for all rows and no part of it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -140,6 +141,19 @@ class SubsetLaw:
         predicted: Array = self.constant + self._covariance(weights) @ self.duals
         return predicted
 
+    def shares(self, weights: Array) -> Array:
+        """What of each row's value a prediction is put together of, shape (n, n_rows).
+
+        A measured weighting is its own row, and nothing else.
+        """
+        shares = self._shares(weights)[0]
+        row = {key: number for number, key in enumerate(_keys(self.weights).tolist())}
+        for place, key in enumerate(_keys(weights).tolist()):
+            if key in row:
+                shares[place] = 0.0
+                shares[place, row[key]] = 1.0
+        return shares
+
     def deviations(self, weights: Array) -> Array:
         """Standard deviations of predictions, misfit included, shape (n,)."""
         prior, omitted = self._split(squares(self._seen(weights), HIGHEST_DEGREE))  # (n,), (n,)
@@ -154,12 +168,26 @@ class SubsetLaw:
     def covariances(self, weights: Array) -> Array:
         """Covariances of the predictions of several merges, misfit included, shape (n, n)."""
         x = self._seen(weights)
-        prior, omitted = self._split(products(x, x, HIGHEST_DEGREE))
-        shares, cross, cross_omitted = self._shares(weights)
+        return self._joint(
+            products(x, x, HIGHEST_DEGREE), products(x, self.points, HIGHEST_DEGREE)
+        )[1]
+
+    def joint_alike(self, weights: Array) -> Iterator[tuple[Array, Array]]:
+        """Predictions and their covariances by each of the laws `alike`, (n,) and (n, n)."""
+        x = self._seen(weights)
+        own, cross = products(x, x, HIGHEST_DEGREE), products(x, self.points, HIGHEST_DEGREE)
+        for law in self.alike:
+            yield law._joint(own, cross)
+
+    def _joint(self, own: Array, powers: Array) -> tuple[Array, Array]:
+        """From products of unit variance, of the merges and of the merges with the rows."""
+        prior, omitted = self._split(own)
+        shares, cross, cross_omitted = self._shares_of(powers)
+        joint = prior + omitted
+        joint[np.diag_indices(len(joint))] += self.variances[-1]
         both = (cross + cross_omitted) @ shares.T
-        joint: Array = prior + omitted + self.variances[-1] * np.eye(len(x))
         joint += shares @ self._rows @ shares.T - both - both.T
-        return self.scale**2 * joint
+        return shares @ self.values, self.scale**2 * joint
 
     def _seen(self, weights: Array) -> Array:
         return points_of(seen(weights, self.shrinkage), self.geometry)
@@ -192,7 +220,9 @@ class SubsetLaw:
         Returns:
             Three of shape (n, n_rows): a prediction is the sum of the rows' values by the first.
         """
-        powers = products(self._seen(weights), self.points, HIGHEST_DEGREE)
+        return self._shares_of(products(self._seen(weights), self.points, HIGHEST_DEGREE))
+
+    def _shares_of(self, powers: Array) -> tuple[Array, Array, Array]:
         cross, omitted = self._split(powers)
         sums = self.inverse.sum(1)
         left = 1 - cross @ sums

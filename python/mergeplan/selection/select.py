@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
+from mergeplan.evaluation.resampling import Resampling, resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.geometry.file import gram_for, load_grams
-from mergeplan.selection.active import confidence_of
+from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
-from mergeplan.selection.draws import settle, settle_weights
+from mergeplan.selection.draws import Draws, settle, settle_weights
 from mergeplan.selection.fit import NINE_IN_TEN, SubsetLaw, fit_subset_law
 from mergeplan.selection.insight import (
     droppable,
@@ -24,6 +25,7 @@ from mergeplan.selection.insight import (
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.selection.table import Table, tables_of
+from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
 from mergeplan.system.files import expanded
 
@@ -63,7 +65,9 @@ def select(
         >>> found[0].best.subset
         ('cheader', 'html', 'js', 'json', 'mande', 'manfr')
     """
-    rows, _ = read_rows(expanded(source))
+    table_file = expanded(source)
+    rows, _ = read_rows(table_file)
+    resampling = resampling_beside(table_file, rows)
     wish = wish or Wish()
     grams = None if geometry is None else load_grams(expanded(geometry))
     found, faults = [], []
@@ -71,7 +75,7 @@ def select(
         try:
             if grams is not None:
                 table = replace(table, gram=gram_for(grams, table.n_params, table.experts))
-            found.append(select_from(table, wish))
+            found.append(select_from(table, wish, resampling))
         except InputError as error:
             faults.append(error)
     if not found:
@@ -108,8 +112,11 @@ def chosen_of(selection: Selection, kind: str) -> Choice:
     )
 
 
-def select_from(table: Table, wish: Wish) -> Selection:
+def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) -> Selection:
     """The same for one method at one base size.
+
+    Args:
+        resampling: Documents' scores of the measured merges, where they are known.
 
     Raises:
         InputError: Too few merges were measured, or a domain that is asked for was not.
@@ -153,13 +160,28 @@ def select_from(table: Table, wish: Wish) -> Selection:
         weighted=weighted,
         free=free,
         base=base,
-        confidence=confidence_of(draws, best) if best is not None else None,
+        confidence=how_sure(table, draws, best, resampling) if best is not None else None,
         experts=tuple(experts),
         drop=droppable(experts, law),
         sizes=tuple(sizes),
         implied=implied_law(sizes) if not law.higher else None,
         fitted=measured_law(law) if not law.higher else None,
         warnings=(*table.gaps(name), *_few_sizes(table, law), *_warnings(law, best, problem, base)),
+    )
+
+
+def how_sure(
+    table: Table, draws: Draws, best: Choice, resampling: Resampling | None, count: int = 5
+) -> Confidence:
+    """On this text, and on texts of this kind where their scores are known."""
+    law = draws.problem.law
+    errors = table.target(law.name).errors
+    return confidence_of(
+        draws,
+        best,
+        texts=texts_of(table, law, resampling, len(draws.costs)),
+        errors=None if errors is None else errors[table.places(law.weights)],
+        count=count,
     )
 
 

@@ -139,11 +139,7 @@ def _head(selection: Selection) -> list[str]:
     lines = [f"for {where}, merge {best.k} of {pool} experts: {', '.join(best.subset)}"]
     lines.append(f"  {_value(best)}")
     if selection.confidence is not None:
-        sure = selection.confidence
-        lines.append(
-            f"  the best of all that are allowed with a chance of {sure.chance:.0%}; else it loses"
-            f" {sure.regret:.2g} in expectation"
-        )
+        lines += _sure(selection.confidence)
     if best.gap:
         lines.append(f"  at most {best.gap:.4f} above the lowest that the form allows at this k")
     if selection.base is not None:
@@ -153,8 +149,39 @@ def _head(selection: Selection) -> list[str]:
 
 def _value(choice: Choice) -> str:
     if choice.measured:
-        return f"{choice.value:.4f}, measured"
-    return f"{choice.value:.4f} predicted, 90 % interval {choice.low:.4f} to {choice.high:.4f}"
+        return f"{choice.value:.4f}, measured on this text"
+    interval = f"90 % interval on this text {choice.low:.4f} to {choice.high:.4f}"
+    return f"{choice.value:.4f} predicted, {interval}"
+
+
+def _sure(sure: Confidence) -> list[str]:
+    """The chance on this text, and on texts of this kind or why there is none."""
+    lines = []
+    if sure.chance is not None:
+        lines.append(
+            f"  on this text the best of all that are allowed with a chance of {sure.chance:.0%};"
+            f" else it loses {sure.regret:.2g} in expectation"
+        )
+    if sure.unpaired is not None:
+        rival = sure.unpaired
+        lines.append(
+            f"  better than {'+'.join(rival.rival)} by {rival.gain:.4f}, 90 %"
+            f" ± {rival.around:.4f} at most on items of this kind: they are not compared one by one"
+        )
+    if sure.chance_on_texts is None:
+        return [*lines, f"  no chance on texts of this kind is told: {sure.unknown}"]
+    lines.append(f"  on texts of this kind with a chance of {sure.chance_on_texts:.0%}")
+    if sure.rivals:
+        lines.append(f"  {not_told_apart(sure)}")
+    return lines
+
+
+def not_told_apart(sure: Confidence) -> str:
+    """What else may be the best on texts of this kind, and what would tell."""
+    said = f"it may be {' or '.join('+'.join(subset) for subset in sure.rivals)} there"
+    if sure.groups_needed is None:
+        return said
+    return f"{said}; about {sure.groups_needed} groups of documents a domain part the first from it"
 
 
 def _short(choice: Choice) -> str:

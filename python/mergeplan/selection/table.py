@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.gaps import gap_text
-from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
+from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
 
 Array = NDArray[np.float64]
 
@@ -28,12 +28,15 @@ class Target:
         values: Shape (n_rows,); NaN where a merge was not measured on it.
         higher: Whether higher is better.
         metric: Empty for losses.
+        errors: Standard errors of a metric's values, from its items, shape (n_rows,); NaN, or
+            `None` for all, where the file does not say.
     """
 
     name: str
     values: Array
     higher: bool = False
     metric: str = ""
+    errors: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Table:
         targets: By name; `macro` where every domain is there.
         gram: Inner products of the experts' deltas, shape (n_experts, n_experts), if they are
             known; the form's prior is then in the experts' own geometry.
+        merges: Which merges each row is the mean of.
     """
 
     method: str
@@ -55,6 +59,12 @@ class Table:
     weights: Array
     targets: Mapping[str, Target]
     gram: Array | None = None
+    merges: tuple[tuple[MergeKey, ...], ...] = ()
+
+    def places(self, weights: Array) -> list[int]:
+        """Rows of measured weightings, shape (n, n_experts)."""
+        rows = {tuple(row): place for place, row in enumerate(self.weights.round(9) + 0.0)}
+        return [rows[tuple(row)] for row in weights.round(9) + 0.0]
 
     @property
     def linear(self) -> bool:
@@ -112,7 +122,14 @@ class Table:
             share / total * target.values
             for share, target in zip(shares.values(), chosen, strict=True)
         )
-        return Target(name, np.asarray(values), chosen[0].higher, chosen[0].metric)
+        errors = None
+        if all(target.errors is not None for target in chosen):
+            squares = sum(
+                (share / total * np.asarray(target.errors)) ** 2
+                for share, target in zip(shares.values(), chosen, strict=True)
+            )
+            errors = np.sqrt(np.asarray(squares))
+        return Target(name, np.asarray(values), chosen[0].higher, chosen[0].metric, errors)
 
     def gaps(self, name: str) -> list[str]:
         """A word on merges that were not measured on all that a mean of losses is over."""
@@ -203,6 +220,14 @@ def _table(
     names = tuple(sorted({name for row in groups[key] for name in row.subset}))
     cells: dict[tuple[float, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     kinds: dict[str, tuple[str, bool]] = {}
+    errors: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
+    merges: dict[tuple[float, ...], dict[MergeKey, None]] = defaultdict(dict)
+
+    def add(row: Measurement, factor: float) -> None:
+        point, name = _add(cells, kinds, row, names, factor)
+        merges[point][row.merge_key] = None
+        errors[point, name].append(_error(row))
+
     for other, rows in groups.items():
         factor = 1.0
         if other != key:
@@ -213,9 +238,9 @@ def _table(
             factor = theirs / strength
         for row in rows:
             if set(row.subset) <= set(names):
-                _add(cells, kinds, row, names, factor)
+                add(row, factor)
     for row in bases:
-        _add(cells, kinds, row, names, 1.0)
+        add(row, 1.0)
     # The base is the same whatever the method: with it the other rows' own domains are complete.
     domains = [name for name, (metric, _) in kinds.items() if not metric and name != MACRO]
     for cell in cells.values():
@@ -227,8 +252,12 @@ def _table(
     for name in sorted(kinds, key=lambda name: (name != MACRO, name)):
         values = [np.mean(cells[p][name]) if name in cells[p] else np.nan for p in points]
         metric, higher = kinds[name]
-        targets[name] = Target(name, np.array(values, np.float64), higher, metric)
-    return Table(method, options, n_params, names, np.array(points, np.float64), targets)
+        known = np.array([_of_mean(errors.get((point, name), [])) for point in points])
+        own = known if metric and np.isfinite(known).any() else None
+        targets[name] = Target(name, np.array(values, np.float64), higher, metric, own)
+    weights = np.array(points, np.float64)
+    keys = tuple(tuple(merges[point]) for point in points)
+    return Table(method, options, n_params, names, weights, targets, merges=keys)
 
 
 def _add(
@@ -237,7 +266,8 @@ def _add(
     row: Measurement,
     names: tuple[str, ...],
     factor: float,
-) -> None:
+) -> tuple[tuple[float, ...], str]:
+    """Add a row; its point, and the name of what it is of."""
     shares = row.weights or (1 / max(row.k, 1),) * row.k
     given = dict(zip(sorted(row.subset), shares, strict=True))
     # Rounded, so that a point that was measured twice is one.
@@ -246,6 +276,20 @@ def _add(
     if kinds.setdefault(name, (row.metric, row.higher)) != (row.metric, row.higher):
         raise InputError(f"row {row.row}, column `better`: `{name}` is better both ways")
     cells[point][name].append(row.loss_nats)
+    return point, name
+
+
+def _error(row: Measurement) -> float:
+    """Standard error of a metric's value: as the file says, else of a share of so many items."""
+    if row.value_se is not None:
+        return row.value_se
+    if row.n_items and 0 <= row.loss_nats <= 1:
+        return float(np.sqrt(row.loss_nats * (1 - row.loss_nats) / row.n_items))
+    return float("nan")
+
+
+def _of_mean(errors: list[float]) -> float:
+    return float(np.sqrt(np.sum(np.square(errors))) / len(errors)) if errors else float("nan")
 
 
 def _strength(label: str, options: str) -> float | None:

@@ -52,10 +52,10 @@ def yaml_of(selection: Selection, choice: Choice, pool: Pool) -> str:
     """
     law = selection.law
     if choice.measured:
-        expected = f"{law.name}: {choice.value:.4f}, measured"
+        expected = f"{law.name}: {choice.value:.4f}, measured on this text"
     else:
-        expected = f"{law.name}: {choice.value:.4f} predicted, 90 % from {choice.low:.4f}"
-        expected += f" to {choice.high:.4f}"
+        expected = f"{law.name}: {choice.value:.4f} predicted, on this text 90 %"
+        expected += f" from {choice.low:.4f} to {choice.high:.4f}"
     comments = [
         "written by mergeplan select",
         expected,

@@ -1,0 +1,158 @@
+"""Two questions: the best on this text, and on texts of this kind (issue 22, items 2 and 3)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mergeplan.calibration.curve_rounds import Stop
+from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.resampling import Resampling
+from mergeplan.evaluation.scores import DomainScores, Scores
+from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements
+from mergeplan.pool.pool import load_pool
+from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.selection.data import selection_data
+from mergeplan.selection.select import select_from
+from mergeplan.selection.selection import Wish
+from mergeplan.selection.table import tables_of
+from mergeplan.selection.write import yaml_of
+from tests.support.settings import DATA
+
+N = 80592.0
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Losses of the average of three experts, all subsets and the base."""
+    every = read_rows(DATA / "select_80k.csv")[0]
+    names = {"js", "html", "mande"}
+    return [
+        replace(row, n_params=N, seed="0" if row.k else "")
+        for row in every
+        if row.domain == MACRO and row.method in ("base", "average") and set(row.subset) <= names
+    ]
+
+
+def scored(rows, n_groups, scatter, seed=0):
+    """Each merge's loss on documents that scatter alike, and on their own by `scatter`."""
+    rng = np.random.default_rng(seed)
+    alike = rng.normal(0, 0.3, n_groups)
+    found = []
+    for row in rows:
+        own = rng.normal(0, scatter, n_groups)
+        nll = 100 * (row.loss_nats + alike - alike.mean() + own - own.mean())
+        domain = DomainScores(np.arange(1, n_groups + 1), np.full(n_groups, 100), nll)
+        merge = SubsetMerge(0, N, row.method, row.options, row.subset)
+        found.append(MeasuredMerge(merge, Scores({"text": domain}), (1.0, 1.0)))
+    return Resampling.of(found)
+
+
+def test_the_merges_of_a_table_are_known(rows):
+    (table,) = tables_of(rows)
+    assert [len(keys) for keys in table.merges] == [1] * 8
+    at = table.places(np.eye(3))
+    assert [table.merges[place][0][3] for place in at] == [("html",), ("js",), ("mande",)]
+
+
+def test_texts_of_this_kind_are_less_sure_than_this_text(rows):
+    (table,) = tables_of(rows)
+    sure = select_from(table, Wish(), scored(rows, 40, 0.2)).confidence
+    assert sure.chance == 1
+    assert 0.2 < sure.chance_on_texts < 0.8
+    assert sure.rivals
+    # What documents have in common is no reason to doubt.
+    paired = select_from(table, Wish(), scored(rows, 40, 0.0)).confidence
+    assert paired.chance_on_texts == 1
+    assert paired.rivals == ()
+    assert paired.groups_needed is None
+
+
+def test_the_groups_that_part_two_do_part_them(rows):
+    """As many as are said to be needed part the first from the chosen; twice as many, all."""
+    (table,) = tables_of(rows)
+    sure = select_from(table, Wish(), scored(rows, 30, 0.1)).confidence
+    assert 0.4 < sure.chance_on_texts < 0.9
+    assert sure.groups_needed > 30
+    more = select_from(table, Wish(), scored(rows, 2 * sure.groups_needed, 0.1)).confidence
+    assert more.chance_on_texts > 0.85
+
+
+def test_from_two_documents_no_chance_is_told(rows):
+    (table,) = tables_of(rows)
+    selection = select_from(table, Wish(), scored(rows, 2, 0.2))
+    assert selection.confidence.chance_on_texts is None
+    said = selection.summary()
+    assert "`text` has 2 groups of documents, and 5 are the fewest" in said
+    bare = select_from(table, Wish()).summary()
+    assert "no chance on texts of this kind is told: no document's scores are known" in bare
+
+
+def test_every_chance_says_of_which_texts(rows, demo_pool):
+    (table,) = tables_of(rows)
+    selection = select_from(table, Wish(), scored(rows, 40, 0.2))
+    said = selection.summary()
+    assert "on this text the best of all that are allowed with a chance of" in said
+    assert "on texts of this kind with a chance of" in said
+    assert "measured on this text" in said
+    data = selection_data((selection,), [])["selections"][0]["confidence"]
+    assert data["on_this_text"]["chance"] == 1
+    assert data["on_texts_of_this_kind"]["chance"] < 1
+    text = yaml_of(selection, selection.best, load_pool(demo_pool / "pool.yml"))
+    assert "measured on this text" in text
+
+
+def accuracy(subset, value, **columns):
+    return Measurement(
+        2, len(subset), value, "average", subset=subset, metric="arc", higher=True, **columns
+    )
+
+
+@pytest.mark.parametrize("columns", [{"n_items": 500}, {"value_se": 0.0223}])
+def test_a_benchmark_of_few_items_gives_no_chance(columns):
+    """0.468 against 0.442 of 500 items was "chance 100 %" (issue 22, item 3)."""
+    values = {"a": 0.468, "b": 0.442, "c": 0.41, "ab": 0.44, "ac": 0.43, "bc": 0.42, "abc": 0.43}
+    (table,) = tables_of(accuracy(tuple(s), v, **columns) for s, v in values.items())
+    selection = select_from(table, Wish())
+    sure = selection.confidence
+    assert sure.chance is None
+    assert sure.chance_on_texts is None
+    assert sure.unpaired.rival == ("b",)
+    assert sure.unpaired.gain == pytest.approx(0.026)
+    assert sure.unpaired.around == pytest.approx(1.645 * np.hypot(0.0223, 0.0222), rel=0.01)
+    assert "chance of" not in selection.summary()
+    # Without a word on the items there is nothing to doubt by, and the text is named.
+    (bare,) = tables_of(accuracy(tuple(s), v) for s, v in values.items())
+    assert "on this text the best" in select_from(bare, Wish()).summary()
+
+
+# --- rounds
+
+
+def stopped(rows, demo_pool, resampling):
+    pool = load_pool(demo_pool / "pool.yml")
+    size = pool.sizes[0]
+    names = {name for row in rows for name in row.subset}
+    experts = {name: place for name, place in size.experts.items() if name in names}
+    pool = replace(
+        pool, sizes=(replace(size, experts=experts, n_params=N),), methods={"average": {}}
+    )
+    return next_subset_round(Measurements(tuple(rows), ""), SubsetPlan(pool), resampling=resampling)
+
+
+def test_what_is_left_to_the_texts_stops_the_search_and_is_said(rows, demo_pool):
+    step = stopped(rows, demo_pool, scored(rows, 40, 0.2))
+    assert isinstance(step, Stop)
+    assert step.open
+    assert "what is left is the texts'" in step.reason
+    assert "it may be " in step.reason
+    assert "groups of documents a domain" in step.reason
+
+
+def test_a_chance_on_texts_of_this_kind_that_holds_ends_the_search(rows, demo_pool):
+    step = stopped(rows, demo_pool, scored(rows, 40, 0.0))
+    assert not step.open
+    assert "on texts of this kind the best with a chance of 100%" in step.reason
+    assert "as sure as was asked for" in stopped(rows, demo_pool, None).reason
