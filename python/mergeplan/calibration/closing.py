@@ -78,4 +78,3 @@ def as_subset(contender: Contender, measured: Sequence[MeasuredMerge]) -> Subset
         merge.subset,
         max(seeds, default=0),
     )
-
