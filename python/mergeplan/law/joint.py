@@ -131,7 +131,9 @@ def fit_joint(members: list[Series], seed: int = 0, robust: bool = False) -> Joi
 def _table(members: list[Series]) -> tuple[Array, Array, Array, Array | None]:
     """N in billions, k, loss and sampling variance of every point, shape (n_points,) each."""
     rows = [(series, point) for series in members for point in series.points]
-    spreads = {id(series): fit_spread(series.points, series.pool_size) for series in members}
+    spreads = {
+        id(series): fit_spread(series.points, series.pool_size, rest=True) for series in members
+    }
     n = np.array([series.n_billion for series, _ in rows], np.float64)
     k = np.array([point.k for _, point in rows], np.float64)
     loss = np.array([point.loss for _, point in rows], np.float64)

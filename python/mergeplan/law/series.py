@@ -11,6 +11,7 @@ from annotated_types import Ge, MinLen, Predicate
 
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
+from mergeplan.law.control import controlled_means
 from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
@@ -34,9 +35,12 @@ class Point:
     """Mean loss, in nats, over the measured subsets of one size.
 
     Attributes:
+        loss: Where every single expert was measured and some subsets of k were not, corrected for
+            which experts are in them (see `control`).
         n_subsets: How many were measured, of `n_possible`; a merge measured twice counts once.
         spread: Standard deviation over subsets, where two or more were measured.
         best_subset, best_loss: The lowest of them, where the file names subsets.
+        rest: Standard deviation over subsets that is left where `loss` was corrected.
     """
 
     k: Experts
@@ -46,6 +50,7 @@ class Point:
     spread: Magnitude | None = None
     best_subset: tuple[str, ...] = ()
     best_loss: Positive | None = None
+    rest: Magnitude | None = None
 
     @property
     def complete(self) -> bool:
@@ -240,6 +245,11 @@ def _pool_size(
 
 def _points(losses: dict[Merge, list[float]], pool_size: int) -> list[Point]:
     points = []
+    whole: dict[int, dict[tuple[str, ...], float]] = defaultdict(dict)
+    for (k, subset), measured in losses.items():
+        if subset and not losses.get((k, ())):
+            whole[k][subset] = fmean(measured)
+    controlled = controlled_means(whole, pool_size)
     for k in sorted({k for k, _ in losses if k > 0}):
         named = {s: fmean(v) for (size, s), v in losses.items() if size == k and s}
         unnamed = losses.get((k, ()), [])
@@ -256,12 +266,13 @@ def _points(losses: dict[Merge, list[float]], pool_size: int) -> list[Point]:
         points.append(
             Point(
                 k=k,
-                loss=fmean(values),
+                loss=controlled[k].mean if k in controlled else fmean(values),
                 n_subsets=len(values),
                 n_possible=comb(pool_size, k),
                 spread=variance(values) ** 0.5 if len(values) > 1 else None,
                 best_subset=best,
                 best_loss=best_loss,
+                rest=controlled[k].rest if k in controlled else None,
             )
         )
     return points

@@ -44,21 +44,35 @@ class SpreadLaw:
         return 0.5 * math.erfc((mean - target_loss) / deviation / math.sqrt(2))
 
 
-def fit_spread(points: tuple[Point, ...], pool_size: int) -> SpreadLaw | None:
-    """Pool the spreads at all k, weighted by their degrees of freedom; `None` without any."""
+def fit_spread(
+    points: tuple[Point, ...], pool_size: int, *, rest: bool = False
+) -> SpreadLaw | None:
+    """Pool the spreads at all k, weighted by their degrees of freedom; `None` without any.
+
+    Args:
+        rest: Take what is left of a spread where the mean was corrected.
+    """
     freedom, total = 0, 0.0
     for point in points:
         share = 1 / point.k - 1 / pool_size
-        if point.spread is not None and share > 0:
+        spread = _left(point) if rest else point.spread
+        if spread is not None and share > 0:
             freedom += point.n_subsets - 1
-            total += (point.n_subsets - 1) * point.spread**2 / share
+            total += (point.n_subsets - 1) * spread**2 / share
     return SpreadLaw(total / freedom, pool_size) if freedom else None
 
 
+def _left(point: Point) -> float | None:
+    """Deviation of single subsets that is sampling error of the mean."""
+    return point.spread if point.rest is None else point.rest
+
+
 def subset_variance(point: Point, law: SpreadLaw) -> float:
-    """Variance of single subsets around their mean: that measured, drawn towards the law's."""
+    """Variance of single subsets around their mean, or what is left of it where the mean was
+    corrected: that measured, drawn towards the law's."""
     freedom = max(point.n_subsets - 1, 0)
-    own = point.spread**2 * freedom if point.spread is not None else 0.0
+    spread = _left(point)
+    own = spread**2 * freedom if spread is not None else 0.0
     return (own + _PRIOR_SUBSETS * law.variance(point.k)) / (freedom + _PRIOR_SUBSETS)
 
 
@@ -77,5 +91,6 @@ def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
 
 def known_variance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:
     """Sampling variance of each mean, shape (n_k,); `None` where that of some is unknown."""
-    found = [sampling_variance(point, law) for point in series.points]
+    left = law and fit_spread(series.points, series.pool_size, rest=True)
+    found = [sampling_variance(point, left) for point in series.points]
     return None if None in found else np.array(found, np.float64)
