@@ -15,6 +15,7 @@ from tests.support.merges import run_mergekit
 from tests.support.settings import DATA
 
 SWEEP = DATA / "select_80k.csv"
+PUBLISHED = DATA / "downstream_8b_5_experts.csv"
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,20 @@ def few(tmp_path_factory):
     return path
 
 
-def test_it_names_the_best_experts_and_says_how_sure_it_is(few):
-    run = cli("select", few)
-    assert run.returncode == 0
-    named = re.search(r"for `macro` by average at 80.6k, merge \d of 9 experts: (.*)", run.stdout)
+def test_one_verdict_comes_first_and_what_is_predicted_after_it(few, demo_pool, tmp_path):
+    out = tmp_path / "merge.yml"
+    run = cli("select", few, "--pool", demo_pool / "pool.yml", "-o", out)
+    # No average of the real pool is better than its base.
+    assert run.returncode == 4
+    assert "error: nothing beats the base" in run.stderr
+    assert run.stdout.startswith("verdict for `macro`: merging does not pay, keep the base")
+    assert "with a lambda of 0.5" in run.stdout.splitlines()[0]
+    assert "no YAML is written: merging does not pay; --anyway" in run.stdout
+    assert not out.exists()
+    assert run.stdout.count("verdict") == 1
+    assert not re.search(r"^for .*, merge ", run.stdout, re.MULTILINE)
+    has = r"by average at 80.6k the best subset for `macro` has \d of 9 experts: (.*)"
+    named = re.search(has, run.stdout)
     losses = {
         r["subset"]: float(r["loss_nats"])
         for r in csv.DictReader(SWEEP.read_text().splitlines())
@@ -45,7 +56,7 @@ def test_it_names_the_best_experts_and_says_how_sure_it_is(few):
     assert losses[named[1].replace(", ", "+")] - min(losses.values()) < 1e-4
     assert "best weights that sum to 1" in run.stdout
     assert "of any sum" not in run.stdout
-    assert "to be surer, measure: " in run.stdout
+    assert "to be surer of that subset, measure: " in run.stdout
     assert "warning: the base itself has 1.9068" in run.stderr
 
 
@@ -66,15 +77,100 @@ def test_bounds_json_and_the_front(few):
     best = data["selections"][0]["best"]
     assert "python" in best["subset"]
     assert len(best["subset"]) <= 4
+    # The base has 2.19 on python: it keeps no such bound, and does not count.
+    verdict = data["verdict"]
+    assert (verdict["kind"], verdict["fails"]) == ("merge", False)
+    assert verdict["chosen"]["subset"] == best["subset"]
+    assert verdict["chosen"]["domains"]["python"] <= 1.85
+    assert "the base does not keep the bounds, and does not count" in verdict["notes"]
     assert data["front"][0]["subset"] == ["python"]
 
 
-def test_nothing_that_keeps_the_bounds_exits_with_4_and_writes_nothing(few, demo_pool, tmp_path):
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--max-loss", 1.5), "nothing reaches a loss of 1.5"),
+        (("--keep", "python<=1"), "nothing is within `python<=1`"),
+    ],
+)
+def test_what_nothing_reaches_or_keeps_exits_with_4_and_writes_nothing(
+    few, demo_pool, tmp_path, asked, said
+):
     out = tmp_path / "merge.yml"
-    run = cli("select", few, "--max-loss", "1.5", "--pool", demo_pool / "pool.yml", "-o", out)
+    run = cli("select", few, *asked, "--pool", demo_pool / "pool.yml", "-o", out)
     assert run.returncode == 4
-    assert "error: nothing keeps the bounds on `macro`" in run.stderr
+    assert f"error: {said}" in run.stderr
+    assert said in run.stdout.splitlines()[0]
     assert not out.exists()
+
+
+def table(path, losses, **columns):
+    """Averages, or what `columns` say, of the demo pool's experts on one domain; "" is the base."""
+    given = {"method": "average", "n_params": 80592, "domain": "macro", **columns}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*given, "k", "subset", "loss_nats"])
+        for subset, loss in losses.items():
+            row = given if subset else {**given, "method": "base", "options": "{}"}
+            k = subset.count("+") + 1 if subset else 0
+            writer.writerow([*(row[name] for name in given), k, subset, loss])
+    return path
+
+
+SINGLES = {"html": 1.7, "json": 1.9, "python": 1.95}
+MERGES = {"html+json": 1.8, "html+python": 1.82, "json+python": 1.92, "html+json+python": 1.84}
+
+
+def test_a_single_expert_is_an_answer_of_which_nothing_is_merged(demo_pool, tmp_path):
+    rows = table(tmp_path / "m.csv", {"": 2.0, **SINGLES, **MERGES})
+    out = tmp_path / "merge.yml"
+    pool = ("--pool", demo_pool / "pool.yml", "-o", out)
+    run = cli("select", rows, *pool)
+    assert run.returncode == 0, run.stderr
+    assert "merging does not pay, take the expert `html`" in run.stdout.splitlines()[0]
+    assert "no YAML is written" in run.stdout
+    assert not out.exists()
+    assert cli("select", rows, *pool, "--anyway").returncode == 0
+    models = [m["model"] for m in yaml.safe_load(out.read_text())["models"]]
+    assert [model.rsplit("/", 1)[1] for model in models[1:]] == ["html", "json"]
+    assert "written all the same, as --anyway asks for" in out.read_text()
+
+
+def test_a_measured_merge_of_another_lambda_is_written_as_it_was_measured(demo_pool, tmp_path):
+    losses = {"": 2.0, **{name: loss + 0.1 for name, loss in SINGLES.items()}, **MERGES}
+    rows = table(tmp_path / "m.csv", losses, method="task_arithmetic", options='{"lambda": 0.4}')
+    scan = table(
+        tmp_path / "scan.csv",
+        {"html+json": 1.75},
+        method="task_arithmetic",
+        options='{"lambda": 0.7}',
+    )
+    rows.write_text(rows.read_text() + scan.read_text().splitlines()[1] + "\n")
+    out = tmp_path / "merge.yml"
+    run = cli("select", rows, "--pool", demo_pool / "pool.yml", "-o", out)
+    assert run.returncode == 0, run.stderr
+    assert 'merge html+json by task_arithmetic {"lambda": 0.7}' in run.stdout.splitlines()[0]
+    assert yaml.safe_load(out.read_text())["parameters"]["lambda"] == 0.7
+
+
+def test_metrics_have_a_verdict_without_a_chance():
+    run = cli("select", PUBLISHED, "--domains", "gsm8k")
+    assert run.returncode == 0, run.stderr
+    verdict, *_ = run.stdout.split("\n\n")
+    assert "take the expert `expert2`" in verdict
+    assert "0.8350 measured on this text" in verdict
+    assert "%" not in verdict
+    run = cli("select", PUBLISHED, "--domains", "hellaswag", "--json")
+    found = json.loads(run.stdout)["verdict"]
+    assert found["chosen"]["value"] == max(
+        float(r["value"])
+        for r in csv.DictReader(PUBLISHED.read_text().splitlines())
+        if r["metric"] == "hellaswag"
+    )
+    assert all(gain["chance"] is None and gain["value"] >= 0 for gain in found["gains"])
+    run = cli("select", PUBLISHED, "--domains", "gsm8k", "--max-loss", 0.99)
+    assert run.returncode == 4
+    assert "error: nothing reaches 0.99" in run.stderr
 
 
 @pytest.mark.parametrize("weights", ["equal", "simplex"])
@@ -83,13 +179,16 @@ def test_what_it_writes_runs_in_mergekit_and_here_to_the_same_weights(
 ):
     out = tmp_path / "merge.yml"
     pool = ("--pool", demo_pool / "pool.yml", "-o", out)
-    run = cli("select", few, "--max-experts", 3, "--weights", weights, *pool)
-    assert run.returncode == 0, run.stderr
+    asked = ("--max-experts", 3, "--weights", weights)
+    run = cli("select", few, *asked, *pool)
+    assert (run.returncode, out.exists()) == (4, False)
+    run = cli("select", few, *asked, *pool, "--anyway")
+    assert run.returncode == 4
     assert f"wrote {out}" in run.stdout
     config = yaml.safe_load(out.read_text())
     shares = [m["parameters"]["weight"] for m in config["models"][1:]]
     assert sum(shares) == pytest.approx(3 if weights == "equal" else 1)
-    assert "# macro: " in out.read_text()
+    assert ": macro 1.9" in out.read_text()
     assert cli("merge", out, tmp_path / "here").returncode == 0
     run_mergekit(out.read_text(), tmp_path / "there")
     assert weights_of(tmp_path / "here") == weights_of(tmp_path / "there")
@@ -113,8 +212,10 @@ def test_weights_of_any_sum_need_measurements_and_leave_the_rest_to_the_base(
             if r["k"] == "1":
                 loss = (float(r["loss_nats"]) + 1.9) / 2 - 0.035
                 writer.writerow({**r, "loss_nats": loss, "weights": 0.5})
+    # They are expected to be better than the base, and are written.
     run = cli("select", measured, "--weights", "free", *pool)
     assert run.returncode == 0, run.stderr
+    assert "written all the same" not in (tmp_path / "merge.yml").read_text()
     config = yaml.safe_load((tmp_path / "merge.yml").read_text())
     base, *experts = [m["parameters"]["weight"] for m in config["models"]]
     assert 0 < sum(experts) < 1
@@ -125,7 +226,7 @@ def test_weights_of_any_sum_need_measurements_and_leave_the_rest_to_the_base(
 def test_a_picture_is_drawn(few, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "select.svg"
-    assert cli("select", few, "--front", "python,md", "--plot", out).returncode == 0
+    assert cli("select", few, "--front", "python,md", "--plot", out).returncode == 4
     text = out.read_text()
     assert "best subset" in text
     assert "a pair against its experts alone" in text
@@ -156,20 +257,19 @@ def test_a_geometry_is_used_and_must_know_the_experts(demo_pool, tmp_path):
     assert "the geometry has no expert `json`" in run.stderr
 
 
-def test_the_smallest_single_subset_is_named_where_subsets_can_be_predicted(demo_pool, tmp_path):
+@pytest.mark.parametrize("target", [None, 1.905])
+def test_suggest_and_select_give_one_verdict(demo_pool, tmp_path, target):
     with (demo_pool / "measurements.csv").open(newline="") as file:
         head, *lines = file.readlines()
     rows = tmp_path / "measurements.csv"
-    rows.write_text(head + "".join(line for line in lines if line.startswith("task_arithmetic,")))
-    run = cli("suggest", rows, "--target-loss", 1.905, "--json")
-    found = json.loads(run.stdout)["smallest"]
-    selected = cli("select", rows, "--method", found["method"], "--max-loss", 1.905, "--json")
-    best = json.loads(selected.stdout)["selections"][0]["best"]
-    assert found["choice"]["weights"] == best["weights"]
-    assert found["choice"]["value"] <= 1.905
-    text = cli("suggest", rows, "--target-loss", 1.905).stdout
-    assert "the smallest single subset" in text
-    law = tmp_path / "law.json"
-    cli("fit", rows, "-o", law)
-    from_law = json.loads(cli("suggest", law, "--target-loss", 1.905, "--json").stdout)
-    assert from_law["smallest"] is None
+    some = [line for line in lines if line.startswith(("task_arithmetic,", "base,"))]
+    rows.write_text(head + "".join(some))
+    asked = [] if target is None else [target]
+    runs = [
+        cli("suggest", rows, "--json", *(x for t in asked for x in ("--target-loss", t))),
+        cli("select", rows, "--json", *(x for t in asked for x in ("--max-loss", t))),
+    ]
+    assert [run.returncode for run in runs] == [0, 0]
+    one, other = (json.loads(run.stdout)["verdict"] for run in runs)
+    assert one == other
+    assert target is None or one["chosen"]["value"] <= target

@@ -1,4 +1,4 @@
-"""`select --check`: the choice on documents that had no part in it."""
+"""`select --check`: the verdict's merge on documents that had no part in it."""
 
 import csv
 import json
@@ -16,8 +16,12 @@ from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import subset_merge
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.select import select
+from mergeplan.selection.selection import Selections
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.from_selections import verdict_from_selections
+from mergeplan.verdict.known import Merge
 from tests.support.commands import cli
-from tests.support.pools import write_pool
+from tests.support.pools import NAMES, write_pool
 from tests.support.settings import DEMO_POOL, EVAL
 
 pytestmark = pytest.mark.timeout(300)
@@ -57,6 +61,19 @@ def losses(path) -> dict[str, float]:
     return {row["subset"]: float(row["loss_nats"]) for row in rows}
 
 
+@pytest.fixture(scope="module")
+def found(measured):
+    """What `select` finds on the selection half, and the verdict."""
+    rows = measured / "selection" / "measurements.csv"
+    selections = select(rows)
+    return rows, selections, verdict_from_selections(rows, selections)
+
+
+def averaged(weights, method="average", options="{}", n_params=80592.0) -> Contender:
+    """A merge whose value nobody measured."""
+    return Contender(Merge(n_params, method, options, weights), 2.0, 2.0, 2.0)
+
+
 def test_every_document_is_in_one_half_whichever_line_it_stands_on(tmp_path):
     file = read_documents(EVAL / "html.jsonl")
     halves = [document.half for document in file.documents]
@@ -70,19 +87,23 @@ def test_the_check_is_what_measuring_on_the_other_half_gives(measured):
     rows = measured / "selection" / "measurements.csv"
     pool = measured / "pool.yml"
     run = cli("select", rows, "--pool", pool, "--check", "--max-tokens", 1000, "--json")
-    assert run.returncode == 0, run.stderr
-    assert "not made on the selection half" not in run.stderr
     found = json.loads(run.stdout)
-    check, best = found["check"], found["selections"][0]["best"]
+    assert run.returncode == (4 if found["verdict"]["fails"] else 0), run.stderr
+    assert "not made on the selection half" not in run.stderr
+    # Also where merging does not pay, the best merge is checked.
+    check, best = found["check"], found["verdict"]["best_merge"]
     theirs = losses(measured / "check" / "measurements.csv")
     assert check["apart"]
-    assert check["predicted"] == best["value"]
+    assert check["measured"]
+    assert check["expected"] == best["value"]
+    assert check["name"] == best["name"]
+    single = found["verdict"]["expert"]
+    assert single["name"] in [rival["name"] for rival in check["rivals"]]
     own = theirs["+".join(best["subset"])]
     assert check["loss"]["loss_nats"] == pytest.approx(own, abs=1e-6)
     for rival in check["rivals"]:
-        name = {"base": "", "all experts": "html+js+md+perl+python"}.get(
-            rival["name"], rival["name"]
-        )
+        named = {"base": "", "all experts": "+".join(NAMES), single["name"]: single["subset"][0]}
+        name = named.get(rival["name"], rival["name"])
         assert rival["loss"]["loss_nats"] == pytest.approx(theirs[name], abs=1e-6)
         assert rival["gain"]["loss_nats"] == pytest.approx(theirs[name] - own, abs=1e-6)
         assert rival["gain"]["se"] >= 0
@@ -103,7 +124,7 @@ def test_measurements_on_the_same_documents_are_not_taken_for_others(measured):
 
 
 def test_halves_that_are_cut_anew_by_group_are_no_check_of_a_run_that_cut_them_by_document(
-    measured, tmp_path
+    measured, found, tmp_path
 ):
     rows = measured / "selection" / "measurements.csv"
     grouped = {}
@@ -113,24 +134,23 @@ def test_halves_that_are_cut_anew_by_group_are_no_check_of_a_run_that_cut_them_b
         grouped[domain] = tmp_path / f"{domain}.jsonl"
         grouped[domain].write_text("".join(json.dumps(record) + "\n" for record in records))
     pool = replace(load_pool(measured / "pool.yml"), data=grouped)
-    (selection,) = select(rows)
+    _, selections, verdict = found
     with pytest.raises(InputError, match="now carries `group`.* cut by document"):
-        check_choice(selection, selection.best, pool, rows, Setup())
+        check_choice(verdict.best_merge, verdict, selections, pool, rows, Setup())
 
 
 @pytest.mark.parametrize("names", ["html+md", "html+js+md+perl+python"])
-def test_weights_are_held_against_equal_ones_of_the_same_experts(measured, names):
-    rows = measured / "selection" / "measurements.csv"
-    selection = select(rows)[0]
+def test_weights_are_held_against_equal_ones_of_the_same_experts(measured, found, names):
+    rows, (selection,), verdict = found
     subset = names.split("+")
     equal = Choice(dict.fromkeys(subset, 1 / len(subset)), 2.0, 2.0, 2.0)
-    selection = replace(selection, by_size={len(subset): equal})
+    selections = Selections([replace(selection, by_size={len(subset): equal})])
     weights = {**equal.weights, "html": equal.weights["html"] / 2}
     weights["md"] += equal.weights["html"] / 2
     pool, setup = load_pool(measured / "pool.yml"), Setup(EvaluationOptions(max_tokens=3000))
     own, plain = (
-        check_choice(selection, choice, pool, rows, setup)
-        for choice in (replace(equal, weights=weights), equal)
+        check_choice(averaged(each), verdict, selections, pool, rows, setup)
+        for each in (weights, equal.weights)
     )
     name = "all experts" if len(subset) == 5 else names
     (rival,) = [rival for rival in own.rivals if rival.name == name]
@@ -138,23 +158,28 @@ def test_weights_are_held_against_equal_ones_of_the_same_experts(measured, names
     assert name not in [rival.name for rival in plain.rivals]
 
 
-def test_masks_have_the_seed_that_calibrate_was_given(measured):
-    rows = measured / "selection" / "measurements.csv"
-    selection = select(rows)[0]
+def test_a_merge_of_another_method_has_the_masks_that_calibrate_gave_it(measured, found):
+    rows, (selection,), verdict = found
+    selections = Selections([replace(selection, by_size={})])
     dare = {"density": 0.5}
-    table = replace(selection.table, method="dare", options=json.dumps(dare))
-    selection = replace(selection, table=table, by_size={})
-    pool = replace(load_pool(measured / "pool.yml"), methods={"dare": dare})
-    choice = Choice({"html": 0.5, "md": 0.5}, 2.0, 2.0, 2.0)
-    found = []
+    methods = {"average": {}, "dare": dare}
+    pool = replace(load_pool(measured / "pool.yml"), methods=methods)
+    contender = averaged({"html": 0.5, "md": 0.5}, "dare", json.dumps(dare))
+    checked = []
     for seed in (3, 4):
         evaluation = EvaluationOptions(seed=seed, half="check")
-        merge = subset_merge(pool, 0, "dare", choice.subset, seed=seed)
+        merge = subset_merge(pool, 0, "dare", contender.merge.subset, seed=seed)
         (one,) = Worker(pool, 0, Setup(evaluation)).measure([merge], [0])
-        check = check_choice(selection, choice, pool, rows, Setup(evaluation))
+        check = check_choice(contender, verdict, selections, pool, rows, Setup(evaluation))
         assert check.loss.loss_nats == pytest.approx(one.scores.macro().loss_nats, abs=1e-9)
-        found.append(check.loss.loss_nats)
-    assert found[0] != found[1]
+        assert "all experts" in [rival.name for rival in check.rivals]
+        assert verdict.expert.merge.name() in [rival.name for rival in check.rivals]
+        checked.append(check.loss.loss_nats)
+    assert checked[0] != checked[1]
+    # What was measured says itself by which masks.
+    seeded = replace(contender, merge=replace(contender.merge, seed="3"))
+    check = check_choice(seeded, verdict, selections, pool, rows, Setup(evaluation))
+    assert check.loss.loss_nats == checked[0]
 
 
 def test_what_a_check_needs_is_said(measured, tmp_path):

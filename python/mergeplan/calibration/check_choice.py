@@ -1,12 +1,12 @@
-"""The choice, merged and measured on documents that had no part in it."""
+"""A verdict's merge, measured on documents that had no part in it."""
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
 from mergeplan.calibration.worker import give_weights, load_for
 from mergeplan.config.write import base_config
+from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import check_cut
 from mergeplan.evaluation.measured import recorded_texts
@@ -15,25 +15,25 @@ from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
-from mergeplan.selection.choices import Choice
 from mergeplan.selection.fit import NINE_IN_TEN
-from mergeplan.selection.selection import Selection
-from mergeplan.selection.write import config_of
+from mergeplan.selection.selection import Selection, Selections
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.known import Merge
+from mergeplan.verdict.verdict import Verdict
+from mergeplan.verdict.write import contender_config
 
-# Best subsets of other k that are measured beside the choice.
+# Best subsets of other k that are measured beside it.
 RIVALS = 4
-# Value and interval of what is measured and not predicted.
-_UNKNOWN = (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Rival:
-    """What the choice is held against.
+    """What a merge is held against.
 
     Attributes:
-        name: `base`, `all experts`, or a subset.
+        name: `base`, `all experts`, the best single expert, or a subset.
         loss: Its own.
-        gain: Its loss less the choice's, paired by document.
+        gain: Its loss less the merge's, paired by document.
     """
 
     name: str
@@ -41,112 +41,156 @@ class Rival:
     gain: Estimate
 
 
-@dataclass(frozen=True)
-class Check:
-    """What a choice comes to on the check half.
+@dataclass(frozen=True, repr=False)
+class Check(Summarized):
+    """What a merge comes to on the check half.
 
     Attributes:
-        predicted: From the measurements.
-        loss: On the check half; its texts are others, so that it differs from the prediction by
+        name: Of the merge.
+        expected: On the documents it was chosen by, measured or predicted.
+        loss: On the check half; its texts are others, so that it differs from what is expected by
             more than the misfit.
-        rivals: Base, all experts, and the best subsets of other k.
+        rivals: All experts, the best single one, the best subsets of other k, and the base.
         regret: The loss less that of the best subset that was measured here.
         apart: Whether the measurements were made on the selection half.
     """
 
-    predicted: float
+    name: str
+    expected: float
+    measured: bool
     loss: Estimate
     rivals: tuple[Rival, ...]
     regret: float
     apart: bool
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        if self.apart:
+            return ()
+        return (
+            "the measurements were not made on the selection half alone, so that the check's"
+            " documents may have had a part in the choice: measure with `--half selection`",
+        )
+
+    def summary(self) -> str:
+        """The check in a few lines, for people."""
+        how = "measured" if self.measured else "predicted"
+        lines = [
+            f"checked on {self.loss.n_documents} other documents: {self.name}",
+            f"  {self.loss.loss_nats:.4f} ({self.expected:.4f} {how} on those it was chosen by)",
+        ]
+        for rival in self.rivals:
+            gain, se = rival.gain.loss_nats, rival.gain.se
+            verb = "better" if gain >= 0 else "worse"
+            lines.append(
+                f"  {abs(gain):.4f} {verb} than {rival.name}, paired 90 % interval of the"
+                f" difference {gain - NINE_IN_TEN * se:+.4f} to {gain + NINE_IN_TEN * se:+.4f}"
+            )
+        lines.append(f"  regret beside these subsets: {self.regret:.4f}")
+        return "\n".join(lines)
+
 
 def check_choice(
-    selection: Selection, choice: Choice, pool: Pool, source: Path, setup: Setup
+    one: Contender,
+    verdict: Verdict,
+    selections: Selections,
+    pool: Pool,
+    source: Path,
+    setup: Setup,
 ) -> Check:
-    """Merge the choice and its rivals in memory, and score them on the check half.
+    """Merge one and its rivals in memory, and score them on the check half.
 
     Args:
+        one: What the verdict says to merge, or what else is to be written.
         source: The measurements.
         setup: How they were scored; its half does not count.
 
     Raises:
-        InputError: A metric was predicted and no loss, the pool or its texts are at fault, or the
-            run's halves were cut otherwise.
+        InputError: What counts is no loss, the pool or its texts are at fault, or the run's halves
+            were cut otherwise.
     """
-    shares = parse_shares(selection.law.name)
-    if selection.table.target(selection.law.name).metric:
+    aim = selections[0].law.name
+    if selections[0].table.target(aim).metric:
         raise InputError(
-            f"`{selection.law.name}` is no loss: only losses can be checked",
+            f"`{aim}` is no loss: only losses can be checked",
             "run the benchmark on the merge yourself",
         )
-    size = size_in(selection.table.n_params, pool)
+    shares = parse_shares(aim)
+    size = size_in(one.merge.n_params, pool)
     number = pool.sizes.index(size)
     texts = prepare_texts(pool, number, replace(setup.evaluation, half="check"))
     if (run := recorded_texts(source.parent)) is not None:
         check_cut(source.parent, run.halves, texts.cut)
     selecting = hash_texts(pool, number, replace(setup.evaluation, half="selection"))
-    rivals = _rivals(selection, choice)
-    configs = [config_of(selection, one, pool) for one in (choice, *rivals.values())]
+    rivals = _rivals(one, verdict, selections)
+    contenders = [one, *rivals.values()]
+    configs = [contender_config(each, pool) for each in contenders]
     configs.append(base_config(size.base, size.out_dtype))
+    # Masks as they were measured, and else of one seed with the texts, as in `calibrate`.
+    given = setup.evaluation.seed
+    seeds = [int(c.merge.seed) if c.merge.seed.isdecimal() else given for c in contenders]
     model = load_for(size.base, setup)
-    # One seed for masks and texts, as in `calibrate`.
-    sweep = Sweep(configs, replace(setup.merging(model), seed=setup.evaluation.seed))
+    sweep = Sweep(configs, setup.merging(model), seeds=[*seeds, given])
     scores = []
     for merge in range(len(configs)):
         give_weights(sweep, [(merge, model)])
         scores.append(texts.score(model))
     own = scores[0]
     found = [
-        Rival(name, _loss(one, shares), _loss(difference(one, own), shares))
-        for name, one in zip([*rivals, "base"], scores[1:], strict=True)
+        Rival(name, _loss(each, shares), _loss(difference(each, own), shares))
+        for name, each in zip([*rivals, "base"], scores[1:], strict=True)
     ]
     subsets = [rival.loss.loss_nats for rival in found if rival.name != "base"]
     loss = _loss(own, shares)
     return Check(
-        predicted=choice.value,
+        name=one.merge.name(),
+        expected=one.value,
+        measured=one.measured,
         loss=loss,
         rivals=tuple(found),
         regret=max(0.0, loss.loss_nats - min(subsets, default=loss.loss_nats)),
         apart=all(
-            hash and selecting.startswith(hash)
-            for hash in _hashes(source, selection.table.n_params)
+            hash and selecting.startswith(hash) for hash in _hashes(source, one.merge.n_params)
         ),
     )
 
 
-def check_text(check: Check) -> str:
-    """The check in a few lines, for people."""
-    lines = [
-        f"checked on {check.loss.n_documents} other documents: {check.loss.loss_nats:.4f}"
-        f" (predicted {check.predicted:.4f} on those it was chosen by)"
-    ]
-    for rival in check.rivals:
-        gain, se = rival.gain.loss_nats, rival.gain.se
-        verb = "better" if gain >= 0 else "worse"
-        lines.append(
-            f"  {abs(gain):.4f} {verb} than {rival.name}, paired 90 % interval of the difference"
-            f" {gain - NINE_IN_TEN * se:+.4f} to {gain + NINE_IN_TEN * se:+.4f}"
-        )
-    lines.append(f"  regret beside these subsets: {check.regret:.4f}")
-    return "\n".join(lines)
-
-
-def _rivals(selection: Selection, choice: Choice) -> dict[str, Choice]:
-    """All experts, and the best subset of each k, the best first; not what the choice is itself."""
+def _rivals(one: Contender, verdict: Verdict, selections: Selections) -> dict[str, Contender]:
+    """All experts, the best single one, and the best subset of each k, the best first, by name;
+    not what is checked itself."""
+    selection = _selection_of(one.merge, selections)
     experts = selection.law.experts
-    found = {}
-    itself = choice.subset if choice.equal else None
-    if itself != experts:
-        found["all experts"] = Choice(dict.fromkeys(experts, 1 / len(experts)), *_UNKNOWN)
+    together = replace(one.merge, weights=dict.fromkeys(experts, 1 / len(experts)))
+    found = {"all experts": replace(one, merge=together)}
+    if verdict.expert is not None:
+        found[verdict.expert.merge.name()] = verdict.expert
     sign = -1.0 if selection.law.higher else 1.0
-    others = sorted(selection.by_size.values(), key=lambda one: sign * one.value)
-    for other in others:
-        if len(other.subset) < len(experts) and other.subset != itself:
-            found["+".join(other.subset)] = other
-        if len(found) > RIVALS:
-            break
-    return found
+    best = sorted(selection.by_size.values(), key=lambda choice: sign * choice.value)
+    table = selection.table
+    for choice in best[: RIVALS + 1]:
+        merge = Merge(table.n_params, table.method, table.options, choice.weights)
+        if 1 < choice.k < len(experts):
+            found[_name(merge, one.merge)] = Contender(merge, choice.value, choice.low, choice.high)
+    some = [(name, rival) for name, rival in found.items() if not _same(rival.merge, one.merge)]
+    return dict(some[: RIVALS + 2])
+
+
+def _selection_of(merge: Merge, selections: Selections) -> Selection:
+    """That of the merge's own method, or else the best."""
+    which = merge.n_params, merge.method, merge.options
+    own = (s for s in selections if (s.table.n_params, s.table.method, s.table.options) == which)
+    first: Selection = selections[0]
+    return next(own, first)
+
+
+def _name(merge: Merge, beside: Merge) -> str:
+    """The experts, and how they are merged where that is not alike."""
+    alike = (merge.method, merge.options) == (beside.method, beside.options)
+    return "+".join(merge.subset) if alike else merge.name()
+
+
+def _same(merge: Merge, other: Merge) -> bool:
+    return replace(merge, seed="") == replace(other, seed="")
 
 
 def _loss(scores: Scores, shares: dict[str, float]) -> Estimate:

@@ -3,16 +3,23 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.display.text import finite
+
+if TYPE_CHECKING:
+    from mergeplan.calibration.check_choice import Check
+    from mergeplan.selection.selection import Selections
+    from mergeplan.verdict.contenders import Contender
+    from mergeplan.verdict.verdict import Verdict
 
 
 @click.command("select")
@@ -30,7 +37,7 @@ from mergeplan.display.text import finite
     help="A bound that has to hold; may be given again.",
 )
 @click.option(
-    "--max-loss", type=float, help="Take the smallest subset that is at least as good as this."
+    "--max-loss", type=float, help="Take the smallest merge that is at least as good as this."
 )
 @click.option("--max-experts", type=click.IntRange(1), help="Most that may be merged.")
 @click.option(
@@ -38,7 +45,7 @@ from mergeplan.display.text import finite
     type=click.Choice(["equal", "simplex", "free"]),
     default="equal",
     show_default=True,
-    help="What to write: the best subset, the best weights that sum to 1, or of any sum.",
+    help="What to write: the verdict's merge, the best weights that sum to 1, or of any sum.",
 )
 @click.option(
     "--front", metavar="CODE,MATH", help="Print the subsets that none beats on all of these."
@@ -59,7 +66,7 @@ from mergeplan.display.text import finite
 @click.option(
     "--check",
     is_flag=True,
-    help="Merge the choice in memory and score it on the half of --pool's documents to check with.",
+    help="Merge it in memory and score it on the half of --pool's documents to check with.",
 )
 @mismatch_option
 @evaluation_options(
@@ -69,6 +76,7 @@ from mergeplan.display.text import finite
     half=False,
 )
 @overwrite_option
+@anyway_option
 @click.option("--json", "as_json", is_flag=True, help="Print the selection as JSON.")
 def command(
     source: Path,
@@ -84,30 +92,32 @@ def command(
     out: Path | None,
     picture: Path | None,
     check: bool,
-    lora_exact: bool,
-    allow_vocabulary_mismatch: bool,
     overwrite: bool,
+    anyway: bool,
     as_json: bool,
     **scoring: Any,
 ) -> None:
-    """Name the experts to merge, and their weights, from measurements of a few merges.
+    """Say which experts to merge, and with what weights, from measurements of a few merges.
 
-    Every subset's value is predicted by a cubic form in the weights that is fitted to the
-    measurements; every single expert, all of them, and some subsets of sizes between are enough.
-    With --pool and -o, writes the YAML of the choice. Measure on one half of the documents
-    (`calibrate --half selection`), and --check says what the choice gains on the other half.
-    Exit code 4 where nothing keeps the bounds.
+    One verdict of all that was measured and of all that is predicted: every subset's value is
+    predicted by a cubic form in the weights that is fitted to the measurements; every single
+    expert, all of them, and some subsets of sizes between are enough. With --pool and -o, writes
+    the YAML of the verdict's merge, or of the --weights that are asked for. Measure on one half of
+    the documents (`calibrate --half selection`), and --check says what the merge gains on the other
+    half. Exit code 4, and no file without --anyway, where nothing beats the base, keeps the bounds,
+    or is as good as --max-loss asks.
     """
-    from mergeplan.errors import UnreachableError
-    from mergeplan.pool.pool import load_pool
+    from mergeplan.cli.verdicts import fail_by, written
     from mergeplan.selection.data import selection_data
     from mergeplan.selection.front import front_table, pareto_front
     from mergeplan.selection.pictures import draw_selection
     from mergeplan.selection.problem import parse_constraint
-    from mergeplan.selection.select import chosen_of, fit_table, select
+    from mergeplan.selection.select import fit_table, select
     from mergeplan.selection.selection import Wish
-    from mergeplan.selection.write import yaml_of
-    from mergeplan.system.writing import refuse_existing, write_durably
+    from mergeplan.system.writing import refuse_existing
+    from mergeplan.verdict.data import verdict_data
+    from mergeplan.verdict.from_selections import verdict_from_selections, wanted_of
+    from mergeplan.verdict.write import merge_to_write
 
     if pool_file is None and (out is not None or check):
         raise click.UsageError(f"{'--check' if check else '-o'} needs --pool")
@@ -118,52 +128,63 @@ def command(
             refuse_existing(path, overwrite=overwrite)
     wish = Wish(domains, tuple(map(parse_constraint, keep)), max_loss, max_experts)
     selections = select(source, wish=wish, method=method, geometry=geometry)
+    verdict = verdict_from_selections(
+        source, selections, method=method, weights=weights, pool_file=pool_file
+    )
     first = selections[0]
     names = tuple(front.split(",")) if front else ()
     points = pareto_front([fit_table(first.table, n) for n in names], max_experts) if names else []
-    checked = None
-    if check and first.best is not None and pool_file is not None:
-        from mergeplan.calibration.check_choice import check_choice
-        from mergeplan.calibration.setup import Setup
-
-        pool = load_pool(pool_file)
-        setup = Setup(
-            evaluation_of(scoring, pool.random_seed),
-            scoring["dtype"],
-            scoring["device"],
-            lora_exact=lora_exact,
-            allow_vocabulary_mismatch=allow_vocabulary_mismatch,
-        )
-        checked = check_choice(first, chosen_of(first, weights), pool, source, setup)
+    if picture is not None:
+        draw_selection(first, picture, points, names, replace=overwrite)
+    file = checked = None
+    if pool_file is not None:
+        wanted = wanted_of(first, weights) if first.best is not None else None
+        if out is not None:
+            file = written(
+                verdict, pool_file, out, by="select", anyway=anyway, replace=overwrite,
+                wanted=wanted, seed=scoring["seed"],
+            )  # fmt: skip
+        # Also where merging does not pay: on other documents it may.
+        one = merge_to_write(verdict, anyway=True, wanted=wanted)
+        if check and one is not None:
+            checked = _checked(one, verdict, selections, pool_file, source, scoring)
     if as_json:
-        data = selection_data(selections, points)
+        data = {"verdict": verdict_data(verdict), **selection_data(selections, points)}
         data["check"] = checked and dataclasses.asdict(checked)
         click.echo(json.dumps(finite(data), allow_nan=False))
     else:
-        click.echo(selections.summary())
-    if points and not as_json:
-        click.echo(f"\n{front_table(points, names)}")
-    if checked is not None:
-        from mergeplan.calibration.check_choice import check_text
-
-        if not as_json:
-            click.echo(f"\n{check_text(checked)}")
-        if not checked.apart:
-            warn(
-                "the measurements were not made on the selection half alone, so that the check's"
-                " documents may have had a part in the choice: measure with `--half selection`"
-            )
-    for message in first.warnings:
+        click.echo(verdict.summary())
+        if file is not None:
+            click.echo(f"\n{file.text}")
+        click.echo(f"\n{selections.summary()}")
+        if points:
+            click.echo(f"\n{front_table(points, names)}")
+        if checked is not None:
+            click.echo(f"\n{checked.summary()}")
+    for message in (*first.warnings, *(checked.warnings if checked is not None else ())):
         warn(message)
-    if picture is not None:
-        draw_selection(first, picture, points, names, replace=overwrite)
-    if first.best is None:
-        raise UnreachableError(
-            f"nothing keeps the bounds on `{first.law.name}`",
-            "loosen a bound, allow more experts, or add experts to the pool",
-        )
-    if pool_file is not None and out is not None:
-        text = yaml_of(first, chosen_of(first, weights), load_pool(pool_file))
-        write_durably(out, text, replace=overwrite)
-        if not as_json:
-            click.echo(f"\nwrote {out}; next: mergeplan merge {out} OUT_DIR")
+    fail_by(verdict)
+
+
+def _checked(
+    one: "Contender",
+    verdict: "Verdict",
+    selections: "Selections",
+    pool_file: Path,
+    source: Path,
+    scoring: dict[str, Any],
+) -> "Check":
+    """What a merge comes to on the other half of the pool's documents."""
+    from mergeplan.calibration.check_choice import check_choice
+    from mergeplan.calibration.setup import Setup
+    from mergeplan.pool.pool import load_pool
+
+    pool = load_pool(pool_file)
+    setup = Setup(
+        evaluation_of(scoring, pool.random_seed),
+        scoring["dtype"],
+        scoring["device"],
+        lora_exact=scoring["lora_exact"],
+        allow_vocabulary_mismatch=scoring["allow_vocabulary_mismatch"],
+    )
+    return check_choice(one, verdict, selections, pool, source, setup)

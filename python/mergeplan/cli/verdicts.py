@@ -10,6 +10,7 @@ from mergeplan.errors import UnreachableError
 
 if TYPE_CHECKING:
     from mergeplan.law.recommendation import Candidate
+    from mergeplan.verdict.contenders import Contender
     from mergeplan.verdict.verdict import Verdict
 
 
@@ -40,6 +41,7 @@ def written(
     anyway: bool,
     replace: bool,
     drawn: "Candidate | None" = None,
+    wanted: "Contender | None" = None,
     seed: int | None = None,
 ) -> Written:
     """Write the YAML of a verdict's merge.
@@ -47,6 +49,7 @@ def written(
     Args:
         by: The command, for the comment.
         drawn: Of how many experts to draw some at random, where no measured merge has a name.
+        wanted: Weights that were asked for, in the place of the verdict's merge.
         seed: Of the draw, and of a merge's masks.
 
     Raises:
@@ -58,7 +61,7 @@ def written(
     from mergeplan.verdict.write import contender_yaml, merge_to_write
 
     pool = load_pool(pool_file)
-    one = merge_to_write(verdict, anyway=anyway)
+    one = merge_to_write(verdict, anyway=anyway, wanted=wanted)
     next_command = f"wrote {out}; next: mergeplan merge {out} OUT_DIR"
     if one is not None:
         text = contender_yaml(one, verdict, pool, by=by, seed=seed)
@@ -69,7 +72,11 @@ def written(
         write_durably(out, chosen.text, replace=replace)
         return Written(chosen.subset, f"{chosen.reason}\n{next_command}")
     why = "the target is not reached" if not verdict.reached else "merging does not pay"
-    more = "; --anyway writes the best merge all the same" if verdict.best_merge else ""
+    named = "the best merge"
+    if wanted is not None:
+        why = f"{wanted.value:.4f} of the weights asked for is no better than what is known"
+        named = "them"
+    more = f"; --anyway writes {named} all the same" if verdict.best_merge else ""
     return Written(None, f"no YAML is written: {why}{more}")
 
 
@@ -84,6 +91,8 @@ def fail_by(verdict: "Verdict") -> None:
     hint = "raise the target, add experts to the pool, or measure a larger base"
     if verdict.target is None:
         hint = "try a smaller lambda or other experts, or keep the base"
+    if verdict.kind == "nothing":
+        hint = "loosen a bound, allow more experts, or add experts to the pool"
     if verdict.to_measure is not None and verdict.to_measure.command:
         hint = f"measure more: {verdict.to_measure.command}"
     raise UnreachableError(verdict.failure(), hint)

@@ -115,7 +115,7 @@ class Selections(Summarized, tuple[Selection, ...]):
                 lines.append(f"  {name_of_table(other.table)}: {best}")
         if first.confidence is not None and first.confidence.next:
             names = "; ".join("+".join(subset) for subset in first.confidence.next[:3])
-            lines += ["", f"to be surer, measure: {names}"]
+            lines += ["", f"to be surer of that subset, measure: {names}"]
         return "\n".join(lines)
 
 
@@ -133,10 +133,11 @@ def _head(selection: Selection) -> list[str]:
         f"  {len(law.values)} merges of k = {', '.join(map(str, law.sizes))}; left out one by one,"
         f" predictions explain {max(law.r2, 0):.1%} of the variance, error {law.error:.4f}"
     )
-    where = f"`{law.name}` by {name_of_table(selection.table)}"
+    by = name_of_table(selection.table)
     if best is None:
-        return [f"no subset keeps the bounds on {where}", fit]
-    lines = [f"for {where}, merge {best.k} of {pool} experts: {', '.join(best.subset)}"]
+        return [f"by {by} no subset keeps the bounds on `{law.name}`", fit]
+    has = f"the best subset for `{law.name}` has {best.k} of {pool} experts"
+    lines = [f"by {by} {has}: {', '.join(best.subset)}"]
     lines.append(f"  {_value(best)}")
     if selection.confidence is not None:
         lines += _sure(selection.confidence)

@@ -61,8 +61,7 @@ def verdict_of(
     path = expanded(source)
     goal = goal or Goal(target_loss)
     costs = costs or CostModel()
-    rows: tuple[Measurement, ...] = () if is_law(path) else read_rows(path)[0]
-    rows = tuple(row for row in rows if method is None or row.k == 0 or row.method == method)
+    rows = () if is_law(path) else rows_of(path, method)
     if not any(row.subset for row in rows):
         if recommendation is None:
             fits = fits_of(path) if is_law(path) else _fit(path, domain, method)
@@ -91,6 +90,12 @@ def _fit(path: Path, domain: str | None, method: str | None) -> FitResult:
     return fit(path, domain=domain, method=method)
 
 
+def rows_of(path: Path, method: str | None) -> tuple[Measurement, ...]:
+    """The rows of one method and of the bases; of all methods where none is named."""
+    rows, _ = read_rows(path)
+    return tuple(row for row in rows if method is None or row.k == 0 or row.method == method)
+
+
 def predictions(rows: Sequence[Measurement], aim: str | None) -> list[Predictions]:
     """What the law of single subsets predicts of each method and base that it can be fitted to."""
     found = []
@@ -111,6 +116,8 @@ class MeasureCommand:
     pool_file: str | Path | None = None
 
     def __call__(self, merges: Sequence[Contender]) -> str:
+        if not also(merges):
+            return ""
         run = self.table.parent
         folder = str(run) if (run / RUN).is_file() else "RUN_DIR"
         words = ["mergeplan", "calibrate", str(self.pool_file or "POOL.yml"), "-o", folder]
@@ -118,10 +125,13 @@ class MeasureCommand:
 
 
 def also(merges: Sequence[Contender]) -> list[str]:
-    """The options that name some merges: all of the first one's method."""
-    first = merges[0].merge.method
+    """The options that name some merges: those of equal shares, all of the first one's method."""
+    equal = [one.merge for one in merges if one.merge.equal]
+    if not equal:
+        return []
+    first = equal[0].method
     words = ["--method", first] if first else []
-    for one in merges:
-        if one.merge.method == first and one.merge.equal:
-            words += ["--also", "+".join(one.merge.subset)]
+    for merge in equal:
+        if merge.method == first:
+            words += ["--also", "+".join(merge.subset)]
     return words

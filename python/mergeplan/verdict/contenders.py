@@ -11,6 +11,7 @@ from mergeplan.law.costs import CostModel
 from mergeplan.measurements.rows import MergeKey
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
+from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import Table
@@ -80,25 +81,16 @@ class Bounds:
     costs: CostModel = field(default_factory=CostModel)
 
     def allow(self, contender: Contender) -> bool:
+        """Whether it is small and cheap enough."""
         merge = contender.merge
         if merge.k > (self.max_experts or merge.k):
             return False
         cost = self.cost(merge)
-        if self.budget is not None and cost is not None and cost > self.budget:
-            return False
-        # Predictions were chosen within the bounds.
-        return not contender.measured or all(_holds(one, contender.values) for one in self.keep)
+        return self.budget is None or cost is None or cost <= self.budget
 
     def cost(self, merge: Merge) -> float | None:
         """In the model's unit; `None` where the base's size is not known."""
         return None if merge.n_params is None else self.costs.cost(merge.n_params / 1e9, merge.k)
-
-
-def _holds(constraint: Constraint, values: Mapping[str, float]) -> bool:
-    value = values.get(constraint.name)
-    if value is None:
-        return False
-    return value <= constraint.limit if constraint.below else value >= constraint.limit
 
 
 def measured_contenders(known: Iterable[KnownMerge], aim: Aim) -> list[Contender]:
@@ -118,11 +110,19 @@ class Predictions:
     Attributes:
         by_size: The best subset of each k, within the bounds.
         wanted: Further choices that may be taken, such as weights.
+        laws: Of domains and metrics, those that were fitted already.
     """
 
     table: Table
     by_size: Mapping[int, Choice]
     wanted: tuple[Choice, ...] = ()
+    laws: Mapping[str, SubsetLaw] = field(default_factory=dict)
+
+    def contender(self, choice: Choice) -> Contender:
+        """One of its choices, measured or not, by what the law says of it."""
+        table = self.table
+        merge = Merge(table.n_params, table.method, table.options, choice.weights)
+        return Contender(merge, choice.value, choice.low, choice.high)
 
 
 def predictions_of(table: Table, name: str) -> Predictions | None:
@@ -150,12 +150,7 @@ def _is_complete(table: Table) -> bool:
 def predicted_contenders(some: Iterable[Predictions]) -> list[Contender]:
     """Their choices that were not measured."""
     return [
-        Contender(
-            Merge(one.table.n_params, one.table.method, one.table.options, choice.weights),
-            choice.value,
-            choice.low,
-            choice.high,
-        )
+        one.contender(choice)
         for one in some
         for choice in (*one.by_size.values(), *one.wanted)
         if not choice.measured
@@ -174,7 +169,7 @@ def with_domains(one: Contender, some: Iterable[Predictions]) -> Contender:
         values, around = {}, {}
         for name in table.targets:
             try:
-                law = fit_table(table, name)
+                law = predictions.laws.get(name) or fit_table(table, name)
             except InputError:
                 continue  # a domain of which too little was measured
             values[name] = float(law.predict(weights)[0])

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import pstdev
 
+from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import Measurement
+from mergeplan.selection.problem import Constraint
 from mergeplan.verdict.contenders import (
     Bounds,
     Contender,
@@ -74,7 +76,14 @@ def decide(
     aim = aim_of(rows, question.aim)
     known = measured_contenders(known_merges(rows), aim)
     predicted = [one for one in predicted_contenders(predictions) if question.bounds.allow(one)]
-    field_ = _Field(aim, question, [one for one in known if question.bounds.allow(one)], known)
+    kept = [(one, aim_of(rows, one.name)) for one in question.bounds.keep]
+    # Predictions were chosen within the bounds on values.
+    allowed = [one for one in known if question.bounds.allow(one) and _keeps(one, kept)]
+    if not known and not predicted:
+        raise InputError(f"no merge was measured on all that `{aim.name}` is of")
+    if not allowed and not predicted:
+        return _nothing(aim, question)
+    field_ = _Field(aim, question, allowed, known)
     best, measured = field_.pick(predicted), field_.pick()
     kind, chosen, proposal = field_.answer(best, measured, predicted, seconds_each, command)
     if not chosen.measured:
@@ -102,7 +111,7 @@ def decide(
         to_measure=proposal,
         lambda_to_try=_lambda(kind, known, base, aim),
         within=_within(question.bounds) if len(field_.allowed) < len(known) else "",
-        notes=tuple(_notes(chosen, base, aim, resampling)),
+        notes=tuple(_notes(chosen, base, base in allowed, aim, resampling)),
     )
 
 
@@ -141,9 +150,9 @@ class _Field:
         """What is said, what is taken, and what is to be measured."""
         fallback = measured or self._nearest()
         if best is None or best.measured:
-            chosen = best or fallback or self.known[0]
+            chosen = best or fallback or min(predicted, key=self._by_value)
             return _kind(chosen), chosen, None
-        if fallback is None:  # nothing was measured on what counts, or nothing keeps the bounds
+        if fallback is None:  # nothing that was measured keeps the bounds
             return "merge", best, None
         limit = self.question.target
         if limit is None:
@@ -175,7 +184,8 @@ class _Field:
 
     def _beats_base(self, one: Contender) -> bool:
         base = self.base_of(one)
-        return base is None or self.aim.sign * (base.value - one.value) > 0
+        # A base that breaks the bounds is nothing to stay with.
+        return base not in self.allowed or self.aim.sign * (base.value - one.value) > 0
 
     def _nearest(self) -> Contender | None:
         """What stands where nothing beats the base, or nothing reaches the target."""
@@ -214,6 +224,33 @@ def _is_part(row: Measurement, aim: Aim) -> bool:
     return name != "macro"
 
 
+def _keeps(one: Contender, kept: Iterable[tuple[Constraint, Aim]]) -> bool:
+    """Whether all bounds hold on what was measured."""
+    for constraint, aim in kept:
+        value = aim.of(one.values)
+        if value is None:
+            return False
+        if value > constraint.limit if constraint.below else value < constraint.limit:
+            return False
+    return True
+
+
+def _nothing(aim: Aim, question: Question) -> Verdict:
+    """The verdict where the bounds leave out all that is known."""
+    return Verdict(
+        kind="nothing",
+        aim=aim.name,
+        higher=aim.higher,
+        target=question.target,
+        chosen=None,
+        base=None,
+        expert=None,
+        best_merge=None,
+        reached=False,
+        within=_within(question.bounds),
+    )
+
+
 def _lambda(
     kind: Kind, known: Sequence[Contender], base: Contender | None, aim: Aim
 ) -> float | None:
@@ -233,11 +270,17 @@ def _within(bounds: Bounds) -> str:
 
 
 def _notes(
-    chosen: Contender, base: Contender | None, aim: Aim, resampling: Resampling | None
+    chosen: Contender,
+    base: Contender | None,
+    base_counts: bool,
+    aim: Aim,
+    resampling: Resampling | None,
 ) -> list[str]:
     found = []
     if base is None:
         found.append("the base was not measured: whether merging pays at all is not known")
+    elif not base_counts:
+        found.append("the base does not keep the bounds, and does not count")
     if not chosen.merge.k:
         return found
     if resampling is None:

@@ -14,7 +14,7 @@ from mergeplan.verdict.words import (
     value_text,
 )
 
-Kind = Literal["base", "expert", "merge", "measure", "k"]
+Kind = Literal["base", "expert", "merge", "measure", "k", "nothing"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,8 +22,8 @@ class Verdict(Summarized):
     """What to do: take the base, a single expert, or a merge; or measure more.
 
     Attributes:
-        kind: `base`, `expert`, `merge`, `measure`, or `k` where only a number of experts can be
-            told.
+        kind: `base`, `expert`, `merge`, `measure`; `k` where only a number of experts can be
+            told; `nothing` where the bounds leave out all that is known.
         aim: The domain or metric that decides, or `code=2,math`.
         target: That was to be reached; `None` for the best there is.
         chosen: What to take; while more is to be measured, the best that is known; `None` of a
@@ -96,12 +96,16 @@ class Verdict(Summarized):
 
     def failure(self) -> str:
         """What nothing does, where `fails`."""
+        if self.kind == "nothing":
+            return f"nothing is{self.within}"
         if self.reached:
             return f"nothing{self.within} beats the base"
         return f"nothing{self.within} reaches {'' if self.higher else 'a loss of '}{self.target:g}"
 
     def _answer(self) -> str:
         chosen = self.chosen
+        if self.kind == "nothing":
+            return self.failure()
         if self.kind == "k" and self.reached:
             expected = (
                 "" if self.expected is None else f", {self.expected:.4f} expected on this text"

@@ -51,16 +51,31 @@ def contender_yaml(
         InputError: As for `contender_config`.
     """
     comments = [f"written by mergeplan {by}", verdict.headline()]
-    if one is not verdict.merge:
+    if not _pays(one, verdict):
         comments.append("written all the same, as --anyway asks for")
     comments.append(f"{one.merge.name()}: {verdict.aim} {value_text(one)}")
     return to_yaml(contender_config(one, pool, seed=seed), comments)
 
 
-def merge_to_write(verdict: Verdict, *, anyway: bool) -> Contender | None:
+def merge_to_write(
+    verdict: Verdict, *, anyway: bool, wanted: Contender | None = None
+) -> Contender | None:
     """The merge whose YAML is written; `None` where merging does not pay.
 
     Args:
         anyway: The best merge even then.
+        wanted: Weights that were asked for, in the place of the verdict's merge.
     """
+    if wanted is not None:
+        return wanted if anyway or _pays(wanted, verdict) else None
     return verdict.merge or (verdict.best_merge if anyway else None)
+
+
+def _pays(one: Contender, verdict: Verdict) -> bool:
+    """Whether it is the answer, or better than base and single experts and as good as asked for."""
+    if one is verdict.merge:
+        return True
+    sign = -1.0 if verdict.higher else 1.0
+    known = [other.value for other in (verdict.base, verdict.expert) if other is not None]
+    reaches = verdict.target is None or sign * one.value <= sign * verdict.target
+    return reaches and all(sign * one.value < sign * value for value in known)

@@ -1,0 +1,71 @@
+"""The verdict beside what `select` found for each method and base size."""
+
+from pathlib import Path
+
+from mergeplan.evaluation.resampling import resampling_beside
+from mergeplan.selection.select import chosen_of
+from mergeplan.selection.selection import Selection, Selections
+from mergeplan.system.files import expanded
+from mergeplan.verdict.answer import MeasureCommand, rows_of
+from mergeplan.verdict.contenders import Bounds, Contender, Predictions
+from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.verdict import Verdict
+
+EQUAL = "equal"
+
+
+def verdict_from_selections(
+    source: str | Path,
+    selections: Selections,
+    *,
+    method: str | None = None,
+    weights: str = EQUAL,
+    pool_file: str | Path | None = None,
+) -> Verdict:
+    """What to do by all that was measured, and by what `select` predicts from it.
+
+    Args:
+        source: What `select` was given, a CSV of measurements.
+        selections: What it gave; their wish is what the verdict is asked for.
+        method: As `select` was given it.
+        weights: Whether `simplex` or `free` weights of the first selection may be taken too.
+        pool_file: For the command that measures more.
+
+    Raises:
+        InputError: The scores beside the measurements are of other texts.
+    """
+    path = expanded(source)
+    rows = rows_of(path, method)
+    first, wish = selections[0], selections[0].wish
+    question = Question(
+        wish.domains or first.law.name, wish.max_loss, Bounds(wish.keep, wish.max_experts)
+    )
+    resampling = resampling_beside(path, rows)
+    wanted = {"simplex": first.weighted, "free": first.free}.get(weights)
+    some = [_predictions(selection) for selection in selections]
+    if wanted is not None:
+        some[0] = Predictions(first.table, first.by_size, (wanted,), some[0].laws)
+    return decide(
+        rows,
+        some,
+        question,
+        resampling=resampling,
+        seconds_each=resampling.seconds_each if resampling else None,
+        command=MeasureCommand(path, pool_file),
+    )
+
+
+def wanted_of(selection: Selection, weights: str) -> Contender | None:
+    """The merge of the weights that were asked for; `None` where equal ones were.
+
+    Raises:
+        InputError: None of the kind are predicted; the message says why.
+    """
+    if weights == EQUAL:
+        return None
+    return _predictions(selection).contender(chosen_of(selection, weights))
+
+
+def _predictions(selection: Selection) -> Predictions:
+    laws = {**selection.laws, selection.law.name: selection.law}
+    return Predictions(selection.table, selection.by_size, laws=laws)
