@@ -18,7 +18,6 @@ from mergeplan.selection.data import selection_data
 from mergeplan.selection.select import select_from
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
-from mergeplan.selection.write import yaml_of
 from tests.support.settings import DATA
 
 N = 80592.0
@@ -90,7 +89,7 @@ def test_from_two_documents_no_chance_is_told(rows):
     assert "no chance on texts of this kind is told: no document's scores are known" in bare
 
 
-def test_every_chance_says_of_which_texts(rows, demo_pool):
+def test_every_chance_says_of_which_texts(rows):
     (table,) = tables_of(rows)
     selection = select_from(table, Wish(), scored(rows, 40, 0.2))
     said = selection.summary()
@@ -100,8 +99,6 @@ def test_every_chance_says_of_which_texts(rows, demo_pool):
     data = selection_data((selection,), [])["selections"][0]["confidence"]
     assert data["on_this_text"]["chance"] == 1
     assert data["on_texts_of_this_kind"]["chance"] < 1
-    text = yaml_of(selection, selection.best, load_pool(demo_pool / "pool.yml"))
-    assert "measured on this text" in text
 
 
 def accuracy(subset, value, **columns):

@@ -2,6 +2,7 @@
 
 import json
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,12 @@ from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.selection.problem import Constraint
-from mergeplan.verdict.answer import predictions, verdict_of
-from mergeplan.verdict.contenders import Bounds
+from mergeplan.verdict.answer import MeasureCommand, predictions, verdict_of
+from mergeplan.verdict.contenders import Bounds, Contender
 from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.known import Merge
 from mergeplan.verdict.lambdas import lambda_to_try
+from mergeplan.verdict.write import merge_to_write
 
 np = pytest.importorskip("numpy")
 EXPERTS = ("code", "html", "math", "prose")
@@ -145,6 +148,60 @@ def test_bounds_keep_out_what_was_measured():
     question = Question("macro", bounds=Bounds(keep=(Constraint("html", 1.15),)))
     verdict = decide(rows, (), question)
     assert verdict.chosen.merge.subset == ("code",)
+
+
+def test_a_bound_on_a_mean_is_held_against_the_mean_of_what_was_measured():
+    losses = {"": (2.0, 1.2), "code": (1.9, 1.1), "code+html": (1.7, 2.5)}
+    rows = []
+    for names, values in losses.items():
+        rows += [row(names, v, d) for d, v in zip(("code", "html"), values, strict=True)]
+        rows.append(row(names, sum(values) / 2))
+    # The means are 1.6, 1.5 and 2.1: by the first domain alone all of them would do.
+    question = Question("code", bounds=Bounds(keep=(Constraint("code,html", 1.9),)))
+    assert decide(rows, (), question).chosen.merge.subset == ("code",)
+    with pytest.raises(InputError, match="no rows of domain or metric `htm`"):
+        decide(rows, (), Question("code", bounds=Bounds(keep=(Constraint("htm", 1.9),))))
+
+
+def test_a_base_that_breaks_the_bounds_is_nothing_to_stay_with():
+    rows = [row("", 1.6), row("code", 1.9), row("code+html", 1.8)]
+    rows += [row("", 1.5, "html"), row("code", 1.1, "html"), row("code+html", 1.1, "html")]
+    assert decide(rows, (), Question("macro")).kind == "base"
+    bounds = Bounds(keep=(Constraint("html", 1.2),))
+    verdict = decide(rows, (), Question("macro", bounds=bounds))
+    assert (verdict.kind, verdict.fails) == ("merge", False)
+    assert "0.2000 worse than the base on this text" in verdict.summary()
+    assert "the base does not keep the bounds, and does not count" in verdict.summary()
+
+
+def test_bounds_that_leave_out_all_that_is_known_are_a_verdict_of_their_own():
+    rows = [row("", 1.6), row("code", 1.9), row("code+html", 1.8)]
+    verdict = decide(rows, (), Question(bounds=Bounds(keep=(Constraint("macro", 1.0),))))
+    assert (verdict.kind, verdict.chosen, verdict.merge) == ("nothing", None, None)
+    assert verdict.fails
+    assert verdict.failure() == "nothing is within `macro<=1`"
+    assert verdict.headline() == "verdict for `macro`: nothing is within `macro<=1`"
+
+
+def test_where_no_merge_has_every_domain_that_counts_it_is_said():
+    rows = [row("code", 1.9, "code"), row("html", 1.8, "html")]
+    with pytest.raises(InputError, match="no merge was measured on all that `macro` is of"):
+        decide(rows)
+
+
+def weighted(value, **weights):
+    merge = Merge(80592.0, "average", "{}", weights)
+    return Contender(merge, value, value - 0.01, value + 0.01)
+
+
+def test_weights_that_were_asked_for_are_written_where_they_pay():
+    verdict = decide([row("", 1.8), row("code", 1.7, method="average", options="{}")])
+    better, worse = (weighted(value, code=0.7, html=0.3) for value in (1.65, 1.75))
+    assert merge_to_write(verdict, anyway=False, wanted=better) is better
+    assert merge_to_write(verdict, anyway=False, wanted=worse) is None
+    assert merge_to_write(verdict, anyway=True, wanted=worse) is worse
+    # Nobody can measure them by name: there is no command that would.
+    assert MeasureCommand(Path("run/m.csv"))([better]) == ""
 
 
 def test_higher_is_better_where_the_metric_says_so():

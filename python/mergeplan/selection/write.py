@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.config.labels import draws_masks
-from mergeplan.config.write import merge_config, to_yaml
+from mergeplan.config.write import merge_config
 from mergeplan.errors import InputError, nearest
 from mergeplan.pool.pool import Pool, method_in, pool_of, size_in
 from mergeplan.selection.choices import Choice
@@ -42,26 +42,6 @@ def config_of(selection: Selection, choice: Choice, pool: Pool | str | Path) -> 
     if pool.random_seed and draws_masks(label, options):
         config["random_seed"] = pool.random_seed
     return config
-
-
-def yaml_of(selection: Selection, choice: Choice, pool: Pool) -> str:
-    """The same as text, with what is expected of it in the comment.
-
-    Raises:
-        InputError: The pool lacks the method, the size or an expert.
-    """
-    law = selection.law
-    if choice.measured:
-        expected = f"{law.name}: {choice.value:.4f}, measured on this text"
-    else:
-        expected = f"{law.name}: {choice.value:.4f} predicted, on this text 90 %"
-        expected += f" from {choice.low:.4f} to {choice.high:.4f}"
-    comments = [
-        "written by mergeplan select",
-        expected,
-        f"fitted to {len(law.values)} merges, R² {law.r2:.3f} on merges that were left out",
-    ]
-    return to_yaml(config_of(selection, choice, pool), comments)
 
 
 def rounded(weights: Mapping[str, float]) -> list[float]:
