@@ -1,10 +1,10 @@
-"""A share of the trial (`python -m tests.tools.trial`): what the planner says of a curve, held
-against pools whose truth is known, beside plain baselines."""
+"""A share of the trial (`python -m tests.tools.trial`): what is said of a curve, and of a chosen
+subset, held against pools whose truth is known, beside plain baselines."""
 
 import numpy as np
 import pytest
 
-from tests.tools.trial import curve
+from tests.tools.trial import curve, subsets
 from tests.tools.trial.baselines import BASELINES
 
 PLACES = ("measured", "within")
@@ -57,3 +57,33 @@ def test_only_what_was_measured_whole_has_no_width(scores):
             assert score.narrow == 0
             assert all(score.held.get("complete", [True]))
             assert max(score.winkler.get("complete", [0.0])) < 1e-9
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    return subsets.on_trial(share=True, seed=0, each=1)
+
+
+def of_sweeps(chosen, who, what):
+    return [
+        one
+        for (pool, _, name), score in chosen.items()
+        if name == who and ", M = " not in pool
+        for one in getattr(score, what)
+    ]
+
+
+def test_a_chosen_subset_is_as_good_as_it_is_said_to_be(chosen):
+    assert abs(np.mean(of_sweeps(chosen, "select", "bias"))) < 0.002
+    assert np.mean(of_sweeps(chosen, "select", "held")) >= 0.85
+    own, process = (
+        np.mean(of_sweeps(chosen, who, "winkler")) for who in ("select", "Gaussian process")
+    )
+    assert own < process
+
+
+def test_only_a_measured_subset_has_no_width(chosen):
+    for (_, _, who), score in chosen.items():
+        if who == "select":
+            widths = zip(score.winkler, score.measured, strict=True)
+            assert all((width == 0) == measured for width, measured in widths)

@@ -63,7 +63,7 @@ def on_trial(*, share: bool, seed: int, each: int) -> Scores:
     scores: Scores = defaultdict(Score)
     designs = 2 if share else 2 * each
     for pool in sweeps():
-        counts = (22, 40) if share else (22, 30, 40, 60)
+        counts = (30,) if share else (22, 30, 40, 60)
         for count in counts:
             for number in range(designs):
                 _judge(pool, count, seed + number, scores)
