@@ -34,6 +34,7 @@ from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count
 from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.resampling import Resampling
 from mergeplan.measurements.rows import Measurements
 from mergeplan.pool.pool import BASE
 from mergeplan.pool.subsets import SubsetMerge
@@ -308,7 +309,8 @@ class _Run:
         spent = Spending(len(seen), each * len(seen), seconds)
         measured = store.measurements(seen.values()) if seen else Measurements((), "")
         if isinstance(plan, SubsetPlan):
-            return next_subset_round(measured, plan, spent)
+            resampling = Resampling.of(seen.values()) if seen else None
+            return next_subset_round(measured, plan, spent, resampling)
         return next_round(measured, plan, spent)
 
     def _measure(
