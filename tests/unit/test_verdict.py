@@ -209,7 +209,24 @@ def test_higher_is_better_where_the_metric_says_so():
     rows = [row("", 0.4, **more), row("code", 0.5, **more), row("code+html", 0.6, **more)]
     verdict = decide(rows)
     assert (verdict.chosen.merge.k, verdict.gains[0].value) == (2, pytest.approx(0.2))
-    assert "on these items only" not in verdict.summary() or verdict.gains[0].chance is None
+    assert verdict.gains[0].chance is None
+    assert "no chance on items of this kind is told" in verdict.summary()
+    assert "(90 %)" not in verdict.summary()
+
+
+@pytest.mark.parametrize("told", [{"n_items": 500}, {"value_se": 0.0223}])
+def test_a_benchmark_of_few_items_bounds_the_gain_and_gives_no_chance(told):
+    more = {"metric": "arc", "higher": True, "domain": "", **told}
+    rows = [row("", 0.442, **more), row("code", 0.43, **more), row("code+html", 0.468, **more)]
+    verdict = decide(rows)
+    gain = verdict.gains[0]
+    # Two shares of 500 items, taken for independent: the widest that their difference can be.
+    around = 1.645 * np.hypot(0.0223, 0.0222)
+    assert (gain.value, gain.chance) == (pytest.approx(0.026), None)
+    assert (gain.low, gain.high) == pytest.approx((0.026 - around, 0.026 + around), abs=3e-4)
+    said = f"on items of this kind within {gain.low:+.4f} to {gain.high:+.4f} (90 %)"
+    assert said in verdict.summary()
+    assert "chance of" not in verdict.summary()
 
 
 def test_a_law_alone_gives_a_number_and_says_so(tmp_path):

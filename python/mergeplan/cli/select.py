@@ -139,15 +139,17 @@ def command(
     file = checked = None
     if pool_file is not None:
         wanted = wanted_of(first, weights) if first.best is not None else None
+        # Also where merging does not pay: on other documents it may.
+        one = merge_to_write(verdict, anyway=True, wanted=wanted)
+        if check and one is not None:
+            checked = _checked(one, verdict, selections, pool_file, source, scoring)
+        elif check:
+            warn("nothing was checked: no merge is known that keeps the bounds")
         if out is not None:
             file = written(
                 verdict, pool_file, out, by="select", anyway=anyway, replace=overwrite,
                 wanted=wanted, seed=scoring["seed"],
             )  # fmt: skip
-        # Also where merging does not pay: on other documents it may.
-        one = merge_to_write(verdict, anyway=True, wanted=wanted)
-        if check and one is not None:
-            checked = _checked(one, verdict, selections, pool_file, source, scoring)
     if as_json:
         data = {"verdict": verdict_data(verdict), **selection_data(selections, points)}
         data["check"] = checked and dataclasses.asdict(checked)

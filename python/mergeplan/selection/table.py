@@ -226,7 +226,7 @@ def _table(
     def add(row: Measurement, factor: float) -> None:
         point, name = _add(cells, kinds, row, names, factor)
         merges[point][row.merge_key] = None
-        errors[point, name].append(_error(row))
+        errors[point, name].append(error_of(row))
 
     for other, rows in groups.items():
         factor = 1.0
@@ -279,7 +279,7 @@ def _add(
     return point, name
 
 
-def _error(row: Measurement) -> float:
+def error_of(row: Measurement) -> float:
     """Standard error of a metric's value: as the file says, else of a share of so many items."""
     if row.value_se is not None:
         return row.value_se

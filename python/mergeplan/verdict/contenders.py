@@ -30,6 +30,7 @@ class Contender:
         values: By domain or metric, measured or predicted.
         key: By which its documents' losses are found; `None` of a prediction.
         around: Half widths of the 90 % intervals of predicted values.
+        errors: Standard errors of measured metrics, from their items.
     """
 
     merge: Merge
@@ -39,6 +40,7 @@ class Contender:
     values: Mapping[str, float] = field(default_factory=dict)
     key: MergeKey | None = None
     around: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -99,7 +101,9 @@ def measured_contenders(known: Iterable[KnownMerge], aim: Aim) -> list[Contender
     for one in known:
         value = aim.of(one.values)
         if value is not None:
-            found.append(Contender(one.merge, value, value, value, one.values, one.key))
+            found.append(
+                Contender(one.merge, value, value, value, one.values, one.key, errors=one.errors)
+            )
     return found
 
 

@@ -283,13 +283,16 @@ def _notes(
         found.append("the base does not keep the bounds, and does not count")
     if not chosen.merge.k:
         return found
-    if resampling is None:
+    if aim.metric:
+        found.append(
+            "no chance on items of this kind is told: their own scores are not known, and merges"
+            " cannot be compared one by one"
+        )
+    elif resampling is None:
         found.append(
             "on this text only: no losses of single documents stand beside the table, so that"
             " nothing is said of other texts"
         )
-    elif aim.metric:
-        found.append("on these items only: their own scores are not known")
     elif not resampling.enough(aim.shares):
         few = min(resampling.groups().items(), key=lambda item: item[1])
         found.append(

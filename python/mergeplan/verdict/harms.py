@@ -1,5 +1,6 @@
 """Which domains become worse than the base's, or than that domain's own expert's."""
 
+import math
 from collections.abc import Sequence
 
 from mergeplan.evaluation.resampling import Resampling
@@ -25,9 +26,17 @@ def gains_of(
 
 def _on_other_texts(
     chosen: Contender, other: Contender, aim: Aim, resampling: Resampling | None
-) -> tuple[float, float, float] | tuple[None, None, None]:
-    """Interval of the gain and its chance, paired by documents."""
-    if resampling is None or not resampling.enough(aim.shares) or aim.metric:
+) -> tuple[float, float, float | None] | tuple[None, None, None]:
+    """Interval of the gain and its chance, paired by documents.
+
+    Of metrics, whose items have no scores here, at most as wide as if they were not the same items;
+    then without a chance.
+    """
+    if aim.metric:
+        around = NINE_IN_TEN * math.hypot(*(aim.error_of(one.errors) for one in (chosen, other)))
+        gain = aim.sign * (other.value - chosen.value)
+        return (None, None, None) if math.isnan(around) else (gain - around, gain + around, None)
+    if resampling is None or not resampling.enough(aim.shares):
         return None, None, None
     if chosen.key is None or other.key is None:
         return None, None, None

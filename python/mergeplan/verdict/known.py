@@ -3,12 +3,14 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import nan, sqrt
 from statistics import fmean
 
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
+from mergeplan.selection.table import error_of
 
 # A weight that differs from another by less is the same.
 _SAME = 1e-6
@@ -77,11 +79,13 @@ class KnownMerge:
     Attributes:
         key: By which its documents' losses are found.
         values: Losses by domain, other metrics by `metric:domain` or `metric`.
+        errors: Standard errors of metrics, from their items, where the file says.
     """
 
     merge: Merge
     key: MergeKey
     values: Mapping[str, float]
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,12 @@ class Aim:
         total = sum(self.shares.values())
         return sum(share / total * values[name] for name, share in self.shares.items())
 
+    def error_of(self, errors: Mapping[str, float]) -> float:
+        """Standard error of that, of metrics on items of their own; NaN where it is not known."""
+        total = sum(self.shares.values())
+        parts = (share / total * errors.get(name, nan) for name, share in self.shares.items())
+        return sqrt(sum(part**2 for part in parts))
+
 
 def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
     """Every measured merge that names its experts, and every base, in the order of the rows.
@@ -120,6 +130,7 @@ def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
     Several values of one merge on one domain are averaged.
     """
     cells: dict[MergeKey, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    squares: dict[MergeKey, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     merges = {}
     for row in rows:
         if row.k and not row.subset:
@@ -129,8 +140,15 @@ def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
         _, method, options, _, _ = key = row.merge_key
         merges[key] = Merge(row.n_params, method, options, weights, row.seed)
         cells[key][target_name(row)].append(row.loss_nats)
+        if row.metric:
+            squares[key][target_name(row)].append(error_of(row) ** 2)
     return [
-        KnownMerge(merge, key, {name: fmean(values) for name, values in cells[key].items()})
+        KnownMerge(
+            merge,
+            key,
+            {name: fmean(values) for name, values in cells[key].items()},
+            {name: sqrt(fmean(some) / len(some)) for name, some in squares[key].items()},
+        )
         for key, merge in merges.items()
     ]
 

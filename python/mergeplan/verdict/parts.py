@@ -13,8 +13,9 @@ class Gain:
         over: `the base`, or the best single expert's name.
         value: On this text; better is positive.
         low, high: 90 % interval on texts of this kind, paired by documents; `None` where the
-            texts' documents are not known, or too few.
-        chance: That it is better on texts of this kind; `None` likewise.
+            texts' documents are not known, or too few. Of a metric the widest that its items allow,
+            unpaired.
+        chance: That it is better on texts of this kind; `None` likewise, and of metrics.
     """
 
     over: str

@@ -31,8 +31,10 @@ def gain_text(gain: Gain) -> str:
     """By how much it is better, on both questions."""
     verb = "better" if gain.value >= 0 else "worse"
     said = f"{abs(gain.value):.4f} {verb} than {gain.over} on this text"
-    if gain.low is None or gain.high is None or gain.chance is None:
+    if gain.low is None or gain.high is None:
         return said
+    if gain.chance is None:
+        return f"{said}; on items of this kind within {gain.low:+.4f} to {gain.high:+.4f} (90 %)"
     return (
         f"{said}; on texts of this kind {gain.low:+.4f} to {gain.high:+.4f} (90 %), better with a"
         f" chance of {chance_text(gain.chance)}"
