@@ -33,7 +33,7 @@ def test_suggest_from_a_csv_and_from_a_law_agree(tmp_path):
     ]
     assert runs[0].stdout == runs[1].stdout
     assert runs[0].returncode == 0
-    assert "merge 12 of 16 experts" in runs[0].stdout
+    assert "asks for 12 of 16 experts" in runs[0].stdout
     assert "crosses the target at k = 11.94" in runs[0].stdout
     assert "measured mean at k = 12 is 0.6603" in runs[0].stderr
 
@@ -121,7 +121,7 @@ def test_the_demo_runs_the_whole_path(tmp_path):
     run = cli("demo", "-o", tmp_path / "demo")
     assert run.returncode == 0, run.stderr
     assert "forecast for k = 9: 1.9042, measured 1.9044" in run.stdout
-    assert "merge 6 of 9 experts" in run.stdout
+    assert "asks for 6 of 9 experts" in run.stdout
     assert (tmp_path / "demo" / "merged" / "model.safetensors").exists()
     assert cli("demo").returncode == 0
 
@@ -174,7 +174,7 @@ def test_suggest_answers_in_full(demo_pool):
     )
     assert run.returncode == 0, run.stderr
     for words in (
-        "merge 6 of 9 experts",
+        "asks for 6 of 9 experts",
         "on this text, mean of all subsets of 6: ",
         "90 % interval of k on this text",
         "with 90 % confidence on this text: k = 6",

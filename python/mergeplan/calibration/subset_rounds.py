@@ -216,9 +216,12 @@ def _choice(
 
 def _describe(best: Choice, sure: Confidence) -> str:
     how = "measured" if best.measured else "predicted"
-    said = (
-        f"{'+'.join(best.subset)} has {best.value:.4f} {how}, on this text the best with a chance"
-        f" of {sure.chance or 0.0:.0%}, and loses {sure.regret:.2g} in expectation"
+    said = f"{'+'.join(best.subset)} has {best.value:.4f} {how}"
+    if sure.few_groups:
+        return f"{said}, the lowest on this text; {sure.unknown}"
+    said += (
+        f", on this text the best with a chance of {sure.chance or 0.0:.0%}, and loses"
+        f" {sure.regret:.2g} in expectation"
     )
     if sure.chance_on_texts is None:
         return said

@@ -149,7 +149,8 @@ class Recommendation(Summarized):
                 "" if series.n_params is None else f" of {format_count(series.n_params)} parameters"
             )
             by = f" by {series.method}" if series.method else ""
-            head = f"{wish}, merge {best.k} of {series.pool_size} experts{size}{by}"
+            experts = f"{best.k} of {series.pool_size} experts"
+            head = f"{wish} the mean over subsets asks for {experts}{size}{by}"
         else:
             head = f"no measured size is enough {wish}"
         lines = [head, *(f"  {reason}" for reason in best.reasons), *_certainty(best), ""]

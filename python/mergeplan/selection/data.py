@@ -53,7 +53,10 @@ def _confidence(sure: Confidence | None) -> dict[str, Any] | None:
     if sure is None:
         return None
     return {
-        "on_this_text": {"chance": sure.chance, "regret": sure.regret},
+        "on_this_text": {
+            "chance": None if sure.few_groups else sure.chance,
+            "regret": sure.regret,
+        },
         "on_texts_of_this_kind": {
             "chance": sure.chance_on_texts,
             "unknown": sure.unknown or None,

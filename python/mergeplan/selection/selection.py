@@ -158,7 +158,7 @@ def _value(choice: Choice) -> str:
 def _sure(sure: Confidence) -> list[str]:
     """The chance on this text, and on texts of this kind or why there is none."""
     lines = []
-    if sure.chance is not None:
+    if sure.chance is not None and not sure.few_groups:
         lines.append(
             f"  on this text the best of all that are allowed with a chance of {sure.chance:.0%};"
             f" else it loses {sure.regret:.2g} in expectation"

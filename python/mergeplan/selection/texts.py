@@ -28,9 +28,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Why no chance on texts of this kind is told."""
+    """Why no chance on texts of this kind is told; `few_groups` of documents are one reason."""
 
     reason: str
+    few_groups: bool = False
 
 
 def texts_of(
@@ -51,7 +52,8 @@ def texts_of(
         fewest = min(groups, key=lambda name: groups[name], default="")
         return Unknown(
             f"`{fewest}` has {groups.get(fewest, 0)} groups of documents, and {LEAST_GROUPS} are"
-            " the fewest that tell one"
+            " the fewest that tell one",
+            few_groups=True,
         )
     at = table.places(law.weights)
     keys = list(dict.fromkeys(key for place in at for key in table.merges[place]))

@@ -6,9 +6,6 @@ from mergeplan.display.text import format_count
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.parts import Gain, Harm, ToMeasure
 
-# Domains that are named one by one.
-_LISTED = 6
-
 
 def value_text(one: Contender) -> str:
     """What it gives, and how that is known.
@@ -56,18 +53,17 @@ def harms_text(harms: Sequence[Harm], *, predicted: bool) -> list[str]:
         if not some:
             continue
         than = "than the base" if base else "than the domain's own expert"
-        said = ", ".join(_harm(harm, predicted) for harm in some[:_LISTED])
-        more = "" if len(some) <= _LISTED else f", and {len(some) - _LISTED} more domains"
-        lines.append(f"worse {than}: {said}{more}")
+        which = "predicted, on this text" if predicted else "on texts of this kind"
+        interval = f" (90 % {which})" if any(harm.low is not None for harm in some) else ""
+        lines.append(f"worse {than}{interval}: {', '.join(map(_harm, some))}")
     return lines
 
 
-def _harm(harm: Harm, predicted: bool) -> str:
+def _harm(harm: Harm) -> str:
     said = f"{harm.domain} by {harm.value:.4f}"
     if harm.low is None or harm.high is None:
         return said
-    which = "predicted, this text" if predicted else "such texts"
-    return f"{said} ({harm.low:+.4f} to {harm.high:+.4f}, {which})"
+    return f"{said} ({harm.low:+.4f} to {harm.high:+.4f})"
 
 
 def to_measure_text(some: ToMeasure) -> list[str]:

@@ -1,0 +1,241 @@
+"""The rounds of a run: ask what to measure, measure it, ask again, until nothing is asked for."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from mergeplan.calibration.closing import still_to_measure, verdict_on
+from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_round
+from mergeplan.calibration.held_back import HeldBack, Measure, held_back
+from mergeplan.calibration.limits import Spending, affordable
+from mergeplan.calibration.options import (
+    CalibrateOptions,
+    also_merges,
+    plans_of,
+)
+from mergeplan.calibration.preflight import CheckedCalibration
+from mergeplan.calibration.setup import Setup, hash_texts
+from mergeplan.calibration.store import RunStore
+from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.worker import Worker
+from mergeplan.config.seed import seed_of
+from mergeplan.display.text import format_count
+from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.resampling import Resampling
+from mergeplan.measurements.rows import Measurements
+from mergeplan.pool.pool import BASE
+from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.system.progress import Progress
+from mergeplan.verdict.verdict import Verdict
+
+Say = Callable[[str], None]
+# A round of no more merges is spelt out.
+_FEW = 8
+# Rounds in which the verdict's own merges are measured: then it stands on what is known.
+_CLOSING_ROUNDS = 4
+
+
+class Executor(Protocol):
+    """Measures merges of one size, in any order."""
+
+    def measure(
+        self, merges: Sequence[SubsetMerge], some: Sequence[int]
+    ) -> Iterator[MeasuredMerge]: ...
+
+
+class Run:
+    """The rounds of all methods, one size after the other."""
+
+    def __init__(
+        self,
+        checked: CheckedCalibration,
+        options: CalibrateOptions,
+        say: Say,
+        progress: Progress | None,
+    ) -> None:
+        self._checked, self._options, self._say = checked, options, say
+        self._progress = progress
+        self._done = self._planned = 0
+        self.measured: list[MeasuredMerge] = []
+        self._ray: Any = None
+        if options.ray is not None:
+            from mergeplan.calibration.cluster_executor import check_paths
+            from mergeplan.system.ray import connect
+
+            self._ray = connect(options.ray)
+            check_paths(self._ray, checked.pool)
+
+    def of(self, size: int, store: RunStore) -> list[str]:
+        """Measure what there is to measure at a size; returns why each method stopped."""
+        executor = _Lazy(lambda: self._executor(size))
+        try:
+            if self._options.listed is None:
+                return self._to_the_end(size, store, executor)
+            listed = [merge for merge in self._options.listed if merge.size == size]
+            self._say(f"{self._name(size)}{len(listed)} merges are listed")
+            self._measure(listed, size, store, executor)
+            return []
+        finally:
+            executor.close()
+
+    def _to_the_end(self, size: int, store: RunStore, executor: "_Lazy") -> list[str]:
+        """By rounds, what was named beside them, and what the verdict then asks for.
+
+        The verdict here looks only at what this question had measured, as the rounds do: a run
+        that was killed asks for the same again.
+        """
+        reasons, seen = self._by_rounds(size, store, executor)
+        wanted = also_merges(self._checked, self._options, size)
+        seed, _ = seed_of(self._checked.pool.random_seed, self._options.seed, "the pool")
+        for _ in range(_CLOSING_ROUNDS):
+            self._measure(wanted, size, store, executor)
+            seen |= {merge.key: m for merge in wanted if (m := store.get(merge)) is not None}
+            if self._options.ks:
+                break
+            verdict = verdict_on(list(seen.values()), store, self._options)
+            labels = self._checked.labels
+            asked = still_to_measure(verdict, self._checked.pool, size, labels, seed)
+            wanted = [one for one in asked if one.key not in seen]
+            wanted = wanted[: self._left(list(seen.values()), wanted)]
+            if not wanted:
+                break
+            names = ", ".join("+".join(merge.subset) for merge in wanted)
+            self._say(f"{self._name(size)}the verdict asks for {names}")
+        return reasons
+
+    def _left(self, own: Sequence[MeasuredMerge], wanted: Sequence[SubsetMerge]) -> int | None:
+        """How many more merges of their method the budget allows; `None` without a limit."""
+        if not wanted:
+            return None
+        some = [one for one in own if one.merge.method in (wanted[0].method, BASE)]
+        each = self._checked.texts[wanted[0].size].n_tokens
+        seconds = sum(sum(one.seconds) for one in some)
+        return affordable(self._options.budget, Spending(len(some), each * len(some), seconds))
+
+    def held_back(
+        self, verdict: Verdict, measured: Sequence[MeasuredMerge], store: RunStore
+    ) -> HeldBack | None:
+        """The verdict's merge on the other half, where one half was measured."""
+        half = self._options.setup.evaluation.half
+        if half == "all":
+            return None
+        other = "check" if half == "selection" else "selection"
+        evaluation = replace(self._options.setup.evaluation, half=other)
+        setup = replace(self._options.setup, evaluation=evaluation)
+        pool = self._checked.pool
+        texts = {size: hash_texts(pool, size, evaluation) for size in range(len(pool.sizes))}
+
+        def measure(size: int) -> Measure:
+            def scored(merges: Sequence[SubsetMerge]) -> list[MeasuredMerge]:
+                self._say(f"{len(merges)} merges on the {other} half")
+                executor = self._executor(size, setup)
+                try:
+                    return list(executor.measure(merges, range(len(merges))))
+                finally:
+                    if hasattr(executor, "close"):
+                        executor.close()
+
+            return scored
+
+        return held_back(verdict, measured, store.folder, texts, measure)
+
+    def _by_rounds(
+        self, size: int, store: RunStore, executor: "_Lazy"
+    ) -> tuple[list[str], dict[str, MeasuredMerge]]:
+        """Why each method stopped, and what the rounds had measured."""
+        plans = {plan.label: plan for plan in plans_of(self._checked, self._options, size)}
+        seen: dict[str, dict[str, MeasuredMerge]] = {label: {} for label in plans}
+        reasons = []
+        while plans:
+            rounds: dict[str, Round] = {}
+            for label, plan in list(plans.items()):
+                found = self._next(plan, store, seen[label])
+                told = f"{self._name(size)}{label}: {found.reason}{_names(found)}"
+                self._say(told)
+                if isinstance(found, Stop):
+                    for note in found.notes:
+                        self._say(f"{label}: {note}")
+                    reasons.append(told)
+                    del plans[label]
+                else:
+                    rounds[label] = found
+            wanted = {merge.key: merge for one in rounds.values() for merge in one.merges}
+            self._measure(list(wanted.values()), size, store, executor)
+            for label, one in rounds.items():
+                got = [m for merge in one.merges if (m := store.get(merge)) is not None]
+                seen[label] |= {m.merge.key: m for m in got}
+                lost = [m.merge.key for m in got if not math.isfinite(m.scores.macro().loss_nats)]
+                if lost:
+                    # The table has no row for it: the next round would ask for it again.
+                    reasons.append(f"{label}: the loss of `{lost[0]}` is not finite")
+                    self._say(reasons[-1])
+                    del plans[label]
+            store.write_table()
+        return reasons, {key: one for found in seen.values() for key, one in found.items()}
+
+    def _name(self, size: int) -> str:
+        """A base's size, where there are several."""
+        sizes = self._checked.pool.sizes
+        return f"{format_count(sizes[size].count_params())}, " if len(sizes) > 1 else ""
+
+    def _next(
+        self, plan: CurvePlan | SubsetPlan, store: RunStore, seen: dict[str, MeasuredMerge]
+    ) -> Round | Stop:
+        each = self._checked.texts[plan.size].n_tokens
+        seconds = sum(sum(one.seconds) for one in seen.values())
+        spent = Spending(len(seen), each * len(seen), seconds)
+        measured = store.measurements(seen.values()) if seen else Measurements((), "")
+        if isinstance(plan, SubsetPlan):
+            resampling = Resampling.of(seen.values()) if seen else None
+            return next_subset_round(measured, plan, spent, resampling)
+        return next_round(measured, plan, spent)
+
+    def _measure(
+        self, merges: list[SubsetMerge], size: int, store: RunStore, executor: "_Lazy"
+    ) -> None:
+        some = [number for number, merge in enumerate(merges) if store.get(merge) is None]
+        each = self._checked.texts[size].n_tokens
+        self._planned += each * len(some)
+        if not some:
+            return
+        for measured in executor.get().measure(merges, some):
+            store.add(measured)
+            self.measured.append(measured)
+            self._done += each
+            if self._progress:
+                self._progress(self._done, self._planned)
+
+    def _executor(self, size: int, other: Setup | None = None) -> Any:
+        """What measures merges of a size, as the options say or by another setup."""
+        pool, setup = self._checked.pool, other or self._options.setup
+        if self._ray is None:
+            return Worker(pool, size, setup, None if other else self._checked.texts[size])
+        from mergeplan.calibration.cluster_executor import ClusterExecutor
+
+        return ClusterExecutor(self._ray, pool, size, setup)
+
+
+def _names(found: Round | Stop) -> str:
+    """The subsets of a round, where they are few."""
+    if isinstance(found, Stop) or len(found.merges) > _FEW:
+        return ""
+    return ": " + ", ".join("+".join(merge.subset) or "the base" for merge in found.merges)
+
+
+class _Lazy:
+    """An executor that is made when the first merge needs it: not where all are measured."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def get(self) -> Executor:
+        if self._made is None:
+            self._made = self._make()
+        executor: Executor = self._made
+        return executor
+
+    def close(self) -> None:
+        if self._made is not None and hasattr(self._made, "close"):
+            self._made.close()
