@@ -15,9 +15,11 @@ from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.selection.choices import Choice
 from mergeplan.selection.problem import Constraint
+from mergeplan.selection.table import tables_of
 from mergeplan.verdict.answer import MeasureCommand, predictions, verdict_of
-from mergeplan.verdict.contenders import Bounds, Contender
+from mergeplan.verdict.contenders import Bounds, Contender, Predictions
 from mergeplan.verdict.decide import Question, decide
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.lambdas import lambda_to_try
@@ -192,6 +194,20 @@ def test_where_no_merge_has_every_domain_that_counts_it_is_said():
 def weighted(value, **weights):
     merge = Merge(80592.0, "average", "{}", weights)
     return Contender(merge, value, value - 0.01, value + 0.01)
+
+
+def test_what_is_to_be_measured_has_its_own_gain_beside_better_weights_of_the_same_experts():
+    """The gain of the weights stood beside the plain subset."""
+    rows = [row(s, v, method="average", options="{}") for s, v in (("", 2.0), ("code", 1.9))]
+    (table,) = tables_of(rows)
+    equal = Choice({"code": 0.5, "html": 0.5}, 1.85, 1.83, 1.87)
+    better = Choice({"code": 0.7, "html": 0.3}, 1.8, 1.79, 1.81)
+    verdict = decide(rows, [Predictions(table, {2: equal}, (better,))])
+    assert (verdict.kind, verdict.chosen.value) == ("merge", 1.8)
+    (asked,) = verdict.to_measure.merges
+    assert (asked.merge.equal, asked.value) == (True, 1.85)
+    assert verdict.to_measure.gain == pytest.approx(0.05, abs=1e-4)
+    assert decide(rows, [Predictions(table, {}, (better,))]).to_measure is None
 
 
 def test_weights_that_were_asked_for_are_written_where_they_pay():

@@ -162,13 +162,16 @@ class _Field:
         if measured is not None and self.question.target is None and gain < self._negligible():
             return _kind(measured), measured, None
         tell = [one for one in predicted if sign * one.low < sign * limit or one is best]
+        # Unequal weights, which no calibration measures, are not asked for.
+        tell = [one for one in tell if one.merge.equal]
         tell.sort(key=lambda one: (one is not best, -one.gain_below(limit, sign)))
-        some = tuple(_distinct(tell))[:_MOST]
-        seconds = None if seconds_each is None else seconds_each * len(some)
-        proposal = ToMeasure(
-            some, fallback, gain, best.chance_below(limit, sign), seconds, command(some)
-        )
-        if proposal.chance >= self.question.confidence or not best.merge.equal:
+        proposal = None
+        if some := tuple(_distinct(tell))[:_MOST]:
+            first_gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
+            seconds = None if seconds_each is None else seconds_each * len(some)
+            proposal = ToMeasure(some, fallback, first_gain, chance, seconds, command(some))
+        sure = best.chance_below(limit, sign) >= self.question.confidence
+        if sure or not best.merge.equal:
             return "merge", best, proposal
         return "measure", fallback, proposal
 
