@@ -71,3 +71,4 @@ from .selection.write import config_of as config_of
 from .verdict.answer import verdict_of as verdict_of
 from .verdict.contenders import Contender as Contender
 from .verdict.verdict import Verdict as Verdict
+from .verdict.write import config_of_verdict as config_of_verdict

@@ -1,4 +1,4 @@
-"""The whole path on the bundled pool: measured losses → law → recommendation → YAML → merge."""
+"""The whole path on the bundled pool: measured losses → law → verdict → YAML → merge."""
 
 import os
 import time
@@ -9,13 +9,16 @@ from pathlib import Path
 from mergeplan.display.text import format_bytes
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
-from mergeplan.law.write import choose_merge
 from mergeplan.measurements.file import load_measurements
 from mergeplan.merging.merge import merge
 from mergeplan.merging.options import MergeOptions
 from mergeplan.pool.pool import load_pool
+from mergeplan.selection.active import first_subsets
 from mergeplan.system.files import make_folder
 from mergeplan.system.writing import ExistsError, write_durably
+from mergeplan.verdict.answer import predictions
+from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.write import contender_yaml, merge_to_write
 
 DEMO_POOL = Path(__file__).parent / "pool"
 METHOD = "task_arithmetic"
@@ -23,6 +26,8 @@ TARGET_LOSS = 1.9055
 # The paper's three-point calibration (Section 4.2); k = 0 is the base.
 CALIBRATION = (0, 1, 2, 4)
 HELD_OUT = (6, 9)
+# Merges that single subsets are predicted from.
+MEASURED = 60
 
 
 def run_demo(folder: Path, say: Callable[[str], object]) -> None:
@@ -53,15 +58,21 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     for k in HELD_OUT:
         say(f"   forecast for k = {k}: {curve.predict(k):.4f}, measured {truth[k]:.4f}")
 
-    say(f"\n2. recommend a merge for a loss of {TARGET_LOSS}")
+    say(f"\n2. ask how many experts a loss of {TARGET_LOSS} takes")
     recommendation = recommend(law, TARGET_LOSS)
-    say("   " + recommendation.summary(warnings=False).replace("\n", "\n   "))
-    wish = f"for a target loss of {TARGET_LOSS} nats"
-    chosen = choose_merge(recommendation.best, pool, wish=wish, seed=0)
-    write_durably(config, chosen.text, replace=False)
-    say(f"   {chosen.reason}")
+    say("   " + "\n   ".join(recommendation.summary(warnings=False).split("\n")[:4]))
 
-    say(f"\n3. merge by {config.name}")
+    subsets = {(), *first_subsets(sorted(size.experts), MEASURED)}
+    rows = [row for row in data.rows if row.method == METHOD and row.subset in subsets]
+    say(f"\n3. ask what to do, by {MEASURED} of the 511 merges and the base")
+    verdict = decide(rows, predictions(rows, None), Question())
+    say("   " + verdict.summary().replace("\n", "\n   "))
+    chosen = merge_to_write(verdict, anyway=True)
+    if chosen is None:
+        raise AssertionError("the bundled pool has merges")
+    write_durably(config, contender_yaml(chosen, verdict, pool, by="demo"), replace=False)
+
+    say(f"\n4. merge by {config.name}")
     report = merge(config, merged, MergeOptions())
     say(
         f"   {report.tensors} tensors, {format_bytes(report.written_bytes)}, "
@@ -70,7 +81,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     losses = [
         row.loss_nats
         for row in data.rows
-        if row.method == METHOD and row.subset == tuple(sorted(chosen.subset))
+        if row.method == METHOD and row.subset == chosen.merge.subset
     ]
     if losses:
         say(f"   this very merge was measured: {losses[0]:.4f}; base: {everything.base_loss:.4f}")

@@ -161,19 +161,30 @@ class _Field:
         gain = best.gain_below(limit, sign)
         if measured is not None and self.question.target is None and gain < self._negligible():
             return _kind(measured), measured, None
-        tell = [one for one in predicted if sign * one.low < sign * limit or one is best]
-        # Unequal weights, which no calibration measures, are not asked for.
-        tell = [one for one in tell if one.merge.equal]
-        tell.sort(key=lambda one: (one is not best, -one.gain_below(limit, sign)))
-        proposal = None
-        if some := tuple(_distinct(tell))[:_MOST]:
-            first_gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
-            seconds = None if seconds_each is None else seconds_each * len(some)
-            proposal = ToMeasure(some, fallback, first_gain, chance, seconds, command(some))
         sure = best.chance_below(limit, sign) >= self.question.confidence
+        if sure or not best.merge.equal:
+            # Unequal weights, which no calibration measures, are not asked for.
+            some = (best,) if best.merge.equal else ()
+        else:
+            some = self._telling(best, predicted, limit)
+        proposal = None
+        if some:
+            chance, seconds = best.chance_below(limit, sign), None
+            if seconds_each is not None:
+                seconds = seconds_each * len(some)
+            proposal = ToMeasure(some, fallback, gain, chance, seconds, command(some))
         if sure or not best.merge.equal:
             return "merge", best, proposal
         return "measure", fallback, proposal
+
+    def _telling(
+        self, best: Contender, predicted: Sequence[Contender], limit: float
+    ) -> tuple[Contender, ...]:
+        """What may be better than the best that is known, the likeliest first."""
+        sign = self.aim.sign
+        some = [one for one in predicted if sign * one.low < sign * limit and one.merge.equal]
+        some.sort(key=lambda one: -one.gain_below(limit, sign))
+        return tuple(_distinct([best, *some]))[:_MOST]
 
     def base_of(self, one: Contender) -> Contender | None:
         """The base that it is merged on, where that was measured."""
@@ -215,7 +226,10 @@ def _kind(chosen: Contender) -> Kind:
 
 def _distinct(some: Iterable[Contender]) -> list[Contender]:
     """Each merge once."""
-    found = {(o.merge.n_params, o.merge.method, o.merge.options, o.merge.subset): o for o in some}
+    found: dict[object, Contender] = {}
+    for one in some:
+        merge = one.merge
+        found.setdefault((merge.n_params, merge.method, merge.options, merge.subset), one)
     return list(found.values())
 
 

@@ -83,8 +83,8 @@ class Verdict(Summarized):
         lines += [f"  {gain_text(gain)}" for gain in self.gains]
         predicted = self.chosen is not None and not self.chosen.measured
         lines += [f"  {line}" for line in harms_text(self.harms, predicted=predicted)]
-        if self.to_measure is not None:
-            lines += [f"  {line}" for line in to_measure_text(self.to_measure)]
+        if self.to_measure is not None and self.chosen is not None:
+            lines += [f"  {line}" for line in to_measure_text(self.to_measure, self.chosen)]
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 

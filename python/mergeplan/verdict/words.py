@@ -66,19 +66,32 @@ def _harm(harm: Harm) -> str:
     return f"{said} ({harm.low:+.4f} to {harm.high:+.4f})"
 
 
-def to_measure_text(some: ToMeasure) -> list[str]:
+def to_measure_text(some: ToMeasure, chosen: Contender) -> list[str]:
     """What to measure, what it takes, and what it may gain."""
-    names = "; ".join(one.merge.name() for one in some.merges)
-    takes = f"{len(some.merges)} merge{'s' if len(some.merges) > 1 else ''}"
+    first, n = some.merges[0], len(some.merges)
+    takes = f"{n} merge{'s' if n > 1 else ''}"
     if some.seconds is not None:
         takes += f", about {_time(some.seconds)}"
-    first = some.merges[0]
-    lines = [
-        f"to measure: {names} ({takes})",
-        f"  {first.merge.name()}: {value_text(first)}; better than {some.over.merge.name()} with a"
-        f" chance of {chance_text(some.chance)} on this text, expected gain {some.gain:.4f}",
-    ]
+    better = (
+        f"better than {some.over.merge.name()} with a chance of {chance_text(some.chance)} on this"
+        f" text, expected gain {some.gain:.4f}"
+    )
+    if first is chosen or first.merge == chosen.merge:
+        lines = [f"to be sure, measure it ({takes}): {better}"]
+    else:
+        lines = [
+            f"to measure ({takes}): {_names(some.merges)}",
+            f"  {first.merge.name()}: {value_text(first)}; {better}",
+        ]
     return [*lines, f"  {some.command}"] if some.command else lines
+
+
+def _names(merges: Sequence[Contender]) -> str:
+    """Their names; how they are merged is said once where it is the same."""
+    if len({(one.merge.method, one.merge.options) for one in merges}) > 1:
+        return "; ".join(one.merge.name() for one in merges)
+    *others, last = merges
+    return "; ".join(["+".join(one.merge.subset) for one in others] + [last.merge.name()])
 
 
 def _time(seconds: float) -> str:

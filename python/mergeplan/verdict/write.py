@@ -1,11 +1,12 @@
 """A verdict's merge as a config that `mergeplan merge` and `mergekit-yaml` both run."""
 
+from pathlib import Path
 from typing import Any
 
 from mergeplan.config.labels import draws_masks
 from mergeplan.config.write import merge_config, to_yaml
 from mergeplan.errors import InputError, nearest
-from mergeplan.pool.pool import Pool, method_in, size_in
+from mergeplan.pool.pool import Pool, method_in, pool_of, size_in
 from mergeplan.selection.write import rounded
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.verdict import Verdict
@@ -36,6 +37,28 @@ def contender_config(one: Contender, pool: Pool, *, seed: int | None = None) -> 
     if seed and draws_masks(label, options):
         config["random_seed"] = seed
     return config
+
+
+def config_of_verdict(
+    verdict: Verdict, pool: Pool | str | Path, *, anyway: bool = False
+) -> dict[str, Any]:
+    """The mergekit configuration of a verdict's merge, as data.
+
+    Args:
+        verdict: What `verdict_of` or `calibrate` gave.
+        pool: Its file, or as `load_pool` gives it.
+        anyway: The best merge also where merging does not pay.
+
+    Returns:
+        A mergekit configuration, as `merge` takes it.
+
+    Raises:
+        InputError: There is nothing to merge, or the pool lacks the method, the size or an expert.
+    """
+    one = merge_to_write(verdict, anyway=anyway)
+    if one is None:
+        raise InputError(f"nothing is to be merged: {verdict.headline()}")
+    return contender_config(one, pool_of(pool))
 
 
 def contender_yaml(
