@@ -162,29 +162,27 @@ class _Field:
         if measured is not None and self.question.target is None and gain < self._negligible():
             return _kind(measured), measured, None
         sure = best.chance_below(limit, sign) >= self.question.confidence
-        if sure or not best.merge.equal:
-            # Unequal weights, which no calibration measures, are not asked for.
-            some = (best,) if best.merge.equal else ()
-        else:
-            some = self._telling(best, predicted, limit)
+        some = [best] if sure and best.merge.equal else self._telling(best, predicted, limit)
         proposal = None
         if some:
-            chance, seconds = best.chance_below(limit, sign), None
-            if seconds_each is not None:
-                seconds = seconds_each * len(some)
-            proposal = ToMeasure(some, fallback, gain, chance, seconds, command(some))
+            gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
+            seconds = None if seconds_each is None else seconds_each * len(some)
+            proposal = ToMeasure(tuple(some), fallback, gain, chance, seconds, command(some))
         if sure or not best.merge.equal:
             return "merge", best, proposal
         return "measure", fallback, proposal
 
     def _telling(
         self, best: Contender, predicted: Sequence[Contender], limit: float
-    ) -> tuple[Contender, ...]:
-        """What may be better than the best that is known, the likeliest first."""
+    ) -> list[Contender]:
+        """What may be better than the best that is known, the likeliest first.
+
+        Unequal weights, which no calibration measures, are not asked for.
+        """
         sign = self.aim.sign
-        some = [one for one in predicted if sign * one.low < sign * limit and one.merge.equal]
-        some.sort(key=lambda one: -one.gain_below(limit, sign))
-        return tuple(_distinct([best, *some]))[:_MOST]
+        some = [one for one in predicted if sign * one.low < sign * limit or one is best]
+        some.sort(key=lambda one: (one is not best, -one.gain_below(limit, sign)))
+        return _distinct(one for one in some if one.merge.equal)[:_MOST]
 
     def base_of(self, one: Contender) -> Contender | None:
         """The base that it is merged on, where that was measured."""
