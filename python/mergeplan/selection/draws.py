@@ -25,8 +25,8 @@ from mergeplan.selection.problem import Problem, equal_weights
 
 Array = NDArray[np.float64]
 
-# Of each law: 24 of them give 960.
-_DRAWS_EACH = 40
+# Of all laws together.
+_DRAWS = 960
 # Subsets that may be the best: those whose interval reaches lowest, of all and of each size.
 _CANDIDATES, _OF_SIZES = 120, 120
 # More subsets than these are not listed: neighbours of the best of each size stand for them.
@@ -81,13 +81,15 @@ def draw(problem: Problem, weights: Array) -> Draws:
     law = problem.law
     known = np.isfinite(law.measured(weights))
     unknown = weights[~known]
-    costs = np.tile(problem.costs(weights), (_DRAWS_EACH * len(law.alike), 1))
+    costs = np.tile(problem.costs(weights), (_DRAWS, 1))
     rng = np.random.default_rng(0)
-    for number, (mean, covariance) in enumerate(law.joint_alike(unknown) if len(unknown) else ()):
+    laws = law.joint_alike(unknown) if len(unknown) else ()
+    each = _DRAWS // len(law.alike) if len(unknown) else 0
+    for number, (mean, covariance) in enumerate(laws):
         covariance += _JITTER * np.mean(np.diag(covariance)) * np.eye(len(unknown))
         root = np.linalg.cholesky(covariance)
-        normal = rng.standard_normal((_DRAWS_EACH, len(unknown)))
-        rows = slice(number * _DRAWS_EACH, (number + 1) * _DRAWS_EACH)
+        normal = rng.standard_normal((each, len(unknown)))
+        rows = slice(number * each, (number + 1) * each)
         costs[rows, ~known] = problem.sign * mean + normal @ root.T
     return Draws(problem, weights, known, costs)
 

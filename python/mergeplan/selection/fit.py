@@ -21,7 +21,7 @@ from mergeplan.law.subset_form import (
     products,
     squares,
 )
-from mergeplan.selection.variances import draw_variances, fit_variances
+from mergeplan.selection.variances import MOST_ROWS, draw_variances, fit_variances
 
 Array = NDArray[np.float64]
 
@@ -36,6 +36,7 @@ _SIZES_FOR_SHRINKAGE = 2
 _TRUST = 20
 # Laws that stand for all variances which the rows allow.
 _DRAWN = 24
+_DRAWN_OF_MANY = 3
 # Standard deviations of a normal variable within which it lies nine times out of ten.
 NINE_IN_TEN = 1.6448536269514722
 
@@ -90,7 +91,9 @@ class SubsetLaw:
         spread = float(np.std(self.values)) or 1.0
         powers = products(self.points, self.points, self.degree)
         values = (self.values - self.values.mean()) / spread
-        drawn = draw_variances(powers, values, self.variances / spread**2, _DRAWN)
+        # Of many rows the variances are as good as known, and each law is the inverse of a matrix.
+        count = _DRAWN if len(values) <= MOST_ROWS else _DRAWN_OF_MANY
+        drawn = draw_variances(powers, values, self.variances / spread**2, count)
         return tuple(_solved(self, spread**2 * variances, powers) for variances in drawn)
 
     @property
