@@ -14,6 +14,7 @@ import numpy as np
 from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
 from mergeplan.config.labels import method_of
+from mergeplan.display.text import chance_text
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import Measurement, Measurements
@@ -220,12 +221,13 @@ def _describe(best: Choice, sure: Confidence) -> str:
     if sure.few_groups:
         return f"{said}, the lowest on this text; {sure.unknown}"
     said += (
-        f", on this text the best with a chance of {sure.chance or 0.0:.0%}, and loses"
+        f", on this text the best with a chance of {chance_text(sure.chance or 0.0)}, and loses"
         f" {sure.regret:.2g} in expectation"
     )
     if sure.chance_on_texts is None:
         return said
-    return f"{said}; on texts of this kind the best with a chance of {sure.chance_on_texts:.0%}"
+    there = chance_text(sure.chance_on_texts)
+    return f"{said}; on texts of this kind the best with a chance of {there}"
 
 
 def _own_rows(measured: Measurements, plan: SubsetPlan) -> list[Measurement]:

@@ -75,6 +75,17 @@ def listed(names: Iterable[object], most: int = 10) -> str:
     return ", ".join(shown(name, 40) for name in every[:most]) + more or "nothing"
 
 
+def chance_text(chance: float) -> str:
+    """A share of draws, never more certain than so many draws can tell.
+
+    >>> chance_text(0.5), chance_text(1.0), chance_text(0.0)
+    ('50 %', 'over 99 %', 'under 1 %')
+    """
+    if chance > 0.99:
+        return "over 99 %"
+    return "under 1 %" if chance < 0.01 else f"{100 * chance:.0f} %"
+
+
 def format_count(n_params: float) -> str:
     """Parameters for people.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
-from mergeplan.display.text import format_count
+from mergeplan.display.text import chance_text, format_count
 from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import Fit, Prediction, TargetK
 from mergeplan.law.posterior import CONFIDENCE
@@ -230,7 +230,7 @@ def _certainty(best: Candidate) -> list[str]:
             )
     if best.chance is not None:
         lines.append(
-            f"  one random subset of that size meets it with a chance of {best.chance:.0%}"
+            f"  one random subset of that size meets it with a chance of {chance_text(best.chance)}"
         )
     another = fit.another_pool(at, predicted.confidence)
     if another is not None:

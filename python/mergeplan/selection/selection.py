@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
-from mergeplan.display.text import format_count
+from mergeplan.display.text import chance_text, format_count
 from mergeplan.law.formulas import HyperbolicLaw
 from mergeplan.selection.active import Confidence
 from mergeplan.selection.choices import Choice
@@ -160,8 +160,8 @@ def _sure(sure: Confidence) -> list[str]:
     lines = []
     if sure.chance is not None and not sure.few_groups:
         lines.append(
-            f"  on this text the best of all that are allowed with a chance of {sure.chance:.0%};"
-            f" else it loses {sure.regret:.2g} in expectation"
+            "  on this text the best of all that are allowed with a chance of"
+            f" {chance_text(sure.chance)}; else it loses {sure.regret:.2g} in expectation"
         )
     if sure.unpaired is not None:
         rival = sure.unpaired
@@ -171,7 +171,7 @@ def _sure(sure: Confidence) -> list[str]:
         )
     if sure.chance_on_texts is None:
         return [*lines, f"  no chance on texts of this kind is told: {sure.unknown}"]
-    lines.append(f"  on texts of this kind with a chance of {sure.chance_on_texts:.0%}")
+    lines.append(f"  on texts of this kind with a chance of {chance_text(sure.chance_on_texts)}")
     if sure.rivals:
         lines.append(f"  {not_told_apart(sure)}")
     return lines

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mergeplan.display.text import format_count
+from mergeplan.display.text import chance_text, format_count
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.parts import Gain, Harm, ToMeasure
 
@@ -36,13 +36,6 @@ def gain_text(gain: Gain) -> str:
         f"{said}; on texts of this kind {gain.low:+.4f} to {gain.high:+.4f} (90 %), better with a"
         f" chance of {chance_text(gain.chance)}"
     )
-
-
-def chance_text(chance: float) -> str:
-    """A share of draws; never more certain than so many draws can tell."""
-    if chance > 0.999:
-        return "over 99.9 %"
-    return "under 0.1 %" if chance < 0.001 else f"{100 * chance:.1f} %"
 
 
 def harms_text(harms: Sequence[Harm], *, predicted: bool) -> list[str]:
