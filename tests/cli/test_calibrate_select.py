@@ -56,7 +56,8 @@ def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
     assert found["n_measured"] == len(macro_rows(run)) < 1 + 3 * 31
     said = calibrate(finished / "pool.yml", run, *SELECT).stdout
     assert "no chance on texts of this kind is told" in said
-    assert f"next: mergeplan select {run / 'measurements.csv'}" in said
+    assert f"next: mergeplan merge {run / 'merge.yml'} OUT_DIR" in said
+    assert f"other weights: mergeplan select {run / 'measurements.csv'}" in said
 
 
 @pytest.mark.parametrize("method", ["average", "task_arithmetic"])

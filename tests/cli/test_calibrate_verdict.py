@@ -163,13 +163,17 @@ def test_the_selection_half_is_measured_by_default_where_there_is_enough(tmp_pat
     for domain in ("html", "python"):
         text = (EVAL / f"{domain}.jsonl").read_text("utf-8")
         (tmp_path / "texts" / f"{domain}.jsonl").write_text(text)
-    few = ("--budget", "8 merges", "--max-tokens", 200)
+    few = ("--budget", "8 merges", "--max-tokens", 1000)
     assert calibrate(pool, run, *few).returncode in (0, 4)
     explicit = calibrate(pool, tmp_path / "other", *few, "--half", "selection")
     assert explicit.returncode in (0, 4)
     assert {row["data_hash"] for row in macro_rows(run)} == {
         row["data_hash"] for row in macro_rows(tmp_path / "other")
     }
+    # Of which too few are left, all are scored: one a domain says nothing of other texts.
+    cut = ("--budget", "3 merges", "--max-tokens", 100)
+    assert calibrate(pool, tmp_path / "cut", *cut).returncode in (0, 1, 4)
+    assert calibrate(pool, tmp_path / "cut", *cut, "--half", "all").returncode in (0, 1, 4)
     # A run that was measured on all documents goes on with them, unasked.
     whole = tmp_path / "whole"
     assert calibrate(pool, whole, *few, "--half", "all").returncode in (0, 4)

@@ -120,9 +120,9 @@ def test_a_benchmark_of_few_items_gives_no_chance(columns):
     assert sure.unpaired.gain == pytest.approx(0.026)
     assert sure.unpaired.around == pytest.approx(1.645 * np.hypot(0.0223, 0.0222), rel=0.01)
     assert "chance of" not in selection.summary()
-    # Without a word on the items there is nothing to doubt by, and the text is named.
+    # Without a word on the items nothing is told at all.
     (bare,) = tables_of(accuracy(tuple(s), v) for s, v in values.items())
-    assert "on this text the best" in select_from(bare, Wish()).summary()
+    assert "chance of" not in select_from(bare, Wish()).summary()
 
 
 # --- rounds

@@ -14,9 +14,8 @@ from mergeplan.calibration.closing import Command, verdict_on
 from mergeplan.calibration.held_back import HeldBack
 from mergeplan.calibration.options import (
     CalibrateOptions,
-    check_options,
     pool_sizes,
-    settled,
+    settle,
 )
 from mergeplan.calibration.rounds import Run, Say
 from mergeplan.calibration.run_folder import RunFolder
@@ -97,8 +96,7 @@ def calibrate(
     """
     begun = time.perf_counter()
     pool_file, folder = Path(pool_file), Path(folder)
-    options = settled(pool_file, folder, options or CalibrateOptions())
-    checked = check_options(pool_file, options)
+    options, checked = settle(pool_file, folder, options or CalibrateOptions())
     _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
     run = Run(checked, options, say, progress)
     store = RunStore(folder, checked.identity, pool_sizes(checked), say)

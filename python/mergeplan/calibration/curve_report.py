@@ -18,6 +18,7 @@ from mergeplan.law.series import name_of
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.pool import Pool
+from mergeplan.verdict.answer import curves_beside
 from mergeplan.verdict.verdict import Verdict
 
 
@@ -57,12 +58,13 @@ def summarize(
     law = run.place(LAW, law_text(result))
     plot = _plot(result, run, goal)
     recommendation = recommend(result, goal=goal, costs=CostModel())
-    best = recommendation.best
     config = place_config(run, pool, verdict, anyway=anyway)
     scans = tuple(_scans(table))
     next_command = next_of(verdict, config, f"mergeplan suggest {table} --target-loss T")
-    words = [one.summary(warnings=False) for one in (result, recommendation)]
-    lines = [words[0], "", words[1], *scans, ""]
+    beside = recommendation if verdict is None else curves_beside(recommendation, verdict)
+    texts = verdict is None or not verdict.few_documents
+    means = beside.summary(warnings=False, other_texts=texts)
+    lines = [result.summary(warnings=False), "", means, *scans, ""]
     files = [table, law, *filter(None, (plot, config))]
     lines += [f"files: {', '.join(map(str, files))}", f"next: {next_command}"]
     warnings = [f"{name_of(one.series)}: {text}" for one in result.fits for text in one.warnings]
@@ -73,7 +75,7 @@ def summarize(
         config=config,
         recommendation=recommendation,
         scans=scans,
-        warnings=(*skipped, *warnings, *best.warnings, *all_signs(result)),
+        warnings=(*skipped, *warnings, *beside.best.warnings, *all_signs(result)),
         next_command=next_command,
         text="\n".join(lines),
     )

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergeplan.calibration.closing import as_subset
@@ -27,7 +27,7 @@ class HeldBackGain:
 
     Attributes:
         promised: The same on the half that it was chosen by.
-        gain: With its standard error, paired by document.
+        gain: With its standard error, paired by document or group; NaN where they are too few.
     """
 
     over: str
@@ -68,7 +68,9 @@ class HeldBack:
             verb = "better" if value >= 0 else "worse"
             interval = ""
             if math.isfinite(one.gain.se):
-                interval = f", {one.low:+.4f} to {one.high:+.4f} (90 %, paired by document)"
+                interval = (
+                    f", {one.low:+.4f} to {one.high:+.4f} (90 % on texts of this kind, paired)"
+                )
             lines.append(
                 f"  {abs(value):.4f} {verb} than {one.over}{interval}; {one.promised:+.4f} where it"
                 " was chosen"
@@ -116,15 +118,13 @@ def held_back(
     shares = {MACRO: 1.0} if verdict.aim == "loss" else parse_shares(verdict.aim)
     own = next(one for one in scored if one.merge == pairs[0][1]).scores
     sign = -1.0 if verdict.higher else 1.0
-    gains = tuple(
-        HeldBackGain(
-            one.merge.name(),
-            sign * (one.value - chosen.value),
-            resampling.difference(merge.merge_key, pairs[0][1].merge_key, shares),
-        )
-        for one, merge in pairs[1:]
-    )
-    return HeldBack(chosen.merge.name(), _loss(own, shares), gains)
+    gains = []
+    for one, merge in pairs[1:]:
+        gain = resampling.difference(merge.merge_key, pairs[0][1].merge_key, shares)
+        if not resampling.enough(shares):
+            gain = replace(gain, se=math.nan)
+        gains.append(HeldBackGain(one.merge.name(), sign * (one.value - chosen.value), gain))
+    return HeldBack(chosen.merge.name(), _loss(own, shares), tuple(gains))
 
 
 def _loss(scores: Scores, shares: Mapping[str, float]) -> Estimate:

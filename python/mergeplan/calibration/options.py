@@ -19,6 +19,7 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.halves import short_domains
 from mergeplan.evaluation.measured import MeasuredMerge, read_scores
 from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.resampling import LEAST_GROUPS
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.pool.subsets import SubsetMerge, subset_merge
@@ -110,8 +111,7 @@ def forecast_calibration(
     Raises:
         InputError: As for `calibrate`.
     """
-    options = settled(pool_file, folder, options)
-    checked = check_options(pool_file, options)
+    options, checked = settle(pool_file, folder, options)
     kept: list[MeasuredMerge] = []
     if (before := recorded_in(folder)) is not None:
         go_on(folder, before, checked.identity)
@@ -144,21 +144,35 @@ def _sum(parts: Iterable[Spending]) -> Spending:
     )
 
 
-def settled(pool_file: Path, folder: Path, options: CalibrateOptions) -> CalibrateOptions:
-    """The options with the half of the documents decided: a run that goes on keeps its own.
+def settle(
+    pool_file: Path, folder: Path, options: CalibrateOptions
+) -> tuple[CalibrateOptions, CheckedCalibration]:
+    """Whatever can be checked before anything is measured, and the half of the documents decided.
+
+    A run that goes on keeps its own. Where `max_tokens` leaves of a half fewer documents than tell
+    anything of other texts, all are scored.
 
     Raises:
-        InputError: The pool, a text or the run is at fault.
+        InputError: The pool, a text or the run is at fault, or the pool lacks what is asked for.
     """
-    evaluation = options.setup.evaluation
-    half = options.half
-    if half is None and evaluation.half == "all":
-        half = _half_of(load_pool(pool_file), folder, evaluation)
-    evaluation = replace(evaluation, half=half or evaluation.half)
+    half = options.half or options.setup.evaluation.half
+    unasked = options.half is None and half == "all"
+    if unasked:
+        half = _half_of(load_pool(pool_file), folder, options.setup.evaluation)
+    options = _with_half(options, half)
+    checked = check_options(pool_file, options)
+    scored = (len(domain.lines) for text in checked.texts for domain in text.domains.values())
+    begins = unasked and half == "selection" and recorded_in(folder) is None
+    if begins and min(scored) < LEAST_GROUPS:
+        options = _with_half(options, "all")
+        checked = check_options(pool_file, options)
+    return options, checked
+
+
+def _with_half(options: CalibrateOptions, half: str) -> CalibrateOptions:
+    evaluation = replace(options.setup.evaluation, half=half)
     evaluation.check()
-    return replace(
-        options, half=evaluation.half, setup=replace(options.setup, evaluation=evaluation)
-    )
+    return replace(options, half=half, setup=replace(options.setup, evaluation=evaluation))
 
 
 def _half_of(pool: Pool, folder: Path, evaluation: EvaluationOptions) -> str:

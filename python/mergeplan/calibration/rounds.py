@@ -73,6 +73,7 @@ class Run:
             if self._options.listed is None:
                 return self._to_the_end(size, store, executor)
             listed = [merge for merge in self._options.listed if merge.size == size]
+            listed += also_merges(self._checked, self._options, size)
             self._say(f"{self._name(size)}{len(listed)} merges are listed")
             self._measure(listed, size, store, executor)
             return []

@@ -70,8 +70,8 @@ def summarize_choice(
                 selections.summary(),
                 "",
                 f"files: {files}",
-                *([] if config is None else [f"merge it: mergeplan merge {config} OUT_DIR"]),
-                f"next: {next_of(verdict, None, next_command)}",
+                f"next: {next_of(verdict, config, next_command)}",
+                f"other weights: {next_command}",
             ]
         ),
     )

@@ -218,7 +218,7 @@ def _choice(
 def _describe(best: Choice, sure: Confidence) -> str:
     how = "measured" if best.measured else "predicted"
     said = f"{'+'.join(best.subset)} has {best.value:.4f} {how}"
-    if sure.few_groups:
+    if sure.no_chance:
         return f"{said}, the lowest on this text; {sure.unknown}"
     said += (
         f", on this text the best with a chance of {chance_text(sure.chance or 0.0)}, and loses"

@@ -89,7 +89,7 @@ def command(
     from mergeplan.law.recommend import recommend
     from mergeplan.law.recommendation import Goal
     from mergeplan.system.writing import refuse_existing
-    from mergeplan.verdict.answer import verdict_of
+    from mergeplan.verdict.answer import curves_beside, verdict_of
     from mergeplan.verdict.data import verdict_data
 
     refuse_pool_alone(pool_file, out)
@@ -108,6 +108,7 @@ def command(
         pool_file=pool_file,
         recommendation=recommendation,
     )
+    beside = curves_beside(recommendation, verdict)
     best = recommendation.best
     file = None
     if pool_file is not None and out is not None:
@@ -128,7 +129,8 @@ def command(
         click.echo(verdict.summary())
         if file is not None:
             click.echo(f"\n{file.text}")
-        click.echo(f"\n{recommendation.summary(warnings=False)}")
-    for message in (*result.skipped, *best.warnings, *all_signs(result)):
+        texts = not verdict.few_documents
+        click.echo(f"\n{beside.summary(warnings=False, other_texts=texts)}")
+    for message in (*result.skipped, *beside.best.warnings, *all_signs(result)):
         warn(message)
     fail_by(verdict)

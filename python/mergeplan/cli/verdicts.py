@@ -91,6 +91,8 @@ def fail_by(verdict: "Verdict") -> None:
     hint = "raise the target, add experts to the pool, or measure a larger base"
     if verdict.target is None:
         hint = "try a smaller lambda or other experts, or keep the base"
+        if verdict.within:
+            hint = "loosen the bound, or keep the base"
     if verdict.kind == "nothing":
         hint = "loosen a bound, allow more experts, or add experts to the pool"
     if verdict.to_measure is not None and verdict.to_measure.command:

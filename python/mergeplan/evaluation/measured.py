@@ -1,8 +1,9 @@
 """What a run has measured: a line of `scores.jsonl` for each merge, with each document's loss."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut
 from mergeplan.evaluation.scores import DocumentLosses, Scores
@@ -45,10 +46,12 @@ class RunTexts:
     Attributes:
         texts: The hash of each size's tokens.
         halves: How their halves were cut.
+        arithmetic: Options that decide what a loss is.
     """
 
     texts: dict[str, str]
     halves: Cut = BY_DOCUMENT
+    arithmetic: dict[str, Any] = field(default_factory=dict)
 
 
 def recorded_texts(folder: Path) -> RunTexts | None:

@@ -203,12 +203,10 @@ def _base(fit: Fit) -> Diagnosis | None:
     if base is None or base > fit.expect(pool):
         return None
     lambda_ = _lambda(fit)
-    smaller = next((x for x in (0.8, 0.5, 0.3, 0.2) if x < lambda_ - 1e-9), lambda_ / 2)
     return Diagnosis(
         "the base is better",
         f"the base has {base:.4f}, all {pool} experts merged {fit.expect(pool):.4f}",
-        f"merging does not pay at lambda = {lambda_:g}; try task_arithmetic with"
-        f" lambda = {smaller:g}",
+        f"merging does not pay at lambda = {lambda_:g}; try a smaller one",
     )
 
 

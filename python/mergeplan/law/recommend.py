@@ -58,7 +58,7 @@ def recommend(
         pareto=tuple(_pareto(priced)),
         within_budget=within,
         cheapest=cheapest,
-        sharpen=_sharpen(candidates[0]),
+        sharpen=sharpen_of(candidates[0]),
     )
 
 
@@ -199,13 +199,15 @@ def _warnings(fit: Fit, goal: Goal, k: int | None) -> list[str]:
     if k is not None and series.best_single is not None:
         name, loss = series.best_single
         if loss <= fit.expect(k):
-            found.append(f"the single expert `{name}` alone has {loss:.4f}, no more than the merge")
+            found.append(
+                f"the single expert `{name}` alone has {loss:.4f}, no more than the mean of k = {k}"
+            )
     return found
 
 
 def _base_wins(fit: Fit, base_loss: float) -> str:
     pool = fit.series.pool_size
-    said = f"the base itself has {base_loss:.4f}, no more than the merge"
+    said = f"the base itself has {base_loss:.4f}, no more than the mean over subsets"
     if base_loss <= fit.expect(pool):
         return f"{said}: at these options merging does not pay; try a smaller lambda"
     beats = next(k for k in range(1, pool + 1) if fit.expect(k) < base_loss)
@@ -254,7 +256,7 @@ def _pareto(priced: list[CostedMerge]) -> list[CostedMerge]:
     return front
 
 
-def _sharpen(best: Candidate) -> str:
+def sharpen_of(best: Candidate) -> str:
     """Where one more measurement would narrow the answer most: the widest gap that matters."""
     series = best.fit.series
     measured = [point.k for point in series.points]

@@ -128,11 +128,12 @@ class Recommendation(Summarized):
         """Whether a measured size reaches the goal, or by the law over sizes another does."""
         return self.best.k is not None or self.cheapest is not None
 
-    def summary(self, *, warnings: bool = True) -> str:
+    def summary(self, *, warnings: bool = True, other_texts: bool = True) -> str:
         """What, why, how sure, and what would sharpen it.
 
         Args:
             warnings: Also what speaks against it.
+            other_texts: Whether there are documents enough to speak of other texts.
         """
         best = self.best
         series = best.fit.series
@@ -152,8 +153,13 @@ class Recommendation(Summarized):
             experts = f"{best.k} of {series.pool_size} experts"
             head = f"{wish} the mean over subsets asks for {experts}{size}{by}"
         else:
-            head = f"no measured size is enough {wish}"
-        lines = [head, *(f"  {reason}" for reason in best.reasons), *_certainty(best), ""]
+            head = f"the mean over subsets of no measured size is enough {wish}"
+        lines = [
+            head,
+            *(f"  {reason}" for reason in best.reasons),
+            *_certainty(best, other_texts),
+            "",
+        ]
         lines += _curve(best.fit)
         lines.append(f"  k80 {best.k80}, k90 {best.k90}" + _near_floor(best, goal.epsilon))
         if best.cost is not None:
@@ -202,7 +208,7 @@ def _option(option: CostedMerge) -> str:
     return f"k = {option.k}{size}{by}{settings}: {option.loss:.4f} for {option.cost:.3g}{note}"
 
 
-def _certainty(best: Candidate) -> list[str]:
+def _certainty(best: Candidate, other_texts: bool) -> list[str]:
     """How sure it is; every line says which question it answers."""
     lines = []
     fit, predicted = best.fit, best.predicted
@@ -211,7 +217,7 @@ def _certainty(best: Candidate) -> list[str]:
     if not math.isnan(predicted.low):
         lines.append(f"  on this text, mean of all subsets of {at}: {_within(predicted)}")
         other = fit.on_other_texts(at, predicted.confidence)
-        if other is not None:
+        if other is not None and other_texts:
             lines.append(f"  on texts of this kind: {_within(other)}")
     solution = best.solution
     if solution is not None and not math.isnan(solution.low):

@@ -39,8 +39,8 @@ class Confidence:
         next: Subsets that were not measured, the likeliest to be the best first.
         chance_on_texts: The same chance on texts of this kind; `None` where nothing tells it.
         unknown: Why it is not told.
-        few_groups: Whether that is since a domain has too few documents: then no chance is said at
-            all, lest that on this text be taken for more.
+        no_chance: Whether that is since a domain has too few documents, or a metric's items have
+            no scores: then no chance is said at all, lest that on this text be taken for more.
         rivals: Which others may be the best on texts of this kind, the likeliest first.
         groups_needed: Groups of documents a domain that would tell the first of them apart.
         unpaired: For a metric with errors, the best other measured subset and what bounds the
@@ -52,7 +52,7 @@ class Confidence:
     next: tuple[Subset, ...]
     chance_on_texts: float | None = None
     unknown: str = ""
-    few_groups: bool = False
+    no_chance: bool = False
     rivals: tuple[Subset, ...] = ()
     groups_needed: int | None = None
     unpaired: "Unpaired | None" = None
@@ -132,7 +132,7 @@ def confidence_of(
         regret=float(np.mean(draws.costs[:, at] - lowest)),
         next=tuple(_names(draws, i) for i in order[:count]),
         unknown=texts.reason if isinstance(texts, Unknown) else "",
-        few_groups=isinstance(texts, Unknown) and texts.few_groups,
+        no_chance=isinstance(texts, Unknown) and texts.no_chance,
     )
     if isinstance(texts, Texts):
         return _on_texts(confidence, draws, at, texts)

@@ -54,7 +54,7 @@ def _confidence(sure: Confidence | None) -> dict[str, Any] | None:
         return None
     return {
         "on_this_text": {
-            "chance": None if sure.few_groups else sure.chance,
+            "chance": None if sure.no_chance else sure.chance,
             "regret": sure.regret,
         },
         "on_texts_of_this_kind": {

@@ -151,14 +151,15 @@ def _head(selection: Selection) -> list[str]:
 def _value(choice: Choice) -> str:
     if choice.measured:
         return f"{choice.value:.4f}, measured on this text"
-    interval = f"90 % interval on this text {choice.low:.4f} to {choice.high:.4f}"
-    return f"{choice.value:.4f} predicted, {interval}"
+    digits = 4 if choice.high - choice.low >= 0.001 else 6
+    interval = f"90 % interval on this text {choice.low:.{digits}f} to {choice.high:.{digits}f}"
+    return f"{choice.value:.{digits}f} predicted, {interval}"
 
 
 def _sure(sure: Confidence) -> list[str]:
     """The chance on this text, and on texts of this kind or why there is none."""
     lines = []
-    if sure.chance is not None and not sure.few_groups:
+    if sure.chance is not None and not sure.no_chance:
         lines.append(
             "  on this text the best of all that are allowed with a chance of"
             f" {chance_text(sure.chance)}; else it loses {sure.regret:.2g} in expectation"

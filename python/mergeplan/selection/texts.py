@@ -28,10 +28,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Why no chance on texts of this kind is told; `few_groups` of documents are one reason."""
+    """Why no chance on texts of this kind is told; with `no_chance` none is told at all."""
 
     reason: str
-    few_groups: bool = False
+    no_chance: bool = False
 
 
 def texts_of(
@@ -43,7 +43,7 @@ def texts_of(
         resampling: Of the run that the table is of; `None` for a bare table.
     """
     if table.target(law.name).metric:
-        return Unknown(f"the items of `{law.name}` have no scores of their own")
+        return Unknown(f"the items of `{law.name}` have no scores of their own", no_chance=True)
     if resampling is None:
         return Unknown("no document's scores are known")
     shares = parse_shares(law.name)
@@ -53,7 +53,7 @@ def texts_of(
         return Unknown(
             f"`{fewest}` has {groups.get(fewest, 0)} groups of documents, and {LEAST_GROUPS} are"
             " the fewest that tell one",
-            few_groups=True,
+            no_chance=True,
         )
     at = table.places(law.weights)
     keys = list(dict.fromkeys(key for place in at for key in table.merges[place]))

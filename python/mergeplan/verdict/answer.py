@@ -2,17 +2,17 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergeplan.errors import InputError
-from mergeplan.evaluation.measured import RUN
+from mergeplan.evaluation.measured import RUN, recorded_texts
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.law.costs import CostModel
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.loading import fits_of, is_law
-from mergeplan.law.recommend import recommend
-from mergeplan.law.recommendation import Goal, Recommendation
+from mergeplan.law.recommend import recommend, sharpen_of
+from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement
 from mergeplan.selection.table import tables_of
@@ -108,6 +108,21 @@ def predictions(rows: Sequence[Measurement], aim: str | None) -> list[Prediction
     return [one for one in found if one is not None]
 
 
+def curves_beside(recommendation: Recommendation, verdict: Verdict) -> Recommendation:
+    """The same curves, those of the verdict's base and method first."""
+    if verdict.chosen is None or not verdict.chosen.merge.k:
+        return recommendation
+    merge = verdict.chosen.merge
+
+    def away(candidate: Candidate) -> tuple[bool, bool]:
+        series = candidate.fit.series
+        other = (series.method, series.options) != (merge.method, merge.options)
+        return series.n_params != merge.n_params, other
+
+    ordered = tuple(sorted(recommendation.candidates, key=away))
+    return replace(recommendation, candidates=ordered, sharpen=sharpen_of(ordered[0]))
+
+
 @dataclass(frozen=True)
 class MeasureCommand:
     """The `calibrate` command that measures some merges in the run that a table is of."""
@@ -121,7 +136,24 @@ class MeasureCommand:
         run = self.table.parent
         folder = str(run) if (run / RUN).is_file() else "RUN_DIR"
         words = ["mergeplan", "calibrate", str(self.pool_file or "POOL.yml"), "-o", folder]
-        return shlex.join([*words, *also(merges)])
+        return shlex.join([*words, *_options_of(run), *also(merges)])
+
+
+def _options_of(run: Path) -> list[str]:
+    """The options that a run was given and that decide what its losses are."""
+    recorded = recorded_texts(run)
+    if recorded is None:
+        return []
+    arithmetic = recorded.arithmetic
+    length, stride = arithmetic.get("the windows") or (None, None)
+    found = {
+        "--max-tokens": arithmetic.get("`--max-tokens`"),
+        "--max-length": length,
+        "--stride": stride,
+        "--dtype": arithmetic.get("`--dtype`") if arithmetic.get("`--dtype`") != "auto" else None,
+    }
+    words = [word for name, value in found.items() if value is not None for word in (name, value)]
+    return [*map(str, words), *(["--lora-exact"] if arithmetic.get("`--lora-exact`") else [])]
 
 
 def also(merges: Sequence[Contender]) -> list[str]:

@@ -111,7 +111,11 @@ def decide(
         to_measure=proposal,
         lambda_to_try=_lambda(kind, known, base, aim),
         within=_within(question.bounds) if len(field_.allowed) < len(known) else "",
-        notes=tuple(_notes(chosen, base, base in allowed, aim, resampling)),
+        few_documents=resampling is not None and not resampling.enough(aim.shares),
+        notes=(
+            *_notes(chosen, base, base in allowed, aim, resampling),
+            *_not_as_they_are(singles, chosen),
+        ),
     )
 
 
@@ -282,6 +286,13 @@ def _within(bounds: Bounds) -> str:
     if bounds.budget is not None:
         words.append(f"no more than the budget of {bounds.budget:g}")
     return f" within `{', '.join(words)}`"
+
+
+def _not_as_they_are(singles: Sequence[Contender], chosen: Contender) -> list[str]:
+    """Where experts were measured at another strength alone, one as it is may be better."""
+    if not singles or not chosen.merge.k or any(one.merge.is_expert for one in singles):
+        return []
+    return ["no expert was measured as it is: one alone may be better than this merge"]
 
 
 def _notes(

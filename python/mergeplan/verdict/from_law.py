@@ -1,5 +1,6 @@
 """The verdict where no merge can be told from another: a number of experts."""
 
+from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.recommendation import Candidate, Recommendation
 from mergeplan.law.series import Series
@@ -32,12 +33,22 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
     k, mean = _k_that_pays(best, base)
     expected = best.fit.predict(k).loss
     lowest = min(mean, merge.value if merge else mean)
+    option = recommendation.cheapest
+    elsewhere = ""
+    if best.k is None and option is not None:  # only a size that was not measured reaches it
+        k, expected = option.k, option.loss
+        elsewhere = f" at {format_count(option.n_params or 0)}, a size that was not measured"
     kind: Kind = "k"
     if base is not None and base.value <= lowest:
         kind = "base"
     elif expert is not None and expert.merge.is_expert and expert.value <= lowest:
         kind = "expert"
     chosen = {"base": base, "expert": expert}.get(kind, merge)
+    reached = recommendation.reached if kind == "k" else _reaches(chosen, target)
+    enough = [one for one in named if _reaches(one, target)]
+    if not reached and enough:  # no mean does, and a merge that the law names
+        chosen = min(enough, key=lambda one: (one.merge.k, one.value))
+        kind, reached = "merge", True
     return Verdict(
         kind=kind,
         aim=series.domain or "loss",
@@ -47,12 +58,12 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
         base=base,
         expert=expert,
         best_merge=merge,
-        reached=recommendation.reached if kind == "k" else _reaches(chosen, target),
-        lambda_to_try=None if kind == "k" else _half(best.fit),
+        reached=reached,
+        lambda_to_try=_half(best.fit) if kind in ("base", "expert") else None,
         k=k,
         pool_size=series.pool_size,
         expected=expected,
-        method=series.method,
+        method=series.method + elsewhere,
         notes=_notes(kind, merge, k, recommendation),
     )
 

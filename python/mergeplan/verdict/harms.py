@@ -69,8 +69,8 @@ def harms_of(
     """
     found = []
     for domain in sorted(set(chosen.values) & set(higher)):
-        rivals = [("the base", base), (f"its own expert `{domain}`", _own(domain, singles))]
-        for than, rival in rivals:
+        own = _own(domain, singles)
+        for than, rival in (("the base", base), (_own_name(own), own)):
             if rival is None or rival is chosen or domain not in rival.values:
                 continue
             sign = -1.0 if higher[domain] else 1.0
@@ -79,6 +79,14 @@ def harms_of(
                 low, high = _interval(chosen, rival, domain, worse, resampling)
                 found.append(Harm(domain, than, worse, low, high))
     return tuple(sorted(found, key=lambda harm: (harm.than != "the base", -harm.value)))
+
+
+def _own_name(own: Contender | None) -> str:
+    """The domain's own expert, and at which strength it was measured where it is not as it is."""
+    if own is None or own.merge.is_expert:
+        return "the domain's own expert"
+    options = "" if own.merge.options == "{}" else f" {own.merge.options}"
+    return f"the domain's own expert by {own.merge.method}{options}"
 
 
 def _own(domain: str, singles: Sequence[Contender]) -> Contender | None:

@@ -30,7 +30,7 @@ class Harm:
     """A domain that becomes worse.
 
     Attributes:
-        than: `the base`, or the domain's own expert.
+        than: `the base`, or the domain's own expert, at the strength it was measured at.
         value: How much worse, on this text.
         low, high: 90 % interval on texts of this kind, paired by documents; of a prediction, on
             this text; else `None`.

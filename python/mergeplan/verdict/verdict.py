@@ -37,6 +37,7 @@ class Verdict(Summarized):
         reached: Whether the target is reached; true without one.
         lambda_to_try: Where merging does not pay.
         within: Bounds that leave out some of what was measured, in words.
+        few_documents: Whether they are too few to say anything of other texts.
         notes: What limits the answer, in sentences.
     """
 
@@ -58,6 +59,7 @@ class Verdict(Summarized):
     expected: float | None = None
     method: str = ""
     within: str = ""
+    few_documents: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -110,7 +112,10 @@ class Verdict(Summarized):
             expected = (
                 "" if self.expected is None else f", {self.expected:.4f} expected on this text"
             )
-            return f"merge {self.k} of {self.pool_size} experts{self._by()}{expected}"
+            named = ""
+            if chosen is not None and self.expected is not None and chosen.value < self.expected:
+                named = f"; the best of the merges that it names, {_of(chosen)}"
+            return f"merge {self.k} of {self.pool_size} experts{self._by()}{expected}{named}"
         if self.kind == "k":
             best = f"the lowest expected is {self.expected:.4f}, with {self.k} experts{self._by()}"
             return f"{self.failure()}; {best}"
@@ -123,7 +128,10 @@ class Verdict(Summarized):
                 f"measure more; the best that is known is {chosen.merge.name()}{base_size(chosen)}"
             )
         if self.kind == "merge":
-            return f"merge {chosen.merge.name()}{base_size(chosen)}"
+            alone = "; no merge of several experts is better" if chosen.merge.k == 1 else ""
+            return f"merge {chosen.merge.name()}{base_size(chosen)}{alone}"
+        if self.within and self.kind == "base":
+            return f"{self.failure()}; keep the base, or loosen the bound"
         other = "" if self.best_merge is None else f" (the best merge, {_of(self.best_merge)})"
         tried = ""
         if self.lambda_to_try is not None:

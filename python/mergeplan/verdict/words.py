@@ -14,8 +14,10 @@ def value_text(one: Contender) -> str:
     """
     if one.measured:
         return f"{one.value:.4f} measured on this text"
-    interval = f"90 % interval {one.low:.4f} to {one.high:.4f}"
-    return f"{one.value:.4f} predicted on this text, {interval}"
+    # As many digits as show that a prediction has a width.
+    digits = 4 if one.high - one.low >= 0.001 else 6
+    interval = f"90 % interval {one.low:.{digits}f} to {one.high:.{digits}f}"
+    return f"{one.value:.{digits}f} predicted on this text, {interval}"
 
 
 def base_size(one: Contender) -> str:
@@ -39,16 +41,13 @@ def gain_text(gain: Gain) -> str:
 
 
 def harms_text(harms: Sequence[Harm], *, predicted: bool) -> list[str]:
-    """A line for those worse than the base's, and one for those worse than their own expert's."""
+    """A line for those worse than the base's, and one for each kind of expert of their own."""
     lines = []
-    for base in (True, False):
-        some = [harm for harm in harms if (harm.than == "the base") == base]
-        if not some:
-            continue
-        than = "than the base" if base else "than the domain's own expert"
+    for than in dict.fromkeys(harm.than for harm in harms):
+        some = [harm for harm in harms if harm.than == than]
         which = "predicted, on this text" if predicted else "on texts of this kind"
         interval = f" (90 % {which})" if any(harm.low is not None for harm in some) else ""
-        lines.append(f"worse {than}{interval}: {', '.join(map(_harm, some))}")
+        lines.append(f"worse than {than}{interval}: {', '.join(map(_harm, some))}")
     return lines
 
 
