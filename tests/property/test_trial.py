@@ -6,6 +6,7 @@ import pytest
 
 from tests.tools.trial import curve, subsets
 from tests.tools.trial.baselines import BASELINES
+from tests.tools.trial.pools import KINDS
 
 PLACES = ("measured", "within")
 # What few subsets hardly show: a rise with k alone, and a deviation of every merge's own.
@@ -57,6 +58,16 @@ def test_only_what_was_measured_whole_has_no_width(scores):
             assert score.narrow == 0
             assert all(score.held.get("complete", [True]))
             assert max(score.winkler.get("complete", [0.0])) < 1e-9
+
+
+def test_rough_pools_do_not_deviate_alike():
+    def own(seed: int) -> float:
+        rule = KINDS["noise"](6, np.random.default_rng(seed))
+        smooth = rule.by_k(rule.vectors.mean(0)[None], np.array([6]))[0]
+        return rule.of(list(range(6))) - float(smooth)
+
+    assert own(0) == own(0)
+    assert abs(own(0) - own(1)) > 1e-4
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from mergeplan.law.diagnose import all_signs, diagnose
 from mergeplan.law.fit import fit, fit_series
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.formulas import HyperbolicLaw, InterferenceLaw, SizeLaw
-from mergeplan.law.posterior import LOWEST_OFFSET, MAX_OFFSET, offset_axis
+from mergeplan.law.posterior import LOWEST_OFFSET, MAX_OFFSET, offset_axis, rise_axis
 from mergeplan.law.recommend import recommend
 from mergeplan.law.recommendation import Goal
 from mergeplan.law.series import ExpertEffect, Point, Series
@@ -205,6 +205,37 @@ def test_the_prior_of_the_offset_has_a_third_below_zero():
     assert (b[0], b[-1]) == (pytest.approx(LOWEST_OFFSET), pytest.approx(MAX_OFFSET))
     assert mass[b < 0].sum() == pytest.approx(0.5 / (0.5 + 50 / 51), abs=1e-3)
     assert mass[b < 0.95].sum() == pytest.approx(2 / 3, abs=0.01)
+
+
+@pytest.mark.parametrize("rise", [0.05, 0.1])
+def test_a_rise_that_is_seen_is_no_lack_of_fit(rise):
+    def mean(k: int) -> float:
+        return 1 + 0.2 / k + rise * (k - 1) / 8
+
+    found = fit_series(complete({k: mean(k) for k in (1, 2, 4, 9)}))
+    for k in (3, 6, 7, 8):
+        said = found.predict(k)
+        assert said.low <= mean(k) <= said.high
+        assert said.high - said.low < 0.02 * 0.2
+    assert found.draws is not None
+    assert np.median(found.draws.rise) == pytest.approx(rise, rel=0.05)
+
+
+def test_no_rise_is_forecast_that_only_a_prior_tells_of():
+    found = fit_series(complete({1: 1.2, 2: 1.1, 4: 1.05}))
+    assert found.draws is not None
+    assert not found.draws.rise.any()
+    assert found.predict(9).loss == pytest.approx(1 + 0.2 / 9, abs=0.003 * 0.2)
+
+
+def test_the_prior_of_the_scale_of_a_rise_is_half_cauchy():
+    axis = rise_axis()
+    v = np.linspace(axis.low, axis.high, 200_001)
+    # A density in the logarithm, less the factor that the normal density given the scale has.
+    mass = np.exp(axis.log_prior(v) + v)
+    below = mass[v < np.log(0.1)].sum() / mass.sum()
+    low, high = np.arctan(np.exp([axis.low, axis.high]) / 0.1)
+    assert below == pytest.approx((np.pi / 4 - low) / (high - low), abs=1e-4)
 
 
 def test_no_confidence_beyond_the_largest_measured_k_without_saying_that_nothing_was_seen():

@@ -221,7 +221,7 @@ class Fit(Summarized):
             return law.solve(target)
         floor, tail, offset, none = np.array([[law.floor], [law.tail], [law.offset], [0.0]])
         ks = np.arange(1.0, self.series.pool_size + 1)
-        means = PoolMeans(floor, tail, offset, none, ks, np.array([self.expected]), none)
+        means = PoolMeans(floor, tail, offset, none, none, ks, np.array([self.expected]), none)
         found = means.crossing(target)[0]
         return float(found) if np.isfinite(found) else None
 

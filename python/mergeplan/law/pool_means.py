@@ -1,11 +1,13 @@
 """Draws of this pool's mean loss at each k: one set, from which every answer of a fit comes.
 
-The mean over all subsets of k is m_k = law(k) + d_k. The lack of fit d has standard deviation τ and
-changes smoothly with log k, as means over overlapping subsets do, but for a share of its own at
-each k. What was measured is y_k = m_k + e_k with known variance v_k of the sampling error e. Given
-a draw of the law and of τ, m is Gaussian: at a measured k between y_k and law(k), as v_k and τ²
-have it, and y_k itself where v_k = 0, since every subset was measured. That is the only way to an
-interval of no width.
+The mean over all subsets of k is m_k = law(k) + rise(k) + d_k. The rise, in proportion to k - 1, is
+what experts that disturb one another add: never negative, small unless the means bend up, since its
+scale is estimated, and drawn where all experts were measured. The lack of fit d has standard
+deviation τ and changes smoothly with log k, as means over overlapping subsets do, but for a share
+of its own at each k. What was measured is y_k = m_k + e_k with known variance v_k of the sampling
+error e. Given a draw of the law, the rise and τ, m is Gaussian: at a measured k between y_k and
+law(k) + rise(k), as v_k and τ² have it, and y_k itself where v_k = 0, since every subset was
+measured. That is the only way to an interval of no width.
 
 Beyond the measured k the lack of fit grows in proportion.
 """
@@ -15,13 +17,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.law.posterior import DRAWS, Observations, draw_posterior, offset_axis
+from mergeplan.law.posterior import (
+    DRAWS,
+    LACK_OF_FIT_SCALE,
+    Observations,
+    draw_posterior,
+    offset_axis,
+    rise_axis,
+)
 
 Array = NDArray[np.float64]
 
 # Distance in log k over which the lack of fit changes, and the share of it that each k has alone.
 _LENGTH = 1.0
 _OWN = 0.1
+# Of the prior of τ, relative to the drop: what complete pools have left beside a rise is less.
+_LACK_OF_FIT = 0.01
+# So many draws are made for each that is wanted: half and more have a negative coefficient.
+_SPARE = 8
 # Of a pool up to this size every k is drawn.
 _ALL = 128
 
@@ -32,6 +45,7 @@ class PoolMeans:
 
     Attributes:
         floor, tail, offset: Of the law; shape (draws,).
+        rise: What interference adds to the mean of all experts, in nats; shape (draws,).
         tau: Lack of fit in nats; shape (draws,).
         ks: Every k from 1 to M; of a large pool only some, the measured ones among them.
         means: Mean over all subsets of these k, in nats; shape (draws, n_ks).
@@ -41,14 +55,16 @@ class PoolMeans:
     floor: Array
     tail: Array
     offset: Array
+    rise: Array
     tau: Array
     ks: Array
     means: Array
     noise: Array
 
     def law_at(self, k: float) -> Array:
-        """The law alone at k, shape (draws,)."""
-        return np.asarray(self.floor + self.tail / (k + self.offset))
+        """The law and the rise at k, without lack of fit, shape (draws,)."""
+        risen = _rise(np.array(k), float(self.ks[-1]))
+        return np.asarray(self.floor + self.tail / (k + self.offset) + self.rise * risen)
 
     def at(self, k: float) -> Array:
         """The pool's mean at k, shape (draws,); between `ks` the lack of fit is interpolated."""
@@ -81,7 +97,7 @@ class PoolMeans:
         with np.errstate(divide="ignore", invalid="ignore"):
             part = np.clip((high - target) / (high - low), 0.0, 1.0)
             inside = 1 / (far + part * (near - far)) - self.offset
-            left = target - self._misfit(-1) - self.floor
+            left = target - self._misfit(-1) - self.floor - self.rise
             outside = np.where(left > 0, self.tail / left - self.offset, np.inf)
         found = np.where(first == n_ks, np.maximum(outside, self.ks[-1]), inside)
         return np.where(first == 0, 1.0, found)
@@ -109,7 +125,7 @@ def draw_means(k: Array, loss: Array, variance: Array | None, size: int, seed: i
     )
     own = np.diag(data.misfit) if unknown else _correlation(k, k)
     rotation, rotated = _independent(own, data)
-    law = _draw_law(k, float(max(size, k[-1])), rotation, rotated, rng)
+    law = _draw_law(k, float(everywhere[-1]), rotation, rotated, rng)
     draws = PoolMeans(*law, everywhere, np.empty((DRAWS, 0)), rng.standard_normal(DRAWS))
     reach = np.maximum(np.maximum(1.0, everywhere / k[-1]), k[0] / everywhere)
     prior = _correlation(everywhere, everywhere) * np.outer(reach, reach)
@@ -172,32 +188,61 @@ def _root(covariance: Array) -> Array:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
+def _rise(k: Array, last: float) -> Array:
+    """Shape of the rise: in proportion to the experts beyond the first, level beyond the pool."""
+    return np.asarray((np.minimum(k, last) - 1) / max(last - 1, 1.0))
+
+
+def _with_prior(matrix: Array, log_scale: Array) -> Array:
+    """The rise's normal prior as one more observation of variance 1: a rise of 0 in units of its
+    scale. From shape (G, n, 3) to (G, n + 1, 3)."""
+    prior = np.zeros((len(matrix), 1, 3))
+    prior[:, 0, 2] = np.exp(-log_scale)
+    return np.concatenate([matrix, prior], axis=1)
+
+
 def _draw_law(
     k: Array, last: float, rotation: Array, data: Observations, rng: np.random.Generator
-) -> tuple[Array, Array, Array, Array]:
-    """Floor, tail, offset and τ, shape (draws,) each."""
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Floor, tail, offset, rise and τ, shape (draws,) each."""
+    # Short of all experts a rise would only lift the forecast, by as much as its prior says.
+    seen = bool(k[-1] == last)
 
     def design(values: list[Array]) -> Array:
         offset = np.expm1(values[0])[:, None]  # (G, 1)
         whole = 1 / (1 + offset) - 1 / (last + offset)
         drop = (1 / (k + offset) - 1 / (last + offset)) / whole
-        matrix = np.stack([np.ones_like(drop), drop], axis=-1)  # (G, n_k, 2)
-        return np.asarray(np.einsum("mn,gnp->gmp", rotation, matrix))
+        columns = [np.ones_like(drop), drop]
+        if seen:
+            columns.append(np.broadcast_to(_rise(k, last), drop.shape))
+        matrix = np.einsum("mn,gnp->gmp", rotation, np.stack(columns, axis=-1))  # (G, n_k, p)
+        return _with_prior(matrix, values[1]) if seen else matrix
 
+    axes, lack_of_fit = [offset_axis()], LACK_OF_FIT_SCALE
+    if seen:
+        axes, lack_of_fit = [*axes, rise_axis()], _LACK_OF_FIT
+        data = replace(
+            data,
+            loss=np.append(data.loss, 0.0),
+            variance=np.append(data.variance, 1.0),
+            misfit=np.append(data.misfit, 0.0),
+        )
     kept: list[Array] = []
     # Draws with a negative coefficient have no prior mass: draw until enough are left.
     while sum(part.shape[1] for part in kept) < DRAWS and len(kept) < 20:
-        (u,), linear, tau = draw_posterior(design, [offset_axis()], data, 2 * DRAWS, rng)
+        wanted = (_SPARE if seen else 2) * DRAWS
+        (u, *_), linear, tau = draw_posterior(design, axes, data, wanted, rng, lack_of_fit)
         offset = np.expm1(u)
         tail = linear[:, 1] / (1 / (1 + offset) - 1 / (last + offset))
         floor = linear[:, 0] - tail / (last + offset)
-        possible = (tail >= 0) & (floor >= 0)
-        kept.append(np.stack([floor, tail, offset, tau])[:, possible])
+        rise = linear[:, 2] if seen else np.zeros_like(floor)
+        possible = (tail >= 0) & (floor >= 0) & (rise >= 0)
+        kept.append(np.stack([floor, tail, offset, rise, tau])[:, possible])
     table = np.concatenate(kept, axis=1)[:, :DRAWS]
     if table.shape[1] == 0:  # no mass on possible values: a level line, all else lack of fit
         level = data.level + data.drop / 2
-        table = np.array([[level], [0.0], [0.0], [data.drop]])
+        table = np.array([[level], [0.0], [0.0], [0.0], [data.drop]])
     if table.shape[1] < DRAWS:
         table = table[:, rng.integers(table.shape[1], size=DRAWS)]
-    floor, tail, offset, tau = table
-    return floor, tail, offset, tau
+    floor, tail, offset, rise, tau = table
+    return floor, tail, offset, rise, tau

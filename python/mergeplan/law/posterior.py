@@ -13,7 +13,8 @@ Priors, stated so that few points do not give an interval made of nothing:
 | offset b of a forecast | density in log(1 + b) ∝ exp(-abs(log(1 + b))) on b in [-0.5, 50] |
 | offset b over sizes | density ∝ 1/(1 + b)² on [0, 50]: half of it below 1 |
 | exponents β, γ | flat on [0.01, 3] and [0, 2] |
-| lack of fit τ | half-Cauchy, scale 2 % of the measured drop |
+| lack of fit τ | half-Cauchy, scale 2 % of the measured drop, 1 % beside a rise |
+| rise, where all experts are measured | half-normal; its scale half-Cauchy, 10 % of the drop |
 
 So a forecast's b has a third of its mass below 0, evenly, and a third above 0.95. The paper's form
 keeps b at 0 or more; the real pools' averages ask for -0.10 to -0.14.
@@ -40,6 +41,10 @@ LOWEST_OFFSET = -0.5
 # An offset below this is 0.
 NO_OFFSET = 1e-9
 LACK_OF_FIT_SCALE = 0.02
+# Scale of a rise, relative to the drop, and between which it is sought.
+RISE_SCALE = 0.1
+_RISE_RANGE = (3e-3, 1.0)
+_RISE_NODES = 7
 _NARROWINGS = 8
 _TAU_NODES = 25
 _NEGLIGIBLE = 1e-5
@@ -89,18 +94,27 @@ def offset_axis() -> Axis:
     return Axis(low, high, 41, lambda u: -np.abs(u))
 
 
+def rise_axis() -> Axis:
+    """The scale of a rise, as a logarithm: half-Cauchy, and the rise is half-normal given it."""
+    low, high = map(float, np.log(_RISE_RANGE))
+    # Density in the logarithm has a factor scale, that of the rise given it 1 / scale.
+    return Axis(low, high, _RISE_NODES, lambda v: -np.log1p((np.exp(v) / RISE_SCALE) ** 2))
+
+
 def draw_posterior(
     design: Callable[[list[Array]], Array],
     axes: list[Axis],
     data: Observations,
     draws: int,
     rng: np.random.Generator,
+    lack_of_fit: float = LACK_OF_FIT_SCALE,
 ) -> tuple[list[Array], Array, Array]:
     """Draw from the posterior.
 
     Args:
         design: From the axes' values, each of shape (G,), to matrices of shape (G, n, p) whose
-            coefficients are a level and drops in nats.
+            coefficients are a level and differences in nats.
+        lack_of_fit: Scale of the prior of τ, relative to the drop.
 
     Returns:
         The axes' values, each (draws,); the linear coefficients, (draws, p); τ in nats, (draws,).
@@ -112,7 +126,7 @@ def draw_posterior(
         log_tau = np.linspace(*boxes[-1], _TAU_NODES)
         mesh = [values.reshape(-1) for values in np.meshgrid(*nodes, indexing="ij")]
         grid = _Grid(design(mesh), data.loss, data.variance, data.misfit, log_tau)
-        log_mass = grid.log_likelihood + _tau_prior(log_tau)
+        log_mass = grid.log_likelihood + _tau_prior(log_tau, lack_of_fit)
         for axis, values in zip(axes, mesh, strict=True):
             log_mass = log_mass + axis.log_prior(values)[:, None]
         mass = np.exp(log_mass - log_mass.max())  # (G, T)
@@ -127,10 +141,11 @@ def draw_posterior(
         boxes = narrowed
     picked = rng.choice(mass.size, size=draws, p=(mass / mass.sum()).reshape(-1))
     node, tau_node = np.unravel_index(picked, mass.shape)
-    noise = rng.standard_normal((draws, grid.centre.shape[-1]))
-    linear = grid.centre[node, tau_node] + np.einsum(
-        "dpq,dq->dp", np.linalg.cholesky(grid.covariance[node, tau_node]), noise
-    )
+    noise = rng.standard_normal((draws, grid.centre.shape[-1], 1))
+    # The root of the precision, not of its inverse, which rounding may leave indefinite.
+    root = np.linalg.cholesky(grid.precision[node, tau_node])
+    linear = grid.centre[node, tau_node]
+    linear += np.linalg.solve(np.swapaxes(root, -1, -2), noise)[..., 0]
     linear *= data.drop
     linear[:, 0] += data.level
     # A node stands for its cell: without this, intervals would end on nodes, half a cell short.
@@ -151,18 +166,18 @@ class _Grid:
         normal = np.einsum("gnp,tn,gnq->gtpq", design, precision, design, optimize=True)
         p = design.shape[-1]
         normal += 1e-12 * np.trace(normal, axis1=-2, axis2=-1)[..., None, None] / p * np.eye(p)
-        self.covariance = np.linalg.inv(normal)  # (G, T, p, p)
+        self.precision = normal  # (G, T, p, p)
         right = np.einsum("gnp,tn,n->gtp", design, precision, loss, optimize=True)
-        self.centre = np.einsum("gtpq,gtq->gtp", self.covariance, right)
+        self.centre = np.linalg.solve(normal, right[..., None])[..., 0]
         rest = loss - np.einsum("gnp,gtp->gtn", design, self.centre)  # (G, T, n)
         squares = np.einsum("gtn,tn->gt", rest**2, precision)
         _, log_determinant = np.linalg.slogdet(normal)
         self.log_likelihood = (np.log(precision).sum(-1) - log_determinant - squares) / 2
 
 
-def _tau_prior(log_tau: Array) -> Array:
+def _tau_prior(log_tau: Array, scale: float) -> Array:
     """Half-Cauchy in τ, as a density in log τ."""
-    return np.asarray(log_tau - np.log1p((np.exp(log_tau) / LACK_OF_FIT_SCALE) ** 2))
+    return np.asarray(log_tau - np.log1p((np.exp(log_tau) / scale) ** 2))
 
 
 def _support(values: Array, mass: Array) -> tuple[float, float]:

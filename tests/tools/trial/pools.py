@@ -81,6 +81,7 @@ class SimulatedLoss:
         rough: Standard deviation of a merge's own deviation, in nats, which falls like 1/√k.
         upturn: What a merge of all experts has more than the form without it.
         after: k up to which there is no upturn.
+        salt: Of this pool's deviations.
     """
 
     def __init__(
@@ -92,15 +93,16 @@ class SimulatedLoss:
         rough: float = 0.0,
         upturn: float = 0.0,
         after: int = 0,
+        salt: int = 0,
     ) -> None:
         self.vectors, self.curvature, self.gradient = vectors, curvature, gradient
-        self.rough, self.upturn, self.after = rough, upturn, after
+        self.rough, self.upturn, self.after, self.salt = rough, upturn, after, salt
 
     def of(self, experts: list[int]) -> float:
         k = len(experts)
         value = float(self.by_k(self.vectors[experts].mean(0)[None], np.array([k]))[0])
         if self.rough:
-            own = np.random.default_rng([7, *sorted(experts)]).standard_normal()
+            own = np.random.default_rng([self.salt, *sorted(experts)]).standard_normal()
             value += self.rough * float(own) / k**0.5
         return value
 
@@ -202,7 +204,7 @@ def _heavy(size: int, rng: np.random.Generator) -> SimulatedLoss:
 
 
 def _noisy(size: int, rng: np.random.Generator) -> SimulatedLoss:
-    return SimulatedLoss(*_cloud(size, rng), rough=0.02)
+    return SimulatedLoss(*_cloud(size, rng), rough=0.02, salt=int(rng.integers(2**31)))
 
 
 def _upturn(size: int, rng: np.random.Generator) -> SimulatedLoss:
