@@ -26,8 +26,15 @@ their intervals are half as wide. The covariance of two merges' losses is
 
     Σ_d variance_d ((αᵀGβ)^d + COMMON · c_d(α)·c_d(β))
 
-with c_1 = (s1), c_2 = (s1², s2), c_3 = (s1³, s1·s2, s3) and s_d = Σα^d. That is all that fitting
-needs, for a pool of any size.
+with c_1 = (s1), c_2 = (s1², s2, u_α²), c_3 = (s1³, s1·s2, s3) and s_d = Σα^d. That is all that
+fitting needs, for a pool of any size.
+
+u_α = Σ u_i α_i, with u_i how much worse an expert is alone than the others are: Q_ij may have a
+part that goes with u_i·u_j. Experts that move the model alike, as those of natural and of
+programming languages do, are alike alone, and two of a kind gain less from each other than two of
+different kinds. Taken as exchangeable, 22 of 255 merges of a language model's eight experts leave
+errors of 0.016 nats in the others, and the lowest is predicted 0.029 too low; with this one
+coefficient 0.005 and 0.004. Where it is not so, it is one unknown more.
 """
 
 from dataclasses import dataclass
@@ -42,6 +49,11 @@ HIGHEST_DEGREE = 3
 # 1 to 30 predicts losses as well; from 5 on two published metrics lose, below 2 their intervals are
 # too narrow.
 COMMON = 3.0
+# Mean square of u, whose products have the variance of what coefficients have in common. From 0.17
+# to 0.55 all pools are predicted alike; at 1 a published safety metric, of one expert apart, loses.
+_ALIKE = 0.3
+# Columns of points beside the weights in the geometry: u_α and the power sums.
+_BESIDE = 1 + HIGHEST_DEGREE
 
 
 @dataclass(frozen=True)
@@ -88,24 +100,45 @@ def gram_root(gram: Array | None, n_experts: int) -> Array:
     return root
 
 
-def points_of(weights: Array, geometry: Array) -> Array:
-    """Weights as the prior sees them: in the geometry, and beside that their power sums.
+def points_of(weights: Array, geometry: Array, contrast: Array) -> Array:
+    """Weights as the prior sees them: in the geometry, beside that u_α, and their power sums.
 
     Args:
         weights: Shape (n, n_experts).
+        contrast: u of the module's text, shape (n_experts,).
 
     Returns:
-        Shape (n, n_experts + HIGHEST_DEGREE).
+        Shape (n, n_experts + 1 + HIGHEST_DEGREE).
     """
     sums = [(weights**d).sum(1) for d in range(1, HIGHEST_DEGREE + 1)]
-    return np.column_stack([weights @ geometry, *sums])
+    return np.column_stack([weights @ geometry, weights @ contrast, *sums])
+
+
+def contrast_of(weights: Array, values: Array) -> Array:
+    """How much higher each expert's value alone is than the others', at a mean square of `_ALIKE`.
+
+    Zero for an expert that was not measured alone.
+
+    Args:
+        weights: Shape (n, n_experts).
+        values: Shape (n,).
+
+    Returns:
+        Shape (n_experts,).
+    """
+    contrast = np.zeros(weights.shape[1])
+    rows, experts = np.nonzero((weights == 1) & ((weights != 0).sum(1) == 1)[:, None])
+    if len(rows):
+        contrast[experts] = values[rows] - values[rows].mean()
+    size = float(np.sqrt(np.mean(contrast**2) / _ALIKE))
+    return contrast / size if size > 0 else contrast
 
 
 def products(left: Array, right: Array, degree: int) -> Array:
     """Covariances of unit variance, one matrix for each degree.
 
     Args:
-        left, right: Points, shape (n, n_experts + HIGHEST_DEGREE) and (m, the same).
+        left, right: See `points_of`, of n and m weightings.
 
     Returns:
         Shape (degree, n, m).
@@ -123,14 +156,19 @@ def squares(points: Array, degree: int) -> Array:
 
 
 def _parts(points: Array) -> tuple[Array, list[Array]]:
-    """Weights in the geometry, and c_1 to c_3 of the module's text, of shape (n, 1 to 3)."""
-    s1, s2, s3 = points[:, -HIGHEST_DEGREE:].T
-    common = [(s1,), (s1**2, s2), (s1**3, s1 * s2, s3)]
-    return points[:, :-HIGHEST_DEGREE], [np.stack(kinds, axis=1) for kinds in common]
+    """Weights in the geometry, and c_1 to c_3 of the module's text, of shape (n, 1 or 3)."""
+    u, s1, s2, s3 = points[:, -_BESIDE:].T
+    common = [(s1,), (s1**2, s2, u**2), (s1**3, s1 * s2, s3)]
+    return points[:, :-_BESIDE], [np.stack(kinds, axis=1) for kinds in common]
 
 
 def coefficients(
-    constant: float, duals: Array, points: Array, variances: Array, geometry: Array
+    constant: float,
+    duals: Array,
+    points: Array,
+    variances: Array,
+    geometry: Array,
+    contrast: Array,
 ) -> Coefficients:
     """The series of a fit in its dual form, constant + Σ_n duals_n · covariance with point n.
 
@@ -143,10 +181,11 @@ def coefficients(
     by_degree[: len(variances)] = variances
     own, common = _parts(points)
     x = own @ geometry.T
-    (a,), (q, q_own), (t, t_pair, t_own) = (COMMON * duals @ c for c in common)
+    (a,), (q, q_own, q_alike), (t, t_pair, t_own) = (COMMON * duals @ c for c in common)
     n = x.shape[1]
     eye, place = np.eye(n), np.arange(n)
     quadratic = np.einsum("n,ni,nj->ij", duals, x, x, optimize=True) + q + q_own * eye
+    quadratic += q_alike * np.outer(contrast, contrast)
     cubic = np.einsum("n,ni,nj,nl->ijl", duals, x, x, x, optimize=True) + t
     # Each of the three ways to pair two equal experts with a third.
     cubic += t_pair / 3 * (eye[:, :, None] + eye[:, None, :] + eye[None, :, :])

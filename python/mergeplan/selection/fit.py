@@ -16,6 +16,7 @@ from mergeplan.law.subset_form import (
     HIGHEST_DEGREE,
     Coefficients,
     coefficients,
+    contrast_of,
     gram_root,
     points_of,
     products,
@@ -51,6 +52,7 @@ class SubsetLaw:
         weights: Of the measured merges, shape (n, n_experts).
         points: The same as the prior sees them; see `seen` and `subset_form.points_of`.
         values: Measured values, shape (n,).
+        contrast: See `subset_form.contrast_of`.
         variances: Prior variance of each degree, and last the misfit's.
         left_out: What each row is predicted to be by a fit without it, shape (n,).
         sizes: Different k that were measured.
@@ -64,6 +66,7 @@ class SubsetLaw:
     points: Array
     values: Array
     geometry: Array
+    contrast: Array
     variances: Array
     constant: float
     duals: Array
@@ -82,7 +85,12 @@ class SubsetLaw:
     def series(self) -> Coefficients:
         """L0, a, Q and the cubic term."""
         return coefficients(
-            self.constant, self.duals, self.points, self.variances[:-1], self.geometry
+            self.constant,
+            self.duals,
+            self.points,
+            self.variances[:-1],
+            self.geometry,
+            self.contrast,
         )
 
     @cached_property
@@ -193,7 +201,7 @@ class SubsetLaw:
         return shares @ self.values, self.scale**2 * joint
 
     def _seen(self, weights: Array) -> Array:
-        return points_of(seen(weights, self.shrinkage), self.geometry)
+        return points_of(seen(weights, self.shrinkage), self.geometry, self.contrast)
 
     def _covariance(self, weights: Array) -> Array:
         powers = products(self._seen(weights), self.points, self.degree)
@@ -303,7 +311,8 @@ def _fit(
     higher: bool,
     sizes: tuple[int, ...],
 ) -> SubsetLaw:
-    points = points_of(seen(weights, shrinkage), geometry)
+    contrast = contrast_of(weights, values)
+    points = points_of(seen(weights, shrinkage), geometry, contrast)
     # Each further degree needs a further k, or nothing tells how the value changes along k.
     degree = min(HIGHEST_DEGREE, len(sizes))
     spread = float(np.std(values)) or 1.0
@@ -317,6 +326,7 @@ def _fit(
         points=points,
         values=values,
         geometry=geometry,
+        contrast=contrast,
         variances=variances,
         constant=0.0,
         duals=nothing,
