@@ -15,6 +15,8 @@ _EXPECTED, _EXPECTED_MISFIT, _WIDTH = 0.0, -9.0, 3.0
 _DRAWN_MISFIT = -8.0
 # A variance more or less than that of the values by this factor is as good as infinite or zero.
 _WIDE = np.log(1e7)
+# Misfit that keeps rounding from making a covariance indefinite, as a share of all variances.
+_ROUNDING = 1e-12
 # Rows that the likelihood is formed of at most: its cost is their number cubed, and variances need
 # no more.
 MOST_ROWS = 150
@@ -52,6 +54,7 @@ class Likelihood:
         """
         variances = np.exp(logs)
         total = np.tensordot(variances, self.parts, 1)
+        total[np.diag_indices(len(total))] += _ROUNDING * variances.sum()
         factor = np.linalg.cholesky(total)
         inverse = np.linalg.inv(total)
         w = inverse @ self.z
