@@ -129,7 +129,6 @@ def calibrate(
             *seed_warnings,
             *checked.warnings,
             *faults,
-            *(() if found is None else found.warnings()),
             *store.folder.notes,
         ),
     )

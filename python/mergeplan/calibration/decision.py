@@ -77,6 +77,9 @@ def decide(fit: Fit, wish: CurveGoal) -> Decision:
         k = fit.reaching(wish.fraction)
     else:
         k = fit.first(wish.target_loss) or pool_size + 1
+    points = fit.series.points
+    if len(points) == pool_size and all(point.complete for point in points):
+        return Decision(k, k, k, fit.largest_measured)
     if fit.draws is None:
         return Decision(k, 1, pool_size + 1, fit.largest_measured)
     whole = np.ceil(exact_k(fit, wish) - 1e-9)

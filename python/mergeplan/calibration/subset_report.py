@@ -57,7 +57,9 @@ def summarize_choice(
     words = ["mergeplan", "select", str(table)]
     words += ["--domains", domains] if domains else []
     words += ["--method", first.table.method]
-    words += ["--weights", "free"] if first.free is not None else []
+    kinds = {"free": first.free, "simplex": first.weighted}
+    kind = next((name for name, choice in kinds.items() if choice is not None), None)
+    words += ["--weights", kind] if kind else []
     next_command = shlex.join([*words, "--pool", str(pool_file), "-o", "weighted.yml"])
     files = ", ".join(map(str, filter(None, (table, config))))
     return ChoiceSummary(

@@ -221,7 +221,9 @@ def _same_command(merges: "Sequence[Contender]") -> str:
 def _text(done: "Calibration", summary: "Summary | ChoiceSummary") -> str:
     parts = [done.tally()]
     if done.verdict is not None:
-        parts.append(done.verdict.summary())
+        head, *rest = done.verdict.summary().split("\n")
+        doubts = [] if done.held_back is None else done.held_back.warnings()
+        parts.append("\n".join([head, *(f"  but {doubt}" for doubt in doubts), *rest]))
     if done.held_back is not None:
         parts.append(done.held_back.text())
     return "\n\n".join([*parts, summary.text])

@@ -116,7 +116,12 @@ def command(
     from mergeplan.selection.selection import Wish
     from mergeplan.system.writing import refuse_existing
     from mergeplan.verdict.data import verdict_data
-    from mergeplan.verdict.from_selections import verdict_from_selections, wanted_of
+    from mergeplan.verdict.from_selections import (
+        EQUAL,
+        better_weights,
+        verdict_from_selections,
+        wanted_of,
+    )
     from mergeplan.verdict.write import merge_to_write
 
     if pool_file is None and (out is not None or check):
@@ -156,6 +161,8 @@ def command(
         click.echo(json.dumps(finite(data), allow_nan=False))
     else:
         click.echo(verdict.summary())
+        if weights == EQUAL and (hint := better_weights(first, verdict)) is not None:
+            click.echo(f"  {hint}")
         if file is not None:
             click.echo(f"\n{file.text}")
         click.echo(f"\n{selections.summary()}")

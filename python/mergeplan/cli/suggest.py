@@ -9,7 +9,7 @@ import click
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
-from mergeplan.cli.options.measurements import fit_options, load
+from mergeplan.cli.options.measurements import fit_options, fits_or_why
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Positive
@@ -96,9 +96,9 @@ def command(
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     costs = load_costs(cost_file) if cost_file else CostModel()
-    result = load(source, **fitting)
     goal = Goal(target_loss, fraction, epsilon, budget, confidence)
-    recommendation = recommend(result, goal=goal, costs=costs, sizes=sizes)
+    fits, missing = fits_or_why(source, fitting)
+    recommendation = recommend(fits, goal=goal, costs=costs, sizes=sizes) if fits else None
     verdict = verdict_of(
         source,
         domain=fitting["domain"],
@@ -108,17 +108,15 @@ def command(
         pool_file=pool_file,
         recommendation=recommendation,
     )
-    beside = curves_beside(recommendation, verdict)
-    best = recommendation.best
     file = None
     if pool_file is not None and out is not None:
-        drawn = best if verdict.kind == "k" else None
+        drawn = recommendation.best if recommendation and verdict.kind == "k" else None
         file = written(
             verdict, pool_file, out, by="suggest", anyway=anyway, replace=overwrite, drawn=drawn,
             seed=random_seed,
         )  # fmt: skip
     if as_json:
-        data = dataclasses.asdict(recommendation)
+        data = dataclasses.asdict(recommendation) if recommendation else {}
         data |= {
             "verdict": verdict_data(verdict),
             "reached": verdict.reached,
@@ -129,8 +127,15 @@ def command(
         click.echo(verdict.summary())
         if file is not None:
             click.echo(f"\n{file.text}")
-        texts = not verdict.few_documents
-        click.echo(f"\n{beside.summary(warnings=False, other_texts=texts)}")
-    for message in (*result.skipped, *beside.best.warnings, *all_signs(result)):
-        warn(message)
+    if missing is not None:
+        warn(f"no curve of means: {missing}")
+    if fits is not None and recommendation is not None:
+        beside = curves_beside(recommendation, verdict)
+        if not as_json:
+            texts = not verdict.few_documents
+            click.echo(f"\n{beside.summary(warnings=False, other_texts=texts)}")
+        # Of a lambda scan each lambda is measured at one k alone.
+        skipped = [text for text in fits.skipped if "two different k" not in text]
+        for message in (*skipped, *beside.best.warnings, *all_signs(fits)):
+            warn(message)
     fail_by(verdict)

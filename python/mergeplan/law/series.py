@@ -125,6 +125,8 @@ def series_of(
     if not groups:
         known = sorted({row.method for row in data.rows})
         hint = nearest(method or "", known) or f"methods: {', '.join(known)}"
+        if method is None:
+            raise InputError("only the base was measured", "measure single experts and merges")
         raise InputError(f"no rows of method `{method}`", hint)
     names = {name for row in data.rows for name in row.subset}
     return [

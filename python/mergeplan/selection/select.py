@@ -227,8 +227,8 @@ def _few_sizes(table: Table, law: SubsetLaw) -> list[str]:
     if table.linear or sum(k > 1 for k in law.sizes) >= ENOUGH_SIZES:
         return []
     return [
-        f"merges by `{table.method}` are no plain means: measure at three or more k above one, or"
-        " do not rely on the predictions"
+        f"merges by `{table.method or 'an unnamed method'}` are no plain means: measure at three or"
+        " more k above one, or do not rely on the predictions"
     ]
 
 

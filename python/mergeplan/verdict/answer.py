@@ -20,6 +20,7 @@ from mergeplan.system.files import expanded
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, predictions_of
 from mergeplan.verdict.decide import Question, decide
 from mergeplan.verdict.from_law import verdict_from_law
+from mergeplan.verdict.known import aim_of
 from mergeplan.verdict.verdict import Verdict
 
 
@@ -76,7 +77,7 @@ def verdict_of(
     resampling = resampling_beside(path, rows)
     return decide(
         rows,
-        predictions(rows, domain),
+        predictions(rows, aim_of(rows, domain).name),
         question,
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,

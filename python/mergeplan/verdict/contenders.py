@@ -115,12 +115,14 @@ class Predictions:
         by_size: The best subset of each k, within the bounds.
         wanted: Further choices that may be taken, such as weights.
         laws: Of domains and metrics, those that were fitted already.
+        r2: Share of the variance of merges that were left out that is explained.
     """
 
     table: Table
     by_size: Mapping[int, Choice]
     wanted: tuple[Choice, ...] = ()
     laws: Mapping[str, SubsetLaw] = field(default_factory=dict)
+    r2: float = 1.0
 
     def contender(self, choice: Choice) -> Contender:
         """One of its choices, measured or not, by what the law says of it."""
@@ -143,7 +145,7 @@ def predictions_of(table: Table, name: str) -> Predictions | None:
         return None
     problem = Problem(law)
     by_size, _ = settle(problem, best_by_size(problem))
-    return Predictions(table, by_size)
+    return Predictions(table, by_size, r2=law.r2)
 
 
 def _is_complete(table: Table) -> bool:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import pstdev
 
+from mergeplan.display.text import listed
 from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import Measurement
 from mergeplan.selection.problem import Constraint
+from mergeplan.selection.select import POOR_R2
 from mergeplan.verdict.contenders import (
     Bounds,
     Contender,
@@ -18,7 +20,7 @@ from mergeplan.verdict.contenders import (
     with_domains,
 )
 from mergeplan.verdict.harms import gains_of, harms_of
-from mergeplan.verdict.known import Aim, aim_of, known_merges, target_name
+from mergeplan.verdict.known import Aim, KnownMerge, aim_of, known_merges, target_name
 from mergeplan.verdict.lambdas import lambda_to_try
 from mergeplan.verdict.parts import ToMeasure
 from mergeplan.verdict.verdict import Kind, Verdict
@@ -74,7 +76,8 @@ def decide(
     """
     question = question or Question()
     aim = aim_of(rows, question.aim)
-    known = measured_contenders(known_merges(rows), aim)
+    every = known_merges(rows)
+    known = measured_contenders(every, aim)
     predicted = [one for one in predicted_contenders(predictions) if question.bounds.allow(one)]
     kept = [(one, aim_of(rows, one.name)) for one in question.bounds.keep]
     # Predictions were chosen within the bounds on values.
@@ -114,7 +117,9 @@ def decide(
         few_documents=resampling is not None and not resampling.enough(aim.shares),
         notes=(
             *_notes(chosen, base, base in allowed, aim, resampling),
+            *_lacking(every, aim),
             *_not_as_they_are(singles, chosen),
+            *_hardly_predicted(chosen, predictions),
         ),
     )
 
@@ -171,7 +176,10 @@ class _Field:
         if some:
             gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
             seconds = None if seconds_each is None else seconds_each * len(some)
-            proposal = ToMeasure(tuple(some), fallback, gain, chance, seconds, command(some))
+            target = self.question.target
+            proposal = ToMeasure(
+                tuple(some), fallback, gain, chance, seconds, command(some), target
+            )
         if sure or not best.merge.equal:
             return "merge", best, proposal
         return "measure", fallback, proposal
@@ -286,6 +294,32 @@ def _within(bounds: Bounds) -> str:
     if bounds.budget is not None:
         words.append(f"no more than the budget of {bounds.budget:g}")
     return f" within `{', '.join(words)}`"
+
+
+def _hardly_predicted(chosen: Contender, predictions: Sequence[Predictions]) -> list[str]:
+    """Where the law explains little, what was not measured may be better, unseen."""
+    if not chosen.measured or not chosen.merge.k:
+        return []
+    poor = [one.r2 for one in predictions if one.r2 < POOR_R2]
+    if not poor or len(poor) < len(predictions):
+        return []
+    return [
+        f"merges that were not measured are hardly predicted here ({max(*poor, 0.0):.0%} of the"
+        " variance of those left out is explained): others may be better, and this one may be"
+        " lowest by chance"
+    ]
+
+
+def _lacking(every: Sequence[KnownMerge], aim: Aim) -> list[str]:
+    """How many merges lack a part of what counts, which parts, and what to do."""
+    lacking = [one for one in every if aim.of(one.values) is None]
+    parts = sorted({name for one in lacking for name in aim.shares if name not in one.values})
+    if not lacking:
+        return []
+    return [
+        f"{len(lacking)} of {len(every)} merges were not measured on {listed(parts)} and are not"
+        " compared: measure them on it, or ask for another domain"
+    ]
 
 
 def _not_as_they_are(singles: Sequence[Contender], chosen: Contender) -> list[str]:

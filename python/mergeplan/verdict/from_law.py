@@ -46,7 +46,11 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
     chosen = {"base": base, "expert": expert}.get(kind, merge)
     reached = recommendation.reached if kind == "k" else _reaches(chosen, target)
     enough = [one for one in named if _reaches(one, target)]
-    if not reached and enough:  # no mean does, and a merge that the law names
+    sinks = kind == "k" and base is not None and expected >= base.value
+    if enough and (not reached or (sinks and target is None)):
+        # No mean reaches the target, or beats the base, and a merge that the law names does.
+        if target is None:
+            enough = [merge] if merge is not None else enough
         chosen = min(enough, key=lambda one: (one.merge.k, one.value))
         kind, reached = "merge", True
     return Verdict(
@@ -106,9 +110,11 @@ def _notes(
     kind: Kind, merge: Contender | None, k: int, recommendation: Recommendation
 ) -> tuple[str, ...]:
     series = recommendation.best.fit.series
-    found = [
-        "this is a number of experts, and no choice of them: a curve tells no two merges apart"
-    ]
+    found = []
+    if kind == "k":
+        found.append(
+            "a number of experts, and no choice of them: a curve tells no two merges apart"
+        )
     if merge is not None:
         found.append(
             f"the best merge that was measured is {merge.merge.name()} with {merge.value:.4f};"

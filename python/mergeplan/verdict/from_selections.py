@@ -1,5 +1,6 @@
 """The verdict beside what `select` found for each method and base size."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mergeplan.evaluation.resampling import resampling_beside
@@ -44,7 +45,7 @@ def verdict_from_selections(
     wanted = {"simplex": first.weighted, "free": first.free}.get(weights)
     some = [_predictions(selection) for selection in selections]
     if wanted is not None:
-        some[0] = Predictions(first.table, first.by_size, (wanted,), some[0].laws)
+        some[0] = replace(some[0], wanted=(wanted,))
     return decide(
         rows,
         some,
@@ -52,6 +53,20 @@ def verdict_from_selections(
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,
         command=MeasureCommand(path, pool_file),
+    )
+
+
+def better_weights(selection: Selection, verdict: Verdict) -> str | None:
+    """A word on unequal weights that were not asked for and are predicted to be better."""
+    found, chosen = selection.weighted, verdict.chosen
+    sign = -1.0 if verdict.higher else 1.0
+    if found is None or chosen is None or verdict.target is not None:
+        return None
+    if max(sign * found.low, sign * found.high) >= sign * chosen.value:
+        return None
+    return (
+        f"unequal weights that sum to 1 are predicted to have {found.value:.4f} on this text, 90 %"
+        f" interval {found.low:.4f} to {found.high:.4f}: `--weights simplex` takes them"
     )
 
 
@@ -68,4 +83,4 @@ def wanted_of(selection: Selection, weights: str) -> Contender | None:
 
 def _predictions(selection: Selection) -> Predictions:
     laws = {**selection.laws, selection.law.name: selection.law}
-    return Predictions(selection.table, selection.by_size, laws=laws)
+    return Predictions(selection.table, selection.by_size, laws=laws, r2=selection.law.r2)

@@ -64,7 +64,8 @@ class Merge:
         if self.is_expert:
             return f"the expert `{self.subset[0]}`"
         options = "" if self.options == "{}" else f" {self.options}"
-        by = f" by {self.method}{options}" if self.method else ""
+        seed = f", seed {self.seed}" if self.seed not in ("", "0") else ""
+        by = f" by {self.method}{options}{seed}" if self.method else ""
         if self.k == 1 and self.equal:
             return f"the expert `{self.subset[0]}`{by}"
         if self.equal:
@@ -172,12 +173,12 @@ def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
     if wanted is None:
         if MACRO in kinds or len(losses) > 1:
             return Aim(MACRO, dict.fromkeys(sorted(losses) or [MACRO], 1.0))
-        if len(kinds) > 1:
+        if len(kinds) > 1 and not losses:
             raise InputError(
                 f"several metrics were measured: {', '.join(kinds)}",
-                "choose some with `--domains`",
+                "choose some: `mergeplan select --domains`",
             )
-        wanted = next(iter(kinds))
+        wanted = losses[0] if losses else next(iter(kinds))
     shares = parse_shares(wanted)
     if set(shares) == {MACRO}:
         return Aim(MACRO, dict.fromkeys(sorted(losses) or [MACRO], 1.0))

@@ -51,7 +51,8 @@ class ToMeasure:
         merges: The likeliest to be better than what is known, first.
         over: The best that is known.
         gain: What the first is expected to gain over the best that is known, where it is better.
-        chance: That it is better.
+        chance: That it is better, or reaches the target.
+        target: That is to be reached; `None` where it is the best that is known.
         seconds: For all of them, by what measured merges took; `None` where that is not known.
         command: That measures them.
     """
@@ -62,3 +63,4 @@ class ToMeasure:
     chance: float
     seconds: float | None
     command: str
+    target: float | None = None

@@ -140,6 +140,8 @@ class Verdict(Summarized):
             tried = f"; try {by} {self.lambda_to_try:g}"
         if self.kind == "base":
             return f"merging does not pay, keep the base: no merge is better than it{other}{tried}"
+        if self.target is not None:
+            return f"take {chosen.merge.name()}, which is enough{base_size(chosen)}"
         return f"merging does not pay, take {chosen.merge.name()}: no merge is better{other}{tried}"
 
     def _by(self) -> str:

@@ -64,10 +64,12 @@ def to_measure_text(some: ToMeasure, chosen: Contender) -> list[str]:
     takes = f"{n} merge{'s' if n > 1 else ''}"
     if some.seconds is not None:
         takes += f", about {_time(some.seconds)}"
-    better = (
-        f"better than {some.over.merge.name()} with a chance of {chance_text(some.chance)} on this"
-        f" text, expected gain {some.gain:.4f}"
-    )
+    chance = f"with a chance of {chance_text(some.chance)} on this text"
+    better = f"better than {some.over.merge.name()} {chance}, expected gain {some.gain:.4f}"
+    if some.target is not None:
+        fewer = f", with {first.merge.k} experts instead of {some.over.merge.k}"
+        better = f"it reaches {some.target:g} {chance}"
+        better += fewer if first.merge.k < some.over.merge.k else ""
     if first is chosen or first.merge == chosen.merge:
         lines = [f"to be sure, measure it ({takes}): {better}"]
     else:

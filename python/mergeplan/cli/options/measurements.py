@@ -52,3 +52,22 @@ def load(source: Path, **given: Any) -> "FitResult":
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} is decided when a law is fitted; give it to `fit`")
     return fits_of(source)
+
+
+def fits_or_why(source: Path, given: dict[str, Any]) -> "tuple[FitResult | None, str | None]":
+    """What `load` gives; of a table of named merges that no curve can be fitted to, why."""
+    from mergeplan.errors import InputError
+    from mergeplan.law.loading import is_law
+    from mergeplan.measurements.file import read_rows
+    from mergeplan.system.files import expanded
+
+    try:
+        return load(source, **given), None
+    except InputError as error:
+        if is_law(source):
+            raise
+        rows, _ = read_rows(expanded(source))
+        bare = all(row.metric for row in rows) or error.message.startswith("nothing to fit")
+        if not bare or not any(row.subset for row in rows):
+            raise
+        return None, error.message
