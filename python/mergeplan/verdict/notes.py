@@ -1,0 +1,90 @@
+"""What limits a verdict, in sentences."""
+
+from collections.abc import Sequence
+
+from mergeplan.display.text import listed
+from mergeplan.evaluation.resampling import Resampling
+from mergeplan.selection.select import POOR_R2
+from mergeplan.verdict.contenders import Bounds, Contender, Predictions
+from mergeplan.verdict.known import Aim, KnownMerge
+
+
+def within(bounds: Bounds) -> str:
+    """The bounds, for a sentence on what keeps them."""
+    words = [str(constraint) for constraint in bounds.keep]
+    if bounds.max_experts is not None:
+        words.append(f"at most {bounds.max_experts} experts")
+    if bounds.budget is not None:
+        words.append(f"no more than the budget of {bounds.budget:g}")
+    return f" within `{', '.join(words)}`"
+
+
+def on_predictions(chosen: Contender, predictions: Sequence[Predictions]) -> list[str]:
+    """Where the law explains little, what was not measured may be better, unseen."""
+    if not chosen.measured or not chosen.merge.k:
+        return []
+    poor = [one.r2 for one in predictions if one.r2 < POOR_R2]
+    if not poor or len(poor) < len(predictions):
+        return []
+    return [
+        f"merges that were not measured are hardly predicted here ({max(*poor, 0.0):.0%} of the"
+        " variance of those left out is explained): others may be better, and this one may be"
+        " lowest by chance"
+    ]
+
+
+def on_lacking(every: Sequence[KnownMerge], aim: Aim) -> list[str]:
+    """How many merges lack a part of what counts, which parts, and what to do."""
+    lacking = [one for one in every if aim.of(one.values) is None]
+    parts = sorted({name for one in lacking for name in aim.shares if name not in one.values})
+    if not lacking:
+        return []
+    return [
+        f"{len(lacking)} of {len(every)} merges were not measured on {listed(parts)} and are not"
+        " compared: measure them on it, or ask for another domain"
+    ]
+
+
+def on_experts(singles: Sequence[Contender], chosen: Contender) -> list[str]:
+    """Where experts were measured at another strength alone, one as it is may be better."""
+    if not singles or not chosen.merge.k or any(one.merge.is_expert for one in singles):
+        return []
+    return ["no expert was measured as it is: one alone may be better than this merge"]
+
+
+def on_base_and_texts(
+    chosen: Contender,
+    base: Contender | None,
+    base_counts: bool,
+    aim: Aim,
+    resampling: Resampling | None,
+) -> list[str]:
+    """Whether the base counts, and why nothing is said of other texts.
+
+    Args:
+        base_counts: Whether it keeps the bounds.
+    """
+    found = []
+    if base is None:
+        found.append("the base was not measured: whether merging pays at all is not known")
+    elif not base_counts:
+        found.append("the base does not keep the bounds, and does not count")
+    if not chosen.merge.k:
+        return found
+    if aim.metric:
+        found.append(
+            "no chance on items of this kind is told: their own scores are not known, and merges"
+            " cannot be compared one by one"
+        )
+    elif resampling is None:
+        found.append(
+            "on this text only: no losses of single documents stand beside the table, so that"
+            " nothing is said of other texts"
+        )
+    elif not resampling.enough(aim.shares):
+        few = min(resampling.groups().items(), key=lambda item: item[1])
+        found.append(
+            f"on this text only: domain `{few[0]}` has {few[1]} documents or groups of them, and"
+            " what holds on other texts is said from five on"
+        )
+    return found
