@@ -47,7 +47,7 @@ def test_all_that_a_run_writes_is_in_the_list_and_follows_the_umask(mask, tmp_pa
     run, before = tmp_path / "run", os.umask(mask)
     try:
         store = RunStore(run, IDENTITY, (2,))
-        for name in ("measurements.csv", "law.json", "law.png", "merge.yml"):
+        for name in ("measurements.csv", "law.json", "law.png", "merge.yml", "held_back.jsonl"):
             store.folder.place(name, "ours")
             (run / name).write_text("mine")
             store.folder.place(name, "ours")
@@ -335,3 +335,13 @@ def test_a_bench_follows_no_link_of_its_models(tmp_path):
     done = cli(*bench)
     assert (done.returncode, victim.read_bytes()) == (1, before)
     assert f"`{weights}`: it is a symbolic link" in done.stderr
+
+
+def test_a_file_that_no_longer_holds_is_removed_and_an_edited_one_stays(tmp_path):
+    folder = RunFolder(tmp_path, IDENTITY)
+    for text, left in (("ours", False), ("mine", True)):
+        folder.place("merge.yml", "ours")
+        (tmp_path / "merge.yml").write_text(text)
+        folder.withdraw("merge.yml")
+        assert (tmp_path / "merge.yml").exists() == left
+    folder.close()

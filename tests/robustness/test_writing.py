@@ -343,6 +343,7 @@ REASONS = {
     "merging/publishing.py": "gives OUT.partial its name",
     "merging/companions.py": "folders in OUT.partial",
     "merging/cluster_runner.py": "shards in OUT.partial, held",
+    "calibration/run_folder.py": "removes a file that the run wrote and nobody edited",
     "calibration/store.py": "cuts a torn line off the handle that `open_own` looked at",
     "planning/mergekit/companions.py": "a temporary folder",
     "bench/bench.py": "a temporary folder",
