@@ -1,14 +1,17 @@
 """The best weights: a smooth problem on the simplex, or on a range of sums that was measured."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint, minimize
 
 from mergeplan.selection.choices import Choice, choice_of
 from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import Constraint, Problem
+
+if TYPE_CHECKING:
+    from scipy.optimize import NonlinearConstraint
 
 Array = NDArray[np.float64]
 
@@ -61,6 +64,9 @@ def _without_crumbs(problem: Problem, weights: Array, largest_sum: float | None)
 def _descend(
     problem: Problem, begin: Array, allowed: NDArray[np.bool_], largest_sum: float | None
 ) -> Array:
+    # Here, since its import takes as long as all that `suggest` does, which needs no weights.
+    from scipy.optimize import Bounds, LinearConstraint, minimize
+
     # In units of the law's own spread, or the optimiser's tolerance is none for small differences.
     unit = float(np.std(problem.law.values)) or 1.0
     exact = problem.law.shrinkage == 1
@@ -84,7 +90,9 @@ def _descend(
     return weights
 
 
-def _condition(constraint: Constraint, law: SubsetLaw) -> NonlinearConstraint:
+def _condition(constraint: Constraint, law: SubsetLaw) -> "NonlinearConstraint":
+    from scipy.optimize import NonlinearConstraint
+
     below = constraint.below
     return NonlinearConstraint(
         lambda w: law.predict(w[None])[0],
