@@ -4,6 +4,7 @@ import json
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mergeplan.errors import InputError
@@ -25,7 +26,6 @@ from mergeplan.verdict.known import Merge
 from mergeplan.verdict.lambdas import lambda_to_try
 from mergeplan.verdict.write import merge_to_write
 
-np = pytest.importorskip("numpy")
 EXPERTS = ("code", "html", "math", "prose")
 TASK = {"method": "task_arithmetic", "options": '{"lambda": 0.5}'}
 

@@ -13,9 +13,9 @@ from mergeplan.evaluation.resampling import Resampling
 from mergeplan.evaluation.scores import Estimate, Scores
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.selection.fit import NINE_IN_TEN
 from mergeplan.system.reading import SCORES as KIND
 from mergeplan.system.reading import read_bytes
-from mergeplan.verdict.contenders import NINE_IN_TEN
 from mergeplan.verdict.verdict import Verdict
 
 Measure = Callable[[Sequence[SubsetMerge]], Iterable[MeasuredMerge]]

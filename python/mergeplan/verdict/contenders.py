@@ -11,14 +11,11 @@ from mergeplan.law.costs import CostModel
 from mergeplan.measurements.rows import MergeKey
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
-from mergeplan.selection.fit import SubsetLaw
+from mergeplan.selection.fit import NINE_IN_TEN, SubsetLaw
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import Table
 from mergeplan.verdict.known import Aim, KnownMerge, Merge
-
-# Standard deviations of a normal variable within which it lies nine times out of ten.
-NINE_IN_TEN = 1.6448536269514722
 
 
 @dataclass(frozen=True)
