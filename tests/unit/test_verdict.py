@@ -329,3 +329,21 @@ def test_a_complete_table_is_not_predicted(tmp_path):
     rows, _ = read_rows(table(tmp_path, whole))
     assert predictions(rows, None) == []
     assert len(predictions(rows[:-1], None)) == 1
+
+
+def test_a_verdict_on_one_base_is_held_against_experts_of_that_base_alone(tmp_path):
+    """The own expert of a domain was taken of either base, and the two have no tokens in common."""
+    run_folder(tmp_path, LOSSES, 8)
+    text = (tmp_path / "measurements.csv").read_text()
+    scores = (tmp_path / "scores.jsonl").read_text()
+    head, *rows = text.splitlines(keepends=True)
+    larger = [row.replace("80592", "269120").replace("0" * 16, "1" * 16) for row in rows]
+    (tmp_path / "measurements.csv").write_text(head + "".join(rows + larger))
+    more = scores.replace("80592.0", "269120.0").replace('"size": 0', '"size": 1')
+    (tmp_path / "scores.jsonl").write_text(scores + more)
+    texts = {"the text of size 1": "0" * 16, "the text of size 2": "1" * 16}
+    (tmp_path / "run.json").write_text(json.dumps({"texts": texts}))
+    verdict = verdict_of(tmp_path / "measurements.csv")
+    assert verdict.base.merge.n_params == verdict.chosen.merge.n_params
+    assert verdict.harms
+    assert all(harm.low is not None for harm in verdict.harms)

@@ -98,8 +98,9 @@ def decide(
         chosen = with_domains(chosen, predictions)
     reached = question.target is None or field_.reaches(chosen)
     base = field_.base_of(chosen)
-    singles = [one for one in known if one.merge.k == 1]
-    expert = field_.best(one for one in singles if one.merge.n_params == chosen.merge.n_params)
+    n_params = chosen.merge.n_params
+    singles = [one for one in known if one.merge.k == 1 and one.merge.n_params == n_params]
+    expert = field_.best(singles)
     higher = {target_name(row): row.higher for row in rows if _is_part(row, aim)}
     others = [one for one in (base, expert) if one is not None]
     return Verdict(
