@@ -87,13 +87,14 @@ class Run:
         that was killed asks for the same again.
         """
         reasons, seen = self._by_rounds(size, store, executor)
-        wanted = also_merges(self._checked, self._options, size)
-        seed, _ = seed_of(self._checked.pool.random_seed, self._options.seed, "the pool")
-        for _ in range(_CLOSING_ROUNDS):
+
+        def measure(wanted: list[SubsetMerge]) -> None:
             self._measure(wanted, size, store, executor)
-            seen |= {merge.key: m for merge in wanted if (m := store.get(merge)) is not None}
-            if self._options.ks:
-                break
+            seen.update({merge.key: m for merge in wanted if (m := store.get(merge)) is not None})
+
+        measure(also_merges(self._checked, self._options, size))
+        seed, _ = seed_of(self._checked.pool.random_seed, self._options.seed, "the pool")
+        for _ in range(0 if self._options.ks else _CLOSING_ROUNDS):
             verdict = verdict_on(list(seen.values()), store, self._options)
             labels = self._checked.labels
             asked = still_to_measure(verdict, self._checked.pool, size, labels, seed)
@@ -103,6 +104,7 @@ class Run:
                 break
             names = ", ".join("+".join(merge.subset) for merge in wanted)
             self._say(f"{self._name(size)}the verdict asks for {names}")
+            measure(wanted)
         return reasons
 
     def _left(self, own: Sequence[MeasuredMerge], wanted: Sequence[SubsetMerge]) -> int | None:

@@ -6,6 +6,7 @@ from mergeplan.law.recommendation import Candidate, Recommendation
 from mergeplan.law.series import Series
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.known import Merge
+from mergeplan.verdict.lambdas import strength_of
 from mergeplan.verdict.verdict import Kind, Verdict
 
 
@@ -94,16 +95,8 @@ def _reaches(chosen: Contender | None, target: float | None) -> bool:
 
 
 def _half(fit: Fit) -> float | None:
-    import json
-
-    from mergeplan.config.labels import method_of
-    from mergeplan.errors import InputError
-
-    try:
-        _, settings = method_of(fit.series.method, json.loads(fit.series.options))
-    except InputError:
-        return None
-    return round(settings.get("lambda", 1.0) / 2, 3)
+    strength = strength_of(fit.series.method, fit.series.options)
+    return None if strength is None else round(strength / 2, 3)
 
 
 def _notes(

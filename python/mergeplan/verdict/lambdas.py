@@ -26,7 +26,7 @@ def lambda_to_try(contenders: Sequence[Contender], base: float | None, sign: flo
     """
     scans: dict[object, dict[float, float]] = defaultdict(dict)
     for one in contenders:
-        strength = _strength(one)
+        strength = strength_of(one.merge.method, one.merge.options) if one.merge.equal else None
         if strength is not None and one.measured and one.merge.k:
             scans[one.merge.n_params, one.merge.method, one.merge.subset][strength] = one.value
     if not scans:
@@ -46,13 +46,14 @@ def lambda_to_try(contenders: Sequence[Contender], base: float | None, sign: flo
     return round(min(max(lowest, _NEAREST * x), x / 2 if lowest <= 0 else x), 3)
 
 
-def _strength(contender: Contender) -> float | None:
-    """The factor on the merged delta; `None` of a method that is not known, or at 0 or below."""
-    merge = contender.merge
-    if not merge.equal:
-        return None
+def strength_of(method: str, options: str) -> float | None:
+    """The factor on the merged delta; `None` of a method that is not known, or at 0 or below.
+
+    Args:
+        options: As JSON.
+    """
     try:
-        _, settings = method_of(merge.method, json.loads(merge.options))
+        _, settings = method_of(method, json.loads(options))
     except InputError:
         return None
     strength = settings.get("lambda", 1.0)
