@@ -20,9 +20,9 @@ from mergeplan.measurements.file import read_rows
 from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.choices import best_by_size
 from mergeplan.selection.draws import settle
-from mergeplan.selection.fit import NINE_IN_TEN, fit_subset_law
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.table import tables_of
+from mergeplan.subset_law.fit import NINE_IN_TEN, fit_subset_law
 
 SEEDS = range(5)
 ROUND = 5

@@ -17,7 +17,6 @@ from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.bounds import lower_bound
 from mergeplan.selection.choices import best_by_size
 from mergeplan.selection.draws import settle
-from mergeplan.selection.fit import NINE_IN_TEN, fit_subset_law, seen
 from mergeplan.selection.front import pareto_front
 from mergeplan.selection.insight import (
     droppable,
@@ -32,6 +31,7 @@ from mergeplan.selection.select import fit_table, select, select_from
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
+from mergeplan.subset_law.fit import NINE_IN_TEN, fit_subset_law, seen
 from tests.support.settings import DATA
 
 SWEEP = DATA / "select_80k.csv"

@@ -15,8 +15,8 @@ from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
-from mergeplan.selection.fit import NINE_IN_TEN
 from mergeplan.selection.selection import Selection, Selections
+from mergeplan.subset_law.fit import NINE_IN_TEN
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.verdict import Verdict

@@ -9,7 +9,7 @@ between bound and search says.
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.law.subset_form import Coefficients
+from mergeplan.subset_law.form import Coefficients
 
 Array = NDArray[np.float64]
 

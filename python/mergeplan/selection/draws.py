@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.selection.choices import Choice, choice_of, subsets_of_size
-from mergeplan.selection.fit import NINE_IN_TEN
 from mergeplan.selection.problem import Problem, equal_weights
+from mergeplan.subset_law.fit import NINE_IN_TEN
 
 Array = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from mergeplan.display.table import align_columns
 from mergeplan.selection.choices import subsets_of_size
-from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import equal_weights, values_of
+from mergeplan.subset_law.fit import SubsetLaw
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from mergeplan.law.fit import fit_law
 from mergeplan.law.formulas import HyperbolicLaw
 from mergeplan.selection.choices import Choice, subsets_of_size
-from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import equal_weights, values_of
+from mergeplan.subset_law.fit import SubsetLaw
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,6 @@ from mergeplan.pool.geometry.file import gram_for, load_grams
 from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import Draws, settle, settle_weights
-from mergeplan.selection.fit import NINE_IN_TEN, SubsetLaw, fit_subset_law
 from mergeplan.selection.insight import (
     droppable,
     experts_of,
@@ -27,6 +26,7 @@ from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
+from mergeplan.subset_law.fit import NINE_IN_TEN, SubsetLaw, fit_subset_law
 from mergeplan.system.files import expanded
 
 Array = NDArray[np.float64]

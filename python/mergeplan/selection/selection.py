@@ -12,10 +12,10 @@ from mergeplan.display.text import chance_text, format_count
 from mergeplan.law.formulas import HyperbolicLaw
 from mergeplan.selection.active import Confidence
 from mergeplan.selection.choices import Choice
-from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.insight import Expert, Size, synergy
 from mergeplan.selection.problem import Constraint
 from mergeplan.selection.table import Table
+from mergeplan.subset_law.fit import SubsetLaw
 from mergeplan.system.ranges import LARGEST_POOL, check_number
 
 Array = NDArray[np.float64]

@@ -72,7 +72,7 @@ class Table:
 
     @property
     def shrinkages(self) -> tuple[float, ...]:
-        """Powers of k to choose from: a linear method shrinks deltas by 1/k (`law.subset_form`)."""
+        """Powers of k to choose from: a linear method shrinks deltas by 1/k (`subset_law.form`)."""
         return (1.0,) if self.linear else (1.0, 0.75, 0.5)
 
     @property

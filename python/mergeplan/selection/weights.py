@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.selection.choices import Choice, choice_of
-from mergeplan.selection.fit import SubsetLaw
 from mergeplan.selection.problem import Constraint, Problem
+from mergeplan.subset_law.fit import SubsetLaw
 
 if TYPE_CHECKING:
     from scipy.optimize import NonlinearConstraint

@@ -11,10 +11,10 @@ from mergeplan.law.costs import CostModel
 from mergeplan.measurements.rows import MergeKey
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
-from mergeplan.selection.fit import NINE_IN_TEN, SubsetLaw
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import Table
+from mergeplan.subset_law.fit import NINE_IN_TEN, SubsetLaw
 from mergeplan.verdict.known import Aim, KnownMerge, Merge
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.law.subset_form import (
+from mergeplan.subset_law.form import (
     HIGHEST_DEGREE,
     Coefficients,
     coefficients,
@@ -22,7 +22,7 @@ from mergeplan.law.subset_form import (
     products,
     squares,
 )
-from mergeplan.selection.variances import MOST_ROWS, draw_variances, fit_variances
+from mergeplan.subset_law.variances import MOST_ROWS, draw_variances, fit_variances
 
 Array = NDArray[np.float64]
 
@@ -50,9 +50,9 @@ class SubsetLaw:
         name: Of the domain or metric.
         experts: The order of the weights.
         weights: Of the measured merges, shape (n, n_experts).
-        points: The same as the prior sees them; see `seen` and `subset_form.points_of`.
+        points: The same as the prior sees them; see `seen` and `form.points_of`.
         values: Measured values, shape (n,).
-        contrast: See `subset_form.contrast_of`.
+        contrast: See `form.contrast_of`.
         variances: Prior variance of each degree, and last the misfit's.
         left_out: What each row is predicted to be by a fit without it, shape (n,).
         sizes: Different k that were measured.
@@ -255,7 +255,7 @@ def fit_subset_law(
     Args:
         weights: Shape (n, n_experts), the order of `experts`; zero for the base.
         values: Shape (n,); NaN for merges that were not measured on it.
-        gram: Inner products of the experts' deltas; see `subset_form.gram_root`.
+        gram: Inner products of the experts' deltas; see `form.gram_root`.
         shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
             of them where only one k above one was measured.
 
