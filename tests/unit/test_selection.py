@@ -12,7 +12,7 @@ from mergeplan.errors import InputError
 from mergeplan.measurements.file import load_measurements, read_rows
 from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.designs import choose_subsets
-from mergeplan.selection import choices, fit, front
+from mergeplan.selection import choices, front
 from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.bounds import lower_bound
 from mergeplan.selection.choices import best_by_size
@@ -31,6 +31,7 @@ from mergeplan.selection.select import fit_table, select, select_from
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
+from mergeplan.subset_law import fit
 from mergeplan.subset_law.fit import NINE_IN_TEN, fit_subset_law, seen
 from tests.support.settings import DATA
 
