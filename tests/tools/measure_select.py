@@ -22,7 +22,8 @@ from mergeplan.selection.choices import best_by_size
 from mergeplan.selection.draws import settle
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.table import tables_of
-from mergeplan.subset_law.fit import NINE_IN_TEN, fit_subset_law
+from mergeplan.subset_law.fit import fit_subset_law
+from mergeplan.subset_law.law import NINE_IN_TEN
 
 SEEDS = range(5)
 ROUND = 5

@@ -31,8 +31,9 @@ from mergeplan.selection.select import fit_table, select, select_from
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
-from mergeplan.subset_law import fit
-from mergeplan.subset_law.fit import NINE_IN_TEN, fit_subset_law, seen
+from mergeplan.subset_law import law as law_of_subsets
+from mergeplan.subset_law.fit import fit_subset_law
+from mergeplan.subset_law.law import NINE_IN_TEN, seen
 from tests.support.settings import DATA
 
 SWEEP = DATA / "select_80k.csv"
@@ -205,7 +206,7 @@ def test_beyond_the_measured_k_intervals_count_the_missing_degree_and_a_warning_
         return np.mean(errors <= NINE_IN_TEN * law.deviations(weights))
 
     assert coverage() > 0.85
-    monkeypatch.setattr(fit, "OMITTED", 0.0)
+    monkeypatch.setattr(law_of_subsets, "OMITTED", 0.0)
     assert coverage() < 0.2
     warnings = select_from(table, Wish()).warnings
     assert any("no merge of more than 2 experts was measured" in warning for warning in warnings)

@@ -16,7 +16,7 @@ from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.selection import Selection, Selections
-from mergeplan.subset_law.fit import NINE_IN_TEN
+from mergeplan.subset_law.law import NINE_IN_TEN
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.verdict import Verdict

@@ -13,7 +13,7 @@ from mergeplan.evaluation.resampling import Resampling
 from mergeplan.evaluation.scores import Estimate, Scores
 from mergeplan.measurements.rows import MACRO, parse_shares
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.subset_law.fit import NINE_IN_TEN
+from mergeplan.subset_law.law import NINE_IN_TEN
 from mergeplan.system.reading import SCORES as KIND
 from mergeplan.system.reading import read_bytes
 from mergeplan.verdict.verdict import Verdict

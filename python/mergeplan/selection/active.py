@@ -16,7 +16,7 @@ from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.draws import Draws
 from mergeplan.selection.texts import Texts, Unknown
-from mergeplan.subset_law.fit import NINE_IN_TEN
+from mergeplan.subset_law.law import NINE_IN_TEN
 
 Array = NDArray[np.float64]
 

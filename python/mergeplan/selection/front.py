@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mergeplan.display.table import align_columns
 from mergeplan.selection.choices import subsets_of_size
 from mergeplan.selection.problem import equal_weights, values_of
-from mergeplan.subset_law.fit import SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
 
 Array = NDArray[np.float64]
 

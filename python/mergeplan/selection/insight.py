@@ -11,7 +11,7 @@ from mergeplan.law.fit import fit_law
 from mergeplan.law.formulas import HyperbolicLaw
 from mergeplan.selection.choices import Choice, subsets_of_size
 from mergeplan.selection.problem import equal_weights, values_of
-from mergeplan.subset_law.fit import SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.subset_law.fit import SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
 
 Array = NDArray[np.float64]
 

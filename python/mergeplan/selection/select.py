@@ -26,7 +26,8 @@ from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
-from mergeplan.subset_law.fit import NINE_IN_TEN, SubsetLaw, fit_subset_law
+from mergeplan.subset_law.fit import fit_subset_law
+from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
 from mergeplan.system.files import expanded
 
 Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ from mergeplan.selection.choices import Choice
 from mergeplan.selection.insight import Expert, Size, synergy
 from mergeplan.selection.problem import Constraint
 from mergeplan.selection.table import Table
-from mergeplan.subset_law.fit import SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.system.ranges import LARGEST_POOL, check_number
 
 Array = NDArray[np.float64]

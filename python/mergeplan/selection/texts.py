@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mergeplan.evaluation.resampling import LEAST_GROUPS, Resampling
 from mergeplan.measurements.rows import parse_shares
 from mergeplan.selection.table import Table
-from mergeplan.subset_law.fit import SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
 
 Array = NDArray[np.float64]
 

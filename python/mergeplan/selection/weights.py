@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mergeplan.selection.choices import Choice, choice_of
 from mergeplan.selection.problem import Constraint, Problem
-from mergeplan.subset_law.fit import SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
 
 if TYPE_CHECKING:
     from scipy.optimize import NonlinearConstraint

@@ -14,7 +14,7 @@ from mergeplan.selection.draws import settle
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import Table
-from mergeplan.subset_law.fit import NINE_IN_TEN, SubsetLaw
+from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
 from mergeplan.verdict.known import Aim, KnownMerge, Merge
 
 

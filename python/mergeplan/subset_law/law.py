@@ -1,0 +1,290 @@
+"""The law of single subsets: what measured merges of one pool say of all others.
+
+A deterministic merge on a fixed text has no noise: what the form does not explain is misfit, and
+enters as a variance of its own. The error of the text is the same for all rows and no part of it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.subset_law.form import (
+    HIGHEST_DEGREE,
+    Coefficients,
+    coefficients,
+    points_of,
+    products,
+    squares,
+)
+from mergeplan.subset_law.variances import MOST_ROWS, draw_variances
+
+Array = NDArray[np.float64]
+
+# Prior variance of a degree that could not be fitted, as a share of the next lower one's. On the
+# real pool the cubic term's was 0.03 to 0.4 of the quadratic one's.
+OMITTED = 0.3
+# Left-out merges that weigh as much as what the likelihood says.
+_TRUST = 20
+# Laws that stand for all variances which the rows allow.
+_DRAWN = 24
+_DRAWN_OF_MANY = 3
+# Standard deviations of a normal variable within which it lies nine times out of ten.
+NINE_IN_TEN = 1.6448536269514722
+
+
+@dataclass(frozen=True, eq=False)
+class SubsetLaw:
+    """What every weighting of a pool is predicted to give.
+
+    Attributes:
+        name: Of the domain or metric.
+        experts: The order of the weights.
+        weights: Of the measured merges, shape (n, n_experts).
+        points: The same as the prior sees them; see `seen` and `form.points_of`.
+        values: Measured values, shape (n,).
+        contrast: See `form.contrast_of`.
+        variances: Prior variance of each degree, and last the misfit's.
+        left_out: What each row is predicted to be by a fit without it, shape (n,).
+        sizes: Different k that were measured.
+        scale: Factor on standard deviations, from the rows left out one by one.
+        shrinkage: Power of k by which a merge's deltas shrink; see `seen`.
+    """
+
+    name: str
+    experts: tuple[str, ...]
+    weights: Array
+    points: Array
+    values: Array
+    geometry: Array
+    contrast: Array
+    variances: Array
+    constant: float
+    duals: Array
+    inverse: Array
+    left_out: Array
+    sizes: tuple[int, ...]
+    scale: float
+    higher: bool = False
+    shrinkage: float = 1.0
+
+    @property
+    def degree(self) -> int:
+        return len(self.variances) - 1
+
+    @cached_property
+    def series(self) -> Coefficients:
+        """L0, a, Q and the cubic term."""
+        return coefficients(
+            self.constant,
+            self.duals,
+            self.points,
+            self.variances[:-1],
+            self.geometry,
+            self.contrast,
+        )
+
+    @cached_property
+    def alike(self) -> tuple["SubsetLaw", ...]:
+        """Laws of the same rows by variances that they make as likely; see `draw_variances`."""
+        spread = float(np.std(self.values)) or 1.0
+        powers = products(self.points, self.points, self.degree)
+        values = (self.values - self.values.mean()) / spread
+        # Of many rows the variances are as good as known, and each law is the inverse of a matrix.
+        count = _DRAWN if len(values) <= MOST_ROWS else _DRAWN_OF_MANY
+        drawn = draw_variances(powers, values, self.variances / spread**2, count)
+        return tuple(solved(self, spread**2 * variances, powers) for variances in drawn)
+
+    @property
+    def r2(self) -> float:
+        """Share of the merges' variance that predictions without the merge itself explain.
+
+        Of merges of two experts and more, whose differences are what is to be decided.
+        """
+        merged = self._merged
+        errors = self.left_out[merged] - self.values[merged]
+        total = float(np.sum((self.values[merged] - self.values[merged].mean()) ** 2))
+        return 1 - float(np.sum(errors**2)) / total if total > 0 else 0.0
+
+    @property
+    def error(self) -> float:
+        """Root mean square of the same errors, in the target's unit."""
+        merged = self._merged
+        return float(np.sqrt(np.mean((self.left_out[merged] - self.values[merged]) ** 2)))
+
+    @property
+    def _merged(self) -> NDArray[np.bool_]:
+        merged: NDArray[np.bool_] = (self.weights > 0).sum(1) > 1
+        return merged
+
+    @cached_property
+    def _known(self) -> tuple[NDArray[np.void], Array]:
+        """Keys of the measured weightings, sorted, and their values."""
+        keys = _keys(self.weights)
+        order = np.argsort(keys)
+        return keys[order], self.values[order]
+
+    def measured(self, weights: Array) -> Array:
+        """Measured values, NaN where a weighting was not measured, shape (n,)."""
+        keys, values = self._known
+        wanted = _keys(weights)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[at] == wanted, values[at], np.nan)
+
+    def predict(self, weights: Array) -> Array:
+        """Expected values.
+
+        Args:
+            weights: Shape (n, n_experts).
+
+        Returns:
+            Shape (n,).
+        """
+        predicted: Array = self.constant + self._covariance(weights) @ self.duals
+        return predicted
+
+    def shares(self, weights: Array) -> Array:
+        """What of each row's value a prediction is put together of, shape (n, n_rows).
+
+        A measured weighting is its own row, and nothing else.
+        """
+        shares = self._shares(weights)[0]
+        row = {key: number for number, key in enumerate(_keys(self.weights).tolist())}
+        for place, key in enumerate(_keys(weights).tolist()):
+            if key in row:
+                shares[place] = 0.0
+                shares[place, row[key]] = 1.0
+        return shares
+
+    def deviations(self, weights: Array) -> Array:
+        """Standard deviations of predictions, misfit included, shape (n,)."""
+        prior, omitted = self._split(squares(self._seen(weights), HIGHEST_DEGREE))  # (n,), (n,)
+        shares, cross, cross_omitted = self._shares(weights)
+        variance = prior + omitted + self.variances[-1]
+        variance -= 2 * ((cross + cross_omitted) * shares).sum(1)
+        variance += np.einsum("ij,jk,ik->i", shares, self._rows, shares, optimize=True)
+        # Differences of large numbers: rounding may leave them a little below the misfit.
+        deviations: Array = self.scale * np.sqrt(np.maximum(variance, self.variances[-1]))
+        return deviations
+
+    def covariances(self, weights: Array) -> Array:
+        """Covariances of the predictions of several merges, misfit included, shape (n, n)."""
+        x = self._seen(weights)
+        return self._joint(
+            products(x, x, HIGHEST_DEGREE), products(x, self.points, HIGHEST_DEGREE)
+        )[1]
+
+    def joint_alike(self, weights: Array) -> Iterator[tuple[Array, Array]]:
+        """Predictions and their covariances by each of the laws `alike`, (n,) and (n, n)."""
+        x = self._seen(weights)
+        own, cross = products(x, x, HIGHEST_DEGREE), products(x, self.points, HIGHEST_DEGREE)
+        for law in self.alike:
+            yield law._joint(own, cross)
+
+    def _joint(self, own: Array, powers: Array) -> tuple[Array, Array]:
+        """From products of unit variance, of the merges and of the merges with the rows."""
+        prior, omitted = self._split(own)
+        shares, cross, cross_omitted = self._shares_of(powers)
+        joint = prior + omitted
+        joint[np.diag_indices(len(joint))] += self.variances[-1]
+        both = (cross + cross_omitted) @ shares.T
+        joint += shares @ self._rows @ shares.T - both - both.T
+        return shares @ self.values, self.scale**2 * joint
+
+    def _seen(self, weights: Array) -> Array:
+        return points_of(seen(weights, self.shrinkage), self.geometry, self.contrast)
+
+    def _covariance(self, weights: Array) -> Array:
+        powers = products(self._seen(weights), self.points, self.degree)
+        covariance: Array = np.tensordot(self.variances[:-1], powers, 1)
+        return covariance
+
+    def _split(self, powers: Array) -> tuple[Array, Array]:
+        """Covariance of the degrees that were fitted, and of those that could not be.
+
+        Where too few k were measured for the highest degree, it is there all the same: it widens
+        intervals, beyond the measured k above all.
+        """
+        fitted = np.tensordot(self.variances[:-1], powers[: self.degree], 1)
+        left = OMITTED * self.variances[self.degree - 1]
+        return fitted, left * powers[self.degree :].sum(0)
+
+    @cached_property
+    def _rows(self) -> Array:
+        """Covariance of the measured rows, shape (n_rows, n_rows)."""
+        fitted, omitted = self._split(products(self.points, self.points, HIGHEST_DEGREE))
+        rows: Array = fitted + omitted + self.variances[-1] * np.eye(len(self.values))
+        return rows
+
+    def _shares(self, weights: Array) -> tuple[Array, Array, Array]:
+        """How a prediction is put together of the rows, and its covariances with them.
+
+        Returns:
+            Three of shape (n, n_rows): a prediction is the sum of the rows' values by the first.
+        """
+        return self._shares_of(products(self._seen(weights), self.points, HIGHEST_DEGREE))
+
+    def _shares_of(self, powers: Array) -> tuple[Array, Array, Array]:
+        cross, omitted = self._split(powers)
+        sums = self.inverse.sum(1)
+        left = 1 - cross @ sums
+        return cross @ self.inverse + np.outer(left, sums) / sums.sum(), cross, omitted
+
+
+def seen(weights: Array, shrinkage: float) -> Array:
+    """Weights as the form sees them: k equal ones of 1/k as 1/k^shrinkage each.
+
+    Unequal ones count as so many experts as equal ones with the same sum of squares.
+    """
+    if shrinkage == 1:
+        return weights
+    squares = (weights**2).sum(1)
+    sums = weights.sum(1)
+    n_effective = np.divide(sums**2, squares, out=np.ones_like(sums), where=squares > 0)
+    enlarged: Array = weights * n_effective[:, None] ** (1 - shrinkage)
+    return enlarged
+
+
+def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
+    """The law of the same rows at given variances."""
+    covariance = np.tensordot(variances[:-1], powers, 1)
+    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(law.values)))
+    sums = inverse.sum(1)
+    constant = float(sums @ law.values / sums.sum())
+    duals = inverse @ (law.values - constant)
+    # Exact leave-one-out of a Gaussian process with a constant mean.
+    precision = np.maximum(np.diag(inverse) - sums**2 / sums.sum(), 1e-300)
+    errors = duals / precision
+    merged = (law.weights > 0).sum(1) > 1
+    return replace(
+        law,
+        variances=variances,
+        constant=constant,
+        duals=duals,
+        inverse=inverse,
+        left_out=law.values - errors,
+        scale=_scale(np.abs(errors * np.sqrt(precision))[merged]),
+    )
+
+
+def _keys(weights: Array) -> NDArray[np.void]:
+    """Each weighting as one sortable value, shape (n,); equal up to nine digits."""
+    # Zero is added for the sake of -0.0, whose bytes differ.
+    rounded = np.ascontiguousarray(np.round(weights, 9) + 0.0)
+    return rounded.view(f"V{rounded.dtype.itemsize * rounded.shape[1]}")[:, 0]
+
+
+def _scale(ratios: Array) -> float:
+    """What brings nine of ten left-out merges into their interval, the nearer to 1 the fewer.
+
+    Intervals of the likelihood alone are up to twice too wide for averages of the real pool.
+    """
+    n = len(ratios)
+    if n == 0:
+        return 1.0
+    # The order statistic that a further merge exceeds one time in ten.
+    last = min(int(np.ceil(0.9 * (n + 1))), n) - 1
+    found = float(np.sort(ratios)[last]) / NINE_IN_TEN
+    return float(max(found, 1e-3) ** (n / (n + _TRUST)))
