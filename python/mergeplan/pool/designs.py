@@ -215,9 +215,11 @@ class _Balance:
         np.put_along_axis(rows, picked, 1, axis=1)
         return rows
 
-    def _cost(self, rows: Counts) -> Counts:
+    def _cost(self, rows: Counts) -> NDArray[np.float64]:
         """How much each row, shape (n, M), adds to the squares: experts first, then pairs."""
-        experts = rows @ np.diagonal(self._together)  # (n,)
-        pairs = ((rows @ self._together) * rows).sum(-1) - experts
+        # In float64, which holds these whole numbers and has a fast product where int64 has none.
+        chosen, together = rows.astype(np.float64), self._together.astype(np.float64)
+        experts = chosen @ np.diagonal(together)  # (n,)
+        pairs = ((chosen @ together) * chosen).sum(-1) - experts
         # No sum over pairs comes near the unit of the experts' sum.
         return np.asarray(experts * 2**32 + pairs)

@@ -11,12 +11,13 @@ from mergeplan.law.fit import fit_law
 from mergeplan.law.formulas import HyperbolicLaw
 from mergeplan.selection.choices import Choice, subsets_of_size
 from mergeplan.selection.problem import equal_weights, values_of
+from mergeplan.subset_law.averages import mean_changes, mean_of_size
 from mergeplan.subset_law.law import SubsetLaw
 
 Array = NDArray[np.float64]
 
-# Subsets of a size that a mean is taken over at most.
-_AVERAGED = 5000
+# Subsets of a size that are listed at most, and of more so many are drawn for their spread.
+_LISTED, _DRAWN = 5000, 1000
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Size:
     """Values over the subsets of one size, measured where they were, else predicted.
 
     Attributes:
-        deviation: Standard deviation over subsets.
-        lowest, highest: Over all of them, or over those that were drawn.
+        mean: Over all of them.
+        deviation: Standard deviation over all of them, or over those that were drawn.
+        lowest, highest: Over the same, and those that were measured.
     """
 
     k: int
@@ -55,12 +57,40 @@ class Expert:
 
 def sizes_of(law: SubsetLaw, seed: int = 0) -> list[Size]:
     """The mean and the spread at each k that the law of single subsets implies."""
+    n = len(law.experts)
+    known = _known(law)
     found = []
-    for k in range(1, len(law.experts) + 1):
-        values = values_of(law, equal_weights(_some(len(law.experts), k, seed)))
-        low, high = float(values.min()), float(values.max())
-        found.append(Size(k, float(values.mean()), float(values.std()), low, high))
+    for k in range(1, n + 1):
+        values = values_of(law, equal_weights(_some(n, k, seed)))
+        mean = mean_of_size(law.series, k, law.shrinkage)
+        own = known.k == k
+        mean += float(known.surprise[own].sum()) / comb(n, k)
+        seen = np.append(values, known.values[own])
+        found.append(Size(k, mean, float(values.std()), float(seen.min()), float(seen.max())))
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Plain subsets that were measured: shape (n, n_experts), and (n,) for the others.
+
+    Attributes:
+        surprise: Measured less predicted.
+    """
+
+    members: NDArray[np.bool_]
+    k: NDArray[np.int64]
+    values: Array
+    surprise: Array
+
+
+def _known(law: SubsetLaw) -> _Known:
+    members = law.weights > 0
+    k = members.sum(1)
+    plain = np.abs(law.weights - members / np.maximum(k, 1)[:, None]).max(1) < 1e-6
+    plain &= k > 0
+    weights, values = law.weights[plain], law.values[plain]
+    return _Known(members[plain], k[plain], values, values - law.predict(weights))
 
 
 def implied_law(sizes: list[Size]) -> HyperbolicLaw | None:
@@ -107,9 +137,7 @@ def synergy(law: SubsetLaw) -> Array:
     return matrix + matrix.T
 
 
-def experts_of(
-    law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw], seed: int = 0
-) -> list[Expert]:
+def experts_of(law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw]) -> list[Expert]:
     """What each expert does, the most welcome in the chosen merge first.
 
     Args:
@@ -118,6 +146,7 @@ def experts_of(
     n = len(law.experts)
     inside = np.array([name in choice.weights for name in law.experts])
     alone = values_of(law, np.eye(n))
+    average = _average_changes(law)
     found = []
     for i, name in enumerate(law.experts):
         with_it, without = inside.copy(), inside.copy()
@@ -126,7 +155,7 @@ def experts_of(
             Expert(
                 name=name,
                 alone=float(alone[i]),
-                average=_average_change(law, i, seed),
+                average=float(average[i]),
                 here=_change(law, with_it, without),
                 helps={domain: _change(other, with_it, without) for domain, other in laws.items()},
             )
@@ -149,24 +178,29 @@ def _change(law: SubsetLaw, with_it: NDArray[np.bool_], without: NDArray[np.bool
     return float(values[0] - values[1])
 
 
-def _average_change(law: SubsetLaw, expert: int, seed: int) -> float:
-    """Mean over sizes of the mean change over subsets of that size without the expert."""
+def _average_changes(law: SubsetLaw) -> Array:
+    """Mean over sizes of the mean change as an expert joins subsets without it, (n_experts,).
+
+    Of the form in closed form; a measured subset differs from it by its surprise.
+    """
     n = len(law.experts)
-    changes = []
-    for k in range(1, n):
-        others = _some(n - 1, k, seed)[:_AVERAGED]
-        without = np.insert(others, expert, False, axis=1)
-        with_it = without.copy()
-        with_it[:, expert] = True
-        values = values_of(law, equal_weights(with_it)) - values_of(law, equal_weights(without))
-        changes.append(float(values.mean()))
-    return float(np.mean(changes)) if changes else 0.0
+    if n == 1:
+        return np.zeros(1)
+    changes = [mean_changes(law.series, k, law.shrinkage) for k in range(1, n)]
+    total = np.sum(changes, axis=0)
+    known = _known(law)
+    for members, k, surprise in zip(known.members, known.k, known.surprise, strict=True):
+        if k > 1:
+            total[members] += surprise / comb(n - 1, k - 1)
+        if k < n:
+            total[~members] -= surprise / comb(n - 1, k)
+    return np.asarray(total / (n - 1))
 
 
 def _some(n: int, k: int, seed: int) -> NDArray[np.bool_]:
     """All subsets of k, or a random sample where they are many."""
-    if comb(n, k) <= _AVERAGED:
+    if comb(n, k) <= _LISTED:
         return np.vstack(list(subsets_of_size(n, k)))
-    order = np.random.default_rng((seed, k)).random((_AVERAGED, n)).argsort(1)
+    order = np.random.default_rng((seed, k)).random((_DRAWN, n)).argsort(1)
     members: NDArray[np.bool_] = order < k
     return members
