@@ -9,6 +9,7 @@ from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
+from mergeplan.system.blas import on_one_thread
 from mergeplan.verdict.answer import predictions
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.decide import Question, decide
@@ -17,6 +18,7 @@ from mergeplan.verdict.verdict import Verdict
 Command = Callable[[Sequence[Contender]], str]
 
 
+@on_one_thread
 def verdict_on(
     measured: Sequence[MeasuredMerge],
     store: RunStore,
@@ -45,6 +47,7 @@ def verdict_on(
     )
 
 
+@on_one_thread
 def still_to_measure(
     verdict: Verdict | None, pool: Pool, size: int, labels: Sequence[str], seed: int
 ) -> list[SubsetMerge]:

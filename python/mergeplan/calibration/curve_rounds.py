@@ -22,6 +22,7 @@ from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.pool.sampling import THREE_POINTS, check_experts, lambda_scan
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
+from mergeplan.system.blas import on_one_thread
 
 # Subsets of each k in the first round: these, or what it takes to meet every expert.
 _FIRST_SUBSETS = 4
@@ -124,6 +125,7 @@ def first_round(plan: CurvePlan, have: Iterable[SubsetMerge] = ()) -> list[Subse
     return sorted(wanted - have, key=lambda merge: merge.order)
 
 
+@on_one_thread
 def next_round(
     measured: Measurements, plan: CurvePlan, spent: Spending | None = None
 ) -> Round | Stop:

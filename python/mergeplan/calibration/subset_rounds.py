@@ -28,6 +28,7 @@ from mergeplan.selection.problem import Problem
 from mergeplan.selection.select import fit_table, how_sure
 from mergeplan.selection.selection import not_told_apart
 from mergeplan.selection.table import LINEAR, tables_of
+from mergeplan.system.blas import on_one_thread
 
 # An expected regret below this share of the spread of the measured losses is none.
 _NEGLIGIBLE = 0.001
@@ -123,6 +124,7 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
     return merges + [plan.merge(subset) for subset in middle]
 
 
+@on_one_thread
 def next_subset_round(
     measured: Measurements,
     plan: SubsetPlan,

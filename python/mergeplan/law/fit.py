@@ -23,10 +23,12 @@ from mergeplan.law.spread import fit_spread, known_variance
 from mergeplan.law.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import Measurements
+from mergeplan.system.blas import on_one_thread
 
 Array = NDArray[np.float64]
 
 
+@on_one_thread
 def fit(
     data: Measurements | str | Path,
     *,

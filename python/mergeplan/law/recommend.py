@@ -8,12 +8,14 @@ from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import Fit, TargetK
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.recommendation import Candidate, CostedMerge, Goal, Recommendation
+from mergeplan.system.blas import on_one_thread
 
 # The paper's simplest method, and the share of the loss below which a better one is not worth it.
 SIMPLE = "average"
 WORTH_IT = 0.01
 
 
+@on_one_thread
 def recommend(
     result: FitResult,
     target_loss: float | None = None,

@@ -10,6 +10,7 @@ from mergeplan.display.table import align_columns
 from mergeplan.selection.choices import subsets_of_size
 from mergeplan.selection.problem import equal_weights, values_of
 from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.system.blas import on_one_thread
 
 Array = NDArray[np.float64]
 
@@ -26,6 +27,7 @@ class FrontPoint:
     values: tuple[float, ...]
 
 
+@on_one_thread
 def pareto_front(laws: Sequence[SubsetLaw], max_experts: int | None = None) -> list[FrontPoint]:
     """The front, by the first domain's value, best first.
 

@@ -28,6 +28,7 @@ from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
 from mergeplan.subset_law.fit import fit_subset_law
 from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
+from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 
 Array = NDArray[np.float64]
@@ -39,6 +40,7 @@ POOR_R2 = 0.8
 ENOUGH_SIZES = 3
 
 
+@on_one_thread
 def select(
     source: str | Path,
     *,

@@ -16,6 +16,7 @@ from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement
 from mergeplan.selection.table import tables_of
+from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, predictions_of
 from mergeplan.verdict.decide import Question, decide
@@ -24,6 +25,7 @@ from mergeplan.verdict.known import aim_of
 from mergeplan.verdict.verdict import Verdict
 
 
+@on_one_thread
 def verdict_of(
     source: str | Path,
     target_loss: float | None = None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.selection.select import chosen_of
 from mergeplan.selection.selection import Selection, Selections
+from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 from mergeplan.verdict.answer import MeasureCommand, rows_of
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions
@@ -15,6 +16,7 @@ from mergeplan.verdict.verdict import Verdict
 EQUAL = "equal"
 
 
+@on_one_thread
 def verdict_from_selections(
     source: str | Path,
     selections: Selections,
