@@ -104,11 +104,11 @@ def test_surer_takes_more_merges(sweep, pool):
 
 
 def test_the_budget_is_kept(sweep, pool):
-    for merges, word in ((12, "before the first round"), (33, "the budget is spent")):
+    for merges in (12, 33):
         measured, stop = run(sweep, SubsetPlan(pool, budget=Budget(merges=merges)))
         assert len(measured) + 1 == merges
         assert stop.open
-        assert word in stop.reason
+        assert "the budget is spent" in stop.reason
     spent = Spending(merges=5, tokens=100.0)
     assert next_subset_round(
         Measurements((), ""), SubsetPlan(pool, budget=Budget(tokens=100)), spent

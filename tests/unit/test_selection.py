@@ -1,6 +1,7 @@
 """The law of single subsets: fit, choices, weights, and what to measure next, on real sweeps."""
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_pools_that_nothing_was_tuned_on_are_predicted_as_well(n_params):
     """All subsets of k = 1, 2, 4 and 9 (and 6) were measured of these."""
     rows = [row for row in read_rows(DATA / "real_pools.csv")[0] if row.n_params == n_params]
     names = sorted({row.subset[0] for row in rows if row.k == 1})
-    wanted = {*first_subsets(names, 10)}
+    wanted = {tuple(names), *((name,) for name in names)}
     for k in (2, 4):
         wanted |= set(choose_subsets("balanced", names, k, 25))
     (table,) = tables_of(row for row in rows if row.k == 0 or row.subset in wanted)
@@ -521,6 +522,29 @@ def test_the_front_of_a_large_pool_holds_no_beaten_subset_and_finds_the_listed_o
 def test_first_subsets_are_as_many_as_asked_for_and_differ(n, count, seed):
     found = first_subsets("abcdefghi"[:n], count, seed=seed)
     assert len(found) == len(set(found)) == min(count, 2**n - 1)
+
+
+@pytest.mark.parametrize("n", [12, 18, 64])
+@pytest.mark.parametrize("share", [1.0, 1.5, 2.0])
+def test_in_large_pools_first_subsets_are_spread_from_two_up(n, share):
+    names = [f"expert{i:02}" for i in range(n)]
+    sizes = Counter(map(len, first_subsets(names, int(share * n))))
+    between = sorted(k for k in sizes if 1 < k < n)
+    assert sizes[n] == 1
+    assert between[0] == 2
+    assert between[-1] == n - round(n / 3)
+    assert max(sizes[k] for k in between) <= min(sizes[k] for k in between) + 1
+    assert max(np.diff(between)) <= 2
+
+
+def test_where_merges_are_few_single_experts_make_room_and_every_expert_is_there():
+    """M merges of M experts: alone, they told nothing of pairs, and nothing could be fitted."""
+    names = [f"expert{i:02}" for i in range(18)]
+    subsets = first_subsets(names, 18)
+    weights = np.array([[(name in s) / len(s) for name in names] for s in subsets])
+    assert min(map(len, subsets)) == 2
+    law = fit_subset_law(weights, 2 + (weights**2).sum(1), tuple(names))
+    assert law.predict(np.eye(18)[:1])[0] > law.predict(np.full((1, 18), 1 / 18))[0]
 
 
 def test_the_answer_gets_surer_as_what_is_asked_for_is_measured(rows):

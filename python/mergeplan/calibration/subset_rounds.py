@@ -21,7 +21,7 @@ from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_experts
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
-from mergeplan.selection.active import Confidence, first_subsets
+from mergeplan.selection.active import Confidence, first_subsets, with_singles
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
 from mergeplan.selection.problem import Problem
@@ -98,15 +98,18 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
     """The merges to begin with, the most telling first.
 
     The base, all experts together, every single one (these at less strength too, where the sum is
-    to be free), and subsets of middle sizes: two thirds as many subsets as the quadratic form has
-    coefficients.
+    to be free), and subsets of sizes between: two thirds as many subsets as the quadratic form has
+    coefficients, or as many as the budget has merges for.
 
     Raises:
         InputError: The pool has one expert, or its headers are at fault.
     """
     check_experts(plan.pool)
     names = plan.names
-    count = max(ceil(len(names) * (len(names) + 1) / 3), len(names) + 1)
+    count = max(ceil(len(names) * (len(names) + 1) / 3), with_singles(len(names)))
+    if plan.budget.merges is not None:
+        # What is cut off a larger design is none: it would leave single experts alone.
+        count = min(count, max(plan.budget.merges - 1, 1))
     subsets = first_subsets(names, count, seed=plan.seed)
     ends = sorted((s for s in subsets if len(s) in (1, len(names))), key=len, reverse=True)
     # In turn over the sizes, so that a budget which cuts the round leaves some of each.
