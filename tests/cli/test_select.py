@@ -273,3 +273,10 @@ def test_suggest_and_select_give_one_verdict(demo_pool, tmp_path, target):
     one, other = (json.loads(run.stdout)["verdict"] for run in runs)
     assert one == other
     assert target is None or one["chosen"]["value"] <= target
+
+
+def test_transfer_that_is_required_needs_a_second_size(few):
+    run = cli("select", few, "--transfer", "required")
+    assert run.returncode == 1
+    assert "error: a smaller size was asked for, and there is one size only" in run.stderr
+    assert "hint: add rows of a smaller base with a column `n_params`" in run.stderr

@@ -55,6 +55,14 @@ if TYPE_CHECKING:
     type=PATH,
     help="How the experts lie to each other: a file of `mergeplan similarity -o`.",
 )
+@click.option(
+    "--transfer",
+    type=click.Choice(["auto", "off", "required"]),
+    default="auto",
+    show_default=True,
+    help="Whether a larger base size leans on what a smaller one of the same experts shows: where"
+    " that predicts better, never, or an error where there is none.",
+)
 @click.option("--pool", "pool_file", type=PATH, help="The pool's YAML.")
 @click.option("-o", "--out", type=PATH, help="Write the merge's YAML here.")
 @click.option("--plot", "picture", type=PATH, help="A .png or .svg file.")
@@ -88,6 +96,7 @@ def command(
     weights: str,
     front: str | None,
     geometry: Path | None,
+    transfer: str,
     pool_file: Path | None,
     out: Path | None,
     picture: Path | None,
@@ -132,7 +141,7 @@ def command(
         if path is not None:
             refuse_existing(path, overwrite=overwrite)
     wish = Wish(domains, tuple(map(parse_constraint, keep)), max_loss, max_experts)
-    selections = select(source, wish=wish, method=method, geometry=geometry)
+    selections = select(source, wish=wish, method=method, geometry=geometry, transfer=transfer)
     verdict = verdict_from_selections(
         source, selections, method=method, weights=weights, pool_file=pool_file
     )

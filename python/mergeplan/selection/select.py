@@ -1,5 +1,6 @@
 """From measurements to a choice: fit the law of single subsets, and take what serves best."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,19 @@ from mergeplan.selection.insight import (
 )
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.selection import Selection, Selections, Wish
+from mergeplan.selection.sizes import (
+    AUTO,
+    OFF,
+    REQUIRED,
+    TRANSFER,
+    link_sizes,
+    refuse_one_size,
+)
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
-from mergeplan.subset_law.fit import fit_subset_law
 from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
+from mergeplan.subset_law.transfer import fit_with_smaller
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 
@@ -47,6 +56,7 @@ def select(
     wish: Wish | None = None,
     method: str | None = None,
     geometry: str | Path | None = None,
+    transfer: str = AUTO,
 ) -> Selections:
     """The best subset and weights of each measured method and base size, the best of them first.
 
@@ -54,13 +64,16 @@ def select(
         source: A CSV of measurements with a column `subset`.
         method: Only this label.
         geometry: A file of `mergeplan similarity -o`, which helps where merges are few.
+        transfer: Whether a larger base size leans on a smaller one of the same experts: `auto`,
+            where merges that are left out are then predicted better, `off`, or `required`.
 
     Returns:
         One selection for each method and base size that could be fitted.
 
     Raises:
         MissingInputError: There is no such file.
-        InputError: The file is at fault, or too few merges were measured.
+        InputError: The file is at fault, too few merges were measured, or `transfer` is required
+            and there is one size only, or sizes whose experts differ.
 
     Example:
         >>> import mergeplan
@@ -73,11 +86,22 @@ def select(
     resampling = resampling_beside(table_file, rows)
     wish = wish or Wish()
     grams = None if geometry is None else load_grams(expanded(geometry))
-    found, faults = [], []
+    if transfer not in TRANSFER:
+        raise InputError(f"`transfer`: expected {', '.join(TRANSFER)}, found `{transfer}`")
+    tables, found, faults = [], [], []
     for table in tables_of(rows, method):
         try:
             if grams is not None:
                 table = replace(table, gram=gram_for(grams, table.n_params, table.experts))
+            tables.append(table)
+        except InputError as error:
+            faults.append(error)
+    if transfer != OFF:
+        tables = link_sizes(tables)
+    if transfer == REQUIRED and tables:
+        refuse_one_size(tables)
+    for table in tables:
+        try:
             found.append(select_from(table, wish, resampling))
         except InputError as error:
             faults.append(error)
@@ -169,7 +193,12 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
         sizes=tuple(sizes),
         implied=implied_law(sizes) if not law.higher else None,
         fitted=measured_law(law) if not law.higher else None,
-        warnings=(*table.gaps(name), *_few_sizes(table, law), *_warnings(law, best, problem, base)),
+        warnings=(
+            *table.gaps(name),
+            *_unlike(table),
+            *_few_sizes(table, law),
+            *_warnings(law, best, problem, base),
+        ),
     )
 
 
@@ -195,15 +224,25 @@ def fit_table(table: Table, name: str) -> SubsetLaw:
         InputError: There is none of that name, or too few merges were measured on it.
     """
     target = table.target(name)
-    return fit_subset_law(
+    return fit_with_smaller(
         table.weights,
         target.values,
         table.experts,
+        dict(_smaller_laws(table, name)),
         name=name,
         higher=target.higher,
         gram=table.gram,
         shrinkages=table.shrinkages,
     )
+
+
+def _smaller_laws(table: Table, name: str) -> Iterator[tuple[float, SubsetLaw]]:
+    for one in table.smaller:
+        try:
+            yield one.n_params or 0.0, fit_table(one, name)
+        except InputError:
+            # A domain of which too little was measured there.
+            continue
 
 
 def _domain_laws(table: Table) -> dict[str, SubsetLaw]:
@@ -223,6 +262,11 @@ def _order(selection: Selection) -> tuple[bool, float]:
     sign = -1.0 if selection.law.higher else 1.0
     best = selection.best
     return best is None, 0.0 if best is None else sign * best.value
+
+
+def _unlike(table: Table) -> list[str]:
+    """A word on a smaller size that nothing can be taken from."""
+    return [f"no smaller size helps to predict this one: {table.unlike}"] if table.unlike else []
 
 
 def _few_sizes(table: Table, law: SubsetLaw) -> list[str]:

@@ -132,6 +132,7 @@ def _head(selection: Selection) -> list[str]:
     fit = (
         f"  {len(law.values)} merges of k = {', '.join(map(str, law.sizes))}; left out one by one,"
         f" predictions explain {max(law.r2, 0):.1%} of the variance, error {law.error:.4f}"
+        f"{_transfer(law)}"
     )
     by = name_of_table(selection.table)
     if best is None:
@@ -146,6 +147,21 @@ def _head(selection: Selection) -> list[str]:
     if selection.base is not None:
         lines.append(f"  base: {selection.base:.4f}")
     return [*lines, fit]
+
+
+def _transfer(law: SubsetLaw) -> str:
+    """What a smaller size tells, and whether it is used."""
+    said = law.transfer
+    if said is None:
+        return ""
+    base, share = format_count(said.n_params), f"{said.share:.0%}"
+    error = f"of the squared error of merges left out at this size, {said.error_alone:.4f} without"
+    if not said.used:
+        return f"\n  from the {base} base nothing is taken: it would take away {share} {error}"
+    return (
+        f"\n  leans on the {base} base, which takes away {share} {error} and {said.error:.4f} with"
+        f" it: a difference of 1 there is {said.factor:.2f} here"
+    )
 
 
 def _value(choice: Choice) -> str:

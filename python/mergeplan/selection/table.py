@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.gaps import gap_text
+from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
 
 Array = NDArray[np.float64]
@@ -50,6 +51,9 @@ class Table:
         gram: Inner products of the experts' deltas, shape (n_experts, n_experts), if they are
             known; the form's prior is then in the experts' own geometry.
         merges: Which merges each row is the mean of.
+        pool_size: Experts that there are, as the rows say.
+        smaller: The same method at smaller sizes of the pool, see `sizes.link_sizes`.
+        unlike: Why none of a smaller size is among them.
     """
 
     method: str
@@ -60,6 +64,9 @@ class Table:
     targets: Mapping[str, Target]
     gram: Array | None = None
     merges: tuple[tuple[MergeKey, ...], ...] = ()
+    pool_size: int | None = None
+    smaller: tuple["Table", ...] = ()
+    unlike: str = ""
 
     def places(self, weights: Array) -> list[int]:
         """Rows of measured weightings, shape (n, n_experts)."""
@@ -165,7 +172,7 @@ def tables_of(rows: Iterable[Measurement], method: str | None = None) -> list[Ta
         method: Only this label.
 
     Raises:
-        InputError: No row is left, or none names its experts.
+        InputError: No row is left, none names its experts, or they are of two pools.
     """
     groups: dict[tuple[str, str, float | None], list[Measurement]] = defaultdict(list)
     bases: dict[float | None, list[Measurement]] = defaultdict(list)
@@ -174,6 +181,8 @@ def tables_of(rows: Iterable[Measurement], method: str | None = None) -> list[Ta
             bases[row.n_params].append(row)
         elif row.subset:
             groups[row.method, row.options, row.n_params].append(row)
+    for key, some in groups.items():
+        refuse_two_pools(some, key[2])
     wanted = [key for key in groups if method is None or key[0] == method]
     if not wanted and groups and method is not None:
         known = sorted({key[0] for key in groups})
@@ -257,7 +266,10 @@ def _table(
         targets[name] = Target(name, np.array(values, np.float64), higher, metric, own)
     weights = np.array(points, np.float64)
     keys = tuple(tuple(merges[point]) for point in points)
-    return Table(method, options, n_params, names, weights, targets, merges=keys)
+    pool_size = max((row.pool_size or 0 for row in groups[key]), default=0) or None
+    return Table(
+        method, options, n_params, names, weights, targets, merges=keys, pool_size=pool_size
+    )
 
 
 def _add(

@@ -1,5 +1,8 @@
 """Fit the form to measured merges of one domain or metric, by restricted maximum likelihood."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,14 +12,13 @@ from mergeplan.subset_law.form import (
     contrast_of,
     gram_root,
     points_of,
-    products,
 )
 from mergeplan.subset_law.law import SubsetLaw, seen, solved
 from mergeplan.subset_law.variances import fit_variances
 
 Array = NDArray[np.float64]
 
-_FEWEST = 4
+FEWEST = 4
 # Different k above one from which on the shrinkage is chosen: with fewer, merges that are left out
 # have neighbours of their own k, and tell nothing about others.
 _SIZES_FOR_SHRINKAGE = 2
@@ -46,63 +48,99 @@ def fit_subset_law(
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
-    sizes = tuple(sorted({int(k) for k in (weights > 0).sum(1) if k}))
+    refuse_too_few(weights, experts, name)
+    return fit_few(
+        weights, values, experts, name=name, higher=higher, gram=gram, shrinkages=shrinkages
+    )
+
+
+def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
+    """Whether these merges tell of every expert, and of how the value changes with k.
+
+    Raises:
+        InputError: They do not.
+    """
+    sizes = sizes_in(weights)
     used = np.any(weights > 0, axis=0)  # (n_experts,)
     missing = [expert for expert, is_there in zip(experts, list(used), strict=True) if not is_there]
     if missing:
         raise InputError(f"`{name}`: no merge with the expert `{missing[0]}` was measured")
-    if len(values) < _FEWEST or len(sizes) < 2:
+    if len(weights) < FEWEST or len(sizes) < 2:
         raise InputError(
-            f"`{name}`: {len(values)} merges of k = {', '.join(map(str, sizes))} are too few",
+            f"`{name}`: {len(weights)} merges of k = {', '.join(map(str, sizes))} are too few",
             "measure every single expert, some pairs, and all of them merged",
         )
+
+
+def sizes_in(weights: Array) -> tuple[int, ...]:
+    """The different k of some merges, without the base."""
+    return tuple(sorted({int(k) for k in (weights > 0).sum(1) if k}))
+
+
+def fit_few(
+    weights: Array,
+    values: Array,
+    experts: tuple[str, ...],
+    *,
+    name: str,
+    higher: bool,
+    gram: Array | None,
+    shrinkages: tuple[float, ...],
+    smaller: SubsetLaw | None = None,
+) -> SubsetLaw:
+    """Fit whatever there is: what an expert does that no merge has is the prior's.
+
+    Args:
+        values: Finite.
+        smaller: A law of a smaller size to lean on.
+    """
+    geometry = gram_root(gram, len(experts))
+    sizes = sizes_in(weights)
     if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
         shrinkages = shrinkages[:1]
-    geometry = gram_root(gram, len(experts))
     laws = []
     for shrinkage in shrinkages:
         # Where deltas do not shrink by 1/k, many experts do not lead to the base.
         kept = (weights > 0).any(1) | (shrinkage == 1)
-        laws.append(
-            _fit(weights[kept], values[kept], experts, geometry, shrinkage, name, higher, sizes)
-        )
+        law = _unfitted(weights[kept], values[kept], experts, geometry, shrinkage, smaller)
+        laws.append(_fitted(replace(law, name=name, higher=higher, sizes=sizes)))
     return min(laws, key=lambda law: law.error)
 
 
-def _fit(
+def _unfitted(
     weights: Array,
     values: Array,
     experts: tuple[str, ...],
     geometry: Array,
     shrinkage: float,
-    name: str,
-    higher: bool,
-    sizes: tuple[int, ...],
+    smaller: SubsetLaw | None,
 ) -> SubsetLaw:
     contrast = contrast_of(weights, values)
-    points = points_of(seen(weights, shrinkage), geometry, contrast)
     # Each further degree needs a further k, or nothing tells how the value changes along k.
-    degree = min(HIGHEST_DEGREE, len(sizes))
-    spread = float(np.std(values)) or 1.0
-    powers = products(points, points, degree)
-    variances = spread**2 * fit_variances(powers, (values - values.mean()) / spread)
+    degree = min(HIGHEST_DEGREE, len(sizes_in(weights)))
     nothing = np.empty(0)
-    law = SubsetLaw(
-        name=name,
+    return SubsetLaw(
+        name="",
         experts=experts,
         weights=weights,
-        points=points,
+        points=points_of(seen(weights, shrinkage), geometry, contrast),
         values=values,
         geometry=geometry,
         contrast=contrast,
-        variances=variances,
+        variances=np.ones(degree + (smaller is not None) + 1),
         constant=0.0,
         duals=nothing,
         inverse=nothing,
         left_out=nothing,
-        sizes=sizes,
+        sizes=(),
         scale=1.0,
-        higher=higher,
         shrinkage=shrinkage,
+        smaller=smaller,
     )
-    return solved(law, variances, powers)
+
+
+def _fitted(law: SubsetLaw) -> SubsetLaw:
+    spread = float(np.std(law.values)) or 1.0
+    powers = law.fitted_powers
+    standard = (law.values - law.values.mean()) / spread
+    return solved(law, spread**2 * fit_variances(powers, standard), powers)

@@ -37,7 +37,9 @@ errors of 0.016 nats in the others, and the lowest is predicted 0.029 too low; w
 coefficient 0.005 and 0.004. Where it is not so, it is one unknown more.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,3 +198,44 @@ def coefficients(
         quadratic=by_degree[1] * quadratic,
         cubic=by_degree[2] * cubic,
     )
+
+
+def cubic_of(function: Callable[[Array], Array], n_experts: int) -> Coefficients:
+    """The series of a cubic form, from its values at sums of one, two and three experts.
+
+    Args:
+        function: From weights, shape (n, n_experts), to values, shape (n,).
+    """
+    eye = np.eye(n_experts)
+    constant = float(function(np.zeros((1, n_experts)))[0])
+
+    def less_constant(points: Array) -> Array:
+        return np.asarray(function(points.reshape(-1, n_experts)) - constant)
+
+    once, back, twice = (less_constant(times * eye) for times in (1, -1, 2))
+    own = (once + back) / 2
+    odd = (once - back) / 2  # a_i + T_iii
+    thrice = (twice - 4 * own - 2 * odd) / 6  # T_iii
+    add, less = (
+        less_constant(eye[:, None] + sign * eye[None]).reshape(n_experts, n_experts)
+        - once[:, None]
+        - other[None]
+        for sign, other in ((1, once), (-1, back))
+    )  # 2 Q_ij + 3 T_iij + 3 T_ijj and -2 Q_ij - 3 T_iij + 3 T_ijj
+    pair = (add + less) / 6  # T_ijj
+    quadratic = (add - 3 * pair - 3 * pair.T) / 2
+    np.fill_diagonal(quadratic, own)
+    cubic = np.zeros((n_experts,) * 3)
+    i, j = np.triu_indices(n_experts, 1)
+    for one, two in ((i, j), (j, i)):
+        cubic[one, two, two] = cubic[two, one, two] = cubic[two, two, one] = pair[one, two]
+    place = np.arange(n_experts)
+    cubic[place, place, place] = thrice
+    threes = np.array(list(combinations(range(n_experts), 3)), np.int64).reshape(-1, 3)
+    found = less_constant(eye[threes].sum(1))
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        found -= add[threes[:, a], threes[:, b]]
+    found -= once[threes].sum(1)
+    for order in permutations(range(3)):
+        cubic[tuple(threes[:, order].T)] = found / 6
+    return Coefficients(constant, odd - thrice, quadratic, cubic)

@@ -2,6 +2,17 @@
 
 A deterministic merge on a fixed text has no noise: what the form does not explain is misfit, and
 enters as a variance of its own. The error of the text is the same for all rows and no part of it.
+
+A law of a larger size may lean on that of a smaller one (Kennedy and O'Hagan, 2000):
+
+    large(α) = constant + ρ · small(α) + δ(α)
+
+with δ of the same form and prior, estimated anew. ρ has the prior N(0, v), and the small value is
+known as its own law knows it, m(α) ± C(α, α): to the covariance of two merges they add
+
+    v · (m(α)·m(β) + C(α, β))
+
+v is one more variance for the data to choose, near zero where the small size tells nothing.
 """
 
 from collections.abc import Iterator
@@ -15,6 +26,7 @@ from mergeplan.subset_law.form import (
     HIGHEST_DEGREE,
     Coefficients,
     coefficients,
+    cubic_of,
     points_of,
     products,
     squares,
@@ -35,6 +47,26 @@ _DRAWN_OF_MANY = 3
 NINE_IN_TEN = 1.6448536269514722
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """What a smaller size tells of this one, by the merges that are left out.
+
+    Attributes:
+        n_params: Of the smaller size.
+        share: Of the squared error without it that goes with it, 0 to 1; `subset_law.transfer`.
+        factor: By how much a difference at the smaller size is one here.
+        error: Root mean square of the errors with it, and `error_alone` without.
+        used: Whether the law leans on it.
+    """
+
+    n_params: float
+    share: float
+    factor: float
+    error: float
+    error_alone: float
+    used: bool
+
+
 @dataclass(frozen=True, eq=False)
 class SubsetLaw:
     """What every weighting of a pool is predicted to give.
@@ -46,11 +78,14 @@ class SubsetLaw:
         points: The same as the prior sees them; see `seen` and `form.points_of`.
         values: Measured values, shape (n,).
         contrast: See `form.contrast_of`.
-        variances: Prior variance of each degree, and last the misfit's.
+        variances: Prior variance of each degree, of the factor ρ where there is a smaller size, and
+            last the misfit's.
         left_out: What each row is predicted to be by a fit without it, shape (n,).
         sizes: Different k that were measured.
         scale: Factor on standard deviations, from the rows left out one by one.
         shrinkage: Power of k by which a merge's deltas shrink; see `seen`.
+        smaller: The law of a smaller size that this one leans on.
+        transfer: What a smaller size tells; `None` where there is none.
     """
 
     name: str
@@ -69,14 +104,26 @@ class SubsetLaw:
     scale: float
     higher: bool = False
     shrinkage: float = 1.0
+    smaller: "SubsetLaw | None" = None
+    transfer: Transfer | None = None
 
     @property
     def degree(self) -> int:
-        return len(self.variances) - 1
+        return len(self.variances) - 1 - (self.smaller is not None)
+
+    @property
+    def factor(self) -> float:
+        """ρ: by how much a difference at the smaller size is one here."""
+        if self.smaller is None:
+            return 0.0
+        means = self.smaller.predict(self.weights) - self.smaller.values.mean()
+        return float(self.variances[self.degree] * means @ self.duals)
 
     @cached_property
     def series(self) -> Coefficients:
-        """L0, a, Q and the cubic term."""
+        """L0, a, Q and the cubic term, in the weights that `seen` gives."""
+        if self.smaller is not None:
+            return cubic_of(self._unshrunk().predict, len(self.experts))
         return coefficients(
             self.constant,
             self.duals,
@@ -90,7 +137,7 @@ class SubsetLaw:
     def alike(self) -> tuple["SubsetLaw", ...]:
         """Laws of the same rows by variances that they make as likely; see `draw_variances`."""
         spread = float(np.std(self.values)) or 1.0
-        powers = products(self.points, self.points, self.degree)
+        powers = self.fitted_powers
         values = (self.values - self.values.mean()) / spread
         # Of many rows the variances are as good as known, and each law is the inverse of a matrix.
         count = _DRAWN if len(values) <= MOST_ROWS else _DRAWN_OF_MANY
@@ -160,7 +207,10 @@ class SubsetLaw:
 
     def deviations(self, weights: Array) -> Array:
         """Standard deviations of predictions, misfit included, shape (n,)."""
-        prior, omitted = self._split(squares(self._seen(weights), HIGHEST_DEGREE))  # (n,), (n,)
+        own = squares(self._seen(weights), HIGHEST_DEGREE)
+        if self.smaller is not None:
+            own = np.concatenate([own, self.smaller.own_moments(weights)[None]])
+        prior, omitted = self._split(own)  # (n,), (n,)
         shares, cross, cross_omitted = self._shares(weights)
         variance = prior + omitted + self.variances[-1]
         variance -= 2 * ((cross + cross_omitted) * shares).sum(1)
@@ -171,17 +221,31 @@ class SubsetLaw:
 
     def covariances(self, weights: Array) -> Array:
         """Covariances of the predictions of several merges, misfit included, shape (n, n)."""
-        x = self._seen(weights)
-        return self._joint(
-            products(x, x, HIGHEST_DEGREE), products(x, self.points, HIGHEST_DEGREE)
-        )[1]
+        return self._joint(self._powers(weights, weights), self._powers(weights))[1]
 
     def joint_alike(self, weights: Array) -> Iterator[tuple[Array, Array]]:
         """Predictions and their covariances by each of the laws `alike`, (n,) and (n, n)."""
-        x = self._seen(weights)
-        own, cross = products(x, x, HIGHEST_DEGREE), products(x, self.points, HIGHEST_DEGREE)
+        own, cross = self._powers(weights, weights), self._powers(weights)
         for law in self.alike:
             yield law._joint(own, cross)
+
+    def moments(self, left: Array, right: Array) -> Array:
+        """Expected products of two merges' values, less a constant, shape (n, m).
+
+        Args:
+            left, right: Weights of shape (n, n_experts) and (m, n_experts).
+        """
+        here, there = self._shares(left), self._shares(right)
+        errors = np.add(*self._split(self._powers(left, right)))
+        errors = errors - (here[1] + here[2]) @ there[0].T - here[0] @ (there[1] + there[2]).T
+        errors += here[0] @ self._rows @ there[0].T
+        means = [shares @ self.values - self.values.mean() for shares, *_ in (here, there)]
+        return np.asarray(np.outer(*means) + self.scale**2 * errors)
+
+    def own_moments(self, weights: Array) -> Array:
+        """The diagonal of the moments of weightings with themselves, shape (n,)."""
+        errors = self.deviations(weights) ** 2 - self.scale**2 * self.variances[-1]
+        return np.asarray((self.predict(weights) - self.values.mean()) ** 2 + errors)
 
     def _joint(self, own: Array, powers: Array) -> tuple[Array, Array]:
         """From products of unit variance, of the merges and of the merges with the rows."""
@@ -197,9 +261,7 @@ class SubsetLaw:
         return points_of(seen(weights, self.shrinkage), self.geometry, self.contrast)
 
     def _covariance(self, weights: Array) -> Array:
-        powers = products(self._seen(weights), self.points, self.degree)
-        covariance: Array = np.tensordot(self.variances[:-1], powers, 1)
-        return covariance
+        return self._split(self._powers(weights))[0]
 
     def _split(self, powers: Array) -> tuple[Array, Array]:
         """Covariance of the degrees that were fitted, and of those that could not be.
@@ -207,14 +269,38 @@ class SubsetLaw:
         Where too few k were measured for the highest degree, it is there all the same: it widens
         intervals, beyond the measured k above all.
         """
-        fitted = np.tensordot(self.variances[:-1], powers[: self.degree], 1)
-        left = OMITTED * self.variances[self.degree - 1]
-        return fitted, left * powers[self.degree :].sum(0)
+        degree = self.degree
+        fitted = np.tensordot(self.variances[:degree], powers[:degree], 1)
+        if self.smaller is not None:
+            fitted += self.variances[degree] * powers[HIGHEST_DEGREE]
+        left = OMITTED * self.variances[degree - 1]
+        return fitted, left * powers[degree:HIGHEST_DEGREE].sum(0)
+
+    def _powers(self, left: Array, right: Array | None = None) -> Array:
+        """Covariances of unit variance, of each degree and by the smaller size; with the rows."""
+        theirs = self.points if right is None else self._seen(right)
+        powers = products(self._seen(left), theirs, HIGHEST_DEGREE)
+        if self.smaller is None:
+            return powers
+        moments = self.smaller.moments(left, self.weights if right is None else right)
+        return np.concatenate([powers, moments[None]])
+
+    @cached_property
+    def fitted_powers(self) -> Array:
+        """Of the measured rows, for each prior variance, shape (parts, n_rows, n_rows)."""
+        powers = self._powers(self.weights)
+        return np.concatenate([powers[: self.degree], powers[HIGHEST_DEGREE:]])
+
+    def _unshrunk(self) -> "SubsetLaw":
+        """The same law of weights as `seen` gives them."""
+        smaller = None if self.smaller is None else self.smaller._unshrunk()
+        weights = seen(self.weights, self.shrinkage)
+        return replace(self, weights=weights, shrinkage=1.0, smaller=smaller)
 
     @cached_property
     def _rows(self) -> Array:
         """Covariance of the measured rows, shape (n_rows, n_rows)."""
-        fitted, omitted = self._split(products(self.points, self.points, HIGHEST_DEGREE))
+        fitted, omitted = self._split(self._powers(self.weights))
         rows: Array = fitted + omitted + self.variances[-1] * np.eye(len(self.values))
         return rows
 
@@ -224,7 +310,7 @@ class SubsetLaw:
         Returns:
             Three of shape (n, n_rows): a prediction is the sum of the rows' values by the first.
         """
-        return self._shares_of(products(self._seen(weights), self.points, HIGHEST_DEGREE))
+        return self._shares_of(self._powers(weights))
 
     def _shares_of(self, powers: Array) -> tuple[Array, Array, Array]:
         cross, omitted = self._split(powers)

@@ -15,6 +15,7 @@ from mergeplan.law.recommend import recommend, sharpen_of
 from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement
+from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
@@ -102,7 +103,7 @@ def rows_of(path: Path, method: str | None) -> tuple[Measurement, ...]:
 def predictions(rows: Sequence[Measurement], aim: str | None) -> list[Predictions]:
     """What the law of single subsets predicts of each method and base that it can be fitted to."""
     found = []
-    for table in tables_of(rows):
+    for table in link_sizes(tables_of(rows)):
         try:
             name = aim or table.default_target()
         except InputError:

@@ -1,0 +1,188 @@
+"""A larger size that leans on a smaller one: what is gained, what never is, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mergeplan.errors import InputError
+from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import MACRO
+from mergeplan.selection.active import first_subsets
+from mergeplan.selection.data import selection_data
+from mergeplan.selection.select import fit_table, select, select_from
+from mergeplan.selection.selection import Selections, Wish
+from mergeplan.selection.sizes import link_sizes, refuse_one_size
+from mergeplan.selection.table import tables_of
+from mergeplan.subset_law.fit import fit_few, fit_subset_law
+from mergeplan.subset_law.law import seen
+from tests.support.settings import DATA
+
+SMALL, LARGE = 80592.0, 269120.0
+
+
+def averages(path):
+    return [
+        row
+        for row in read_rows(path)[0]
+        if row.domain == MACRO and row.method in ("average", "base")
+    ]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The base and 45 of the smallest pool's averages."""
+    rows = averages(DATA / "select_80k.csv")
+    names = max((row.subset for row in rows), key=len)
+    wanted = set(first_subsets(names, 45, seed=1))
+    return [row for row in rows if row.k == 0 or row.subset in wanted]
+
+
+@pytest.fixture(scope="module")
+def large():
+    """The base and all averages of the next larger pool."""
+    return averages(DATA / "select_270k.csv")
+
+
+def some(rows, count, *, lacking="", seed=0):
+    """The base and so many random merges."""
+    allowed = [row for row in rows if row.k and lacking not in row.subset]
+    chosen = np.random.default_rng(seed).choice(len(allowed), count, replace=False)
+    return [row for row in rows if row.k == 0] + [allowed[i] for i in chosen]
+
+
+def renamed(rows, names):
+    """The same losses under other names: the experts of the next one."""
+    other = dict(zip(names, [*names[4:], *names[:4]], strict=True))
+    return [
+        replace(row, subset=tuple(sorted(other[name] for name in row.subset))) if row.k else row
+        for row in rows
+    ]
+
+
+def tables(*rows):
+    return link_sizes(tables_of([row for part in rows for row in part]))
+
+
+def r2(law, rows):
+    losses = {row.subset: row.loss_nats for row in rows if row.k}
+    weights = np.array([[(n in s) / len(s) for n in law.experts] for s in losses])
+    truth, left = np.array(list(losses.values())), np.isnan(law.measured(weights))
+    errors = (law.predict(weights) - truth)[left]
+    return 1 - np.sum(errors**2) / np.sum((truth[left] - truth[left].mean()) ** 2)
+
+
+def test_ten_merges_tell_more_beside_a_smaller_size(small, large):
+    few = some(large, 10)
+    _, linked = tables(small, few)
+    (own,) = tables(few)
+    law = fit_table(linked, MACRO)
+    assert r2(law, large) > 0.93
+    assert r2(law, large) > r2(fit_table(own, MACRO), large) + 0.1
+    assert law.transfer.used
+    assert law.transfer.n_params == SMALL
+    assert law.transfer.share == pytest.approx(
+        1 - (law.transfer.error / law.transfer.error_alone) ** 2
+    )
+    # Losses at both sizes are in nats, and a merge gains a little less at the larger one.
+    assert 0.5 < law.transfer.factor < 1.2
+
+
+def test_other_experts_behind_the_names_tell_nothing(small, large):
+    names = max((row.subset for row in large), key=len)
+    few = some(renamed(large, names), 20)
+    _, linked = tables(small, few)
+    (own,) = tables(few)
+    law, alone = fit_table(linked, MACRO), fit_table(own, MACRO)
+    assert law.transfer.share < 0.25
+    assert not law.transfer.used
+    np.testing.assert_array_equal(law.predict(law.weights), alone.predict(law.weights))
+
+
+@pytest.mark.parametrize("shrinkage", [1.0, 0.75])
+def test_the_series_is_the_prediction_also_over_three_sizes(small, large, shrinkage):
+    (table,) = tables(small)
+    law = fit_subset_law(
+        table.weights, table.target(MACRO).values, table.experts, shrinkages=(shrinkage,)
+    )
+    (table,) = tables(some(large, 15))
+    for _ in range(2):
+        law = fit_few(
+            table.weights, table.target(MACRO).values, table.experts,
+            name=MACRO, higher=False, gram=None, shrinkages=(shrinkage,), smaller=law,
+        )  # fmt: skip
+    weights = np.random.default_rng(0).dirichlet(np.ones(9), 20)
+    x, series = seen(weights, shrinkage), law.series
+    value = series.constant + x @ series.linear
+    value += np.einsum("ni,nj,ij->n", x, x, series.quadratic)
+    value += np.einsum("ni,nj,nl,ijl->n", x, x, x, series.cubic)
+    np.testing.assert_allclose(value, law.predict(weights), atol=1e-8)
+    covariances = law.covariances(weights)
+    np.testing.assert_allclose(np.sqrt(np.diag(covariances)), law.deviations(weights), rtol=1e-4)
+    assert np.linalg.eigvalsh(covariances).min() > 0
+
+
+def test_the_next_smaller_size_may_lean_on_a_third(small, large):
+    """Of two smaller sizes the one that predicts left-out merges better."""
+    middle = some(large, 30)
+    largest = [replace(row, n_params=8e5) for row in some(large, 10, seed=1)]
+    *_, linked = tables(small, middle, largest)
+    assert [one.n_params for one in linked.smaller] == [SMALL, LARGE]
+    law = fit_table(linked, MACRO)
+    assert law.transfer.n_params == LARGE
+    assert law.smaller.transfer.n_params == SMALL
+
+
+def test_an_expert_that_no_large_merge_holds_is_predicted(small, large):
+    few = [replace(row, pool_size=9) for row in some(large, 12, lacking="perl")]
+    _, linked = tables(small, few)
+    selection = select_from(linked, Wish())
+    assert len(selection.law.experts) == 9
+    assert r2(selection.law, [row for row in large if "perl" in row.subset]) > 0.8
+    # Without a word on how many experts there are, those that were measured are all.
+    _, unlike = tables(small, [replace(row, pool_size=None) for row in few])
+    assert not unlike.smaller
+    assert "`perl` at 80.6k and not at 269k" in select_from(unlike, Wish()).warnings[0]
+
+
+def test_the_share_and_the_error_are_said_and_given_as_data(small, large):
+    _, linked = tables(small, some(large, 15))
+    found = select_from(linked, Wish())
+    assert "leans on the 80.6k base, which takes away " in found.summary()
+    (data,) = selection_data(Selections([found]), [])["selections"]
+    said = data["transfer"]
+    assert said["used"]
+    assert said["error"] < said["error_alone"]
+    _, linked = tables(small, some(renamed(large, max((row.subset for row in large), key=len)), 20))
+    assert "from the 80.6k base nothing is taken" in select_from(linked, Wish()).summary()
+
+
+def test_one_size_only_is_refused_where_transfer_is_asked_for(tmp_path):
+    with pytest.raises(InputError, match=r"one size only: found 269k parameters") as caught:
+        select(DATA / "select_270k.csv", transfer="required")
+    assert "n_params" in caught.value.hint
+    with pytest.raises(InputError, match="expected auto, off, required, found `on`"):
+        select(DATA / "select_270k.csv", transfer="on")
+
+
+def test_sizes_whose_experts_differ_are_named_where_transfer_is_asked_for(small, large):
+    other = [
+        replace(row, subset=tuple(sorted({"perl": "ruby"}.get(n, n) for n in row.subset)))
+        for row in some(large, 15)
+    ]
+    with pytest.raises(InputError, match="`perl` at 80.6k and not at 269k, and of `ruby` at 269k"):
+        refuse_one_size(tables(small, other))
+
+
+def test_two_pools_in_one_table_are_refused(large):
+    names = max((row.subset for row in large), key=len)
+    one, other = set(names[:4]), set(names[4:])
+    apart = [row for row in large if row.k < 4 and {*row.subset} <= one]
+    apart += [row for row in large if row.k < 4 and {*row.subset} <= other]
+    with pytest.raises(InputError, match=r"two pools in one table at 269k.*`cheader`.*`mande`"):
+        tables_of(apart)
+    # One merge of all of them, and it is one pool.
+    tables_of([*apart, *(row for row in large if row.k == 9)])
+    hashed = [replace(row, pool_hash="ab" if row.row % 2 else "cd") for row in large if row.k]
+    with pytest.raises(InputError, match="`pool_hash` is `ab` in row 3 and `cd` in row 4"):
+        tables_of(hashed)
