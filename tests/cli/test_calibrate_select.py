@@ -160,3 +160,45 @@ def test_options_of_the_other_question_are_usage_errors(tmp_path, kind, option):
     assert f"has no meaning with --for {kind}" in done.stderr
     assert "--" in done.stderr.split("Error:")[1].split("has no")[0]
     assert not (tmp_path / "run").exists()
+
+
+def two_sizes(folder: Path, **changes: object) -> Path:
+    """The same models as two sizes, the larger one named first."""
+    models = json.loads(write_pool(folder).read_text())["sizes"][0]
+    sizes = [{**models, "n_params": 400_000, **changes}, models]
+    return write_pool(folder, sizes=sizes, methods={"average": {}})
+
+
+def test_a_larger_size_leans_on_the_smaller_one(tmp_path):
+    pool, run = two_sizes(tmp_path), tmp_path / "run"
+    plan = calibrate(pool, run, "--for", "select", "--dry-run").stdout
+    assert "the 80.6k base:\n  at least: 11 merges" in plan
+    assert "the 400k base, leaning on a smaller one:\n  at least: 7 merges" in plan
+    done = calibrate(pool, run, "--for", "select", "--json")
+    assert done.returncode in (0, 4), done.stderr
+    small, large = (
+        [row for row in macro_rows(run) if float(row["n_params"]) == n_params]
+        for n_params in (80592, 400000)
+    )
+    assert 7 <= len(large) < len(small)
+    found = {one["n_params"]: one for one in json.loads(done.stdout)["selections"]}
+    assert found[400000]["transfer"]["used"]
+    assert found[400000]["transfer"]["n_params"] == 80592
+    assert found[400000]["best"]["subset"] == found[80592]["best"]["subset"]
+    # The same command finds all of it measured.
+    again = json.loads(calibrate(pool, run, "--for", "select", "--json").stdout)
+    assert again["n_measured"] == 0
+    assert again["n_kept"] == len(small) + len(large)
+
+
+def test_transfer_that_is_required_needs_sizes_of_the_same_experts(tmp_path):
+    one = calibrate(write_pool(tmp_path), tmp_path / "run", *SELECT, "--transfer", "required")
+    assert one.returncode == 1
+    assert "error: a smaller size was asked for, and the pool has one size only" in one.stderr
+    models = json.loads((tmp_path / "pool.yml").read_text())["sizes"][0]
+    fewer = dict(list(models["experts"].items())[1:])
+    pool = two_sizes(tmp_path, experts=fewer)
+    other = calibrate(pool, tmp_path / "run", *SELECT, "--transfer", "required")
+    assert other.returncode == 1
+    lacking = next(iter(models["experts"]))
+    assert f"`sizes[1].experts` has `{lacking}`, and `sizes[0].experts` has not" in other.stderr

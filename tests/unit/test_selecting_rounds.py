@@ -174,3 +174,54 @@ def test_the_forecast_counts_the_first_round_and_everything(pool):
     assert found.least.tokens == 470
     budget = replace(plan, budget=Budget(merges=20))
     assert subset_forecast(budget).most.merges == 20
+
+
+@pytest.fixture(scope="module")
+def larger():
+    """All averages of the next larger pool of the same experts."""
+    return read_rows(DATA / "select_270k.csv")[0]
+
+
+@pytest.fixture(scope="module")
+def small_rows(sweep, pool):
+    """What the rounds had measured at the smaller size."""
+    measured, _ = run(sweep, SubsetPlan(pool))
+    return tuple(rows_for(sweep, "average", [(), *measured]))
+
+
+@pytest.fixture(scope="module")
+def leaning(pool, small_rows):
+    size = replace(pool.sizes[0], n_params=269120)
+    both = replace(pool, sizes=(pool.sizes[0], size))
+    return SubsetPlan(both, size=1, leaning=True, smaller=small_rows)
+
+
+def test_a_size_that_leans_on_a_smaller_one_takes_few_merges(larger, leaning):
+    first = first_subset_round(leaning)
+    assert [merge.k for merge in first][:5] == [0, 9, 1, 1, 1]
+    assert len(first) == 1 + 10
+    measured, stop = run(larger, leaning)
+    alone, _ = run(larger, replace(leaning, leaning=False, smaller=()))
+    assert len(measured) <= 25
+    assert len(measured) + 10 <= len(alone)
+    assert stop.reason.startswith("+".join(best_of(larger, "average")) + " has ")
+    assert "the 80.6k base takes away " in stop.reason
+    # Killed at any point, it asks for the same.
+    again, _ = run(larger, leaning, ((), *measured[:15]))
+    assert again == measured
+
+
+def test_where_the_smaller_size_tells_nothing_the_rounds_are_those_without_it(larger, leaning):
+    names = leaning.names
+    other = dict(zip(names, [*names[4:], *names[:4]], strict=True))
+    renamed = [replace(r, subset=tuple(sorted(other[n] for n in r.subset))) for r in larger]
+    measured, stop = run(renamed, leaning)
+    whole = {m.subset for m in first_subset_round(replace(leaning, leaning=False)) if m.k}
+    assert whole <= set(measured)
+    assert stop.reason.startswith("+".join(best_of(renamed, "average")) + " has ")
+
+
+def test_a_leaning_size_measures_all_together_at_less_strength(leaning):
+    merges = first_subset_round(replace(leaning, free_sum=True))
+    weaker = [m for m in merges if m.options != leaning.merge(leaning.names).options and m.k]
+    assert [m.k for m in weaker] == [9, 9]

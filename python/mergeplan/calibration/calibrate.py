@@ -19,6 +19,7 @@ from mergeplan.calibration.options import (
 )
 from mergeplan.calibration.rounds import Run, Say
 from mergeplan.calibration.run_folder import RunFolder
+from mergeplan.calibration.sizes import in_order
 from mergeplan.calibration.store import RunStore
 from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
@@ -102,7 +103,9 @@ def calibrate(
     store = RunStore(folder, checked.identity, pool_sizes(checked), say)
     try:
         reasons = [
-            reason for size in range(len(checked.pool.sizes)) for reason in run.of(size, store)
+            reason
+            for size in in_order(checked.pool, leaning=options.leaning)
+            for reason in run.of(size, store)
         ]
         table = store.write_table()
         measured = store.all()

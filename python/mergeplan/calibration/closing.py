@@ -7,6 +7,7 @@ from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.calibration.store import RunStore
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
+from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
 from mergeplan.system.blas import on_one_thread
@@ -24,11 +25,13 @@ def verdict_on(
     store: RunStore,
     options: CalibrateOptions,
     command: Command = lambda _: "",
+    smaller: Sequence[Measurement] = (),
 ) -> Verdict | None:
     """What some of a run's merges come to; `None` before any was measured.
 
     Args:
         command: Says how some merges are measured.
+        smaller: Rows of smaller sizes to lean on, of which nothing else is said.
     """
     rows = store.measurements(measured).rows
     if not any(row.k for row in rows):
@@ -37,9 +40,11 @@ def verdict_on(
     aim = choosing.domains if choosing else None
     target = None if choosing else options.wish.target_loss
     resampling = Resampling.of(measured)
+    own = {row.n_params for row in rows}
+    found = predictions([*smaller, *rows], aim)
     return decide(
         rows,
-        predictions(rows, aim),
+        [one for one in found if one.table.n_params in own],
         Question(aim, target, confidence=options.wish.confidence),
         resampling=resampling,
         seconds_each=resampling.seconds_each,

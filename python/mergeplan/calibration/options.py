@@ -1,28 +1,26 @@
 """What a calibration is asked for, what that means for each method, and what it will take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import CurvePlan
-from mergeplan.calibration.curve_rounds import curve_forecast as forecast_of
 from mergeplan.calibration.decision import CurveGoal
-from mergeplan.calibration.identity import go_on
-from mergeplan.calibration.limits import Budget, Spending
-from mergeplan.calibration.limits import SpendingRange as Part
+from mergeplan.calibration.limits import Budget
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
 from mergeplan.calibration.run_folder import recorded_in
 from mergeplan.calibration.setup import Setup, hash_texts
-from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
+from mergeplan.calibration.sizes import refuse_unlike_sizes, smaller_sizes
+from mergeplan.calibration.subset_rounds import SubsetPlan
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.halves import short_domains
-from mergeplan.evaluation.measured import MeasuredMerge, read_scores
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.resampling import LEAST_GROUPS
-from mergeplan.measurements.rows import MACRO, parse_shares
+from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.pool.subsets import SubsetMerge, subset_merge
+from mergeplan.selection.sizes import AUTO, OFF, REQUIRED
 from mergeplan.system.ranges import LARGEST_POOL, check_number, check_seed, check_several
 
 
@@ -33,10 +31,13 @@ class ChoiceGoal:
     Attributes:
         domains: What decides: a domain, or `code=2,math`; `None` for the macro mean.
         free_sum: Whether to measure single experts, all, and some subsets at half strength too.
+        transfer: Whether a larger base leans on a smaller one of the same experts: `auto`, where
+            that predicts better, `off`, or `required`.
     """
 
     domains: str | None = None
     free_sum: bool = False
+    transfer: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class CalibrateOptions:
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
 
+    @property
+    def leaning(self) -> bool:
+        """Whether a larger size may lean on a smaller one."""
+        return self.choosing is not None and self.choosing.transfer != OFF
+
     def __post_init__(self) -> None:
         """Raises `InputError` for a value that cannot be, before anything is measured."""
         for name, kind in (("wish", CurveGoal), ("budget", Budget), ("setup", Setup)):
@@ -84,64 +90,6 @@ class CalibrateOptions:
         check_number(self.until, "until", 0, LARGEST_POOL, whole=True)
         if self.seed is not None:
             check_seed(self.seed)
-
-
-@dataclass(frozen=True)
-class CalibrationForecast:
-    """What a calibration takes, before anything is measured.
-
-    Attributes:
-        least: With the first rounds alone.
-        most: Where every subset is measured, or the budget ends.
-        kept: Merges that the folder holds already, of those that are counted.
-        seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
-    """
-
-    least: Spending
-    most: Spending
-    kept: int
-    seconds_each: float | None
-
-
-def forecast_calibration(
-    pool_file: Path, folder: Path, options: CalibrateOptions
-) -> CalibrationForecast:
-    """What `calibrate` would take; everything is checked, and nothing is measured or written.
-
-    Raises:
-        InputError: As for `calibrate`.
-    """
-    options, checked = settle(pool_file, folder, options)
-    kept: list[MeasuredMerge] = []
-    if (before := recorded_in(folder)) is not None:
-        go_on(folder, before, checked.identity)
-        kept = read_scores(folder)
-    each = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
-    found = []
-    for merge in options.listed or ():
-        once = Spending(1, checked.texts[merge.size].n_tokens, each)
-        found.append(Part(once, once))
-    for size in range(len(checked.pool.sizes) if options.listed is None else 0):
-        tokens = checked.texts[size].n_tokens
-        for plan in plans_of(checked, options, size):
-            if isinstance(plan, SubsetPlan):
-                found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=each))
-            else:
-                found.append(forecast_of(plan, tokens_each=tokens, seconds_each=each))
-        named = len(also_merges(checked, options, size))
-        once = Spending(named, named * tokens, named * each)
-        found.append(Part(once, once))
-    least, most = _sum(one.least for one in found), _sum(one.most for one in found)
-    return CalibrationForecast(least, most, len(kept), each if kept else None)
-
-
-def _sum(parts: Iterable[Spending]) -> Spending:
-    every = list(parts)
-    return Spending(
-        sum(part.merges for part in every),
-        sum(part.tokens for part in every),
-        sum(part.seconds for part in every),
-    )
 
 
 def settle(
@@ -200,6 +148,8 @@ def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibrat
         if name not in (*pool.data, MACRO):
             hint = nearest(name, list(pool.data)) or f"it has: {', '.join(pool.data)}"
             raise InputError(f"--domains: the pool has no domain `{name}`", hint)
+    if options.choosing and options.choosing.transfer == REQUIRED:
+        refuse_unlike_sizes(pool)
     for subset in options.also:
         _check_subset(subset, pool)
     return checked
@@ -235,9 +185,16 @@ def also_merges(
 
 
 def plans_of(
-    checked: CheckedCalibration, options: CalibrateOptions, size: int
+    checked: CheckedCalibration,
+    options: CalibrateOptions,
+    size: int,
+    smaller: Sequence[Measurement] = (),
 ) -> Sequence[CurvePlan] | Sequence[SubsetPlan]:
-    """One for each method."""
+    """One for each method.
+
+    Args:
+        smaller: What was measured at smaller sizes, to choose the best subset.
+    """
     choosing = options.choosing
     seed, _ = seed_of(checked.pool.random_seed, options.seed, "the pool")
     if choosing is not None:
@@ -251,6 +208,8 @@ def plans_of(
                 free_sum=choosing.free_sum,
                 budget=options.budget,
                 seed=seed,
+                leaning=options.leaning and bool(smaller_sizes(checked.pool, size)),
+                smaller=tuple(smaller),
             )
             for label in checked.labels
         ]

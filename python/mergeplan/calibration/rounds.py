@@ -16,6 +16,7 @@ from mergeplan.calibration.options import (
 )
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.setup import Setup, hash_texts
+from mergeplan.calibration.sizes import smaller_sizes
 from mergeplan.calibration.store import RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
@@ -23,7 +24,7 @@ from mergeplan.config.seed import seed_of
 from mergeplan.display.text import format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
-from mergeplan.measurements.rows import Measurements
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import BASE
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.progress import Progress
@@ -58,6 +59,8 @@ class Run:
         self._progress = progress
         self._done = self._planned = 0
         self.measured: list[MeasuredMerge] = []
+        # What the rounds had measured at each size: a larger one may lean on it.
+        self._rows: dict[int, tuple[Measurement, ...]] = {}
         self._ray: Any = None
         if options.ray is not None:
             from mergeplan.calibration.cluster_executor import check_paths
@@ -87,6 +90,8 @@ class Run:
         that was killed asks for the same again.
         """
         reasons, seen = self._by_rounds(size, store, executor)
+        smaller = self._smaller(size)
+        self._rows[size] = store.measurements(seen.values()).rows
 
         def measure(wanted: list[SubsetMerge]) -> None:
             self._measure(wanted, size, store, executor)
@@ -95,7 +100,7 @@ class Run:
         measure(also_merges(self._checked, self._options, size))
         seed, _ = seed_of(self._checked.pool.random_seed, self._options.seed, "the pool")
         for _ in range(0 if self._options.ks else _CLOSING_ROUNDS):
-            verdict = verdict_on(list(seen.values()), store, self._options)
+            verdict = verdict_on(list(seen.values()), store, self._options, smaller=smaller)
             labels = self._checked.labels
             asked = still_to_measure(verdict, self._checked.pool, size, labels, seed)
             wanted = [one for one in asked if one.key not in seen]
@@ -147,7 +152,8 @@ class Run:
         self, size: int, store: RunStore, executor: "_Lazy"
     ) -> tuple[list[str], dict[str, MeasuredMerge]]:
         """Why each method stopped, and what the rounds had measured."""
-        plans = {plan.label: plan for plan in plans_of(self._checked, self._options, size)}
+        made = plans_of(self._checked, self._options, size, self._smaller(size))
+        plans = {plan.label: plan for plan in made}
         seen: dict[str, dict[str, MeasuredMerge]] = {label: {} for label in plans}
         reasons = []
         while plans:
@@ -176,6 +182,13 @@ class Run:
                     del plans[label]
             store.write_table()
         return reasons, {key: one for found in seen.values() for key, one in found.items()}
+
+    def _smaller(self, size: int) -> list[Measurement]:
+        """Rows of smaller sizes to lean on, where the best subset is asked for."""
+        if not self._options.leaning:
+            return []
+        below = smaller_sizes(self._checked.pool, size)
+        return [row for one in below for row in self._rows[one]]
 
     def _name(self, size: int) -> str:
         """A base's size, where there are several."""

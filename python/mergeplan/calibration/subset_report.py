@@ -12,6 +12,7 @@ from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.select import select_from
 from mergeplan.selection.selection import Selections, Wish
+from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
 from mergeplan.verdict.verdict import Verdict
 
@@ -88,7 +89,8 @@ def _by_method(table: Path, wish: Wish) -> Selections:
     resampling = resampling_beside(table, rows)
     found, faults = [], []
     for label in sorted({row.method for row in rows if row.k}):
-        for own in tables_of((row for row in rows if row.k == 0 or row.method == label), label):
+        mine = (row for row in rows if row.k == 0 or row.method == label)
+        for own in link_sizes(tables_of(mine, label)):
             try:
                 found.append(select_from(own, wish, resampling))
             except InputError as error:

@@ -17,6 +17,7 @@ from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
+from mergeplan.display.text import format_count
 from mergeplan.evaluation.options import HALVES
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from mergeplan.calibration.calibrate import Calibration
     from mergeplan.calibration.curve_report import Summary
+    from mergeplan.calibration.forecast import CalibrationForecast
     from mergeplan.calibration.limits import Spending
-    from mergeplan.calibration.options import CalibrateOptions, CalibrationForecast
+    from mergeplan.calibration.options import CalibrateOptions
     from mergeplan.calibration.run_folder import RunFolder
     from mergeplan.calibration.subset_report import ChoiceSummary
     from mergeplan.pool.subsets import SubsetMerge
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 # Options that only one kind of question has.
 _ONLY = {
     "suggest": ("ks", "target_loss", "fraction", "until", "lambda_scan"),
-    "select": ("domains", "free_sum"),
+    "select": ("domains", "free_sum", "transfer"),
 }
 
 
@@ -99,6 +101,14 @@ _ONLY = {
     " weights may have any sum (average, task arithmetic).",
 )
 @click.option(
+    "--transfer",
+    type=click.Choice(["auto", "off", "required"]),
+    default="auto",
+    show_default=True,
+    help="For select: whether a larger base leans on a smaller one of the same experts, and little"
+    " is measured there: where that predicts better, never, or an error where there is none.",
+)
+@click.option(
     "--confidence",
     type=click.FloatRange(0.5, 0.999),
     default=0.9,
@@ -154,7 +164,7 @@ def command(
     beats the base or reaches the target.
     """
     from mergeplan.calibration.calibrate import calibrate
-    from mergeplan.calibration.options import forecast_calibration
+    from mergeplan.calibration.forecast import forecast_calibration
     from mergeplan.display.text import finite
     from mergeplan.system.progress import ProgressLine
 
@@ -279,7 +289,9 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
     return CalibrateOptions(
         methods=given["methods"],
         wish=CurveGoal(given["target_loss"], given["fraction"], given["confidence"]),
-        choosing=ChoiceGoal(given["domains"], given["free_sum"]) if choosing else None,
+        choosing=(
+            ChoiceGoal(given["domains"], given["free_sum"], given["transfer"]) if choosing else None
+        ),
         ks=tuple(given["ks"]),
         until=parse_until(given["until"]),
         budget=parse_budget(given["budget"]) if given["budget"] else Budget(),
@@ -315,6 +327,13 @@ def _forecast(found: "CalibrationForecast") -> str:
         return f"{what}: {spent.merges:,} merges, {spent.tokens:,.0f} tokens{time}"
 
     lines = [line("at least", found.least), line("at most", found.most)]
+    for one in found.sizes if len(found.sizes) > 1 else ():
+        lean = ", leaning on a smaller one" if one.leaning else ""
+        lines += [
+            f"the {format_count(one.n_params)} base{lean}:",
+            line("  at least", one.least),
+            line("  at most", one.most),
+        ]
     if found.kept:
         lines.append(f"measured already: {found.kept:,} merges")
     else:

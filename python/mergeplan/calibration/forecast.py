@@ -1,0 +1,102 @@
+"""What a calibration takes, before anything is measured."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergeplan.calibration.curve_rounds import curve_forecast
+from mergeplan.calibration.identity import go_on
+from mergeplan.calibration.limits import Spending
+from mergeplan.calibration.limits import SpendingRange as Part
+from mergeplan.calibration.options import CalibrateOptions, also_merges, plans_of, settle
+from mergeplan.calibration.preflight import CheckedCalibration
+from mergeplan.calibration.run_folder import recorded_in
+from mergeplan.calibration.sizes import in_order
+from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
+from mergeplan.evaluation.measured import MeasuredMerge, read_scores
+
+
+@dataclass(frozen=True)
+class SizeForecast:
+    """What one base of several takes; `leaning` where it leans on a smaller one."""
+
+    n_params: float
+    least: Spending
+    most: Spending
+    leaning: bool
+
+
+@dataclass(frozen=True)
+class CalibrationForecast:
+    """What a calibration takes, before anything is measured.
+
+    Attributes:
+        least: With the first rounds alone.
+        most: Where every subset is measured, or the budget ends.
+        kept: Merges that the folder holds already, of those that are counted.
+        seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
+        sizes: Least and most of each base, in the order in which they are measured.
+    """
+
+    least: Spending
+    most: Spending
+    kept: int
+    seconds_each: float | None
+    sizes: tuple[SizeForecast, ...] = ()
+
+
+def forecast_calibration(
+    pool_file: Path, folder: Path, options: CalibrateOptions
+) -> CalibrationForecast:
+    """What `calibrate` would take; everything is checked, and nothing is measured or written.
+
+    Raises:
+        InputError: As for `calibrate`.
+    """
+    options, checked = settle(pool_file, folder, options)
+    kept: list[MeasuredMerge] = []
+    if (before := recorded_in(folder)) is not None:
+        go_on(folder, before, checked.identity)
+        kept = read_scores(folder)
+    mean = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
+    found, sizes = [], []
+    for merge in options.listed or ():
+        once = Spending(1, checked.texts[merge.size].n_tokens, _seconds(kept, checked, merge.size))
+        found.append(Part(once, once))
+    for size in in_order(checked.pool, leaning=options.leaning) if options.listed is None else ():
+        first, each = len(found), _seconds(kept, checked, size)
+        tokens = checked.texts[size].n_tokens
+        leaning = False
+        for plan in plans_of(checked, options, size):
+            if isinstance(plan, SubsetPlan):
+                leaning = plan.leaning
+                found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=each))
+            else:
+                found.append(curve_forecast(plan, tokens_each=tokens, seconds_each=each))
+        named = len(also_merges(checked, options, size))
+        once = Spending(named, named * tokens, named * each)
+        found.append(Part(once, once))
+        own = found[first:]
+        least, most = _sum(one.least for one in own), _sum(one.most for one in own)
+        n_params = checked.pool.sizes[size].count_params()
+        sizes.append(SizeForecast(n_params, least, most, leaning))
+    least, most = _sum(one.least for one in found), _sum(one.most for one in found)
+    return CalibrationForecast(least, most, len(kept), mean if kept else None, tuple(sizes))
+
+
+def _seconds(kept: Sequence[MeasuredMerge], checked: CheckedCalibration, size: int) -> float:
+    """Of one merge at a base: of its own mean, or by the parameters of those that were measured."""
+    own = [one for one in kept if one.merge.size == size]
+    seconds = sum(sum(one.seconds) for one in own or kept)
+    counts = [one.count_params() for one in checked.pool.sizes]
+    work = sum(counts[one.merge.size] for one in own or kept)
+    return seconds / work * counts[size] if work else 0.0
+
+
+def _sum(parts: Iterable[Spending]) -> Spending:
+    every = list(parts)
+    return Spending(
+        sum(part.merges for part in every),
+        sum(part.tokens for part in every),
+        sum(part.seconds for part in every),
+    )
