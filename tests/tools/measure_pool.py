@@ -5,6 +5,9 @@ about half a second for each merge of the smallest pool on one core, and shares 
 package, so that it can also serve as an oracle.
 
     python tests/tools/measure_pool.py POOL_DIR EVAL_DIR OUT.csv --scale average=1.0 --sizes 1,2,4,9
+
+DARE masks an expert alike in every subset, so that its merges are weighted averages of the single
+experts as DARE leaves them: `--experts` names their folder.
 """
 
 import argparse
@@ -51,15 +54,17 @@ def main() -> None:
     parser.add_argument("texts", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", action="append", default=[], help="label=c, sum of the weights")
+    parser.add_argument("--experts", type=Path, help="their folder; default: the pool's")
     parser.add_argument("--sizes", help="k values, comma separated; default all")
     args = parser.parse_args()
 
+    experts = args.experts or args.pool
     base = load_file(args.pool / "base" / "model.safetensors")
-    names = sorted(p.name for p in args.pool.iterdir() if p.is_dir() and p.name != "base")
+    names = sorted(p.name for p in experts.iterdir() if p.is_dir() and p.name != "base")
     deltas = {
         name: {
             key: tensor - base[key]
-            for key, tensor in load_file(args.pool / name / "model.safetensors").items()
+            for key, tensor in load_file(experts / name / "model.safetensors").items()
         }
         for name in names
     }

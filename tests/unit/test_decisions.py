@@ -1,7 +1,6 @@
 """Intervals, costs, diagnoses and other tails, on real and on made-up curves."""
 
 import dataclasses
-from itertools import combinations
 from math import comb
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import mergeplan
 from mergeplan.calibration.curve_rounds import CurvePlan, decision_text
 from mergeplan.calibration.decision import CurveGoal, decide
 from mergeplan.errors import InputError
-from mergeplan.law.control import controlled_means
 from mergeplan.law.costs import CostModel, load_costs
 from mergeplan.law.diagnose import all_signs, diagnose
 from mergeplan.law.fit import fit, fit_series
@@ -457,19 +455,3 @@ def test_a_pool_of_ten_thousand_is_answered_from_some_of_its_k():
     assert solution.low < 0.2 / 0.03 - 0.3 < solution.high
     assert (found.draws.at(solution.confident) <= 1.03).mean() >= 0.9
     assert (found.draws.at(solution.confident - 1) <= 1.03).mean() < 0.9
-
-
-def test_single_experts_correct_the_mean_for_who_is_in_the_sample():
-    """Losses that are linear in their members: a sample without the harmful expert tells all."""
-    singles = dict(zip("abcdef", (1.0, 1.1, 1.2, 1.3, 1.4, 3.0), strict=True))
-    losses = {1: {(name,): loss for name, loss in singles.items()}}
-    pairs = {s: 0.2 + 0.5 * (singles[s[0]] + singles[s[1]]) / 2 for s in combinations("abcdef", 2)}
-    losses[2] = {s: pairs[s] for s in list(pairs)[:4]}
-    assert all("f" not in subset for subset in losses[2])
-    (found,) = controlled_means(losses, 6).values()
-    truth = float(np.mean(list(pairs.values())))
-    assert found.mean == pytest.approx(truth, abs=1e-12)
-    assert found.rest < 1e-9
-    assert abs(float(np.mean(list(losses[2].values()))) - truth) > 0.1
-    del losses[1]["f",]
-    assert controlled_means(losses, 6) == {}

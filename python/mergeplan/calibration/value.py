@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mergeplan.calibration.decision import CurveGoal, exact_k
 from mergeplan.law.curve import Fit
 from mergeplan.law.series import Point
-from mergeplan.law.spread import subset_variance
+from mergeplan.law.spread import subset_variance, subset_variances
 
 Array = NDArray[np.float64]
 
@@ -37,13 +37,15 @@ class Prospect:
         self._covariance = np.cov(np.vstack([exact_k(fit, wish), heights]))  # (1 + n_k, 1 + n_k)
         misfit = float(np.median(draws.tau)) ** 2
         points = {point.k: point for point in fit.series.points}
+        left = subset_variances(fit.series)
         self._measured, self._variance = {}, {}
         for k in self._ks:
             point = points.get(k) or Point(k, float("nan"), 0, possible[k])
             self._measured[k] = point.n_subsets
             # Every k may have another spread; where none is known, that of the curve's misfit.
             spread = fit.spread
-            self._variance[k] = subset_variance(point, spread) if spread else misfit
+            own = subset_variance(point, spread) if spread else misfit
+            self._variance[k] = left.get(k, own)
 
     def allocate(self, count: int) -> dict[int, int]:
         """How many more subsets of each k to measure, one by one where the next tells most.

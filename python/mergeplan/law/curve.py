@@ -14,7 +14,7 @@ from mergeplan.law.formulas import FromCoefficients, SizeLaw
 from mergeplan.law.pool_means import PoolMeans, draw_means
 from mergeplan.law.posterior import CONFIDENCE, DRAWS, LOWEST_OFFSET, central, shortest
 from mergeplan.law.series import Series, name_of
-from mergeplan.law.spread import SpreadLaw, known_variance
+from mergeplan.law.spread import SpreadLaw, known_covariance
 from mergeplan.law.tails import TailScore
 from mergeplan.system.ranges import Magnitude, Seed
 
@@ -102,7 +102,7 @@ class Fit(Summarized):
         return draw_means(
             np.array([point.k for point in series.points], np.float64),
             np.array([point.loss for point in series.points]),
-            known_variance(series, self.spread),
+            known_covariance(series, self.spread),
             series.pool_size,
             self.seed,
         )

@@ -11,7 +11,7 @@ from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.posterior import MAX_OFFSET
 from mergeplan.law.series import name_of
-from mergeplan.law.spread import known_variance
+from mergeplan.law.spread import known_covariance
 
 # Differences below this many standard errors are taken for chance.
 _CLEAR = 2.0
@@ -81,11 +81,11 @@ def diagnose_sizes(result: FitResult) -> list[Diagnosis]:
 
 def _errors(fit: Fit) -> dict[int, float]:
     """Standard error of each mean: sampling where it is known, else the lack of fit."""
-    known = known_variance(fit.series, fit.spread)
+    known = known_covariance(fit.series, fit.spread)
     points = fit.series.points
     if known is None:
         return {point.k: fit.lack_of_fit for point in points}
-    return {p.k: float(np.sqrt(v)) for p, v in zip(points, known, strict=True)}
+    return {p.k: float(np.sqrt(v)) for p, v in zip(points, np.diag(known), strict=True)}
 
 
 def _upturn(fit: Fit) -> Diagnosis | None:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from annotated_types import MinLen, Predicate
 
 from mergeplan.law.curve import Fit
@@ -21,13 +22,25 @@ from mergeplan.system.reading import LAW
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
 
-VERSION = 2
+VERSION = 3
 
 
 def _in_order(series: Series) -> None:
     ks = [point.k for point in series.points]
     if ks != sorted(set(ks)) or ks[-1] > series.pool_size:
         raise ValueError(f"each k once, in order, up to the pool size of {series.pool_size}")
+    if series.covariance:
+        _check_covariance(series)
+
+
+def _check_covariance(series: Series) -> None:
+    count = len(series.points)
+    if [len(row) for row in series.covariance] != [count] * count:
+        raise ValueError(f"a `covariance` of {count} rows and columns, one for each k")
+    matrix = np.array(series.covariance)
+    scale = float(np.abs(matrix).max())
+    if not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix).min() < -1e-6 * scale:
+        raise ValueError("a `covariance` that is symmetric and has no negative eigenvalues")
 
 
 def _one_curve(fit: Fit) -> bool:

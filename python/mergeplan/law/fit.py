@@ -19,7 +19,7 @@ from mergeplan.law.joint import fit_joint
 from mergeplan.law.least_squares import huber, project
 from mergeplan.law.posterior import LACK_OF_FIT_SCALE, LOWEST_OFFSET, MAX_OFFSET, NO_OFFSET
 from mergeplan.law.series import Series, name_of, series_of
-from mergeplan.law.spread import fit_spread, known_variance
+from mergeplan.law.spread import fit_spread, known_covariance
 from mergeplan.law.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import Measurements
@@ -99,7 +99,8 @@ def fit_series(series: Series, *, form: str = FORMS[0], robust: bool = False, se
     k = np.array([point.k for point in series.points], np.float64)  # (n_k,)
     loss = np.array([point.loss for point in series.points])  # (n_k,)
     spread = fit_spread(series.points, series.pool_size)
-    variance = known_variance(series, spread)
+    covariance = known_covariance(series, spread)
+    variance = None if covariance is None else np.diag(covariance)  # (n_k,)
     warnings = list(series.warnings)
     weights = k if variance is None else 1 / (variance + _first_lack_of_fit(loss) ** 2)
     if form not in FORMS:

@@ -22,7 +22,7 @@ from mergeplan.law.posterior import (
     shortest,
 )
 from mergeplan.law.series import Series
-from mergeplan.law.spread import fit_spread, sampling_variance
+from mergeplan.law.spread import fit_spread, known_covariance
 from mergeplan.system.ranges import Seed
 
 Array = NDArray[np.float64]
@@ -131,14 +131,16 @@ def fit_joint(members: list[Series], seed: int = 0, robust: bool = False) -> Joi
 def _table(members: list[Series]) -> tuple[Array, Array, Array, Array | None]:
     """N in billions, k, loss and sampling variance of every point, shape (n_points,) each."""
     rows = [(series, point) for series in members for point in series.points]
-    spreads = {
-        id(series): fit_spread(series.points, series.pool_size, rest=True) for series in members
-    }
     n = np.array([series.n_billion for series, _ in rows], np.float64)
     k = np.array([point.k for _, point in rows], np.float64)
     loss = np.array([point.loss for _, point in rows], np.float64)
-    known = [sampling_variance(point, spreads[id(series)]) for series, point in rows]
-    return n, k, loss, None if None in known else np.array(known, np.float64)
+    variances = []
+    for series in members:
+        known = known_covariance(series, fit_spread(series.points, series.pool_size))
+        if known is None:
+            return n, k, loss, None
+        variances.append(np.diag(known))
+    return n, k, loss, np.concatenate(variances)
 
 
 def _fit(

@@ -106,25 +106,26 @@ class PoolMeans:
         return np.asarray(self.means[:, place] - self.law_at(self.ks[place]))
 
 
-def draw_means(k: Array, loss: Array, variance: Array | None, size: int, seed: int) -> PoolMeans:
+def draw_means(k: Array, loss: Array, covariance: Array | None, size: int, seed: int) -> PoolMeans:
     """Draw the law and the pool's means.
 
     Args:
         k, loss: What was measured, in nats; shape (n,) with three different k or more, in order.
-        variance: Of each mean's sampling error; `None` where it is not known.
+        covariance: Of the means' sampling errors, shape (n, n); `None` where it is not known.
         size: Experts in the pool, M.
     """
     rng = np.random.default_rng(seed)
-    unknown = variance is None
+    unknown = covariance is None
     everywhere = _whole(size, k)  # (n_ks,)
     # Weights proportional to k say that the variance falls with it.
     data = Observations.of(
         loss,
-        np.zeros_like(k) if variance is None else variance,
+        np.zeros_like(k) if covariance is None else np.diag(covariance),
         k.mean() / k if unknown else np.ones_like(k),
     )
     own = np.diag(data.misfit) if unknown else _correlation(k, k)
-    rotation, rotated = _independent(own, data)
+    error = np.zeros((len(k), len(k))) if covariance is None else covariance / data.drop**2
+    rotation, rotated = _independent(own, error, data)
     law = _draw_law(k, float(everywhere[-1]), rotation, rotated, rng)
     draws = PoolMeans(*law, everywhere, np.empty((DRAWS, 0)), rng.standard_normal(DRAWS))
     reach = np.maximum(np.maximum(1.0, everywhere / k[-1]), k[0] / everywhere)
@@ -141,8 +142,7 @@ def draw_means(k: Array, loss: Array, variance: Array | None, size: int, seed: i
     noise = rng.standard_normal((DRAWS, len(everywhere)))
     for value in np.unique(tau):
         rows = tau == value
-        covariance = value**2 * own + np.diag(data.variance)
-        gain = np.linalg.solve(covariance, value**2 * across.T).T  # (n_ks, n)
+        gain = np.linalg.solve(value**2 * own + error, value**2 * across.T).T  # (n_ks, n)
         left = value**2 * prior - gain @ (value**2 * across.T)
         misfit[rows] = residual[rows] @ gain.T + noise[rows] @ _root(left).T
     means = np.stack([draws.law_at(x) for x in everywhere], axis=1) + data.drop * misfit
@@ -167,14 +167,14 @@ def _correlation(left: Array, right: Array) -> Array:
     return np.asarray((1 - _OWN) * smooth + _OWN * (distance == 0))
 
 
-def _independent(own: Array, data: Observations) -> tuple[Array, Observations]:
+def _independent(own: Array, error: Array, data: Observations) -> tuple[Array, Observations]:
     """A rotation T of the means after which errors V + τ²R are independent for every τ.
 
     With R⁻½ V R⁻½ = U Λ Uᵀ and T = Uᵀ R⁻½ they have the variances Λ + τ².
     """
     values, vectors = np.linalg.eigh(own)
     inverse_root = vectors / np.sqrt(values) @ vectors.T
-    variances, axes = np.linalg.eigh(inverse_root @ np.diag(data.variance) @ inverse_root)
+    variances, axes = np.linalg.eigh(inverse_root @ error @ inverse_root)
     rotation = axes.T @ inverse_root  # (n, n)
     variances = np.maximum(variances, 0.0)
     return rotation, replace(

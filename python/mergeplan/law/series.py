@@ -2,16 +2,17 @@
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from statistics import fmean, variance
 from typing import Annotated
 
+import numpy as np
 from annotated_types import Ge, MinLen, Predicate
 
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
-from mergeplan.law.control import controlled_means
+from mergeplan.law.correction import Merge, correction_of
 from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
@@ -26,21 +27,17 @@ from mergeplan.system.ranges import (
     is_json_object,
 )
 
-# A merge: k, and the subset, which is empty where the file names none.
-Merge = tuple[int, tuple[str, ...]]
-
 
 @dataclass(frozen=True)
 class Point:
     """Mean loss, in nats, over the measured subsets of one size.
 
     Attributes:
-        loss: Where every single expert was measured and some subsets of k were not, corrected for
-            which experts are in them (see `control`).
+        loss: Corrected for which experts are in them, where some subsets of k were measured and not
+            all, and the law of single subsets helps (see `correction`).
         n_subsets: How many were measured, of `n_possible`; a merge measured twice counts once.
         spread: Standard deviation over subsets, where two or more were measured.
         best_subset, best_loss: The lowest of them, where the file names subsets.
-        rest: Standard deviation over subsets that is left where `loss` was corrected.
     """
 
     k: Experts
@@ -50,12 +47,16 @@ class Point:
     spread: Magnitude | None = None
     best_subset: tuple[str, ...] = ()
     best_loss: Positive | None = None
-    rest: Magnitude | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every subset was measured, so that the mean has no sampling error."""
         return self.n_subsets >= self.n_possible
+
+    @property
+    def share_left(self) -> float:
+        """Share of all subsets that were not measured."""
+        return 1 - self.n_subsets / self.n_possible
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Series:
     """The curve of one method at one base size on one domain; `points` has one entry for each k.
 
     Attributes:
+        covariance: Of the errors of corrected means, in nats², shape (n_k, n_k); empty where means
+            are those of the measured subsets.
         loss_se: Standard error of every loss from the evaluation text, shared by all rows.
         effects: Worst expert first; empty where subsets are not named or not nested.
     """
@@ -90,6 +93,7 @@ class Series:
     base_loss: Positive | None = None
     best_single: tuple[str, Positive] | None = None
     worst_single: tuple[str, Positive] | None = None
+    covariance: tuple[tuple[Number, ...], ...] = ()
     loss_se: Magnitude = 0.0
     effects: tuple[ExpertEffect, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -160,13 +164,15 @@ def _series(
             )
     singles = [(subset[0], fmean(v)) for (k, subset), v in losses.items() if k == 1 and subset]
     base = [loss for (k, _), values in losses.items() if k == 0 for loss in values]
+    points, covariance = _points(losses, size)
     return Series(
         method=first.method,
         options=first.options,
         n_params=first.n_params,
         domain=name,
         pool_size=size,
-        points=tuple(_points(losses, size)),
+        points=points,
+        covariance=covariance,
         base_loss=fmean(base) if base else None,
         best_single=min(singles, key=lambda item: item[1]) if singles else None,
         worst_single=max(singles, key=lambda item: item[1]) if singles else None,
@@ -245,39 +251,44 @@ def _pool_size(
     return largest, [f"pool size taken to be the largest k, {largest}; say `--pool-size` if not"]
 
 
-def _points(losses: dict[Merge, list[float]], pool_size: int) -> list[Point]:
-    points = []
-    whole: dict[int, dict[tuple[str, ...], float]] = defaultdict(dict)
-    for (k, subset), measured in losses.items():
-        if subset and not losses.get((k, ())):
-            whole[k][subset] = fmean(measured)
-    controlled = controlled_means(whole, pool_size)
-    for k in sorted({k for k, _ in losses if k > 0}):
-        named = {s: fmean(v) for (size, s), v in losses.items() if size == k and s}
-        unnamed = losses.get((k, ()), [])
-        values = [*named.values(), *unnamed]
-        if unnamed and len(values) > comb(pool_size, k):
-            raise InputError(
-                f"k = {k} has {len(values)} rows, and a pool of {pool_size} only"
-                f" {comb(pool_size, k)} subsets of that size",
-                "name the subsets, or give the number of experts as `--pool-size`",
-            )
-        best, best_loss = min(
-            named.items(), key=lambda item: (item[1], item[0]), default=((), None)
+def _points(
+    losses: dict[Merge, list[float]], pool_size: int
+) -> tuple[tuple[Point, ...], tuple[tuple[float, ...], ...]]:
+    """The means by k, and the covariance of their errors where they are corrected."""
+    points = [_point(losses, k, pool_size) for k in sorted({k for k, _ in losses if k > 0})]
+    found = correction_of({merge: fmean(values) for merge, values in losses.items()}, pool_size)
+    if found is None:
+        return tuple(points), ()
+    # All others were measured whole.
+    at = np.flatnonzero(np.isin([point.k for point in points], found.ks))
+    covariance = np.zeros((len(points), len(points)))
+    covariance[np.ix_(at, at)] = found.covariance
+    for place, mean in zip(at, found.values, strict=True):
+        if not points[place].complete:
+            points[place] = replace(points[place], loss=float(mean))
+    return tuple(points), tuple(map(tuple, covariance.tolist()))
+
+
+def _point(losses: dict[Merge, list[float]], k: int, pool_size: int) -> Point:
+    named = {s: fmean(v) for (size, s), v in losses.items() if size == k and s}
+    unnamed = losses.get((k, ()), [])
+    values = [*named.values(), *unnamed]
+    if unnamed and len(values) > comb(pool_size, k):
+        raise InputError(
+            f"k = {k} has {len(values)} rows, and a pool of {pool_size} only"
+            f" {comb(pool_size, k)} subsets of that size",
+            "name the subsets, or give the number of experts as `--pool-size`",
         )
-        points.append(
-            Point(
-                k=k,
-                loss=controlled[k].mean if k in controlled else fmean(values),
-                n_subsets=len(values),
-                n_possible=comb(pool_size, k),
-                spread=variance(values) ** 0.5 if len(values) > 1 else None,
-                best_subset=best,
-                best_loss=best_loss,
-                rest=controlled[k].rest if k in controlled else None,
-            )
-        )
-    return points
+    best, best_loss = min(named.items(), key=lambda item: (item[1], item[0]), default=((), None))
+    return Point(
+        k=k,
+        loss=fmean(values),
+        n_subsets=len(values),
+        n_possible=comb(pool_size, k),
+        spread=variance(values) ** 0.5 if len(values) > 1 else None,
+        best_subset=best,
+        best_loss=best_loss,
+    )
 
 
 def _effects(losses: dict[Merge, list[float]]) -> list[ExpertEffect]:

@@ -44,40 +44,36 @@ class SpreadLaw:
         return 0.5 * math.erfc((mean - target_loss) / deviation / math.sqrt(2))
 
 
-def fit_spread(
-    points: tuple[Point, ...], pool_size: int, *, rest: bool = False
-) -> SpreadLaw | None:
-    """Pool the spreads at all k, weighted by their degrees of freedom; `None` without any.
-
-    Args:
-        rest: Take what is left of a spread where the mean was corrected.
-    """
+def fit_spread(points: tuple[Point, ...], pool_size: int) -> SpreadLaw | None:
+    """Pool the spreads at all k, weighted by their degrees of freedom; `None` without any."""
     freedom, total = 0, 0.0
     for point in points:
         share = 1 / point.k - 1 / pool_size
-        spread = _left(point) if rest else point.spread
-        if spread is not None and share > 0:
+        if point.spread is not None and share > 0:
             freedom += point.n_subsets - 1
-            total += (point.n_subsets - 1) * spread**2 / share
+            total += (point.n_subsets - 1) * point.spread**2 / share
     return SpreadLaw(total / freedom, pool_size) if freedom else None
 
 
-def _left(point: Point) -> float | None:
-    """Deviation of single subsets that is sampling error of the mean."""
-    return point.spread if point.rest is None else point.rest
-
-
 def subset_variance(point: Point, law: SpreadLaw) -> float:
-    """Variance of single subsets around their mean, or what is left of it where the mean was
-    corrected: that measured, drawn towards the law's."""
+    """Variance of single subsets around their mean: that measured, drawn towards the law's."""
     freedom = max(point.n_subsets - 1, 0)
-    spread = _left(point)
-    own = spread**2 * freedom if spread is not None else 0.0
+    own = point.spread**2 * freedom if point.spread is not None else 0.0
     return (own + _PRIOR_SUBSETS * law.variance(point.k)) / (freedom + _PRIOR_SUBSETS)
 
 
+def subset_variances(series: Series) -> dict[int, float]:
+    """What is left of it by k, in nats², where means are corrected: what makes their errors."""
+    known = np.diag(np.array(series.covariance)) if series.covariance else ()
+    return {
+        point.k: float(error) * point.n_subsets / point.share_left
+        for point, error in zip(series.points, known, strict=False)
+        if not point.complete
+    }
+
+
 def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
-    """Variance of a measured mean around the pool's: s²/n · (1 - n/C).
+    """Variance of the measured subsets' mean around the pool's: s²/n · (1 - n/C).
 
     With few subsets s² is drawn towards the variance law. `None` where nothing is known of it.
     """
@@ -85,12 +81,12 @@ def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
         return 0.0
     if law is None:
         return None
-    share = 1 - point.n_subsets / point.n_possible
-    return subset_variance(point, law) / point.n_subsets * share
+    return subset_variance(point, law) / point.n_subsets * point.share_left
 
 
-def known_variance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:
-    """Sampling variance of each mean, shape (n_k,); `None` where that of some is unknown."""
-    left = law and fit_spread(series.points, series.pool_size, rest=True)
-    found = [sampling_variance(point, left) for point in series.points]
-    return None if None in found else np.array(found, np.float64)
+def known_covariance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:
+    """Of the errors of all means, shape (n_k, n_k); `None` where that of some is unknown."""
+    if series.covariance:
+        return np.array(series.covariance)
+    found = [sampling_variance(point, law) for point in series.points]
+    return None if None in found else np.diag(np.array(found, np.float64))

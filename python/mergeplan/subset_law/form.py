@@ -145,19 +145,19 @@ def products(left: Array, right: Array, degree: int) -> Array:
     Returns:
         Shape (degree, n, m).
     """
-    (own, ours), (other, theirs) = _parts(left), _parts(right)
+    (own, ours), (other, theirs) = parts_of(left), parts_of(right)
     inner = own @ other.T
     return np.stack([inner ** (d + 1) + COMMON * ours[d] @ theirs[d].T for d in range(degree)])
 
 
 def squares(points: Array, degree: int) -> Array:
     """The diagonal of the products of points with themselves, shape (degree, n)."""
-    own, common = _parts(points)
+    own, common = parts_of(points)
     inner = (own**2).sum(1)
     return np.stack([inner ** (d + 1) + COMMON * (common[d] ** 2).sum(1) for d in range(degree)])
 
 
-def _parts(points: Array) -> tuple[Array, list[Array]]:
+def parts_of(points: Array) -> tuple[Array, list[Array]]:
     """Weights in the geometry, and c_1 to c_3 of the module's text, of shape (n, 1 or 3)."""
     u, s1, s2, s3 = points[:, -_BESIDE:].T
     common = [(s1,), (s1**2, s2, u**2), (s1**3, s1 * s2, s3)]
@@ -181,7 +181,7 @@ def coefficients(
     """
     by_degree = np.zeros(HIGHEST_DEGREE)
     by_degree[: len(variances)] = variances
-    own, common = _parts(points)
+    own, common = parts_of(points)
     x = own @ geometry.T
     (a,), (q, q_own, q_alike), (t, t_pair, t_own) = (COMMON * duals @ c for c in common)
     n = x.shape[1]

@@ -351,7 +351,7 @@ def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
         duals=duals,
         inverse=inverse,
         left_out=law.values - errors,
-        scale=_scale(np.abs(errors * np.sqrt(precision))[merged]),
+        scale=spread_scale(np.abs(errors * np.sqrt(precision))[merged]),
     )
 
 
@@ -362,7 +362,7 @@ def _keys(weights: Array) -> NDArray[np.void]:
     return rounded.view(f"V{rounded.dtype.itemsize * rounded.shape[1]}")[:, 0]
 
 
-def _scale(ratios: Array) -> float:
+def spread_scale(ratios: Array) -> float:
     """What brings nine of ten left-out merges into their interval, the nearer to 1 the fewer.
 
     Intervals of the likelihood alone are up to twice too wide for averages of the real pool.

@@ -30,12 +30,15 @@ _PROPOSALS, _FREEDOM = 200, 5
 class Likelihood:
     """Restricted likelihood of values, as a function of the logarithms of the variances."""
 
-    def __init__(self, products: Array, values: Array) -> None:
+    def __init__(
+        self, products: Array, values: Array, expected: tuple[float, ...] | None = None
+    ) -> None:
         """Prepare the contrasts.
 
         Args:
             products: Covariances of unit variance, one for each part of the prior, (parts, n, n).
             values: Shape (n,), of variance about 1.
+            expected: Of the logarithm of each part's variance; by default of order one.
         """
         if len(values) > MOST_ROWS:
             some = np.random.default_rng(0).permutation(len(values))[:MOST_ROWS]
@@ -48,6 +51,7 @@ class Likelihood:
         parts = [contrasts.T @ (p / s) @ contrasts for p, s in zip(products, sizes, strict=True)]
         self.parts = np.stack([*parts, np.eye(n - 1)])
         self.z = contrasts.T @ values
+        self.expected = np.array(expected or (_EXPECTED,) * len(products))
 
     def negative_log(self, logs: Array, misfit: float = _EXPECTED_MISFIT) -> tuple[float, Array]:
         """Minus the logarithm of likelihood and prior, and its slopes.
@@ -61,24 +65,24 @@ class Likelihood:
         factor = np.linalg.cholesky(total)
         inverse = np.linalg.inv(total)
         w = inverse @ self.z
-        expected = np.full(len(logs), _EXPECTED)
-        expected[-1] = misfit
-        away = (logs - expected) / _WIDTH
+        away = (logs - np.append(self.expected, misfit)) / _WIDTH
         value = np.log(np.diag(factor)).sum() + 0.5 * w @ self.z + 0.5 * away @ away
         slopes = 0.5 * (np.einsum("ij,pij->p", inverse, self.parts) - self.parts @ w @ w)
         return float(value), slopes * variances + away / _WIDTH
 
 
-def fit_variances(products: Array, values: Array) -> Array:
+def fit_variances(
+    products: Array, values: Array, expected: tuple[float, ...] | None = None
+) -> Array:
     """The variances that make the differences between values likeliest.
 
     Args:
-        products, values: See `Likelihood`.
+        products, values, expected: See `Likelihood`.
 
     Returns:
         One variance for each part, and the misfit's, shape (parts + 1,).
     """
-    likelihood = Likelihood(products, values)
+    likelihood = Likelihood(products, values, expected)
     # A rough and a smooth start: the likelihood may have a maximum in either.
     starts = ((-1.0, -9.0), (-4.0, -5.0))
     found = [
@@ -120,19 +124,25 @@ def _lowest(function: Callable[[Array], tuple[float, Array]], start: Array) -> t
     return value, x
 
 
-def draw_variances(products: Array, values: Array, likeliest: Array, count: int) -> Array:
+def draw_variances(
+    products: Array,
+    values: Array,
+    likeliest: Array,
+    count: int,
+    expected: tuple[float, ...] | None = None,
+) -> Array:
     """Variances as likely as the values make them: the likeliest are not taken as known.
 
     Importance sampling around the maximum (Geweke, 1989), which needs no chain.
 
     Args:
-        products, values: See `Likelihood`.
+        products, values, expected: See `Likelihood`.
         likeliest: As `fit_variances` gives them.
 
     Returns:
         Shape (count, parts + 1).
     """
-    likelihood = Likelihood(products, values)
+    likelihood = Likelihood(products, values, expected)
     mode = np.log(likeliest * likelihood.sizes)
     n = len(mode)
     step = 0.2 * np.eye(n)

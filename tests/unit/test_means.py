@@ -1,0 +1,143 @@
+"""Means over all subsets of k from those that were measured, against means over all of them."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mergeplan.law.correction import correction_of
+from mergeplan.law.file import load_law, save_law
+from mergeplan.law.fit import fit
+from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.subset_law.form import points_of, products
+from mergeplan.subset_law.mean_products import Sizes, mean_products
+from mergeplan.subset_law.means import corrected_means
+
+NAMES = "abcdefg"
+
+
+def weights_of(subsets, names=NAMES):
+    return np.array([[(name in subset) / len(subset) for name in names] for subset in subsets])
+
+
+def every(k, names=NAMES):
+    return list(combinations(names, k))
+
+
+def loss(subset):
+    """Experts differ, pairs agree with one another or not, and a merge bends as the law does."""
+    x = np.array([NAMES.index(name) for name in subset], float)
+    own, alike = (0.2 * x + (x == 6)).mean(), np.cos(x[:, None] - x).mean()
+    return 2.0 + 0.3 * own + 0.2 * alike + 0.1 / len(subset)
+
+
+def table(subsets, value=loss, **more):
+    rows = [
+        Measurement(row=n + 2, k=len(s), loss_nats=value(s), method="average", subset=s, **more)
+        for n, s in enumerate(subsets)
+    ]
+    return Measurements(tuple(rows), "")
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 7])
+def test_mean_covariances_are_those_of_all_subsets(k):
+    contrast = np.random.default_rng(0).standard_normal(7)
+    whole, fours, rows = (
+        points_of(weights_of(subsets), np.eye(7), contrast)
+        for subsets in (every(k), every(4), [("a",), ("b", "c"), ("a", "c", "d", "e")])
+    )
+    mine, other = (Sizes.of(np.array([float(size)]), contrast) for size in (k, 4))
+    expected = products(whole, rows, 3).mean(1)
+    assert mean_products(mine, rows, 3)[:, 0] == pytest.approx(expected, rel=1e-12)
+    expected = products(whole, fours, 3).mean((1, 2))
+    found = mean_products(mine, other.beside, 3)[:, 0, 0]
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_pool_of_one_and_of_two_experts_have_mean_covariances():
+    for size in (1, 2):
+        found = mean_products(Sizes.of(np.array([1.0]), np.zeros(size)), np.ones((1, 4)), 3)
+        assert np.isfinite(found).all()
+
+
+def test_a_sample_without_the_harmful_expert_is_corrected():
+    """Losses that are linear in their members: what was measured tells what was not."""
+    own = dict(zip(NAMES, (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 3.0), strict=True))
+    losses = {(1, (name,)): value for name, value in own.items()}
+    pairs = {s: 0.2 + 0.5 * (own[s[0]] + own[s[1]]) / 2 for s in every(2)}
+    some = [s for s in pairs if "g" not in s][:6]
+    losses |= {(2, s): pairs[s] for s in some}
+    found = correction_of(losses, 7)
+    truth, plain = (float(np.mean([pairs[s] for s in which])) for which in (pairs, some))
+    assert found.ks.tolist() == [1, 2]
+    assert found.values[0] == pytest.approx(np.mean(list(own.values())), abs=1e-12)
+    assert abs(found.values[1] - truth) < 0.2 * abs(plain - truth)
+    assert found.covariance[1, 1] > 0
+    assert found.covariance[0].tolist() == [0, 0]  # every single expert was measured
+    assert found.left_out < 0.5 * found.plain
+
+
+def test_errors_of_several_k_go_together_and_are_as_said():
+    subsets = [*every(1), *every(2)[:8], *every(4)[:8]]
+    found = corrected_means(weights_of(subsets), np.array([loss(s) for s in subsets]))
+    truth = np.array([np.mean([loss(s) for s in every(int(k))]) for k in found.ks])
+    deviations = np.sqrt(np.diag(found.covariance))
+    assert deviations[0] == 0
+    assert np.all(np.abs(found.values - truth) <= 3 * deviations + 1e-12)
+    assert found.covariance[1, 2] > 0.3 * deviations[1] * deviations[2]
+
+
+def test_the_order_of_rows_and_names_changes_nothing():
+    subsets = [*every(1), *every(2)[::3], *every(4)[::4]]
+    losses = {(len(s), s): loss(s) for s in subsets}
+    found, turned = correction_of(losses, 7), correction_of(dict(reversed(losses.items())), 7)
+    assert turned.values == pytest.approx(found.values, rel=1e-9)
+
+
+def test_plain_means_stay_where_the_law_tells_no_more():
+    """Losses that have nothing to do with who is in a merge."""
+    rng = np.random.default_rng(1)
+    subsets = [*every(1), *every(2)[::3], *every(4)[::4]]
+    losses = {(len(s), s): 2 + 1 / len(s) + 0.1 * rng.standard_normal() for s in subsets}
+    assert correction_of(losses, 7) is None
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        {(1, (name,)): 1.0 + n for n, name in enumerate(NAMES)},
+        {(2, s): 1.0 + n for n, s in enumerate(every(2)[:5])},
+        {(len(s), s): 2.0 for s in [*every(1), *every(2)[:5]]},
+        {(len(s), s): loss(s) for s in [*every(1), *every(2)]},
+        {**{(len(s), s): loss(s) for s in [*every(1), *every(2)[:5]]}, (3, ()): 1.9},
+        {(7, tuple(NAMES)): 1.0},
+    ],
+    ids=["singles", "pairs", "all alike", "every pair", "a k without names", "all merged"],
+)
+def test_nothing_is_corrected_where_nothing_tells_by_how_much(losses):
+    assert correction_of(losses, 7) is None
+
+
+def test_an_expert_that_was_never_measured_widens_the_error():
+    losses = {(len(s), s): loss(s) for s in [*every(1), *every(2)[::2]]}
+    known, less = correction_of(losses, 7), correction_of(losses, 8)
+    assert less.covariance[0, 0] > known.covariance[0, 0] == 0
+    assert less.covariance[1, 1] > known.covariance[1, 1]
+
+
+def test_a_fit_takes_the_corrected_means_and_a_law_file_keeps_them(tmp_path):
+    subsets = [*every(1), *every(2)[:8], *every(4)[:8], *every(7)]
+    law = fit(table(subsets, pool_size=7)).fits[0]
+    truth = {k: float(np.mean([loss(s) for s in every(k)])) for k in range(1, 8)}
+    plain = float(np.mean([loss(s) for s in every(2)[:8]]))
+    pairs = law.series.points[1]
+    assert abs(pairs.loss - truth[2]) < 0.25 * abs(plain - truth[2])
+    for k, value in truth.items():
+        said = law.predict(k)
+        assert said.low - 1e-12 <= value <= said.high + 1e-12
+        assert (said.low == said.high) == (k in (1, 7))
+    result = fit(table(subsets, pool_size=7))
+    save_law(result, tmp_path / "law.json")
+    again = load_law(tmp_path / "law.json")
+    assert again.predict(3) == result.predict(3)
+    assert again.fits[0].series == law.series
