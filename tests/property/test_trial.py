@@ -1,10 +1,10 @@
-"""A share of the trial (`python -m tests.tools.trial`): what is said of a curve, and of a chosen
-subset, held against pools whose truth is known, beside plain baselines."""
+"""A share of the trial (`python -m tests.tools.trial`): what is said of a curve, of a larger base,
+and of a chosen subset, held against pools whose truth is known, beside plain baselines."""
 
 import numpy as np
 import pytest
 
-from tests.tools.trial import curve, subsets
+from tests.tools.trial import curve, sizes, subsets
 from tests.tools.trial.baselines import BASELINES
 from tests.tools.trial.pools import KINDS
 
@@ -98,3 +98,12 @@ def test_only_a_measured_subset_has_no_width(chosen):
         if who == "select":
             widths = zip(score.winkler, score.measured, strict=True)
             assert all((width == 0) == measured for width, measured in widths)
+
+
+def test_a_larger_size_is_held_where_sizes_are_off_as_a_whole():
+    scores = sizes.on_trial(share=True, seed=0, each=1).values()
+    held = [one for score in scores for one in score.held]
+    assert np.mean(held) >= 0.8
+    assert all(score.narrow == 0 for score in scores)
+    # Of the loss: an interval may not hold by saying nothing.
+    assert max(np.mean(score.width) for score in scores) < 40

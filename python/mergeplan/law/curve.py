@@ -23,6 +23,19 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class AtScale:
+    """An interval at a base size that was not measured, under one prior of the sizes' effects.
+
+    Attributes:
+        scale: The prior's median of an effect, a standard deviation as a share of the loss.
+    """
+
+    scale: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Mean loss on this text, in nats, of this pool's merges of k, with its interval at
     `confidence`.
@@ -32,6 +45,8 @@ class Prediction:
 
     Attributes:
         extrapolated: Whether k or N lies beyond what was measured.
+        scales: At a base size that was not measured, the interval at half the scale of the prior of
+            the sizes' effects, at the scale itself, and at twice it.
     """
 
     loss: float
@@ -39,6 +54,7 @@ class Prediction:
     high: float
     confidence: float
     extrapolated: bool
+    scales: tuple[AtScale, ...] = ()
 
 
 @dataclass(frozen=True)

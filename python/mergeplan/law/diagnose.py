@@ -9,6 +9,7 @@ import numpy as np
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
+from mergeplan.law.joint_draws import SIZE_EFFECT
 from mergeplan.law.posterior import MAX_OFFSET
 from mergeplan.law.series import name_of
 from mergeplan.law.spread import known_covariance
@@ -67,6 +68,15 @@ def diagnose_sizes(result: FitResult) -> list[Diagnosis]:
                         "check that both sizes were trained and measured alike",
                     )
                 )
+        if joint.unchecked:
+            found.append(
+                Diagnosis(
+                    "law over sizes unchecked",
+                    f"{joint.method}: three sizes, which L*, B and beta fit exactly",
+                    "measure a fourth; until then the interval at another size rests on a prior,"
+                    f" by which a size is off as a whole by {100 * SIZE_EFFECT:g} % of its loss",
+                )
+            )
         if not joint.gamma_identified:
             found.append(
                 Diagnosis(

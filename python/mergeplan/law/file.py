@@ -15,6 +15,7 @@ from annotated_types import MinLen, Predicate
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.joint import JointFit
+from mergeplan.law.joint_draws import SIZE_EFFECT
 from mergeplan.law.series import Series
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import version_is
@@ -92,7 +93,13 @@ def law_data(result: FitResult) -> dict[str, Any]:
         fits.append({**dataclasses.asdict(fit), "intervals_90": fit.intervals()})
     joints = []
     for joint in result.joints:
-        joints.append({**dataclasses.asdict(joint), "intervals_90": joint.intervals()})
+        own = {
+            "intervals_90": joint.intervals(),
+            "size_effect_90": joint.size_effect(),
+            "size_effect_prior": SIZE_EFFECT,
+            "unchecked": joint.unchecked,
+        }
+        joints.append({**dataclasses.asdict(joint), **own})
     return {
         "law_version": VERSION,
         "form": "Linf + A / (k + b), b >= 0 in a law, b >= -0.5 in a forecast;"

@@ -7,6 +7,7 @@ from mergeplan.display.table import align_columns
 from mergeplan.errors import InputError
 from mergeplan.law.curve import Fit, Prediction, TargetK
 from mergeplan.law.joint import JointFit
+from mergeplan.law.joint_draws import SIZE_EFFECT
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.law.series import name_of
 from mergeplan.system.ranges import check_number
@@ -102,10 +103,12 @@ class FitResult(Summarized):
                 f"several methods were measured over sizes: {names}",
                 "name one as `method`, and its `options`",
             )
-        loss, low, high = joints[0].predict(k, n, confidence)
+        joint = joints[0]
+        loss, low, high = joint.predict(k, n, confidence)
         sizes = [size for size in measured if size is not None]
-        outside = not min(sizes) <= n <= max(sizes)
-        return Prediction(loss, low, high, confidence, outside or k > joints[0].largest_k)
+        outside = not min(sizes) <= n <= max(sizes) or k > joint.largest_k
+        scales = joint.at_scales(k, n, confidence)
+        return Prediction(loss, low, high, confidence, outside, scales)
 
     def solve(
         self,
@@ -167,15 +170,30 @@ class FitResult(Summarized):
                 errors = ", ".join(f"{score.name} {score.left_out:.2g}" for score in fit.tails)
                 lines.append(f"         error at a k that is left out: {errors}")
         for joint in self.joints:
-            whole = joint.law
-            lines += [
-                "",
-                f"{joint.method} over {len(joint.series)} sizes, N in billions"
-                f" (R² {joint.r2:.4f}):",
-                f"  L(N,k) = {whole.l_star:.4f} + {whole.b_size:.4f}·N^-{whole.beta:.3f}"
-                f" + {whole.a_0:.4f}·N^-{whole.gamma:.3f}/(k + {whole.offset:.3g})",
-            ]
+            lines += ["", *_over_sizes(joint)]
         if warnings:
             lines += [f"warning: {name_of(f.series)}: {w}" for f in self.fits for w in f.warnings]
             lines += [f"warning: {text}" for text in self.skipped]
         return "\n".join(lines)
+
+
+def _over_sizes(joint: JointFit) -> list[str]:
+    law, off = joint.law, _percent(*joint.size_effect())
+    lines = [
+        f"{joint.method} over {len(joint.series)} sizes, N in billions (R² {joint.r2:.4f}):",
+        f"  L(N,k) = {law.l_star:.4f} + {law.b_size:.4f}·N^-{law.beta:.3f}"
+        f" + {law.a_0:.4f}·N^-{law.gamma:.3f}/(k + {law.offset:.3g})",
+        f"  each size is off as a whole by {off} of its loss (90 % on this text; the prior's median"
+        f" is {_percent(SIZE_EFFECT)})",
+    ]
+    if joint.unchecked:
+        lines.append("  three sizes, which L*, B and β fit exactly: it is unchecked")
+    return lines
+
+
+def _percent(*shares: float) -> str:
+    """
+    >>> _percent(0.0025, 0.031)
+    '0.25 to 3.1 %'
+    """
+    return " to ".join(f"{100 * share:.2g}" for share in shares) + " %"

@@ -8,27 +8,25 @@ import numpy as np
 from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
 
+from mergeplan.law.curve import AtScale
 from mergeplan.law.formulas import JointLaw
-from mergeplan.law.least_squares import aicc, huber, project
-from mergeplan.law.posterior import (
-    CONFIDENCE,
-    DRAWS,
-    LACK_OF_FIT_SCALE,
-    MAX_OFFSET,
-    NO_OFFSET,
-    Axis,
-    Observations,
-    draw_posterior,
-    shortest,
+from mergeplan.law.joint_draws import (
+    MAX_BETA,
+    MAX_GAMMA,
+    MIN_BETA,
+    SIZE_EFFECT,
+    JointDraws,
+    Rows,
+    draw_joint,
 )
+from mergeplan.law.least_squares import aicc, huber, project
+from mergeplan.law.posterior import CONFIDENCE, LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET, shortest
 from mergeplan.law.series import Series
 from mergeplan.law.spread import fit_spread, known_covariance
 from mergeplan.system.ranges import Seed
 
 Array = NDArray[np.float64]
 
-MAX_BETA = 3.0
-MAX_GAMMA = 2.0
 # γ is kept at 0 unless AICc falls by more than this: the paper's own tables hardly identify it.
 _GAMMA_GAIN = 6.0
 
@@ -54,26 +52,65 @@ class JointFit:
     def largest_k(self) -> int:
         return max(series.points[-1].k for series in self.series)
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether L*, B and β fit the sizes exactly, so that nothing tells how far off they are."""
+        return len(self.series) <= 3
+
+    def draws(self, scale: float = SIZE_EFFECT) -> JointDraws:
+        """Posterior draws.
+
+        Args:
+            scale: Median of the prior of the sizes' effects, as a share of the loss.
+        """
+        if scale not in self._drawn:
+            rows = _rows(list(self.series))
+            self._drawn[scale] = draw_joint(
+                rows, free_gamma=self.gamma_identified, scale=scale, seed=self.seed
+            )
+        return self._drawn[scale]
+
     @cached_property
-    def draws(self) -> dict[str, Array]:
-        """Posterior draws of each coefficient and of the lack of fit `tau`, shape (draws,)."""
-        return _draws(self)
+    def _drawn(self) -> dict[float, JointDraws]:
+        return {}
 
     def predict(
-        self, k: float, n_params: float, confidence: float = CONFIDENCE
+        self,
+        k: float,
+        n_params: float,
+        confidence: float = CONFIDENCE,
+        scale: float = SIZE_EFFECT,
     ) -> tuple[float, float, float]:
         """Expected loss on this text at k for a base of `n_params`, and its interval, in nats.
 
-        Beyond the measured sizes the lack of fit grows with the distance in log N.
+        A size that was not measured has an effect of its own, as every size has. Beyond the
+        measured ones the lack of fit grows with the distance in log N.
+
+        Args:
+            scale: As for `draws`.
         """
         n = n_params / 1e9
-        loss = self.law.predict(k, n)
-        d = self.draws
+        drawn = self.draws(scale)
+        d = drawn.coefficients
         curve = d["l_star"] + d["b_size"] * n ** -d["beta"]
         curve = curve + d["a_0"] * n ** -d["gamma"] / (k + d["offset"])
-        moved = curve + d["tau"] * d["noise"] * self._reach(k, n)
+        sizes = [series.n_params for series in self.series]
+        if n_params in sizes:
+            effect = drawn.effects[:, sizes.index(n_params)]
+            loss = float(np.median(curve + effect))
+        else:
+            effect = d["sigma"] * drawn.size_noise * curve
+            loss = self.law.predict(k, n)
+        moved = curve + effect + d["tau"] * drawn.noise * self._reach(k, n)
         low, high = shortest(moved, confidence)
         return loss, max(0.0, min(low, loss)), max(high, loss)
+
+    def at_scales(
+        self, k: float, n_params: float, confidence: float = CONFIDENCE
+    ) -> tuple[AtScale, ...]:
+        """The interval at half the prior's scale, at the scale itself, and at twice it."""
+        scales = (SIZE_EFFECT / 2, SIZE_EFFECT, 2 * SIZE_EFFECT)
+        return tuple(AtScale(s, *self.predict(k, n_params, confidence, s)[1:]) for s in scales)
 
     def intervals(self, confidence: float = CONFIDENCE) -> dict[str, tuple[float, float]]:
         """Intervals of the coefficients on this text; none for a gamma set to 0, not estimated."""
@@ -82,9 +119,13 @@ class JointFit:
             if name == "gamma" and not self.gamma_identified:
                 continue
             value = getattr(self.law, name)
-            low, high = shortest(self.draws[name], confidence)
+            low, high = shortest(self.draws().coefficients[name], confidence)
             found[name] = (min(low, value), max(high, value))
         return found
+
+    def size_effect(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Interval of a size's effect, a standard deviation as a share of its losses."""
+        return shortest(self.draws().coefficients["sigma"], confidence)
 
     def _reach(self, k: float, n: float) -> float:
         sizes = [series.n_billion or 0.0 for series in self.series]
@@ -151,7 +192,10 @@ def _fit(
         gamma = shape[2] if free_gamma else 0.0
         return np.stack([np.ones_like(n), n**-beta, n**-gamma / (k + offset)], axis=1)
 
-    bounds = [(float(np.log(0.01)), float(np.log(MAX_BETA))), (0.0, float(np.log1p(MAX_OFFSET)))]
+    bounds = [
+        (float(np.log(MIN_BETA)), float(np.log(MAX_BETA))),
+        (0.0, float(np.log1p(MAX_OFFSET))),
+    ]
     if free_gamma:
         bounds.append((0.0, MAX_GAMMA))
     found = project(design, loss, weights, bounds, seed)
@@ -162,51 +206,9 @@ def _fit(
     return JointLaw(l_star, b_size, beta, a_0, gamma, offset), found.cost
 
 
-def _draws(fitted: JointFit) -> dict[str, Array]:
-    n, k, loss, variance = _table(list(fitted.series))
-    data = Observations.of(
-        loss,
-        np.zeros_like(k) if variance is None else variance,
-        k.mean() / k if variance is None else np.ones_like(k),
-    )
-    low_n, high_n, last = n.min(), n.max(), k.max()
-
-    def parts(beta: Array, offset: Array, gamma: Array) -> tuple[Array, Array]:
-        """What the coefficients of the two drops stand for, in natural units."""
-        by_size = low_n**-beta - high_n**-beta
-        by_k = high_n**-gamma * (1 / (1 + offset) - 1 / (last + offset))
-        return by_size, by_k
-
-    def design(values: list[Array]) -> Array:
-        beta, offset = np.exp(values[0])[:, None], np.expm1(values[1])[:, None]
-        gamma = values[2][:, None] if len(values) > 2 else np.zeros_like(beta)
-        by_size, by_k = parts(beta, offset, gamma)
-        size = (n**-beta - high_n**-beta) / by_size
-        tail = (n**-gamma / (k + offset) - high_n**-gamma / (last + offset)) / by_k
-        return np.stack([np.ones_like(size), size, tail], axis=-1)
-
-    axes = [
-        Axis(float(np.log(0.01)), float(np.log(MAX_BETA)), 17, lambda u: u),
-        Axis(0.0, float(np.log1p(MAX_OFFSET)), 17, lambda u: -u),
-    ]
-    if fitted.gamma_identified:
-        axes.append(Axis(0.0, MAX_GAMMA, 9, lambda g: np.zeros_like(g)))
-    rng = np.random.default_rng(fitted.seed)
-    names = ("l_star", "b_size", "beta", "a_0", "gamma", "offset", "tau")
-    kept: list[Array] = []
-    while sum(part.shape[1] for part in kept) < DRAWS and len(kept) < 10:
-        values, linear, tau = draw_posterior(design, axes, data, 2 * DRAWS, rng)
-        beta, offset = np.exp(values[0]), np.expm1(values[1])
-        gamma = values[2] if len(values) > 2 else np.zeros_like(beta)
-        by_size, by_k = parts(beta, offset, gamma)
-        b_size, a_0 = linear[:, 1] / by_size, linear[:, 2] / by_k
-        l_star = linear[:, 0] - b_size * high_n**-beta - a_0 * high_n**-gamma / (last + offset)
-        possible = (l_star >= 0) & (b_size >= 0) & (a_0 >= 0)
-        kept.append(np.stack([l_star, b_size, beta, a_0, gamma, offset, tau])[:, possible])
-    table = np.concatenate(kept, axis=1)[:, :DRAWS]
-    if table.shape[1] == 0:
-        point = [getattr(fitted.law, name) for name in names[:-1]]
-        table = np.array([*point, 0.0])[:, None]
-    table = table[:, np.arange(DRAWS) % table.shape[1]]
-    found = dict(zip(names, table, strict=True))
-    return {**found, "noise": rng.standard_normal(DRAWS)}
+def _rows(members: list[Series]) -> Rows:
+    """Every mean, by ascending size."""
+    members = sorted(members, key=lambda series: series.n_billion or 0.0)
+    n, k, loss, variance = _table(members)
+    sizes, size = np.unique(n, return_inverse=True)
+    return Rows(sizes, size, k, loss, variance)

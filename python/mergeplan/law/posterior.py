@@ -12,8 +12,10 @@ Priors, stated so that few points do not give an interval made of nothing:
 | loss at the largest k and N, drops to it | flat, where no coefficient is negative |
 | offset b of a forecast | density in log(1 + b) ∝ exp(-abs(log(1 + b))) on b in [-0.5, 50] |
 | offset b over sizes | density ∝ 1/(1 + b)² on [0, 50]: half of it below 1 |
-| exponents β, γ | flat on [0.01, 3] and [0, 2] |
+| exponent β | log-normal around 0.4 by a factor of 2, on [0.01, 3] |
+| exponent γ | flat on [0, 2] |
 | lack of fit τ | half-Cauchy, scale 2 % of the measured drop, 1 % beside a rise |
+| effect σ of a base size | half-Cauchy, scale 0.5 % of the loss (`joint_draws`) |
 | rise, where all experts are measured | half-normal; its scale half-Cauchy, 10 % of the drop |
 
 So a forecast's b has a third of its mass below 0, evenly, and a third above 0.95. The paper's form
@@ -25,6 +27,7 @@ Gaussian given the rest.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,27 +122,15 @@ def draw_posterior(
     Returns:
         The axes' values, each (draws,); the linear coefficients, (draws, p); τ in nats, (draws,).
     """
-    boxes = [(axis.low, axis.high) for axis in axes]
-    boxes.append((float(np.log(_TAU_RANGE[0])), float(np.log(_TAU_RANGE[1]))))
-    for _ in range(_NARROWINGS):
-        nodes = [np.linspace(*box, axis.nodes) for box, axis in zip(boxes, axes, strict=False)]
-        log_tau = np.linspace(*boxes[-1], _TAU_NODES)
-        mesh = [values.reshape(-1) for values in np.meshgrid(*nodes, indexing="ij")]
-        grid = _Grid(design(mesh), data.loss, data.variance, data.misfit, log_tau)
-        log_mass = grid.log_likelihood + _tau_prior(log_tau, lack_of_fit)
-        for axis, values in zip(axes, mesh, strict=True):
-            log_mass = log_mass + axis.log_prior(values)[:, None]
-        mass = np.exp(log_mass - log_mass.max())  # (G, T)
-        narrowed = []
-        shaped = mass.reshape(*(len(values) for values in nodes), len(log_tau))
-        for number, values in enumerate([*nodes, log_tau]):
-            others = tuple(i for i in range(shaped.ndim) if i != number)
-            narrowed.append(_support(values, shaped.sum(axis=others)))
-        widths = [(n[1] - n[0]) / (b[1] - b[0]) for n, b in zip(narrowed, boxes, strict=True)]
-        if min(widths) > 0.5:
-            break
-        boxes = narrowed
-    picked = rng.choice(mass.size, size=draws, p=(mass / mass.sum()).reshape(-1))
+    tau = half_cauchy(_TAU_RANGE, lack_of_fit, _TAU_NODES)
+
+    def grid_at(nodes: list[Array]) -> _Grid:
+        mesh = mesh_of(nodes[:-1])
+        return _Grid(design(mesh), data.loss, data.variance, data.misfit, nodes[-1])
+
+    (*nodes, log_tau), grid, mass = narrow([*axes, tau], grid_at)
+    mass = mass.reshape(-1, len(log_tau))  # (G, T)
+    picked = rng.choice(mass.size, size=draws, p=mass.reshape(-1))
     node, tau_node = np.unravel_index(picked, mass.shape)
     noise = rng.standard_normal((draws, grid.centre.shape[-1], 1))
     # The root of the precision, not of its inverse, which rounding may leave indefinite.
@@ -148,12 +139,8 @@ def draw_posterior(
     linear += np.linalg.solve(np.swapaxes(root, -1, -2), noise)[..., 0]
     linear *= data.drop
     linear[:, 0] += data.level
-    # A node stands for its cell: without this, intervals would end on nodes, half a cell short.
-    spread_out = []
-    for axis, values, points in zip(axes, mesh, nodes, strict=True):
-        within = (points[1] - points[0]) * (rng.random(draws) - 0.5)
-        spread_out.append(np.clip(values[node] + within, axis.low, axis.high))
-    return spread_out, linear, np.exp(log_tau)[tau_node] * data.drop
+    values = spread_out(axes, nodes, np.stack(mesh_of(nodes))[:, node], rng)
+    return values, linear, np.exp(log_tau)[tau_node] * data.drop
 
 
 class _Grid:
@@ -175,9 +162,77 @@ class _Grid:
         self.log_likelihood = (np.log(precision).sum(-1) - log_determinant - squares) / 2
 
 
-def _tau_prior(log_tau: Array, scale: float) -> Array:
-    """Half-Cauchy in τ, as a density in log τ."""
-    return np.asarray(log_tau - np.log1p((np.exp(log_tau) / scale) ** 2))
+class Likelihood(Protocol):
+    """What is known at every node of a grid.
+
+    Attributes:
+        log_likelihood: In the nodes' order, the last axis fastest.
+    """
+
+    log_likelihood: Array
+
+
+AnyGrid = TypeVar("AnyGrid", bound=Likelihood)
+
+
+def narrow(
+    axes: list[Axis], grid_at: Callable[[list[Array]], AnyGrid]
+) -> tuple[list[Array], AnyGrid, Array]:
+    """The grid that resolves the mass.
+
+    Args:
+        grid_at: From the nodes of each axis to the likelihood at all of their combinations.
+
+    Returns:
+        The nodes of each axis, the likelihood there, and its share of the mass, with an axis for
+        each.
+    """
+    boxes = [(axis.low, axis.high) for axis in axes]
+    for _ in range(_NARROWINGS):
+        nodes = [np.linspace(*box, axis.nodes) for box, axis in zip(boxes, axes, strict=True)]
+        grid = grid_at(nodes)
+        shaped = grid.log_likelihood.reshape([len(values) for values in nodes])
+        for number, (axis, values) in enumerate(zip(axes, nodes, strict=True)):
+            prior = axis.log_prior(values)
+            shaped = shaped + prior.reshape([-1, *[1] * (shaped.ndim - number - 1)])
+        mass = np.exp(shaped - shaped.max())
+        narrowed = []
+        for number, values in enumerate(nodes):
+            others = tuple(i for i in range(mass.ndim) if i != number)
+            narrowed.append(_support(values, mass.sum(axis=others)))
+        widths = [(n[1] - n[0]) / (b[1] - b[0]) for n, b in zip(narrowed, boxes, strict=True)]
+        if min(widths) > 0.5:
+            break
+        boxes = narrowed
+    return nodes, grid, mass / mass.sum()
+
+
+def mesh_of(nodes: list[Array]) -> list[Array]:
+    """All combinations of the nodes, shape (G,) for each axis."""
+    return [values.reshape(-1) for values in np.meshgrid(*nodes, indexing="ij")]
+
+
+def half_cauchy(between: tuple[float, float], scale: float, nodes: int) -> Axis:
+    """A standard deviation, as a logarithm: half-Cauchy, whose scale is its median."""
+    low, high = map(float, np.log(between))
+    # Density in the logarithm has a factor of the deviation itself.
+    return Axis(low, high, nodes, lambda v: v - np.log1p((np.exp(v) / scale) ** 2))
+
+
+def spread_out(
+    axes: list[Axis], nodes: list[Array], values: Array, rng: np.random.Generator
+) -> list[Array]:
+    """Values of each axis, each from the cell of its node: without this, intervals would end on
+    nodes, half a cell short.
+
+    Args:
+        values: Nodes of the draws, shape (n_axes, draws).
+    """
+    found = []
+    for axis, points, own in zip(axes, nodes, values, strict=False):
+        within = (points[1] - points[0]) * (rng.random(len(own)) - 0.5)
+        found.append(np.clip(own + within, axis.low, axis.high))
+    return found
 
 
 def _support(values: Array, mass: Array) -> tuple[float, float]:

@@ -40,7 +40,7 @@ def recommend(
     costs = costs or CostModel()
     if goal.budget is not None and any(fit.series.n_params is None for fit in result.fits):
         raise InputError("a budget needs the sizes of the bases", "add a column `n_params`")
-    options = [*_options(result, costs), *_forecasts(result, costs, sizes)]
+    options = [*_options(result, costs), *_forecasts(result, costs, sizes, goal.confidence)]
     priced = [option for option in options if option.cost is not None]
     most = math.inf if goal.budget is None else goal.budget
     affordable = [option for option in priced if (option.cost or 0.0) <= most]
@@ -228,7 +228,9 @@ def _options(result: FitResult, costs: CostModel) -> list[CostedMerge]:
     return found
 
 
-def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) -> list[CostedMerge]:
+def _forecasts(
+    result: FitResult, costs: CostModel, sizes: tuple[float, ...], confidence: float
+) -> list[CostedMerge]:
     """Options at sizes that were not measured, by the joint law of each method."""
     found = []
     for joint in result.joints:
@@ -239,13 +241,10 @@ def _forecasts(result: FitResult, costs: CostModel, sizes: tuple[float, ...]) ->
                 continue
             n = n_params / 1e9
             for k in range(1, pool + 1):
-                loss, low, high = joint.predict(k, n_params)
-                cost = costs.cost(n, k)
-                found.append(
-                    CostedMerge(
-                        joint.method, n_params, k, loss, cost, joint.options, True, low, high
-                    )
-                )
+                loss, low, high = joint.predict(k, n_params, confidence)
+                one = CostedMerge(joint.method, n_params, k, loss, costs.cost(n, k), joint.options)
+                scales = joint.at_scales(k, n_params, confidence)
+                found.append(replace(one, forecast=True, low=low, high=high, scales=scales))
     return found
 
 

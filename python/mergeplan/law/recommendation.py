@@ -7,7 +7,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import chance_text, format_count
 from mergeplan.law.costs import CostModel
-from mergeplan.law.curve import Fit, Prediction, TargetK
+from mergeplan.law.curve import AtScale, Fit, Prediction, TargetK
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.law.series import Point, name_of
 from mergeplan.system.ranges import check_number
@@ -48,6 +48,7 @@ class CostedMerge:
         cost: In the cost model's unit; `None` where N is not known.
         forecast: Whether the size was not measured, and the joint law stands in for its curve.
         low, high: Interval of a forecast loss.
+        scales: The same at half and twice the scale of the prior of the sizes' effects, and at it.
     """
 
     method: str
@@ -59,6 +60,7 @@ class CostedMerge:
     forecast: bool = False
     low: float | None = None
     high: float | None = None
+    scales: tuple[AtScale, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,14 +189,18 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
     lines = []
     if recommendation.cheapest is not None:
         lines.append(f"  cheapest for the target: {_option(recommendation.cheapest)}")
+        lines += _at_scales(recommendation.cheapest)
     if recommendation.within_budget is not None:
         lines.append(f"  best within the budget: {_option(recommendation.within_budget)}")
+        lines += _at_scales(recommendation.within_budget)
     elif recommendation.goal.budget is not None:
         lines.append("  nothing is within the budget")
     sizes = {option.n_params for option in recommendation.pareto}
     if len(sizes) > 1:
         lines.append("  no option is both cheaper and better than these:")
         lines += [f"    {_option(option)}" for option in recommendation.pareto]
+        forecasts = [option for option in recommendation.pareto if option.forecast]
+        lines += [line for option in forecasts[-1:] for line in _at_scales(option)]
     return lines
 
 
@@ -206,6 +212,18 @@ def _option(option: CostedMerge) -> str:
     if option.forecast:
         note = f" (size not measured; {option.low:.4f} to {option.high:.4f})"
     return f"k = {option.k}{size}{by}{settings}: {option.loss:.4f} for {option.cost:.3g}{note}"
+
+
+def _at_scales(option: CostedMerge) -> list[str]:
+    """How much of a forecast's interval is the prior of how far off a size is."""
+    if not option.scales:
+        return []
+    half, own, twice = option.scales
+    percent = [f"{100 * at.scale:g} %" for at in (half, own, twice)]
+    return [
+        f"      where a size may be off as a whole by {percent[1]} of its loss; with {percent[0]}"
+        f" {half.low:.4f} to {half.high:.4f}, with {percent[2]} {twice.low:.4f} to {twice.high:.4f}"
+    ]
 
 
 def _certainty(best: Candidate, other_texts: bool) -> list[str]:

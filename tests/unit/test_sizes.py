@@ -1,0 +1,177 @@
+"""Sizes that are off as a whole: what the law over sizes says of one that was not measured."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from mergeplan.law.diagnose import diagnose_sizes
+from mergeplan.law.file import load_law, save_law
+from mergeplan.law.fit import fit
+from mergeplan.law.joint import fit_joint
+from mergeplan.law.joint_draws import SIZE_EFFECT, Rows, _Grid, draw_joint
+from mergeplan.law.posterior import Observations
+from mergeplan.law.series import series_of
+from mergeplan.law.truncated import gaussian_above, log_chance_above, normal_above
+from mergeplan.measurements.file import load_measurements
+
+KS = (1, 2, 4, 8)
+
+
+def floor(n):
+    return 0.2 + 0.1 * n**-0.4
+
+
+def table(tmp_path, factors, tail=0.1):
+    """A table of means, each size times its factor."""
+    rows = ["method,n_params,k,loss_nats"]
+    for n, factor in factors.items():
+        rows += [f"average,{n}B,{k},{(floor(n) + tail / k) * factor}" for k in KS]
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "m.csv"
+
+
+@pytest.mark.parametrize("middle", [0.99, 1.01])
+def test_three_sizes_whose_middle_is_off_give_no_interval_of_no_width(middle, tmp_path):
+    """No draw fitted, and the least-squares point was printed as an interval."""
+    result = fit(table(tmp_path, {0.5: 1, 1.5: middle, 3: 1}), pool_size=8)
+    found = result.predict(4, 14e9)
+    truth = floor(14) + 0.1 / 4
+    assert found.low < truth < found.high
+    assert 0.01 < (found.high - found.low) / truth < 0.2
+    drawn = result.joints[0].draws()
+    assert drawn.coefficients["tau"].min() > 0
+    assert drawn.coefficients["sigma"].min() > 0
+
+
+@pytest.mark.parametrize("floors", [(0.3, 0.33, 0.4), (0.3, 0.6, 1.4), (0.3, 0.3, 0.3)])
+def test_sizes_that_contradict_the_law_get_draws_of_possible_laws(floors, tmp_path):
+    factors = {n: f / floor(n) for n, f in zip((0.5, 1.5, 3), floors, strict=True)}
+    joint = fit(table(tmp_path, factors, tail=1e-3), pool_size=8).joints[0]
+    drawn = joint.draws().coefficients
+    assert all(np.isfinite(values).all() for values in drawn.values())
+    assert min(drawn[name].min() for name in ("l_star", "b_size", "a_0")) >= 0
+    _, low, high = joint.predict(4, 14e9)
+    assert high - low > 0.005 * low
+
+
+def test_the_scale_of_the_prior_is_said_with_half_and_twice_of_it(tmp_path):
+    path = table(tmp_path, {0.5: 1, 1.5: 1, 3: 1})
+    found = fit(path, pool_size=8).predict(4, 14e9)
+    assert [at.scale for at in found.scales] == [SIZE_EFFECT / 2, SIZE_EFFECT, 2 * SIZE_EFFECT]
+    assert (found.scales[1].low, found.scales[1].high) == (found.low, found.high)
+    widths = [at.high - at.low for at in found.scales]
+    assert widths == sorted(widths)
+    assert widths[2] > 1.3 * widths[0]
+    assert fit(path, pool_size=8).predict(4, 3e9).scales == ()
+
+
+def test_three_sizes_are_called_unchecked_and_two_have_no_law(tmp_path):
+    words = "law over sizes unchecked"
+    for factors, laws, unchecked in (
+        ({0.5: 1, 1.5: 1, 3: 1}, 1, True),
+        ({0.5: 1, 1.5: 1, 3: 1, 7: 1}, 1, False),
+        ({0.5: 1, 1.5: 1}, 0, False),
+    ):
+        result = fit(table(tmp_path, factors), pool_size=8)
+        assert len(result.joints) == laws
+        assert (words in [one.sign for one in diagnose_sizes(result)]) == unchecked
+        assert ("three sizes, which L*, B and β fit exactly" in result.summary()) == unchecked
+    assert "a law over sizes needs three, found two" in result.skipped[0]
+
+
+def test_a_law_file_keeps_what_is_said_of_another_size(tmp_path):
+    result = fit(table(tmp_path, {0.5: 1, 1.5: 1.01, 3: 1}), pool_size=8)
+    save_law(result, tmp_path / "law.json")
+    assert load_law(tmp_path / "law.json").predict(4, 14e9) == result.predict(4, 14e9)
+    (joint,) = json.loads((tmp_path / "law.json").read_text())["joints"]
+    assert joint["size_effect_prior"] == SIZE_EFFECT
+    assert joint["unchecked"] is True
+    low, high = joint["size_effect_90"]
+    assert 0 < low < SIZE_EFFECT < high
+
+
+def test_seven_sizes_tell_how_far_off_they_are(tmp_path):
+    sizes = (0.5, 1.5, 3, 7, 14, 32, 72)
+    off = np.array([1.5, -1, 0.5, -1.5, 1, 0.5, -1])
+    for shift in (0.001, 0.02):
+        factors = dict(zip(sizes, 1 + shift * off, strict=True))
+        data = load_measurements(table(tmp_path, factors))
+        joint = fit_joint(series_of(data, domain=None, method=None, pool_size=8))
+        low, high = joint.size_effect()
+        assert low < 1.2 * shift < high
+        assert high < 5 * shift
+    # The effects of measured sizes are known as well as their law is, new ones are not.
+    truth = (floor(14) + 0.1 / 4) * factors[14]
+    loss, low, high = joint.predict(4, 14e9)
+    assert low < truth < high
+    assert loss == pytest.approx(truth, rel=1e-3)
+    new = joint.predict(4, 15e9)
+    assert new[2] - new[1] > 5 * (high - low)
+
+
+def test_the_grid_has_the_likelihood_of_the_whole_covariance():
+    """Generalised least squares with every row of a size correlated, the coefficients flat."""
+    rng = np.random.default_rng(0)
+    n, ks = np.array([0.5, 2.0, 8.0]), np.array([1.0, 2.0, 4.0])
+    size, k = np.repeat(np.arange(3), 3), np.tile(ks, 3)
+    loss = 0.3 + 0.1 * n[size] ** -0.5 + 0.1 / k + rng.normal(0, 0.01, 9)
+    variance = rng.random(9) * 1e-4
+    rows = Rows(n, size, k, loss, variance)
+    data = Observations.of(loss, variance, 1 / k)
+    low = np.array([-data.level / data.drop, 0.0, 0.0])
+    nodes = [np.log([0.3, 0.7]), np.log1p([0.0, 1.0]), np.log([0.01, 0.1]), np.log([0.02, 0.2])]
+    grid = _Grid(rows, data, low, nodes)
+    found = (grid.log_likelihood - grid.log_inside).reshape(2, 2, 2, 2)
+    level = np.array([data.loss[size == j].mean() for j in range(3)]) - low[0]
+    expected = np.empty((2, 2, 2, 2))
+    for at in np.ndindex(2, 2, 2, 2):
+        beta, offset, tau, sigma = (v[i] for v, i in zip(nodes, at, strict=True))
+        power, b = n ** -np.exp(beta), np.expm1(offset)
+        by_k = 1 / (1 + b) - 1 / (4 + b)
+        columns = [np.ones(9), power[size] / (power[0] - power[2]), 1 / (k + b) / by_k]
+        design = np.stack(columns, axis=1)
+        effect = np.exp(2 * sigma) * np.diag(level**2)[size][:, size]
+        precision = np.linalg.inv(np.diag(data.variance + np.exp(2 * tau) / k) + effect)
+        normal = design.T @ precision @ design
+        rest = data.loss - design @ np.linalg.solve(normal, design.T @ precision @ data.loss)
+        determinants = np.linalg.slogdet(normal)[1] - np.linalg.slogdet(precision)[1]
+        expected[at] = -(determinants + rest @ precision @ rest) / 2
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_draws_above_bounds_are_those_that_rejection_leaves():
+    rng = np.random.default_rng(0)
+    precision = np.linalg.inv([[1.0, 0.8, -0.3], [0.8, 1.5, 0.2], [-0.3, 0.2, 0.7]])
+    centre, low = np.array([0.3, -1.0, 0.5]), np.array([0.0, 0.0, 0.2])
+    many = 200_000
+    free = rng.multivariate_normal(centre, np.linalg.inv(precision), many)
+    kept = free[(free >= low).all(1)]
+    shape = np.broadcast_to(centre, (many, 3)), np.broadcast_to(precision, (many, 3, 3))
+    drawn, log_weight = gaussian_above(*shape, low, rng)
+    weight = np.exp(log_weight)
+    assert drawn.min(0) == pytest.approx(low, abs=1e-2)
+    assert weight.mean() == pytest.approx(len(kept) / many, rel=0.03)
+    assert weight @ drawn / weight.sum() == pytest.approx(kept.mean(0), abs=0.02)
+    far, weight = gaussian_above(shape[0][:100] - 50, shape[1][:100], low, rng)
+    assert (far >= low).all()
+    assert np.isfinite(weight).all()
+
+
+def test_chances_above_a_bound_hold_however_far():
+    at = np.linspace(-8, 60, 200)
+    assert log_chance_above(at) == pytest.approx(norm.logsf(at), abs=2e-3)
+    drawn = normal_above(np.repeat([-1.0, 0.3, 3.0], 20_000), np.random.default_rng(0))
+    for bound, values in zip((-1.0, 0.3, 3.0), drawn.reshape(3, -1), strict=True):
+        assert values.min() >= bound
+        assert values.mean() == pytest.approx(norm.pdf(bound) / norm.sf(bound), abs=0.03)
+
+
+def test_the_prior_alone_speaks_where_nothing_was_learned():
+    """Three exact sizes: σ is drawn as its prior has it, nine tenths below 6.3 of its medians."""
+    n, size = np.array([0.5, 2.0, 8.0]), np.repeat(np.arange(3), 4)
+    k = np.tile(np.array(KS, float), 3)
+    rows = Rows(n, size, k, floor(n[size]) + 0.1 / k, None)
+    sigma = draw_joint(rows, free_gamma=False, scale=SIZE_EFFECT, seed=0).coefficients["sigma"]
+    assert 0.5 * SIZE_EFFECT < np.median(sigma) < 1.5 * SIZE_EFFECT
