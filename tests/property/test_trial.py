@@ -1,10 +1,11 @@
 """A share of the trial (`python -m tests.tools.trial`): what is said of a curve, of a larger base,
-and of a chosen subset, held against pools whose truth is known, beside plain baselines."""
+of a chosen subset, and of one base by another, held against pools whose truth is known, beside
+plain baselines."""
 
 import numpy as np
 import pytest
 
-from tests.tools.trial import curve, sizes, subsets
+from tests.tools.trial import curve, sizes, subsets, transfer
 from tests.tools.trial.baselines import BASELINES
 from tests.tools.trial.pools import KINDS
 
@@ -107,3 +108,25 @@ def test_a_larger_size_is_held_where_sizes_are_off_as_a_whole():
     assert all(score.narrow == 0 for score in scores)
     # Of the loss: an interval may not hold by saying nothing.
     assert max(np.mean(score.width) for score in scores) < 40
+
+
+@pytest.fixture(scope="module")
+def carried():
+    return transfer.on_trial(share=True, seed=0, each=1)
+
+
+def test_a_smaller_base_tells_most_of_a_larger_one(carried):
+    with_it, without = (carried["80k to 270k", 15, who] for who in ("with", "without"))
+    assert all(with_it.used)
+    assert min(with_it.r2) > 0.93
+    assert np.mean(with_it.r2) > np.mean(without.r2) + 0.05
+    assert np.mean(with_it.chosen.regret) < 0.002
+    assert np.mean(with_it.held) > 0.75
+
+
+def test_a_smaller_base_of_other_experts_does_no_harm(carried):
+    name = f"80k to 270k, {transfer.OTHERS}"
+    with_it, without = (carried[name, 15, who] for who in ("with", "without"))
+    assert max(with_it.share) < 0.3
+    assert not any(with_it.used)
+    assert with_it.r2 == without.r2

@@ -205,7 +205,7 @@ def test_a_size_that_leans_on_a_smaller_one_takes_few_merges(larger, leaning):
     assert len(measured) <= 25
     assert len(measured) + 10 <= len(alone)
     assert stop.reason.startswith("+".join(best_of(larger, "average")) + " has ")
-    assert "the 80.6k base takes away " in stop.reason
+    assert " carries over from the 80.6k base, left-out error " in stop.reason
     # Killed at any point, it asks for the same.
     again, _ = run(larger, leaning, ((), *measured[:15]))
     assert again == measured

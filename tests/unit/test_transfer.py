@@ -81,9 +81,7 @@ def test_ten_merges_tell_more_beside_a_smaller_size(small, large):
     assert r2(law, large) > r2(fit_table(own, MACRO), large) + 0.1
     assert law.transfer.used
     assert law.transfer.n_params == SMALL
-    assert law.transfer.share == pytest.approx(
-        1 - (law.transfer.error / law.transfer.error_alone) ** 2
-    )
+    assert law.transfer.share > 0.6
     # Losses at both sizes are in nats, and a merge gains a little less at the larger one.
     assert 0.5 < law.transfer.factor < 1.2
 
@@ -94,7 +92,7 @@ def test_other_experts_behind_the_names_tell_nothing(small, large):
     _, linked = tables(small, few)
     (own,) = tables(few)
     law, alone = fit_table(linked, MACRO), fit_table(own, MACRO)
-    assert law.transfer.share < 0.25
+    assert law.transfer.share < 0.2
     assert not law.transfer.used
     np.testing.assert_array_equal(law.predict(law.weights), alone.predict(law.weights))
 
@@ -148,7 +146,7 @@ def test_an_expert_that_no_large_merge_holds_is_predicted(small, large):
 def test_the_share_and_the_error_are_said_and_given_as_data(small, large):
     _, linked = tables(small, some(large, 15))
     found = select_from(linked, Wish())
-    assert "leans on the 80.6k base, which takes away " in found.summary()
+    assert "leans on the 80.6k base: " in found.summary()
     (data,) = selection_data(Selections([found]), [])["selections"]
     said = data["transfer"]
     assert said["used"]

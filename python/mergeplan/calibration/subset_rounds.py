@@ -274,7 +274,7 @@ def _leaning(law: SubsetLaw) -> str:
     if said is None:
         return ""
     base = format_count(said.n_params)
-    return f"; the {base} base takes away {said.share:.0%} of the squared error of left-out merges"
+    return f"; {said.share:.0%} carries over from the {base} base, left-out error {said.error:.4f}"
 
 
 def _choice(

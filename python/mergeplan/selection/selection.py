@@ -154,13 +154,13 @@ def _transfer(law: SubsetLaw) -> str:
     said = law.transfer
     if said is None:
         return ""
-    base, share = format_count(said.n_params), f"{said.share:.0%}"
-    error = f"of the squared error of merges left out at this size, {said.error_alone:.4f} without"
+    base = format_count(said.n_params)
+    carries = f"{said.share:.0%} of what merges of this size leave open carries over"
     if not said.used:
-        return f"\n  from the {base} base nothing is taken: it would take away {share} {error}"
+        return f"\n  from the {base} base nothing is taken: {carries}"
     return (
-        f"\n  leans on the {base} base, which takes away {share} {error} and {said.error:.4f} with"
-        f" it: a difference of 1 there is {said.factor:.2f} here"
+        f"\n  leans on the {base} base: {carries}, error {said.error:.4f} with it and"
+        f" {said.error_alone:.4f} without; a difference of 1 there is {said.factor:.2f} here"
     )
 
 

@@ -49,13 +49,14 @@ NINE_IN_TEN = 1.6448536269514722
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a smaller size tells of this one, by the merges that are left out.
+    """What a smaller size tells of this one.
 
     Attributes:
         n_params: Of the smaller size.
-        share: Of the squared error without it that goes with it, 0 to 1; `subset_law.transfer`.
+        share: That carries over, 0 to 1; see `subset_law.transfer`.
         factor: By how much a difference at the smaller size is one here.
-        error: Root mean square of the errors with it, and `error_alone` without.
+        error: Root mean square of the errors of merges of this size that are left out one by one,
+            with it; `error_alone` without.
         used: Whether the law leans on it.
     """
 

@@ -94,6 +94,18 @@ def fit_variances(
     return variances
 
 
+def log_likelihood(products: Array, values: Array, variances: Array) -> float:
+    """Logarithm of the restricted likelihood and of the prior, up to a constant of the values.
+
+    Args:
+        products, values: See `Likelihood`.
+        variances: As `fit_variances` gives them.
+    """
+    likelihood = Likelihood(products, values)
+    logs = np.log(np.maximum(variances * likelihood.sizes, 1e-300))
+    return -likelihood.negative_log(logs)[0]
+
+
 def _lowest(function: Callable[[Array], tuple[float, Array]], start: Array) -> tuple[float, Array]:
     """The lowest value near a start, and where it is: BFGS with a halved step, within `_WIDE`.
 
