@@ -1,17 +1,20 @@
 """Sizes that are off as a whole: what the law over sizes says of one that was not measured."""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
+from mergeplan.errors import InputError
 from mergeplan.law.diagnose import diagnose_sizes
 from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
 from mergeplan.law.joint import fit_joint
 from mergeplan.law.joint_draws import SIZE_EFFECT, Rows, _Grid, draw_joint
 from mergeplan.law.posterior import Observations
+from mergeplan.law.recommend import recommend
 from mergeplan.law.series import series_of
 from mergeplan.law.truncated import gaussian_above, log_chance_above, normal_above
 from mergeplan.measurements.file import load_measurements
@@ -79,6 +82,58 @@ def test_three_sizes_are_called_unchecked_and_two_have_no_law(tmp_path):
         assert (words in [one.sign for one in diagnose_sizes(result)]) == unchecked
         assert ("three sizes, which L*, B and β fit exactly" in result.summary()) == unchecked
     assert "a law over sizes needs three, found two" in result.skipped[0]
+
+
+def named(tmp_path, pools):
+    """A table of every merge of one, two and all of three experts, by size in billions."""
+    rows = ["method,n_params,k,subset,loss_nats"]
+    for n, names in pools.items():
+        for k in (1, 2, 3):
+            for subset in combinations(names, k):
+                rows.append(f"average,{n}B,{k},{'+'.join(subset)},{floor(n) + 0.1 / k}")
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "m.csv"
+
+
+def test_sizes_of_several_pools_have_curves_and_no_law_over_sizes(tmp_path):
+    """Their names together made one pool of six, of which nothing was complete."""
+    result = fit(named(tmp_path, {0.5: "abc", 1.5: "abc", 3: "abd"}))
+    assert [one.series.pool_size for one in result.fits] == [3, 3, 3]
+    assert all(point.complete for one in result.fits for point in one.series.points)
+    assert result.joints == ()
+    assert (
+        "the experts differ: `c` at 500M and not at 3B, `d` at 3B and not at" in result.skipped[0]
+    )
+    with pytest.raises(InputError, match="7B was not measured, and no law .* the experts differ"):
+        result.predict(2, 7e9)
+    with pytest.raises(InputError, match="the experts differ") as caught:
+        recommend(result, sizes=(7e9,))
+    assert "named alike" in caught.value.hint
+
+
+def test_a_size_with_another_number_of_experts_is_of_another_pool(tmp_path):
+    path = table(tmp_path, {0.5: 1, 1.5: 1, 3: 1})
+    lines = path.read_text().splitlines()
+    lines = [f"{line},{9 if '3.0B' in line or ',3B' in line else 8}" for line in lines[1:]]
+    path.write_text("\n".join(["method,n_params,k,loss_nats,pool_size", *lines]) + "\n")
+    assert "8 experts at 500M, 9 at 3B" in fit(path).skipped[0]
+
+
+def test_a_large_base_need_not_meet_every_expert(tmp_path):
+    path = named(tmp_path, {0.5: "abcd", 1.5: "abcd", 3: "abc"})
+    result = fit(path)
+    assert [one.series.pool_size for one in result.fits] == [4, 4, 4]
+    assert len(result.joints) == 1
+
+
+def test_another_size_is_refused_where_no_law_over_sizes_was_fitted(tmp_path):
+    two = fit(table(tmp_path, {0.5: 1, 1.5: 1}), pool_size=8)
+    with pytest.raises(InputError, match="needs three, found two"):
+        recommend(two, sizes=(7e9,))
+    assert recommend(two, sizes=(5e8,)).best.k
+    one = fit(table(tmp_path, {0.5: 1}), pool_size=8)
+    with pytest.raises(InputError, match="speaks of it: found average at 500M"):
+        one.predict(2, 7e9)
 
 
 def test_a_law_file_keeps_what_is_said_of_another_size(tmp_path):

@@ -17,6 +17,7 @@ from mergeplan.law.fit_result import FitResult
 from mergeplan.law.formulas import FORMS, Coefficients, HyperbolicLaw, SizeLaw, through_three_points
 from mergeplan.law.joint import fit_joint
 from mergeplan.law.least_squares import huber, project
+from mergeplan.law.one_pool import names_at, unlike
 from mergeplan.law.posterior import LACK_OF_FIT_SCALE, LOWEST_OFFSET, MAX_OFFSET, NO_OFFSET
 from mergeplan.law.series import Series, name_of, series_of
 from mergeplan.law.spread import fit_spread, known_covariance
@@ -83,13 +84,17 @@ def fit(
     groups: dict[tuple[str, str], list[Series]] = {}
     for entry in fits:
         groups.setdefault((entry.series.method, entry.series.options), []).append(entry.series)
+    names = names_at(data.rows)
     for members in groups.values():
-        sizes = {series.n_params for series in members}
+        pools = {one.n_params: one.pool_size for one in members if one.n_params is not None}
         if form != "hyperbolic":
             skipped.append("a law over sizes is not fitted with this form")
-        elif None not in sizes and len(sizes) >= 3:
+        elif len(pools) > 1 and (reason := unlike(pools, names)):
+            label = members[0].method or "all rows"
+            skipped.append(f"{label}: no law over sizes, which takes one pool: {reason}")
+        elif len(pools) == len(members) >= 3:
             joints.append(fit_joint(members, seed=seed, robust=robust))
-        elif len(sizes) == 2:
+        elif len(pools) == 2:
             skipped.append(f"{name_of(members[0])}: a law over sizes needs three, found two")
     return FitResult(tuple(fits), data.sha256, tuple(joints), tuple(skipped))
 

@@ -1,9 +1,11 @@
 """All fits of a file, and how they read."""
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
+from mergeplan.display.text import format_count
 from mergeplan.errors import InputError
 from mergeplan.law.curve import Fit, Prediction, TargetK
 from mergeplan.law.joint import JointFit
@@ -94,9 +96,11 @@ class FitResult(Summarized):
         measured = {fit.series.n_params for fit in self.fits}
         joints = [j for j in self.joints if method is None or j.method == method]
         joints = [j for j in joints if options is None or j.options == options]
-        if n is None or n in measured or not joints:
+        if n is None or n in measured or measured == {None}:
             return self.choose(n, method, options).predict(k, confidence)
         check_number(n, "n", 1, 1e18)
+        if not joints:
+            self.refuse_unmeasured(n)
         if len(joints) > 1:
             names = ", ".join(dict.fromkeys(f"`{j.method}` {j.options}" for j in joints))
             raise InputError(
@@ -109,6 +113,20 @@ class FitResult(Summarized):
         outside = not min(sizes) <= n <= max(sizes) or k > joint.largest_k
         scales = joint.at_scales(k, n, confidence)
         return Prediction(loss, low, high, confidence, outside, scales)
+
+    def refuse_unmeasured(self, n: float) -> NoReturn:
+        """Say why nothing is known of a base size that was not measured.
+
+        Raises:
+            InputError: Always.
+        """
+        why = [text for text in self.skipped if "law over sizes" in text]
+        found = ", ".join(dict.fromkeys(name_of(fit.series) for fit in self.fits))
+        raise InputError(
+            f"a base of {format_count(n)} was not measured, and no law over sizes speaks of it:"
+            f" {'; '.join(why) or f'found {found}'}",
+            "measure a method at three base sizes or more, whose experts are named alike",
+        )
 
     def solve(
         self,

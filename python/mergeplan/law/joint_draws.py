@@ -95,11 +95,7 @@ def draw_joint(rows: Rows, *, free_gamma: bool, scale: float, seed: int) -> Join
     falling = rows.k.mean() / rows.k if rows.variance is None else np.ones_like(rows.k)
     data = Observations.of(rows.loss, known, falling)
     low = np.array([-data.level / data.drop, 0.0, 0.0])  # L*, and drops by size and by k
-    axes = [
-        _beta_axis(),
-        Axis(0.0, float(np.log1p(MAX_OFFSET)), 13, lambda u: -u),
-        Axis(0.0, MAX_GAMMA, 9, lambda g: np.zeros_like(g)),
-    ][: 3 if free_gamma else 2]
+    axes = _shape_axes(free_gamma)
     tau = half_cauchy(_TAU_RANGE, LACK_OF_FIT_SCALE, _TAU_NODES)
     sigma = half_cauchy(_SIGMA_RANGE, scale, _SIGMA_NODES)
     nodes, grid, mass = narrow([*axes, tau, sigma], lambda nodes: _Grid(rows, data, low, nodes))
@@ -122,9 +118,17 @@ def draw_joint(rows: Rows, *, free_gamma: bool, scale: float, seed: int) -> Join
     return JointDraws(found, effects, *rng.standard_normal((2, DRAWS)))
 
 
-def _beta_axis() -> Axis:
+def _shape_axes(free_gamma: bool) -> list[Axis]:
+    """β and b as logarithms, and γ where it is free, which leaves fewer nodes to the others."""
     low, high = map(float, np.log((MIN_BETA, MAX_BETA)))
-    return Axis(low, high, 41, lambda u: -(((u - np.log(_BETA)) / np.log(_BETA_FACTOR)) ** 2) / 2)
+    last = float(np.log1p(MAX_OFFSET))
+    nodes = (21, 9) if free_gamma else (41, 13)
+    beta = Axis(
+        low, high, nodes[0], lambda u: -(((u - np.log(_BETA)) / np.log(_BETA_FACTOR)) ** 2) / 2
+    )
+    offset = Axis(0.0, last, nodes[1], lambda u: -u)
+    gamma = Axis(0.0, MAX_GAMMA, 7, lambda g: np.zeros_like(g))
+    return [beta, offset, gamma] if free_gamma else [beta, offset]
 
 
 class _Scales:

@@ -34,7 +34,8 @@ def recommend(
         sizes: Further base sizes, in parameters, that the joint law is asked about.
 
     Raises:
-        InputError: A budget is given, and the bases' sizes are not known.
+        InputError: A budget is given, and the bases' sizes are not known; or sizes are, and there
+            is no law over sizes.
     """
     goal = goal or Goal(target_loss=target_loss)
     costs = costs or CostModel()
@@ -232,6 +233,9 @@ def _forecasts(
     result: FitResult, costs: CostModel, sizes: tuple[float, ...], confidence: float
 ) -> list[CostedMerge]:
     """Options at sizes that were not measured, by the joint law of each method."""
+    unknown = [n for n in sizes if n not in {fit.series.n_params for fit in result.fits}]
+    if unknown and not result.joints:
+        result.refuse_unmeasured(unknown[0])
     found = []
     for joint in result.joints:
         pool = max(series.pool_size for series in joint.series)

@@ -13,6 +13,7 @@ from annotated_types import Ge, MinLen, Predicate
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.law.correction import Merge, correction_of
+from mergeplan.law.one_pool import names_at
 from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
@@ -132,9 +133,9 @@ def series_of(
         if method is None:
             raise InputError("only the base was measured", "measure single experts and merges")
         raise InputError(f"no rows of method `{method}`", hint)
-    names = {name for row in data.rows for name in row.subset}
+    names = names_at(data.rows)
     return [
-        _series(rows, _bases_beside(rows, bases[key[2]]), names, domain, pool_size)
+        _series(rows, _bases_beside(rows, bases[key[2]]), names[key[2]], domain, pool_size)
         for key, rows in groups.items()
     ]
 
