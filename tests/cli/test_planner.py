@@ -20,7 +20,7 @@ def test_fit_prints_a_table_and_writes_a_law(tmp_path):
     assert "large offset: b = 5.24" in run.stderr
     assert "0.57448  1.46871   5.239  0.99932" in run.stdout
     law = json.loads((tmp_path / "law.json").read_text())
-    assert law["law_version"] == 2
+    assert law["law_version"] == 3
     as_json = cli("fit", PUBLISHED, "--pool-size", 16, "--json")
     assert json.loads(as_json.stdout) == law
 

@@ -5,7 +5,7 @@ plain baselines."""
 import numpy as np
 import pytest
 
-from tests.tools.trial import curve, sizes, subsets, transfer
+from tests.tools.trial import curve, means, sizes, subsets, transfer
 from tests.tools.trial.baselines import BASELINES
 from tests.tools.trial.pools import KINDS
 
@@ -130,3 +130,13 @@ def test_a_smaller_base_of_other_experts_does_no_harm(carried):
     assert max(with_it.share) < 0.3
     assert not any(with_it.used)
     assert with_it.r2 == without.r2
+
+
+def test_curves_of_domains_are_told_from_few_subsets():
+    scores = means.on_trial(share=True, seed=0, each=1)
+    assert len({pool for pool, _, _ in scores}) == 3
+    for pool, design, _ in scores:
+        found = means.pooled(scores, pool, design)
+        assert found["worst"] < 0.05, pool
+        assert found["held"] >= 0.8, pool
+        assert found["winkler"] < 0.14, pool

@@ -8,6 +8,7 @@ import pytest
 from mergeplan.law.correction import correction_of
 from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
+from mergeplan.law.recommend import recommend
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.subset_law.form import points_of, products
 from mergeplan.subset_law.mean_products import Sizes, mean_products
@@ -141,3 +142,51 @@ def test_a_fit_takes_the_corrected_means_and_a_law_file_keeps_them(tmp_path):
     again = load_law(tmp_path / "law.json")
     assert again.predict(3) == result.predict(3)
     assert again.fits[0].series == law.series
+
+
+def bent(subset):
+    """A cubic form in the weights, whose means are not on 1/k."""
+    return loss(subset) + (("g" in subset) / len(subset)) ** 3
+
+
+def swept(ks, value=loss):
+    return fit(table([s for k in ks for s in every(k)], value, pool_size=7)).fits[0]
+
+
+@pytest.mark.parametrize("ks", [(1, 2, 4), (1, 2, 4, 7)])
+def test_the_averaged_law_speaks_where_its_left_out_merges_err_less_than_a_left_out_k(ks):
+    found = swept(ks, bent)
+    assert found.series.averaged.left_out < 0.5 * found.curve_left_out
+    assert found.subsets_speak
+    truth = {k: float(np.mean([bent(s) for s in every(k)])) for k in range(1, 8)}
+    for k, value in truth.items():
+        said = found.predict(k)
+        assert said.loss == pytest.approx(value, abs=0.002 * (truth[1] - truth[7]))
+        assert said.low - 1e-12 <= value <= said.high + 1e-12
+        assert (said.high - said.low <= 1e-12) == (k in ks)
+    assert found.voice.startswith("the law of single subsets, averaged, forecasts the means")
+
+
+def test_both_are_shown_where_an_upturn_with_k_alone_is_not_in_the_form():
+    found = swept((1, 2, 4, 7), lambda subset: loss(subset) + 0.1 * (len(subset) - 1) / 6)
+    assert not found.subsets_speak
+    assert found.voice.startswith("the curve forecasts the means")
+    assert " at k = 3," in found.voice
+
+
+def test_one_forecast_is_shown_where_there_is_no_other():
+    sampled = fit(table([*every(1), *every(2)[:8], *every(4)[:8]], pool_size=7)).fits[0]
+    assert sampled.voice is None
+    assert swept((1, 2)).voice is None
+    assert swept(range(1, 8)).voice is None
+
+
+def test_who_speaks_is_told_and_kept(tmp_path):
+    result = fit(table([s for k in (1, 2, 4) for s in every(k)], pool_size=7))
+    voice = result.fits[0].voice
+    assert voice in result.summary()
+    assert voice in recommend(result).best.reasons
+    save_law(result, tmp_path / "law.json")
+    again = load_law(tmp_path / "law.json")
+    assert again.fits[0].voice == voice
+    assert again.predict(3) == result.predict(3)

@@ -15,7 +15,7 @@ from mergeplan.law.pool_means import PoolMeans, draw_means
 from mergeplan.law.posterior import CONFIDENCE, DRAWS, LOWEST_OFFSET, central, shortest
 from mergeplan.law.series import Series, name_of
 from mergeplan.law.spread import SpreadLaw, known_covariance
-from mergeplan.law.tails import TailScore
+from mergeplan.law.tails import TailScore, left_out_k
 from mergeplan.system.ranges import Magnitude, Seed
 
 Array = NDArray[np.float64]
@@ -111,7 +111,76 @@ class Fit(Summarized):
 
     @cached_property
     def draws(self) -> PoolMeans | None:
-        """Posterior draws; `None` for two k, which leave the offset open, and with interference."""
+        """Posterior draws; `None` for two k, which leave the offset open, and with interference.
+
+        Around the averaged law of single subsets, where that speaks.
+        """
+        drawn = self._drawn
+        if drawn is None or not self.subsets_speak:
+            return drawn
+        return replace(drawn, means=np.maximum(drawn.means + self._averaged - _middle(drawn), 0.0))
+
+    @cached_property
+    def curve_left_out(self) -> float:
+        """Root mean square error of the curve at a k that is left out, in nats."""
+        points = self.series.points
+        k, loss = ([getattr(p, name) for p in points] for name in ("k", "loss"))
+        return left_out_k(np.array(k, np.float64), np.array(loss), self.tails)
+
+    @cached_property
+    def subsets_speak(self) -> bool:
+        """Whether the averaged law of single subsets forecasts the means, and not the curve.
+
+        It does where it predicts a merge that is left out with less error than the curve a k that
+        is left out, and its means lie in the curve's 90 % intervals: what bends with k alone is not
+        in its form.
+        """
+        averaged, drawn = self.series.averaged, self._drawn
+        if averaged is None or drawn is None or averaged.left_out >= self.curve_left_out:
+            return False
+        intervals = [shortest(drawn.at(k), CONFIDENCE) for k in drawn.ks]
+        low, high = np.array(intervals).T
+        whole = low == high
+        inside = (low <= self._averaged) & (self._averaged <= high)
+        return bool(np.all(inside | whole))
+
+    @property
+    def voice(self) -> str | None:
+        """Which of the two forecasts speaks and why; `None` where there is one only."""
+        averaged = self.series.averaged
+        if averaged is None or self._drawn is None:
+            return None
+        errors = (
+            f"a merge that is left out is predicted to {averaged.left_out:.5f} nats by it, a k that"
+            f" is left out to {self.curve_left_out:.5f} by the curve"
+        )
+        if self.subsets_speak:
+            return f"the law of single subsets, averaged, forecasts the means: {errors}"
+        missing = {point.k for point in self.series.points}
+        said = ", ".join(
+            f"{loss:.4f} at k = {k}"
+            for k, loss in enumerate(averaged.losses, 1)
+            if k not in missing
+        )
+        outside = averaged.left_out < self.curve_left_out
+        why = ", but it leaves the curve's interval" if outside else ""
+        return (
+            f"the curve forecasts the means; the law of single subsets, averaged, says {said}:"
+            f" {errors}{why}"
+        )
+
+    @property
+    def _averaged(self) -> Array:
+        """The averaged law at the draws' k, shape (n_ks,); measured means as they are."""
+        assert self.series.averaged is not None
+        assert self._drawn is not None
+        measured = {point.k: point.loss for point in self.series.points}
+        losses = self.series.averaged.losses
+        return np.array([measured.get(int(k), losses[int(k) - 1]) for k in self._drawn.ks])
+
+    @cached_property
+    def _drawn(self) -> PoolMeans | None:
+        """Draws of the curve."""
         series = self.series
         if len(series.points) < 3 or self.law.can_rise:
             return None
@@ -251,3 +320,8 @@ class Fit(Summarized):
             low, high = shortest(getattr(self.draws, name), confidence)
             found[name] = (min(low, value), max(high, value))
         return found
+
+
+def _middle(draws: PoolMeans) -> Array:
+    """Medians of the drawn means, shape (n_ks,)."""
+    return np.asarray(np.median(draws.means, axis=0))

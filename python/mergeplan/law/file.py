@@ -30,6 +30,8 @@ def _in_order(series: Series) -> None:
     ks = [point.k for point in series.points]
     if ks != sorted(set(ks)) or ks[-1] > series.pool_size:
         raise ValueError(f"each k once, in order, up to the pool size of {series.pool_size}")
+    if series.averaged is not None and len(series.averaged.losses) != series.pool_size:
+        raise ValueError(f"an `averaged` law of {series.pool_size} losses, one for each k")
     if series.covariance:
         _check_covariance(series)
 
@@ -90,7 +92,8 @@ def law_data(result: FitResult) -> dict[str, Any]:
     """JSON-ready data; `n_params` is a plain count, the joint law has N in billions."""
     fits = []
     for fit in result.fits:
-        fits.append({**dataclasses.asdict(fit), "intervals_90": fit.intervals()})
+        speaks = {"subsets_speak": fit.subsets_speak, "voice": fit.voice}
+        fits.append({**dataclasses.asdict(fit), "intervals_90": fit.intervals(), **speaks})
     joints = []
     for joint in result.joints:
         own = {

@@ -180,6 +180,8 @@ class FitResult(Summarized):
                 cells = [f"{low:.4g} to {high:.4g}" for low, high in ranges.values()]
                 names = ", ".join(f"{n} {c}" for n, c in zip(ranges, cells, strict=True))
                 lines.append(f"         forecast's 90 % on this text: {names}")
+            if fit.voice:
+                lines.append(f"         {fit.voice}")
             if fit.spread is not None:
                 one = fit.spread.deviation(1)
                 lines.append(f"         single subsets: standard deviation {one:.4f} at k = 1, as")

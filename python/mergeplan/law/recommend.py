@@ -134,7 +134,7 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         next_gain=fit.expect(at) - fit.expect(at + 1),
         next_cost=None if n_billion is None else costs.cost(n_billion, at + 1) - (cost or 0.0),
         cost=cost,
-        reasons=tuple(reasons),
+        reasons=(*reasons, fit.voice) if fit.voice else tuple(reasons),
         warnings=(*fit.warnings, *_warnings(fit, goal, k)),
     )
 

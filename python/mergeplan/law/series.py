@@ -12,6 +12,7 @@ from annotated_types import Ge, MinLen, Predicate
 
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
+from mergeplan.law.averaged import Averaged, averaged_of
 from mergeplan.law.correction import Merge, correction_of
 from mergeplan.law.one_pool import names_at
 from mergeplan.measurements.gaps import gap_text
@@ -81,6 +82,7 @@ class Series:
     Attributes:
         covariance: Of the errors of corrected means, in nats², shape (n_k, n_k); empty where means
             are those of the measured subsets.
+        averaged: What the law of single subsets says of every k, where some k are measured whole.
         loss_se: Standard error of every loss from the evaluation text, shared by all rows.
         effects: Worst expert first; empty where subsets are not named or not nested.
     """
@@ -95,6 +97,7 @@ class Series:
     best_single: tuple[str, Positive] | None = None
     worst_single: tuple[str, Positive] | None = None
     covariance: tuple[tuple[Number, ...], ...] = ()
+    averaged: Averaged | None = None
     loss_se: Magnitude = 0.0
     effects: tuple[ExpertEffect, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -165,7 +168,8 @@ def _series(
             )
     singles = [(subset[0], fmean(v)) for (k, subset), v in losses.items() if k == 1 and subset]
     base = [loss for (k, _), values in losses.items() if k == 0 for loss in values]
-    points, covariance = _points(losses, size)
+    means = {merge: fmean(values) for merge, values in losses.items()}
+    points, covariance = _points(losses, means, size)
     return Series(
         method=first.method,
         options=first.options,
@@ -174,6 +178,7 @@ def _series(
         pool_size=size,
         points=points,
         covariance=covariance,
+        averaged=averaged_of(means, size),
         base_loss=fmean(base) if base else None,
         best_single=min(singles, key=lambda item: item[1]) if singles else None,
         worst_single=max(singles, key=lambda item: item[1]) if singles else None,
@@ -253,11 +258,11 @@ def _pool_size(
 
 
 def _points(
-    losses: dict[Merge, list[float]], pool_size: int
+    losses: dict[Merge, list[float]], means: dict[Merge, float], pool_size: int
 ) -> tuple[tuple[Point, ...], tuple[tuple[float, ...], ...]]:
     """The means by k, and the covariance of their errors where they are corrected."""
     points = [_point(losses, k, pool_size) for k in sorted({k for k, _ in losses if k > 0})]
-    found = correction_of({merge: fmean(values) for merge, values in losses.items()}, pool_size)
+    found = correction_of(means, pool_size)
     if found is None:
         return tuple(points), ()
     # All others were measured whole.

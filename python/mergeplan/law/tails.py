@@ -140,3 +140,20 @@ def compare_tails(k: Array, loss: Array, weights: Array) -> tuple[TailScore, ...
         left_out = float(np.sqrt(np.mean(np.square(errors))))
         scores.append(TailScore(family.name, left_out, criterion))
     return tuple(sorted(scores, key=lambda score: score.left_out))
+
+
+def left_out_k(k: Array, loss: Array, tails: tuple[TailScore, ...]) -> float:
+    """Root mean square error, in nats, of the law at a k that is left out; of three k, at b = 0.
+
+    Args:
+        tails: As `compare_tails` scores them.
+    """
+    for score in tails:
+        if score.name == HYPERBOLIC.name:
+            return score.left_out
+    errors = []
+    for left in range(len(k)):
+        kept = np.arange(len(k)) != left
+        curve = fit_curve(TAILS[0], k[kept], loss[kept], np.ones(len(k) - 1))
+        errors.append(float(curve.predict(k[left : left + 1])[0] - loss[left]))
+    return float(np.sqrt(np.mean(np.square(errors))))

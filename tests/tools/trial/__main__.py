@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.tools.trial import curve, sizes, subsets, transfer
+from tests.tools.trial import curve, means, sizes, subsets, transfer
 
 # Each part makes its scores, and knows how they read for people and for programs.
 PARTS: dict[str, tuple[Callable[..., Any], Callable[[Any], list[str]], Callable[[Any], Any]]] = {
     "curve": (curve.on_trial, curve.report, curve.data),
+    "means": (means.on_trial, means.report, means.data),
     "sizes": (sizes.on_trial, sizes.report, sizes.data),
     "subsets": (subsets.on_trial, subsets.report, subsets.data),
     "transfer": (transfer.on_trial, transfer.report, transfer.data),
