@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mergeplan.pool.geometry.file import load_grams
 from tests.support.commands import COMMAND, cli
 from tests.support.pools import write_pool
 
@@ -52,6 +53,8 @@ def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
     # One document or two of a domain: no chance is told.
     assert first["confidence"]["on_this_text"] == {"chance": None, "regret": 0.0}
     assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
+    # How the experts lie to each other, for `select` on the run's table.
+    assert len(load_grams(run / "geometry.json")[0].experts) == 5
     # Fewer than all the 31 subsets of each method were measured.
     assert found["n_measured"] == len(macro_rows(run)) < 1 + 3 * 31
     said = calibrate(finished / "pool.yml", run, *SELECT).stdout

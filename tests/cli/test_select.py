@@ -250,6 +250,10 @@ def test_a_geometry_is_used_and_must_know_the_experts(demo_pool, tmp_path):
         for more in ((), ("--geometry", geometry))
     )
     assert plain != informed
+    assert [one["selections"][0]["by_geometry"] for one in (plain, informed)] == [False, True]
+    both = cli("select", rows, "--geometry", geometry, "--no-geometry")
+    assert both.returncode == 2
+    assert "exclude each other" in both.stderr
     text = geometry.read_text().replace('"json"', '"jason"')
     (tmp_path / "other.json").write_text(text)
     run = cli("select", rows, "--geometry", tmp_path / "other.json")

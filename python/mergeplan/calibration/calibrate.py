@@ -102,6 +102,9 @@ def calibrate(
     run = Run(checked, options, say, progress)
     store = RunStore(folder, checked.identity, pool_sizes(checked), say)
     try:
+        store.compare_experts(
+            checked.pool, say, threads=options.setup.threads, anew=options.choosing is not None
+        )
         reasons = [
             reason
             for size in in_order(checked.pool, leaning=options.leaning)

@@ -41,7 +41,7 @@ def verdict_on(
     target = None if choosing else options.wish.target_loss
     resampling = Resampling.of(measured)
     own = {row.n_params for row in rows}
-    found = predictions([*smaller, *rows], aim)
+    found = predictions([*smaller, *rows], aim, store.grams)
     return decide(
         rows,
         [one for one in found if one.table.n_params in own],

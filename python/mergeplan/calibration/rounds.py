@@ -204,7 +204,7 @@ class Run:
         measured = store.measurements(seen.values()) if seen else Measurements((), "")
         if isinstance(plan, SubsetPlan):
             resampling = Resampling.of(seen.values()) if seen else None
-            return next_subset_round(measured, plan, spent, resampling)
+            return next_subset_round(measured, plan, spent, resampling, store.grams)
         return next_round(measured, plan, spent)
 
     def _measure(

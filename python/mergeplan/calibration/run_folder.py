@@ -6,7 +6,8 @@ RUN/
   measurements.csv  the same as a table of means, made anew from scores.jsonl
   law.json, law.png, merge.yml   what the measurements say
   held_back.jsonl   the verdict's merge and its rivals on the other half of the documents
-  written.json      hashes of these five as they were written: what was edited since stays
+  geometry.json     how the experts lie to each other, where the best subset is sought
+  written.json      hashes of these six as they were written: what was edited since stays
   lock              held by the run that works here
 """
 
@@ -19,6 +20,7 @@ from mergeplan.calibration.identity import RunIdentity, go_on
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import SurroundingsError
 from mergeplan.evaluation.measured import RUN, SCORES
+from mergeplan.selection.geometry import GEOMETRY
 from mergeplan.system.files import lock, make_folder, sha256_of, sync_folder
 from mergeplan.system.reading import RECORD
 from mergeplan.system.reading import RUN as RUN_KIND
@@ -40,7 +42,7 @@ def beside(name: str, number: int = 0) -> str:
     return f"{stem}.new{number or ''}{dot}{ending}"
 
 
-_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK)
+_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY)
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 

@@ -1,5 +1,6 @@
 """The measurements of a run: every one is on disk before the next one begins."""
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -13,7 +14,11 @@ from mergeplan.evaluation.measured import SCORES, MeasuredMerge, parse_scores, s
 from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
 from mergeplan.measurements.file import table_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
+from mergeplan.pool.geometry.compare import similarity
+from mergeplan.pool.geometry.file import Gram, geometry_data, grams_of, load_grams
+from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.selection.geometry import GEOMETRY
 from mergeplan.system.reading import SCORES as SCORES_KIND
 from mergeplan.system.reading import read_bytes
 from mergeplan.system.writing import open_own, saying
@@ -31,6 +36,9 @@ class RunStore:
         pool_sizes: Experts of each size.
         say: Told what takes a while.
 
+    Attributes:
+        grams: How the experts lie to each other, where that is known; see `compare_experts`.
+
     Raises:
         InputError: The folder holds another run, or one of a changed pool.
         SurroundingsError: It cannot be written to, or another run works there.
@@ -44,6 +52,7 @@ class RunStore:
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._pool_sizes = pool_sizes
+        self.grams: tuple[Gram, ...] = ()
         self._data_hashes = list(identity.texts.values())
         self.folder = RunFolder(folder, identity, say)
         self._pool_hash = self.folder.identity.pool_hash()
@@ -78,6 +87,30 @@ class RunStore:
             self._file.flush()
             os.fsync(self._file.fileno())
         self._found[measured.merge.key] = measured
+
+    def compare_experts(
+        self, pool: Pool, say: Callable[[str], object], *, threads: int | None, anew: bool
+    ) -> None:
+        """How the experts lie to each other, which makes few merges tell more of the others.
+
+        Args:
+            anew: Whether to read them where the run has not compared them yet.
+
+        Raises:
+            InputError: What the run has of it is damaged.
+        """
+        path = self.folder.path / GEOMETRY
+        if path.is_file():
+            self.grams = load_grams(path)
+        elif anew:
+            say("comparing the experts by their weights")
+            try:
+                found = similarity(pool, threads=threads)
+            except InputError as error:
+                say(f"without that: {error}")
+                return
+            self.grams = grams_of(found)
+            self.folder.place(GEOMETRY, json.dumps(geometry_data(found), allow_nan=False) + "\n")
 
     def write_table(self) -> Path:
         """`measurements.csv`, whole at any moment; merges whose loss is not finite are left out."""

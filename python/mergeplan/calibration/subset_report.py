@@ -10,6 +10,7 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
+from mergeplan.selection.geometry import grams_beside, with_grams
 from mergeplan.selection.select import select_from
 from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.sizes import link_sizes
@@ -90,7 +91,7 @@ def _by_method(table: Path, wish: Wish) -> Selections:
     found, faults = [], []
     for label in sorted({row.method for row in rows if row.k}):
         mine = (row for row in rows if row.k == 0 or row.method == label)
-        for own in link_sizes(tables_of(mine, label)):
+        for own in with_grams(link_sizes(tables_of(mine, label)), grams_beside(table)):
             try:
                 found.append(select_from(own, wish, resampling))
             except InputError as error:

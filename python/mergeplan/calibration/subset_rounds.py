@@ -20,12 +20,14 @@ from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.designs import Subset
+from mergeplan.pool.geometry.file import Gram
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_experts
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
 from mergeplan.selection.active import Confidence, first_subsets, with_singles
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
+from mergeplan.selection.geometry import with_grams
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.select import fit_table, how_sure
 from mergeplan.selection.selection import not_told_apart
@@ -45,6 +47,8 @@ _MIDDLE_HALVES = 5
 # Of so many single experts one is measured where a smaller size has them all: three of nine, with
 # six other subsets and all together, left errors of 5 % of the variance, the nine alone 8 %.
 _OF_SINGLES = 3
+# Subsets of a first round beyond two for each expert, at most: 30 for nine of them.
+_BESIDE_TWICE = 12
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
 
     The base, all experts together, every single one (these at less strength too, where the sum is
     to be free), and subsets of sizes between: two thirds as many subsets as the quadratic form has
-    coefficients, or as many as the budget has merges for.
+    coefficients, but no more than 2M + 12 of a large pool, where the experts' geometry stands for
+    what was not measured, or as many as the budget has merges for.
 
     Where the size leans on a smaller one, as many as it has experts and one more, of these: the
     base, all together, a third of the single ones, and subsets of middle sizes.
@@ -121,7 +126,8 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
     """
     check_experts(plan.pool)
     names = plan.names
-    count = max(ceil(len(names) * (len(names) + 1) / 3), with_singles(len(names)))
+    n = len(names)
+    count = max(min(ceil(n * (n + 1) / 3), 2 * n + _BESIDE_TWICE), with_singles(n))
     if plan.budget.merges is not None:
         # What is cut off a larger design is none: it would leave single experts alone.
         count = min(count, max(plan.budget.merges - 1, 1))
@@ -162,6 +168,7 @@ def next_subset_round(
     plan: SubsetPlan,
     spent: Spending | None = None,
     resampling: Resampling | None = None,
+    grams: Sequence[Gram] = (),
 ) -> Round | Stop:
     """What to measure next, or why to stop.
 
@@ -170,6 +177,7 @@ def next_subset_round(
         spent: What they took; by default as many merges as the plan has rows for, and no more.
         resampling: Documents' scores of the merges. Where they are known, the chance that counts is
             that on texts of this kind, and where only other texts would help it stops with a word.
+        grams: How the experts lie to each other, where that is known.
 
     Raises:
         InputError: The pool is at fault, or the measurements lack what is to decide.
@@ -181,13 +189,13 @@ def next_subset_round(
     kinds = "of all sizes, to lean on the smaller base" if plan.leaning else _EVERY
     if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
         return _first(missing, left, f"first round: {len(missing)} merges, {kinds}")
-    law, table = _law(rows, plan)
+    law, table = _law(rows, plan, grams)
     if plan.leaning and law is None:
         first = first_subset_round(replace(plan, leaning=False))
         if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
             said = f"the smaller base tells nothing here: {len(missing)} merges more, {_EVERY}"
             return _first(missing, left, said)
-        law, table = _law(rows, replace(plan, smaller=()))
+        law, table = _law(rows, replace(plan, smaller=()), grams)
     assert law is not None
     best, sure, spread = _choice(law, table, plan, resampling)
     said = _describe(best, sure) + _leaning(law)
@@ -245,7 +253,9 @@ def _first(missing: Sequence[SubsetMerge], left: int | None, reason: str) -> Rou
     return Round(tuple(sorted(missing[:left], key=lambda merge: merge.order)), reason)
 
 
-def _law(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[SubsetLaw | None, Table]:
+def _law(
+    rows: Sequence[Measurement], plan: SubsetPlan, grams: Sequence[Gram]
+) -> tuple[SubsetLaw | None, Table]:
     """The law of what was measured; `None` where it was to lean on a smaller size and does not."""
     whole = plan.merge(plan.names)
     smaller = [
@@ -256,7 +266,7 @@ def _law(rows: Sequence[Measurement], plan: SubsetPlan) -> tuple[SubsetLaw | Non
     mine = [replace(row, n_params=whole.n_params) for row in rows]
     table = next(
         table
-        for table in link_sizes(tables_of([*smaller, *mine], plan.label))
+        for table in with_grams(link_sizes(tables_of([*smaller, *mine], plan.label)), grams)
         if (table.options, table.n_params) == (whole.options, whole.n_params)
     )
     name = plan.domains or table.default_target()

@@ -16,7 +16,10 @@ from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.display.text import finite
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mergeplan.calibration.check_choice import Check
+    from mergeplan.pool.geometry.file import Gram
     from mergeplan.selection.selection import Selections
     from mergeplan.verdict.contenders import Contender
     from mergeplan.verdict.verdict import Verdict
@@ -53,7 +56,11 @@ if TYPE_CHECKING:
 @click.option(
     "--geometry",
     type=PATH,
-    help="How the experts lie to each other: a file of `mergeplan similarity -o`.",
+    help="How the experts lie to each other: a file of `mergeplan similarity -o`.  [default: what"
+    " the run left beside MEASUREMENTS, else by --pool]",
+)
+@click.option(
+    "--no-geometry", is_flag=True, help="Take all experts alike: nothing is read of their weights."
 )
 @click.option(
     "--transfer",
@@ -96,6 +103,7 @@ def command(
     weights: str,
     front: str | None,
     geometry: Path | None,
+    no_geometry: bool,
     transfer: str,
     pool_file: Path | None,
     out: Path | None,
@@ -141,7 +149,10 @@ def command(
         if path is not None:
             refuse_existing(path, overwrite=overwrite)
     wish = Wish(domains, tuple(map(parse_constraint, keep)), max_loss, max_experts)
-    selections = select(source, wish=wish, method=method, geometry=geometry, transfer=transfer)
+    if no_geometry and geometry is not None:
+        raise click.UsageError("--geometry and --no-geometry exclude each other")
+    grams = () if no_geometry else geometry or _grams(source, pool_file)
+    selections = select(source, wish=wish, method=method, geometry=grams, transfer=transfer)
     verdict = verdict_from_selections(
         source, selections, method=method, weights=weights, pool_file=pool_file
     )
@@ -182,6 +193,26 @@ def command(
     for message in (*first.warnings, *(checked.warnings if checked is not None else ())):
         warn(message)
     fail_by(verdict)
+
+
+def _grams(source: Path, pool_file: Path | None) -> "Sequence[Gram] | None":
+    """How the pool's experts lie to each other, where the run has not left it beside the table."""
+    from mergeplan.errors import InputError
+    from mergeplan.pool.geometry.compare import similarity
+    from mergeplan.pool.geometry.file import grams_of
+    from mergeplan.selection.geometry import grams_beside
+    from mergeplan.system.progress import ProgressLine
+
+    if pool_file is None or grams_beside(source):
+        return None
+    line = ProgressLine(quiet=False)
+    try:
+        return grams_of(similarity(pool_file, progress=line))
+    except InputError as error:
+        warn(f"without the experts' geometry: {error}")
+        return None
+    finally:
+        line.clear()
 
 
 def _checked(

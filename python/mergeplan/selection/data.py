@@ -29,6 +29,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
         "r2_left_out": law.r2,
         "error_left_out": law.error,
         "transfer": asdict(law.transfer) if law.transfer else None,
+        "by_geometry": law.by_geometry,
         "base": selection.base,
         "best": _choice(selection.best),
         "by_size": {k: _choice(choice) for k, choice in selection.by_size.items()},

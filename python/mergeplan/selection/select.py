@@ -1,6 +1,6 @@
 """From measurements to a choice: fit the law of single subsets, and take what serves best."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling, resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO
-from mergeplan.pool.geometry.file import gram_for, load_grams
+from mergeplan.pool.geometry.file import Gram, load_grams
 from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import Draws, settle, settle_weights
+from mergeplan.selection.geometry import grams_beside, with_grams
 from mergeplan.selection.insight import (
     droppable,
     experts_of,
@@ -55,7 +56,7 @@ def select(
     *,
     wish: Wish | None = None,
     method: str | None = None,
-    geometry: str | Path | None = None,
+    geometry: str | Path | Sequence[Gram] | None = None,
     transfer: str = AUTO,
 ) -> Selections:
     """The best subset and weights of each measured method and base size, the best of them first.
@@ -63,7 +64,9 @@ def select(
     Args:
         source: A CSV of measurements with a column `subset`.
         method: Only this label.
-        geometry: A file of `mergeplan similarity -o`, which helps where merges are few.
+        geometry: How the experts lie to each other, which helps where merges are few: a file of
+            `mergeplan similarity -o`, or `grams_of` what `similarity` found. By default what the
+            table's run left beside it; an empty sequence for nothing.
         transfer: Whether a larger base size leans on a smaller one of the same experts: `auto`,
             where merges that are left out are then predicted better, `off`, or `required`.
 
@@ -85,23 +88,21 @@ def select(
     rows, _ = read_rows(table_file)
     resampling = resampling_beside(table_file, rows)
     wish = wish or Wish()
-    grams = None if geometry is None else load_grams(expanded(geometry))
+    asked = isinstance(geometry, (str, Path))
+    if isinstance(geometry, (str, Path)):
+        geometry = load_grams(expanded(geometry))
+    grams = grams_beside(table_file) if geometry is None else geometry
     if transfer not in TRANSFER:
         raise InputError(f"`transfer`: expected {', '.join(TRANSFER)}, found `{transfer}`")
-    tables, found, faults = [], [], []
-    for table in tables_of(rows, method):
-        try:
-            if grams is not None:
-                table = replace(table, gram=gram_for(grams, table.n_params, table.experts))
-            tables.append(table)
-        except InputError as error:
-            faults.append(error)
+    found, faults = [], []
+    tables = tables_of(rows, method)
     if transfer != OFF:
         tables = link_sizes(tables)
     if transfer == REQUIRED and tables:
         refuse_one_size(tables)
     for table in tables:
         try:
+            (table,) = with_grams([table], grams, asked=asked)
             found.append(select_from(table, wish, resampling))
         except InputError as error:
             faults.append(error)

@@ -132,6 +132,7 @@ def _head(selection: Selection) -> list[str]:
     fit = (
         f"  {len(law.values)} merges of k = {', '.join(map(str, law.sizes))}; left out one by one,"
         f" predictions explain {max(law.r2, 0):.1%} of the variance, error {law.error:.4f}"
+        f"{', by how the experts lie to each other' if law.by_geometry else ''}"
         f"{_transfer(law)}"
     )
     by = name_of_table(selection.table)

@@ -94,10 +94,10 @@ def fit_few(
         values: Finite.
         smaller: A law of a smaller size to lean on.
     """
-    geometry = gram_root(gram, len(experts))
     sizes = sizes_in(weights)
     if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
         shrinkages = shrinkages[:1]
+    geometry = gram_root(gram, len(experts))
     laws = []
     for shrinkage in shrinkages:
         # Where deltas do not shrink by 1/k, many experts do not lead to the base.

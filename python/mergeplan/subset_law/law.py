@@ -120,6 +120,11 @@ class SubsetLaw:
         means = self.smaller.predict(self.weights) - self.smaller.values.mean()
         return float(self.variances[self.degree] * means @ self.duals)
 
+    @property
+    def by_geometry(self) -> bool:
+        """Whether the prior is in the experts' own geometry, or takes all of them alike."""
+        return not np.array_equal(self.geometry, np.eye(len(self.experts)))
+
     @cached_property
     def series(self) -> Coefficients:
         """L0, a, Q and the cubic term, in the weights that `seen` gives."""

@@ -15,6 +15,8 @@ from mergeplan.law.recommend import recommend, sharpen_of
 from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement
+from mergeplan.pool.geometry.file import Gram
+from mergeplan.selection.geometry import grams_beside, with_grams
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
 from mergeplan.system.blas import on_one_thread
@@ -80,7 +82,7 @@ def verdict_of(
     resampling = resampling_beside(path, rows)
     return decide(
         rows,
-        predictions(rows, aim_of(rows, domain).name),
+        predictions(rows, aim_of(rows, domain).name, grams_beside(path)),
         question,
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,
@@ -100,10 +102,12 @@ def rows_of(path: Path, method: str | None) -> tuple[Measurement, ...]:
     return tuple(row for row in rows if method is None or row.k == 0 or row.method == method)
 
 
-def predictions(rows: Sequence[Measurement], aim: str | None) -> list[Predictions]:
+def predictions(
+    rows: Sequence[Measurement], aim: str | None, grams: Sequence[Gram] = ()
+) -> list[Predictions]:
     """What the law of single subsets predicts of each method and base that it can be fitted to."""
     found = []
-    for table in link_sizes(tables_of(rows)):
+    for table in with_grams(link_sizes(tables_of(rows)), grams):
         try:
             name = aim or table.default_target()
         except InputError:

@@ -1,7 +1,7 @@
 """The geometry of a pool as a JSON file, and the Gram matrix that `select` takes from it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -152,6 +152,11 @@ def load_grams(path: Path) -> tuple[Gram, ...]:
         Gram(size.n_params, size.experts, np.array(size.whole.gram, np.float64))
         for size in data.sizes
     )
+
+
+def grams_of(geometries: Iterable[Geometry]) -> tuple[Gram, ...]:
+    """The same from what `similarity` found."""
+    return tuple(Gram(one.n_params, one.experts, one.whole.gram) for one in geometries)
 
 
 def gram_for(grams: Sequence[Gram], n_params: float | None, experts: Sequence[str]) -> Array:
