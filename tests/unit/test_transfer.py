@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mergeplan.errors import InputError
-from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.columns import COLUMNS
+from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import MACRO
 from mergeplan.selection.active import first_subsets
 from mergeplan.selection.data import selection_data
@@ -19,6 +20,7 @@ from mergeplan.subset_law.law import seen
 from tests.support.settings import DATA
 
 SMALL, LARGE = 80592.0, 269120.0
+WRITTEN = ("method", "n_params", "k", "subset", "pool_size", "domain", "loss_nats")
 
 
 def averages(path):
@@ -141,6 +143,22 @@ def test_an_expert_that_no_large_merge_holds_is_predicted(small, large):
     _, unlike = tables(small, [replace(row, pool_size=None) for row in few])
     assert not unlike.smaller
     assert "`perl` at 80.6k and not at 269k" in select_from(unlike, Wish()).warnings[0]
+
+
+def test_without_an_expert_the_others_are_chosen_from_where_nothing_carries_over(
+    small, large, tmp_path
+):
+    names = max((row.subset for row in large), key=len)
+    few = [
+        replace(row, pool_size=9) for row in some(renamed(large, names), 20, lacking="perl", seed=1)
+    ]
+    path = tmp_path / "two.csv"
+    columns = [column for column in COLUMNS if column.name in WRITTEN]
+    path.write_text(table_text([*small, *few], columns))
+    found = {one.table.n_params: one for one in select(path)}
+    assert len(found[SMALL].law.experts) == 9
+    assert set(found[LARGE].law.experts) == set(names) - {"perl"}
+    assert found[LARGE].law.transfer is None
 
 
 def test_the_share_and_the_error_are_said_and_given_as_data(small, large):

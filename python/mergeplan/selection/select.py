@@ -96,19 +96,29 @@ def select(
         raise InputError(f"`transfer`: expected {', '.join(TRANSFER)}, found `{transfer}`")
     found, faults = [], []
     tables = tables_of(rows, method)
-    if transfer != OFF:
-        tables = link_sizes(tables)
+    linked = tables if transfer == OFF else link_sizes(tables)
     if transfer == REQUIRED and tables:
-        refuse_one_size(tables)
-    for table in tables:
+        refuse_one_size(linked)
+    for table, plain in zip(linked, tables, strict=True):
         try:
-            (table,) = with_grams([table], grams, asked=asked)
-            found.append(select_from(table, wish, resampling))
+            table, plain = with_grams([table, plain], grams, asked=asked)
+            found.append(_selected(table, plain, wish, resampling))
         except InputError as error:
             faults.append(error)
     if not found:
         raise faults[0]
     return Selections(sorted(found, key=_order))
+
+
+def _selected(table: Table, plain: Table, wish: Wish, resampling: Resampling | None) -> Selection:
+    """By a table with its smaller sizes, or of its own experts where those do not make up for
+    what was not measured."""
+    try:
+        return select_from(table, wish, resampling)
+    except InputError:
+        if table.experts == plain.experts:
+            raise
+        return select_from(plain, wish, resampling)
 
 
 def chosen_of(selection: Selection, kind: str) -> Choice:
