@@ -110,7 +110,8 @@ def _sweeps(method: str) -> dict[str, Rows]:
     for name in _SIZES:
         rows = [
             row
-            for row in read_rows(DATA / f"select_{name}.csv")[0]
+            for path in sorted(DATA.glob(f"select_{name}*.csv"))
+            for row in read_rows(path)[0]
             if row.domain == MACRO and (row.k == 0 or row.method == method)
         ]
         if any(row.k for row in rows):
