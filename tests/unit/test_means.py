@@ -119,6 +119,17 @@ def test_nothing_is_corrected_where_nothing_tells_by_how_much(losses):
     assert correction_of(losses, 7) is None
 
 
+def test_an_expert_far_from_all_others_has_to_be_met():
+    names = [f"e{n:02d}" for n in range(16)]
+    own = {name: 1.0 + 0.02 * n for n, name in enumerate(names)} | {"e15": 4.0}
+    losses = {(1, (name,)): value for name, value in own.items()}
+    pairs = {(2, s): 0.2 + (own[s[0]] + own[s[1]]) / 4 for s in combinations(names, 2)}
+    without = [pair for pair in pairs if "e15" not in pair[1]][::9]
+    assert correction_of(losses | {pair: pairs[pair] for pair in without}, 16) is None
+    met = [*without, (2, ("e03", "e15"))]
+    assert correction_of(losses | {pair: pairs[pair] for pair in met}, 16) is not None
+
+
 def test_an_expert_that_was_never_measured_widens_the_error():
     losses = {(len(s), s): loss(s) for s in [*every(1), *every(2)[::2]]}
     known, less = correction_of(losses, 7), correction_of(losses, 8)
