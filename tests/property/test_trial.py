@@ -5,7 +5,7 @@ plain baselines."""
 import numpy as np
 import pytest
 
-from tests.tools.trial import curve, means, sizes, subsets, transfer
+from tests.tools.trial import curve, large, means, sizes, subsets, transfer
 from tests.tools.trial.baselines import BASELINES
 from tests.tools.trial.pools import KINDS
 
@@ -140,3 +140,25 @@ def test_curves_of_domains_are_told_from_few_subsets():
         assert found["worst"] < 0.05, pool
         assert found["held"] >= 0.8, pool
         assert found["winkler"] < 0.14, pool
+
+
+@pytest.fixture(scope="module")
+def of_thirty():
+    return large.on_trial(share=True, seed=0, each=1)
+
+
+def test_as_many_merges_as_experts_choose_among_thirty(of_thirty):
+    assert not any(score.refused for score in of_thirty.values())
+    assert {(count, design) for _, count, design, _ in of_thirty} == {(30, "first"), (60, "first")}
+
+
+def test_geometry_and_merges_each_explain_more_of_a_large_pool(of_thirty):
+    r2 = {
+        (count, geometry): float(np.median(score.r2))
+        for (_, count, _, geometry), score in of_thirty.items()
+    }
+    assert r2[30, "with"] > r2[30, "without"]
+    assert r2[60, "with"] > max(r2[60, "without"], r2[30, "with"])
+    assert r2[60, "with"] > 0.95
+    covered = [share for score in of_thirty.values() for share in score.covered]
+    assert np.mean(covered) >= 0.8

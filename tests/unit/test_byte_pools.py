@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import re
+from itertools import combinations
 
+import numpy as np
 import pytest
 
 from tests.support.settings import DATA, DEMO_POOL, EVAL
@@ -13,6 +15,9 @@ from tests.tools.byte_pools.collect import LENGTH
 from tests.tools.byte_pools.kinds import KINDS, experts_of
 from tests.tools.byte_pools.measure import Judge, random_subsets
 from tests.tools.byte_pools.sources import text_of
+from tests.tools.trial.large import _lowest
+from tests.tools.trial.pools import KINDS as SIMULATED
+from tests.tools.trial.trained import StandIn, trained_pool
 
 
 def test_held_out_texts_share_no_package_and_no_13_tokens_with_training(tmp_path, monkeypatch):
@@ -95,13 +100,37 @@ def test_averages_have_the_losses_that_another_tool_measured(tmp_path):
     experts = {domain: str(DEMO_POOL / domain) for domain in domains}
     pool = {
         "sizes": [{"base": str(DEMO_POOL / "base"), "experts": experts}],
-        "data": {domain: os.path.relpath(EVAL / f"{domain}.jsonl", tmp_path) for domain in domains},
+        "data": {"md": os.path.relpath(EVAL / "md.jsonl", tmp_path)},
         "methods": {"average": {}},
     }
     (tmp_path / "pool.yml").write_text(json.dumps(pool))
-    known = [float(row["loss_nats"]) for row in rows if row["subset"] == "cheader+md"]
+    (known,) = (
+        float(row["loss_nats"])
+        for row in rows
+        if row["subset"] == "cheader+md" and row["domain"] == "md"
+    )
     judge = Judge(tmp_path / "pool.yml", tmp_path / "losses.csv")
-    assert judge.loss(["md", "cheader"]) == pytest.approx(sum(known) / len(domains), abs=2e-6)
+    assert judge.loss(["md", "cheader"]) == pytest.approx(known, abs=2e-6)
     judge._measured = None  # what was measured is not measured again
     assert judge.loss(["cheader", "md"]) == judge.loss(["md", "cheader"])
     assert len(_lines(tmp_path / "losses.csv")) == 2
+
+
+def test_what_stands_in_for_merges_that_were_not_measured_is_near_them():
+    pool, gram, rule = trained_pool(18)
+    others = {s: loss for s, loss in pool.losses.items() if len(s) > 1}
+    assert rule.error < 0.05 * np.std(list(others.values()))
+    left_out = list(others)[::10]
+    fewer = {s: loss for s, loss in pool.losses.items() if s not in set(left_out)}
+    said = StandIn(pool.names, fewer, gram)
+    errors = [
+        said.of([pool.names.index(name) for name in subset]) - others[subset] for subset in left_out
+    ]
+    assert np.sqrt(np.mean(np.square(errors))) < 3 * rule.error
+    assert said.asked == set(left_out)
+
+
+def test_the_search_of_a_simulated_pool_finds_the_lowest_of_all():
+    rule = SIMULATED["harmful"](10, np.random.default_rng(3))
+    every = [list(c) for k in range(1, 11) for c in combinations(range(10), k)]
+    assert _lowest(rule) == pytest.approx(min(map(rule.of, every)), abs=1e-12)

@@ -42,15 +42,15 @@ class Judge:
         domains = [name for name in found.data if name in folders]
         self._domains = [_tokens(found.data[name], documents) for name in domains]
         self._cache = cache
-        self._known = _read(cache) if cache.exists() else {}
+        self.known = _read(cache) if cache.exists() else {}
 
     def loss(self, subset: Iterable[str]) -> float:
         """Mean over domains of the mean loss of a byte, in nats; of no expert, the base's."""
         key = tuple(sorted(subset))
-        if key not in self._known:
-            self._known[key] = self._measured(key)
-            _append(self._cache, key, self._known[key], len(self._flat))
-        return self._known[key]
+        if key not in self.known:
+            self.known[key] = self._measured(key)
+            _append(self._cache, key, self.known[key], len(self._flat))
+        return self.known[key]
 
     def _measured(self, subset: Subset) -> float:
         import torch

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.tools.trial import curve, means, sizes, subsets, transfer
+from tests.tools.trial import curve, large, means, sizes, subsets, transfer
 
 # Each part makes its scores, and knows how they read for people and for programs.
 PARTS: dict[str, tuple[Callable[..., Any], Callable[[Any], list[str]], Callable[[Any], Any]]] = {
@@ -20,6 +20,7 @@ PARTS: dict[str, tuple[Callable[..., Any], Callable[[Any], list[str]], Callable[
     "sizes": (sizes.on_trial, sizes.report, sizes.data),
     "subsets": (subsets.on_trial, subsets.report, subsets.data),
     "transfer": (transfer.on_trial, transfer.report, transfer.data),
+    "large": (large.on_trial, large.report, large.data),
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import comb
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class KnownPool:
     names: Subset
     means: dict[int, float]
     losses: dict[Subset, float] = field(repr=False)
-    rule: "SimulatedLoss | None" = field(default=None, repr=False)
+    rule: "Rule | None" = field(default=None, repr=False)
     loss_se: float | None = None
 
     @property
@@ -69,6 +70,13 @@ class KnownPool:
             for number, subset in enumerate(subsets)
         ]
         return Measurements(tuple(rows), "")
+
+
+class Rule(Protocol):
+    """Says the loss of a merge that is in no table."""
+
+    def of(self, experts: list[int]) -> float:
+        """Loss in nats of the average of some experts, by their places."""
 
 
 class SimulatedLoss:
