@@ -110,7 +110,7 @@ def test_averages_have_the_losses_that_another_tool_measured(tmp_path):
         if row["subset"] == "cheader+md" and row["domain"] == "md"
     )
     judge = Judge(tmp_path / "pool.yml", tmp_path / "losses.csv")
-    assert judge.loss(["md", "cheader"]) == pytest.approx(known, abs=2e-6)
+    assert judge.loss(["md", "cheader"]) == pytest.approx(known, abs=6e-6)  # five digits
     judge._measured = None  # what was measured is not measured again
     assert judge.loss(["cheader", "md"]) == judge.loss(["md", "cheader"])
     assert len(_lines(tmp_path / "losses.csv")) == 2
