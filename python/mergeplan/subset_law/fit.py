@@ -14,11 +14,16 @@ from mergeplan.subset_law.form import (
     points_of,
 )
 from mergeplan.subset_law.law import SubsetLaw, seen, solved
-from mergeplan.subset_law.variances import fit_variances
+from mergeplan.subset_law.variances import fit_variances, log_likelihood
 
 Array = NDArray[np.float64]
 
 FEWEST = 4
+# Logarithm of the odds from which on evidence is very strong (Kass and Raftery, 1995). With the
+# geometry at lesser odds two trained pools explain more of random subsets and choose worse: of 30
+# experts and 60 merges, at 3 to 5, R² is 0.949 and not 0.912, and the regret 0.029 and not 0.009.
+# Errors of merges left out are no guide: beside single experts few are of several.
+_VERY_STRONG = 5.0
 # Different k above one from which on the shrinkage is chosen: with fewer, merges that are left out
 # have neighbours of their own k, and tell nothing about others.
 _SIZES_FOR_SHRINKAGE = 2
@@ -39,7 +44,8 @@ def fit_subset_law(
     Args:
         weights: Shape (n, n_experts), the order of `experts`; zero for the base.
         values: Shape (n,); NaN for merges that were not measured on it.
-        gram: Inner products of the experts' deltas; see `form.gram_root`.
+        gram: Inner products of the experts' deltas; see `form.gram_root`. Taken where they make the
+            values likelier by far.
         shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
             of them where only one k above one was measured.
 
@@ -97,13 +103,18 @@ def fit_few(
     sizes = sizes_in(weights)
     if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
         shrinkages = shrinkages[:1]
-    geometry = gram_root(gram, len(experts))
+    roots = [gram_root(each, len(experts)) for each in ([None] if gram is None else [None, gram])]
     laws = []
     for shrinkage in shrinkages:
         # Where deltas do not shrink by 1/k, many experts do not lead to the base.
         kept = (weights > 0).any(1) | (shrinkage == 1)
-        law = _unfitted(weights[kept], values[kept], experts, geometry, shrinkage, smaller)
-        laws.append(_fitted(replace(law, name=name, higher=higher, sizes=sizes)))
+        unfitted = (
+            _unfitted(weights[kept], values[kept], experts, root, shrinkage, smaller)
+            for root in roots
+        )
+        fitted = [_fitted(replace(law, name=name, higher=higher, sizes=sizes)) for law in unfitted]
+        gain = evidence(fitted[-1]) - evidence(fitted[0]) if gram is not None else 0.0
+        laws.append(fitted[-1] if gain > _VERY_STRONG else fitted[0])
     return min(laws, key=lambda law: law.error)
 
 
@@ -144,3 +155,13 @@ def _fitted(law: SubsetLaw) -> SubsetLaw:
     powers = law.fitted_powers
     standard = (law.values - law.values.mean()) / spread
     return solved(law, spread**2 * fit_variances(powers, standard), powers)
+
+
+def evidence(law: SubsetLaw) -> float:
+    """Logarithm of the likelihood of a law's values by its prior, to compare priors by.
+
+    Of the same rows; what is the same for all priors is left out.
+    """
+    spread = float(np.std(law.values)) or 1.0
+    standard = (law.values - law.values.mean()) / spread
+    return log_likelihood(law.fitted_powers, standard, law.variances / spread**2)

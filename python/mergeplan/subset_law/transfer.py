@@ -17,9 +17,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.subset_law.fit import FEWEST, fit_few, refuse_too_few
+from mergeplan.subset_law.fit import FEWEST, evidence, fit_few, refuse_too_few
 from mergeplan.subset_law.law import SubsetLaw, Transfer
-from mergeplan.subset_law.variances import log_likelihood
 
 Array = NDArray[np.float64]
 
@@ -80,14 +79,8 @@ def fit_with_smaller(
 
 
 def _share(with_it: SubsetLaw, without: SubsetLaw) -> float:
-    gain = _log_likelihood(with_it) - _log_likelihood(without)
+    gain = evidence(with_it) - evidence(without)
     return float(max(1 - np.exp(-2 * gain / (len(without.values) - 1)), 0.0))
-
-
-def _log_likelihood(law: SubsetLaw) -> float:
-    spread = float(np.std(law.values)) or 1.0
-    values = (law.values - law.values.mean()) / spread
-    return log_likelihood(law.fitted_powers, values, law.variances / spread**2)
 
 
 def _error(law: SubsetLaw) -> float:
