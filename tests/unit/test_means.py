@@ -201,3 +201,15 @@ def test_who_speaks_is_told_and_kept(tmp_path):
     again = load_law(tmp_path / "law.json")
     assert again.fits[0].voice == voice
     assert again.predict(3) == result.predict(3)
+
+
+@pytest.mark.parametrize("unnamed", [1, 2, 4, 9])
+def test_rows_without_names_among_named_ones_leave_the_answer_to_the_curve(unnamed, tmp_path):
+    """A row of all experts that does not name them is the natural one."""
+    names = "abcdefghi"
+    lines = ["k,pool_size,subset,loss_nats"]
+    for k in {1, 2, 4} - {unnamed}:
+        lines += [f"{k},9,{'+'.join(s)},{1 + 0.3 / k}" for s in combinations(names, k)]
+    lines.append(f"{unnamed},9,,{1 + 0.3 / unnamed}")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    assert not fit(tmp_path / "m.csv").fits[0].subsets_speak

@@ -35,8 +35,10 @@ def averaged_of(losses: Mapping[Merge, float], pool_size: int) -> Averaged | Non
 
     Returns:
         `None` but where three k or more below the pool's size were measured whole and by name, no k
-        in part, and some k not at all.
+        in part or without names, and some k not at all.
     """
+    if any(k > 0 and not subset for k, subset in losses):
+        return None
     merges = {subset: loss for (k, subset), loss in losses.items() if k > 0}
     counts: dict[int, int] = {}
     for subset in merges:
