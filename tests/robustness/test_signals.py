@@ -40,6 +40,20 @@ def test_an_orderly_stop_says_how_to_go_on_and_that_gives_the_same_bytes(number,
 
 
 @posix_only
+def test_a_ctrl_c_inside_of_text_that_is_run_ends_with_130(tmp_path):
+    """CPython notes it as one that nobody catches, and would end the process by the signal."""
+    (tmp_path / "stopped.py").write_text(
+        "import os, signal\n"
+        "from mergeplan import cli\n"
+        "cli._run = lambda: exec('os.kill(os.getpid(), signal.SIGINT)')\n"
+        "cli.main()\n"
+    )
+    command = [sys.executable, "-m", "stopped"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+@posix_only
 def test_a_killed_merge_leaves_no_output_and_the_next_says_how_to_go_on(long_merge):
     assert stop(long_merge, signal.SIGKILL).code == -signal.SIGKILL
     assert not (long_merge / "out").exists()

@@ -91,6 +91,7 @@ def main() -> None:
         signals.disarm()
     except KeyboardInterrupt:
         signals.disarm()
+        signals.forget_interrupt()
         _say("stopped")
         code = 130
     sys.exit(code)

@@ -24,6 +24,16 @@ def disarm() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def forget_interrupt() -> None:
+    """Let the process end with its own exit code after a Ctrl-C that was caught.
+
+    Where the exception has passed through an `exec` of text, as when it came while a dataclass was
+    made, CPython notes it as one that nobody catches and ends the process by the signal, whatever
+    `sys.exit` was told. The next text that is run takes the note back.
+    """
+    exec("")
+
+
 def raise_again() -> None:
     """Raise again what was asked for, if the command goes on all the same.
 
