@@ -10,10 +10,12 @@ from mergeplan.law.file import law_data, load_law
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
 from mergeplan.law.recommendation import Goal
+from mergeplan.law.suggest import suggest
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.selection.select import select
 from mergeplan.selection.selection import Wish
+from mergeplan.verdict.answer import verdict_of
 from tests.support.commands import cli
 
 
@@ -277,3 +279,22 @@ def test_a_target_that_is_never_reached_has_no_interval_of_infinities(tmp_path):
     run = cli("suggest", tmp_path / "m.csv", "--target-loss", 0.5)
     assert run.returncode == 4
     assert "inf" not in run.stdout
+
+
+@pytest.mark.parametrize("read", [fit, select, verdict_of, suggest])
+def test_two_pools_in_one_table_are_named_by_whoever_reads_it(tmp_path, read):
+    rows = "k,subset,loss_nats,n_params,method,pool_hash\n0,,1.5,792,,{0}\n"
+    rows += "".join(f"1,{name},1.2,792,average,{{0}}\n" for name in "abc")
+    rows += "2,a+b,1.1,792,average,{0}\n3,a+b+c,1.05,792,{1},{2}\n"
+    path = tmp_path / "m.csv"
+    # Another method's merge of the same names is of the other pool all the same.
+    for label in ("average", "ties"):
+        path.write_text(rows.format("ab", label, "cd"))
+        with pytest.raises(InputError) as caught:
+            read(path)
+        message = "two pools in one table at 792 parameters: column `pool_hash` is `ab` in row 2"
+        assert caught.value.message == f"`{path}`: {message} and `cd` in row 7"
+        assert caught.value.hint == "keep each pool in a table of its own"
+    # Sizes of one pool that were measured in two runs are no two pools.
+    path.write_text(rows.format("ab", "average", "ab") + "0,,1.4,800,,cd\n")
+    read(path)

@@ -11,6 +11,7 @@ from typing import Any
 from mergeplan.display.text import listed, parse_count, shown
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
+from mergeplan.measurements.one_pool import refuse_two_hashes
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import expanded
@@ -72,6 +73,8 @@ def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurem
         raise InputError(f"`{path}`, row {reader.line_num}: {error}") from error
     except InputError as error:
         raise InputError(f"`{path}`, {error.message}", error.hint) from error
+    # Before repetitions: of two pools the base is there twice.
+    refuse_two_hashes(path, rows)
     _refuse_repetition(path, rows)
     return rows
 

@@ -8,38 +8,49 @@ from mergeplan.measurements.rows import Measurement
 
 # Merges of two experts and more that make a group of experts a pool of its own, and no odd design.
 _FEWEST = 2
+_HINT = "keep each pool in a table of its own"
+
+
+def refuse_two_hashes(path: str, rows: Iterable[Measurement]) -> None:
+    """Raise where rows of one base size are of different models, as `calibrate` recorded them.
+
+    Raises:
+        InputError: They are; the message names the file, and a row of each pool.
+    """
+    first: dict[float | None, Measurement] = {}
+    for row in rows:
+        if not row.pool_hash:
+            continue
+        one = first.setdefault(row.n_params, row)
+        if one.pool_hash != row.pool_hash:
+            raise InputError(
+                f"`{path}`: two pools in one table{_at(row.n_params)}: column `pool_hash` is"
+                f" `{one.pool_hash}` in row {one.row} and `{row.pool_hash}` in row {row.row}",
+                _HINT,
+            )
 
 
 def refuse_two_pools(rows: Iterable[Measurement], n_params: float | None) -> None:
-    """Raise where merges of one method and base are of different models.
+    """Raise where of some experts none was merged with any of the others.
 
-    By what `calibrate` recorded of the models, or else by experts of whom none was merged with any
-    of the others.
+    Args:
+        rows: Of one method and base size.
 
     Raises:
         InputError: They are of two pools; the message names a row of each.
     """
-    rows = [row for row in rows if row.k]
-    where = "" if n_params is None else f" at {format_count(n_params)} parameters"
-    first: dict[str, Measurement] = {}
-    for row in rows:
-        if row.pool_hash:
-            first.setdefault(row.pool_hash, row)
-    if len(first) > 1:
-        one, other = list(first.values())[:2]
-        raise InputError(
-            f"two pools in one table{where}: column `pool_hash` is `{one.pool_hash}` in row"
-            f" {one.row} and `{other.pool_hash}` in row {other.row}",
-            "keep each pool in a table of its own",
-        )
     groups = _apart({row.subset: row for row in rows if len(row.subset) > 1})
     if len(groups) > 1:
         (one, mine), (other, theirs) = groups[:2]
         raise InputError(
-            f"two pools in one table{where}: no merge of {listed(sorted(mine))} (row {one.row}) has"
-            f" an expert of {listed(sorted(theirs))} (row {other.row})",
-            "keep each pool in a table of its own, or measure all of them merged",
+            f"two pools in one table{_at(n_params)}: no merge of {listed(sorted(mine))} (row"
+            f" {one.row}) has an expert of {listed(sorted(theirs))} (row {other.row})",
+            f"{_HINT}, or measure all of them merged",
         )
+
+
+def _at(n_params: float | None) -> str:
+    return "" if n_params is None else f" at {format_count(n_params)} parameters"
 
 
 def _apart(
