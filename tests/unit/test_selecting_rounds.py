@@ -1,5 +1,6 @@
 """Rounds for the best subset, on sweeps in which every subset was measured."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -209,6 +210,33 @@ def test_a_size_that_leans_on_a_smaller_one_takes_few_merges(larger, leaning):
     # Killed at any point, it asks for the same.
     again, _ = run(larger, leaning, ((), *measured[:15]))
     assert again == measured
+
+
+def alone(plan):
+    """The single experts of the first round."""
+    return [merge.subset for merge in first_subset_round(plan) if merge.k == 1]
+
+
+@pytest.mark.parametrize("domains", [None, "md", "python=2,md"])
+def test_single_experts_are_spread_by_what_decides_alone(sweep, leaning, domains):
+    """From best to worst at the smaller size, by the method, options and domain asked for."""
+    plan = replace(leaning, domains=domains)
+    singles = [r for r in sweep if r.k == 1 and r.method == "average"]
+    shares = {None: {MACRO: 1}, "md": {"md": 1}, "python=2,md": {"python": 2, "md": 1}}[domains]
+    total = Counter()
+    for row in singles:
+        total[row.subset] += shares.get(row.domain, 0) * row.loss_nats
+    order = sorted(total, key=lambda subset: total[subset])
+    assert alone(plan) == [order[0], order[4], order[8]]
+    # Neither another method, nor other options, nor a still smaller size has a say.
+    against = [replace(row, loss_nats=9 - row.loss_nats) for row in singles]
+    others = [
+        *(replace(row, method="ties") for row in against),
+        *(replace(row, method="task_arithmetic", options='{"lambda": 0.5}') for row in against),
+        *(replace(row, options='{"lambda": 0.5, "method": "ties"}') for row in against),
+        *(replace(row, n_params=4e4) for row in against),
+    ]
+    assert alone(replace(plan, smaller=(*plan.smaller, *others))) == alone(plan)
 
 
 def test_where_the_smaller_size_tells_nothing_the_rounds_are_those_without_it(larger, leaning):

@@ -7,7 +7,7 @@ stopped goes on by asking again.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from mergeplan.display.text import chance_text, format_count
 from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
-from mergeplan.measurements.rows import MACRO, Measurement, Measurements
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.designs import Subset
 from mergeplan.pool.geometry.file import Gram
 from mergeplan.pool.pool import Pool
@@ -155,11 +155,38 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
 
 def _spread(plan: SubsetPlan, singles: Sequence[Subset]) -> list[Subset]:
     """A third of the single experts, from the best to the worst at the smaller size."""
-    losses = {row.subset: row.loss_nats for row in plan.smaller if row.domain == MACRO}
-    order = sorted(singles, key=lambda subset: (losses.get(subset, 0.0), subset))
+    losses = _alone(plan)
+    order = sorted(singles, key=lambda subset: (losses.get(subset[0], inf), subset))
     count = ceil(len(order) / _OF_SINGLES)
     last = len(order) - 1
     return [order[round(i * last / max(count - 1, 1))] for i in range(count)]
+
+
+def _alone(plan: SubsetPlan) -> dict[str, float]:
+    """What decides of each expert alone at the next smaller size, by the plan's own method."""
+    rows = _below(plan)
+    if not any(row.subset for row in rows):
+        return {}
+    options = plan.merge(plan.names).options
+    tables = [table for table in tables_of(rows, plan.label) if table.options == options]
+    if not tables:
+        return {}
+    table = max(tables, key=lambda one: one.n_params or 0.0)
+    values = table.target(plan.domains or table.default_target()).values
+    found = {}
+    for weights, value in zip(table.weights, values, strict=True):
+        if weights.max() == weights.sum() == 1 and np.isfinite(value):
+            found[table.experts[int(weights.argmax())]] = float(value)
+    return found
+
+
+def _below(plan: SubsetPlan) -> list[Measurement]:
+    """Rows of smaller sizes by the plan's method, with canonical options."""
+    return [
+        replace(row, options=canonical_options(json.loads(row.options)))
+        for row in plan.smaller
+        if row.k == 0 or row.method == plan.label
+    ]
 
 
 @on_one_thread
@@ -258,15 +285,10 @@ def _law(
 ) -> tuple[SubsetLaw | None, Table]:
     """The law of what was measured; `None` where it was to lean on a smaller size and does not."""
     whole = plan.merge(plan.names)
-    smaller = [
-        replace(row, options=canonical_options(json.loads(row.options)))
-        for row in plan.smaller
-        if row.k == 0 or row.method == plan.label
-    ]
     mine = [replace(row, n_params=whole.n_params) for row in rows]
     table = next(
         table
-        for table in with_grams(link_sizes(tables_of([*smaller, *mine], plan.label)), grams)
+        for table in with_grams(link_sizes(tables_of([*_below(plan), *mine], plan.label)), grams)
         if (table.options, table.n_params) == (whole.options, whole.n_params)
     )
     name = plan.domains or table.default_target()
