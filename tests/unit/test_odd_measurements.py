@@ -140,7 +140,9 @@ def test_rows_of_unequal_weights_are_left_out_and_said(tmp_path):
         ("k,loss_nats\n1,1e200\n", "column `loss_nats`"),
         ("k,loss_nats\n1,1e-200\n", "column `loss_nats`"),
         ("k,loss_nats,weights\n1,1.0,heavy\n", "column `weights`"),
-        ("k,loss_nats,pool_size\n2,1.0,2\n2,1.1,2\n1,1.2,2\n", "only 1 subsets of that size"),
+        ("k,loss_nats,pool_size\n2,1.0,2\n2,1.1,2\n1,1.2,2\n", "a pool of 2 only 1 subsets"),
+        ("k,loss_nats\n1,1.0\n1,1.1\n1,1.2\n2,0.9\n", "pool of 2 (a guess, from the largest k)"),
+        ("k,subset,loss_nats\n2,a+b,1.0\n3,,0.9\n", "is 2 (a guess, from the experts' names)"),
         (f"k,loss_nats,subset\n1,1.0,{'x' * 200_000}\n", "field larger than field limit"),
     ],
 )

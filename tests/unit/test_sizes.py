@@ -18,6 +18,7 @@ from mergeplan.law.recommend import recommend
 from mergeplan.law.series import series_of
 from mergeplan.law.truncated import gaussian_above, log_chance_above, normal_above
 from mergeplan.measurements.file import load_measurements
+from mergeplan.verdict.from_law import verdict_from_law
 
 KS = (1, 2, 4, 8)
 
@@ -81,7 +82,7 @@ def test_three_sizes_are_called_unchecked_and_two_have_no_law(tmp_path):
         assert len(result.joints) == laws
         assert (words in [one.sign for one in diagnose_sizes(result)]) == unchecked
         assert ("three sizes, which L*, B and β fit exactly" in result.summary()) == unchecked
-    assert "a law over sizes needs three, found two" in result.skipped[0]
+    assert result.skipped == ()
 
 
 def named(tmp_path, pools):
@@ -108,7 +109,7 @@ def test_sizes_of_several_pools_have_curves_and_no_law_over_sizes(tmp_path):
         result.predict(2, 7e9)
     with pytest.raises(InputError, match="the experts differ") as caught:
         recommend(result, sizes=(7e9,))
-    assert "named alike" in caught.value.hint
+    assert "under the same names" in caught.value.hint
 
 
 def test_a_size_with_another_number_of_experts_is_of_another_pool(tmp_path):
@@ -128,12 +129,39 @@ def test_a_large_base_need_not_meet_every_expert(tmp_path):
 
 def test_another_size_is_refused_where_no_law_over_sizes_was_fitted(tmp_path):
     two = fit(table(tmp_path, {0.5: 1, 1.5: 1}), pool_size=8)
-    with pytest.raises(InputError, match="needs three, found two"):
+    with pytest.raises(InputError, match="three sizes .* at 500M, average at 1.5B") as caught:
         recommend(two, sizes=(7e9,))
+    assert "name" not in caught.value.hint
     assert recommend(two, sizes=(5e8,)).best.k
     one = fit(table(tmp_path, {0.5: 1}), pool_size=8)
-    with pytest.raises(InputError, match="speaks of it: found average at 500M"):
+    with pytest.raises(InputError, match="three sizes of one method, found average at 500M"):
         one.predict(2, 7e9)
+
+
+def test_a_size_outside_the_measured_ones_is_warned_of_with_its_factor(tmp_path):
+    result = fit(table(tmp_path, {0.5: 1, 1.5: 1, 3: 1}), pool_size=8)
+    found = recommend(result, sizes=(1e3, 1e9, 3e9, 7e9))
+    assert found.warnings == (
+        "a base of 1k is below the measured sizes, 500M to 3B, by a factor of 500,000:"
+        " extrapolated",
+        "a base of 7B is above the measured sizes, 500M to 3B, by a factor of 2.3: extrapolated",
+    )
+    assert all(f"warning: {text}" in found.summary() for text in found.warnings)
+    assert recommend(result).warnings == ()
+
+
+def test_a_forecast_says_of_which_row_its_other_intervals_are(tmp_path):
+    result = fit(table(tmp_path, {0.5: 1, 1.5: 1, 3: 1}), pool_size=8)
+    said = recommend(result, sizes=(7e9,)).summary()
+    assert "the interval of k = 8 at 7B is of sizes that are off as a whole by 0.5 %" in said
+
+
+def test_a_verdict_from_curves_names_the_size_that_it_is_for(tmp_path):
+    result = fit(table(tmp_path, {0.5: 1, 1.5: 1, 3: 1}), pool_size=8)
+    said = verdict_from_law(recommend(result)).headline()
+    assert "of 8 experts by average at 500M, " in said
+    low = verdict_from_law(recommend(result, 0.26, sizes=(14e9,)))
+    assert "by average at 14B, a size that was not measured, " in low.headline()
 
 
 def test_a_law_file_keeps_what_is_said_of_another_size(tmp_path):

@@ -209,6 +209,16 @@ def test_what_would_sharpen_the_answer_most(ks, sampled, words, tmp_path):
     assert found.sharpen.startswith(words)
 
 
+def test_of_means_alone_single_experts_are_asked_for_as_rows(tmp_path):
+    means, some = "1,1.5\n2,1.3\n4,1.2\n", "1,1.5\n1,1.6\n2,1.3\n2,1.4\n4,1.2\n"
+    for rows, words in (
+        (means, "give all measured single experts rows: a mean alone does not say"),
+        (some, "measure more single experts: their mean"),
+    ):
+        (tmp_path / "m.csv").write_text("k,loss_nats\n" + rows)
+        assert recommend(fit(tmp_path / "m.csv")).sharpen.startswith(words)
+
+
 @pytest.mark.parametrize(
     ("ks", "target", "k", "extrapolated"),
     [((1, 2, 5), 1.21, 5, False), ((1, 2, 3), 1.21, 5, True), ((2, 3, 5), 1.6, 2, False)],

@@ -38,7 +38,8 @@ from mergeplan.display.text import finite
     "--sizes",
     type=CountList(),
     default=(),
-    help="Base sizes to ask the joint law about too: 7B,14B.",
+    help="Base sizes that were not measured, to be told what each k is expected to give there:"
+    " 7B,14B. Needs three measured sizes; with or without a target.",
 )
 @click.option(
     "--confidence",
@@ -136,6 +137,7 @@ def command(
             click.echo(f"\n{beside.summary(warnings=False, other_texts=texts)}")
         # Of a lambda scan each lambda is measured at one k alone.
         skipped = [text for text in fits.skipped if "two different k" not in text]
-        for message in (*skipped, *beside.best.warnings, *all_signs(fits)):
+        warnings = (*skipped, *recommendation.warnings, *beside.best.warnings)
+        for message in (*warnings, *all_signs(fits)):
             warn(message)
     fail_by(verdict)

@@ -87,15 +87,15 @@ def fit(
     names = names_at(data.rows)
     for members in groups.values():
         pools = {one.n_params: one.pool_size for one in members if one.n_params is not None}
+        label = members[0].method or "all rows"
+        if len(pools) < 3:
+            continue
         if form != "hyperbolic":
-            skipped.append("a law over sizes is not fitted with this form")
-        elif len(pools) > 1 and (reason := unlike(pools, names)):
-            label = members[0].method or "all rows"
+            skipped.append(f"{label}: no law over sizes, which the form `{form}` has not")
+        elif reason := unlike(pools, names):
             skipped.append(f"{label}: no law over sizes, which takes one pool: {reason}")
-        elif len(pools) == len(members) >= 3:
+        elif len(pools) == len(members):
             joints.append(fit_joint(members, seed=seed, robust=robust))
-        elif len(pools) == 2:
-            skipped.append(f"{name_of(members[0])}: a law over sizes needs three, found two")
     return FitResult(tuple(fits), data.sha256, tuple(joints), tuple(skipped))
 
 

@@ -121,11 +121,17 @@ class FitResult(Summarized):
             InputError: Always.
         """
         why = [text for text in self.skipped if "law over sizes" in text]
-        found = ", ".join(dict.fromkeys(name_of(fit.series) for fit in self.fits))
+        hint = "give every size the same experts, under the same names"
+        if not why:
+            found = ", ".join(dict.fromkeys(name_of(fit.series) for fit in self.fits))
+            why = [f"it needs three sizes of one method, found {found}"]
+            hint = "measure the same experts at three base sizes or more"
+        elif self.fits[0].law.can_rise:
+            hint = "fit the form `hyperbolic`"
         raise InputError(
             f"a base of {format_count(n)} was not measured, and no law over sizes speaks of it:"
-            f" {'; '.join(why) or f'found {found}'}",
-            "measure a method at three base sizes or more, whose experts are named alike",
+            f" {'; '.join(why)}",
+            hint,
         )
 
     def solve(

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from mergeplan.display.text import format_count
 from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import Fit, TargetK
@@ -62,6 +63,7 @@ def recommend(
         within_budget=within,
         cheapest=cheapest,
         sharpen=sharpen_of(candidates[0]),
+        warnings=tuple(_far_sizes(result, sizes)),
     )
 
 
@@ -252,6 +254,31 @@ def _forecasts(
     return found
 
 
+def _far_sizes(result: FitResult, sizes: tuple[float, ...]) -> list[str]:
+    """A word on each size that lies outside those that its law was fitted to, as on such a k."""
+    found: dict[str, None] = {}
+    for joint in result.joints:
+        measured = [series.n_params or 0.0 for series in joint.series]
+        low, high = min(measured), max(measured)
+        for n in sizes:
+            factor = max(n / high, low / n)
+            if factor > 1:
+                found[
+                    f"a base of {format_count(n)} is {'above' if n > high else 'below'} the"
+                    f" measured sizes, {format_count(low)} to {format_count(high)}, by a factor of"
+                    f" {_rounded(factor)}: extrapolated"
+                ] = None
+    return list(found)
+
+
+def _rounded(factor: float) -> str:
+    """
+    >>> _rounded(1.4), _rounded(14.28), _rounded(300000.0)
+    ('1.4', '14', '300,000')
+    """
+    return f"{float(f'{factor:.2g}'):,g}" if factor < 100 else f"{float(f'{factor:.2g}'):,.0f}"
+
+
 def _pareto(priced: list[CostedMerge]) -> list[CostedMerge]:
     """Options that no cheaper or equally cheap one beats, cheapest first."""
     front: list[CostedMerge] = []
@@ -277,7 +304,10 @@ def sharpen_of(best: Candidate) -> str:
         worst = max(
             noisy, key=lambda point: (point.spread or math.inf) / math.sqrt(point.n_subsets)
         )
-        return f"measure more subsets of {worst.k}: their mean is the least certain"
+        more = "single experts" if worst.k == 1 else f"subsets of {worst.k}"
+        if worst.n_subsets == 1 and not worst.best_subset:
+            return f"give all measured {more} rows: a mean alone does not say how certain it is"
+        return f"measure more {more}: their mean is the least certain"
     missing = [k for k in range(1, series.pool_size + 1) if k not in measured]
     if missing:
         near = min(missing, key=lambda k: abs(k - at))

@@ -110,6 +110,7 @@ class Recommendation(Summarized):
         within_budget: The lowest expected loss that the budget allows.
         cheapest: The cheapest option at or below the target.
         sharpen: Which measurement would tell most.
+        warnings: What speaks against the answers at sizes that were not measured.
     """
 
     goal: Goal
@@ -119,6 +120,7 @@ class Recommendation(Summarized):
     within_budget: CostedMerge | None
     cheapest: CostedMerge | None
     sharpen: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -180,7 +182,7 @@ class Recommendation(Summarized):
             lines += ["", *align_columns(rows, left=0, words=1)]
         lines += ["", f"to be surer: {self.sharpen}"]
         if warnings:
-            lines += [f"warning: {text}" for text in best.warnings]
+            lines += [f"warning: {text}" for text in (*self.warnings, *best.warnings)]
         return "\n".join(lines)
 
 
@@ -221,8 +223,9 @@ def _at_scales(option: CostedMerge) -> list[str]:
     half, own, twice = option.scales
     percent = [f"{100 * at.scale:g} %" for at in (half, own, twice)]
     return [
-        f"      where a size may be off as a whole by {percent[1]} of its loss; with {percent[0]}"
-        f" {half.low:.4f} to {half.high:.4f}, with {percent[2]} {twice.low:.4f} to {twice.high:.4f}"
+        f"      the interval of k = {option.k} at {format_count(option.n_params or 0)} is of sizes"
+        f" that are off as a whole by {percent[1]} of their loss; of {percent[0]}:"
+        f" {half.low:.4f} to {half.high:.4f}, of {percent[2]}: {twice.low:.4f} to {twice.high:.4f}"
     ]
 
 

@@ -29,6 +29,9 @@ from mergeplan.system.ranges import (
     is_json_object,
 )
 
+# What stands for the size of a pool that nothing tells.
+_LARGEST_K = "the largest k"
+
 
 @dataclass(frozen=True)
 class Point:
@@ -157,18 +160,24 @@ def _series(
     given_size: int | None,
 ) -> Series:
     first = rows[0]
-    size, warnings = _pool_size(rows, names, given_size)
+    size, guess = _pool_size(rows, names, given_size)
+    warnings = []
+    if guess == _LARGEST_K:
+        warnings.append(f"pool size taken to be {guess}, {size}; say `--pool-size` if not")
+    stands_for = f" (a guess, from {guess})" if guess else ""
     rows = [*rows, *bases]
     name, losses, gaps = _by_merge(rows, domain)
     for row in rows:
         if row.k > size:
             raise InputError(
-                f"row {row.row}, column `k`: k = {row.k} is measured, but the pool size is {size}",
+                f"row {row.row}, column `k`: k = {row.k} is measured, but the pool size is"
+                f" {size}{stands_for}",
                 "give the number of experts as `--pool-size`",
             )
     singles = [(subset[0], fmean(v)) for (k, subset), v in losses.items() if k == 1 and subset]
     base = [loss for (k, _), values in losses.items() if k == 0 for loss in values]
     means = {merge: fmean(values) for merge, values in losses.items()}
+    _check_counts(losses, size, stands_for)
     points, covariance = _points(losses, means, size)
     return Series(
         method=first.method,
@@ -241,20 +250,30 @@ def _shared_error(rows: list[Measurement], domain: str) -> float:
     return math.sqrt(squares) / len(by_domain)
 
 
-def _pool_size(
-    rows: list[Measurement], names: set[str], given: int | None
-) -> tuple[int, list[str]]:
+def _pool_size(rows: list[Measurement], names: set[str], given: int | None) -> tuple[int, str]:
+    """The number of experts, and from what it is guessed; empty where it is stated."""
     if given is not None:
-        return given, []
+        return given, ""
     stated = {row.pool_size for row in rows if row.pool_size is not None}
     if len(stated) > 1:
         raise InputError(f"column `pool_size` has several values: {listed(sorted(stated))}")
     if stated:
-        return stated.pop(), []
+        return stated.pop(), ""
     if names:
-        return len(names), []
-    largest = max(row.k for row in rows)
-    return largest, [f"pool size taken to be the largest k, {largest}; say `--pool-size` if not"]
+        return len(names), "the experts' names"
+    return max(row.k for row in rows), _LARGEST_K
+
+
+def _check_counts(losses: dict[Merge, list[float]], pool_size: int, stands_for: str) -> None:
+    """Raise where a k has more rows without names than the pool has subsets of that size."""
+    for k in sorted({k for k, subset in losses if k > 0 and not subset}):
+        count = len(losses[k, ()]) + sum(size == k and bool(subset) for size, subset in losses)
+        if count > comb(pool_size, k):
+            raise InputError(
+                f"k = {k} has {count} rows, and a pool of {pool_size}{stands_for} only"
+                f" {comb(pool_size, k)} subsets of that size",
+                "name the subsets, or give the number of experts as `--pool-size`",
+            )
 
 
 def _points(
@@ -279,12 +298,6 @@ def _point(losses: dict[Merge, list[float]], k: int, pool_size: int) -> Point:
     named = {s: fmean(v) for (size, s), v in losses.items() if size == k and s}
     unnamed = losses.get((k, ()), [])
     values = [*named.values(), *unnamed]
-    if unnamed and len(values) > comb(pool_size, k):
-        raise InputError(
-            f"k = {k} has {len(values)} rows, and a pool of {pool_size} only"
-            f" {comb(pool_size, k)} subsets of that size",
-            "name the subsets, or give the number of experts as `--pool-size`",
-        )
     best, best_loss = min(named.items(), key=lambda item: (item[1], item[0]), default=((), None))
     return Point(
         k=k,

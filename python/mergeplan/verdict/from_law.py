@@ -35,10 +35,10 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
     expected = best.fit.predict(k).loss
     lowest = min(mean, merge.value if merge else mean)
     option = recommendation.cheapest
-    elsewhere = ""
+    where = "" if series.n_params is None else f" at {format_count(series.n_params)}"
     if best.k is None and option is not None:  # only a size that was not measured reaches it
         k, expected = option.k, option.loss
-        elsewhere = f" at {format_count(option.n_params or 0)}, a size that was not measured"
+        where = f" at {format_count(option.n_params or 0)}, a size that was not measured"
     kind: Kind = "k"
     if base is not None and base.value <= lowest:
         kind = "base"
@@ -68,7 +68,8 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
         k=k,
         pool_size=series.pool_size,
         expected=expected,
-        method=series.method + elsewhere,
+        method=series.method,
+        where=where,
         notes=_notes(kind, merge, k, recommendation),
     )
 

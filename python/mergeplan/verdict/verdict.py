@@ -30,6 +30,7 @@ class Verdict(Summarized):
             number alone.
         k, pool_size: Of a number alone.
         expected: Mean value of a number alone, on this text.
+        where: Of a number alone, the base's size in words; empty where it is not known.
         base: Where it was measured.
         expert: The best single expert, where one was measured.
         best_merge: The best merge of two experts or more, or of one at another strength, also
@@ -58,6 +59,7 @@ class Verdict(Summarized):
     pool_size: int | None = None
     expected: float | None = None
     method: str = ""
+    where: str = ""
     within: str = ""
     few_documents: bool = False
     notes: tuple[str, ...] = ()
@@ -145,7 +147,7 @@ class Verdict(Summarized):
         return f"merging does not pay, take {chosen.merge.name()}: no merge is better{other}{tried}"
 
     def _by(self) -> str:
-        return f" by {self.method}" if self.method else ""
+        return f" by {self.method}{self.where}" if self.method else self.where
 
 
 def _of(one: Contender) -> str:
