@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.subset_law.fit import FEWEST, evidence, fit_few, refuse_too_few
+from mergeplan.subset_law.fit import FEWEST, evidence, fit_few, refuse_too_few, sizes_in
 from mergeplan.subset_law.law import SubsetLaw, Transfer
 
 Array = NDArray[np.float64]
@@ -52,7 +52,8 @@ def fit_with_smaller(
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
-    if not smaller or len(values) < FEWEST:
+    # How single experts merge at this size nothing tells, and no left-out merge would show it.
+    if not smaller or len(values) < FEWEST or max(sizes_in(weights)) < 2:
         refuse_too_few(weights, experts, name)
 
     def fit(shrinkages: tuple[float, ...], small: SubsetLaw | None = None) -> SubsetLaw:
