@@ -67,15 +67,15 @@ def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
         InputError: They do not.
     """
     sizes = sizes_in(weights)
+    used = np.any(weights > 0, axis=0)  # (n_experts,)
+    missing = [expert for expert, is_there in zip(experts, list(used), strict=True) if not is_there]
+    if missing:
+        raise InputError(f"`{name}`: no merge with the expert `{missing[0]}` was measured")
     if len(weights) < FEWEST or len(sizes) < 2:
         raise InputError(
             f"`{name}`: {len(weights)} merges of k = {', '.join(map(str, sizes))} are too few",
             "measure every single expert, some pairs, and all of them merged",
         )
-    used = np.any(weights > 0, axis=0)  # (n_experts,)
-    missing = [expert for expert, is_there in zip(experts, list(used), strict=True) if not is_there]
-    if missing:
-        raise InputError(f"`{name}`: no merge with the expert `{missing[0]}` was measured")
 
 
 def sizes_in(weights: Array) -> tuple[int, ...]:
