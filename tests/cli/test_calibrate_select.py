@@ -54,7 +54,9 @@ def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
     assert first["confidence"]["on_this_text"] == {"chance": None, "regret": 0.0}
     assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
     # How the experts lie to each other, for `select` on the run's table.
-    assert len(load_grams(run / "geometry.json")[0].experts) == 5
+    (gram,) = load_grams(run / "geometry.json")
+    assert len(gram.experts) == 5
+    assert {gram.pool_hash} == {row["pool_hash"] for row in macro_rows(run)}
     # Fewer than all the 31 subsets of each method were measured.
     assert found["n_measured"] == len(macro_rows(run)) < 1 + 3 * 31
     said = calibrate(finished / "pool.yml", run, *SELECT).stdout

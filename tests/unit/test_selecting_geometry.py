@@ -1,6 +1,8 @@
 """The experts' geometry: what it tells, and how it is found beside a run's table."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import RUN
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.geometry.compare import similarity
-from mergeplan.pool.geometry.file import Gram, grams_of, save_geometry
+from mergeplan.pool.geometry.file import Gram, grams_of, load_grams, save_geometry
 from mergeplan.selection.active import first_subsets
 from mergeplan.selection.geometry import GEOMETRY, grams_beside, with_grams
 from mergeplan.selection.select import select
@@ -71,13 +73,39 @@ def beside(tmp_path):
 
 
 def test_a_runs_geometry_is_used_and_that_of_another_folder_is_not(beside):
-    assert grams_beside(beside) == ()
+    assert grams_beside(beside, ()) == ()
     (beside.parent / RUN).write_text("{}")
-    (gram,) = grams_beside(beside)
+    (gram,) = grams_beside(beside, ())
     assert gram.matrix.shape == (9, 9)
     (beside.parent / GEOMETRY).write_text("{}")
     with pytest.raises(InputError, match=GEOMETRY):
-        grams_beside(beside)
+        grams_beside(beside, ())
+
+
+@pytest.mark.parametrize(
+    ("pool_hash", "said"), [("other", "has `pool_hash` `other`"), ("", "has no `pool_hash`")]
+)
+def test_a_geometry_of_another_pool_beside_a_runs_table_is_refused(beside, pool_hash, said):
+    rows = [replace(row, pool_hash="own") for row in read_rows(beside)[0]]
+    path = beside.parent / GEOMETRY
+    (beside.parent / RUN).write_text("{}")
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "pool_hash": "own"}))
+    assert len(grams_beside(beside, rows)) == 1
+    path.write_text(json.dumps({**data, "pool_hash": pool_hash}))
+    with pytest.raises(InputError, match=f"{said}, and what was measured is of pool `own`"):
+        grams_beside(beside, rows)
+
+
+def test_a_geometry_of_version_1_is_read_as_of_no_known_pool(beside):
+    path = beside.parent / GEOMETRY
+    data = json.loads(path.read_text())
+    del data["pool_hash"]
+    path.write_text(json.dumps({**data, "version": 1}))
+    assert load_grams(path)[0].pool_hash == ""
+    path.write_text(json.dumps({**data, "version": 3}))
+    with pytest.raises(InputError, match="version 1 or 2"):
+        load_grams(path)
 
 
 def test_a_geometry_of_other_experts_is_left_out_unless_it_was_asked_for(beside):

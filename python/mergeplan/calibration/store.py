@@ -15,10 +15,10 @@ from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS,
 from mergeplan.measurements.file import table_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.pool.geometry.compare import similarity
-from mergeplan.pool.geometry.file import Gram, geometry_data, grams_of, load_grams
+from mergeplan.pool.geometry.file import Gram, geometry_data, grams_of
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.selection.geometry import GEOMETRY
+from mergeplan.selection.geometry import GEOMETRY, grams_of_pool
 from mergeplan.system.reading import SCORES as SCORES_KIND
 from mergeplan.system.reading import read_bytes
 from mergeplan.system.writing import open_own, saying
@@ -97,11 +97,11 @@ class RunStore:
             anew: Whether to read them where the run has not compared them yet.
 
         Raises:
-            InputError: What the run has of it is damaged.
+            InputError: What the run has of it is damaged, or of another pool.
         """
         path = self.folder.path / GEOMETRY
         if path.is_file():
-            self.grams = load_grams(path)
+            self.grams = grams_of_pool(path, {self._pool_hash})
         elif anew:
             say("comparing the experts by their weights")
             try:
@@ -110,7 +110,8 @@ class RunStore:
                 say(f"without that: {error}")
                 return
             self.grams = grams_of(found)
-            self.folder.place(GEOMETRY, json.dumps(geometry_data(found), allow_nan=False) + "\n")
+            data = geometry_data(found, self._pool_hash)
+            self.folder.place(GEOMETRY, json.dumps(data, allow_nan=False) + "\n")
 
     def write_table(self) -> Path:
         """`measurements.csv`, whole at any moment; merges whose loss is not finite are left out."""

@@ -91,7 +91,7 @@ def _by_method(table: Path, wish: Wish) -> Selections:
     found, faults = [], []
     for label in sorted({row.method for row in rows if row.k}):
         mine = (row for row in rows if row.k == 0 or row.method == label)
-        for own in with_grams(link_sizes(tables_of(mine, label)), grams_beside(table)):
+        for own in with_grams(link_sizes(tables_of(mine, label)), grams_beside(table, rows)):
             try:
                 found.append(select_from(own, wish, resampling))
             except InputError as error:

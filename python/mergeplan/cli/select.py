@@ -200,10 +200,10 @@ def _grams(source: Path, pool_file: Path | None) -> "Sequence[Gram] | None":
     from mergeplan.errors import InputError
     from mergeplan.pool.geometry.compare import similarity
     from mergeplan.pool.geometry.file import grams_of
-    from mergeplan.selection.geometry import grams_beside
+    from mergeplan.selection.geometry import geometry_beside
     from mergeplan.system.progress import ProgressLine
 
-    if pool_file is None or grams_beside(source):
+    if pool_file is None or geometry_beside(source):
         return None
     line = ProgressLine(quiet=False)
     try:

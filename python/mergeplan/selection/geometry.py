@@ -1,11 +1,13 @@
 """How the experts lie to each other, beside what was measured of their merges."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
+from mergeplan.display.text import listed
 from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import RUN
+from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.geometry.file import Gram, gram_for, load_grams
 from mergeplan.selection.table import Table
 
@@ -13,16 +15,44 @@ from mergeplan.selection.table import Table
 GEOMETRY = "geometry.json"
 
 
-def grams_beside(table_file: Path) -> tuple[Gram, ...]:
-    """Gram matrices that a run left beside its table; none beside a bare table.
+def geometry_beside(table_file: Path) -> Path | None:
+    """The geometry that a run left beside its table; none beside a bare table."""
+    path = table_file.parent / GEOMETRY
+    return path if (table_file.parent / RUN).is_file() and path.is_file() else None
+
+
+def grams_beside(table_file: Path, rows: Iterable[Measurement]) -> tuple[Gram, ...]:
+    """Its Gram matrices.
+
+    Args:
+        rows: Of the table.
 
     Raises:
-        InputError: The run's file is damaged.
+        InputError: The file is damaged, or of another pool than the rows.
     """
-    path = table_file.parent / GEOMETRY
-    if not (table_file.parent / RUN).is_file() or not path.is_file():
-        return ()
-    return load_grams(path)
+    path = geometry_beside(table_file)
+    return () if path is None else grams_of_pool(path, {row.pool_hash for row in rows} - {""})
+
+
+def grams_of_pool(path: Path, pool_hashes: Set[str]) -> tuple[Gram, ...]:
+    """Gram matrices of a run's own geometry.
+
+    Args:
+        pool_hashes: Of what was measured; empty where that is not known.
+
+    Raises:
+        InputError: The file is damaged, or is not known to be of the pool that was measured.
+    """
+    grams = load_grams(path)
+    found = grams[0].pool_hash
+    if pool_hashes and found not in pool_hashes:
+        what = f"has `pool_hash` `{found}`" if found else "has no `pool_hash`"
+        raise InputError(
+            f"`{path}` {what}, and what was measured is of pool {listed(sorted(pool_hashes))}",
+            "move it away, and `calibrate` compares the experts anew; if it is of this pool all the"
+            " same, name it in `select --geometry`",
+        )
+    return grams
 
 
 def with_grams(

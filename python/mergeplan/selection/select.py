@@ -91,7 +91,7 @@ def select(
     asked = isinstance(geometry, (str, Path))
     if isinstance(geometry, (str, Path)):
         geometry = load_grams(expanded(geometry))
-    grams = grams_beside(table_file) if geometry is None else geometry
+    grams = grams_beside(table_file, rows) if geometry is None else geometry
     if transfer not in TRANSFER:
         raise InputError(f"`transfer`: expected {', '.join(TRANSFER)}, found `{transfer}`")
     found, faults = [], []

@@ -82,7 +82,7 @@ def verdict_of(
     resampling = resampling_beside(path, rows)
     return decide(
         rows,
-        predictions(rows, aim_of(rows, domain).name, grams_beside(path)),
+        predictions(rows, aim_of(rows, domain).name, grams_beside(path, rows)),
         question,
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,

@@ -382,7 +382,8 @@ def _geometry() -> bytes:
         "by_layer": {"0": group},
         "left_out": {"x": "why"},
     }
-    return json.dumps({"format": "mergeplan geometry", "version": 1, "sizes": [size]}).encode()
+    head = {"format": "mergeplan geometry", "version": 2, "pool_hash": "0" * 16}
+    return json.dumps({**head, "sizes": [size]}).encode()
 
 
 def _manifest() -> bytes:

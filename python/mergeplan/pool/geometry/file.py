@@ -15,24 +15,30 @@ from mergeplan.errors import InputError
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import nearest_size
 from mergeplan.system.files import expanded
-from mergeplan.system.ranges import Count, Params, version_is
+from mergeplan.system.ranges import Count, Params
 from mergeplan.system.reading import GEOMETRY
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
 
 Array = NDArray[np.float64]
 
-VERSION = 1
+# 2: `pool_hash`, of which a file of version 1 has none.
+VERSION = 2
 _FORMAT = "mergeplan geometry"
 
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """Inner products of the deltas of one base's experts, (experts, experts)."""
+    """Inner products of the deltas of one base's experts, (experts, experts).
+
+    Attributes:
+        pool_hash: Which models the pool has, by their content; empty where a run did not say.
+    """
 
     n_params: float
     experts: tuple[str, ...]
     matrix: Array
+    pool_hash: str = ""
 
 
 Entry = Annotated[float, Ge(-1e300), Le(1e300)]
@@ -72,6 +78,12 @@ def _is_ours(found: str) -> bool:
     return True
 
 
+def _is_known(version: int) -> bool:
+    if version not in (1, VERSION):
+        raise ValueError(f"version 1 or {VERSION}")
+    return True
+
+
 def _is_square(size: SizeData) -> bool:
     n = len(size.experts)
     for group in (size.whole, *size.by_kind.values(), *size.by_layer.values()):
@@ -90,12 +102,17 @@ class GeometryFile:
     """What the file holds."""
 
     format: Annotated[str, Predicate(_is_ours)]
-    version: Annotated[int, Predicate(version_is(VERSION, f"version {VERSION}"))]
+    version: Annotated[int, Predicate(_is_known)]
     sizes: Annotated[tuple[Annotated[SizeData, Predicate(_is_square)], ...], MinLen(1)]
+    pool_hash: str = ""
 
 
-def geometry_data(geometries: Sequence[Geometry]) -> dict[str, Any]:
-    """Everything, as JSON takes it; NaN becomes null."""
+def geometry_data(geometries: Sequence[Geometry], pool_hash: str = "") -> dict[str, Any]:
+    """Everything, as JSON takes it; NaN becomes null.
+
+    Args:
+        pool_hash: As for `Gram`.
+    """
     sizes = [
         SizeData(
             base=str(one.base),
@@ -110,7 +127,7 @@ def geometry_data(geometries: Sequence[Geometry]) -> dict[str, Any]:
         )
         for one in geometries
     ]
-    return asdict(GeometryFile(_FORMAT, VERSION, tuple(sizes)))
+    return asdict(GeometryFile(_FORMAT, VERSION, tuple(sizes), pool_hash))
 
 
 def _group(group: TensorGroup) -> GroupData:
@@ -149,7 +166,7 @@ def load_grams(path: Path) -> tuple[Gram, ...]:
     hint = "write one: `mergeplan similarity POOL.yml -o geometry.json`"
     data = load_strictly(path, GeometryFile, GEOMETRY, hint, given=True)
     return tuple(
-        Gram(size.n_params, size.experts, np.array(size.whole.gram, np.float64))
+        Gram(size.n_params, size.experts, np.array(size.whole.gram, np.float64), data.pool_hash)
         for size in data.sizes
     )
 
