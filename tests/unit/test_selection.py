@@ -18,6 +18,7 @@ from mergeplan.selection.active import confidence_of, first_subsets
 from mergeplan.selection.bounds import lower_bound
 from mergeplan.selection.choices import best_by_size
 from mergeplan.selection.draws import settle
+from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.front import pareto_front
 from mergeplan.selection.insight import (
     droppable,
@@ -28,7 +29,7 @@ from mergeplan.selection.insight import (
     synergy,
 )
 from mergeplan.selection.problem import Constraint, Problem, equal_weights, parse_constraint
-from mergeplan.selection.select import fit_table, select, select_from
+from mergeplan.selection.select import select, select_from
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient

@@ -1,22 +1,26 @@
 """A larger size that leans on a smaller one: what is gained, what never is, and what is refused."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mergeplan.calibration.subset_report import summarize_choice
 from mergeplan.errors import InputError
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import MACRO
 from mergeplan.selection.active import first_subsets
 from mergeplan.selection.data import selection_data
-from mergeplan.selection.select import fit_table, select, select_from
+from mergeplan.selection.fitting import fit_table
+from mergeplan.selection.select import select, select_from
 from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_few, fit_subset_law
 from mergeplan.subset_law.law import seen
+from mergeplan.verdict.answer import predictions
 from tests.support.settings import DATA
 
 SMALL, LARGE = 80592.0, 269120.0
@@ -145,20 +149,51 @@ def test_an_expert_that_no_large_merge_holds_is_predicted(small, large):
     assert "`perl` at 80.6k and not at 269k" in select_from(unlike, Wish()).warnings[0]
 
 
+def written(folder, *parts):
+    columns = [column for column in COLUMNS if column.name in WRITTEN]
+    path = folder / "two.csv"
+    path.write_text(table_text([row for part in parts for row in part], columns))
+    return path
+
+
+def chosen_by_select(path, _):
+    return {one.table.n_params: one for one in select(path)}
+
+
+def chosen_by_suggest(path, _):
+    return {one.table.n_params: one for one in predictions(read_rows(path)[0], MACRO)}
+
+
+def chosen_by_calibrate(path, pool_file):
+    run = SimpleNamespace(at=lambda _: path, withdraw=lambda _: None)
+    found = summarize_choice(run, pool_file, None, None)
+    return {one.table.n_params: one for one in found.selections}
+
+
+@pytest.mark.parametrize("choose", [chosen_by_select, chosen_by_suggest, chosen_by_calibrate])
 def test_without_an_expert_the_others_are_chosen_from_where_nothing_carries_over(
-    small, large, tmp_path
+    small, large, tmp_path, demo_pool, choose
 ):
     names = max((row.subset for row in large), key=len)
     few = [
         replace(row, pool_size=9) for row in some(renamed(large, names), 20, lacking="perl", seed=1)
     ]
-    path = tmp_path / "two.csv"
-    columns = [column for column in COLUMNS if column.name in WRITTEN]
-    path.write_text(table_text([*small, *few], columns))
-    found = {one.table.n_params: one for one in select(path)}
-    assert len(found[SMALL].law.experts) == 9
-    assert set(found[LARGE].law.experts) == set(names) - {"perl"}
-    assert found[LARGE].law.transfer is None
+    found = choose(written(tmp_path, small, few), demo_pool / "pool.yml")
+    assert len(found[SMALL].table.experts) == 9
+    assert set(found[LARGE].table.experts) == set(names) - {"perl"}
+    assert not found[LARGE].table.smaller
+
+
+def test_what_is_chosen_without_an_expert_says_so(small, large, tmp_path):
+    names = max((row.subset for row in large), key=len)
+    few = [replace(row, pool_size=9) for row in some(renamed(large, names), 20, lacking="perl")]
+    path = written(tmp_path, small, few)
+    found = chosen_by_select(path, None)[LARGE]
+    assert found.law.transfer is None
+    assert (
+        "no smaller size helps to predict this one: average has merges of `perl` at 80.6k"
+        in (found.warnings[0])
+    )
 
 
 @pytest.mark.filterwarnings("error")

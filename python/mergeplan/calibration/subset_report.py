@@ -10,9 +10,10 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
-from mergeplan.selection.geometry import grams_beside, with_grams
+from mergeplan.selection.fitting import fit_each
+from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.select import select_from
-from mergeplan.selection.selection import Selections, Wish
+from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
 from mergeplan.verdict.verdict import Verdict
@@ -88,14 +89,15 @@ def _by_method(table: Path, wish: Wish) -> Selections:
     """
     rows, _ = read_rows(table)
     resampling = resampling_beside(table, rows)
-    found, faults = [], []
+    found: list[Selection] = []
+    faults: list[InputError] = []
+    grams = grams_beside(table, rows)
     for label in sorted({row.method for row in rows if row.k}):
         mine = (row for row in rows if row.k == 0 or row.method == label)
-        for own in with_grams(link_sizes(tables_of(mine, label)), grams_beside(table, rows)):
-            try:
-                found.append(select_from(own, wish, resampling))
-            except InputError as error:
-                faults.append(error)
+        tables = link_sizes(tables_of(mine, label))
+        fits = fit_each(tables, lambda one: select_from(one, wish, resampling), grams)
+        found += fits.found
+        faults += fits.faults
     if not found:
         raise faults[0] if faults else InputError("no merge was measured: there is nothing to fit")
     # Losses without bounds: every selection has a best.

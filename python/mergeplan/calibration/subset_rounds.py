@@ -15,7 +15,6 @@ from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
 from mergeplan.config.labels import method_of
 from mergeplan.display.text import chance_text, format_count
-from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import Measurement, Measurements
@@ -27,9 +26,9 @@ from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
 from mergeplan.selection.active import Confidence, first_subsets, with_singles
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
-from mergeplan.selection.geometry import with_grams
+from mergeplan.selection.fitting import Fits, fit_each, fit_table
 from mergeplan.selection.problem import Problem
-from mergeplan.selection.select import fit_table, how_sure
+from mergeplan.selection.select import how_sure
 from mergeplan.selection.selection import not_told_apart
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import LINEAR, Table, tables_of
@@ -216,14 +215,15 @@ def next_subset_round(
     kinds = "of all sizes, to lean on the smaller base" if plan.leaning else _EVERY
     if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
         return _first(missing, left, f"first round: {len(missing)} merges, {kinds}")
-    law, table = _law(rows, plan, grams)
-    if plan.leaning and law is None:
+    fits = _laws(rows, plan, grams)
+    if plan.leaning and all(law.smaller is None for law, _ in fits.found):
         first = first_subset_round(replace(plan, leaning=False))
         if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
             said = f"the smaller base tells nothing here: {len(missing)} merges more, {_EVERY}"
             return _first(missing, left, said)
-        law, table = _law(rows, replace(plan, smaller=()), grams)
-    assert law is not None
+    if not fits.found:
+        raise fits.faults[0]
+    law, table = fits.found[0]
     best, sure, spread = _choice(law, table, plan, resampling)
     said = _describe(best, sure) + _leaning(law)
     notes: tuple[str, ...] = ()
@@ -280,30 +280,27 @@ def _first(missing: Sequence[SubsetMerge], left: int | None, reason: str) -> Rou
     return Round(tuple(sorted(missing[:left], key=lambda merge: merge.order)), reason)
 
 
-def _law(
+def _laws(
     rows: Sequence[Measurement], plan: SubsetPlan, grams: Sequence[Gram]
-) -> tuple[SubsetLaw | None, Table]:
-    """The law of what was measured; `None` where it was to lean on a smaller size and does not."""
+) -> Fits[tuple[SubsetLaw, Table]]:
+    """The law of what was measured by the plan's method at its size, or why there is none."""
     whole = plan.merge(plan.names)
     mine = [replace(row, n_params=whole.n_params) for row in rows]
-    table = next(
+    own = (
         table
-        for table in with_grams(link_sizes(tables_of([*_below(plan), *mine], plan.label)), grams)
+        for table in link_sizes(tables_of([*_below(plan), *mine], plan.label))
         if (table.options, table.n_params) == (whole.options, whole.n_params)
     )
-    name = plan.domains or table.default_target()
-    if not plan.smaller:
-        return fit_table(table, name), table
-    try:
-        law = fit_table(table, name)
-    except InputError:
-        return None, table
-    return (law if law.smaller is not None else None), table
+    return fit_each(
+        own,
+        lambda table: (fit_table(table, plan.domains or table.default_target()), table),
+        grams,
+    )
 
 
 def _leaning(law: SubsetLaw) -> str:
     said = law.transfer
-    if said is None:
+    if said is None or not said.used:
         return ""
     base = format_count(said.n_params)
     return f"; {said.share:.0%} carries over from the {base} base, left-out error {said.error:.4f}"

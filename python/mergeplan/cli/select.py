@@ -126,10 +126,11 @@ def command(
     """
     from mergeplan.cli.verdicts import fail_by, written
     from mergeplan.selection.data import selection_data
+    from mergeplan.selection.fitting import fit_table
     from mergeplan.selection.front import front_table, pareto_front
     from mergeplan.selection.pictures import draw_selection
     from mergeplan.selection.problem import parse_constraint
-    from mergeplan.selection.select import fit_table, select
+    from mergeplan.selection.select import select
     from mergeplan.selection.selection import Wish
     from mergeplan.system.writing import refuse_existing
     from mergeplan.verdict.data import verdict_data

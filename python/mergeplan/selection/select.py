@@ -1,6 +1,6 @@
 """From measurements to a choice: fit the law of single subsets, and take what serves best."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from mergeplan.pool.geometry.file import Gram, load_grams
 from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import Draws, settle, settle_weights
-from mergeplan.selection.geometry import grams_beside, with_grams
+from mergeplan.selection.fitting import fit_each, fit_table
+from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.insight import (
     droppable,
     experts_of,
@@ -37,7 +38,6 @@ from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
 from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
-from mergeplan.subset_law.transfer import fit_with_smaller
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 
@@ -94,31 +94,14 @@ def select(
     grams = grams_beside(table_file, rows) if geometry is None else geometry
     if transfer not in TRANSFER:
         raise InputError(f"`transfer`: expected {', '.join(TRANSFER)}, found `{transfer}`")
-    found, faults = [], []
     tables = tables_of(rows, method)
     linked = tables if transfer == OFF else link_sizes(tables)
     if transfer == REQUIRED and tables:
         refuse_one_size(linked)
-    for table, plain in zip(linked, tables, strict=True):
-        try:
-            table, plain = with_grams([table, plain], grams, asked=asked)
-            found.append(_selected(table, plain, wish, resampling))
-        except InputError as error:
-            faults.append(error)
-    if not found:
-        raise faults[0]
-    return Selections(sorted(found, key=_order))
-
-
-def _selected(table: Table, plain: Table, wish: Wish, resampling: Resampling | None) -> Selection:
-    """By a table with its smaller sizes, or of its own experts where those do not make up for
-    what was not measured."""
-    try:
-        return select_from(table, wish, resampling)
-    except InputError:
-        if table.experts == plain.experts:
-            raise
-        return select_from(plain, wish, resampling)
+    fits = fit_each(linked, lambda one: select_from(one, wish, resampling), grams, asked=asked)
+    if not fits.found:
+        raise fits.faults[0]
+    return Selections(sorted(fits.found, key=_order))
 
 
 def chosen_of(selection: Selection, kind: str) -> Choice:
@@ -226,34 +209,6 @@ def how_sure(
         errors=None if errors is None else errors[table.places(law.weights)],
         count=count,
     )
-
-
-def fit_table(table: Table, name: str) -> SubsetLaw:
-    """Fit one domain or metric, or a weighted mean of some.
-
-    Raises:
-        InputError: There is none of that name, or too few merges were measured on it.
-    """
-    target = table.target(name)
-    return fit_with_smaller(
-        table.weights,
-        target.values,
-        table.experts,
-        dict(_smaller_laws(table, name)),
-        name=name,
-        higher=target.higher,
-        gram=table.gram,
-        shrinkages=table.shrinkages,
-    )
-
-
-def _smaller_laws(table: Table, name: str) -> Iterator[tuple[float, SubsetLaw]]:
-    for one in table.smaller:
-        try:
-            yield one.n_params or 0.0, fit_table(one, name)
-        except InputError:
-            # A domain of which too little was measured there.
-            continue
 
 
 def _domain_laws(table: Table) -> dict[str, SubsetLaw]:

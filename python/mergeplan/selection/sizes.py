@@ -73,7 +73,8 @@ def _widened(table: Table, below: Sequence[Table]) -> Table:
         if set(table.experts) < set(one.experts) and table.pool_size == len(one.experts):
             weights = np.zeros((len(table.weights), len(one.experts)))
             weights[:, [one.experts.index(name) for name in table.experts]] = table.weights
-            return replace(table, experts=one.experts, weights=weights)
+            plain = replace(table, unlike=_unlike(table, one))
+            return replace(table, experts=one.experts, weights=weights, plain=plain)
     return table
 
 

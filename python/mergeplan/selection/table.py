@@ -54,6 +54,7 @@ class Table:
         pool_size: Experts that there are, as the rows say.
         smaller: The same method at smaller sizes of the pool, see `sizes.link_sizes`.
         unlike: Why none of a smaller size is among them.
+        plain: The same over its own experts, where it is over those that a smaller size names too.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Table:
     pool_size: int | None = None
     smaller: tuple["Table", ...] = ()
     unlike: str = ""
+    plain: "Table | None" = None
 
     def places(self, weights: Array) -> list[int]:
         """Rows of measured weightings, shape (n, n_experts)."""

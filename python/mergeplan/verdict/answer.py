@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import RUN, recorded_texts
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.law.costs import CostModel
@@ -16,12 +15,13 @@ from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.geometry.file import Gram
-from mergeplan.selection.geometry import grams_beside, with_grams
+from mergeplan.selection.fitting import fit_each
+from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
-from mergeplan.verdict.contenders import Bounds, Contender, Predictions, predictions_of
+from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete, predictions_of
 from mergeplan.verdict.decide import Question, decide
 from mergeplan.verdict.from_law import verdict_from_law
 from mergeplan.verdict.known import aim_of
@@ -106,14 +106,10 @@ def predictions(
     rows: Sequence[Measurement], aim: str | None, grams: Sequence[Gram] = ()
 ) -> list[Predictions]:
     """What the law of single subsets predicts of each method and base that it can be fitted to."""
-    found = []
-    for table in with_grams(link_sizes(tables_of(rows)), grams):
-        try:
-            name = aim or table.default_target()
-        except InputError:
-            continue  # several metrics: whoever asks names one
-        found.append(predictions_of(table, name))
-    return [one for one in found if one is not None]
+    tables = [table for table in link_sizes(tables_of(rows)) if not is_complete(table)]
+    # Of several metrics none is the default: whoever asks names one.
+    fits = fit_each(tables, lambda one: predictions_of(one, aim or one.default_target()), grams)
+    return list(fits.found)
 
 
 def curves_beside(recommendation: Recommendation, verdict: Verdict) -> Recommendation:

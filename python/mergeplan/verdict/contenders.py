@@ -11,8 +11,8 @@ from mergeplan.law.costs import CostModel
 from mergeplan.measurements.rows import MergeKey
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import settle
+from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Constraint, Problem
-from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import Table
 from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
 from mergeplan.verdict.known import Aim, KnownMerge, Merge
@@ -128,24 +128,23 @@ class Predictions:
         return Contender(merge, choice.value, choice.low, choice.high)
 
 
-def predictions_of(table: Table, name: str) -> Predictions | None:
-    """The best subset of each size; `None` where every subset was measured, or too few to tell.
+def predictions_of(table: Table, name: str) -> Predictions:
+    """The best subset of each size.
 
     Args:
         name: What counts, as `Table.target` takes it.
+
+    Raises:
+        InputError: Too few merges were measured on it.
     """
-    if _is_complete(table):
-        return None
-    try:
-        law = fit_table(table, name)
-    except InputError:
-        return None
+    law = fit_table(table, name)
     problem = Problem(law)
     by_size, _ = settle(problem, best_by_size(problem))
     return Predictions(table, by_size, r2=law.r2)
 
 
-def _is_complete(table: Table) -> bool:
+def is_complete(table: Table) -> bool:
+    """Whether every subset was measured, so that nothing is to be predicted."""
     on = np.abs(table.weights.sum(1) - 1) < 1e-6
     return bool(len(np.unique(table.weights[on] > 0, axis=0)) >= 2 ** len(table.experts) - 1)
 

@@ -20,8 +20,8 @@ from mergeplan.pool.pool import Pool, PoolSize
 from mergeplan.selection.active import first_subsets
 from mergeplan.selection.choices import best_by_size
 from mergeplan.selection.draws import settle
+from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Problem
-from mergeplan.selection.select import fit_table
 from mergeplan.selection.table import tables_of
 from tests.tools.byte_pools.measure import random_subsets
 from tests.tools.trial.pools import KINDS, KnownPool, SimulatedLoss, Subset, simulated

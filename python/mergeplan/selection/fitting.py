@@ -1,0 +1,85 @@
+"""Which tables the law of single subsets is fitted to, beside smaller sizes or alone."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mergeplan.errors import InputError
+from mergeplan.pool.geometry.file import Gram
+from mergeplan.selection.geometry import with_grams
+from mergeplan.selection.table import Table
+from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.subset_law.transfer import fit_with_smaller
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fits(Generic[T]):
+    """What was fitted, and why nothing was to the other tables."""
+
+    found: tuple[T, ...]
+    faults: tuple[InputError, ...]
+
+
+def fit_each(
+    tables: Iterable[Table],
+    fit: Callable[[Table], T],
+    grams: Sequence[Gram] = (),
+    *,
+    asked: bool = False,
+) -> Fits[T]:
+    """Fit every table that can be.
+
+    One that lacks experts of its pool is fitted to its own alone where a smaller size does not make
+    up for them.
+
+    Args:
+        tables: As `sizes.link_sizes` gives them.
+        fit: Raises `InputError` for a table that has too little.
+        grams: How the experts lie to each other.
+        asked: Whether a table whose experts are not among them cannot be fitted.
+    """
+    found, faults = [], []
+    for table in tables:
+        faulty = []
+        for one in (table, table.plain):
+            if one is None:
+                continue
+            try:
+                found.append(fit(*with_grams([one], grams, asked=asked)))
+                break
+            except InputError as error:
+                faulty.append(error)
+        else:
+            # The last is of what the table itself has.
+            faults.append(faulty[-1])
+    return Fits(tuple(found), tuple(faults))
+
+
+def fit_table(table: Table, name: str) -> SubsetLaw:
+    """Fit one domain or metric, or a weighted mean of some.
+
+    Raises:
+        InputError: There is none of that name, or too few merges were measured on it.
+    """
+    target = table.target(name)
+    return fit_with_smaller(
+        table.weights,
+        target.values,
+        table.experts,
+        dict(_smaller_laws(table, name)),
+        name=name,
+        higher=target.higher,
+        gram=table.gram,
+        shrinkages=table.shrinkages,
+    )
+
+
+def _smaller_laws(table: Table, name: str) -> Iterator[tuple[float, SubsetLaw]]:
+    for one in table.smaller:
+        try:
+            yield one.n_params or 0.0, fit_table(one, name)
+        except InputError:
+            # A domain of which too little was measured there.
+            continue
