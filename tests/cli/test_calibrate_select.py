@@ -11,7 +11,8 @@ import pytest
 
 from mergeplan.pool.geometry.file import load_grams
 from tests.support.commands import COMMAND, cli
-from tests.support.pools import write_pool
+from tests.support.pools import NAMES, write_pool
+from tests.support.settings import DEMO_POOL
 
 pytestmark = pytest.mark.timeout(300)
 METHODS = {"average": {}, "task_arithmetic": {"lambda": 0.8}, "ties": {"density": 0.5}}
@@ -132,7 +133,27 @@ def test_a_dry_run_forecasts_and_writes_nothing(tmp_path):
     done = calibrate(pool, tmp_path / "run", *SELECT, "--dry-run", "--json")
     found = json.loads(done.stdout)
     assert (found["least"]["merges"], found["most"]["merges"]) == (1 + 10 + 9, 1 + 31 + 9)
+    # Six models of 80,592 parameters in bf16 or f32, and the headers of their files.
+    weights = [path.stat().st_size for name in ("base", *NAMES) for path in _weights(name)]
+    assert found["compared_bytes"] == sum(weights) > 6 * 2 * 80592
+    assert "are read once" in calibrate(pool, tmp_path / "run", *SELECT, "--dry-run").stdout
+    curve = json.loads(calibrate(pool, tmp_path / "run", "--dry-run", "--json").stdout)
+    assert curve["compared_bytes"] == 0
     assert not (tmp_path / "run").exists()
+
+
+def _weights(name: str) -> list[Path]:
+    return list((DEMO_POOL / name).glob("*.safetensors"))
+
+
+def test_a_dry_run_says_why_a_larger_size_leans_on_no_smaller_one(tmp_path):
+    experts = json.loads(write_pool(tmp_path).read_text())["sizes"][0]["experts"]
+    del experts["perl"]
+    pool = two_sizes(tmp_path, experts=experts)
+    said = calibrate(pool, tmp_path / "run", "--for", "select", "--dry-run").stdout
+    assert "400k base, leaning on no smaller one: `perl` at 80.6k and not at 400k:\n" in said
+    off = ("--for", "select", "--transfer", "off", "--dry-run")
+    assert "leaning" not in calibrate(pool, tmp_path / "run", *off).stdout
 
 
 def test_a_domain_decides_and_a_wrong_one_is_refused_first(tmp_path):
@@ -191,9 +212,11 @@ def test_a_larger_size_leans_on_the_smaller_one(tmp_path):
     assert found[400000]["transfer"]["n_params"] == 80592
     assert found[400000]["best"]["subset"] == found[80592]["best"]["subset"]
     # The same command finds all of it measured.
-    again = json.loads(calibrate(pool, run, "--for", "select", "--json").stdout)
-    assert again["n_measured"] == 0
-    assert again["n_kept"] == len(small) + len(large)
+    again = cli("calibrate", pool, "-o", run, *ARGS[1:], "--for", "select")
+    assert "measured 0 merges in" in again.stdout
+    assert f"{len(small) + len(large)} were there already" in again.stdout
+    # Few documents at both sizes, and several rounds at each.
+    assert again.stderr.count("groups of documents") == 1
 
 
 def test_transfer_that_is_required_needs_sizes_of_the_same_experts(tmp_path):

@@ -12,6 +12,7 @@ from mergeplan.evaluation.measured import MeasuredMerge, scores_line
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.law.file import save_law
 from mergeplan.law.fit import fit
+from mergeplan.law.recommend import recommend
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import Measurement
@@ -63,6 +64,16 @@ def test_the_best_measured_merge_is_taken_and_no_random_draw(tmp_path):
     assert [round(gain.value, 9) for gain in verdict.gains] == [0.2, 0.1]
     assert verdict.gains[0].low is None
     assert "on this text only" in verdict.summary()
+
+
+def test_the_best_expert_of_few_that_were_measured_is_called_so(tmp_path):
+    rows = [row("", 2.0), row("code", 1.9), row("html", 1.95), row("code+html", 1.8)]
+    some = verdict_of(table(tmp_path, rows)).summary()
+    assert "of 4 experts 2 were measured alone, `code`, `html`: the best one, and" in some
+    rows += [row("math", 1.9), row("prose", 1.9)]
+    assert "measured alone" not in verdict_of(table(tmp_path, rows)).summary()
+    curve = fit(table(tmp_path, [*rows[:4], row("code+html+math+prose", 1.7)]))
+    assert "best single expert: `code`, 1.9000, of 2 measured" in recommend(curve).summary()
 
 
 def test_every_method_and_lambda_is_a_candidate(tmp_path):

@@ -5,25 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import curve_forecast
-from mergeplan.calibration.identity import go_on
+from mergeplan.calibration.identity import RunIdentity, go_on
 from mergeplan.calibration.limits import Spending
 from mergeplan.calibration.limits import SpendingRange as Part
 from mergeplan.calibration.options import CalibrateOptions, also_merges, plans_of, settle
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.run_folder import recorded_in
-from mergeplan.calibration.sizes import in_order
+from mergeplan.calibration.sizes import in_order, not_alike
 from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
 from mergeplan.evaluation.measured import MeasuredMerge, read_scores
+from mergeplan.selection.geometry import GEOMETRY
 
 
 @dataclass(frozen=True)
 class SizeForecast:
-    """What one base of several takes; `leaning` where it leans on a smaller one."""
+    """What one base of several takes; `leaning` where it leans on a smaller one, and `not_alike`
+    where it would, and which experts stand against it."""
 
     n_params: float
     least: Spending
     most: Spending
     leaning: bool
+    not_alike: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class CalibrationForecast:
         kept: Merges that the folder holds already, of those that are counted.
         seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
         sizes: Least and most of each base, in the order in which they are measured.
+        compared_bytes: Of the weights that are read to compare the experts; 0 where they are not.
     """
 
     least: Spending
@@ -43,6 +47,7 @@ class CalibrationForecast:
     kept: int
     seconds_each: float | None
     sizes: tuple[SizeForecast, ...] = ()
+    compared_bytes: int = 0
 
 
 def forecast_calibration(
@@ -79,9 +84,23 @@ def forecast_calibration(
         own = found[first:]
         least, most = _sum(one.least for one in own), _sum(one.most for one in own)
         n_params = checked.pool.sizes[size].count_params()
-        sizes.append(SizeForecast(n_params, least, most, leaning))
+        why = not_alike(checked.pool, size) if options.leaning else ""
+        sizes.append(SizeForecast(n_params, least, most, leaning, why))
     least, most = _sum(one.least for one in found), _sum(one.most for one in found)
-    return CalibrationForecast(least, most, len(kept), mean if kept else None, tuple(sizes))
+    compared = options.choosing is not None and not (folder / GEOMETRY).is_file()
+    return CalibrationForecast(
+        least,
+        most,
+        len(kept),
+        mean if kept else None,
+        tuple(sizes),
+        compared_bytes=_weight_bytes(checked.identity) if compared else 0,
+    )
+
+
+def _weight_bytes(identity: RunIdentity) -> int:
+    """Of all models; settings, which have no header, are read besides."""
+    return sum(file.stat[0] for file in identity.files() if file.header)
 
 
 def _seconds(kept: Sequence[MeasuredMerge], checked: CheckedCalibration, size: int) -> float:

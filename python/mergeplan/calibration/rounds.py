@@ -58,6 +58,7 @@ class Run:
         self._checked, self._options, self._say = checked, options, say
         self._progress = progress
         self._done = self._planned = 0
+        self._noted: set[str] = set()
         self.measured: list[MeasuredMerge] = []
         # What the rounds had measured at each size: a larger one may lean on it.
         self._rows: dict[int, tuple[Measurement, ...]] = {}
@@ -164,7 +165,9 @@ class Run:
                 self._say(told)
                 if isinstance(found, Stop):
                     for note in found.notes:
-                        self._say(f"{label}: {note}")
+                        if (said := f"{label}: {note}") not in self._noted:
+                            self._noted.add(said)
+                            self._say(said)
                     reasons.append(told)
                     del plans[label]
                 else:

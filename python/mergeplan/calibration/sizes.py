@@ -1,6 +1,8 @@
 """Which sizes of a pool lean on smaller ones, and in which order they are measured."""
 
+from mergeplan.display.text import format_count
 from mergeplan.errors import InputError
+from mergeplan.law.one_pool import names_apart
 from mergeplan.pool.pool import Pool
 
 
@@ -20,6 +22,18 @@ def smaller_sizes(pool: Pool, size: int) -> list[int]:
         for number, one in enumerate(pool.sizes)
         if one.count_params() < own.count_params() and set(one.experts) == set(own.experts)
     ]
+
+
+def not_alike(pool: Pool, size: int) -> str:
+    """Why a size leans on no smaller one: how their experts differ; empty where it does, or is the
+    smallest."""
+    own = pool.sizes[size]
+    below = [one for one in pool.sizes if one.count_params() < own.count_params()]
+    if not below or smaller_sizes(pool, size):
+        return ""
+    nearest = max(below, key=lambda one: one.count_params())
+    counts = format_count(nearest.count_params()), format_count(own.count_params())
+    return names_apart(set(nearest.experts), set(own.experts), *counts)
 
 
 def refuse_unlike_sizes(pool: Pool) -> None:

@@ -229,6 +229,8 @@ def next_subset_round(
     notes: tuple[str, ...] = ()
     if plan.free_sum and not plan.linear:
         notes = ("merges at less strength do not follow the form here: none was measured",)
+    if sure.no_chance:
+        notes = (*notes, f"no chance is told: {sure.unknown}")
     holds = (sure.chance_on_texts or 0.0) >= plan.confidence
     here = (sure.chance or 0.0) >= plan.confidence or sure.regret <= _NEGLIGIBLE * spread
     certain = holds or here
@@ -321,7 +323,7 @@ def _describe(best: Choice, sure: Confidence) -> str:
     how = "measured" if best.measured else "predicted"
     said = f"{'+'.join(best.subset)} has {best.value:.4f} {how}"
     if sure.no_chance:
-        return f"{said}, the lowest on this text; {sure.unknown}"
+        return f"{said}, the lowest on this text"
     said += (
         f", on this text the best with a chance of {chance_text(sure.chance or 0.0)}, and loses"
         f" {sure.regret:.2g} in expectation"

@@ -17,7 +17,7 @@ from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
-from mergeplan.display.text import format_count
+from mergeplan.display.text import format_bytes, format_count
 from mergeplan.evaluation.options import HALVES
 
 if TYPE_CHECKING:
@@ -329,11 +329,16 @@ def _forecast(found: "CalibrationForecast") -> str:
     lines = [line("at least", found.least), line("at most", found.most)]
     for one in found.sizes if len(found.sizes) > 1 else ():
         lean = ", leaning on a smaller one" if one.leaning else ""
+        if one.not_alike:
+            lean = f", leaning on no smaller one: {one.not_alike}"
         lines += [
             f"the {format_count(one.n_params)} base{lean}:",
             line("  at least", one.least),
             line("  at most", one.most),
         ]
+    if found.compared_bytes:
+        size = format_bytes(found.compared_bytes)
+        lines.append(f"before that the experts are compared by their weights: {size} are read once")
     if found.kept:
         lines.append(f"measured already: {found.kept:,} merges")
     else:

@@ -40,7 +40,18 @@ def unlike(pool_sizes: Mapping[float, int], names: NamesAt) -> str:
         ours, theirs = names.get(small, set()), names.get(large, set())
         # Names that together are no more than the pool has were met at one size by chance.
         if ours != theirs and len(ours | theirs) > pool_sizes[small]:
-            only = f"{listed(sorted(ours - theirs))} at {here} and not at {there}"
-            other = f"{listed(sorted(theirs - ours))} at {there} and not at {here}"
-            return f"the experts differ: {only}, {other}"
+            return f"the experts differ: {names_apart(ours, theirs, here, there)}"
     return ""
+
+
+def names_apart(ours: set[str], theirs: set[str], here: str, there: str) -> str:
+    """Which experts stand at one of two sizes only.
+
+    >>> names_apart({"a", "b"}, {"b"}, "1B", "7B")
+    '`a` at 1B and not at 7B'
+    """
+    return ", ".join(
+        f"{listed(sorted(names))} at {one} and not at {other}"
+        for names, one, other in ((ours - theirs, here, there), (theirs - ours, there, here))
+        if names
+    )

@@ -295,7 +295,9 @@ def _curve(fit: Fit) -> list[str]:
         lines.append(f"  base (k = 0): {series.base_loss:.4f}")
     if series.best_single is not None:
         name, loss = series.best_single
-        lines.append(f"  best single expert: `{name}`, {loss:.4f}")
+        first = series.points[0]
+        some = "" if first.complete else f", of {first.n_subsets} measured"
+        lines.append(f"  best single expert: `{name}`, {loss:.4f}{some}")
     return lines
 
 

@@ -124,7 +124,7 @@ def decide(
         notes=(
             *on_base_and_texts(chosen, base, base in allowed, aim, resampling),
             *on_lacking(every, aim),
-            *on_experts(singles, chosen),
+            *on_experts(singles, chosen, _n_experts(rows, n_params)),
             *on_predictions(chosen, predictions),
         ),
     )
@@ -247,6 +247,13 @@ def _distinct(some: Iterable[Contender]) -> list[Contender]:
         merge = one.merge
         found.setdefault((merge.n_params, merge.method, merge.options, merge.subset), one)
     return list(found.values())
+
+
+def _n_experts(rows: Iterable[Measurement], n_params: float | None) -> int:
+    """Of a base: as many as rows say, or name."""
+    own = [row for row in rows if row.n_params == n_params]
+    names = {name for row in own for name in row.subset}
+    return max([len(names), *(row.pool_size for row in own if row.pool_size)])
 
 
 def _is_part(row: Measurement, aim: Aim) -> bool:

@@ -45,11 +45,24 @@ def on_lacking(every: Sequence[KnownMerge], aim: Aim) -> list[str]:
     ]
 
 
-def on_experts(singles: Sequence[Contender], chosen: Contender) -> list[str]:
-    """Where experts were measured at another strength alone, one as it is may be better."""
-    if not singles or not chosen.merge.k or any(one.merge.is_expert for one in singles):
+def on_experts(singles: Sequence[Contender], chosen: Contender, n_experts: int) -> list[str]:
+    """Where few experts were measured alone, or none as it is, another may be better.
+
+    Args:
+        n_experts: Of that base, as far as is known.
+    """
+    if not singles or not chosen.merge.k:
         return []
-    return ["no expert was measured as it is: one alone may be better than this merge"]
+    found = []
+    alone = sorted({one.merge.subset[0] for one in singles})
+    if len(alone) < n_experts:
+        found.append(
+            f"of {n_experts} experts {len(alone)} were measured alone, {listed(alone)}: the best"
+            " one, and domains' own, are of those"
+        )
+    if not any(one.merge.is_expert for one in singles):
+        found.append("no expert was measured as it is: one alone may be better than this merge")
+    return found
 
 
 def on_base_and_texts(
