@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from mergeplan import subset_law
+from mergeplan.calibration.calibrate import calibrate as calibrate_here
+from mergeplan.calibration.limits import Budget
+from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
+from mergeplan.calibration.setup import Setup
+from mergeplan.calibration.subset_report import summarize_choice
+from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.pool.geometry.file import load_grams
+from mergeplan.subset_law.fit import fit_few
 from tests.support.commands import COMMAND, cli
 from tests.support.pools import NAMES, write_pool
 from tests.support.settings import DEMO_POOL
@@ -217,6 +225,41 @@ def test_a_larger_size_leans_on_the_smaller_one(tmp_path):
     assert f"{len(small) + len(large)} were there already" in again.stdout
     # Few documents at both sizes, and several rounds at each.
     assert again.stderr.count("groups of documents") == 1
+
+
+def test_without_transfer_neither_rounds_nor_verdict_nor_summary_lean(tmp_path, monkeypatch):
+    """The last two leaned all the same."""
+    pool, run = two_sizes(tmp_path), tmp_path / "run"
+
+    def fit(*args, smaller=None, **given):
+        assert smaller is None
+        return fit_few(*args, **given)
+
+    monkeypatch.setattr(subset_law.transfer, "fit_few", fit)
+    found = []
+
+    def conclude(folder, verdict):
+        found.append(summarize_choice(folder, pool, None, verdict, transfer="off"))
+
+    evaluation = EvaluationOptions(max_tokens=100)
+    options = CalibrateOptions(
+        choosing=ChoiceGoal(transfer="off"),
+        budget=Budget(merges=16),
+        setup=Setup(evaluation=evaluation, threads=1),
+    )
+    done = calibrate_here(pool, run, options, conclude=conclude)
+    assert done.verdict is not None
+    [summary] = found
+    assert {one.table.n_params for one in summary.selections} == {80592, 400000}
+    assert all(one.law.transfer is None for one in summary.selections)
+    assert " --transfer off " in summary.next_command
+
+
+def test_the_command_line_hands_transfer_to_the_summary(tmp_path):
+    pool, run = two_sizes(tmp_path), tmp_path / "run"
+    more = ("--for", "select", "--transfer", "off", "--budget", "16 merges", "--json")
+    found = json.loads(calibrate(pool, run, *more).stdout)
+    assert [one["transfer"] for one in found["selections"]] == [None, None]
 
 
 def test_transfer_that_is_required_needs_sizes_of_the_same_experts(tmp_path):

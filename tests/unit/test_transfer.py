@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mergeplan.calibration.options import ChoiceGoal
 from mergeplan.calibration.subset_report import summarize_choice
 from mergeplan.errors import InputError
 from mergeplan.measurements.columns import COLUMNS
@@ -228,6 +229,8 @@ def test_one_size_only_is_refused_where_transfer_is_asked_for(tmp_path):
     assert "n_params" in caught.value.hint
     with pytest.raises(InputError, match="expected auto, off, required, found `on`"):
         select(DATA / "select_270k.csv", transfer="on")
+    with pytest.raises(InputError, match="expected auto, off, required, found `on`"):
+        ChoiceGoal(transfer="on")
 
 
 def test_sizes_whose_experts_differ_are_named_where_transfer_is_asked_for(small, large):

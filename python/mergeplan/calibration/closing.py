@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.calibration.store import RunStore
+from mergeplan.config.transfer import AUTO
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.measurements.rows import Measurement
@@ -41,7 +42,8 @@ def verdict_on(
     target = None if choosing else options.wish.target_loss
     resampling = Resampling.of(measured)
     own = {row.n_params for row in rows}
-    found = predictions([*smaller, *rows], aim, store.grams)
+    transfer = choosing.transfer if choosing else AUTO
+    found = predictions([*smaller, *rows], aim, store.grams, transfer)
     return decide(
         rows,
         [one for one in found if one.table.n_params in own],

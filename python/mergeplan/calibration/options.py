@@ -13,6 +13,7 @@ from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.sizes import refuse_unlike_sizes, smaller_sizes
 from mergeplan.calibration.subset_rounds import SubsetPlan
 from mergeplan.config.seed import seed_of
+from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.halves import short_domains
 from mergeplan.evaluation.options import EvaluationOptions
@@ -20,7 +21,6 @@ from mergeplan.evaluation.resampling import LEAST_GROUPS
 from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.pool.subsets import SubsetMerge, subset_merge
-from mergeplan.selection.sizes import AUTO, OFF, REQUIRED
 from mergeplan.system.ranges import LARGEST_POOL, check_number, check_seed, check_several
 
 
@@ -38,6 +38,10 @@ class ChoiceGoal:
     domains: str | None = None
     free_sum: bool = False
     transfer: str = AUTO
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a transfer that there is not."""
+        check_transfer(self.transfer)
 
 
 @dataclass(frozen=True)

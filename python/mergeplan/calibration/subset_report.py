@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mergeplan.calibration.config_file import next_of, place_config
 from mergeplan.calibration.run_folder import MEASUREMENTS, RunFolder
+from mergeplan.config.transfer import AUTO
 from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.measurements.file import read_rows
@@ -42,24 +43,27 @@ def summarize_choice(
     domains: str | None,
     verdict: Verdict | None,
     *,
+    transfer: str = AUTO,
     anyway: bool = False,
 ) -> ChoiceSummary:
     """Say what each subset is predicted to give, and write the verdict's `merge.yml`.
 
     Args:
         domains: What decides; see `Wish`.
+        transfer: Whether a larger base leans on a smaller one, as it was measured.
         anyway: Write the best merge's YAML also where merging does not pay.
 
     Raises:
         InputError: There are too few measurements to fit anything.
     """
     table = run.at(MEASUREMENTS)
-    selections = _by_method(table, Wish(domains))
+    selections = _by_method(table, Wish(domains), transfer)
     first = selections[0]
     config = place_config(run, load_pool(pool_file), verdict, anyway=anyway)
     words = ["mergeplan", "select", str(table)]
     words += ["--domains", domains] if domains else []
     words += ["--method", first.table.method]
+    words += ["--transfer", transfer] if transfer != AUTO else []
     kinds = {"free": first.free, "simplex": first.weighted}
     kind = next((name for name, choice in kinds.items() if choice is not None), None)
     words += ["--weights", kind] if kind else []
@@ -82,7 +86,7 @@ def summarize_choice(
     )
 
 
-def _by_method(table: Path, wish: Wish) -> Selections:
+def _by_method(table: Path, wish: Wish, transfer: str) -> Selections:
     """Each from its own method's rows, as its rounds were chosen; the best first.
 
     `select` takes an average for a point of task arithmetic's surface and may name another subset.
@@ -94,7 +98,7 @@ def _by_method(table: Path, wish: Wish) -> Selections:
     grams = grams_beside(table, rows)
     for label in sorted({row.method for row in rows if row.k}):
         mine = (row for row in rows if row.k == 0 or row.method == label)
-        tables = link_sizes(tables_of(mine, label))
+        tables = link_sizes(tables_of(mine, label), transfer)
         fits = fit_each(tables, lambda one: select_from(one, wish, resampling), grams)
         found += fits.found
         faults += fits.faults

@@ -17,6 +17,7 @@ from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
+from mergeplan.config.transfer import AUTO, TRANSFER
 from mergeplan.display.text import format_bytes, format_count
 from mergeplan.evaluation.options import HALVES
 
@@ -102,8 +103,8 @@ _ONLY = {
 )
 @click.option(
     "--transfer",
-    type=click.Choice(["auto", "off", "required"]),
-    default="auto",
+    type=click.Choice(TRANSFER),
+    default=AUTO,
     show_default=True,
     help="For select: whether a larger base leans on a smaller one of the same experts, and little"
     " is measured there: where that predicts better, never, or an error where there is none.",
@@ -260,7 +261,14 @@ def _summary(
     if given["kind"] == "select":
         from mergeplan.calibration.subset_report import summarize_choice
 
-        return summarize_choice(run, pool_file, given["domains"], verdict, anyway=anyway)
+        return summarize_choice(
+            run,
+            pool_file,
+            given["domains"],
+            verdict,
+            transfer=given["transfer"],
+            anyway=anyway,
+        )
     from mergeplan.calibration.curve_report import summarize
     from mergeplan.law.recommendation import Goal
     from mergeplan.pool.pool import load_pool

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.config.transfer import AUTO, REQUIRED, check_transfer
 from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling, resampling_beside
 from mergeplan.measurements.file import read_rows
@@ -26,14 +27,7 @@ from mergeplan.selection.insight import (
 )
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.selection import Selection, Selections, Wish
-from mergeplan.selection.sizes import (
-    AUTO,
-    OFF,
-    REQUIRED,
-    TRANSFER,
-    link_sizes,
-    refuse_one_size,
-)
+from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
@@ -84,6 +78,7 @@ def select(
         >>> found[0].best.subset
         ('cheader', 'html', 'js', 'json', 'mande', 'manfr')
     """
+    check_transfer(transfer)
     table_file = expanded(source)
     rows, _ = read_rows(table_file)
     resampling = resampling_beside(table_file, rows)
@@ -92,13 +87,10 @@ def select(
     if isinstance(geometry, (str, Path)):
         geometry = load_grams(expanded(geometry))
     grams = grams_beside(table_file, rows) if geometry is None else geometry
-    if transfer not in TRANSFER:
-        raise InputError(f"`transfer`: expected {', '.join(TRANSFER)}, found `{transfer}`")
-    tables = tables_of(rows, method)
-    linked = tables if transfer == OFF else link_sizes(tables)
-    if transfer == REQUIRED and tables:
-        refuse_one_size(linked)
-    fits = fit_each(linked, lambda one: select_from(one, wish, resampling), grams, asked=asked)
+    tables = link_sizes(tables_of(rows, method), transfer)
+    if transfer == REQUIRED:
+        refuse_one_size(tables)
+    fits = fit_each(tables, lambda one: select_from(one, wish, resampling), grams, asked=asked)
     if not fits.found:
         raise fits.faults[0]
     return Selections(sorted(fits.found, key=_order))

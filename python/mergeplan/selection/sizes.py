@@ -5,22 +5,25 @@ from dataclasses import replace
 
 import numpy as np
 
+from mergeplan.config.transfer import AUTO, OFF
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError
 from mergeplan.selection.table import Table
 
-# Whether a larger size leans on smaller ones.
-AUTO, OFF, REQUIRED = TRANSFER = ("auto", "off", "required")
 
-
-def link_sizes(tables: Iterable[Table]) -> list[Table]:
+def link_sizes(tables: Iterable[Table], transfer: str = AUTO) -> list[Table]:
     """The same tables, each with those of smaller sizes of its pool that it may lean on.
 
     Sizes are of one pool where method, options and the experts' names are the same. A size whose
     `pool_size` says that it has as many experts as a smaller one may lack some in its merges: they
     are then among its experts.
+
+    Args:
+        transfer: With `off` they are left as they are.
     """
     every = list(tables)
+    if transfer == OFF:
+        return every
     linked: dict[tuple[str, str, float], Table] = {}
     for table in sorted(every, key=lambda one: one.n_params or 0.0):
         below = [one for one in linked.values() if _below(one, table)]

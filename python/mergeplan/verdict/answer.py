@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mergeplan.config.transfer import AUTO
 from mergeplan.evaluation.measured import RUN, recorded_texts
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.law.costs import CostModel
@@ -103,10 +104,18 @@ def rows_of(path: Path, method: str | None) -> tuple[Measurement, ...]:
 
 
 def predictions(
-    rows: Sequence[Measurement], aim: str | None, grams: Sequence[Gram] = ()
+    rows: Sequence[Measurement],
+    aim: str | None,
+    grams: Sequence[Gram] = (),
+    transfer: str = AUTO,
 ) -> list[Predictions]:
-    """What the law of single subsets predicts of each method and base that it can be fitted to."""
-    tables = [table for table in link_sizes(tables_of(rows)) if not is_complete(table)]
+    """What the law of single subsets predicts of each method and base that it can be fitted to.
+
+    Args:
+        transfer: Whether a larger base leans on a smaller one.
+    """
+    linked = link_sizes(tables_of(rows), transfer)
+    tables = [table for table in linked if not is_complete(table)]
     # Of several metrics none is the default: whoever asks names one.
     fits = fit_each(tables, lambda one: predictions_of(one, aim or one.default_target()), grams)
     return list(fits.found)
