@@ -1,13 +1,23 @@
 """Linear algebra on one thread: while fitting and choosing, and not after it."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from mergeplan import fit, select, verdict_of
-from mergeplan.calibration.curve_rounds import next_round
-from mergeplan.calibration.subset_rounds import next_subset_round
+from mergeplan import fit, load_pool, select, verdict_of
+from mergeplan.calibration.curve_rounds import CurvePlan, next_round
+from mergeplan.calibration.limits import Budget
+from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.law.recommend import recommend
+from mergeplan.measurements.columns import COLUMNS
+from mergeplan.measurements.file import load_measurements, read_rows, table_text
+from mergeplan.selection.active import first_subsets
 from mergeplan.system.blas import on_one_thread
+from tests.support.settings import DEMO_POOL
+
+ALL = DEMO_POOL / "measurements.csv"
 
 
 def threads():
@@ -34,6 +44,47 @@ def test_an_error_leaves_no_bound_behind():
     assert threads() == before
 
 
-def test_what_fits_and_chooses_is_bounded():
-    for function in (fit, recommend, select, verdict_of, next_round, next_subset_round):
-        assert hasattr(function, "__wrapped__"), function
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A table of 22 averages of nine experts and of the base: the law of single subsets fits."""
+    rows, _ = read_rows(ALL)
+    rows = [row for row in rows if row.method == "average"]
+    names = sorted({name for row in rows for name in row.subset})
+    wanted = {(), *first_subsets(names, 22)}
+    path = tmp_path_factory.mktemp("few") / "measurements.csv"
+    path.write_text(table_text([row for row in rows if row.subset in wanted], COLUMNS))
+    return path
+
+
+QUESTIONS = {
+    "fit": fit,
+    "recommend": lambda path: recommend(fit(path)),
+    "select": select,
+    "verdict_of": verdict_of,
+    # Its first round is of other merges than those few: of all.
+    "next_round": lambda _: next_round(load_measurements(ALL), CurvePlan(pool(), scan=False)),
+    "next_subset_round": lambda path: next_subset_round(
+        load_measurements(path), SubsetPlan(pool(), budget=Budget(merges=23))
+    ),
+}
+
+
+def pool():
+    return load_pool(DEMO_POOL / "pool.yml")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_fits_and_chooses_is_bounded(question, few, monkeypatch):
+    """Whatever factorises or solves has one thread, where two are allowed around it."""
+    seen, blas = set(), ThreadpoolController().select(user_api="blas")
+    linalg = {name: getattr(np.linalg, name) for name in ("cholesky", "eigh", "inv", "solve")}
+
+    def spied(name, *args, **options):
+        seen.update(one["num_threads"] for one in blas.info())
+        return linalg[name](*args, **options)
+
+    for name in linalg:
+        monkeypatch.setattr(np.linalg, name, partial(spied, name))
+    with blas.limit(limits=2):
+        QUESTIONS[question](few)
+    assert seen == {1}

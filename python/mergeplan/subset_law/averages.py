@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.subset_law.form import Coefficients
+from mergeplan.subset_law.mean_products import chances
 
 Array = NDArray[np.float64]
 
@@ -37,25 +38,17 @@ def mean_of_size(series: Coefficients, k: int, shrinkage: float = 1.0) -> float:
     """
     sums = _all(series)
     n = len(series.linear)
-    by_degree = _means(sums, _chances(k, n))
+    by_degree = _means(sums, chances(k, n))
     return float(series.constant + _weigh(by_degree, k**-shrinkage))
 
 
 def mean_changes(series: Coefficients, k: int, shrinkage: float = 1.0) -> Array:
     """Mean change as each expert joins a subset of k others, over all of those, shape (n,)."""
     rest = _without_each(series)
-    chances = _chances(k, len(series.linear) - 1)
-    without = _means(rest, chances)
-    with_it = _means_beside(series, rest, without, chances)
+    inside = chances(k, len(series.linear) - 1)
+    without = _means(rest, inside)
+    with_it = _means_beside(series, rest, without, inside)
     return np.asarray(_weigh(with_it, (k + 1) ** -shrinkage) - _weigh(without, k**-shrinkage))
-
-
-def _chances(k: int, n: int) -> tuple[float, float, float]:
-    """p_1, p_2 and p_3; none for more members than there are experts."""
-    one = k / n
-    two = one * (k - 1) / (n - 1) if n > 1 else 0.0
-    three = two * (k - 2) / (n - 2) if n > 2 else 0.0
-    return one, two, three
 
 
 def _weigh(by_degree: tuple[Array, Array, Array], share: float) -> Array:
@@ -63,8 +56,8 @@ def _weigh(by_degree: tuple[Array, Array, Array], share: float) -> Array:
     return np.asarray(share * a + share**2 * q + share**3 * t)
 
 
-def _means(sums: _Sums, chances: tuple[float, float, float]) -> tuple[Array, Array, Array]:
-    one, two, three = chances
+def _means(sums: _Sums, inside: tuple[float, float, float]) -> tuple[Array, Array, Array]:
+    one, two, three = inside
     different = sums.t - 3 * sums.t_pair + 2 * sums.t_own
     return (
         one * sums.a,
@@ -77,10 +70,10 @@ def _means_beside(
     series: Coefficients,
     rest: _Sums,
     without: tuple[Array, Array, Array],
-    chances: tuple[float, float, float],
+    inside: tuple[float, float, float],
 ) -> tuple[Array, Array, Array]:
     """The same of the subsets with each expert in addition, shape (n,) each."""
-    one, two, _ = chances
+    one, two, _ = inside
     q, t = series.quadratic, series.cubic
     q_own, t_own = np.diagonal(q), np.einsum("iii->i", t)
     beside = q.sum(1) - q_own

@@ -6,6 +6,7 @@ two or three given experts, and from the power sums of β: those of subsets of o
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from mergeplan.subset_law.form import COMMON, HIGHEST_DEGREE, parts_of
 
 Array = NDArray[np.float64]
+Size = TypeVar("Size", float, Array)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Sizes:
     @classmethod
     def of(cls, ks: Array, contrast: Array) -> "Sizes":
         """Args: contrast: u of `form`, shape (n_experts,)."""
-        one, two, _ = _chances(ks, len(contrast))
+        one, two, _ = chances(ks, len(contrast))
         square = (one - two) * (contrast @ contrast) + two * contrast.sum() ** 2
         sums = [ks ** (1.0 - d) for d in range(1, HIGHEST_DEGREE + 1)]
         return cls(ks, len(contrast), np.column_stack([np.sqrt(square) / ks, *sums]))
@@ -48,7 +50,7 @@ def mean_products(sizes: Sizes, others: Array, degree: int) -> Array:
     Returns:
         Shape (degree, n_ks, n).
     """
-    one, two, three = (chance[:, None] for chance in _chances(sizes.ks, sizes.n_experts))
+    one, two, three = (chance[:, None] for chance in chances(sizes.ks, sizes.n_experts))
     q1, q2, q3 = others[:, -HIGHEST_DEGREE:].T
     inner = (
         one * q1,
@@ -64,8 +66,16 @@ def mean_products(sizes: Sizes, others: Array, degree: int) -> Array:
     )
 
 
-def _chances(ks: Array, n_experts: int) -> tuple[Array, Array, Array]:
-    """That one, two and three different experts are all in a random subset of k, (n_ks,) each."""
-    one = ks / n_experts
-    two = one * (ks - 1) / max(n_experts - 1, 1)
-    return one, two, two * (ks - 2) / max(n_experts - 2, 1)
+def chances(k: Size, n_experts: int) -> tuple[Size, Size, Size]:
+    """That one, two and three given experts are all in a random subset.
+
+    Args:
+        k: Of the subset; a number, or several, shape (n_ks,).
+        n_experts: In the pool.
+
+    Returns:
+        As many numbers each as `k` has.
+    """
+    one = k / n_experts
+    two = one * (k - 1) / max(n_experts - 1, 1)
+    return one, two, two * (k - 2) / max(n_experts - 2, 1)
