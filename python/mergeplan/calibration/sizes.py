@@ -7,7 +7,14 @@ from mergeplan.pool.pool import Pool
 
 
 def in_order(pool: Pool, *, leaning: bool) -> list[int]:
-    """The sizes as they are measured: a base that may lean on a smaller one comes after it."""
+    """The sizes as they are measured: a base that may lean on a smaller one comes after it.
+
+    Args:
+        leaning: Whether larger sizes may lean on smaller ones.
+
+    Returns:
+        Indices into `Pool.sizes`.
+    """
     sizes = range(len(pool.sizes))
     if not leaning:
         return list(sizes)
@@ -15,7 +22,14 @@ def in_order(pool: Pool, *, leaning: bool) -> list[int]:
 
 
 def smaller_sizes(pool: Pool, size: int) -> list[int]:
-    """Smaller bases that have the same experts."""
+    """Smaller bases that have the same experts.
+
+    Args:
+        size: Index into `Pool.sizes`.
+
+    Returns:
+        Their indices.
+    """
     own = pool.sizes[size]
     return [
         number
@@ -26,7 +40,14 @@ def smaller_sizes(pool: Pool, size: int) -> list[int]:
 
 def not_alike(pool: Pool, size: int) -> str:
     """Why a size leans on no smaller one: how their experts differ; empty where it does, or is the
-    smallest."""
+    smallest.
+
+    Args:
+        size: Index into `Pool.sizes`.
+
+    Returns:
+        For people: which experts stand at one of the two sizes only.
+    """
     own = pool.sizes[size]
     below = [one for one in pool.sizes if one.count_params() < own.count_params()]
     if not below or smaller_sizes(pool, size):

@@ -108,7 +108,14 @@ class JointFit:
     def at_scales(
         self, k: float, n_params: float, confidence: float = CONFIDENCE
     ) -> tuple[AtScale, ...]:
-        """The interval at half the prior's scale, at the scale itself, and at twice it."""
+        """The interval at half the prior's scale, at the scale itself, and at twice it.
+
+        Args:
+            k, n_params, confidence: As for `predict`.
+
+        Returns:
+            Three, by ascending scale; losses in nats.
+        """
         scales = (SIZE_EFFECT / 2, SIZE_EFFECT, 2 * SIZE_EFFECT)
         return tuple(AtScale(s, *self.predict(k, n_params, confidence, s)[1:]) for s in scales)
 
@@ -124,7 +131,14 @@ class JointFit:
         return found
 
     def size_effect(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Interval of a size's effect, a standard deviation as a share of its losses."""
+        """Interval of a size's effect, a standard deviation as a share of its losses.
+
+        Args:
+            confidence: Of the interval, between 0 and 1.
+
+        Returns:
+            Its low and high end.
+        """
         return shortest(self.draws().coefficients["sigma"], confidence)
 
     def _reach(self, k: float, n: float) -> float:

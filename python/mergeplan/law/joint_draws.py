@@ -90,6 +90,9 @@ def draw_joint(rows: Rows, *, free_gamma: bool, scale: float, seed: int) -> Join
     Args:
         free_gamma: Whether the tail may change with N.
         scale: Median of the prior of σ.
+
+    Returns:
+        Coefficients, τ, σ and the effects of the measured sizes, draw by draw.
     """
     known = np.zeros_like(rows.loss) if rows.variance is None else rows.variance
     falling = rows.k.mean() / rows.k if rows.variance is None else np.ones_like(rows.k)

@@ -15,6 +15,12 @@ def names_at(rows: Iterable[Measurement]) -> NamesAt:
     """The experts of each size: where all of them are known from another size, that one's.
 
     Few merges of a large base need not meet every expert of its pool, and may have no names.
+
+    Args:
+        rows: Of all sizes.
+
+    Returns:
+        Names by `n_params`.
     """
     met: dict[float | None, set[str]] = defaultdict(set)
     for row in rows:
@@ -31,6 +37,9 @@ def unlike(pool_sizes: Mapping[float, int], names: NamesAt) -> str:
     Args:
         pool_sizes: How many experts each has, by `n_params`.
         names: Of all sizes, as `names_at` gives them.
+
+    Returns:
+        For people: which sizes, and how they differ.
     """
     for small, large in combinations(sorted(pool_sizes), 2):
         here, there = format_count(small), format_count(large)
@@ -47,8 +56,16 @@ def unlike(pool_sizes: Mapping[float, int], names: NamesAt) -> str:
 def names_apart(ours: set[str], theirs: set[str], here: str, there: str) -> str:
     """Which experts stand at one of two sizes only.
 
-    >>> names_apart({"a", "b"}, {"b"}, "1B", "7B")
-    '`a` at 1B and not at 7B'
+    Args:
+        ours, theirs: Names at the two sizes.
+        here, there: The sizes in words.
+
+    Returns:
+        For people; empty where they are the same.
+
+    Example:
+        >>> names_apart({"a", "b"}, {"b"}, "1B", "7B")
+        '`a` at 1B and not at 7B'
     """
     return ", ".join(
         f"{listed(sorted(names))} at {one} and not at {other}"

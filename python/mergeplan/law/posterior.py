@@ -208,12 +208,28 @@ def narrow(
 
 
 def mesh_of(nodes: list[Array]) -> list[Array]:
-    """All combinations of the nodes, shape (G,) for each axis."""
+    """All combinations of the nodes, shape (G,) for each axis.
+
+    Args:
+        nodes: Of each axis.
+
+    Returns:
+        Values of each axis at all G combinations.
+    """
     return [values.reshape(-1) for values in np.meshgrid(*nodes, indexing="ij")]
 
 
 def half_cauchy(between: tuple[float, float], scale: float, nodes: int) -> Axis:
-    """A standard deviation, as a logarithm: half-Cauchy, whose scale is its median."""
+    """A standard deviation, as a logarithm: half-Cauchy, whose scale is its median.
+
+    Args:
+        between: Bounds of the deviation.
+        scale: Of the prior.
+        nodes: How many.
+
+    Returns:
+        The axis, with its prior's log density.
+    """
     low, high = map(float, np.log(between))
     # Density in the logarithm has a factor of the deviation itself.
     return Axis(low, high, nodes, lambda v: v - np.log1p((np.exp(v) / scale) ** 2))
@@ -227,6 +243,9 @@ def spread_out(
 
     Args:
         values: Nodes of the draws, shape (n_axes, draws).
+
+    Returns:
+        Shape (draws,) for each axis.
     """
     found = []
     for axis, points, own in zip(axes, nodes, values, strict=False):

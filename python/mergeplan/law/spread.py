@@ -63,7 +63,15 @@ def subset_variance(point: Point, law: SpreadLaw) -> float:
 
 
 def subset_variances(series: Series) -> dict[int, float]:
-    """What is left of it by k, in nats², where means are corrected: what makes their errors."""
+    """What is left of it by k, in nats², where means are corrected: what makes their errors.
+
+    Args:
+        series: Whose means may be corrected.
+
+    Returns:
+        Of single subsets, for each k that was measured in part; empty where means are not
+        corrected.
+    """
     known = np.diag(np.array(series.covariance)) if series.covariance else ()
     return {
         point.k: float(error) * point.n_subsets / point.share_left
@@ -85,7 +93,14 @@ def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
 
 
 def known_covariance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:
-    """Of the errors of all means, shape (n_k, n_k); `None` where that of some is unknown."""
+    """Of the errors of all means, shape (n_k, n_k); `None` where that of some is unknown.
+
+    Args:
+        law: Of the subsets' spread; `None` where that was not measured.
+
+    Returns:
+        In nats²; zero for a k that was measured whole.
+    """
     if series.covariance:
         return np.array(series.covariance)
     found = [sampling_variance(point, law) for point in series.points]

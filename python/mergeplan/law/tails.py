@@ -146,6 +146,7 @@ def left_out_k(k: Array, loss: Array, tails: tuple[TailScore, ...]) -> float:
     """Root mean square error, in nats, of the law at a k that is left out; of three k, at b = 0.
 
     Args:
+        k, loss: Shape (n_k,), with three different k or more.
         tails: As `compare_tails` scores them.
     """
     for score in tails:

@@ -20,7 +20,14 @@ _FAR = 0.45
 
 
 def log_chance_above(low: Array) -> Array:
-    """Logarithm of the chance that a standard normal variable is above `low`."""
+    """Logarithm of the chance that a standard normal variable is above `low`.
+
+    Args:
+        low: Of any shape.
+
+    Returns:
+        Of the same shape; finite however far `low` is.
+    """
     chance = np.asarray(_ERFC(np.minimum(low, _VANISHING) / np.sqrt(2)), np.float64) / 2
     far = np.maximum(low, _VANISHING)
     beyond = -far * far / 2 - np.log(far * np.sqrt(2 * np.pi))
@@ -28,7 +35,14 @@ def log_chance_above(low: Array) -> Array:
 
 
 def normal_above(low: Array, rng: np.random.Generator) -> Array:
-    """Standard normal draws, each above its bound (Robert, 1995)."""
+    """Standard normal draws, each above its bound (Robert, 1995).
+
+    Args:
+        low: The bounds, shape (n,).
+
+    Returns:
+        One draw for each bound, shape (n,).
+    """
     found = np.empty_like(low)
     left = np.arange(low.size)
     while len(left):

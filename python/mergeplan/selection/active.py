@@ -112,7 +112,14 @@ def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[
 
 
 def with_singles(n: int) -> int:
-    """The fewest merges that have room for every one of n experts alone."""
+    """The fewest merges that have room for every one of n experts alone.
+
+    Args:
+        n: Experts in the pool.
+
+    Returns:
+        How many, without the base.
+    """
     return n + 1 + max(3, ceil(n / 4))
 
 

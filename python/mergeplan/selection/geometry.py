@@ -16,7 +16,14 @@ GEOMETRY = "geometry.json"
 
 
 def geometry_beside(table_file: Path) -> Path | None:
-    """The geometry that a run left beside its table; none beside a bare table."""
+    """The geometry that a run left beside its table; none beside a bare table.
+
+    Args:
+        table_file: The table's CSV.
+
+    Returns:
+        The file's path, where the folder is a run's and has one.
+    """
     path = table_file.parent / GEOMETRY
     return path if (table_file.parent / RUN).is_file() and path.is_file() else None
 
@@ -25,7 +32,11 @@ def grams_beside(table_file: Path, rows: Iterable[Measurement]) -> tuple[Gram, .
     """Its Gram matrices.
 
     Args:
+        table_file: The table's CSV.
         rows: Of the table.
+
+    Returns:
+        One for each base size; none beside a bare table.
 
     Raises:
         InputError: The file is damaged, or of another pool than the rows.
@@ -38,7 +49,11 @@ def grams_of_pool(path: Path, pool_hashes: Set[str]) -> tuple[Gram, ...]:
     """Gram matrices of a run's own geometry.
 
     Args:
+        path: The run's `geometry.json`.
         pool_hashes: Of what was measured; empty where that is not known.
+
+    Returns:
+        One for each base size.
 
     Raises:
         InputError: The file is damaged, or is not known to be of the pool that was measured.
@@ -62,7 +77,11 @@ def with_grams(
     sizes.
 
     Args:
+        grams: Of any bases and experts.
         asked: Whether a table that has none is an error.
+
+    Returns:
+        The same tables in the same order; without a matrix where none is of their experts.
 
     Raises:
         InputError: No matrix is of a table's experts, and it was asked for.

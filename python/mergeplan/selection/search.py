@@ -24,6 +24,9 @@ _STARTS = 3
 def search(problem: Problem) -> dict[int, tuple[Array, float]]:
     """The best found of each k that keeps the bounds.
 
+    Args:
+        problem: What is to be low, and within which bounds.
+
     Returns:
         By k, its weights of shape (n_experts,), and by how much a better one may be predicted lower
         at most.

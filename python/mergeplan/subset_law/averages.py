@@ -34,7 +34,12 @@ def mean_of_size(series: Coefficients, k: int, shrinkage: float = 1.0) -> float:
     """Mean over all subsets of k experts, in the unit of the values.
 
     Args:
+        series: Of the form.
+        k: Experts in each subset.
         shrinkage: Power of k that a share is 1 over; see `fit.seen`.
+
+    Returns:
+        One number.
     """
     sums = _all(series)
     n = len(series.linear)
@@ -43,7 +48,16 @@ def mean_of_size(series: Coefficients, k: int, shrinkage: float = 1.0) -> float:
 
 
 def mean_changes(series: Coefficients, k: int, shrinkage: float = 1.0) -> Array:
-    """Mean change as each expert joins a subset of k others, over all of those, shape (n,)."""
+    """Mean change as each expert joins a subset of k others, over all of those, shape (n,).
+
+    Args:
+        series: Of the form.
+        k: Experts in a subset before one joins it.
+        shrinkage: As for `mean_of_size`.
+
+    Returns:
+        In the unit of the values; below 0 where the expert takes something off.
+    """
     rest = _without_each(series)
     inside = chances(k, len(series.linear) - 1)
     without = _means(rest, inside)

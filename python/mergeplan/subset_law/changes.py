@@ -29,15 +29,36 @@ class Changes:
         return np.asarray(np.einsum("iij->ij", self._series.cubic))
 
     def added(self, members: Members) -> Array:
-        """Predicted value with each further expert, shape (n,); of members it means nothing."""
+        """Predicted value with each further expert, shape (n,); of members it means nothing.
+
+        Args:
+            members: Of the subset that is changed.
+
+        Returns:
+            In the unit of the values.
+        """
         return self._one(members, 1.0)
 
     def removed(self, members: Members) -> Array:
-        """Predicted value without each member, shape (n,); of others it means nothing."""
+        """Predicted value without each member, shape (n,); of others it means nothing.
+
+        Args:
+            members: Of the subset that is changed.
+
+        Returns:
+            In the unit of the values.
+        """
         return self._one(members, -1.0)
 
     def swapped(self, members: Members) -> Array:
-        """Predicted value with j in the place of i, shape (n, n) by i and j."""
+        """Predicted value with j in the place of i, shape (n, n) by i and j.
+
+        Args:
+            members: Of the subset that is changed.
+
+        Returns:
+            In the unit of the values; where i is no member, or j is one, it means nothing.
+        """
         linear, (q_total, qx), (t_total, tx, txx) = self._contracted(members)
         series = self._series
         q, q_own = series.quadratic, np.diagonal(series.quadratic)

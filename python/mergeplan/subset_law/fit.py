@@ -63,6 +63,11 @@ def fit_subset_law(
 def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
     """Whether these merges tell of every expert, and of how the value changes with k.
 
+    Args:
+        weights: Of the merges, shape (n_rows, n_experts).
+        experts: Their names, in the order of the columns.
+        name: Of the domain or metric, for the message.
+
     Raises:
         InputError: They do not.
     """
@@ -79,7 +84,14 @@ def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
 
 
 def sizes_in(weights: Array) -> tuple[int, ...]:
-    """The different k of some merges, without the base."""
+    """The different k of some merges, without the base.
+
+    Args:
+        weights: Of the merges, shape (n_rows, n_experts).
+
+    Returns:
+        In ascending order.
+    """
     return tuple(sorted({int(k) for k in (weights > 0).sum(1) if k}))
 
 
@@ -97,8 +109,14 @@ def fit_few(
     """Fit whatever there is: what an expert does that no merge has is the prior's.
 
     Args:
+        weights: Of the merges, shape (n_rows, n_experts).
         values: Finite.
+        gram: Inner products of the experts' deltas; `None` where they are not known.
+        shrinkages: Powers of k to choose from.
         smaller: A law of a smaller size to lean on.
+
+    Returns:
+        The law of the shrinkage with the least error at merges that are left out.
     """
     sizes = sizes_in(weights)
     if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
@@ -161,6 +179,12 @@ def evidence(law: SubsetLaw) -> float:
     """Logarithm of the likelihood of a law's values by its prior, to compare priors by.
 
     Of the same rows; what is the same for all priors is left out.
+
+    Args:
+        law: Fitted to the rows that are compared on.
+
+    Returns:
+        The more, the likelier the values.
     """
     spread = float(np.std(law.values)) or 1.0
     standard = (law.values - law.values.mean()) / spread

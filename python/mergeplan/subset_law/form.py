@@ -214,6 +214,10 @@ def cubic_of(function: Callable[[Array], Array], n_experts: int) -> Coefficients
 
     Args:
         function: From weights, shape (n, n_experts), to values, shape (n,).
+        n_experts: In the pool.
+
+    Returns:
+        Its constant, linear, quadratic and cubic coefficients.
     """
     eye = np.eye(n_experts)
     constant = float(function(np.zeros((1, n_experts)))[0])

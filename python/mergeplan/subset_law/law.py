@@ -240,6 +240,9 @@ class SubsetLaw:
 
         Args:
             left, right: Weights of shape (n, n_experts) and (m, n_experts).
+
+        Returns:
+            In the square of the values' unit.
         """
         here, there = self._shares(left), self._shares(right)
         errors = np.add(*self._split(self._powers(left, right)))
@@ -249,7 +252,14 @@ class SubsetLaw:
         return np.asarray(np.outer(*means) + self.scale**2 * errors)
 
     def own_moments(self, weights: Array) -> Array:
-        """The diagonal of the moments of weightings with themselves, shape (n,)."""
+        """The diagonal of the moments of weightings with themselves, shape (n,).
+
+        Args:
+            weights: Shape (n, n_experts).
+
+        Returns:
+            In the square of the values' unit.
+        """
         errors = self.deviations(weights) ** 2 - self.scale**2 * self.variances[-1]
         return np.asarray((self.predict(weights) - self.values.mean()) ** 2 + errors)
 
@@ -340,7 +350,15 @@ def seen(weights: Array, shrinkage: float) -> Array:
 
 
 def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
-    """The law of the same rows at given variances."""
+    """The law of the same rows at given variances.
+
+    Args:
+        variances: Of the prior's parts, and of the misfit last.
+        powers: Covariances of unit variance for each part, shape (parts, n_rows, n_rows).
+
+    Returns:
+        With its constant, its duals, and what it predicts of each row that is left out.
+    """
     covariance = np.tensordot(variances[:-1], powers, 1)
     inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(law.values)))
     sums = inverse.sum(1)
@@ -372,6 +390,12 @@ def spread_scale(ratios: Array) -> float:
     """What brings nine of ten left-out merges into their interval, the nearer to 1 the fewer.
 
     Intervals of the likelihood alone are up to twice too wide for averages of the real pool.
+
+    Args:
+        ratios: Left-out errors in units of their predicted deviations.
+
+    Returns:
+        A factor of deviations.
     """
     n = len(ratios)
     if n == 0:

@@ -34,7 +34,15 @@ class Sizes:
 
     @classmethod
     def of(cls, ks: Array, contrast: Array) -> "Sizes":
-        """Args: contrast: u of `form`, shape (n_experts,)."""
+        """Of a pool.
+
+        Args:
+            ks: The sizes, shape (n_ks,).
+            contrast: u of `form`, shape (n_experts,).
+
+        Returns:
+            The sizes, with what their subsets have beside weights.
+        """
         one, two, _ = chances(ks, len(contrast))
         square = (one - two) * (contrast @ contrast) + two * contrast.sum() ** 2
         sums = [ks ** (1.0 - d) for d in range(1, HIGHEST_DEGREE + 1)]

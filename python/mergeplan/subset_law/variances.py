@@ -100,6 +100,9 @@ def log_likelihood(products: Array, values: Array, variances: Array) -> float:
     Args:
         products, values: See `Likelihood`.
         variances: As `fit_variances` gives them.
+
+    Returns:
+        The more, the likelier.
     """
     likelihood = Likelihood(products, values)
     logs = np.log(np.maximum(variances * likelihood.sizes, 1e-300))

@@ -15,7 +15,14 @@ R = TypeVar("R")
 
 
 def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Call a function with BLAS bounded to one thread, in this process and meanwhile."""
+    """Call a function with BLAS bounded to one thread, in this process and meanwhile.
+
+    Args:
+        function: What multiplies and factorises.
+
+    Returns:
+        The same function, bounded.
+    """
 
     @wraps(function)
     def bounded(*args: P.args, **kwargs: P.kwargs) -> R:

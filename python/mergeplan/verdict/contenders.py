@@ -144,7 +144,11 @@ def predictions_of(table: Table, name: str) -> Predictions:
 
 
 def is_complete(table: Table) -> bool:
-    """Whether every subset was measured, so that nothing is to be predicted."""
+    """Whether every subset was measured, so that nothing is to be predicted.
+
+    Args:
+        table: Of one method and base size.
+    """
     on = np.abs(table.weights.sum(1) - 1) < 1e-6
     return bool(len(np.unique(table.weights[on] > 0, axis=0)) >= 2 ** len(table.experts) - 1)
 

@@ -172,7 +172,14 @@ def load_grams(path: Path) -> tuple[Gram, ...]:
 
 
 def grams_of(geometries: Iterable[Geometry]) -> tuple[Gram, ...]:
-    """The same from what `similarity` found."""
+    """The same from what `similarity` found.
+
+    Args:
+        geometries: One for each base size.
+
+    Returns:
+        A matrix for each; of no pool that is told.
+    """
     return tuple(Gram(one.n_params, one.experts, one.whole.gram) for one in geometries)
 
 
