@@ -18,6 +18,7 @@ from mergeplan.law.recommend import recommend
 from mergeplan.law.series import series_of
 from mergeplan.law.truncated import gaussian_above, log_chance_above, normal_above
 from mergeplan.measurements.file import load_measurements
+from mergeplan.verdict.answer import verdict_of
 from mergeplan.verdict.from_law import verdict_from_law
 
 KS = (1, 2, 4, 8)
@@ -162,6 +163,14 @@ def test_a_verdict_from_curves_names_the_size_that_it_is_for(tmp_path):
     assert "of 8 experts by average at 500M, " in said
     low = verdict_from_law(recommend(result, 0.26, sizes=(14e9,)))
     assert "by average at 14B, a size that was not measured, " in low.headline()
+
+
+def test_a_verdict_on_named_merges_says_which_other_size_is_expected_to_do(tmp_path):
+    path = named(tmp_path, {0.5: "abc", 1.5: "abc", 3: "abc"})
+    found = recommend(fit(path), 0.28, sizes=(14e9,))
+    verdict = verdict_of(path, 0.28, recommendation=found)
+    assert not verdict.reached
+    assert "a mean is expected to: k = 3 at 14B by average: " in verdict.summary()
 
 
 def test_a_law_file_keeps_what_is_said_of_another_size(tmp_path):

@@ -62,6 +62,16 @@ class CostedMerge:
     high: float | None = None
     scales: tuple[AtScale, ...] = ()
 
+    def text(self) -> str:
+        """For people: what it merges, what that is expected to give, and to cost."""
+        size = "" if self.n_params is None else f" at {format_count(self.n_params)}"
+        by = f" by {self.method}" if self.method else ""
+        settings = "" if self.options == "{}" else f" {self.options}"
+        note = ""
+        if self.forecast:
+            note = f" (size not measured; {self.low:.4f} to {self.high:.4f})"
+        return f"k = {self.k}{size}{by}{settings}: {self.loss:.4f} for {self.cost:.3g}{note}"
+
 
 @dataclass(frozen=True, repr=False)
 class Candidate(Summarized):
@@ -190,30 +200,20 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
     """Other answers by cost: within the budget, cheapest for the target, and the Pareto set."""
     lines = []
     if recommendation.cheapest is not None:
-        lines.append(f"  cheapest for the target: {_option(recommendation.cheapest)}")
+        lines.append(f"  cheapest for the target: {recommendation.cheapest.text()}")
         lines += _at_scales(recommendation.cheapest)
     if recommendation.within_budget is not None:
-        lines.append(f"  best within the budget: {_option(recommendation.within_budget)}")
+        lines.append(f"  best within the budget: {recommendation.within_budget.text()}")
         lines += _at_scales(recommendation.within_budget)
     elif recommendation.goal.budget is not None:
         lines.append("  nothing is within the budget")
     sizes = {option.n_params for option in recommendation.pareto}
     if len(sizes) > 1:
         lines.append("  no option is both cheaper and better than these:")
-        lines += [f"    {_option(option)}" for option in recommendation.pareto]
+        lines += [f"    {option.text()}" for option in recommendation.pareto]
         forecasts = [option for option in recommendation.pareto if option.forecast]
         lines += [line for option in forecasts[-1:] for line in _at_scales(option)]
     return lines
-
-
-def _option(option: CostedMerge) -> str:
-    size = "" if option.n_params is None else f" at {format_count(option.n_params)}"
-    by = f" by {option.method}" if option.method else ""
-    settings = "" if option.options == "{}" else f" {option.options}"
-    note = ""
-    if option.forecast:
-        note = f" (size not measured; {option.low:.4f} to {option.high:.4f})"
-    return f"k = {option.k}{size}{by}{settings}: {option.loss:.4f} for {option.cost:.3g}{note}"
 
 
 def _at_scales(option: CostedMerge) -> list[str]:

@@ -81,7 +81,7 @@ def verdict_of(
         goal.confidence,
     )
     resampling = resampling_beside(path, rows)
-    return decide(
+    verdict = decide(
         rows,
         predictions(rows, aim_of(rows, domain).name, grams_beside(path, rows)),
         question,
@@ -89,6 +89,10 @@ def verdict_of(
         seconds_each=resampling.seconds_each if resampling else None,
         command=MeasureCommand(path, pool_file),
     )
+    cheapest = None if recommendation is None else recommendation.cheapest
+    if verdict.reached or cheapest is None:
+        return verdict
+    return replace(verdict, notes=(*verdict.notes, f"a mean is expected to: {cheapest.text()}"))
 
 
 def _fit(path: Path, domain: str | None, method: str | None) -> FitResult:
