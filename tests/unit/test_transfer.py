@@ -21,7 +21,8 @@ from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_few, fit_subset_law
 from mergeplan.subset_law.law import seen
-from mergeplan.verdict.answer import predictions
+from mergeplan.verdict.answer import predictions, verdict_of
+from mergeplan.verdict.from_selections import verdict_from_selections
 from tests.support.settings import DATA
 
 SMALL, LARGE = 80592.0, 269120.0
@@ -162,7 +163,7 @@ def chosen_by_select(path, _):
 
 
 def chosen_by_suggest(path, _):
-    return {one.table.n_params: one for one in predictions(read_rows(path)[0], MACRO)}
+    return {one.table.n_params: one for one in predictions(read_rows(path)[0], MACRO).found}
 
 
 def chosen_by_calibrate(path, pool_file):
@@ -231,6 +232,59 @@ def test_one_size_only_is_refused_where_transfer_is_asked_for(tmp_path):
         select(DATA / "select_270k.csv", transfer="on")
     with pytest.raises(InputError, match="expected auto, off, required, found `on`"):
         ChoiceGoal(transfer="on")
+
+
+@pytest.mark.parametrize(
+    ("kept", "why", "hint"),
+    [
+        (lambda row: row.k in (0, 9), "2 merges of k = 9 are too few", "measure every single exp"),
+        (lambda row: row.k < 2, "10 merges of k = 1 are too few", "measure every single expert"),
+    ],
+)
+def test_a_larger_size_that_cannot_be_fitted_is_told_and_refused_where_transfer_is_asked_for(
+    small, large, tmp_path, demo_pool, kept, why, hint
+):
+    path = written(tmp_path, small, [row for row in large if kept(row)])
+    said = f"average at 269k cannot be fitted: `macro`: {why}"
+    found = select(path)
+    assert [one.table.n_params for one in found] == [SMALL]
+    assert found.warnings[0].startswith(f"{said}; {hint}")
+    assert found[:1].unfitted == found.unfitted
+    # Whichever command gives the verdict, it has it.
+    for verdict in (verdict_of(path), verdict_from_selections(path, found)):
+        assert verdict.notes[-1] == found.unfitted[0]
+    run = SimpleNamespace(at=lambda _: path, withdraw=lambda _: None)
+    pool_file = demo_pool / "pool.yml"
+    assert summarize_choice(run, pool_file, None, None).warnings[0] == found.unfitted[0]
+    for refused in (
+        lambda: select(path, transfer="required"),
+        lambda: summarize_choice(run, pool_file, None, None, transfer="required"),
+    ):
+        with pytest.raises(InputError) as caught:
+            refused()
+        assert caught.value.message == f"a smaller size was asked for, and {said}"
+        assert caught.value.hint.startswith(hint)
+
+
+def test_a_smaller_size_that_cannot_be_fitted_is_told_and_refused_where_transfer_is_asked_for(
+    small, large, tmp_path
+):
+    path = written(tmp_path, [row for row in small if row.k in (0, 9)], some(large, 30))
+    (found,) = select(path)
+    why = "average at 80.6k cannot be fitted: `macro`: 2 merges of k = 9 are too few"
+    assert f"no smaller size helps to predict this one: {why}" in found.warnings
+    with pytest.raises(InputError) as caught:
+        select(path, transfer="required")
+    assert caught.value.message.endswith(f"average at 269k cannot lean on it: {why}")
+
+
+def test_an_expert_that_nothing_makes_up_for_is_refused_where_transfer_is_asked_for(
+    small, large, tmp_path
+):
+    names = max((row.subset for row in large), key=len)
+    few = [replace(row, pool_size=9) for row in some(renamed(large, names), 20, lacking="perl")]
+    with pytest.raises(InputError, match="no merge with the expert `perl` was measured"):
+        select(written(tmp_path, small, few), transfer="required")
 
 
 def test_sizes_whose_experts_differ_are_named_where_transfer_is_asked_for(small, large):

@@ -338,8 +338,8 @@ def test_a_lambda_is_named_only_where_there_is_one():
 def test_a_complete_table_is_not_predicted(tmp_path):
     whole = quadratic(EXPERTS, np.array([-0.1, -0.09, -0.02, 0.2]))
     rows, _ = read_rows(table(tmp_path, whole))
-    assert predictions(rows, None) == []
-    assert len(predictions(rows[:-1], None)) == 1
+    assert predictions(rows, None).found == ()
+    assert len(predictions(rows[:-1], None).found) == 1
 
 
 def test_a_verdict_on_one_base_is_held_against_experts_of_that_base_alone(tmp_path):

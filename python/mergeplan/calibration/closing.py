@@ -43,11 +43,12 @@ def verdict_on(
     resampling = Resampling.of(measured)
     own = {row.n_params for row in rows}
     transfer = choosing.transfer if choosing else AUTO
-    found = predictions([*smaller, *rows], aim, store.grams, transfer)
+    fits = predictions([*smaller, *rows], aim, store.grams, transfer)
     return decide(
         rows,
-        [one for one in found if one.table.n_params in own],
+        [one for one in fits.found if one.table.n_params in own],
         Question(aim, target, confidence=options.wish.confidence),
+        unfitted=fits.unfitted,
         resampling=resampling,
         seconds_each=resampling.seconds_each,
         command=command,

@@ -11,9 +11,8 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
-from mergeplan.selection.fitting import fit_each
 from mergeplan.selection.geometry import grams_beside
-from mergeplan.selection.select import select_from
+from mergeplan.selection.select import select_each
 from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
@@ -72,7 +71,7 @@ def summarize_choice(
     return ChoiceSummary(
         config=config,
         selections=selections,
-        warnings=first.warnings,
+        warnings=tuple(w for w in selections.warnings if verdict is None or w not in verdict.notes),
         next_command=next_command,
         text="\n".join(
             [
@@ -95,14 +94,17 @@ def _by_method(table: Path, wish: Wish, transfer: str) -> Selections:
     resampling = resampling_beside(table, rows)
     found: list[Selection] = []
     faults: list[InputError] = []
+    unfitted: list[str] = []
     grams = grams_beside(table, rows)
     for label in sorted({row.method for row in rows if row.k}):
         mine = (row for row in rows if row.k == 0 or row.method == label)
         tables = link_sizes(tables_of(mine, label), transfer)
-        fits = fit_each(tables, lambda one: select_from(one, wish, resampling), grams)
+        fits = select_each(tables, wish, resampling, grams, transfer=transfer)
         found += fits.found
         faults += fits.faults
+        unfitted += fits.unfitted
     if not found:
         raise faults[0] if faults else InputError("no merge was measured: there is nothing to fit")
     # Losses without bounds: every selection has a best.
-    return Selections(sorted(found, key=lambda one: one.best.value if one.best else float("inf")))
+    found.sort(key=lambda one: one.best.value if one.best else float("inf"))
+    return Selections(found, tuple(unfitted))

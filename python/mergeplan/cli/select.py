@@ -192,8 +192,9 @@ def command(
             click.echo(f"\n{front_table(points, names)}")
         if checked is not None:
             click.echo(f"\n{checked.summary()}")
-    for message in (*first.warnings, *(checked.warnings if checked is not None else ())):
-        warn(message)
+    for message in (*selections.warnings, *(checked.warnings if checked is not None else ())):
+        if message not in verdict.notes:
+            warn(message)
     fail_by(verdict)
 
 

@@ -65,7 +65,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     subsets = {(), *first_subsets(sorted(size.experts), MEASURED)}
     rows = [row for row in data.rows if row.method == METHOD and row.subset in subsets]
     say(f"\n3. ask what to do, by {MEASURED} of the 511 merges and the base")
-    verdict = decide(rows, predictions(rows, None), Question())
+    verdict = decide(rows, predictions(rows, None).found, Question())
     say("   " + verdict.summary().replace("\n", "\n   "))
     chosen = merge_to_write(verdict, anyway=True)
     if chosen is None:

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from mergeplan.errors import InputError
 from mergeplan.pool.geometry.file import Gram
 from mergeplan.selection.geometry import with_grams
+from mergeplan.selection.selection import name_of_table
 from mergeplan.selection.table import Table
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.subset_law.transfer import fit_with_smaller
@@ -16,10 +17,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fits(Generic[T]):
-    """What was fitted, and why nothing was to the other tables."""
+    """What was fitted, and why nothing was to the other tables.
+
+    Attributes:
+        unfitted: A word on each of those that have a smaller size.
+    """
 
     found: tuple[T, ...]
     faults: tuple[InputError, ...]
+    unfitted: tuple[str, ...]
 
 
 def fit_each(
@@ -28,6 +34,7 @@ def fit_each(
     grams: Sequence[Gram] = (),
     *,
     asked: bool = False,
+    required: bool = False,
 ) -> Fits[T]:
     """Fit every table that can be.
 
@@ -39,12 +46,16 @@ def fit_each(
         fit: Raises `InputError` for a table that has too little.
         grams: How the experts lie to each other.
         asked: Whether a table whose experts are not among them cannot be fitted.
+        required: Whether one with a smaller size has to be fitted, and to lean on it.
+
+    Raises:
+        InputError: It is required, and one cannot be.
     """
-    found, faults = [], []
+    found, faults, unfitted = [], [], []
     for table in tables:
-        faulty = []
+        faulty: list[InputError] = []
         for one in (table, table.plain):
-            if one is None:
+            if one is None or (faulty and required):
                 continue
             try:
                 found.append(fit(*with_grams([one], grams, asked=asked)))
@@ -54,7 +65,23 @@ def fit_each(
         else:
             # The last is of what the table itself has.
             faults.append(faulty[-1])
-    return Fits(tuple(found), tuple(faults))
+            if table.smaller or table.unlike:
+                why = f"{name_of_table(table)} cannot be fitted: {faulty[-1].message}"
+                if required:
+                    raise InputError(f"a smaller size was asked for, and {why}", faulty[-1].hint)
+                unfitted.append("; ".join(filter(None, (why, faulty[-1].hint))))
+    return Fits(tuple(found), tuple(faults), tuple(unfitted))
+
+
+def why_alone(table: Table, law: SubsetLaw) -> str:
+    """Why nothing can be taken from a smaller size; empty where it can, or where there is none."""
+    if not table.smaller or law.transfer is not None:
+        return table.unlike
+    try:
+        fit_table(table.smaller[-1], law.name)
+    except InputError as error:
+        return f"{name_of_table(table.smaller[-1])} cannot be fitted: {error.message}"
+    return ""
 
 
 def fit_table(table: Table, name: str) -> SubsetLaw:

@@ -1,6 +1,6 @@
 """From measurements to a choice: fit the law of single subsets, and take what serves best."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from mergeplan.pool.geometry.file import Gram, load_grams
 from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import Draws, settle, settle_weights
-from mergeplan.selection.fitting import fit_each, fit_table
+from mergeplan.selection.fitting import Fits, fit_each, fit_table, why_alone
 from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.insight import (
     droppable,
@@ -26,7 +26,7 @@ from mergeplan.selection.insight import (
     sizes_of,
 )
 from mergeplan.selection.problem import Constraint, Problem
-from mergeplan.selection.selection import Selection, Selections, Wish
+from mergeplan.selection.selection import Selection, Selections, Wish, name_of_table
 from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
@@ -70,7 +70,7 @@ def select(
     Raises:
         MissingInputError: There is no such file.
         InputError: The file is at fault, too few merges were measured, or `transfer` is required
-            and there is one size only, or sizes whose experts differ.
+            and there is one size only, sizes whose experts differ, or one that cannot be fitted.
 
     Example:
         >>> import mergeplan
@@ -90,10 +90,40 @@ def select(
     tables = link_sizes(tables_of(rows, method), transfer)
     if transfer == REQUIRED:
         refuse_one_size(tables)
-    fits = fit_each(tables, lambda one: select_from(one, wish, resampling), grams, asked=asked)
+    fits = select_each(tables, wish, resampling, grams, asked=asked, transfer=transfer)
     if not fits.found:
         raise fits.faults[0]
-    return Selections(sorted(fits.found, key=_order))
+    return Selections(sorted(fits.found, key=_order), fits.unfitted)
+
+
+def select_each(
+    tables: Iterable[Table],
+    wish: Wish,
+    resampling: Resampling | None,
+    grams: Sequence[Gram],
+    *,
+    asked: bool = False,
+    transfer: str = AUTO,
+) -> Fits[Selection]:
+    """A selection of every table that can be fitted, see `fit_each`.
+
+    Raises:
+        InputError: Transfer is required, and a table with a smaller size cannot be fitted, or
+            that size cannot.
+    """
+    required = transfer == REQUIRED
+    fits = fit_each(
+        tables,
+        lambda one: select_from(one, wish, resampling),
+        grams,
+        asked=asked,
+        required=required,
+    )
+    for one in fits.found if required else ():
+        if one.table.smaller and one.law.transfer is None:
+            why = f"{name_of_table(one.table)} cannot lean on it: {why_alone(one.table, one.law)}"
+            raise InputError(f"a smaller size was asked for, and {why}")
+    return fits
 
 
 def chosen_of(selection: Selection, kind: str) -> Choice:
@@ -181,7 +211,7 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
         fitted=measured_law(law) if not law.higher else None,
         warnings=(
             *table.gaps(name),
-            *_unlike(table),
+            *_unlike(table, law),
             *_few_sizes(table, law),
             *_warnings(law, best, problem, base),
         ),
@@ -222,9 +252,10 @@ def _order(selection: Selection) -> tuple[bool, float]:
     return best is None, 0.0 if best is None else sign * best.value
 
 
-def _unlike(table: Table) -> list[str]:
+def _unlike(table: Table, law: SubsetLaw) -> list[str]:
     """A word on a smaller size that nothing can be taken from."""
-    return [f"no smaller size helps to predict this one: {table.unlike}"] if table.unlike else []
+    why = why_alone(table, law)
+    return [f"no smaller size helps to predict this one: {why}"] if why else []
 
 
 def _few_sizes(table: Table, law: SubsetLaw) -> list[str]:

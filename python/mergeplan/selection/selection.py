@@ -1,5 +1,6 @@
 """What `select` found for a method and base size, and how it reads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,12 +90,30 @@ class Selection(Summarized):
 
 
 class Selections(Summarized, tuple[Selection, ...]):
-    """What each measured method and base size can give, the best first."""
+    """What each measured method and base size can give, the best first.
+
+    Attributes:
+        unfitted: A word on each base size beside a smaller one that nothing could be fitted to.
+    """
+
+    unfitted: tuple[str, ...]
+
+    def __new__(cls, some: Iterable[Selection], unfitted: tuple[str, ...] = ()) -> "Selections":
+        """Some selections, in their order."""
+        found = super().__new__(cls, some)
+        found.unfitted = unfitted
+        return found
 
     def __getitem__(self, place: Any) -> Any:
         """One selection; a slice of them stays one of this kind."""
         found = super().__getitem__(place)
-        return Selections(found) if isinstance(place, slice) else found
+        return Selections(found, self.unfitted) if isinstance(place, slice) else found
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of what could not be fitted, and of the best selection."""
+        first: Selection = self[0]
+        return self.unfitted + first.warnings
 
     def summary(self) -> str:
         """The best selection, and the others in a line each."""

@@ -16,7 +16,7 @@ from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.geometry.file import Gram
-from mergeplan.selection.fitting import fit_each
+from mergeplan.selection.fitting import Fits, fit_each
 from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
@@ -81,10 +81,12 @@ def verdict_of(
         goal.confidence,
     )
     resampling = resampling_beside(path, rows)
+    predicted = predictions(rows, aim_of(rows, domain).name, grams_beside(path, rows))
     verdict = decide(
         rows,
-        predictions(rows, aim_of(rows, domain).name, grams_beside(path, rows)),
+        predicted.found,
         question,
+        unfitted=predicted.unfitted,
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,
         command=MeasureCommand(path, pool_file),
@@ -112,7 +114,7 @@ def predictions(
     aim: str | None,
     grams: Sequence[Gram] = (),
     transfer: str = AUTO,
-) -> list[Predictions]:
+) -> Fits[Predictions]:
     """What the law of single subsets predicts of each method and base that it can be fitted to.
 
     Args:
@@ -121,8 +123,7 @@ def predictions(
     linked = link_sizes(tables_of(rows), transfer)
     tables = [table for table in linked if not is_complete(table)]
     # Of several metrics none is the default: whoever asks names one.
-    fits = fit_each(tables, lambda one: predictions_of(one, aim or one.default_target()), grams)
-    return list(fits.found)
+    return fit_each(tables, lambda one: predictions_of(one, aim or one.default_target()), grams)
 
 
 def curves_beside(recommendation: Recommendation, verdict: Verdict) -> Recommendation:

@@ -1,7 +1,7 @@
 """Weigh everything that was measured, and everything that is predicted, against the base."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import pstdev
 
 from mergeplan.errors import InputError
@@ -57,6 +57,7 @@ def decide(
     predictions: Sequence[Predictions] = (),
     question: Question | None = None,
     *,
+    unfitted: Sequence[str] = (),
     resampling: Resampling | None = None,
     seconds_each: float | None = None,
     command: Callable[[Sequence[Contender]], str] = lambda _: "",
@@ -72,6 +73,7 @@ def decide(
     Args:
         predictions: Of the law of single subsets, for each method and base; none where it cannot
             predict.
+        unfitted: A word on each base size beside a smaller one that it could not be fitted to.
         resampling: Of the documents' losses, for what holds on texts of this kind.
         seconds_each: Of one merge with its evaluation.
         command: Says how some merges are measured.
@@ -90,7 +92,7 @@ def decide(
     if not known and not predicted:
         raise InputError(f"no merge was measured on all that `{aim.name}` is of")
     if not allowed and not predicted:
-        return _nothing(aim, question)
+        return replace(_nothing(aim, question), notes=tuple(unfitted))
     field_ = _Field(aim, question, allowed, known)
     best, measured = field_.pick(predicted), field_.pick()
     kind, chosen, proposal = field_.answer(best, measured, predicted, seconds_each, command)
@@ -126,6 +128,7 @@ def decide(
             *on_lacking(every, aim),
             *on_experts(singles, chosen, _n_experts(rows, n_params)),
             *on_predictions(chosen, predictions),
+            *unfitted,
         ),
     )
 

@@ -52,6 +52,7 @@ def verdict_from_selections(
         rows,
         some,
         question,
+        unfitted=selections.unfitted,
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,
         command=MeasureCommand(path, pool_file),
