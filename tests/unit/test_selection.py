@@ -459,6 +459,9 @@ def test_merges_of_another_lambda_are_points_of_the_same_surface(rows):
     (table,) = tables_of([*average, *half])
     assert table.method == "average"
     assert sorted(set(np.round(table.weights.sum(1), 9))) == [0, 0.5, 1]
+    # Asked for by name, they are a table of their own: no table at all was no error.
+    (named,) = tables_of([*average, *half], "task_arithmetic")
+    assert (named.method, len(named.weights)) == ("task_arithmetic", len(table.weights))
 
 
 # --- insight

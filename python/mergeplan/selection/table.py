@@ -192,7 +192,9 @@ def tables_of(rows: Iterable[Measurement], method: str | None = None) -> list[Ta
         raise InputError(f"no rows of method `{method}`", hint)
     if not wanted:
         raise InputError("no row names its experts", "`select` needs a column `subset`")
-    return [_table(key, groups, bases[key[2]]) for key in wanted if _is_whole(key, groups)]
+    # Whoever asks for the points of another group's surface by name gets them, with that group's.
+    chosen = [key for key in wanted if _is_whole(key, groups)] or wanted
+    return [_table(key, groups, bases[key[2]]) for key in chosen]
 
 
 def _is_whole(
