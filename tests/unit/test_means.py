@@ -1,5 +1,6 @@
 """Means over all subsets of k from those that were measured, against means over all of them."""
 
+import random
 from itertools import combinations
 
 import numpy as np
@@ -10,9 +11,11 @@ from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
 from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.pool.designs import choose_subsets
 from mergeplan.subset_law.form import points_of, products
 from mergeplan.subset_law.mean_products import Sizes, mean_products
 from mergeplan.subset_law.means import corrected_means
+from tests.tools.trial.pools import SimulatedLoss, simulated
 
 NAMES = "abcdefg"
 
@@ -61,21 +64,46 @@ def test_a_pool_of_one_and_of_two_experts_have_mean_covariances():
         assert np.isfinite(found).all()
 
 
-def test_a_sample_without_the_harmful_expert_is_corrected():
+def test_samples_without_the_harmful_expert_are_corrected():
     """Losses that are linear in their members: what was measured tells what was not."""
     own = dict(zip(NAMES, (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 3.0), strict=True))
-    losses = {(1, (name,)): value for name, value in own.items()}
+    singles = {(1, (name,)): value for name, value in own.items()}
     pairs = {s: 0.2 + 0.5 * (own[s[0]] + own[s[1]]) / 2 for s in every(2)}
-    some = [s for s in pairs if "g" not in s][:6]
-    losses |= {(2, s): pairs[s] for s in some}
-    found = correction_of(losses, 7)
-    truth, plain = (float(np.mean([pairs[s] for s in which])) for which in (pairs, some))
-    assert found.ks.tolist() == [1, 2]
-    assert found.values[0] == pytest.approx(np.mean(list(own.values())), abs=1e-12)
-    assert abs(found.values[1] - truth) < 0.2 * abs(plain - truth)
-    assert found.covariance[1, 1] > 0
-    assert found.covariance[0].tolist() == [0, 0]  # every single expert was measured
-    assert found.left_out < 0.5 * found.plain
+    without = [s for s in pairs if "g" not in s]
+    truth, shares = np.mean(list(pairs.values())), []
+    for seed in range(6):
+        some = random.Random(seed).sample(without, 6)
+        found = correction_of(singles | {(2, s): pairs[s] for s in some}, 7)
+        assert found.ks.tolist() == [1, 2]
+        assert found.values[0] == pytest.approx(np.mean(list(own.values())), abs=1e-12)
+        assert found.covariance[0].tolist() == [0, 0]  # every single expert was measured
+        off = abs(found.values[1] - truth)
+        assert off <= 2 * np.sqrt(found.covariance[1, 1])
+        shares.append(off / abs(np.mean([pairs[s] for s in some]) - truth))
+        assert found.left_out < found.plain
+    assert np.mean(shares) < 0.25
+
+
+@pytest.mark.parametrize(("size", "harmful"), [(6, 1), (9, 1), (10, 1), (18, 1), (18, 2)])
+def test_pools_with_harmful_experts_are_corrected_and_hold(size, harmful):
+    """Whether the subsets of a k happen to meet the harmful ones, or not."""
+    ratios = []
+    for seed in range(16):
+        rng = np.random.default_rng([size, harmful, seed])
+        vectors = 0.1 * rng.standard_normal((size, 24)) + 0.05
+        vectors[:harmful] *= 5
+        rule = SimulatedLoss(vectors, rng.gamma(1, 1, 24), 0.1 * rng.standard_normal(24))
+        pool = simulated("harmful", size, rule)
+        subsets = [(name,) for name in pool.names]
+        for k in (2, 4):
+            subsets += choose_subsets("uniform", list(pool.names), k, 8, seed=seed)
+        found = correction_of({(len(s), s): pool.loss(s) for s in subsets}, size)
+        for k, value, variance in zip(
+            found.ks[1:], found.values[1:], np.diag(found.covariance)[1:], strict=True
+        ):
+            ratios.append(abs(value - pool.means[int(k)]) / np.sqrt(variance))
+    assert np.mean(np.array(ratios) <= 1.645) >= 0.8
+    assert max(ratios) < 4.5
 
 
 def test_errors_of_several_k_go_together_and_are_as_said():
@@ -119,17 +147,6 @@ def test_nothing_is_corrected_where_nothing_tells_by_how_much(losses):
     assert correction_of(losses, 7) is None
 
 
-def test_an_expert_far_from_all_others_has_to_be_met():
-    names = [f"e{n:02d}" for n in range(16)]
-    own = {name: 1.0 + 0.02 * n for n, name in enumerate(names)} | {"e15": 4.0}
-    losses = {(1, (name,)): value for name, value in own.items()}
-    pairs = {(2, s): 0.2 + (own[s[0]] + own[s[1]]) / 4 for s in combinations(names, 2)}
-    without = [pair for pair in pairs if "e15" not in pair[1]][::9]
-    assert correction_of(losses | {pair: pairs[pair] for pair in without}, 16) is None
-    met = [*without, (2, ("e03", "e15"))]
-    assert correction_of(losses | {pair: pairs[pair] for pair in met}, 16) is not None
-
-
 def test_an_expert_that_was_never_measured_widens_the_error():
     losses = {(len(s), s): loss(s) for s in [*every(1), *every(2)[::2]]}
     known, less = correction_of(losses, 7), correction_of(losses, 8)
@@ -143,7 +160,7 @@ def test_a_fit_takes_the_corrected_means_and_a_law_file_keeps_them(tmp_path):
     truth = {k: float(np.mean([loss(s) for s in every(k)])) for k in range(1, 8)}
     plain = float(np.mean([loss(s) for s in every(2)[:8]]))
     pairs = law.series.points[1]
-    assert abs(pairs.loss - truth[2]) < 0.25 * abs(plain - truth[2])
+    assert abs(pairs.loss - truth[2]) < 0.5 * abs(plain - truth[2])
     for k, value in truth.items():
         said = law.predict(k)
         assert said.low - 1e-12 <= value <= said.high + 1e-12

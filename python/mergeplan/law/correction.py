@@ -4,14 +4,9 @@ from collections.abc import Mapping
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mergeplan.subset_law.means import CorrectedMeans, corrected_means
 
-Array = NDArray[np.float64]
-
-# Standard deviations from the mean of single experts from which on one is not of the others' kind.
-_FAR = 3.0
 # k, and the subset, which is empty where the file names none.
 Merge = tuple[int, tuple[str, ...]]
 
@@ -26,7 +21,7 @@ def correction_of(losses: Mapping[Merge, float], pool_size: int) -> CorrectedMea
 
     Returns:
         `None` where the plain means stand: also where a k that was not measured whole has subsets
-        without names, or an expert far from the others is in none that were measured.
+        without names.
     """
     counts = [k for k, _ in losses]
     for k in {k for k, subset in losses if k > 0 and not subset}:
@@ -40,27 +35,7 @@ def correction_of(losses: Mapping[Merge, float], pool_size: int) -> CorrectedMea
     weights = np.zeros((len(merges), pool_size))
     for row, subset in enumerate(merges):
         weights[row, [names.index(name) for name in subset]] = 1 / len(subset)
-    values = np.array(list(merges.values()))
-    if _unmet_outlier(weights, values):
-        return None
-    found = corrected_means(weights, values)
+    found = corrected_means(weights, np.array(list(merges.values())))
     if found is None or found.left_out >= found.plain or found.values.min() <= 0:
         return None
     return found
-
-
-def _unmet_outlier(weights: Array, values: Array) -> bool:
-    """Whether some k below M lacks an expert that alone is far from all others.
-
-    The law takes experts to be of one kind, and nothing tells what such a one does in pairs: in
-    pools of 18 to 64 experts with a harmful one, 90 % intervals held 39 %; so 75 to 100 %.
-    """
-    counts = (weights > 0).sum(1)
-    alone = counts == 1
-    if alone.sum() < 2:
-        return False
-    own = values[alone]
-    far = np.abs(own - own.mean()) > _FAR * own.std(ddof=1)
-    experts = weights[alone][far].argmax(1)
-    inner = np.unique(counts[(counts > 1) & (counts < weights.shape[1])])
-    return any((weights[counts == k][:, experts].sum(0) == 0).any() for k in inner)
