@@ -130,7 +130,7 @@ class _Process:
         )
         known = slice(None) if of_rows.any() else slice(0)
         together = (np.stack([*form, *[members][known], own]) for form, members, own in parts)
-        expected = (0.0,) * degree + (_EXPECTED_MEMBERS,)[known] + (_EXPECTED_DEVIATION,)
+        expected = (*[0.0] * degree, *[_EXPECTED_MEMBERS][known], _EXPECTED_DEVIATION)
         return cls(values, possible, expected, in_k, *together)
 
     def means(self) -> tuple[Array, Array, Array]:
