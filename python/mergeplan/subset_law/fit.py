@@ -38,6 +38,7 @@ def fit_subset_law(
     higher: bool = False,
     gram: Array | None = None,
     shrinkages: tuple[float, ...] = (1.0,),
+    noise: Array | None = None,
 ) -> SubsetLaw:
     """Fit one domain or metric.
 
@@ -48,16 +49,19 @@ def fit_subset_law(
             values likelier by far.
         shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
             of them where only one k above one was measured.
+        noise: Known variance of each value, shape (n,); `None` for none.
 
     Raises:
         InputError: Too few merges, an expert in none of them, or only one k.
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
+    noise = None if noise is None else noise[there]
     refuse_too_few(weights, experts, name)
     return fit_few(
-        weights, values, experts, name=name, higher=higher, gram=gram, shrinkages=shrinkages
-    )
+        weights, values, experts,
+        name=name, higher=higher, gram=gram, shrinkages=shrinkages, noise=noise,
+    )  # fmt: skip
 
 
 def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
@@ -105,6 +109,7 @@ def fit_few(
     gram: Array | None,
     shrinkages: tuple[float, ...],
     smaller: SubsetLaw | None = None,
+    noise: Array | None = None,
 ) -> SubsetLaw:
     """Fit whatever there is: what an expert does that no merge has is the prior's.
 
@@ -114,6 +119,7 @@ def fit_few(
         gram: Inner products of the experts' deltas; `None` where they are not known.
         shrinkages: Powers of k to choose from.
         smaller: A law of a smaller size to lean on.
+        noise: Known variance of each value; `None` for none.
 
     Returns:
         The law of the shrinkage with the least error at merges that are left out.
@@ -127,7 +133,15 @@ def fit_few(
         # Where deltas do not shrink by 1/k, many experts do not lead to the base.
         kept = (weights > 0).any(1) | (shrinkage == 1)
         unfitted = (
-            _unfitted(weights[kept], values[kept], experts, root, shrinkage, smaller)
+            _unfitted(
+                weights[kept],
+                values[kept],
+                experts,
+                root,
+                shrinkage,
+                smaller,
+                None if noise is None else noise[kept],
+            )
             for root in roots
         )
         fitted = [_fitted(replace(law, name=name, higher=higher, sizes=sizes)) for law in unfitted]
@@ -143,6 +157,7 @@ def _unfitted(
     geometry: Array,
     shrinkage: float,
     smaller: SubsetLaw | None,
+    noise: Array | None,
 ) -> SubsetLaw:
     contrast = contrast_of(weights, values)
     # Each further degree needs a further k, or nothing tells how the value changes along k.
@@ -165,6 +180,7 @@ def _unfitted(
         scale=1.0,
         shrinkage=shrinkage,
         smaller=smaller,
+        noise=noise if noise is not None and noise.any() else None,
     )
 
 
@@ -172,7 +188,8 @@ def _fitted(law: SubsetLaw) -> SubsetLaw:
     spread = float(np.std(law.values)) or 1.0
     powers = law.fitted_powers
     standard = (law.values - law.values.mean()) / spread
-    return solved(law, spread**2 * fit_variances(powers, standard), powers)
+    noise = None if law.noise is None else law.noise / spread**2
+    return solved(law, spread**2 * fit_variances(powers, standard, noise=noise), powers)
 
 
 def evidence(law: SubsetLaw) -> float:
@@ -188,4 +205,5 @@ def evidence(law: SubsetLaw) -> float:
     """
     spread = float(np.std(law.values)) or 1.0
     standard = (law.values - law.values.mean()) / spread
-    return log_likelihood(law.fitted_powers, standard, law.variances / spread**2)
+    noise = None if law.noise is None else law.noise / spread**2
+    return log_likelihood(law.fitted_powers, standard, law.variances / spread**2, noise)

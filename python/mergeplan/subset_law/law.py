@@ -2,6 +2,8 @@
 
 A deterministic merge on a fixed text has no noise: what the form does not explain is misfit, and
 enters as a variance of its own. The error of the text is the same for all rows and no part of it.
+A row that was not scored on the whole text has an error of its own, which is known: the merge's
+value is then no known one, and its misfit is that of its row.
 
 A law of a larger size may lean on that of a smaller one (Kennedy and O'Hagan, 2000):
 
@@ -87,6 +89,7 @@ class SubsetLaw:
         shrinkage: Power of k by which a merge's deltas shrink; see `seen`.
         smaller: The law of a smaller size that this one leans on.
         transfer: What a smaller size tells; `None` where there is none.
+        noise: Known variance of each value, shape (n,); zero where the whole text was scored.
     """
 
     name: str
@@ -107,6 +110,7 @@ class SubsetLaw:
     shrinkage: float = 1.0
     smaller: "SubsetLaw | None" = None
     transfer: Transfer | None = None
+    noise: Array | None = None
 
     @property
     def degree(self) -> int:
@@ -147,7 +151,8 @@ class SubsetLaw:
         values = (self.values - self.values.mean()) / spread
         # Of many rows the variances are as good as known, and each law is the inverse of a matrix.
         count = _DRAWN if len(values) <= MOST_ROWS else _DRAWN_OF_MANY
-        drawn = draw_variances(powers, values, self.variances / spread**2, count)
+        noise = None if self.noise is None else self.noise / spread**2
+        drawn = draw_variances(powers, values, self.variances / spread**2, count, noise=noise)
         return tuple(solved(self, spread**2 * variances, powers) for variances in drawn)
 
     @property
@@ -174,13 +179,25 @@ class SubsetLaw:
 
     @cached_property
     def _known(self) -> tuple[NDArray[np.void], Array]:
-        """Keys of the measured weightings, sorted, and their values."""
+        """Keys of the measured weightings, sorted, and their values; NaN where they have noise."""
         keys = _keys(self.weights)
+        values = self.values if self.noise is None else np.where(self._noisy, np.nan, self.values)
         order = np.argsort(keys)
-        return keys[order], self.values[order]
+        return keys[order], values[order]
+
+    @property
+    def _noisy(self) -> NDArray[np.bool_]:
+        none = np.zeros(len(self.values), np.bool_)
+        return none if self.noise is None else self.noise > 0
+
+    def _same(self, weights: Array) -> Array:
+        """1 where a weighting is that of a row with noise, else 0, shape (n, n_rows)."""
+        if not self._noisy.any():
+            return np.zeros((len(weights), len(self.values)))
+        return np.asarray((_keys(weights)[:, None] == _keys(self.weights)) & self._noisy, float)
 
     def measured(self, weights: Array) -> Array:
-        """Measured values, NaN where a weighting was not measured, shape (n,)."""
+        """Measured values, NaN where a weighting was not, or not on the whole text, shape (n,)."""
         keys, values = self._known
         wanted = _keys(weights)
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -195,7 +212,8 @@ class SubsetLaw:
         Returns:
             Shape (n,).
         """
-        predicted: Array = self.constant + self._covariance(weights) @ self.duals
+        cross = self._covariance(weights) + self.variances[-1] * self._same(weights)
+        predicted: Array = self.constant + cross @ self.duals
         return predicted
 
     def shares(self, weights: Array) -> Array:
@@ -217,23 +235,29 @@ class SubsetLaw:
         if self.smaller is not None:
             own = np.concatenate([own, self.smaller.own_moments(weights)[None]])
         prior, omitted = self._split(own)  # (n,), (n,)
-        shares, cross, cross_omitted = self._shares(weights)
+        same = self._same(weights)
+        shares, cross, cross_omitted = self._shares_of(self._powers(weights), same)
         variance = prior + omitted + self.variances[-1]
         variance -= 2 * ((cross + cross_omitted) * shares).sum(1)
         variance += np.einsum("ij,jk,ik->i", shares, self._rows, shares, optimize=True)
-        # Differences of large numbers: rounding may leave them a little below the misfit.
-        deviations: Array = self.scale * np.sqrt(np.maximum(variance, self.variances[-1]))
+        # Differences of large numbers: rounding may leave them a little below the misfit, of which
+        # a row with noise leaves a part.
+        noise = same @ (np.zeros(len(self.values)) if self.noise is None else self.noise)
+        least = self.variances[-1] * np.where(noise > 0, noise / (noise + self.variances[-1]), 1.0)
+        deviations: Array = self.scale * np.sqrt(np.maximum(variance, least))
         return deviations
 
     def covariances(self, weights: Array) -> Array:
         """Covariances of the predictions of several merges, misfit included, shape (n, n)."""
-        return self._joint(self._powers(weights, weights), self._powers(weights))[1]
+        own, cross = self._powers(weights, weights), self._powers(weights)
+        return self._joint(own, cross, self._same(weights))[1]
 
     def joint_alike(self, weights: Array) -> Iterator[tuple[Array, Array]]:
         """Predictions and their covariances by each of the laws `alike`, (n,) and (n, n)."""
         own, cross = self._powers(weights, weights), self._powers(weights)
+        same = self._same(weights)
         for law in self.alike:
-            yield law._joint(own, cross)
+            yield law._joint(own, cross, same)
 
     def moments(self, left: Array, right: Array) -> Array:
         """Expected products of two merges' values, less a constant, shape (n, m).
@@ -263,10 +287,10 @@ class SubsetLaw:
         errors = self.deviations(weights) ** 2 - self.scale**2 * self.variances[-1]
         return np.asarray((self.predict(weights) - self.values.mean()) ** 2 + errors)
 
-    def _joint(self, own: Array, powers: Array) -> tuple[Array, Array]:
+    def _joint(self, own: Array, powers: Array, same: Array) -> tuple[Array, Array]:
         """From products of unit variance, of the merges and of the merges with the rows."""
         prior, omitted = self._split(own)
-        shares, cross, cross_omitted = self._shares_of(powers)
+        shares, cross, cross_omitted = self._shares_of(powers, same)
         joint = prior + omitted
         joint[np.diag_indices(len(joint))] += self.variances[-1]
         both = (cross + cross_omitted) @ shares.T
@@ -318,7 +342,7 @@ class SubsetLaw:
         """Covariance of the measured rows, shape (n_rows, n_rows)."""
         fitted, omitted = self._split(self._powers(self.weights))
         rows: Array = fitted + omitted + self.variances[-1] * np.eye(len(self.values))
-        return rows
+        return rows if self.noise is None else rows + np.diag(self.noise)
 
     def _shares(self, weights: Array) -> tuple[Array, Array, Array]:
         """How a prediction is put together of the rows, and its covariances with them.
@@ -328,8 +352,10 @@ class SubsetLaw:
         """
         return self._shares_of(self._powers(weights))
 
-    def _shares_of(self, powers: Array) -> tuple[Array, Array, Array]:
+    def _shares_of(self, powers: Array, same: Array | None = None) -> tuple[Array, Array, Array]:
         cross, omitted = self._split(powers)
+        if same is not None:
+            cross = cross + self.variances[-1] * same
         sums = self.inverse.sum(1)
         left = 1 - cross @ sums
         return cross @ self.inverse + np.outer(left, sums) / sums.sum(), cross, omitted
@@ -359,8 +385,9 @@ def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
     Returns:
         With its constant, its duals, and what it predicts of each row that is left out.
     """
+    noise = np.zeros(len(law.values)) if law.noise is None else law.noise
     covariance = np.tensordot(variances[:-1], powers, 1)
-    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(law.values)))
+    inverse = np.linalg.inv(covariance + np.diag(variances[-1] + noise))
     sums = inverse.sum(1)
     constant = float(sums @ law.values / sums.sum())
     duals = inverse @ (law.values - constant)

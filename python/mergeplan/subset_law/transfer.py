@@ -37,11 +37,12 @@ def fit_with_smaller(
     higher: bool = False,
     gram: Array | None = None,
     shrinkages: tuple[float, ...] = (1.0,),
+    noise: Array | None = None,
 ) -> SubsetLaw:
     """Fit one domain or metric, and lean on a smaller size where that predicts better.
 
     Args:
-        weights, values, gram, shrinkages: As for `fit_subset_law`.
+        weights, values, gram, shrinkages, noise: As for `fit_subset_law`.
         smaller: Laws of the same experts at smaller sizes, by their parameters.
 
     Returns:
@@ -52,6 +53,7 @@ def fit_with_smaller(
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
+    noise = None if noise is None else noise[there]
     # How single experts merge at this size nothing tells, and no left-out merge would show it.
     if not smaller or len(values) < FEWEST or max(sizes_in(weights)) < 2:
         refuse_too_few(weights, experts, name)
@@ -59,7 +61,7 @@ def fit_with_smaller(
     def fit(shrinkages: tuple[float, ...], small: SubsetLaw | None = None) -> SubsetLaw:
         return fit_few(
             weights, values, experts,
-            name=name, higher=higher, gram=gram, shrinkages=shrinkages, smaller=small,
+            name=name, higher=higher, gram=gram, shrinkages=shrinkages, smaller=small, noise=noise,
         )  # fmt: skip
 
     alone = fit(shrinkages)

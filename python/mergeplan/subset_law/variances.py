@@ -31,7 +31,11 @@ class Likelihood:
     """Restricted likelihood of values, as a function of the logarithms of the variances."""
 
     def __init__(
-        self, products: Array, values: Array, expected: tuple[float, ...] | None = None
+        self,
+        products: Array,
+        values: Array,
+        expected: tuple[float, ...] | None = None,
+        noise: Array | None = None,
     ) -> None:
         """Prepare the contrasts.
 
@@ -39,10 +43,13 @@ class Likelihood:
             products: Covariances of unit variance, one for each part of the prior, (parts, n, n).
             values: Shape (n,), of variance about 1.
             expected: Of the logarithm of each part's variance; by default of order one.
+            noise: Known variance of each value beside the misfit, shape (n,); `None` for none.
         """
+        noise = np.zeros(len(values)) if noise is None else noise
         if len(values) > MOST_ROWS:
             some = np.random.default_rng(0).permutation(len(values))[:MOST_ROWS]
             products, values = products[:, some][:, :, some], values[some]
+            noise = noise[some]
         n = len(values)
         # All contrasts that a constant mean leaves.
         contrasts = np.linalg.qr(np.ones((n, 1)), mode="complete")[0][:, 1:]  # (n, n - 1)
@@ -50,6 +57,7 @@ class Likelihood:
         self.sizes = np.array([*sizes, 1.0])
         parts = [contrasts.T @ (p / s) @ contrasts for p, s in zip(products, sizes, strict=True)]
         self.parts = np.stack([*parts, np.eye(n - 1)])
+        self.noise = (contrasts.T * noise) @ contrasts if noise.any() else None
         self.z = contrasts.T @ values
         self.expected = np.array(expected or (_EXPECTED,) * len(products))
 
@@ -62,6 +70,8 @@ class Likelihood:
         variances = np.exp(logs)
         total = np.tensordot(variances, self.parts, 1)
         total[np.diag_indices(len(total))] += _ROUNDING * variances.sum()
+        if self.noise is not None:
+            total += self.noise
         factor = np.linalg.cholesky(total)
         inverse = np.linalg.inv(total)
         w = inverse @ self.z
@@ -72,17 +82,20 @@ class Likelihood:
 
 
 def fit_variances(
-    products: Array, values: Array, expected: tuple[float, ...] | None = None
+    products: Array,
+    values: Array,
+    expected: tuple[float, ...] | None = None,
+    noise: Array | None = None,
 ) -> Array:
     """The variances that make the differences between values likeliest.
 
     Args:
-        products, values, expected: See `Likelihood`.
+        products, values, expected, noise: See `Likelihood`.
 
     Returns:
         One variance for each part, and the misfit's, shape (parts + 1,).
     """
-    likelihood = Likelihood(products, values, expected)
+    likelihood = Likelihood(products, values, expected, noise)
     # A rough and a smooth start: the likelihood may have a maximum in either.
     starts = ((-1.0, -9.0), (-4.0, -5.0))
     found = [
@@ -94,17 +107,19 @@ def fit_variances(
     return variances
 
 
-def log_likelihood(products: Array, values: Array, variances: Array) -> float:
+def log_likelihood(
+    products: Array, values: Array, variances: Array, noise: Array | None = None
+) -> float:
     """Logarithm of the restricted likelihood and of the prior, up to a constant of the values.
 
     Args:
-        products, values: See `Likelihood`.
+        products, values, noise: See `Likelihood`.
         variances: As `fit_variances` gives them.
 
     Returns:
         The more, the likelier.
     """
-    likelihood = Likelihood(products, values)
+    likelihood = Likelihood(products, values, noise=noise)
     logs = np.log(np.maximum(variances * likelihood.sizes, 1e-300))
     return -likelihood.negative_log(logs)[0]
 
@@ -145,19 +160,20 @@ def draw_variances(
     likeliest: Array,
     count: int,
     expected: tuple[float, ...] | None = None,
+    noise: Array | None = None,
 ) -> Array:
     """Variances as likely as the values make them: the likeliest are not taken as known.
 
     Importance sampling around the maximum (Geweke, 1989), which needs no chain.
 
     Args:
-        products, values, expected: See `Likelihood`.
+        products, values, expected, noise: See `Likelihood`.
         likeliest: As `fit_variances` gives them.
 
     Returns:
         Shape (count, parts + 1).
     """
-    likelihood = Likelihood(products, values, expected)
+    likelihood = Likelihood(products, values, expected, noise)
     mode = np.log(likeliest * likelihood.sizes)
     n = len(mode)
     step = 0.2 * np.eye(n)
