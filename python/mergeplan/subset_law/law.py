@@ -387,7 +387,7 @@ def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
     """
     noise = np.zeros(len(law.values)) if law.noise is None else law.noise
     covariance = np.tensordot(variances[:-1], powers, 1)
-    inverse: Array = np.linalg.inv(covariance + np.diag(variances[-1] + noise))
+    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(noise)) + np.diag(noise))
     sums = inverse.sum(1)
     constant = float(sums @ law.values / sums.sum())
     duals = inverse @ (law.values - constant)
