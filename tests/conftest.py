@@ -102,8 +102,8 @@ def large(tmp_path_factory) -> Undisturbed:
 
 @pytest.fixture
 def long_merge(tmp_path) -> Path:
-    """A folder to merge in, a quarter of a gigabyte in, long enough to be met at work."""
-    make_zeros(tmp_path / "zeros", 1 << 24)
+    """A folder to merge in, 64 blocks of zeros, so that it is met at work."""
+    make_zeros(tmp_path / "zeros", 1 << 22)
     text = config_text(
         "ties",
         [tmp_path / "zeros" / name for name in "abc"],

@@ -11,7 +11,7 @@ import pytest
 from mergeplan.errors import SurroundingsError
 from mergeplan.merging import preflight
 from tests.support.merges import run_mergeplan
-from tests.support.runs import contents, end, is_stopped, run, start, succeed, wait_until
+from tests.support.runs import contents, end, run, start_halted, succeed
 from tests.support.shares import spread
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts tmpfs")
@@ -179,8 +179,7 @@ def test_a_marker_on_a_mount_point_publishes_nothing_unfinished(point, onto, sma
 def test_what_appears_on_a_mount_point_is_kept(moved, onto, small, arguments):
     expected, _ = small("ties", *arguments)
     point = f"move:{moved + 1}" if moved else "publish:1"
-    process = start(onto, *arguments, "--overwrite", fault=f"{point}:stop")
-    wait_until(process, is_stopped)
+    process = start_halted(onto, *arguments, "--overwrite", at=point)
     (onto / "out" / "config.json").unlink(missing_ok=True)
     for name in ("config.json", "thesis.txt"):
         (onto / "out" / name).write_text("mine")

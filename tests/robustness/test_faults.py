@@ -21,8 +21,8 @@ from tests.support.runs import (
     end,
     run,
     start,
+    start_halted,
     succeed,
-    wait_for_blocks,
 )
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
@@ -196,10 +196,8 @@ def test_what_an_earlier_run_put_beside_the_weights_does_not_stay(small, tmp_pat
 
 
 def test_two_runs_do_not_work_in_one_place(long_merge):
-    first = start(long_merge, "--threads", 1)
     # Stopped, it holds its place for as long as the test likes.
-    wait_for_blocks(first, long_merge)
-    first.send_signal(signal.SIGSTOP)
+    first = start_halted(long_merge, "--threads", 1, at="journal:2")
     for more in ([], ["--resume"], ["--discard"]):
         second = run(long_merge, "--threads", 1, *more)
         assert second.code == 1

@@ -56,7 +56,7 @@ def write_config(cwd: Path, models: list[Path], name: str, k: int, dtype: str) -
 
 def watched(cwd: Path, *args: object, first=None) -> tuple[dict, int]:
     """Run a merge; returns its report and the most anonymous memory that was seen from outside."""
-    process = start(cwd, *args, "--json", "--overwrite", first=first)
+    process = start(cwd, *args, "--json", "--overwrite", fresh=True, first=first)
     seen = [0]
     status = Path(f"/proc/{process.pid}/status")
 
@@ -77,7 +77,7 @@ def watched(cwd: Path, *args: object, first=None) -> tuple[dict, int]:
 
 def least_limit(cwd: Path, *args: object) -> int:
     """What the message of a limit that is too low says would do."""
-    ended = end(start(cwd, *args, "--memory-limit", "1MB"))
+    ended = end(start(cwd, *args, "--memory-limit", "1MB", fresh=True))
     assert ended.code == 1
     assert not (cwd / "out").exists()
     found = re.search(r"expected (\d+) MB or more", ended.stderr)

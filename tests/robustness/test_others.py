@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mergeplan.system.private import is_private, private_name
-from tests.support.runs import contents, end, is_stopped, run, start, succeed, wait_until
+from tests.support.runs import contents, end, run, start_halted, succeed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops processes, and looks")
 
@@ -30,9 +30,8 @@ def halted(cwd):
     """Runs a merge up to a point, does something there, and lets it go on."""
 
     def at(point: str, meanwhile, *args: object):
-        process = start(cwd, *args, fault=f"{point}:1:stop")
+        process = start_halted(cwd, *args, at=f"{point}:1")
         try:
-            wait_until(process, is_stopped)
             meanwhile()
         finally:
             process.send_signal(signal.SIGCONT)

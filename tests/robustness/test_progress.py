@@ -2,11 +2,12 @@
 
 import os
 import re
+import shutil
 import sys
 
 import pytest
 
-from tests.support.runs import start
+from tests.support.runs import make_zeros, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 
@@ -16,7 +17,7 @@ def on_terminal(cwd, *args) -> tuple[int, str]:
     import pty
 
     ours, theirs = pty.openpty()
-    process = start(cwd, *args, first=lambda: os.dup2(theirs, 2))
+    process = start(cwd, *args, fresh=True, first=lambda: os.dup2(theirs, 2))
     os.close(theirs)
     shown = b""
     while True:
@@ -33,6 +34,9 @@ def on_terminal(cwd, *args) -> tuple[int, str]:
 
 
 def test_a_line_shows_share_bytes_rate_and_time_left(long_merge):
+    # Long enough for more than one line.
+    shutil.rmtree(long_merge / "zeros")
+    make_zeros(long_merge / "zeros", 1 << 24)
     code, shown = on_terminal(long_merge, "--threads", 1)
     assert code == 0
     lines = [line for line in shown.split("\r\x1b[K") if "%" in line]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.runs import contents, end, run, start, succeed, wait_for_blocks
+from tests.support.runs import contents, end, run, start_halted, succeed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
 MODEL = "model-00001-of-00002.safetensors"
@@ -265,14 +265,12 @@ def test_links_planted_for_the_small_files_are_not_followed(left, arguments, exp
 @pytest.mark.parametrize("change", ["append", "touch", "rewrite"])
 def test_an_input_that_changes_while_it_is_read_ends_the_merge(change, long_merge):
     path = long_merge / "zeros" / "a" / "model.safetensors"
-    process = start(long_merge, "--threads", 1)
-    wait_for_blocks(process, long_merge)
-    process.send_signal(signal.SIGSTOP)
+    process = start_halted(long_merge, "--threads", 1, at="journal:2")
     if change == "touch":
         path.touch()
     else:
         with path.open("ab" if change == "append" else "r+b") as file:
-            file.seek(1 << 26)
+            file.seek(1 << 24)
             file.write(b"\0")
     process.send_signal(signal.SIGCONT)
     ended = end(process)

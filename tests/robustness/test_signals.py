@@ -8,16 +8,16 @@ import pytest
 
 from tests.support.commands import cli
 from tests.support.merges import config_text
-from tests.support.runs import contents, end, start, succeed, wait_for_blocks
+from tests.support.runs import contents, end, start_halted, succeed
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="no such signals to send")
 
 
 def stop(folder, number):
     """Send a signal once some of the output is written."""
-    process = start(folder, "--threads", "1", "--random-seed", "5")
-    wait_for_blocks(process, folder, 40)
+    process = start_halted(folder, "--threads", "1", "--random-seed", "5", at="journal:41")
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     return end(process)
 
 

@@ -6,16 +6,14 @@ import sys
 
 import pytest
 
-from tests.support.runs import end, start, succeed, wait_for_blocks
+from tests.support.runs import end, start_halted, succeed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a mapped file cannot be cut")
 def test_an_input_that_becomes_shorter_while_it_is_read(long_merge):
     path = long_merge / "zeros" / "b" / "model.safetensors"
     length = path.stat().st_size
-    process = start(long_merge, "--threads", 1)
-    wait_for_blocks(process, long_merge)
-    process.send_signal(signal.SIGSTOP)
+    process = start_halted(long_merge, "--threads", 1, at="journal:2")
     os.truncate(path, length // 2)
     process.send_signal(signal.SIGCONT)
     ended = end(process)

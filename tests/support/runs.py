@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from tests.support.commands import COMMAND, cli
+from tests.support.forked import Forked
 from tests.support.merges import config_text
 
+Process = subprocess.Popen[str] | Forked
 RECORD_BYTES = 24
 BLOCK = 1 << 16
 CHUNK = 4096
@@ -139,9 +141,21 @@ def make_zeros(folder: Path, elements: int) -> None:
 
 
 def start(
-    cwd: Path, *args: object, fault: str = "", first: Callable[[], None] | None = None
-) -> "subprocess.Popen[str]":
-    """Begin `mergeplan merge c.yml out …` in `cwd`; `first` is called in the new process."""
+    cwd: Path,
+    *args: object,
+    fault: str = "",
+    fresh: bool = False,
+    first: Callable[[], None] | None = None,
+) -> Process:
+    """Begin `mergeplan merge c.yml out …` in `cwd`, forked or `fresh`.
+
+    Args:
+        first: Called in a fresh process before the command.
+    """
+    words = ["merge", "c.yml", "out", *map(str, args)]
+    env = {**os.environ, "MERGEPLAN_FAULT": fault}
+    if not fresh:
+        return Forked(words, cwd, env)
 
     def prepare() -> None:
         # A test run in a shell's background inherits an ignored Ctrl-C.
@@ -150,9 +164,9 @@ def start(
             first()
 
     return subprocess.Popen(
-        [*COMMAND, "merge", "c.yml", "out", *map(str, args)],
+        [*COMMAND, *words],
         cwd=cwd,
-        env={**os.environ, "MERGEPLAN_FAULT": fault},
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -173,7 +187,7 @@ class Ended:
         return json.loads(self.stdout)
 
 
-def end(process: "subprocess.Popen[str]") -> Ended:
+def end(process: Process) -> Ended:
     """Wait for a process."""
     stdout, stderr = process.communicate(timeout=100)
     assert "Traceback" not in stderr, stderr
@@ -199,28 +213,16 @@ def succeed(cwd: Path, *args: object) -> dict[str, Any]:
     return ended.report
 
 
-def wait_for_blocks(process: "subprocess.Popen[str]", cwd: Path, blocks: int = 1) -> None:
-    """Until so many blocks of the output are written."""
-    journal = cwd / "out.partial" / "journal"
-    wait_until(
-        process, lambda _: journal.exists() and journal.stat().st_size >= blocks * RECORD_BYTES
-    )
-
-
-def is_stopped(process: "subprocess.Popen[str]") -> bool:
-    """Whether a process stands still, as at a fault that stops it."""
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
-def wait_until(
-    process: "subprocess.Popen[str]", done: "Callable[[subprocess.Popen[str]], bool]"
-) -> None:
-    """Until something holds of a process that must not end before."""
+def start_halted(cwd: Path, *args: object, at: str) -> Process:
+    """Begin such a merge, and wait until it stands still at a point; SIGCONT lets it go on."""
+    process = start(cwd, *args, fault=f"{at}:stop")
+    stat = Path(f"/proc/{process.pid}/stat")
     deadline = time.monotonic() + 60
-    while not done(process):
+    while stat.read_text().rpartition(")")[2].split()[0] != "T":
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
+    return process
 
 
 def contents(folder: Path) -> dict[str, str]:
