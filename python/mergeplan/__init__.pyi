@@ -19,6 +19,8 @@ from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluate import evaluate_fully as evaluate_fully
 from .evaluation.options import EvaluationOptions as EvaluationOptions
+from .evaluation.scorer import Scorer as Scorer
+from .evaluation.scorer import load_scorer as load_scorer
 from .evaluation.scores import Scores as Scores
 from .inspection.diff import Diff as Diff
 from .inspection.diff import diff as diff

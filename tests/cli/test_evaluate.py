@@ -204,6 +204,36 @@ def test_losses_that_are_not_finite_are_not_recorded(tmp_path):
     assert not path.exists()
 
 
+def test_a_scorer_measures_another_metric_and_records_it(tmp_path):
+    scorer = tmp_path / "short.py"
+    scorer.write_text(
+        "METRIC, BETTER = 'accuracy', 'higher'\n"
+        "def score(model, documents):\n"
+        "    return [(model.tokenizer(d['text'])['input_ids'][0] % 2, 1) for d in documents]\n"
+    )
+    model, out = DEMO_POOL / "base", tmp_path / "m.csv"
+    words = ["evaluate", model, "--data", EVAL / "html.jsonl", "--scorer", scorer]
+    run = cli(*words, "--against", model, "-o", out, "--as", "k=0")
+    assert run.returncode == 0, run.stderr
+    head, *rows = [line.split() for line in run.stdout.partition("\n\n")[0].splitlines()]
+    assert head == ["domain", "accuracy", "se", "items", "documents"]
+    assert [row[0] for row in rows] == ["html", "macro", "item-weighted"]
+    with out.open() as file:
+        [row, macro] = csv.DictReader(file)
+    assert "loss_nats" not in row
+    assert (row["metric"], row["better"], row["n_items"]) == ("accuracy", "higher", rows[0][3])
+    assert 0 < float(row["value"]) < 1
+    assert (
+        float(row["value"]) == float(macro["value"]) == pytest.approx(float(rows[0][1]), abs=1e-6)
+    )
+    p, n = float(row["value"]), int(row["n_items"])
+    assert float(row["value_se"]) == pytest.approx(math.sqrt(p * (1 - p) / (n - 1)), rel=1e-4)
+    # Rows of a loss and of a metric do not go into one table that knows only the other.
+    run = cli(*words[:-2], "-o", out, "--as", "k=0")
+    assert (run.returncode, "column `loss_nats` is missing" in run.stderr) == (1, True)
+    assert cli(*words[:2]).returncode == 2
+
+
 # Downstream tasks.
 
 TASK = """

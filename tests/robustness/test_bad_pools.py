@@ -94,7 +94,7 @@ POOLS = {
 @pytest.mark.parametrize("what", POOLS)
 def test_a_pool_at_fault_is_refused_before_any_work(what, tmp_path, monkeypatch):
     make, error, message = POOLS[what]
-    monkeypatch.setattr("mergeplan.calibration.worker.load_model", _never)
+    monkeypatch.setattr("mergeplan.calibration.worker.load_for_measure", _never)
     with pytest.raises(error, match=message):
         calibrate(make(tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -118,7 +118,7 @@ def test_a_k_that_the_pool_lacks(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
-    monkeypatch.setattr("mergeplan.calibration.worker.load_model", _never)
+    monkeypatch.setattr("mergeplan.calibration.worker.load_for_measure", _never)
     pool = write_pool(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(SurroundingsError, match="cannot create"):

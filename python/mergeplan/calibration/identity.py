@@ -218,7 +218,8 @@ def go_on(folder: Path, before: RunIdentity, now: RunIdentity) -> RunIdentity:
     # Before the texts, whose hash changes with it: this is the reason.
     check_cut(folder, before.halves, now.halves)
     models = _read_where_changed(before, now)
-    for section in ("models", "texts", "arithmetic"):
+    # Texts last: their hash changes with what decides it, which is then the reason.
+    for section in ("models", "arithmetic", "texts"):
         found, recorded = getattr(now, section), getattr(before, section)
         if section == "models":
             found, recorded = _contents(models), _contents(before)

@@ -17,6 +17,7 @@ from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.halves import short_domains
 from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.own_documents import read_files
 from mergeplan.evaluation.resampling import LEAST_GROUPS
 from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 from mergeplan.pool.pool import Pool, load_pool
@@ -128,7 +129,7 @@ def _with_half(options: CalibrateOptions, half: str) -> CalibrateOptions:
 
 
 def _half_of(pool: Pool, folder: Path, evaluation: EvaluationOptions) -> str:
-    if not pool.data:
+    if not pool.data and evaluation.scorer is None:
         return "all"
     if (before := recorded_in(folder)) is not None:
         for half in ("all", "selection"):
@@ -136,7 +137,7 @@ def _half_of(pool: Pool, folder: Path, evaluation: EvaluationOptions) -> str:
             now = [hash_texts(pool, size, chosen)[:16] for size in range(len(pool.sizes))]
             if now == list(before.texts.values()):
                 return half
-    return "all" if short_domains(pool.data) else "selection"
+    return "all" if short_domains(read_files(pool.data, evaluation.scorer)) else "selection"
 
 
 def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibration:
@@ -149,8 +150,9 @@ def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibrat
     checked = check_calibration(pool, options.methods, options.setup, options.ks)
     domains = options.choosing.domains if options.choosing else None
     for name in parse_shares(domains) if domains else ():
-        if name not in (*pool.data, MACRO):
-            hint = nearest(name, list(pool.data)) or f"it has: {', '.join(pool.data)}"
+        known = list(checked.texts[0].domains)
+        if name not in (*known, MACRO):
+            hint = nearest(name, known) or f"it has: {', '.join(known)}"
             raise InputError(f"--domains: the pool has no domain `{name}`", hint)
     if options.choosing and options.choosing.transfer == REQUIRED:
         refuse_unlike_sizes(pool)

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from mergeplan.calibration.identity import RunIdentity, models_of
 from mergeplan.calibration.setup import Setup, prepare_texts
+from mergeplan.calibration.worker import load_for
 from mergeplan.config.config import parse_config
 from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import UNGROUPED
+from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import BY_DOCUMENT
-from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.planner import build_plan
@@ -33,7 +34,7 @@ class CheckedCalibration:
 
     pool: Pool
     labels: tuple[str, ...]
-    texts: tuple[Texts, ...]
+    texts: tuple[Measure, ...]
     identity: RunIdentity
     warnings: tuple[str, ...]
 
@@ -53,7 +54,7 @@ def check_calibration(
     """
     labels = labels or tuple(pool.methods)
     allow = setup.allow_vocabulary_mismatch
-    if not pool.data:
+    if not pool.data and setup.evaluation.scorer is None:
         raise InputError(
             "the pool has no `data`: there is nothing to measure losses on",
             "list each domain's held-out texts under `data`",
@@ -75,6 +76,14 @@ def check_calibration(
             plan = build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
             files |= dict.fromkeys(text for one in plan.checkpoints for text in one.warnings)
     texts = tuple(prepare_texts(pool, n, setup.evaluation) for n in range(len(pool.sizes)))
+    if setup.evaluation.scorer is not None:
+        if texts[0].metric:
+            raise InputError(
+                f"`{texts[0].metric}` is no loss: `calibrate` measures losses alone",
+                "measure merges one by one: `mergeplan evaluate --scorer FILE -o CSV`",
+            )
+        for size, measure in zip(pool.sizes, texts, strict=True):
+            measure.check(load_for(size.base, setup))
     evaluation = setup.evaluation
     identity = RunIdentity(
         models=models_of(pool),
@@ -85,6 +94,7 @@ def check_calibration(
             "the windows": [evaluation.max_length, evaluation.stride],
             # Only where it is set: earlier runs do not name it.
             **({"`--lora-exact`": True} if setup.lora_exact else {}),
+            **({"`--scorer`": evaluation.scorer.sha256} if evaluation.scorer else {}),
         },
         halves=texts[0].cut,
     )

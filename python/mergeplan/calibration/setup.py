@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from mergeplan.evaluation.documents import read_documents
 from mergeplan.evaluation.halves import cut_of
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
+from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.own_documents import OwnDocuments, own_sha256, read_files
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.options import MergeOptions
 from mergeplan.pool.pool import Pool
@@ -36,7 +37,7 @@ class Setup:
 
     def merging(self, model: Any) -> MergeOptions:
         """How to merge into a model: where it is, but on a CPU by the core."""
-        device = model.device
+        device = next(model.parameters()).device
         return MergeOptions(
             threads=self.threads,
             memory_limit=self.memory_limit,
@@ -46,12 +47,14 @@ class Setup:
         )
 
 
-def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Texts:
-    """The pool's texts, encoded for the models of one size.
+def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Measure:
+    """The pool's texts, encoded for the models of one size, or what a scorer is given of them.
 
     Raises:
-        InputError: The base has no tokenizer or config, or a text is at fault.
+        InputError: The base has no tokenizer or config, or a text or the scorer is at fault.
     """
+    if evaluation.scorer is not None:
+        return OwnDocuments.prepare(pool.data, evaluation)
     base = pool.sizes[size].base
     context = context_of(load_model_config(base))
     return Texts.prepare(pool.data, load_tokenizer(base), evaluation, context=context)
@@ -63,7 +66,9 @@ def hash_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> str:
     Raises:
         InputError: As for `prepare_texts`.
     """
+    files = read_files(pool.data, evaluation.scorer)
+    if evaluation.scorer is not None:
+        return own_sha256(files, evaluation)
     base = pool.sizes[size].base
-    files = {name: read_documents(path) for name, path in pool.data.items()}
     deciding = evaluation.deciding(context_of(load_model_config(base)), cut_of(files))
     return texts_sha256(files, load_tokenizer(base), deciding)

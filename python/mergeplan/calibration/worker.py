@@ -8,9 +8,9 @@ from typing import Any
 
 from mergeplan.calibration.setup import Setup, prepare_texts
 from mergeplan.checkpoints.heads import heads_in
-from mergeplan.evaluation.loading import load_model
+from mergeplan.evaluation.loading import load_for_measure
+from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.measured import MeasuredMerge
-from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.parameters import places_in, tie_as
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool
@@ -32,7 +32,7 @@ class Worker:
         InputError: A model or a text is at fault.
     """
 
-    def __init__(self, pool: Pool, size: int, setup: Setup, texts: Texts | None = None) -> None:
+    def __init__(self, pool: Pool, size: int, setup: Setup, texts: Measure | None = None) -> None:
         import torch
 
         self._pool, self._setup = pool, setup
@@ -102,4 +102,4 @@ def load_for(base: Path, setup: Setup) -> Any:
 
     on_cpu = setup.device == "cpu" or (setup.device == "auto" and not torch.cuda.is_available())
     dtype = "float32" if setup.dtype == "auto" and on_cpu else setup.dtype
-    return load_model(base, dtype=dtype, device=setup.device)
+    return load_for_measure(base, setup.evaluation.scorer, dtype=dtype, device=setup.device)

@@ -22,7 +22,6 @@ _FILE = PATH
     "--data",
     "sources",
     multiple=True,
-    required=True,
     metavar="DATA",
     help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable.",
 )
@@ -63,7 +62,8 @@ def command(
     Each line of a file has `text`, or `prompt` and `response`, or `messages`, of which only
     responses and assistant turns are scored, and may have a `group`: the file or conversation that
     it is a part of. Each token is scored once. Standard errors are clustered by group, or by
-    document where there is none; the macro mean counts every domain alike.
+    document where there is none; the macro mean counts every domain alike. With --scorer, a measure
+    of your own of any model that torch runs.
     """
     from mergeplan.checkpoints.heads import count_params
     from mergeplan.checkpoints.opening import open_checkpoint
@@ -71,18 +71,22 @@ def command(
     from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
-    from mergeplan.evaluation.scores import difference, documents_csv, scores_table
+    from mergeplan.evaluation.scores import difference, documents_csv
     from mergeplan.evaluation.sources import find_data
     from mergeplan.system.progress import ProgressLine
     from mergeplan.system.writing import refuse_existing, write_durably
 
+    if not sources and given["scorer"] is None:
+        raise click.UsageError("--data is missing: what to score MODEL on")
     if (out is None) != (not merge):
         raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
     known = parse_merge(merge) if out else {}
     data = find_data(sources)
+    options = evaluation_of(given)
+    metric = options.scorer.metric if options.scorer else ""
     if out is not None:
         known.setdefault("n_params", str(count_params(open_checkpoint(str(model)))))
-        columns_of(out, known)  # before the work
+        columns_of(out, known, metric)  # before the work
     if documents is not None:
         refuse_existing(documents, overwrite=overwrite)
     if threads is not None:
@@ -92,7 +96,7 @@ def command(
         found = evaluate_fully(
             model,
             data,
-            evaluation_of(given),
+            options,
             against=against,
             tasks=tuple(filter(None, (tasks or "").split(","))),
             dtype=given["dtype"],
@@ -104,10 +108,10 @@ def command(
     if as_json:
         click.echo(json.dumps(found.data(), allow_nan=False))
     else:
-        click.echo(scores_table(found.scores, found.tasks))
+        click.echo(found.table(found.scores, metric or "loss_nats", found.tasks))
         if found.against is not None:
             click.echo(f"\n{model} - {against}, paired by document")
-            click.echo(scores_table(difference(found.scores, found.against), value="difference"))
+            click.echo(found.table(difference(found.scores, found.against), "difference"))
     for message in found.left_out[:_WARNINGS]:
         warn(message)
     if len(found.left_out) > _WARNINGS:
@@ -120,4 +124,11 @@ def command(
     if documents is not None:
         write_durably(documents, documents_csv(found.scores), replace=overwrite)
     if out is not None:
-        append(out, found.scores, known, data_hash=found.data_hash)
+        append(
+            out,
+            found.scores,
+            known,
+            data_hash=found.data_hash,
+            metric=metric,
+            higher=found.higher,
+        )

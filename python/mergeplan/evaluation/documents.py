@@ -3,9 +3,10 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mergeplan.display.text import listed
 from mergeplan.errors import InputError, nearest
@@ -13,7 +14,10 @@ from mergeplan.system.reading import TEXTS, decode, read_bytes
 
 # What a line may be, beside its `group`; other keys, such as an id, are not looked at.
 KINDS = ("text", "prompt, response", "messages")
+# Of a file that is read for a scorer and has other lines than these.
+OBJECTS = "objects"
 _KEYS = ("text", "prompt", "response", "messages")
+_Line = TypeVar("_Line")
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,17 @@ class Document:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file whose documents are all of one kind; `sha256` is that of its bytes."""
+    """A file whose documents are all of one kind; `sha256` is that of its bytes.
+
+    Attributes:
+        objects: What a scorer is given for each document; empty where there is none.
+    """
 
     path: Path
     kind: str
     documents: tuple[Document, ...]
     sha256: str
+    objects: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def grouped(self) -> bool:
@@ -75,25 +84,21 @@ def read_documents(path: Path, *, given: bool = False) -> TextFile:
         MissingInputError: There is no such file.
         InputError: The file, or a line of it, is at fault.
     """
-    raw = read_bytes(path, TEXTS, given=given)
-    lines = decode(raw, path).split("\n")
     kind = ""
-    documents = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            data = _object(line)
-            found = _kind(data)
-            if kind and found != kind:
-                raise InputError(
-                    f"expected `{kind}` as on the lines before, found `{found}`",
-                    "keep one kind of document in a file",
-                )
-            kind = found
-            documents.append(_document(data, kind, number))
-        except InputError as error:
-            raise InputError(f"`{path}`, line {number}: {error.message}", error.hint) from error
+
+    def document(data: dict[str, Any], number: int) -> Document:
+        nonlocal kind
+        found = _kind(data)
+        if kind and found != kind:
+            raise InputError(
+                f"expected `{kind}` as on the lines before, found `{found}`",
+                "keep one kind of document in a file",
+            )
+        kind = found
+        return _document(data, kind, number)
+
+    raw = read_bytes(path, TEXTS, given=given)
+    documents = _read_lines(raw, path, document)
     if not documents:
         raise InputError(
             f"`{path}` is empty: expected JSON lines with `text`, `prompt` and `response`, or"
@@ -101,6 +106,50 @@ def read_documents(path: Path, *, given: bool = False) -> TextFile:
             "leave the domain out, or give it text",
         )
     return TextFile(path, kind, tuple(documents), hashlib.sha256(raw).hexdigest())
+
+
+def read_objects(path: Path, *, given: bool = False) -> TextFile:
+    """Read a JSON-lines file for a scorer: objects of any keys, `group` among them as ever.
+
+    What is text keeps the half that it has as text; anything else goes by all of its content.
+
+    Args:
+        given: As for `read_documents`.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: The file, or a line of it, is at fault.
+    """
+    kind = KINDS[0]
+
+    def both(data: dict[str, Any], number: int) -> tuple[Document, dict[str, Any]]:
+        nonlocal kind
+        try:
+            return _document(data, _kind(data), number), data
+        except InputError:
+            kind = OBJECTS
+            content = json.dumps(data, sort_keys=True)
+            return Document(number, content, group=_group(data.get("group"))), data
+
+    raw = read_bytes(path, TEXTS, given=given)
+    found = _read_lines(raw, path, both)
+    if not found:
+        raise InputError(f"`{path}` is empty: expected a JSON object on each line")
+    documents, objects = zip(*found, strict=True)
+    return TextFile(path, kind, documents, hashlib.sha256(raw).hexdigest(), objects)
+
+
+def _read_lines(raw: bytes, path: Path, one: Callable[[dict[str, Any], int], _Line]) -> list[_Line]:
+    """What each line that is not blank comes to."""
+    found = []
+    for number, line in enumerate(decode(raw, path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(one(_object(line), number))
+        except InputError as error:
+            raise InputError(f"`{path}`, line {number}: {error.message}", error.hint) from error
+    return found
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from mergeplan.display.text import finite
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import UNGROUPED
 from mergeplan.evaluation.harness import check_tasks, run_tasks
+from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import BY_DOCUMENT, EvaluationOptions
 from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, scores_table
 from mergeplan.evaluation.sources import Data, files_of
+from mergeplan.measurements.columns import direction
 from mergeplan.system.files import expanded
 from mergeplan.system.progress import Progress
 
@@ -25,6 +27,8 @@ class Evaluation(Summarized):
         data_hash: See `Texts.sha256`.
         left_out: Documents of which no token can be scored.
         warnings: On halves that are less independent than they look, where one was scored.
+        metric: What a scorer measured; empty for losses in nats.
+        higher: Whether more of it is better.
     """
 
     scores: Scores
@@ -33,39 +37,57 @@ class Evaluation(Summarized):
     data_hash: str
     left_out: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    metric: str = ""
+    higher: bool = False
 
     def summary(self) -> str:
         """Losses and tasks, and the paired difference from the other model."""
-        text = scores_table(self.scores, self.tasks)
+        text = self.table(self.scores, self.metric or "loss_nats", self.tasks)
         if self.against is None:
             return text
         paired = difference(self.scores, self.against)
-        return text + "\n\n" + scores_table(paired, value="difference")
+        return text + "\n\n" + self.table(paired, "difference")
+
+    @property
+    def counted(self) -> str:
+        """What a document's count is of."""
+        return "item" if self.metric else "token"
+
+    def table(self, scores: Scores, value: str, tasks: tuple[TaskScore, ...] = ()) -> str:
+        """A row for each domain and both means.
+
+        Args:
+            value: What the scores are.
+            tasks: In rows below.
+        """
+        return scores_table(scores, tasks, value=value, counted=self.counted)
 
     def data(self) -> dict[str, Any]:
         """Ready for JSON: what is not finite becomes null."""
         against = self.against and difference(self.scores, self.against)
         data = {
-            "scores": _data(self.scores),
-            "difference": against and _data(against),
+            "scores": self._rows(self.scores),
+            "difference": against and self._rows(against),
             "tasks": [asdict(task) for task in self.tasks],
             "data_hash": self.data_hash,
             "left_out": list(self.left_out),
             "warnings": list(self.warnings),
         }
+        if self.metric:
+            data |= {"metric": self.metric, "better": direction(self.higher)}
         return dict(finite(data))
 
-
-def _data(scores: Scores) -> dict[str, Any]:
-    return {
-        name: {
-            "loss_nats": row.loss_nats,
-            "se": row.se,
-            "n_tokens": row.n_tokens,
-            "n_documents": row.n_documents,
+    def _rows(self, scores: Scores) -> dict[str, Any]:
+        value = "value" if self.metric else "loss_nats"
+        return {
+            name: {
+                value: row.loss_nats,
+                "se": row.se,
+                f"n_{self.counted}s": row.n_tokens,
+                "n_documents": row.n_documents,
+            }
+            for name, row in rows_of(scores, self.counted).items()
         }
-        for name, row in rows_of(scores).items()
-    }
 
 
 def evaluate(
@@ -84,7 +106,8 @@ def evaluate(
     Args:
         model: A local folder with weights, config.json and tokenizer.
         data: A `.jsonl` file, a folder of them, a pool, or several; or a file for each domain by
-            name. Lines have `text`, `prompt` and `response`, or `messages`.
+            name. Lines have `text`, `prompt` and `response`, or `messages`; for a scorer, what it
+            takes.
         dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         progress: Called with the tokens scored so far, and all of them.
@@ -127,42 +150,49 @@ def evaluate_fully(
     Raises:
         InputError: As `evaluate`, or the tokenizers differ, or a task is at fault.
     """
-    from mergeplan.evaluation.hashes import tokenizer_content
-    from mergeplan.evaluation.loading import (
-        context_of,
-        load_model,
-        load_model_config,
-        load_tokenizer,
-    )
-    from mergeplan.evaluation.texts import Texts
+    from mergeplan.evaluation.loading import load_for_measure, load_tokenizer
 
+    options = options or EvaluationOptions()
     folders = [expanded(path) for path in (model, against) if path is not None]
     found = check_tasks(tasks) if tasks else None
+    measure = _measure(folders, files_of(data), options)
+    scores: list[Scores] = []
+    task_scores: list[TaskScore] = []
+    for folder in folders:
+        loaded = load_for_measure(folder, options.scorer, dtype=dtype, device=device)
+        measure.check(loaded)
+        scores.append(measure.score(loaded, progress))
+        if found is not None and not task_scores:
+            task_scores = run_tasks(found, loaded, load_tokenizer(folder))
+        del loaded  # two models need not fit
+    ungrouped = [UNGROUPED] if options.half != "all" and measure.cut == BY_DOCUMENT else []
+    return Evaluation(
+        scores[0],
+        scores[1] if len(scores) > 1 else None,
+        tuple(task_scores),
+        measure.sha256,
+        measure.left_out,
+        (*measure.faults, *ungrouped),
+        measure.metric,
+        measure.higher,
+    )
+
+
+def _measure(folders: list[Path], files: dict[str, Path], options: EvaluationOptions) -> Measure:
+    """What the models are scored by, on the same documents."""
+    from mergeplan.evaluation.hashes import tokenizer_content
+    from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
+    from mergeplan.evaluation.own_documents import OwnDocuments
+    from mergeplan.evaluation.texts import Texts
+
+    if options.scorer is not None:
+        return OwnDocuments.prepare(files, options, given=True)
     contexts = [context_of(load_model_config(folder)) for folder in folders]
     tokenizer, *others = [load_tokenizer(folder) for folder in folders]
     if any(tokenizer_content(other) != tokenizer_content(tokenizer) for other in others):
         raise InputError(
-            f"`{model}` and `{against}` have different tokenizers",
+            " and ".join(f"`{folder}`" for folder in folders) + " have different tokenizers",
             "losses per token of different tokens cannot be compared",
         )
-    files = files_of(data)
     context = min((length for length in contexts if length is not None), default=None)
-    texts = Texts.prepare(files, tokenizer, options, context=context, given=True)
-    scores: list[Scores] = []
-    task_scores: list[TaskScore] = []
-    for folder in folders:
-        loaded = load_model(folder, dtype=dtype, device=device)
-        scores.append(texts.score(loaded, progress))
-        if found is not None and not task_scores:
-            task_scores = run_tasks(found, loaded, tokenizer)
-        del loaded  # two models need not fit
-    half = options.half if options else "all"
-    ungrouped = [UNGROUPED] if half != "all" and texts.cut == BY_DOCUMENT else []
-    return Evaluation(
-        scores[0],
-        scores[1] if others else None,
-        tuple(task_scores),
-        texts.sha256,
-        texts.left_out,
-        (*texts.faults, *ungrouped),
-    )
+    return Texts.prepare(files, tokenizer, options, context=context, given=True)

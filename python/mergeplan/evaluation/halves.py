@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mergeplan.errors import InputError
-from mergeplan.evaluation.documents import Document, TextFile, read_documents
+from mergeplan.evaluation.documents import Document, TextFile
 from mergeplan.evaluation.near_duplicates import near_duplicates
 from mergeplan.evaluation.options import BY_DOCUMENT, BY_GROUP, Cut
 
@@ -17,24 +17,20 @@ UNGROUPED = (
 _NAMED = 3  # pairs of documents that are named one by one
 
 
-def short_domains(data: Mapping[str, Path], least: int = LEAST) -> dict[str, tuple[int, int]]:
+def short_domains(files: Mapping[str, TextFile], least: int = LEAST) -> dict[str, tuple[int, int]]:
     """The domains whose halves are too small to select by one and to check with the other.
 
-    Files are read, and nothing is tokenised; `max_tokens` may leave fewer documents than counted.
+    Nothing is tokenised; `max_tokens` may leave fewer documents than counted.
 
     Args:
-        data: JSON-lines file of each domain, as `Pool.data`.
+        files: Of each domain.
         least: Groups that each half should have; a document without a group counts as one.
 
     Returns:
         Groups in the selection and in the check half of each such domain; empty where every domain
         has enough.
-
-    Raises:
-        MissingInputError: A file is not there.
-        InputError: A file is at fault.
     """
-    counts = {name: count_halves(read_documents(path).documents) for name, path in data.items()}
+    counts = {name: count_halves(file.documents) for name, file in files.items()}
     return {name: both for name, both in counts.items() if min(both) < least}
 
 

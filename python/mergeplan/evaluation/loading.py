@@ -8,6 +8,7 @@ from mergeplan.checkpoints.opening import open_stored
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.options import DTYPES
+from mergeplan.evaluation.scorer import Scorer
 from mergeplan.system.devices import check_gpu, parse_device
 
 # No code from a model's folder runs, and nobody is asked whether it may.
@@ -138,6 +139,26 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
                 "config.json and the weights belong to different models",
             )
     return model.to(place).eval()
+
+
+def load_for_measure(
+    folder: Path, scorer: Scorer | None, *, dtype: str = "auto", device: str = "auto"
+) -> Any:
+    """A model as a scorer loads it; else a causal language model, for a scorer with its tokenizer
+    as `model.tokenizer`.
+
+    Raises:
+        InputError: As for `load_model`, or the scorer fails.
+    """
+    if scorer is None:
+        return load_model(folder, dtype=dtype, device=device)
+    import_transformers()
+    own = scorer.load_model(folder, dtype, _device(device))
+    if own is not None:
+        return own
+    model = load_model(folder, dtype=dtype, device=device)
+    model.tokenizer = load_tokenizer(folder)
+    return model
 
 
 def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mergeplan.errors import InputError
+from mergeplan.evaluation.scorer import Scorer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # How halves are cut, as `run.json` says it; earlier runs say nothing, and cut them by document.
@@ -30,6 +31,8 @@ class EvaluationOptions:
         batch_tokens: Most tokens in a batch, padding included; `None` for what suits the device. It
             changes losses by rounding only.
         half: `all` documents, or the half of them to select by, or the other one to check with.
+        scorer: A measure of one's own, which is given whole documents; `None` for token
+            cross-entropy.
     """
 
     max_tokens: int | None = None
@@ -38,12 +41,14 @@ class EvaluationOptions:
     stride: int | None = None
     batch_tokens: int | None = None
     half: str = "all"
+    scorer: Scorer | None = None
 
     def check(self) -> None:
         """Refuse counts and names that are none.
 
         Raises:
-            InputError: A count is below 1, or there is no such half.
+            InputError: A count is below 1, there is no such half, or a scorer is given documents
+                that are not cut into tokens.
         """
         if self.half not in HALVES:
             raise InputError(f"`half`: expected {', '.join(HALVES)}, found `{self.half}`")
@@ -51,6 +56,11 @@ class EvaluationOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"`{name}`: expected 1 or more, found {value}")
+            if value is not None and self.scorer is not None:
+                raise InputError(
+                    f"`{name}` has no meaning with a scorer, which is given whole documents",
+                    "leave it out; a scorer may cut, and `load_documents` choose",
+                )
 
     def deciding(self, context: int | None, cut: Cut) -> list[int | str | None]:
         """What decides which tokens are scored, and goes into the hash of the texts.

@@ -9,7 +9,7 @@ from pathlib import Path
 from mergeplan.display.text import is_unicode, listed
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import Scores
-from mergeplan.measurements.columns import COLUMNS, write_se
+from mergeplan.measurements.columns import COLUMNS, direction, write_se
 from mergeplan.measurements.rows import MACRO
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.ranges import parse_options
@@ -18,6 +18,8 @@ from mergeplan.system.writing import ExistsError, holding, refuse_existing, writ
 
 # What only who merged knows.
 _MERGE = [column.name for column in COLUMNS if column.about == "merge"]
+# What a row of another measure than a loss needs.
+_METRIC = ("metric", "value", "better")
 
 
 def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
@@ -54,8 +56,12 @@ def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
     return merge
 
 
-def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
+def columns_of(path: Path, merge: Mapping[str, str], metric: str = "") -> list[str]:
     """The columns to write, which a file that exists decides.
+
+    Args:
+        merge: See `parse_merge`.
+        metric: What is measured; empty for losses in nats.
 
     Raises:
         InputError: It lacks a column without which the rows would lose their meaning.
@@ -65,9 +71,10 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
     try:
         _, columns = open_table(read_text(path, TABLE).splitlines(), path)
     except MissingInputError:
-        return [column.name for column in COLUMNS if column.about != "metric"]
+        left_out = "loss" if metric else "metric"
+        return [column.name for column in COLUMNS if column.about != left_out]
     told = [key for key, value in merge.items() if value not in ("", "{}")]
-    for column in (*told, "domain", "loss_nats"):
+    for column in (*told, "domain", *(_METRIC if metric else ("loss_nats",))):
         if column not in columns:
             raise InputError(
                 f"`{path}`: column `{column}` is missing; found {listed(columns)}",
@@ -76,7 +83,15 @@ def columns_of(path: Path, merge: Mapping[str, str]) -> list[str]:
     return columns
 
 
-def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: str) -> None:
+def append(
+    path: Path,
+    scores: Scores,
+    merge: Mapping[str, str],
+    *,
+    data_hash: str,
+    metric: str = "",
+    higher: bool = False,
+) -> None:
     """Append a row for each domain and one for the macro mean, in one step.
 
     What is there stays byte for byte, and what another `append` adds meanwhile stays too.
@@ -84,6 +99,8 @@ def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: s
     Args:
         merge: See `parse_merge`.
         data_hash: `Texts.sha256`.
+        metric: What was measured; empty for losses in nats.
+        higher: Whether more of it is better.
 
     Raises:
         InputError: A loss is not finite, or the file lacks a column.
@@ -93,7 +110,13 @@ def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: s
         raise InputError(f"`{path}`: nothing was appended: {faults[0]}")
     while True:
         with holding(path) as exists:
-            text = _rows(columns_of(path, merge), scores, merge, data_hash, header=not exists)
+            text = _rows(
+                columns_of(path, merge, metric),
+                _measured(scores, metric, higher),
+                merge,
+                data_hash,
+                header=not exists,
+            )
             before = read_bytes(path, TABLE) if exists else b""
             if before and not before.endswith(b"\n"):
                 before += b"\n"
@@ -103,20 +126,43 @@ def append(path: Path, scores: Scores, merge: Mapping[str, str], *, data_hash: s
                 continue  # another has just begun the file
 
 
+def _measured(scores: Scores, metric: str, higher: bool) -> dict[str, dict[str, object]]:
+    """The cells of each domain and of the macro mean that say what was measured."""
+    rows = {**scores.estimates(), MACRO: scores.macro()}
+    if metric:
+        better = direction(higher)
+        return {
+            name: {
+                "metric": metric,
+                "value": f"{row.loss_nats:.9g}",
+                "value_se": write_se(row.se),
+                "n_items": row.n_tokens,
+                "better": better,
+            }
+            for name, row in rows.items()
+        }
+    return {
+        name: {
+            "loss_nats": f"{row.loss_nats:.9g}",
+            "loss_se": write_se(row.se),
+            "n_tokens": row.n_tokens,
+        }
+        for name, row in rows.items()
+    }
+
+
 def _rows(
-    columns: list[str], scores: Scores, merge: Mapping[str, str], data_hash: str, *, header: bool
+    columns: list[str],
+    measured: Mapping[str, Mapping[str, object]],
+    merge: Mapping[str, str],
+    data_hash: str,
+    *,
+    header: bool,
 ) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     if header:
         writer.writeheader()
-    for name, row in {**scores.estimates(), MACRO: scores.macro()}.items():
-        measured = {
-            "domain": name,
-            "loss_nats": f"{row.loss_nats:.9g}",
-            "loss_se": write_se(row.se),
-            "n_tokens": row.n_tokens,
-            "data_hash": data_hash,
-        }
-        writer.writerow({**merge, **measured})
+    for name, cells in measured.items():
+        writer.writerow({**merge, "domain": name, **cells, "data_hash": data_hash})
     return text.getvalue()

@@ -27,8 +27,6 @@ from mergeplan.errors import InputError
 from mergeplan.measurements.rows import MACRO
 from mergeplan.system.ranges import Number
 
-TOKEN_WEIGHTED = "token-weighted"
-
 
 @dataclass(frozen=True)
 class TaskScore:
@@ -242,19 +240,32 @@ def difference(a: Scores, b: Scores) -> Scores:
     return Scores(paired)
 
 
-def rows_of(scores: Scores) -> dict[str, Estimate]:
-    """Each domain, then both means."""
+def rows_of(scores: Scores, counted: str = "token") -> dict[str, Estimate]:
+    """Each domain, then both means.
+
+    Args:
+        counted: What a document's count is of.
+    """
     return {
         **scores.estimates(),
         MACRO: scores.macro(),
-        TOKEN_WEIGHTED: scores.token_weighted(),
+        f"{counted}-weighted": scores.token_weighted(),
     }
 
 
 def scores_table(
-    scores: Scores, tasks: Sequence[TaskScore] = (), *, value: str = "loss_nats"
+    scores: Scores,
+    tasks: Sequence[TaskScore] = (),
+    *,
+    value: str = "loss_nats",
+    counted: str = "token",
 ) -> str:
-    """For people. With tasks, a column says what each row's value is."""
+    """For people. With tasks, a column says what each row's value is.
+
+    Args:
+        value: What the scores are.
+        counted: What a document's count is of.
+    """
     rows = [
         (
             name,
@@ -264,14 +275,14 @@ def scores_table(
             f"{row.n_tokens}",
             f"{row.n_documents}",
         )
-        for name, row in rows_of(scores).items()
+        for name, row in rows_of(scores, counted).items()
     ]
     rows += [
         (task.task, task.metric, f"{task.value:.6f}", _short(task.se), "", f"{task.n_documents}")
         for task in tasks
     ]
     cells: list[tuple[str, ...]] = [
-        ("domain", "metric", "value", "se", "tokens", "documents"),
+        ("domain", "metric", "value", "se", f"{counted}s", "documents"),
         *rows,
     ]
     if not tasks:

@@ -137,7 +137,7 @@ class Texts:
         """
         from mergeplan.evaluation.scoring import make_batches, score_batches
 
-        self._check(model)
+        self.check(model)
         if model.device not in self._batches:
             self._batches[model.device] = make_batches(
                 self._windows, model.device, self._batch_tokens
@@ -152,7 +152,22 @@ class Texts:
             }
         )
 
-    def _check(self, model: Any) -> None:
+    @property
+    def metric(self) -> str:
+        """Nothing else than losses in nats."""
+        return ""
+
+    @property
+    def higher(self) -> bool:
+        """Of losses less is better."""
+        return False
+
+    def check(self, model: Any) -> None:
+        """Refuse a model that the texts were not encoded for.
+
+        Raises:
+            InputError: Its vocabulary lacks tokens of the texts, or its context is too short.
+        """
         from mergeplan.evaluation.loading import context_of
 
         known = len(model.get_input_embeddings().weight)

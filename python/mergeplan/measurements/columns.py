@@ -85,7 +85,12 @@ def _better(text: str) -> bool:
     return text == "higher"
 
 
-def _direction(higher: bool) -> str:
+def direction(higher: bool) -> str:
+    """What the column `better` says.
+
+    >>> direction(True), direction(False)
+    ('higher', 'lower')
+    """
     return "higher" if higher else "lower"
 
 
@@ -160,7 +165,7 @@ COLUMNS = tuple(
             str,
             "metric",
         ),
-        ("better", "higher", "`lower` or `higher`", _better, _direction, "metric"),
+        ("better", "higher", "`lower` or `higher`", _better, direction, "metric"),
         ("seed", "seed", "a text", str, str, "merge"),
         ("pool_hash", "pool_hash", "a text", str, str, "text"),
         ("data_hash", "data_hash", "a text", str, str, "text"),

@@ -72,6 +72,8 @@ def tie_as(model: Any, *, own_head: bool, stores_head: bool) -> None:
     """
     import torch
 
+    if getattr(model, "get_output_embeddings", lambda: None)() is None:
+        return  # it makes no words: there is nothing to tie
     if own_head and ties_head(model):
         head = model.get_output_embeddings()
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})

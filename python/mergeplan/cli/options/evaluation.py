@@ -5,8 +5,10 @@ from typing import Any
 
 import click
 
+from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import DEVICE, SEED
 from mergeplan.evaluation.options import DTYPES, HALVES, EvaluationOptions
+from mergeplan.evaluation.scorer import load_scorer
 
 _half = click.option(
     "--half",
@@ -56,6 +58,12 @@ def evaluation_options(
             help=f"auto: {auto}.",
         ),
         click.option("--device", type=DEVICE, default="auto", show_default=True),
+        click.option(
+            "--scorer",
+            metavar="FILE.py",
+            type=PATH,
+            help="A measure of your own in place of token cross-entropy: this file's code runs.",
+        ),
     )
 
     def decorate(command: Any) -> Any:
@@ -77,4 +85,5 @@ def evaluation_of(given: dict[str, Any], written: int | None = None) -> Evaluati
     names = ("max_tokens", "max_length", "stride", "batch_tokens", "half")
     chosen = {name: given[name] for name in names if given.get(name) is not None}
     seed = written if given["seed"] is None else given["seed"]
-    return EvaluationOptions(**chosen, seed=seed or 0)
+    scorer = load_scorer(given["scorer"]) if given["scorer"] else None
+    return EvaluationOptions(**chosen, seed=seed or 0, scorer=scorer)

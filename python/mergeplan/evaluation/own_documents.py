@@ -1,0 +1,200 @@
+"""Documents that a scorer of one's own is given, and what it makes of a model on them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.errors import InputError
+from mergeplan.evaluation.documents import (
+    OBJECTS,
+    Document,
+    TextFile,
+    read_documents,
+    read_objects,
+)
+from mergeplan.evaluation.halves import cut_of, faults_across
+from mergeplan.evaluation.options import Cut, EvaluationOptions
+from mergeplan.evaluation.scorer import Scorer
+from mergeplan.evaluation.scores import DomainScores, Scores
+from mergeplan.evaluation.texts import Domain
+from mergeplan.measurements.rows import MACRO, domain_name
+from mergeplan.system.reading import TEXTS, read_bytes
+
+# Documents of each domain that a scorer is tried on before anything is merged.
+_TRIED = 4
+
+
+@dataclass
+class OwnDocuments:
+    """What a scorer is given, and its scores; a `measure.Measure`."""
+
+    domains: dict[str, Domain]
+    sha256: str
+    cut: Cut
+    faults: tuple[str, ...]
+    _scorer: Scorer = field(repr=False)
+    _objects: dict[str, list[Any]] = field(repr=False)
+    _counts: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def prepare(
+        cls, data: Mapping[str, Path], options: EvaluationOptions, *, given: bool = False
+    ) -> "OwnDocuments":
+        """Read and choose the documents.
+
+        Args:
+            data: A file for each domain; none where the scorer makes its documents itself.
+            options: With a scorer.
+            given: Whether the user names the files, so that they may be pipes.
+
+        Raises:
+            InputError: A file, an option or the scorer is at fault.
+        """
+        scorer = options.scorer
+        assert scorer is not None
+        options.check()
+        files = read_files(data, scorer, given=given)
+        domains, objects = {}, {}
+        for name, file in files.items():
+            pairs = zip(file.documents, file.objects, strict=True)
+            chosen = [(d, o) for d, o in pairs if options.half in ("all", d.half)]
+            if not chosen:
+                raise InputError(
+                    f"`{file.path}`: none of its {len(file.documents)} documents falls into the"
+                    f" {options.half} half",
+                    "give the domain more documents",
+                )
+            domains[name] = Domain(
+                np.array([document.line for document, _ in chosen], np.int64),
+                np.ones(len(chosen), np.int64),
+                tuple(document.group for document, _ in chosen) if file.grouped else (),
+            )
+            objects[name] = [one for _, one in chosen]
+        texts = {name: file for name, file in files.items() if file.kind != OBJECTS}
+        faults = faults_across(texts) if options.half != "all" else []
+        return cls(
+            domains, own_sha256(files, options), cut_of(files), tuple(faults), scorer, objects
+        )
+
+    @property
+    def metric(self) -> str:
+        """What the scorer says that it measures; empty for losses in nats."""
+        return self._scorer.metric
+
+    @property
+    def higher(self) -> bool:
+        """Whether more of it is better."""
+        return self._scorer.higher
+
+    @property
+    def n_tokens(self) -> int:
+        """Documents: what a scorer counts is known when it has scored them."""
+        return sum(len(objects) for objects in self._objects.values())
+
+    def check(self, model: Any) -> None:
+        """Try the scorer on a base and the first documents.
+
+        Raises:
+            InputError: It fails, gives NaN or no count, or is not a function of the document.
+        """
+        import torch
+
+        with torch.no_grad():
+            for objects in self._objects.values():
+                self._scorer.check(model, objects[:_TRIED])
+
+    def score(self, model: Any, progress: Callable[[int, int], None] | None = None) -> Scores:
+        """Score a model, on the device that it is on.
+
+        Raises:
+            InputError: The scorer fails, or counts other things than it did of another model.
+        """
+        import torch
+
+        found: dict[str, DomainScores] = {}
+        done = 0
+        trained, _ = model.training, model.eval()
+        try:
+            with torch.no_grad():
+                for name, objects in self._objects.items():
+                    sums, counts = zip(*self._scorer.score(model, objects), strict=True)
+                    found[name] = self._domain(name, np.array(sums), np.array(counts, np.int64))
+                    done += len(objects)
+                    if progress is not None:
+                        progress(done, self.n_tokens)
+        finally:
+            model.train(trained)
+        return Scores(found)
+
+    def _domain(
+        self, name: str, sums: NDArray[np.float64], counts: NDArray[np.int64]
+    ) -> DomainScores:
+        domain = self.domains[name]
+        known = self._counts.setdefault(name, counts)
+        if (differ := np.flatnonzero(known != counts)).size:
+            place = int(differ[0])
+            raise InputError(
+                f"scorer `{self._scorer.path}`, domain `{name}`, document"
+                f" {domain.lines[place]}: a count of {counts[place]}, and of {known[place]} for"
+                " another model",
+                "models are compared document by document: a count must not depend on the model",
+            )
+        return DomainScores(domain.lines, counts, sums, domain.groups)
+
+
+def read_files(
+    data: Mapping[str, Path], scorer: Scorer | None, *, given: bool = False
+) -> dict[str, TextFile]:
+    """Each domain's documents: texts, or what a scorer is given.
+
+    Args:
+        data: None where the scorer makes its documents itself.
+
+    Raises:
+        MissingInputError: A file is not there.
+        InputError: A file or the scorer is at fault.
+    """
+    if scorer is None:
+        return {name: read_documents(path, given=given) for name, path in data.items()}
+    if not data:
+        name = "made" if domain_name(scorer.path.stem) == MACRO else scorer.path.stem
+        if not scorer.has_documents:
+            raise InputError(
+                f"there is no `data`, and scorer `{scorer.path}` has no `load_documents`",
+                "name files of documents, or let `load_documents(None)` make them",
+            )
+        return {name: _own_file(None, scorer, b"")}
+    if scorer.has_documents:
+        return {n: _own_file(p, scorer, read_bytes(p, TEXTS)) for n, p in data.items()}
+    return {name: read_objects(path, given=given) for name, path in data.items()}
+
+
+def own_sha256(files: Mapping[str, TextFile], options: EvaluationOptions) -> str:
+    """Of the files' bytes, the scorer, and the half: equal hashes mean equal measures."""
+    assert options.scorer is not None
+    half = [options.half, cut_of(files)] if options.half != "all" else []
+    content = [
+        sorted((name, file.sha256, len(file.documents)) for name, file in files.items()),
+        options.scorer.sha256,
+        half,
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _own_file(path: Path | None, scorer: Scorer, raw: bytes) -> TextFile:
+    """What a scorer makes of a file: halves go by the documents' groups, or by their numbers."""
+    objects = scorer.load_documents(path)
+    groups = [one.get("group") if isinstance(one, Mapping) else None for one in objects]
+    documents = tuple(
+        Document(number, f"{number}", group=None if group is None else str(group))
+        for number, group in enumerate(groups, 1)
+    )
+    named = path or scorer.path
+    return TextFile(named, OBJECTS, documents, hashlib.sha256(raw).hexdigest(), tuple(objects))

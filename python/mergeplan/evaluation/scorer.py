@@ -1,0 +1,243 @@
+"""A measure of one's own: a Python file that the user names, with `score(model, documents)`.
+
+```python
+METRIC, BETTER = "accuracy", "higher"      # left out: `score` gives losses in nats
+
+def load_model(path, dtype, device): ...   # left out: a causal language model of transformers
+def load_documents(path): ...              # left out: JSON lines
+def score(model, documents):               # of each document its sum and its count
+    return [(is_right(model, document), 1) for document in documents]
+```
+
+Its code runs because its name stands on the command line; none that a pool or a model names does.
+What it measures is known by the hash of its file: another content is another measure.
+"""
+
+import hashlib
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mergeplan.display.text import cut
+from mergeplan.errors import InputError, nearest
+from mergeplan.system.files import expanded
+from mergeplan.system.reading import CODE, read_text
+
+_DIRECTIONS = ("lower", "higher")
+_PAIR = "a sum and a count, such as `(loss, n_tokens)` or `(1.0, 1)`"
+# By which a document's sum may move with those beside it: padding rounds, in bfloat16 too.
+_ROUNDING = 1e-2
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer's file, as it was read: what runs is what was hashed.
+
+    Attributes:
+        path: For messages.
+    """
+
+    path: Path
+    source: str = field(repr=False)
+
+    def __reduce__(self) -> tuple[type["Scorer"], tuple[Path, str]]:
+        # Workers on other machines are sent the text, and not its functions.
+        return Scorer, (self.path, self.source)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's text."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+    @property
+    def metric(self) -> str:
+        """What it measures; empty for losses in nats."""
+        return str(self._names.get("METRIC", ""))
+
+    @property
+    def higher(self) -> bool:
+        """Whether more of it is better."""
+        return bool(self._names.get("BETTER") == "higher")
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether it reads, or makes, its documents itself."""
+        return "load_documents" in self._names
+
+    def load_model(self, folder: Path, dtype: str, device: str) -> Any:
+        """The scorer's own model; `None` where it has no function for that.
+
+        Raises:
+            InputError: It fails, or gives no module of torch.
+        """
+        import torch
+
+        if "load_model" not in self._names:
+            return None
+        model = self._call("load_model", folder, dtype, device)
+        if not isinstance(model, torch.nn.Module):
+            raise self._fault(
+                f"`load_model`: expected a module of torch, found {_named(model)}",
+                "merges go into its parameters, which have the names of the checkpoint's tensors",
+            )
+        return model.eval()
+
+    def load_documents(self, path: Path | None) -> list[Any]:
+        """The scorer's own documents, of a file, or of none where it makes them.
+
+        Raises:
+            InputError: It fails, or gives none.
+        """
+        found = self._call("load_documents", path)
+        if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+            raise self._fault(f"`load_documents`: expected a list, found {_named(found)}")
+        if not found:
+            raise self._fault(f"`load_documents({path})` gives no documents")
+        return list(found)
+
+    def score(self, model: Any, documents: Sequence[Any]) -> list[tuple[float, int]]:
+        """Each document's sum and count; a sum is NaN where the model gives none.
+
+        Raises:
+            InputError: It fails, or gives something else.
+        """
+        found = self._call("score", model, list(documents))
+        if not hasattr(found, "__len__") or len(found) != len(documents):
+            raise self._fault(
+                f"`score`: expected {_PAIR}, for each of {len(documents)} documents, found"
+                f" {f'{len(found)} of them' if hasattr(found, '__len__') else _named(found)}"
+            )
+        return [self._pair(one, number) for number, one in enumerate(found, 1)]
+
+    def check(self, model: Any, documents: Sequence[Any]) -> None:
+        """Score a few documents on a base, and again in reverse: a document's score is its own.
+
+        Raises:
+            InputError: It fails, gives NaN or no count, or something else at the second time.
+        """
+        once = self.score(model, documents)
+        for number, (value, _) in enumerate(once, 1):
+            if math.isnan(value):
+                raise self._fault(
+                    f"`score`, document {number}: expected a finite sum, found {value} on the base"
+                )
+        again = self.score(model, documents[::-1])[::-1]
+        for number, (one, other) in enumerate(zip(once, again, strict=True), 1):
+            if one[1] != other[1] or not math.isclose(
+                one[0], other[0], rel_tol=_ROUNDING, abs_tol=1e-6
+            ):
+                raise self._fault(
+                    f"`score`, document {number}: {one[0]:.6g} of {one[1]}, and {other[0]:.6g} of"
+                    f" {other[1]} where the same documents come in reverse",
+                    "it must depend on model and document alone: seed what is random by the"
+                    " document",
+                )
+
+    def _pair(self, pair: Any, number: int) -> tuple[float, int]:
+        try:
+            value, count = map(float, pair)
+        except (TypeError, ValueError):
+            raise self._fault(
+                f"`score`, document {number}: expected {_PAIR}, found {_named(pair)}"
+            ) from None
+        if not count.is_integer() or count < 1:
+            raise self._fault(
+                f"`score`, document {number}: expected a whole count of 1 or more, found {count:g}",
+                "leave out, in `load_documents`, what has nothing to score",
+            )
+        return value if math.isfinite(value) else math.nan, int(count)
+
+    @cached_property
+    def _names(self) -> Mapping[str, Any]:
+        """What the file defines; it runs when they are first asked for."""
+        module = ModuleType("mergeplan_scorer")
+        module.__file__ = str(self.path)
+        try:
+            exec(compile(self.source, str(self.path), "exec"), module.__dict__)
+        except SyntaxError as error:
+            raise InputError(f"scorer `{self.path}`, line {error.lineno}: {error.msg}") from error
+        except Exception as error:
+            raise self._failed(error) from error
+        names = vars(module)
+        self._check_functions(names)
+        self._check_direction(names.get("METRIC"), names.get("BETTER"))
+        return names
+
+    def _check_functions(self, names: Mapping[str, Any]) -> None:
+        if "score" not in names:
+            functions = [name for name, value in names.items() if callable(value)]
+            hint = nearest("score", functions) or "it takes a model and a list of documents"
+            raise self._fault("function `score` is missing", hint)
+        for name in ("score", "load_model", "load_documents"):
+            if not callable(names.get(name, print)):
+                raise self._fault(f"`{name}`: expected a function, found {_named(names[name])}")
+
+    def _check_direction(self, metric: object, better: object) -> None:
+        if metric is None and better is not None:
+            raise self._fault("`BETTER` without `METRIC`", "leave it out: a loss is better lower")
+        if metric is None:
+            return
+        if not isinstance(metric, str) or not metric.strip():
+            raise self._fault(f"`METRIC`: expected a name, found {_named(metric)}")
+        if better not in _DIRECTIONS:
+            raise self._fault(
+                f"`METRIC` without a direction: expected `BETTER` of `lower` or `higher`, found"
+                f" {_named(better)}"
+            )
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        try:
+            return self._names[name](*arguments)
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> InputError:
+        """An error of the scorer's own code, with the place in its file."""
+        trace = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in trace if frame.filename == str(self.path)]
+        where = f", line {lines[-1]}" if lines else ""
+        return InputError(f"scorer `{self.path}`{where}: {type(error).__name__}: {cut(error, 300)}")
+
+    def _fault(self, what: str, hint: str | None = None) -> InputError:
+        return InputError(f"scorer `{self.path}`: {what}", hint)
+
+
+def load_scorer(path: str | Path) -> Scorer:
+    """Read a scorer's file and run it once, so that it has what a scorer needs.
+
+    Args:
+        path: A Python file with `score(model, documents)`, which gives for each document a summed
+            loss or score and its count. `METRIC` and `BETTER` name another measure than a loss in
+            nats; `load_model(path, dtype, device)` and `load_documents(path)` are for models and
+            data that are not those of causal language models.
+
+    Returns:
+        What `EvaluationOptions` takes as `scorer`.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It is no Python, fails, or lacks something; the message names it.
+
+    Example:
+        >>> import mergeplan, pathlib
+        >>> file = pathlib.Path("ones.py")
+        >>> _ = file.write_text("def score(model, documents): return [(1.0, 1)] * len(documents)")
+        >>> mergeplan.load_scorer(file).higher
+        False
+    """
+    path = expanded(path)
+    scorer = Scorer(path, read_text(path, CODE, given=True))
+    _ = scorer.metric  # runs it
+    return scorer
+
+
+def _named(value: object) -> str:
+    """What was found instead, short."""
+    return "nothing" if value is None else f"`{cut(repr(value), 60)}`"

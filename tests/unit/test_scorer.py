@@ -1,0 +1,237 @@
+"""A measure of one's own: what a scorer's file may be, and what is made of it."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+import mergeplan
+from mergeplan.errors import InputError, MissingInputError
+from mergeplan.evaluation.documents import read_documents, read_objects
+from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.own_documents import OwnDocuments
+from tests.support.pools import write_pool
+from tests.support.settings import DEMO_POOL, EVAL
+
+# What `evaluate` does by itself, in few words.
+LOSS = """
+import torch
+
+def score(model, documents):
+    found = []
+    for document in documents:
+        ids = torch.tensor([model.tokenizer(document["text"])["input_ids"]])
+        loss = model(input_ids=ids, labels=ids).loss
+        found.append((float(loss) * (ids.shape[1] - 1), ids.shape[1] - 1))
+    return found
+"""
+
+
+def written(folder, source, name="mine.py"):
+    path = folder / name
+    path.write_text(source)
+    return path
+
+
+def scoring(folder, source, **options):
+    return EvaluationOptions(scorer=mergeplan.load_scorer(written(folder, source)), **options)
+
+
+def lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def prepared(folder, source, records=({"text": "a"}, {"text": "b"}), **options):
+    data = {"x": lines(folder / "x.jsonl", records)}
+    return OwnDocuments.prepare(data, scoring(folder, source, **options))
+
+
+class Model:
+    """Whatever a scorer is given passes through."""
+
+    training = False
+
+    def eval(self):
+        return self
+
+    def train(self, mode):
+        return self
+
+
+def test_a_scorer_of_losses_gives_what_evaluate_gives(tmp_path):
+    data = {name: EVAL / f"{name}.jsonl" for name in ("html", "python")}
+    for options in ({}, {"half": "selection"}):
+        own = EvaluationOptions(**options)
+        model = DEMO_POOL / "python"
+        expected = mergeplan.evaluate_fully(model, data, own, device="cpu")
+        found = mergeplan.evaluate_fully(
+            model, data, scoring(tmp_path, LOSS, **options), device="cpu"
+        )
+        assert (found.metric, found.warnings) == ("", expected.warnings)
+        for name, domain in expected.scores.domains.items():
+            mine = found.scores.domains[name]
+            assert np.array_equal(mine.lines, domain.lines)
+            assert np.array_equal(mine.n_tokens, domain.n_tokens)
+            assert np.allclose(mine.nll, domain.nll, rtol=1e-5)
+        assert found.data_hash != expected.data_hash
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def score(model, documents:", "line 1: "),
+        ("x = 1\ny = x.z\n", "line 2: AttributeError: 'int' object has no attribute 'z'"),
+        ("def scores(model, documents): ...", "function `score` is missing"),
+        ("score = 3", "`score`: expected a function, found `3`"),
+        ("METRIC = 'accuracy'\ndef score(m, d): ...", "without a direction: expected `BETTER`"),
+        (
+            "METRIC = 'a'\nBETTER = 'more'\ndef score(m, d): ...",
+            "`lower` or `higher`, found `'more",
+        ),
+        ("METRIC = 3\nBETTER = 'lower'\ndef score(m, d): ...", "`METRIC`: expected a name, found"),
+        ("BETTER = 'lower'\ndef score(m, d): ...", "`BETTER` without `METRIC`"),
+    ],
+)
+def test_a_file_that_is_no_scorer_is_named(source, message, tmp_path):
+    path = written(tmp_path, source)
+    with pytest.raises(InputError) as caught:
+        mergeplan.load_scorer(path)
+    assert caught.value.message.startswith(f"scorer `{path}`")
+    assert message in caught.value.message
+
+
+def test_a_scorer_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"no\.py"):
+        mergeplan.load_scorer(tmp_path / "no.py")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [(float('nan'), 1)] * 2", "document 1: expected a finite sum, found nan on the"),
+        ("return [(1.0, 1), (float('inf'), 1)]", "document 2: expected a finite sum"),
+        ("return [(1.0, 0)] * 2", "document 1: expected a whole count of 1 or more, found 0"),
+        ("return [(1.0, 1.5)] * 2", "document 1: expected a whole count of 1 or more, found 1.5"),
+        ("return [1.0, 2.0]", "document 1: expected a sum and a count"),
+        ("return [(1.0, None)] * 2", "document 1: expected a sum and a count"),
+        ("return [(1.0, 1)]", "for each of 2 documents, found 1 of them"),
+        ("return 3.0", "for each of 2 documents, found `3.0`"),
+        ("return None", "for each of 2 documents, found nothing"),
+        ("return [(1.0 + n, 1) for n, _ in enumerate(documents)]", "come in reverse"),
+        ("return documents[5]", "line 2: IndexError"),
+    ],
+)
+def test_what_a_scorer_gives_is_checked_on_the_base(body, message, tmp_path):
+    own = prepared(tmp_path, f"def score(model, documents):\n    {body}\n")
+    with pytest.raises(InputError) as caught:
+        own.check(Model())
+    assert message in caught.value.message
+    assert "mine.py" in caught.value.message
+
+
+def test_a_count_that_depends_on_the_model_is_refused(tmp_path):
+    own = prepared(tmp_path, "def score(model, documents):\n    return [(1.0, model.n)] * 2\n")
+    model = Model()
+    model.n = 1
+    assert own.score(model).domains["x"].n_tokens.tolist() == [1, 1]
+    model.n = 2
+    with pytest.raises(InputError, match="domain `x`, document 1: a count of 2, and of 1 for"):
+        own.score(model)
+
+
+def test_a_model_that_gives_no_finite_score_is_kept_as_such(tmp_path):
+    own = prepared(tmp_path, "def score(m, d):\n    return [(float('inf'), 1), (2.0, 1)]\n")
+    [fault] = own.score(Model()).faults()
+    assert fault == "domain `x`: the loss of 1 of 2 documents is not finite, the first on line 1"
+
+
+def test_lines_of_any_keys_have_halves_and_groups(tmp_path):
+    records = [{"pixels": [n, 0], "label": n % 3, "group": n // 2} for n in range(40)]
+    path = lines(tmp_path / "x.jsonl", records)
+    file = read_objects(path)
+    assert (file.kind, file.grouped, list(file.objects)) == ("objects", True, records)
+    own = "def score(m, documents):\n    return [(d['label'], 1) for d in documents]\n"
+    halves = [prepared(tmp_path, own, records, half=half) for half in ("selection", "check")]
+    labels = [half.score(Model()).domains["x"] for half in halves]
+    assert sum(len(one.lines) for one in labels) == 40
+    assert not {*labels[0].groups} & {*labels[1].groups}
+    for one in labels:
+        assert one.nll.tolist() == [records[line - 1]["label"] for line in one.lines]
+    # Text stays in the half that it has as text.
+    texts = EVAL / "html.jsonl"
+    assert [d.half for d in read_objects(texts).documents] == [
+        d.half for d in read_documents(texts).documents
+    ]
+
+
+def test_a_scorer_may_make_its_documents_and_needs_no_file(tmp_path):
+    source = (
+        "METRIC, BETTER = 'accuracy', 'higher'\n"
+        "def load_documents(path):\n"
+        "    assert path is None\n    return [{'n': n} for n in range(5)]\n"
+        "def score(model, documents):\n    return [(d['n'] % 2, 1) for d in documents]\n"
+    )
+    own = OwnDocuments.prepare({}, scoring(tmp_path, source))
+    assert (own.metric, own.higher, own.n_tokens, list(own.domains)) == (
+        "accuracy", True, 5, ["mine"],
+    )  # fmt: skip
+    assert own.score(Model()).macro().loss_nats == pytest.approx(0.4)
+    with pytest.raises(InputError, match="no `data`, and scorer .* has no `load_documents`"):
+        OwnDocuments.prepare({}, scoring(tmp_path, LOSS))
+
+
+@pytest.mark.parametrize("found", ["None", "3", "[]", "'abc'"])
+def test_documents_that_are_none_are_named(found, tmp_path):
+    source = f"{LOSS}\ndef load_documents(path): return {found}\n"
+    with pytest.raises(InputError, match=r"scorer .*mine\.py.*load_documents"):
+        OwnDocuments.prepare({}, scoring(tmp_path, source))
+
+
+@pytest.mark.parametrize("option", ["max_tokens", "max_length", "stride", "batch_tokens"])
+def test_options_of_tokens_have_no_meaning_with_a_scorer(option, tmp_path):
+    with pytest.raises(InputError, match=f"`{option}` has no meaning with a scorer"):
+        prepared(tmp_path, LOSS, **{option: 50})
+
+
+def test_a_scorer_travels_as_its_text(tmp_path):
+    path = written(tmp_path, LOSS)
+    scorer = mergeplan.load_scorer(path)
+    path.write_text("changed")
+    again = pickle.loads(pickle.dumps(scorer))
+    assert (again, again.sha256, again.metric) == (scorer, scorer.sha256, "")
+
+
+# In a calibration.
+
+
+def run(tmp_path, scorer, **changes):
+    pool = write_pool(tmp_path, methods={"average": {}}, **changes)
+    setup = mergeplan.Setup(EvaluationOptions(scorer=mergeplan.load_scorer(scorer)), device="cpu")
+    options = mergeplan.CalibrateOptions(ks=(1, 5), scan=False, setup=setup)
+    return mergeplan.calibrate(pool, tmp_path / "run", options)
+
+
+def test_a_calibration_by_a_scorer_is_bound_to_its_file(tmp_path):
+    scorer = written(tmp_path, LOSS)
+    done = run(tmp_path, scorer)
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert recorded["arithmetic"]["`--scorer`"] == mergeplan.load_scorer(scorer).sha256
+    rows = mergeplan.load_measurements(done.table).rows
+    assert {row.k for row in rows} == {0, 1, 5}
+    expected = mergeplan.evaluate(DEMO_POOL / "base", tmp_path / "texts", device="cpu")
+    base = {row.domain: row for row in rows if row.k == 0}
+    for name, mean in expected.estimates().items():
+        assert base[name].loss_nats == pytest.approx(mean.loss_nats, abs=1e-6)
+    assert run(tmp_path, scorer).n_measured == 0
+    scorer.write_text(LOSS + "\n# another\n")
+    with pytest.raises(InputError, match="`--scorer` has changed since the run"):
+        run(tmp_path, scorer)
+
+
+def test_a_scorer_at_fault_leaves_no_run(tmp_path):
+    scorer = written(tmp_path, "def score(m, d):\n    return [(float('nan'), 1)] * len(d)\n")
+    with pytest.raises(InputError, match="expected a finite sum, found nan on the base"):
+        run(tmp_path, scorer)
+    assert not (tmp_path / "run").exists()
