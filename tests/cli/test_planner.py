@@ -20,7 +20,7 @@ def test_fit_prints_a_table_and_writes_a_law(tmp_path):
     assert "large offset: b = 5.24" in run.stderr
     assert "0.57448  1.46871   5.239  0.99932" in run.stdout
     law = json.loads((tmp_path / "law.json").read_text())
-    assert law["law_version"] == 3
+    assert law["law_version"] == 4
     as_json = cli("fit", PUBLISHED, "--pool-size", 16, "--json")
     assert json.loads(as_json.stdout) == law
 
@@ -104,7 +104,8 @@ def test_json_holds_the_recommendation(demo_pool):
         (["suggest", "none.csv", "--cost", "none.yml"], 1, "cannot open costs `none.yml`"),
         (["plot", "none.csv"], 2, "--out"),
         (["plot", "none.csv", "-o", "x.png"], 1, "cannot open `none.csv`"),
-        (["suggest", "none.csv", "--target-loss", "-1"], 2, "--target-loss"),
+        (["suggest", "none.csv", "--target", "x"], 2, "expected a number, found `x`"),
+        (["suggest", PUBLISHED, "--target-loss", "-1"], 1, "a loss is above 0, and the target is"),
         (["suggest", "x.csv", "--target-loss", "1", "--pool", "p.yml"], 2, "belong together"),
         (["suggest", "x.json", "--target-loss", "1", "--domain", "a"], 2, "give it to `fit`"),
         (["fit", "none.csv"], 1, "cannot open `none.csv`"),

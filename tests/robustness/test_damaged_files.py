@@ -122,7 +122,7 @@ def test_a_file_that_a_user_wrote(text, load, tmp_path):
         ('{"law_version": 1, "law_version": 1}', "key `law_version` stands twice"),
         ('{"law_version": ' + "9" * 5000 + "}", "cannot read"),
         ("[]", "expected a mapping, found []"),
-        ('{"law_version": 1}', "expected law version 3, found 1"),
+        ('{"law_version": 1}', "expected law version 4, found 1"),
     ],
 )
 def test_what_is_no_document_of_its_kind(text, words, tmp_path):

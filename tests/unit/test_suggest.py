@@ -90,9 +90,9 @@ def test_a_law_file_gives_the_same_recommendation(demo, tmp_path):
 
 def test_a_law_of_another_version_is_refused(tmp_path):
     (tmp_path / "law.json").write_text('{"law_version": 1}')
-    with pytest.raises(InputError, match="expected law version 3, found 1"):
+    with pytest.raises(InputError, match="expected law version 4, found 1"):
         load_law(tmp_path / "law.json")
-    (tmp_path / "law.json").write_text('{"law_version": 3}')
+    (tmp_path / "law.json").write_text('{"law_version": 4}')
     with pytest.raises(InputError, match="`data_sha256` is missing"):
         load_law(tmp_path / "law.json")
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,18 +22,16 @@ def command(
     measurements: Path,
     out: Path | None,
     overwrite: bool,
-    domain: str | None,
-    method: str | None,
-    pool_size: int | None,
-    form: str,
-    robust: bool,
     as_json: bool,
+    **fitting: Any,
 ) -> None:
     """Fit the merging law to mean losses, for each method and base size and over all sizes.
 
-    MEASUREMENTS.csv needs the columns `k` and `loss_nats`; `subset`, `method`, `options`,
-    `n_params`, `domain`, `pool_size`, `loss_se` and `seed` are used where present. Where subsets
-    were measured one by one, each mean is weighted by its variance, else by k.
+    MEASUREMENTS.csv needs the columns `k` and `loss_nats`, or `k`, `metric`, `value` and `better`;
+    `subset`, `method`, `options`, `n_params`, `domain`, `pool_size`, `loss_se`, `value_se`,
+    `n_items` and `seed` are used where present. Where subsets were measured one by one, each mean
+    is weighted by its variance, else by k. A metric whose means become better and worse with k by
+    more than their error has no law.
     """
     from mergeplan.law.diagnose import all_signs
     from mergeplan.law.file import law_data, save_law
@@ -42,9 +41,7 @@ def command(
 
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
-    result = fit(
-        measurements, domain=domain, method=method, pool_size=pool_size, form=form, robust=robust
-    )
+    result = fit(measurements, **fitting)
     data = law_data(result)
     if out is not None:
         save_law(result, out, replace=overwrite)

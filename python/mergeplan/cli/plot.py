@@ -6,17 +6,16 @@ from typing import Any
 import click
 
 from mergeplan.cli.messages import report
-from mergeplan.cli.options.measurements import fit_options, load
+from mergeplan.cli.options.measurements import fit_options, load, target_option
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
-from mergeplan.cli.options.units import Positive
 
 
 @click.command("plot")
 @click.argument("source", metavar="LAW_OR_MEASUREMENTS", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="A .png or .svg file.")
 @overwrite_option
-@click.option("--target-loss", type=Positive(), help="Draw the target and the k that reach it.")
+@target_option("Draw the target and the k that reach it.")
 @fit_options
 def command(
     source: Path, out: Path, overwrite: bool, target_loss: float | None, **fitting: Any

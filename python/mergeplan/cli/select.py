@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 @click.command("select")
 @click.argument("source", metavar="MEASUREMENTS", type=PATH)
 @click.option(
+    "--metric",
+    help="Metric to serve, instead of --domains; `perplexity` is made of the losses.",
+)
+@click.option(
     "--domains",
     metavar="CODE[=2],MATH",
     help="Domain or metric to serve, or several with shares. [default: the macro mean]",
@@ -97,6 +101,7 @@ if TYPE_CHECKING:
 def command(
     source: Path,
     domains: str | None,
+    metric: str | None,
     method: str | None,
     keep: tuple[str, ...],
     max_loss: float | None,
@@ -154,9 +159,13 @@ def command(
     if no_geometry and geometry is not None:
         raise click.UsageError("--geometry and --no-geometry exclude each other")
     grams = () if no_geometry else geometry or _grams(source, pool_file)
-    selections = select(source, wish=wish, method=method, geometry=grams, transfer=transfer)
+    if metric is not None and domains is not None:
+        raise click.UsageError("--metric and --domains exclude each other")
+    selections = select(
+        source, wish=wish, method=method, metric=metric, geometry=grams, transfer=transfer
+    )
     verdict = verdict_from_selections(
-        source, selections, method=method, weights=weights, pool_file=pool_file
+        source, selections, method=method, metric=metric, weights=weights, pool_file=pool_file
     )
     first = selections[0]
     names = tuple(front.split(",")) if front else ()

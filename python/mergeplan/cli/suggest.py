@@ -9,7 +9,7 @@ import click
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
-from mergeplan.cli.options.measurements import fit_options, fits_or_why
+from mergeplan.cli.options.measurements import fit_options, fits_or_why, target_option
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Positive
@@ -18,7 +18,7 @@ from mergeplan.display.text import finite
 
 @click.command("suggest")
 @click.argument("source", metavar="LAW_OR_MEASUREMENTS", type=PATH)
-@click.option("--target-loss", type=Positive(), help="Loss to reach, in nats per token.")
+@target_option("Loss to reach, in nats per token, or value of the metric.")
 @click.option(
     "--fraction",
     type=click.FloatRange(0, 1, min_open=True),
@@ -103,6 +103,7 @@ def command(
     verdict = verdict_of(
         source,
         domain=fitting["domain"],
+        metric=fitting["metric"],
         method=fitting["method"],
         goal=goal,
         costs=costs,

@@ -9,7 +9,7 @@ import numpy as np
 from mergeplan.law.correction import Merge
 from mergeplan.subset_law.averages import mean_of_size
 from mergeplan.subset_law.fit import fit_subset_law
-from mergeplan.system.ranges import Magnitude, Positive
+from mergeplan.system.ranges import Magnitude, Number
 
 # Where only these were measured whole, with k below the pool's size, is there anything to say.
 _FEWEST_WHOLE = 3
@@ -22,11 +22,11 @@ class Averaged:
     """What it says.
 
     Attributes:
-        losses: Mean loss of each k from 1 to the pool's size, in nats.
+        losses: Mean loss of each k from 1 to the pool's size, in nats, or of the metric.
         left_out: Root mean square error, in nats, of a merge that is left out.
     """
 
-    losses: tuple[Positive, ...]
+    losses: tuple[Number, ...]
     left_out: Magnitude
 
 

@@ -13,8 +13,9 @@ from mergeplan.display.summary import Summarized
 from mergeplan.law.formulas import FromCoefficients, SizeLaw
 from mergeplan.law.pool_means import PoolMeans, draw_means
 from mergeplan.law.posterior import CONFIDENCE, DRAWS, LOWEST_OFFSET, central, shortest
+from mergeplan.law.scale import Scale
 from mergeplan.law.series import Series, name_of
-from mergeplan.law.spread import SpreadLaw, known_covariance
+from mergeplan.law.spread import SpreadLaw, item_variances, known_covariance
 from mergeplan.law.tails import TailScore, left_out_k
 from mergeplan.system.ranges import Magnitude, Seed
 
@@ -37,8 +38,8 @@ class AtScale:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Mean loss on this text, in nats, of this pool's merges of k, with its interval at
-    `confidence`.
+    """Mean loss on this text, in nats, of this pool's merges of k, or mean of a metric on its own
+    scale, with its interval at `confidence`.
 
     Measured values are exact on this text: what is open is how the mean departs from the law, and
     the subsets that were not measured.
@@ -81,7 +82,8 @@ class Fit(Summarized):
     """The law of one series, and what it says of this pool's mean loss at each k on this text.
 
     Attributes:
-        law: In the paper's form, whose offset b is not negative.
+        law: In the paper's form, whose offset b is not negative; of a metric, of its turned values
+            (see `scale`). All else is on the metric's own scale.
         forecast: The same with b down to -0.5; expectations, k and intervals come from it.
         r2: Share of the variance of the mean losses that the law explains, in-sample, unweighted.
         lack_of_fit: Standard deviation of what the law leaves, in nats, beside sampling error.
@@ -103,8 +105,7 @@ class Fit(Summarized):
 
     def summary(self) -> str:
         """The forecast's coefficients and how well they fit on this text; warnings."""
-        law = self.forecast
-        curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
+        curve = coefficients_text(self.forecast, self.series.scale)
         ks = ", ".join(str(point.k) for point in self.series.points)
         lines = [f"{name_of(self.series)}: {curve}, R² {self.r2:.5f}, from k = {ks}, on this text"]
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
@@ -122,10 +123,9 @@ class Fit(Summarized):
 
     @cached_property
     def curve_left_out(self) -> float:
-        """Root mean square error of the curve at a k that is left out, in nats."""
-        points = self.series.points
-        k, loss = ([getattr(p, name) for p in points] for name in ("k", "loss"))
-        return left_out_k(np.array(k, np.float64), np.array(loss), self.tails)
+        """Root mean square error of the curve at a k that is left out."""
+        k, turned = measured_means(self.series)
+        return left_out_k(k, turned, self.tails)
 
     @cached_property
     def subsets_speak(self) -> bool:
@@ -150,8 +150,9 @@ class Fit(Summarized):
         averaged = self.series.averaged
         if averaged is None or self._drawn is None:
             return None
+        error = f"{averaged.left_out:.5f}{self.series.scale.unit}"
         errors = (
-            f"a merge that is left out is predicted to {averaged.left_out:.5f} nats by it, a k that"
+            f"a merge that is left out is predicted to {error} by it, a k that"
             f" is left out to {self.curve_left_out:.5f} by the curve"
         )
         if self.subsets_speak:
@@ -171,12 +172,13 @@ class Fit(Summarized):
 
     @property
     def _averaged(self) -> Array:
-        """The averaged law at the draws' k, shape (n_ks,); measured means as they are."""
+        """The averaged law at the draws' k, turned, shape (n_ks,); measured means as they are."""
         assert self.series.averaged is not None
         assert self._drawn is not None
         measured = {point.k: point.loss for point in self.series.points}
         losses = self.series.averaged.losses
-        return np.array([measured.get(int(k), losses[int(k) - 1]) for k in self._drawn.ks])
+        found = np.array([measured.get(int(k), losses[int(k) - 1]) for k in self._drawn.ks])
+        return self.series.scale.turned(found)
 
     @cached_property
     def _drawn(self) -> PoolMeans | None:
@@ -185,29 +187,30 @@ class Fit(Summarized):
         if len(series.points) < 3 or self.law.can_rise:
             return None
         return draw_means(
-            np.array([point.k for point in series.points], np.float64),
-            np.array([point.loss for point in series.points]),
+            *measured_means(series),
             known_covariance(series, self.spread),
             series.pool_size,
             self.seed,
+            lambda ks: item_variances(series, ks),
         )
 
     @cached_property
     def expected(self) -> tuple[float, ...]:
-        """Expected mean loss of each k from 1 to the pool's size, in nats on this text.
+        """Expected mean of each k from 1 to the pool's size on this text.
 
         The measured mean where every subset was measured; else the middle of the draws, or, where
         no sampling error is known that would weigh the means against the law, the forecast.
         """
         whole = range(1, self.series.pool_size + 1)
+        own = self.series.scale.own
         complete = {point.k: point.loss for point in self.series.points if point.complete}
         if self.draws is None or self.weighting == "k":
-            return tuple(complete.get(k, self.forecast.predict(k)) for k in whole)
+            return tuple(complete.get(k, own(self.forecast.predict(k))) for k in whole)
         # Between the k that were drawn, of which a large pool has only some, along 1/(k + b).
         steps = -1 / (np.array(whole) + self.forecast.offset)
         drawn = -1 / (self.draws.ks + self.forecast.offset)
         middle = np.interp(steps, drawn, np.median(self.draws.means, axis=0))
-        return tuple(complete.get(k, float(middle[k - 1])) for k in whole)
+        return tuple(complete.get(k, own(float(middle[k - 1]))) for k in whole)
 
     def expect(self, k: float) -> float:
         """The same for any k, whole or not, of this pool or beyond it."""
@@ -215,8 +218,8 @@ class Fit(Summarized):
         if 1 <= k <= size and k == int(k):
             return self.expected[int(k) - 1]
         if self.draws is None or self.weighting == "k":
-            return self.forecast.predict(k)
-        return float(np.median(self.draws.at(k)))
+            return self.series.scale.own(self.forecast.predict(k))
+        return self.series.scale.own(float(np.median(self.draws.at(k))))
 
     @property
     def largest_measured(self) -> int:
@@ -229,30 +232,47 @@ class Fit(Summarized):
 
     @property
     def best_k(self) -> int:
-        """The k with the lowest expected mean: all experts, but where the curve turns up."""
-        size = self.series.pool_size
-        return min(range(size, 0, -1), key=lambda k: self.expected[k - 1])
+        """The k with the best expected mean: all experts, but where the curve turns back."""
+        size, sign = self.series.pool_size, self.series.scale.sign
+        return min(range(size, 0, -1), key=lambda k: sign * self.expected[k - 1])
 
     def first(self, target_loss: float) -> int | None:
         """Smallest k of the pool whose expected mean reaches a target."""
-        enough = target_loss + 1e-12 * abs(target_loss)
-        ks = itertools.count(1)
-        return next((k for k, loss in zip(ks, self.expected, strict=False) if loss <= enough), None)
+        found = zip(itertools.count(1), self.expected, strict=False)
+        return next((k for k, value in found if self.reaches(value, target_loss)), None)
+
+    def reaches(self, value: float, target: float) -> bool:
+        """Whether a value is as good as a target.
+
+        Args:
+            value, target: On the scale of the table.
+        """
+        return self.series.scale.sign * (value - target) <= 1e-12 * abs(target)
 
     def predict(self, k: float, confidence: float = CONFIDENCE) -> Prediction:
         """Mean loss over this pool's subsets of k, for a k that need not have been measured.
 
         Returns:
-            In nats per token, with the interval that holds the mean on this text with `confidence`,
-            of no width where every subset of k was measured; NaN where the fit has no posterior.
+            In nats per token, or the metric, with the interval that holds the mean on this text
+            with `confidence`, of no width where every subset of k was measured; NaN where the fit
+            has no posterior.
         """
         loss = self.expect(k)
         extrapolated = not self.series.points[0].k <= k <= self.largest_measured
         low = high = float("nan")
         if self.draws is not None:
-            low, high = shortest(self.draws.at(k), confidence)
-            low, high = max(0.0, min(low, loss)), max(high, loss)
+            low, high = self._around(loss, self.draws.at(k), confidence)
         return Prediction(loss, low, high, confidence, extrapolated)
+
+    def _around(self, value: float, draws: Array, confidence: float) -> Interval:
+        """The interval of turned draws, with a value in it, on the scale of the table."""
+        scale = self.series.scale
+        low, high = shortest(draws, confidence)
+        if low == high:  # measured whole: no other digits than the table's
+            return value, value
+        ends = np.clip((low, high), 0.0, scale.most).tolist()
+        low, high = scale.interval(*ends)
+        return min(low, value), max(high, value)
 
     def another_pool(self, k: float, confidence: float = CONFIDENCE) -> Prediction | None:
         """The same for another pool like this one: as many experts, drawn from the same kind.
@@ -265,8 +285,8 @@ class Fit(Summarized):
         return self._wider(k, confidence, np.sqrt(2 * self.spread.scale / self.series.pool_size))
 
     def on_other_texts(self, k: float, confidence: float = CONFIDENCE) -> Prediction | None:
-        """The same on texts of this kind: with the texts' error, which is shared by all rows and
-        moves every loss alike; `None` where the table has no `loss_se`."""
+        """The same on texts or items of this kind: with the texts' error, which is shared by all
+        rows and moves every loss alike; `None` where the table does not say it."""
         return self._wider(k, confidence, self.series.loss_se) if self.series.loss_se else None
 
     def _wider(self, k: float, confidence: float, deviation: float) -> Prediction | None:
@@ -274,16 +294,17 @@ class Fit(Summarized):
             return None
         own = self.predict(k, confidence)
         noise = np.random.default_rng(self.seed + 1).standard_normal(DRAWS)
-        low, high = shortest(self.draws.at(k) + deviation * noise, confidence)
-        return replace(own, low=max(0.0, min(low, own.loss)), high=max(high, own.loss))
+        low, high = self._around(own.loss, self.draws.at(k) + deviation * noise, confidence)
+        return replace(own, low=low, high=high)
 
     def solve(self, target_loss: float, confidence: float = CONFIDENCE) -> TargetK:
-        """The number of experts for a target loss, in nats on this text."""
-        k, exact = self.first(target_loss), self._crossing(target_loss)
+        """The number of experts for a target loss, in nats on this text, or a value to reach."""
+        turned = self.series.scale.turned(target_loss)
+        k, exact = self.first(target_loss), self._crossing(turned)
         if self.draws is None:
             return TargetK(k, exact, float("nan"), float("nan"), None, confidence)
-        low, high = central(self.draws.crossing(target_loss), confidence)
-        confident = self._sure(target_loss + 1e-12 * abs(target_loss), confidence)
+        low, high = central(self.draws.crossing(turned), confidence)
+        confident = self._sure(turned + 1e-12 * abs(target_loss), confidence)
         if exact is not None:
             low, high = min(low, exact), max(high, exact)
         return TargetK(k, exact, low, high, confident, confidence)
@@ -300,18 +321,20 @@ class Fit(Summarized):
         return next((k for k in between if (draws.at(k) <= target).mean() >= confidence), at)
 
     def _crossing(self, target: float) -> float | None:
-        """Where the expected means reach a target, joined as the draws are."""
+        """Where the expected means reach a turned target, joined as the draws are."""
         law = self.forecast
         if law.can_rise:
             return law.solve(target)
         floor, tail, offset, none = np.array([[law.floor], [law.tail], [law.offset], [0.0]])
         ks = np.arange(1.0, self.series.pool_size + 1)
-        means = PoolMeans(floor, tail, offset, none, none, ks, np.array([self.expected]), none)
+        expected = self.series.scale.turned(np.array([self.expected]))
+        means = PoolMeans(floor, tail, offset, none, none, ks, expected, none)
         found = means.crossing(target)[0]
         return float(found) if np.isfinite(found) else None
 
     def intervals(self, confidence: float = CONFIDENCE) -> dict[str, Interval]:
-        """Intervals of the forecast's coefficients on this text; empty where there are no draws."""
+        """Intervals of the forecast's coefficients on this text, of a metric those of its turned
+        values; empty where there are no draws."""
         if self.draws is None:
             return {}
         found = {}
@@ -320,6 +343,18 @@ class Fit(Summarized):
             low, high = shortest(getattr(self.draws, name), confidence)
             found[name] = (min(low, value), max(high, value))
         return found
+
+
+def measured_means(series: Series) -> tuple[Array, Array]:
+    """The measured k and their means, turned, shape (n_k,) each."""
+    k = np.array([point.k for point in series.points], np.float64)
+    return k, series.scale.turned(np.array([point.loss for point in series.points]))
+
+
+def coefficients_text(law: SizeLaw, scale: Scale, digits: int = 4) -> str:
+    """Floor, tail and offset; of a metric of which more is better the ceiling less the tail."""
+    limit = scale.own(law.floor)
+    return f"{scale.limit} {limit:.{digits}f}, tail {law.tail:.{digits}f}, offset {law.offset:.4g}"
 
 
 def _middle(draws: PoolMeans) -> Array:

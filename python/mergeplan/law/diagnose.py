@@ -13,6 +13,7 @@ from mergeplan.law.joint_draws import SIZE_EFFECT
 from mergeplan.law.posterior import MAX_OFFSET
 from mergeplan.law.series import name_of
 from mergeplan.law.spread import known_covariance
+from mergeplan.law.trend import clearest_steps
 
 # Differences below this many standard errors are taken for chance.
 _CLEAR = 2.0
@@ -43,7 +44,7 @@ class Diagnosis:
 
 def diagnose(fit: Fit) -> list[Diagnosis]:
     """All signs in one series."""
-    checks = (_upturn, _spread, _skew, _offset, _tail, _rising, _base, _transfer)
+    checks = (_upturn, _against, _spread, _skew, _offset, _tail, _rising, _base, _transfer)
     return [found for check in checks if (found := check(fit)) is not None]
 
 
@@ -60,11 +61,14 @@ def diagnose_sizes(result: FitResult) -> list[Diagnosis]:
         for small, large in itertools.pairwise(fits):
             if large.law.floor >= small.law.floor:
                 sizes = [format_count(fit.series.n_params or 0.0) for fit in (small, large)]
+                scale = small.series.scale
+                limits = [scale.own(fit.law.floor) for fit in (small, large)]
+                moves = scale.word("fall", "rise")
                 found.append(
                     Diagnosis(
-                        "floor does not fall with N",
-                        f"{joint.method}: floor {small.law.floor:.4f} at {sizes[0]},"
-                        f" {large.law.floor:.4f} at {sizes[1]}",
+                        f"{scale.limit} does not {moves} with N",
+                        f"{joint.method}: {scale.limit} {limits[0]:.4f} at {sizes[0]},"
+                        f" {limits[1]:.4f} at {sizes[1]}",
                         "check that both sizes were trained and measured alike",
                     )
                 )
@@ -100,6 +104,8 @@ def _errors(fit: Fit) -> dict[int, float]:
 
 def _upturn(fit: Fit) -> Diagnosis | None:
     points = fit.series.points
+    if fit.series.scale.metric:
+        return None  # `_against` speaks of those, whose items move them too
     lowest = min(points, key=lambda point: point.loss)
     last = points[-1]
     errors = _errors(fit)
@@ -114,6 +120,28 @@ def _upturn(fit: Fit) -> Diagnosis | None:
         f"merge at most {lowest.k}; for TIES at lambda 1, lambda 0.5 restores the monotone tail"
         + ("" if fit.law.can_rise else "; `--form interference` fits such curves"),
     )
+
+
+def _against(fit: Fit) -> Diagnosis | None:
+    """Means of a metric that do not all go the law's way, or that go no way."""
+    worse, better = clearest_steps(fit.series)
+    some = [step for step in (better, worse) if step is not None]
+    if some and all(step.error is not None and not step.clear for step in some):
+        return Diagnosis(
+            "no trend",
+            "no two k differ by more than twice the error of their items, at most: the most do "
+            + some[0].text(),
+            "do not choose a k by it: measure more items, or look at single subsets by `select`",
+        )
+    if worse is None or better is None:
+        return None
+    if worse.error is None:
+        advice = "say `value_se` or `n_items`, which tell whether by more than chance"
+    elif worse.clear and better.clear:
+        advice = "both are more than twice their error: only a form that can turn back holds this"
+    else:
+        advice = "one of them is within twice its error, and no trend"
+    return Diagnosis("better and worse with k", f"{better.text()}; {worse.text()}", advice)
 
 
 def _spread(fit: Fit) -> Diagnosis | None:
@@ -146,14 +174,16 @@ def _skew(fit: Fit) -> Diagnosis | None:
     if series.worst_single is None:
         return None
     name, loss = series.worst_single
+    sign = series.scale.sign
     # No deviation of one among n is above (n - 1)/√n of their own standard deviation.
     far = min(_OUTLYING, 0.9 * (size - 1) / size**0.5)
-    deviations = (loss - first.loss) / first.spread
+    deviations = sign * (loss - first.loss) / first.spread
     if deviations < far:
         return None
     return Diagnosis(
         "skewed pool",
-        f"`{name}` alone has {loss:.4f}, {deviations:.1f} standard deviations above the mean of"
+        f"`{name}` alone has {loss:.4f}, {deviations:.1f} standard deviations"
+        f" {series.scale.word('above', 'below')} the mean of"
         f" single experts: the mean of a few subsets of {sampled[0]} hangs on how often it is in",
         "measure balanced subsets and all experts, or leave it out: without them an interval of"
         " the mean, and a k that is sure, hold less often than they say",
@@ -192,25 +222,27 @@ def _tail(fit: Fit) -> Diagnosis | None:
         return None  # a bound that only just holds explains it
     return Diagnosis(
         "tail is not 1/k",
-        f"a tail that is {best.name} predicts a left-out k to {best.left_out:.5f} nats, 1/(k + b)"
+        f"a tail that is {best.name} predicts a left-out k to {best.left_out:.5f}"
+        f"{fit.series.scale.unit}, 1/(k + b)"
         f" to {own:.5f}",
         "trust the curve between the measured k; forecasts of the floor less",
     )
 
 
 def _rising(fit: Fit) -> Diagnosis | None:
+    scale = fit.series.scale
     if fit.law.tail > 0:
         return None
     return Diagnosis(
         "no gain from merging",
-        "the mean loss does not fall with k",
+        f"the mean {scale.name} does not {scale.word('fall', 'rise')} with k",
         "merge one expert, or try another method or a smaller lambda",
     )
 
 
 def _base(fit: Fit) -> Diagnosis | None:
     base, pool = fit.series.base_loss, fit.series.pool_size
-    if base is None or base > fit.expect(pool):
+    if base is None or not fit.reaches(base, fit.expect(pool)):
         return None
     lambda_ = _lambda(fit)
     return Diagnosis(
@@ -226,13 +258,14 @@ def _lambda(fit: Fit) -> float:
 
 
 def _transfer(fit: Fit) -> Diagnosis | None:
-    harmful = [e for e in fit.series.effects if e.effect > _CLEAR * e.standard_error]
+    scale = fit.series.scale
+    harmful = [e for e in fit.series.effects if scale.sign * e.effect > _CLEAR * e.standard_error]
     if not harmful:
         return None
     names = ", ".join(f"`{e.expert}` ({e.effect:+.4f} ± {e.standard_error:.4f})" for e in harmful)
     return Diagnosis(
         "negative transfer",
-        f"adding these experts raises the mean loss: {names}",
+        f"adding these experts {scale.word('raises', 'lowers')} the mean {scale.name}: {names}",
         "leave them out, or give them less weight",
     )
 

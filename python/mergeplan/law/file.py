@@ -23,13 +23,19 @@ from mergeplan.system.reading import LAW
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
 
-VERSION = 3
+VERSION = 4
 
 
 def _in_order(series: Series) -> None:
     ks = [point.k for point in series.points]
     if ks != sorted(set(ks)) or ks[-1] > series.pool_size:
         raise ValueError(f"each k once, in order, up to the pool size of {series.pool_size}")
+    values = [point.loss for point in series.points]
+    values += [x.best_loss for x in series.points if x.best_loss is not None]
+    values += series.averaged.losses if series.averaged else ()
+    turned = [series.scale.turned(value) for value in values]
+    if min(turned) < 0 or (not series.scale.metric and min(turned) <= 0):
+        raise ValueError("losses above 0, or values of a metric on the better side of its `zero`")
     if series.averaged is not None and len(series.averaged.losses) != series.pool_size:
         raise ValueError(f"an `averaged` law of {series.pool_size} losses, one for each k")
     if series.covariance:
@@ -106,7 +112,9 @@ def law_data(result: FitResult) -> dict[str, Any]:
     return {
         "law_version": VERSION,
         "form": "Linf + A / (k + b), b >= 0 in a law, b >= -0.5 in a forecast;"
-        " joint: L* + B N^-beta + A0 N^-gamma / (k + b), N in billions",
+        " joint: L* + B N^-beta + A0 N^-gamma / (k + b), N in billions; of a metric the form is of"
+        " zero - value where more is better (1 - value for shares), else of value - zero, and"
+        " so are the coefficients and their intervals; all else is on the metric's own scale",
         "data_sha256": result.data_sha256,
         "skipped": list(result.skipped),
         "fits": fits,

@@ -1,4 +1,4 @@
-"""Fit the law to mean losses, with intervals.
+"""Fit the law to mean losses, or means of another metric turned so that less is better.
 
 The paper fits by least squares with weights proportional to k (Sections 3.1 and J.1). Those weights
 stand in for a variance that falls like 1/k; where subsets were measured one by one, the variance of
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError, nearest
-from mergeplan.law.curve import Fit
+from mergeplan.law.curve import Fit, measured_means
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.formulas import FORMS, Coefficients, HyperbolicLaw, SizeLaw, through_three_points
 from mergeplan.law.joint import fit_joint
@@ -20,8 +20,9 @@ from mergeplan.law.least_squares import huber, project
 from mergeplan.law.one_pool import names_at, unlike
 from mergeplan.law.posterior import LACK_OF_FIT_SCALE, LOWEST_OFFSET, MAX_OFFSET, NO_OFFSET
 from mergeplan.law.series import Series, name_of, series_of
-from mergeplan.law.spread import fit_spread, known_covariance
+from mergeplan.law.spread import fit_spread, item_variances, known_covariance
 from mergeplan.law.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
+from mergeplan.law.trend import bend_of
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import Measurements
 from mergeplan.system.blas import on_one_thread
@@ -39,6 +40,7 @@ def fit(
     form: str = FORMS[0],
     robust: bool = False,
     seed: int = 0,
+    metric: str | None = None,
 ) -> FitResult:
     """Fit the law to every method and base size in a file, and to all sizes together.
 
@@ -53,13 +55,16 @@ def fit(
         form: `hyperbolic`, or `interference` for curves that turn up again.
         robust: Weigh down means that lie far from the curve (Huber's weights).
         seed: Of the posterior draws.
+        metric: What of a file is fitted; `None` for the losses, or for the only metric of a file
+            without any. `perplexity` is made of losses where no row is of it.
 
     Returns:
         A fit for each series with two different k, and one over sizes for each method measured at
-        three sizes or more. Losses are in nats per token.
+        three sizes or more. Losses are in nats per token, a metric is on its own scale.
 
     Raises:
-        InputError: The file is at fault, or no series has two different k.
+        InputError: The file is at fault, the metric is not there or has to be named, no series has
+            two different k, or the means of a metric fall and rise with k by more than their error.
 
     Example:
         >>> import mergeplan
@@ -68,18 +73,23 @@ def fit(
         1.9405
     """
     if not isinstance(data, Measurements):
-        data = load_measurements(data)
+        data = load_measurements(data, metric)
+    elif metric is not None:
+        raise InputError("`metric` is chosen when measurements are read", "`load_measurements`")
     all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)
-    fits, skipped = [], []
+    fits, skipped, hint = [], [], "measure at k = 1, 2 and 4"
     if data.unequal:
         skipped.append(f"{data.unequal} rows of unequal weights are left out")
     for series in all_series:
         if len(series.points) < 2:
             skipped.append(f"{name_of(series)}: needs losses at two different k or more")
+        elif form == FORMS[0] and (bend := bend_of(series)):
+            skipped.append(f"{name_of(series)}: no law of the means: {bend}")
+            hint = "`select` predicts single subsets, whatever their means do"
         else:
             fits.append(fit_series(series, form=form, robust=robust, seed=seed))
     if not fits:
-        raise InputError(f"nothing to fit: {'; '.join(skipped)}", "measure at k = 1, 2 and 4")
+        raise InputError(f"nothing to fit: {'; '.join(skipped)}", hint)
     joints = []
     groups: dict[tuple[str, str], list[Series]] = {}
     for entry in fits:
@@ -90,7 +100,12 @@ def fit(
         label = members[0].method or "all rows"
         if len(pools) < 3:
             continue
-        if form != "hyperbolic":
+        if not members[0].scale.natural:
+            skipped.append(
+                f"{label}: no law over sizes, which takes a loss or a share that is missed:"
+                f" {members[0].scale.name} has no zero of that kind"
+            )
+        elif form != "hyperbolic":
             skipped.append(f"{label}: no law over sizes, which the form `{form}` has not")
         elif reason := unlike(pools, names):
             skipped.append(f"{label}: no law over sizes, which takes one pool: {reason}")
@@ -101,11 +116,12 @@ def fit(
 
 def fit_series(series: Series, *, form: str = FORMS[0], robust: bool = False, seed: int = 0) -> Fit:
     """Fit one series, which has losses at two different k or more."""
-    k = np.array([point.k for point in series.points], np.float64)  # (n_k,)
-    loss = np.array([point.loss for point in series.points])  # (n_k,)
+    k, loss = measured_means(series)
     spread = fit_spread(series.points, series.pool_size)
     covariance = known_covariance(series, spread)
-    variance = None if covariance is None else np.diag(covariance)  # (n_k,)
+    variance = None  # (n_k,)
+    if covariance is not None:
+        variance = np.diag(covariance) + item_variances(series, k)
     warnings = list(series.warnings)
     weights = k if variance is None else 1 / (variance + _first_lack_of_fit(loss) ** 2)
     if form not in FORMS:

@@ -7,7 +7,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import format_count
 from mergeplan.errors import InputError
-from mergeplan.law.curve import Fit, Prediction, TargetK
+from mergeplan.law.curve import Fit, Prediction, TargetK, coefficients_text
 from mergeplan.law.joint import JointFit
 from mergeplan.law.joint_draws import SIZE_EFFECT
 from mergeplan.law.posterior import CONFIDENCE
@@ -85,8 +85,8 @@ class FitResult(Summarized):
             confidence: Of the interval, between 0 and 1.
 
         Returns:
-            The mean over this pool's subsets of k on this text, in nats per token, with its
-            interval.
+            The mean over this pool's subsets of k on this text, in nats per token or on the scale
+            of the metric, with its interval.
 
         Raises:
             InputError: No fit, or more than one, matches, or a number is out of range.
@@ -146,7 +146,7 @@ class FitResult(Summarized):
         """The number of experts for a target loss at one measured base size.
 
         Args:
-            target_loss: In nats per token.
+            target_loss: In nats per token, or on the scale of the metric.
             n, method, options: As for `choose`.
 
         Returns:
@@ -155,7 +155,8 @@ class FitResult(Summarized):
         Raises:
             InputError: No fit, or more than one, matches, or a number is out of range.
         """
-        check_number(target_loss, "target_loss", 1e-9, 1e9)
+        lowest = -1e9 if self.fits[0].series.scale.metric else 1e-9
+        check_number(target_loss, "target_loss", lowest, 1e9)
         check_number(confidence, "confidence", 0.01, 0.999)
         return self.choose(n, method, options).solve(target_loss, confidence)
 
@@ -165,11 +166,18 @@ class FitResult(Summarized):
         Args:
             warnings: Also what speaks against a fit.
         """
-        rows = [["floor", "tail", "offset", "R²", "domain", "method and size"]]
+        scale = self.fits[0].series.scale
+        measure = "metric" if scale.metric else "domain"
+        rows = [[scale.limit, "tail", "offset", "R²", measure, "method and size"]]
         for fit in self.fits:
             law = fit.law
-            numbers = f"{law.floor:.5f}", f"{law.tail:.5f}", f"{law.offset:.4g}", f"{fit.r2:.5f}"
-            rows.append([*numbers, fit.series.domain or "-", name_of(fit.series)])
+            numbers = (
+                f"{scale.own(law.floor):.5f}",
+                f"{law.tail:.5f}",
+                f"{law.offset:.4g}",
+                f"{fit.r2:.5f}",
+            )
+            rows.append([*numbers, fit.series.measured or "-", name_of(fit.series)])
         head, *table = align_columns(rows, left=0, words=2)
         lines = [head]
         for fit, line in zip(self.fits, table, strict=True):
@@ -178,11 +186,11 @@ class FitResult(Summarized):
             if remark := law.remark():
                 lines.append(f"         {remark}")
             if fit.forecast != law:
-                own = fit.forecast
-                said = f"floor {own.floor:.5f}, tail {own.tail:.5f}, offset {own.offset:.4g}"
+                said = coefficients_text(fit.forecast, scale, 5)
                 lines.append(f"         forecast, whose offset may be negative: {said}")
             ranges = fit.intervals()
             if ranges:
+                ranges = {scale.limit: scale.interval(*ranges.pop("floor")), **ranges}
                 cells = [f"{low:.4g} to {high:.4g}" for low, high in ranges.values()]
                 names = ", ".join(f"{n} {c}" for n, c in zip(ranges, cells, strict=True))
                 lines.append(f"         forecast's 90 % on this text: {names}")
@@ -205,9 +213,10 @@ class FitResult(Summarized):
 
 def _over_sizes(joint: JointFit) -> list[str]:
     law, off = joint.law, _percent(*joint.size_effect())
+    formula = joint.series[0].scale.formula("L(N,k)")
     lines = [
         f"{joint.method} over {len(joint.series)} sizes, N in billions (R² {joint.r2:.4f}):",
-        f"  L(N,k) = {law.l_star:.4f} + {law.b_size:.4f}·N^-{law.beta:.3f}"
+        f"  {formula} = {law.l_star:.4f} + {law.b_size:.4f}·N^-{law.beta:.3f}"
         f" + {law.a_0:.4f}·N^-{law.gamma:.3f}/(k + {law.offset:.3g})",
         f"  each size is off as a whole by {off} of its loss (90 % on this text; the prior's median"
         f" is {_percent(SIZE_EFFECT)})",

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
 
-from mergeplan.law.curve import AtScale
+from mergeplan.law.curve import AtScale, measured_means
 from mergeplan.law.formulas import JointLaw
 from mergeplan.law.joint_draws import (
     MAX_BETA,
@@ -22,7 +22,7 @@ from mergeplan.law.joint_draws import (
 from mergeplan.law.least_squares import aicc, huber, project
 from mergeplan.law.posterior import CONFIDENCE, LACK_OF_FIT_SCALE, MAX_OFFSET, NO_OFFSET, shortest
 from mergeplan.law.series import Series
-from mergeplan.law.spread import fit_spread, known_covariance
+from mergeplan.law.spread import fit_spread, item_variances, known_covariance
 from mergeplan.system.ranges import Seed
 
 Array = NDArray[np.float64]
@@ -81,7 +81,8 @@ class JointFit:
         confidence: float = CONFIDENCE,
         scale: float = SIZE_EFFECT,
     ) -> tuple[float, float, float]:
-        """Expected loss on this text at k for a base of `n_params`, and its interval, in nats.
+        """Expected loss on this text at k for a base of `n_params`, and its interval, in nats; of a
+        metric its value.
 
         A size that was not measured has an effect of its own, as every size has. Beyond the
         measured ones the lack of fit grows with the distance in log N.
@@ -103,7 +104,10 @@ class JointFit:
             loss = self.law.predict(k, n)
         moved = curve + effect + d["tau"] * drawn.noise * self._reach(k, n)
         low, high = shortest(moved, confidence)
-        return loss, max(0.0, min(low, loss)), max(high, loss)
+        own = self.series[0].scale
+        return own.own(loss), *own.interval(
+            max(0.0, min(low, loss)), min(max(high, loss), own.most)
+        )
 
     def at_scales(
         self, k: float, n_params: float, confidence: float = CONFIDENCE
@@ -188,13 +192,13 @@ def _table(members: list[Series]) -> tuple[Array, Array, Array, Array | None]:
     rows = [(series, point) for series in members for point in series.points]
     n = np.array([series.n_billion for series, _ in rows], np.float64)
     k = np.array([point.k for _, point in rows], np.float64)
-    loss = np.array([point.loss for _, point in rows], np.float64)
+    loss = np.concatenate([measured_means(series)[1] for series in members])
     variances = []
     for series in members:
         known = known_covariance(series, fit_spread(series.points, series.pool_size))
         if known is None:
             return n, k, loss, None
-        variances.append(np.diag(known))
+        variances.append(np.diag(known) + item_variances(series, measured_means(series)[0]))
     return n, k, loss, np.concatenate(variances)
 
 

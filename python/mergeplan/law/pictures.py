@@ -34,7 +34,7 @@ def plot(
     Args:
         source: Fits, or a file of measurements or of a law.
         out: `.png` or `.svg`.
-        target_loss: Drawn as a line, with the k that each curve reaches it at.
+        target_loss: Or value of the metric, drawn as a line, with the k that reaches it.
         replace: Whether a file may be there.
 
     Raises:
@@ -69,7 +69,8 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
         colour, marker = COLOURS[number % 7], MARKERS[number % 7]
         series = fit.series
         k = np.geomspace(1, series.pool_size, _STEPS)
-        axes.plot(k, [fit.forecast.predict(x) for x in k], color=colour, lw=1.8)
+        own = series.scale.own
+        axes.plot(k, [own(fit.forecast.predict(x)) for x in k], color=colour, lw=1.8)
         if fit.draws is not None:
             # Of the means, which whole k have: no band where every subset was measured.
             whole = range(1, series.pool_size + 1)
@@ -122,10 +123,19 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
     if target is not None:
         axes.axhline(target, color="#444444", lw=1, ls="--")
         axes.annotate(f"target {target:g}", (1, target), (0, 3), textcoords="offset points")
-    domain = result.fits[0].series.domain
-    axes.set_ylabel(f"loss, nats per token{f' ({domain})' if domain else ''}")
-    axes.set_title("mean loss of merges of k experts on this text, with 90 % bands", loc="left")
-    axes.legend(frameon=False, loc="upper right")
+    first = result.fits[0].series
+    scale, domain = first.scale, f" ({first.domain})" if first.domain else ""
+    measure = scale.metric.replace("$", r"\$") or "loss"
+    better = scale.word("less", "more")
+    axes.set_ylabel(
+        f"{measure}{domain}, {better} is better"
+        if scale.metric
+        else f"loss, nats per token{domain}"
+    )
+    axes.set_title(
+        f"mean {measure} of merges of k experts on this text, with 90 % bands", loc="left"
+    )
+    axes.legend(frameon=False, loc="lower right" if scale.higher else "upper right")
     tidy(axes)
 
 
@@ -148,14 +158,17 @@ def _draw_residuals(axes: "Axes", result: FitResult) -> None:
         points = fit.series.points
         axes.plot(
             [point.k for point in points],
-            [1000 * (point.loss - fit.forecast.predict(point.k)) for point in points],
+            [
+                1000 * (point.loss - fit.series.scale.own(fit.forecast.predict(point.k)))
+                for point in points
+            ],
             color=COLOURS[number % 7],
             marker=MARKERS[number % 7],
             ms=4,
             lw=0.8,
         )
     axes.axhline(0, color="#444444", lw=0.8)
-    axes.set_ylabel("measured − law,\n0.001 nats")
+    axes.set_ylabel(f"measured − law,\n0.001{result.fits[0].series.scale.unit}")
     axes.set_xlabel("experts merged, k")
     tidy(axes)
 
@@ -169,9 +182,18 @@ def _draw_sizes(axes: "Axes", result: FitResult, what: str) -> None:
             if (fit.series.method, fit.series.options) == (joint.method, joint.options)
         ]
         n = np.array([fit.series.n_params or 0.0 for fit in fits])
-        values = np.array([getattr(fit.forecast, what) for fit in fits])
+        scale = fits[0].series.scale
+        # Of a metric of which more is better the floor is a ceiling; a tail is what is missed.
+        shown = scale.own if what == "floor" else float
+        values = np.array([shown(getattr(fit.forecast, what)) for fit in fits])
         ranges = np.array(
-            [fit.intervals().get(what, (v, v)) for fit, v in zip(fits, values, strict=True)]
+            [
+                [
+                    shown(end)
+                    for end in fit.intervals().get(what, (getattr(fit.forecast, what),) * 2)
+                ]
+                for fit in fits
+            ]
         )
         axes.errorbar(
             n,
@@ -184,12 +206,14 @@ def _draw_sizes(axes: "Axes", result: FitResult, what: str) -> None:
             capsize=2,
         )
         line = np.geomspace(n.min(), n.max(), _STEPS)
-        axes.plot(line, [getattr(joint.law.at(x / 1e9), what) for x in line], color=colour, lw=1.5)
+        law = [shown(getattr(joint.law.at(x / 1e9), what)) for x in line]
+        axes.plot(line, law, color=colour, lw=1.5)
     axes.set_xscale("log")
     sizes = sorted({fit.series.n_params for fit in result.fits if fit.series.n_params})
     axes.set_xticks(sizes, [format_count(size) for size in sizes])
     axes.minorticks_off()
     axes.set_xlabel("parameters of the base, N")
-    axes.set_ylabel(f"{what}, nats")
+    scale = result.fits[0].series.scale
+    axes.set_ylabel(f"{scale.limit if what == 'floor' else what}{scale.unit and ', nats'}")
     axes.legend(frameon=False)
     tidy(axes)

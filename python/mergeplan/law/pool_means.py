@@ -10,8 +10,12 @@ law(k) + rise(k), as v_k and τ² have it, and y_k itself where v_k = 0, since e
 measured. That is the only way to an interval of no width.
 
 Beyond the measured k the lack of fit grows in proportion.
+
+What of a metric is no more than single items that flip is rough in k: a part of m_k of its own at
+each k, with a known variance, the larger the fewer subsets there are of k.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,13 +110,21 @@ class PoolMeans:
         return np.asarray(self.means[:, place] - self.law_at(self.ks[place]))
 
 
-def draw_means(k: Array, loss: Array, covariance: Array | None, size: int, seed: int) -> PoolMeans:
+def draw_means(
+    k: Array,
+    loss: Array,
+    covariance: Array | None,
+    size: int,
+    seed: int,
+    rough: Callable[[Array], Array | float] = lambda _: 0.0,
+) -> PoolMeans:
     """Draw the law and the pool's means.
 
     Args:
         k, loss: What was measured, in nats; shape (n,) with three different k or more, in order.
         covariance: Of the means' sampling errors, shape (n, n); `None` where it is not known.
         size: Experts in the pool, M.
+        rough: Variance of what is each k's own, by k.
     """
     rng = np.random.default_rng(seed)
     unknown = covariance is None
@@ -125,6 +137,7 @@ def draw_means(k: Array, loss: Array, covariance: Array | None, size: int, seed:
     )
     own = np.diag(data.misfit) if unknown else _correlation(k, k)
     error = np.zeros((len(k), len(k))) if covariance is None else covariance / data.drop**2
+    error = error + np.diag(np.zeros_like(k) + rough(k) / data.drop**2)
     rotation, rotated = _independent(own, error, data)
     law = _draw_law(k, float(everywhere[-1]), rotation, rotated, rng)
     draws = PoolMeans(*law, everywhere, np.empty((DRAWS, 0)), rng.standard_normal(DRAWS))
@@ -136,14 +149,17 @@ def draw_means(k: Array, loss: Array, covariance: Array | None, size: int, seed:
         if unknown
         else _correlation(everywhere, k) * reach[:, None]
     )
+    single = np.zeros_like(everywhere) + rough(everywhere) / data.drop**2  # (n_ks,)
+    at_measured = single[:, None] * (everywhere[:, None] == k)
     residual = (loss - np.stack([draws.law_at(x) for x in k], axis=1)) / data.drop  # (draws, n)
     misfit = np.empty((DRAWS, len(everywhere)))
     tau = draws.tau / data.drop
     noise = rng.standard_normal((DRAWS, len(everywhere)))
     for value in np.unique(tau):
         rows = tau == value
-        gain = np.linalg.solve(value**2 * own + error, value**2 * across.T).T  # (n_ks, n)
-        left = value**2 * prior - gain @ (value**2 * across.T)
+        shared = value**2 * across + at_measured
+        gain = np.linalg.solve(value**2 * own + error, shared.T).T  # (n_ks, n)
+        left = value**2 * prior + np.diag(single) - gain @ shared.T
         misfit[rows] = residual[rows] @ gain.T + noise[rows] @ _root(left).T
     means = np.stack([draws.law_at(x) for x in everywhere], axis=1) + data.drop * misfit
     if not unknown:

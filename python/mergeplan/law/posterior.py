@@ -86,7 +86,7 @@ class Observations:
     @classmethod
     def of(cls, loss: Array, variance: Array, misfit: Array) -> "Observations":
         """From losses in nats and variances in nats²."""
-        drop = max(float(np.ptp(loss)), 1e-12 * float(np.abs(loss).max()))
+        drop = max(float(np.ptp(loss)), 1e-12 * float(np.abs(loss).max())) or 1e-12
         level = float(loss.min())
         return cls((loss - level) / drop, variance / drop**2, misfit, level, drop)
 

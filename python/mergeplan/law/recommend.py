@@ -9,6 +9,7 @@ from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import Fit, TargetK
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.recommendation import Candidate, CostedMerge, Goal, Recommendation
+from mergeplan.law.series import Series
 from mergeplan.system.blas import on_one_thread
 
 # The paper's simplest method, and the share of the loss below which a better one is not worth it.
@@ -30,7 +31,8 @@ def recommend(
     An unreachable goal is a result with reasons, not an exception.
 
     Args:
-        target_loss: In nats per token; short for `goal=Goal(target_loss=…)`.
+        target_loss: In nats per token, or on the scale of the metric; short for
+            `goal=Goal(target_loss=…)`.
         costs: By default GPU hours as in the paper.
         sizes: Further base sizes, in parameters, that the joint law is asked about.
 
@@ -40,6 +42,9 @@ def recommend(
     """
     goal = goal or Goal(target_loss=target_loss)
     costs = costs or CostModel()
+    scale = result.fits[0].series.scale
+    if goal.target_loss is not None and not scale.metric and goal.target_loss <= 0:
+        raise InputError(f"a loss is above 0, and the target is {goal.target_loss:g}")
     if goal.budget is not None and any(fit.series.n_params is None for fit in result.fits):
         raise InputError("a budget needs the sizes of the bases", "add a column `n_params`")
     options = [*_options(result, costs), *_forecasts(result, costs, sizes, goal.confidence)]
@@ -48,10 +53,11 @@ def recommend(
     affordable = [option for option in priced if (option.cost or 0.0) <= most]
     cheapest = within = None
     if goal.target_loss is not None:
-        enough = [option for option in affordable if option.loss <= goal.target_loss]
-        cheapest = min(enough, key=lambda o: (o.cost, o.loss), default=None)
+        target = scale.sign * goal.target_loss
+        enough = [option for option in affordable if scale.sign * option.loss <= target]
+        cheapest = min(enough, key=lambda o: (o.cost, scale.sign * o.loss), default=None)
     if goal.budget is not None:
-        within = min(affordable, key=lambda o: (o.loss, o.cost), default=None)
+        within = min(affordable, key=lambda o: (scale.sign * o.loss, o.cost), default=None)
     candidates = [_candidate(fit, goal, costs) for fit in result.fits]
     candidates.sort(key=lambda candidate: _order(candidate, goal))
     candidates = _prefer_simple(candidates)
@@ -59,7 +65,7 @@ def recommend(
         goal=goal,
         costs=costs,
         candidates=tuple(candidates),
-        pareto=tuple(_pareto(priced)),
+        pareto=tuple(_pareto(priced, scale.sign)),
         within_budget=within,
         cheapest=cheapest,
         sharpen=sharpen_of(candidates[0]),
@@ -69,9 +75,10 @@ def recommend(
 
 def _order(candidate: Candidate, goal: Goal) -> tuple[bool, float, float, float]:
     """Reaching before not. For a target the cheapest first, which without costs has the fewest
-    experts; within a budget the lowest loss; else the smallest base, and there the lowest loss."""
-    n_params = candidate.fit.series.n_params or 0.0
-    loss = candidate.predicted.loss
+    experts; within a budget the best value; else the smallest base, and there the best value."""
+    series = candidate.fit.series
+    n_params = series.n_params or 0.0
+    loss = series.scale.sign * candidate.predicted.loss
     if candidate.k is None:
         return True, loss, n_params, 0.0
     if goal.target_loss is not None:
@@ -84,18 +91,20 @@ def _order(candidate: Candidate, goal: Goal) -> tuple[bool, float, float, float]
 
 def _prefer_simple(candidates: list[Candidate]) -> list[Candidate]:
     """Take the average instead of the first candidate where the gap at that k is under 1 %."""
-    best = candidates[0]
-    if best.k is None or best.fit.series.method == SIMPLE:
+    best, scale = candidates[0], candidates[0].fit.series.scale
+    if best.k is None or best.fit.series.method == SIMPLE or not scale.natural:
         return candidates
     for candidate in candidates[1:]:
         series = candidate.fit.series
         same_size = series.n_params == best.fit.series.n_params
         if series.method != SIMPLE or not same_size or candidate.k is None:
             continue
-        gap = candidate.fit.expect(best.k) / best.predicted.loss - 1
-        if gap < WORTH_IT:
+        loss = scale.turned(best.predicted.loss)
+        gap = scale.turned(candidate.fit.expect(best.k)) - loss
+        if gap < WORTH_IT * loss:
             rest = [other for other in candidates if other is not candidate]
-            said = f"{best.fit.series.method} is only {100 * gap:.2f} % better at k = {best.k}"
+            by = f"{gap:.4f}" if scale.metric else f"{100 * gap / loss:.2f} %"
+            said = f"{best.fit.series.method} is only {by} better at k = {best.k}"
             reasons = (*candidate.reasons, f"{said}: the simpler average is taken")
             return [replace(candidate, reasons=reasons), *rest]
     return candidates
@@ -118,7 +127,8 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
     too_dear = goal.budget is not None and cost is not None and cost > goal.budget
     chance = None
     if fit.spread is not None and goal.target_loss is not None:
-        chance = fit.spread.chance(goal.target_loss, fit.expect(at), at)
+        turned = series.scale.turned
+        chance = fit.spread.chance(turned(goal.target_loss), turned(fit.expect(at)), at)
     reasons = _reasons(fit, goal, k, solution)
     if k is not None and too_dear:
         reasons.append(f"it costs {cost:.3g} {costs.unit}, more than the budget of {goal.budget:g}")
@@ -133,7 +143,7 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         near_floor=None if goal.epsilon is None else fit.forecast.near_floor(goal.epsilon),
         k80=fit.reaching(0.8),
         k90=fit.reaching(0.9),
-        next_gain=fit.expect(at) - fit.expect(at + 1),
+        next_gain=_gain(fit, at, at + 1),
         next_cost=None if n_billion is None else costs.cost(n_billion, at + 1) - (cost or 0.0),
         cost=cost,
         reasons=(*reasons, fit.voice) if fit.voice else tuple(reasons),
@@ -142,41 +152,49 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
 
 
 def _affordable(fit: Fit, budget: float, costs: CostModel) -> int | None:
-    """The k of the lowest loss that the budget allows."""
-    n = fit.series.n_billion or 0.0
+    """The k of the best value that the budget allows."""
+    n, sign = fit.series.n_billion or 0.0, fit.series.scale.sign
     within = [k for k in range(1, fit.series.pool_size + 1) if costs.cost(n, k) <= budget]
-    return min(within, key=fit.expect, default=None)
+    return min(within, key=lambda k: sign * fit.expect(k), default=None)
+
+
+def _gain(fit: Fit, few: int, many: int) -> float:
+    """By how much the mean of many experts is expected to be better than that of few."""
+    return fit.series.scale.sign * (fit.expect(few) - fit.expect(many))
 
 
 def _reasons(fit: Fit, goal: Goal, k: int | None, solution: TargetK | None) -> list[str]:
-    pool, expect = fit.series.pool_size, fit.expect
+    pool, expect, scale = fit.series.pool_size, fit.expect, fit.series.scale
     target = goal.target_loss
     if target is None and goal.budget is not None:
         if k is None:
             return [f"not even one expert is within the budget of {goal.budget:g}"]
-        return [f"k = {k} has the lowest loss that a budget of {goal.budget:g} allows"]
+        what = f"{scale.best} {scale.name}"
+        return [f"k = {k} has the {what} that a budget of {goal.budget:g} allows"]
     if target is None:
         at = fit.reaching(goal.fraction)
-        whole = expect(1) - expect(fit.best_k)
-        share = (expect(1) - expect(at)) / whole if whole > 0 else 1.0
+        whole = _gain(fit, 1, fit.best_k)
+        share = _gain(fit, 1, at) / whole if whole > 0 else 1.0
         most = f"all {pool}" if fit.best_k == pool else f"{fit.best_k}"
         return [f"k = {at} has {100 * share:.0f} % of what {most} experts gain"]
     reasons = []
     exact = solution.exact if solution else None
     if k is not None:
-        reasons.append(f"the expected loss at k = {k} is {expect(k):.4f}")
+        reasons.append(f"the expected {scale.name} at k = {k} is {expect(k):.4f}")
         if exact is not None and k > 1:
             reasons.append(f"it crosses the target at k = {exact:.2f}")
         if k < pool:
-            next_gain = expect(k) - expect(k + 1)
-            reasons.append(f"one more expert would take off another {next_gain:.4f}")
+            does = scale.word("take off", "add")
+            reasons.append(f"one more expert would {does} another {_gain(fit, k, k + 1):.4f}")
         if k > 1:
-            low, high = expect(k), min(map(expect, range(1, k)))
+            fewer = [scale.turned(expect(x)) for x in range(1, k)]
+            low, high = scale.interval(scale.turned(expect(k)), min(fewer))
             reasons.append(f"any target from {low:.4f} to {high:.4f} would give the same k")
         return reasons
     floor = fit.forecast.floor
-    if target <= floor:
-        reasons.append(f"the target is not above the floor of any merge, {floor:.4f}")
+    if scale.turned(target) <= floor:
+        side = f"{scale.word('above', 'below')} the {scale.limit}"
+        reasons.append(f"the target is not {side} of any merge, {scale.own(floor):.4f}")
     else:
         needed = "more experts than any pool has" if exact is None else f"k = {exact:.1f}"
         reasons.append(f"the target needs {needed}; the pool has {pool}")
@@ -191,31 +209,42 @@ def _warnings(fit: Fit, goal: Goal, k: int | None) -> list[str]:
     found = []
     at = k if k is not None else series.pool_size
     measured = next((point for point in series.points if point.k == at), None)
-    if k is not None and measured is not None and target is not None and measured.loss > target:
+    misses = measured is not None and target is not None and _worse(series, measured.loss, target)
+    if k is not None and measured is not None and misses:
+        side = series.scale.word("above", "below")
         found.append(
-            f"the measured mean at k = {k} is {measured.loss:.4f}, above the target: that of all"
+            f"the measured mean at k = {k} is {measured.loss:.4f}, {side} the target: that of all"
             " subsets is expected to reach it, this one does not"
         )
     smallest, largest = series.points[0].k, fit.largest_measured
     if not smallest <= at <= largest:
         found.append(f"k = {at} is outside the measured k, {smallest} to {largest}: extrapolated")
-    if series.base_loss is not None and series.base_loss <= fit.expect(at):
+    if series.base_loss is not None and not _worse(series, series.base_loss, fit.expect(at)):
         found.append(_base_wins(fit, series.base_loss))
     if k is not None and series.best_single is not None:
         name, loss = series.best_single
-        if loss <= fit.expect(k):
+        if not _worse(series, loss, fit.expect(k)):
+            no = _no_worse(series)
             found.append(
-                f"the single expert `{name}` alone has {loss:.4f}, no more than the mean of k = {k}"
+                f"the single expert `{name}` alone has {loss:.4f}, {no} the mean of k = {k}"
             )
     return found
 
 
+def _worse(series: Series, one: float, other: float) -> bool:
+    return series.scale.turned(one) > series.scale.turned(other)
+
+
+def _no_worse(series: Series) -> str:
+    return f"no {series.scale.word('more', 'less')} than"
+
+
 def _base_wins(fit: Fit, base_loss: float) -> str:
-    pool = fit.series.pool_size
-    said = f"the base itself has {base_loss:.4f}, no more than the mean over subsets"
-    if base_loss <= fit.expect(pool):
+    series, pool = fit.series, fit.series.pool_size
+    said = f"the base itself has {base_loss:.4f}, {_no_worse(series)} the mean over subsets"
+    if not _worse(series, base_loss, fit.expect(pool)):
         return f"{said}: at these options merging does not pay; try a smaller lambda"
-    beats = next(k for k in range(1, pool + 1) if fit.expect(k) < base_loss)
+    beats = next(k for k in range(1, pool + 1) if _worse(series, base_loss, fit.expect(k)))
     return f"{said}; merges of k = {beats} and more beat it"
 
 
@@ -279,11 +308,12 @@ def _rounded(factor: float) -> str:
     return f"{float(f'{factor:.2g}'):,g}" if factor < 100 else f"{float(f'{factor:.2g}'):,.0f}"
 
 
-def _pareto(priced: list[CostedMerge]) -> list[CostedMerge]:
-    """Options that no cheaper or equally cheap one beats, cheapest first."""
+def _pareto(priced: list[CostedMerge], sign: float) -> list[CostedMerge]:
+    """Options that no cheaper or equally cheap one beats, cheapest first; sign -1 where more is
+    better."""
     front: list[CostedMerge] = []
-    for option in sorted(priced, key=lambda o: (o.cost, o.loss)):
-        if not front or option.loss < front[-1].loss - 1e-12:
+    for option in sorted(priced, key=lambda o: (o.cost, sign * o.loss)):
+        if not front or sign * (option.loss - front[-1].loss) < -1e-12:
             front.append(option)
     return front
 

@@ -7,7 +7,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import chance_text, format_count
 from mergeplan.law.costs import CostModel
-from mergeplan.law.curve import AtScale, Fit, Prediction, TargetK
+from mergeplan.law.curve import AtScale, Fit, Prediction, TargetK, coefficients_text
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.law.series import Point, name_of
 from mergeplan.system.ranges import check_number
@@ -18,7 +18,8 @@ class Goal:
     """What is asked for.
 
     Attributes:
-        target_loss: In nats per token; without one, `fraction` decides.
+        target_loss: In nats per token, or on the scale of the metric; without one, `fraction`
+            decides.
         fraction: Share of the whole improvement from one expert to all of them.
         epsilon: Distance to the floor, in nats, for one more answer.
         budget: Most that a merge may cost.
@@ -33,9 +34,11 @@ class Goal:
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a number out of its range."""
-        for name in ("target_loss", "epsilon", "budget"):
+        for name in ("epsilon", "budget"):
             if (value := getattr(self, name)) is not None:
                 check_number(value, name, 1e-12, 1e12)
+        if self.target_loss is not None:
+            check_number(self.target_loss, "target_loss", -1e12, 1e12)
         check_number(self.fraction, "fraction", 1e-6, 1)
         check_number(self.confidence, "confidence", 0.01, 0.999)
 
@@ -79,13 +82,14 @@ class Candidate(Summarized):
 
     Attributes:
         k: Experts to merge; `None` where the goal cannot be reached.
-        predicted: Expected loss at k, or with the whole pool where k is `None`.
+        predicted: Expected loss, or value of the metric, at k, or with the whole pool where k is
+            `None`.
         solution: For a target: the same question with intervals and at a confidence.
         chance: That one random subset of k, not their mean, meets the target; where the spread is
             known.
         near_floor: Smallest k within `epsilon` of the floor, which may exceed the pool.
         k80, k90: Smallest k with 80 and 90 % of the improvement.
-        next_gain, next_cost: What one more expert would take off, and cost.
+        next_gain, next_cost: By how much one more expert would make it better, and its cost.
     """
 
     fit: Fit
@@ -106,7 +110,8 @@ class Candidate(Summarized):
     def summary(self) -> str:
         """What it would merge, what that is expected to give, and why."""
         k = f"k = {self.k}" if self.k is not None else "not reached"
-        loss = f"{self.predicted.loss:.4f} nats expected on this text"
+        scale = self.fit.series.scale
+        loss = f"{self.predicted.loss:.4f}{scale.unit} expected on this text"
         lines = [f"{name_of(self.fit.series)}: {k}, {loss}", *(f"  {why}" for why in self.reasons)]
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
@@ -117,8 +122,8 @@ class Recommendation(Summarized):
 
     Attributes:
         pareto: Options that no other beats in both cost and loss, cheapest first.
-        within_budget: The lowest expected loss that the budget allows.
-        cheapest: The cheapest option at or below the target.
+        within_budget: The best expected loss that the budget allows.
+        cheapest: The cheapest option that is as good as the target.
         sharpen: Which measurement would tell most.
         warnings: What speaks against the answers at sizes that were not measured.
     """
@@ -152,11 +157,14 @@ class Recommendation(Summarized):
         best = self.best
         series = best.fit.series
         goal = self.goal
-        where = f"`{series.domain}`" if series.domain else "the text"
+        where, scale = f"`{series.measured}`" if series.measured else "the text", series.scale
         if goal.target_loss is None and goal.budget is not None:
-            wish = f"for the lowest loss on {where} that {goal.budget:g} buys"
+            what = "best value of" if scale.metric else "lowest loss on"
+            wish = f"for the {what} {where} that {goal.budget:g} buys"
         elif goal.target_loss is None:
             wish = f"for {100 * goal.fraction:.0f} % of the improvement on {where}"
+        elif scale.metric:
+            wish = f"for {where} of {goal.target_loss:g}"
         else:
             wish = f"for a loss of {goal.target_loss:g} nats on {where}"
         if best.k is not None:
@@ -238,8 +246,11 @@ def _certainty(best: Candidate, other_texts: bool) -> list[str]:
     if not math.isnan(predicted.low):
         lines.append(f"  on this text, mean of all subsets of {at}: {_within(predicted)}")
         other = fit.on_other_texts(at, predicted.confidence)
-        if other is not None and other_texts:
-            lines.append(f"  on texts of this kind: {_within(other)}")
+        if other is not None and (other_texts or fit.series.scale.metric):
+            kind = (
+                "items of this kind, at most" if fit.series.scale.metric else "texts of this kind"
+            )
+            lines.append(f"  on {kind}: {_within(other)}")
     solution = best.solution
     if solution is not None and not math.isnan(solution.low):
         low, high = (
@@ -287,8 +298,8 @@ def unseen_beyond(k: int, largest_measured: int) -> str:
 
 
 def _curve(fit: Fit) -> list[str]:
-    law, series = fit.forecast, fit.series
-    curve = f"floor {law.floor:.4f}, tail {law.tail:.4f}, offset {law.offset:.4g}"
+    series = fit.series
+    curve = coefficients_text(fit.forecast, series.scale)
     ks = ", ".join(str(point.k) for point in series.points)
     lines = [f"{name_of(series)}: {curve}", f"  R² {fit.r2:.5f} in-sample, from k = {ks}"]
     if series.base_loss is not None:
@@ -306,4 +317,5 @@ def _near_floor(best: Candidate, epsilon: float | None) -> str:
         return ""
     pool = best.fit.series.pool_size
     beyond = f", more than the pool's {pool}" if best.near_floor > pool else ""
-    return f"; within {epsilon:g} of the floor from k = {best.near_floor}{beyond}"
+    limit = best.fit.series.scale.limit
+    return f"; within {epsilon:g} of the {limit} from k = {best.near_floor}{beyond}"

@@ -1,8 +1,8 @@
-"""From rows to curves: mean losses by k, their spread over subsets, and what each expert does."""
+"""From rows to curves: means by k, their spread over subsets, and what each expert does."""
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import comb
 from statistics import fmean, variance
 from typing import Annotated
@@ -15,7 +15,9 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.law.averaged import Averaged, averaged_of
 from mergeplan.law.correction import Merge, correction_of
 from mergeplan.law.one_pool import names_at
+from mergeplan.law.scale import Scale, scale_of
 from mergeplan.measurements.gaps import gap_text
+from mergeplan.measurements.metrics import item_error
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
     LARGEST_POOL,
@@ -24,7 +26,6 @@ from mergeplan.system.ranges import (
     Magnitude,
     Number,
     Params,
-    Positive,
     check_number,
     is_json_object,
 )
@@ -35,23 +36,23 @@ _LARGEST_K = "the largest k"
 
 @dataclass(frozen=True)
 class Point:
-    """Mean loss, in nats, over the measured subsets of one size.
+    """Mean loss in nats, or mean of the metric, over the measured subsets of one size.
 
     Attributes:
-        loss: Corrected for which experts are in them, where some subsets of k were measured and not
-            all, and the law of single subsets helps (see `correction`).
+        loss: On the scale of the table. Corrected for which experts are in them, where some subsets
+            of k were measured and not all, and the law of single subsets helps (see `correction`).
         n_subsets: How many were measured, of `n_possible`; a merge measured twice counts once.
         spread: Standard deviation over subsets, where two or more were measured.
-        best_subset, best_loss: The lowest of them, where the file names subsets.
+        best_subset, best_loss: The best of them, where the file names subsets.
     """
 
     k: Experts
-    loss: Positive
+    loss: Number
     n_subsets: Annotated[int, Ge(1)]
     n_possible: Annotated[int, Ge(1)]
     spread: Magnitude | None = None
     best_subset: tuple[str, ...] = ()
-    best_loss: Positive | None = None
+    best_loss: Number | None = None
 
     @property
     def complete(self) -> bool:
@@ -66,7 +67,7 @@ class Point:
 
 @dataclass(frozen=True)
 class ExpertEffect:
-    """What adding an expert to a merge does on average: loss with it less loss without it.
+    """What adding an expert to a merge does on average: value with it less value without it.
 
     Attributes:
         standard_error: Over the pairs of measured merges that differ by this expert alone.
@@ -83,10 +84,12 @@ class Series:
     """The curve of one method at one base size on one domain; `points` has one entry for each k.
 
     Attributes:
+        scale: What its values are of; losses by default.
         covariance: Of the errors of corrected means, in nats², shape (n_k, n_k); empty where means
             are those of the measured subsets.
         averaged: What the law of single subsets says of every k, where some k are measured whole.
-        loss_se: Standard error of every loss from the evaluation text, shared by all rows.
+        loss_se: Standard error of every loss from the evaluation text, shared by all rows; of a
+            metric from its items, which merges may share or not; 0 where it is not known.
         effects: Worst expert first; empty where subsets are not named or not nested.
     """
 
@@ -96,14 +99,20 @@ class Series:
     domain: str
     pool_size: Experts
     points: Annotated[tuple[Point, ...], MinLen(2)]
-    base_loss: Positive | None = None
-    best_single: tuple[str, Positive] | None = None
-    worst_single: tuple[str, Positive] | None = None
+    base_loss: Number | None = None
+    best_single: tuple[str, Number] | None = None
+    worst_single: tuple[str, Number] | None = None
     covariance: tuple[tuple[Number, ...], ...] = ()
     averaged: Averaged | None = None
     loss_se: Magnitude = 0.0
     effects: tuple[ExpertEffect, ...] = ()
     warnings: tuple[str, ...] = ()
+    scale: Scale = field(default_factory=Scale)
+
+    @property
+    def measured(self) -> str:
+        """What its values are of, as `select` names it; empty where the table does not say."""
+        return ":".join(part for part in (self.scale.metric, self.domain) if part)
 
     @property
     def n_billion(self) -> float | None:
@@ -139,9 +148,9 @@ def series_of(
         if method is None:
             raise InputError("only the base was measured", "measure single experts and merges")
         raise InputError(f"no rows of method `{method}`", hint)
-    names = names_at(data.rows)
+    names, scale = names_at(data.rows), scale_of(data.rows)
     return [
-        _series(rows, _bases_beside(rows, bases[key[2]]), names[key[2]], domain, pool_size)
+        _series(rows, _bases_beside(rows, bases[key[2]]), names[key[2]], domain, pool_size, scale)
         for key, rows in groups.items()
     ]
 
@@ -158,6 +167,7 @@ def _series(
     names: set[str],
     domain: str | None,
     given_size: int | None,
+    scale: Scale,
 ) -> Series:
     first = rows[0]
     size, guess = _pool_size(rows, names, given_size)
@@ -178,7 +188,12 @@ def _series(
     base = [loss for (k, _), values in losses.items() if k == 0 for loss in values]
     means = {merge: fmean(values) for merge, values in losses.items()}
     _check_counts(losses, size, stands_for)
-    points, covariance = _points(losses, means, size)
+    turned = {merge: scale.turned(mean) for merge, mean in means.items()}
+    points, covariance = _points(losses, turned, size, scale)
+
+    def badness(item: tuple[str, float]) -> float:
+        return scale.turned(item[1])
+
     return Series(
         method=first.method,
         options=first.options,
@@ -187,14 +202,21 @@ def _series(
         pool_size=size,
         points=points,
         covariance=covariance,
-        averaged=averaged_of(means, size),
+        averaged=_on_scale(averaged_of(turned, size), scale),
         base_loss=fmean(base) if base else None,
-        best_single=min(singles, key=lambda item: item[1]) if singles else None,
-        worst_single=max(singles, key=lambda item: item[1]) if singles else None,
+        best_single=min(singles, key=badness) if singles else None,
+        worst_single=max(singles, key=badness) if singles else None,
         loss_se=_shared_error(rows, name),
-        effects=tuple(_effects(losses)),
+        effects=tuple(_effects(losses, scale)),
         warnings=(*warnings, *gaps),
+        scale=scale,
     )
+
+
+def _on_scale(averaged: Averaged | None, scale: Scale) -> Averaged | None:
+    if averaged is None:
+        return None
+    return replace(averaged, losses=tuple(scale.own(loss) for loss in averaged.losses))
 
 
 def _by_merge(
@@ -237,11 +259,12 @@ def _by_merge(
 
 
 def _shared_error(rows: list[Measurement], domain: str) -> float:
-    """Standard error from the texts; of a macro mean that was formed, from its domains'."""
+    """Standard error from texts or items; of a macro mean that was formed, from its domains'."""
     by_domain: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        if row.loss_se is not None:
-            by_domain[row.domain].append(row.loss_se)
+        error = item_error(row) if row.metric else row.loss_se
+        if error is not None and not math.isnan(error):
+            by_domain[row.domain].append(error)
     if domain in by_domain:
         return fmean(by_domain[domain])
     if domain != MACRO or not by_domain:
@@ -277,11 +300,11 @@ def _check_counts(losses: dict[Merge, list[float]], pool_size: int, stands_for: 
 
 
 def _points(
-    losses: dict[Merge, list[float]], means: dict[Merge, float], pool_size: int
+    losses: dict[Merge, list[float]], turned: dict[Merge, float], pool_size: int, scale: Scale
 ) -> tuple[tuple[Point, ...], tuple[tuple[float, ...], ...]]:
     """The means by k, and the covariance of their errors where they are corrected."""
-    points = [_point(losses, k, pool_size) for k in sorted({k for k, _ in losses if k > 0})]
-    found = correction_of(means, pool_size)
+    points = [_point(losses, k, pool_size, scale) for k in sorted({k for k, _ in losses if k > 0})]
+    found = correction_of(turned, pool_size)
     if found is None:
         return tuple(points), ()
     # All others were measured whole.
@@ -290,15 +313,17 @@ def _points(
     covariance[np.ix_(at, at)] = found.covariance
     for place, mean in zip(at, found.values, strict=True):
         if not points[place].complete:
-            points[place] = replace(points[place], loss=float(mean))
+            points[place] = replace(points[place], loss=float(scale.own(mean)))
     return tuple(points), tuple(map(tuple, covariance.tolist()))
 
 
-def _point(losses: dict[Merge, list[float]], k: int, pool_size: int) -> Point:
+def _point(losses: dict[Merge, list[float]], k: int, pool_size: int, scale: Scale) -> Point:
     named = {s: fmean(v) for (size, s), v in losses.items() if size == k and s}
     unnamed = losses.get((k, ()), [])
     values = [*named.values(), *unnamed]
-    best, best_loss = min(named.items(), key=lambda item: (item[1], item[0]), default=((), None))
+    best, best_loss = min(
+        named.items(), key=lambda item: (scale.turned(item[1]), item[0]), default=((), None)
+    )
     return Point(
         k=k,
         loss=fmean(values),
@@ -310,7 +335,7 @@ def _point(losses: dict[Merge, list[float]], k: int, pool_size: int) -> Point:
     )
 
 
-def _effects(losses: dict[Merge, list[float]]) -> list[ExpertEffect]:
+def _effects(losses: dict[Merge, list[float]], scale: Scale) -> list[ExpertEffect]:
     """Each expert's average effect over pairs of measured merges, one with it and one without.
 
     Pairs in which it is the only expert are left out: they compare it with the base.
@@ -329,7 +354,7 @@ def _effects(losses: dict[Merge, list[float]]) -> list[ExpertEffect]:
         for expert, values in changes.items()
         if len(values) > 1
     ]
-    return sorted(effects, key=lambda effect: (-effect.effect, effect.expert))
+    return sorted(effects, key=lambda effect: (-scale.sign * effect.effect, effect.expert))
 
 
 def name_of(series: Series) -> str:

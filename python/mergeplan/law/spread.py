@@ -92,6 +92,24 @@ def sampling_variance(point: Point, law: SpreadLaw | None) -> float | None:
     return subset_variance(point, law) / point.n_subsets * point.share_left
 
 
+def item_variances(series: Series, ks: NDArray[np.float64]) -> NDArray[np.float64] | float:
+    """What of the means of all subsets of some k is at most no more than single items that flip.
+
+    A loss on a fixed text is smooth in the weights of a merge, and so is its mean in k; how many of
+    n items are right is not. What of that is each merge's own is at most the error of its items.
+
+    Args:
+        ks: Whole, shape (n,).
+
+    Returns:
+        Shape (n,), on the squared scale of the values; 0 of losses, and where nothing is known.
+    """
+    if not series.scale.metric or not series.loss_se:
+        return 0.0
+    possible = np.array([float(min(math.comb(series.pool_size, int(k)), 10**300)) for k in ks])
+    return series.loss_se**2 / possible
+
+
 def known_covariance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:
     """Of the errors of all means, shape (n_k, n_k); `None` where that of some is unknown.
 

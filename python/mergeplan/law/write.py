@@ -80,19 +80,19 @@ def choose_merge(
     loss = f"{candidate.predicted.loss:.4f}"
     comments = [
         f"written by mergeplan suggest {wish}".rstrip(),
-        f"expected loss of {candidate.k} experts by {label} on this text: {loss}",
+        f"expected {series.scale.name} of {candidate.k} experts by {label} on this text: {loss}",
         reason,
     ]
     return ChosenMerge(subset, reason, to_yaml(config, comments), config)
 
 
 def _subset(candidate: Candidate, size: PoolSize, seed: int) -> tuple[tuple[str, ...], str]:
-    point = candidate.measured
+    point, scale = candidate.measured, candidate.fit.series.scale
     if point is not None and point.best_subset and set(point.best_subset) <= set(size.experts):
         names = ", ".join(point.best_subset)
         return point.best_subset, (
             f"experts: {names}; of {point.n_subsets} measured subsets of {point.k} the one with the"
-            f" lowest loss, {point.best_loss:.4f}"
+            f" {scale.best} {scale.name}, {point.best_loss:.4f}"
         )
     drawn = random.Random(seed).sample(sorted(size.experts), candidate.k or 0)
     subset = tuple(sorted(drawn))

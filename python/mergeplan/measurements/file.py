@@ -11,61 +11,61 @@ from typing import Any
 from mergeplan.display.text import listed, parse_count, shown
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
+from mergeplan.measurements.metrics import rows_about
 from mergeplan.measurements.one_pool import refuse_two_hashes
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import TABLE, decode, read_bytes
 
-# Columns of a table of losses.
-_LOSSES = ("k", "loss_nats")
 
+def load_measurements(path: str | Path, metric: str | None = None) -> Measurements:
+    """Read the losses of equally weighted merges from a CSV file, or their values of a metric.
 
-def load_measurements(path: str | Path) -> Measurements:
-    """Read the losses of equally weighted merges from a CSV file.
+    Args:
+        metric: Its name; `None` for the losses, or the only metric of a table without losses.
 
     Returns:
         The rows, in the order of the file.
 
     Raises:
         MissingInputError: There is no such file.
-        InputError: A column is missing or a value is wrong; the message names row and column.
+        InputError: A column is missing or a value is wrong; the message names row and column. Or
+            the metric is not there, or has to be named.
     """
-    return _of_equal_weights(*read_rows(expanded(path), _LOSSES), str(path))
-
-
-def _of_equal_weights(every: tuple[Measurement, ...], sha256: str, path: str) -> Measurements:
-    losses = [row for row in every if not row.metric]
-    rows = tuple(row for row in losses if not row.weights)
+    every, sha256 = read_rows(expanded(path))
+    try:
+        some = rows_about(every, metric)
+    except InputError as error:
+        raise InputError(f"`{path}`: {error.message}", error.hint) from error
+    rows = tuple(row for row in some if not row.weights)
     if not rows:
         raise InputError(f"`{path}` has no rows of equally weighted merges")
-    return Measurements(rows, sha256, len(losses) - len(rows))
+    return Measurements(rows, sha256, len(some) - len(rows))
 
 
-def read_rows(path: Path, needed: tuple[str, ...] = ("k",)) -> tuple[tuple[Measurement, ...], str]:
+def read_rows(path: Path) -> tuple[tuple[Measurement, ...], str]:
     """Every row of a CSV file, other metrics and weights included, and the file's SHA-256.
-
-    Args:
-        needed: Columns that must be there.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
     raw = read_bytes(path, TABLE, given=True)
-    return _parse_rows(decode(raw, path), str(path), needed), hashlib.sha256(raw).hexdigest()
+    return _parse_rows(decode(raw, path), str(path)), hashlib.sha256(raw).hexdigest()
 
 
-def _parse_rows(text: str, path: str, needed: tuple[str, ...]) -> tuple[Measurement, ...]:
+def _parse_rows(text: str, path: str) -> tuple[Measurement, ...]:
     reader, columns = open_table(text.splitlines(), path)
     for column in COLUMNS:
         if columns.count(column.name) > 1:
             raise InputError(f"`{path}`: column `{column.name}` stands twice")
-    for name in needed:
+    for name in ("k",) if "metric" in columns else ("k", "loss_nats"):
         if name not in columns:
             raise InputError(
                 f"`{path}`: column `{name}` is missing; found {listed(columns)}",
-                nearest(name, columns) or f"needed are {' and '.join(f'`{n}`' for n in needed)}",
+                nearest(name, columns)
+                or "needed are `k` and `loss_nats`, or `metric`, `value` and `better` instead",
             )
     try:
         rows = tuple(_row(record, reader.line_num) for record in reader)

@@ -58,6 +58,15 @@ class Measurement:
     data_hash: str = ""
 
     @property
+    def target(self) -> str:
+        """What its value is of, as `select` names it.
+
+        >>> Measurement(2, 1, 0.9, metric="acc", higher=True, domain="arc").target
+        'acc:arc'
+        """
+        return ":".join(part for part in (self.metric, self.domain) if part) or "loss"
+
+    @property
     def merge_key(self) -> MergeKey:
         """Which merge it is of: the same for every domain and metric.
 

@@ -11,7 +11,8 @@ from mergeplan.config.transfer import AUTO, REQUIRED, check_transfer
 from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling, resampling_beside
 from mergeplan.measurements.file import read_rows
-from mergeplan.measurements.rows import MACRO
+from mergeplan.measurements.metrics import rows_about, target_among
+from mergeplan.measurements.rows import MACRO, Measurement
 from mergeplan.pool.geometry.file import Gram, load_grams
 from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice, best_by_size
@@ -50,6 +51,7 @@ def select(
     *,
     wish: Wish | None = None,
     method: str | None = None,
+    metric: str | None = None,
     geometry: str | Path | Sequence[Gram] | None = None,
     transfer: str = AUTO,
 ) -> Selections:
@@ -58,6 +60,8 @@ def select(
     Args:
         source: A CSV of measurements with a column `subset`.
         method: Only this label.
+        metric: What is to be as good as can be, instead of `wish.domains`; `perplexity` is made of
+            losses where no row is of it.
         geometry: How the experts lie to each other, which helps where merges are few: a file of
             `mergeplan similarity -o`, or `grams_of` what `similarity` found. By default what the
             table's run left beside it; an empty sequence for nothing.
@@ -83,6 +87,7 @@ def select(
     rows, _ = read_rows(table_file)
     resampling = resampling_beside(table_file, rows)
     wish = wish or Wish()
+    rows, wish = asked_of(rows, wish, metric)
     asked = isinstance(geometry, (str, Path))
     if isinstance(geometry, (str, Path)):
         geometry = load_grams(expanded(geometry))
@@ -94,6 +99,25 @@ def select(
     if not fits.found:
         raise fits.faults[0]
     return Selections(sorted(fits.found, key=_order), fits.unfitted)
+
+
+def asked_of(
+    rows: tuple[Measurement, ...], wish: Wish, metric: str | None
+) -> tuple[tuple[Measurement, ...], Wish]:
+    """Rows and wish where a metric is named: it is what counts, and the other rows stay.
+
+    Raises:
+        InputError: It is not there, or domains are named too; or its values are at fault.
+    """
+    if metric is None and len({row.metric for row in rows}) > 1:
+        return rows, wish
+    some = rows_about(rows, metric)
+    if metric is None:
+        return rows, wish
+    if wish.domains is not None:
+        raise InputError("both a metric and domains are named", "`--domains` takes metrics too")
+    others = tuple(row for row in rows if row.metric != metric)
+    return (*some, *others), replace(wish, domains=target_among(some))
 
 
 def select_each(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.gaps import gap_text
+from mergeplan.measurements.metrics import item_error
 from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
 
@@ -112,6 +113,8 @@ class Table:
         Raises:
             InputError: No such target, or they cannot be averaged.
         """
+        if name in self.targets:  # whatever characters it has
+            return self.targets[name]
         shares = parse_shares(name)
         for part in shares:
             if part not in self.targets:
@@ -164,7 +167,9 @@ class Table:
         if len(self.targets) == 1:
             return next(iter(self.targets))
         known = ", ".join(self.targets)
-        raise InputError(f"several metrics were measured: {known}", "choose some with `--domains`")
+        raise InputError(
+            f"several metrics were measured: {known}", "choose some: `--metric`, or `--domains`"
+        )
 
 
 def tables_of(rows: Iterable[Measurement], method: str | None = None) -> list[Table]:
@@ -239,7 +244,7 @@ def _table(
     def add(row: Measurement, factor: float) -> None:
         point, name = _add(cells, kinds, row, names, factor)
         merges[point][row.merge_key] = None
-        errors[point, name].append(error_of(row))
+        errors[point, name].append(item_error(row))
 
     for other, rows in groups.items():
         factor = 1.0
@@ -288,20 +293,11 @@ def _add(
     given = dict(zip(sorted(row.subset), shares, strict=True))
     # Rounded, so that a point that was measured twice is one.
     point = tuple(round(factor * given.get(name, 0.0), 12) for name in names)
-    name = ":".join(part for part in (row.metric, row.domain) if part) or "loss"
+    name = row.target
     if kinds.setdefault(name, (row.metric, row.higher)) != (row.metric, row.higher):
         raise InputError(f"row {row.row}, column `better`: `{name}` is better both ways")
     cells[point][name].append(row.loss_nats)
     return point, name
-
-
-def error_of(row: Measurement) -> float:
-    """Standard error of a metric's value: as the file says, else of a share of so many items."""
-    if row.value_se is not None:
-        return row.value_se
-    if row.n_items and 0 <= row.loss_nats <= 1:
-        return float(np.sqrt(row.loss_nats * (1 - row.loss_nats) / row.n_items))
-    return float("nan")
 
 
 def _of_mean(errors: list[float]) -> float:

@@ -14,6 +14,7 @@ from mergeplan.law.loading import fits_of, is_law
 from mergeplan.law.recommend import recommend, sharpen_of
 from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.metrics import rows_about, target_among
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.geometry.file import Gram
 from mergeplan.selection.fitting import Fits, fit_each
@@ -35,6 +36,7 @@ def verdict_of(
     target_loss: float | None = None,
     *,
     domain: str | None = None,
+    metric: str | None = None,
     method: str | None = None,
     goal: Goal | None = None,
     costs: CostModel | None = None,
@@ -45,9 +47,11 @@ def verdict_of(
 
     Args:
         source: A CSV of measurements, or a law file, of which the verdict is a number of experts.
-        target_loss: In nats per token; short for `goal=Goal(target_loss=…)`. Without a goal, the
-            lowest loss.
+        target_loss: In nats per token, or a value of the metric; short for
+            `goal=Goal(target_loss=…)`. Without a goal, the lowest loss or best value.
         domain: Which domain decides; by default the macro mean.
+        metric: What of a table decides; `None` for the losses, or for the only metric of a table
+            without any. `perplexity` is made of losses where no row is of it.
         method: Only this label.
         pool_file: For the command that measures more.
         recommendation: What the curves say, where that is known already.
@@ -69,19 +73,23 @@ def verdict_of(
     goal = goal or Goal(target_loss)
     costs = costs or CostModel()
     rows = () if is_law(path) else rows_of(path, method)
+    wanted = domain
+    if rows and (metric is not None or len({row.metric for row in rows}) == 1):
+        rows = rows_about(rows, metric)
+        wanted = target_among(rows, domain)
     if not any(row.subset for row in rows):
         if recommendation is None:
-            fits = fits_of(path) if is_law(path) else _fit(path, domain, method)
+            fits = fits_of(path) if is_law(path) else _fit(path, domain, metric, method)
             recommendation = recommend(fits, goal=goal, costs=costs)
         return verdict_from_law(recommendation)
     question = Question(
-        domain,
+        wanted,
         goal.target_loss,
         Bounds(budget=goal.budget, costs=costs),
         goal.confidence,
     )
     resampling = resampling_beside(path, rows)
-    predicted = predictions(rows, aim_of(rows, domain).name, grams_beside(path, rows))
+    predicted = predictions(rows, aim_of(rows, wanted).name, grams_beside(path, rows))
     verdict = decide(
         rows,
         predicted.found,
@@ -97,10 +105,10 @@ def verdict_of(
     return replace(verdict, notes=(*verdict.notes, f"a mean is expected to: {cheapest.text()}"))
 
 
-def _fit(path: Path, domain: str | None, method: str | None) -> FitResult:
+def _fit(path: Path, domain: str | None, metric: str | None, method: str | None) -> FitResult:
     from mergeplan.law.fit import fit
 
-    return fit(path, domain=domain, method=method)
+    return fit(path, domain=domain, metric=metric, method=method)
 
 
 def rows_of(path: Path, method: str | None) -> tuple[Measurement, ...]:

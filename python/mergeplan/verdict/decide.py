@@ -18,7 +18,7 @@ from mergeplan.verdict.contenders import (
     with_domains,
 )
 from mergeplan.verdict.harms import gains_of, harms_of
-from mergeplan.verdict.known import Aim, aim_of, known_merges, target_name
+from mergeplan.verdict.known import Aim, aim_of, known_merges
 from mergeplan.verdict.lambdas import lambda_to_try
 from mergeplan.verdict.notes import (
     on_base_and_texts,
@@ -103,7 +103,7 @@ def decide(
     n_params = chosen.merge.n_params
     singles = [one for one in known if one.merge.k == 1 and one.merge.n_params == n_params]
     expert = field_.best(singles)
-    higher = {target_name(row): row.higher for row in rows if _is_part(row, aim)}
+    higher = {row.target: row.higher for row in rows if _is_part(row, aim)}
     others = [one for one in (base, expert) if one is not None]
     return Verdict(
         kind=kind,
@@ -261,7 +261,7 @@ def _n_experts(rows: Iterable[Measurement], n_params: float | None) -> int:
 
 def _is_part(row: Measurement, aim: Aim) -> bool:
     """Whether a row is of a domain, and not of a mean of them; of metrics, of one that counts."""
-    name = target_name(row)
+    name = row.target
     if row.metric or aim.metric:
         return name in aim.shares
     return name != "macro"

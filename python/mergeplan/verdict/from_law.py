@@ -1,5 +1,7 @@
 """The verdict where no merge can be told from another: a number of experts."""
 
+import math
+
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.recommendation import Candidate, Recommendation
@@ -30,34 +32,39 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
     ]
     if expert is not None and not expert.merge.is_expert:
         named.append(expert)
-    merge = min(named, key=lambda one: (one.value, one.merge.k), default=None)
+    sign = series.scale.sign
+
+    def cost(one: Contender | None) -> float:
+        return math.inf if one is None else sign * one.value
+
+    merge = min(named, key=lambda one: (cost(one), one.merge.k), default=None)
     k, mean = _k_that_pays(best, base)
     expected = best.fit.predict(k).loss
-    lowest = min(mean, merge.value if merge else mean)
+    lowest = min(mean, cost(merge))
     option = recommendation.cheapest
     where = "" if series.n_params is None else f" at {format_count(series.n_params)}"
     if best.k is None and option is not None:  # only a size that was not measured reaches it
         k, expected = option.k, option.loss
         where = f" at {format_count(option.n_params or 0)}, a size that was not measured"
     kind: Kind = "k"
-    if base is not None and base.value <= lowest:
+    if base is not None and cost(base) <= lowest:
         kind = "base"
-    elif expert is not None and expert.merge.is_expert and expert.value <= lowest:
+    elif expert is not None and expert.merge.is_expert and cost(expert) <= lowest:
         kind = "expert"
     chosen = {"base": base, "expert": expert}.get(kind, merge)
-    reached = recommendation.reached if kind == "k" else _reaches(chosen, target)
-    enough = [one for one in named if _reaches(one, target)]
-    sinks = kind == "k" and base is not None and expected >= base.value
+    reached = recommendation.reached if kind == "k" else _reaches(chosen, target, sign)
+    enough = [one for one in named if _reaches(one, target, sign)]
+    sinks = kind == "k" and base is not None and sign * expected >= cost(base)
     if enough and (not reached or (sinks and target is None)):
         # No mean reaches the target, or beats the base, and a merge that the law names does.
         if target is None:
             enough = [merge] if merge is not None else enough
-        chosen = min(enough, key=lambda one: (one.merge.k, one.value))
+        chosen = min(enough, key=lambda one: (one.merge.k, cost(one)))
         kind, reached = "merge", True
     return Verdict(
         kind=kind,
-        aim=series.domain or "loss",
-        higher=False,
+        aim=series.measured or "loss",
+        higher=series.scale.higher,
         target=target,
         chosen=chosen,
         base=base,
@@ -75,13 +82,14 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
 
 
 def _k_that_pays(best: Candidate, base: Contender | None) -> tuple[int, float]:
-    """The number that is recommended, or the least above it whose mean is below the base; and the
-    lowest mean of any number."""
-    fit, pool_size = best.fit, best.fit.series.pool_size
+    """The number that is recommended, or the least above it whose mean beats the base; and the best
+    mean of any number, less being better."""
+    fit, pool_size, sign = best.fit, best.fit.series.pool_size, best.fit.series.scale.sign
     k = best.k if best.k is not None else pool_size
-    if base is not None and fit.expect(k) >= base.value:
-        k = next((x for x in range(k, pool_size + 1) if fit.expect(x) < base.value), k)
-    return k, min(map(fit.expect, range(1, pool_size + 1)))
+    means = {x: sign * fit.expect(x) for x in range(1, pool_size + 1)}
+    if base is not None and means[k] >= sign * base.value:
+        k = next((x for x in range(k, pool_size + 1) if means[x] < sign * base.value), k)
+    return k, min(means.values())
 
 
 def _known(series: Series, subset: tuple[str, ...], loss: float) -> Contender:
@@ -91,8 +99,8 @@ def _known(series: Series, subset: tuple[str, ...], loss: float) -> Contender:
     return Contender(merge, loss, loss, loss, {series.domain: loss}, key)
 
 
-def _reaches(chosen: Contender | None, target: float | None) -> bool:
-    return target is None or (chosen is not None and chosen.value <= target)
+def _reaches(chosen: Contender | None, target: float | None, sign: float) -> bool:
+    return target is None or (chosen is not None and sign * chosen.value <= sign * target)
 
 
 def _half(fit: Fit) -> float | None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mergeplan.evaluation.resampling import resampling_beside
-from mergeplan.selection.select import chosen_of
-from mergeplan.selection.selection import Selection, Selections
+from mergeplan.selection.select import asked_of, chosen_of
+from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 from mergeplan.verdict.answer import MeasureCommand, rows_of
@@ -22,6 +22,7 @@ def verdict_from_selections(
     selections: Selections,
     *,
     method: str | None = None,
+    metric: str | None = None,
     weights: str = EQUAL,
     pool_file: str | Path | None = None,
 ) -> Verdict:
@@ -30,7 +31,7 @@ def verdict_from_selections(
     Args:
         source: What `select` was given, a CSV of measurements.
         selections: What it gave; their wish is what the verdict is asked for.
-        method: As `select` was given it.
+        method, metric: As `select` was given them.
         weights: Whether `simplex` or `free` weights of the first selection may be taken too.
         pool_file: For the command that measures more.
 
@@ -39,6 +40,8 @@ def verdict_from_selections(
     """
     path = expanded(source)
     rows = rows_of(path, method)
+    if metric is not None:
+        rows, _ = asked_of(rows, Wish(), metric)
     first, wish = selections[0], selections[0].wish
     question = Question(
         wish.domains or first.law.name, wish.max_loss, Bounds(wish.keep, wish.max_experts)

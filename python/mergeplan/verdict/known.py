@@ -9,8 +9,8 @@ from statistics import fmean
 
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
+from mergeplan.measurements.metrics import item_error
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
-from mergeplan.selection.table import error_of
 
 # A weight that differs from another by less is the same.
 _SAME = 1e-6
@@ -140,9 +140,9 @@ def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
         weights = dict(zip(row.subset, shares, strict=True))
         _, method, options, _, _ = key = row.merge_key
         merges[key] = Merge(row.n_params, method, options, weights, row.seed)
-        cells[key][target_name(row)].append(row.loss_nats)
+        cells[key][row.target].append(row.loss_nats)
         if row.metric:
-            squares[key][target_name(row)].append(error_of(row) ** 2)
+            squares[key][row.target].append(item_error(row) ** 2)
     return [
         KnownMerge(
             merge,
@@ -154,11 +154,6 @@ def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
     ]
 
 
-def target_name(row: Measurement) -> str:
-    """What a row's value is of, as `select` calls it."""
-    return ":".join(part for part in (row.metric, row.domain) if part) or "loss"
-
-
 def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
     """What is asked for, or the macro mean, or the only thing that was measured.
 
@@ -168,7 +163,7 @@ def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
     Raises:
         InputError: It was not measured, cannot be averaged, or has to be chosen.
     """
-    kinds = {target_name(row): (row.metric, row.higher) for row in rows}
+    kinds = {row.target: (row.metric, row.higher) for row in rows}
     losses = [name for name, (metric, _) in kinds.items() if not metric and name != MACRO]
     if wanted is None:
         if MACRO in kinds or len(losses) > 1:
@@ -176,10 +171,10 @@ def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
         if len(kinds) > 1 and not losses:
             raise InputError(
                 f"several metrics were measured: {', '.join(kinds)}",
-                "choose some: `mergeplan select --domains`",
+                "choose one: `--metric`, or some: `mergeplan select --domains`",
             )
         wanted = losses[0] if losses else next(iter(kinds))
-    shares = parse_shares(wanted)
+    shares = {wanted: 1.0} if wanted in kinds else parse_shares(wanted)
     if set(shares) == {MACRO}:
         return Aim(MACRO, dict.fromkeys(sorted(losses) or [MACRO], 1.0))
     for name in shares:

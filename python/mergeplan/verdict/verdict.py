@@ -114,12 +114,16 @@ class Verdict(Summarized):
             expected = (
                 "" if self.expected is None else f", {self.expected:.4f} expected on this text"
             )
-            named = ""
-            if chosen is not None and self.expected is not None and chosen.value < self.expected:
-                named = f"; the best of the merges that it names, {_of(chosen)}"
+            named, sign = "", -1.0 if self.higher else 1.0
+            if chosen is not None and self.expected is not None:
+                better = sign * chosen.value < sign * self.expected
+                named = f"; the best of the merges that it names, {_of(chosen)}" if better else ""
             return f"merge {self.k} of {self.pool_size} experts{self._by()}{expected}{named}"
         if self.kind == "k":
-            best = f"the lowest expected is {self.expected:.4f}, with {self.k} experts{self._by()}"
+            extreme = "highest" if self.higher else "lowest"
+            best = (
+                f"the {extreme} expected is {self.expected:.4f}, with {self.k} experts{self._by()}"
+            )
             return f"{self.failure()}; {best}"
         assert chosen is not None
         if not self.reached:

@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mergeplan.cli.options.units import Finite
 from mergeplan.law.formulas import FORMS
 from mergeplan.system.ranges import LARGEST_POOL
 
 if TYPE_CHECKING:
     from mergeplan.law.fit_result import FitResult
 
+METRIC = click.option(
+    "--metric",
+    help="This metric of the table, on its own scale; `perplexity` is made of the losses."
+    "  [default: the losses, or the only metric there is]",
+)
 _OPTIONS = (
+    METRIC,
     click.option(
         "--domain", help="Fit this domain. [default: the macro mean, or the only one there is]"
     ),
@@ -31,6 +38,11 @@ _OPTIONS = (
     ),
     click.option("--robust", is_flag=True, help="Weigh down means that lie far from the curve."),
 )
+
+
+def target_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A loss, or a value of a metric, that is to be reached."""
+    return click.option("--target", "--target-loss", "target_loss", type=Finite(), help=text)
 
 
 def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +79,6 @@ def fits_or_why(source: Path, given: dict[str, Any]) -> "tuple[FitResult | None,
         if is_law(source):
             raise
         rows, _ = read_rows(expanded(source))
-        bare = all(row.metric for row in rows) or error.message.startswith("nothing to fit")
-        if not bare or not any(row.subset for row in rows):
+        if not error.message.startswith("nothing to fit") or not any(row.subset for row in rows):
             raise
         return None, error.message

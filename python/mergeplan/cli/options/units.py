@@ -1,5 +1,6 @@
 """Option types with units, and options that several commands have."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -58,10 +59,11 @@ def threads_option(*aliases: str, what: str = "Worker threads.") -> Callable[[An
     return click.option("-j", "--threads", *aliases, type=click.IntRange(1, 1024), help=text)
 
 
-class Positive(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A finite number above zero."""
+class Finite(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A finite number."""
 
     name = "NUMBER"
+    expected = "a number"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -69,10 +71,24 @@ class Positive(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         try:
             number = float(str(value))
         except ValueError:
-            number = 0.0
-        if not 0 < number < 1e300:
-            self.fail(f"expected a number above 0, found `{value}`", param, ctx)
+            number = math.nan
+        if not self.holds(number):
+            self.fail(f"expected {self.expected}, found `{value}`", param, ctx)
         return number
+
+    def holds(self, number: float) -> bool:
+        """Whether it may be given."""
+        return abs(number) < 1e300
+
+
+class Positive(Finite):
+    """A finite number above zero."""
+
+    expected = "a number above 0"
+
+    def holds(self, number: float) -> bool:
+        """Whether it may be given."""
+        return 0 < number < 1e300
 
 
 class CountList(click.ParamType):  # type: ignore[type-arg,unused-ignore]

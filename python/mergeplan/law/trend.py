@@ -1,0 +1,96 @@
+"""Whether the means of a metric fall and rise with k by more than their error.
+
+The law's means go one way, from one expert to all. A loss that turns back is warned of, and drawn
+with a rise: it is exact on its text. Means of a metric also move by single items that flip, so that
+what goes against the law is first asked whether it is more than that.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from mergeplan.law.series import Series
+from mergeplan.law.spread import fit_spread, known_covariance
+
+# Differences below this many standard errors are taken for chance.
+_CLEAR = 2.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """How the mean differs between two k.
+
+    Attributes:
+        worse: By how much it is worse at the larger k; below 0 where it is better there.
+        error: Standard error of that, paired where the means are over the same experts; `None`
+            where how far items move it is not known.
+    """
+
+    first: int
+    last: int
+    values: tuple[float, float]
+    worse: float
+    error: float | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than its error lets chance do."""
+        return self.error is not None and abs(self.worse) > _CLEAR * self.error
+
+    def text(self) -> str:
+        """For people."""
+        error = "" if self.error is None else f" (standard error {self.error:.4f})"
+        one, other = self.values
+        return f"{one:.4f} at k = {self.first}, {other:.4f} at k = {self.last}{error}"
+
+
+def bend_of(series: Series) -> str | None:
+    """Why no law is fitted to a metric: means that rise and fall by more than their error.
+
+    `None` where one is fitted.
+    """
+    worse, better = clearest_steps(series)
+    if worse is None or better is None or not (worse.clear and better.clear):
+        return None
+    return (
+        f"{series.scale.name} becomes better and worse with k by more than its error:"
+        f" {better.text()}; {worse.text()}"
+    )
+
+
+def clearest_steps(series: Series) -> tuple[Step | None, Step | None]:
+    """Of all pairs of k those whose mean becomes worse, and better, by most of their errors.
+
+    Where errors are not known, by most. `None` where no pair does, and of losses.
+    """
+    if not series.scale.metric or len(series.points) < 3:
+        return None, None
+    steps = steps_of(series)
+    worse = [step for step in steps if step.worse > 0]
+    better = [step for step in steps if step.worse < 0]
+    return max(worse, key=_size, default=None), max(better, key=_size, default=None)
+
+
+def _size(step: Step) -> float:
+    return abs(step.worse) / (step.error or 1.0)
+
+
+def steps_of(series: Series) -> list[Step]:
+    """How the mean differs between any two k, the smaller one first."""
+    points, scale = series.points, series.scale
+    sampling = known_covariance(series, fit_spread(points, series.pool_size))
+    known = sampling is not None and series.loss_se > 0
+    found = []
+    for i, j in itertools.combinations(range(len(points)), 2):
+        one, other = points[i], points[j]
+        error = None
+        if known:
+            assert sampling is not None
+            # Items are taken as if no two merges had one in common, at most.
+            items = series.loss_se**2 * (1 / one.n_subsets + 1 / other.n_subsets)
+            paired = sampling[i, i] + sampling[j, j] - 2 * sampling[i, j]
+            error = float(np.sqrt(max(paired, 0.0) + items))
+        worse = scale.sign * (other.loss - one.loss)
+        found.append(Step(one.k, other.k, (one.loss, other.loss), worse, error))
+    return found

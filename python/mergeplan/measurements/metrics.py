@@ -1,0 +1,113 @@
+"""Which rows are asked about, losses or one metric, and how far its items may move a value."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mergeplan.display.text import listed
+from mergeplan.errors import InputError, nearest
+from mergeplan.measurements.rows import MACRO, Measurement, domain_name
+
+# Made of losses where it is asked for and no row is of it.
+PERPLEXITY = "perplexity"
+# Beyond this its perplexity is no number.
+_LARGEST_LOSS = 700.0
+
+
+def rows_about(rows: Sequence[Measurement], metric: str | None = None) -> tuple[Measurement, ...]:
+    """The rows of losses, or those of one metric.
+
+    Args:
+        rows: Of a table.
+        metric: Its name; `perplexity` is made of losses where no row is of it, as e to their power.
+            `None` for the losses, or for the only metric of a table without any.
+
+    Raises:
+        InputError: There is no such metric, or there are several and none is named; its rows do not
+            agree which way is better; or they say how many items a value is a share of, and one is
+            no share.
+    """
+    names = list(dict.fromkeys(row.metric for row in rows))
+    if metric is None:
+        if len(names) > 1 and "" not in names:
+            raise InputError(
+                f"several metrics were measured: {listed(names)}", "name one: `--metric`"
+            )
+        metric = "" if "" in names or not names else names[0]
+    elif metric not in names:
+        if metric == PERPLEXITY and "" in names:
+            return tuple(_perplexity(row) for row in rows if not row.metric)
+        known = [name for name in names if name]
+        beside = ["losses, the default", *known] if "" in names else known
+        raise InputError(
+            f"no rows of metric `{metric}`",
+            nearest(metric, known) or f"measured: {', '.join(beside)}",
+        )
+    found = tuple(row for row in rows if row.metric == metric)
+    for row in found if metric else ():
+        _check(row, found[0])
+    return found
+
+
+def target_among(rows: Sequence[Measurement], domain: str | None = None) -> str | None:
+    """What `select` calls a domain of some rows, all of one metric.
+
+    Args:
+        rows: As `rows_about` gives them.
+        domain: `None` for the mean over the metric's domains.
+
+    Returns:
+        A name, or several for their mean; `None` where the rows decide.
+
+    >>> target_among([Measurement(2, 1, 0.9, metric="acc", domain=name) for name in "ab"])
+    'acc:a,acc:b'
+    """
+    names = sorted({row.target for row in rows})
+    metric = rows[0].metric
+    if not metric or domain in names:
+        return domain
+    if domain is not None:
+        return f"{metric}:{domain_name(domain)}"
+    macro = f"{metric}:{MACRO}"
+    return macro if macro in names else ",".join(names)
+
+
+def item_error(row: Measurement) -> float:
+    """Standard error of a metric's value from its items, if no two merges had one in common.
+
+    As the file says, else √(p(1 − p)/n) of a share p of n items; p is drawn towards ½ by half an
+    item on either side, lest 0 of 50 be taken for certain. NaN of losses, and where neither is
+    said.
+
+    >>> row = Measurement(2, 1, 0.0, metric="acc", higher=True, n_items=50)
+    >>> round(item_error(row), 4)
+    0.0139
+    """
+    if row.metric and row.value_se is not None:
+        return row.value_se
+    if not row.metric or not row.n_items or not 0 <= row.loss_nats <= 1:
+        return math.nan
+    share = (row.n_items * row.loss_nats + 0.5) / (row.n_items + 1)
+    return math.sqrt(share * (1 - share) / row.n_items)
+
+
+def _check(row: Measurement, first: Measurement) -> None:
+    if row.higher != first.higher:
+        raise InputError(
+            f"row {row.row}, column `better`: `{row.metric}` is better both ways, see row"
+            f" {first.row}"
+        )
+    # A perplexity may stand without an error, but no measure of items of which more is better.
+    if row.higher and row.n_items and row.value_se is None and not 0 <= row.loss_nats <= 1:
+        raise InputError(
+            f"row {row.row}, column `value`: expected a share from 0 to 1, since `n_items` is given"
+            f" and `value_se` is not, found {row.loss_nats:g}",
+            "write 54.2 % as 0.542; give a score that is no share its `value_se`",
+        )
+
+
+def _perplexity(row: Measurement) -> Measurement:
+    if row.loss_nats > _LARGEST_LOSS:
+        raise InputError(f"row {row.row}, column `loss_nats`: no perplexity of {row.loss_nats:g}")
+    # Its error moves all merges alike, as that of the loss does.
+    return replace(row, metric=PERPLEXITY, loss_nats=math.exp(row.loss_nats), loss_se=None)

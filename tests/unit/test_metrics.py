@@ -1,0 +1,289 @@
+"""The law, and what is decided by it, on metrics of which more or less is better."""
+
+import csv
+import json
+import math
+
+import pytest
+
+from mergeplan.errors import InputError
+from mergeplan.law.diagnose import all_signs
+from mergeplan.law.file import load_law, save_law
+from mergeplan.law.fit import fit
+from mergeplan.law.recommend import recommend
+from mergeplan.law.scale import Scale
+from mergeplan.law.trend import steps_of
+from mergeplan.measurements.file import load_measurements
+from mergeplan.measurements.metrics import item_error, rows_about
+from mergeplan.measurements.rows import Measurement
+from tests.support.settings import DATA
+
+PUBLISHED = DATA / "downstream_8b_5_experts.csv"
+# Of the published benchmarks, as their authors count them.
+ITEMS = {"math_500": 500, "gsm8k": 1319, "ifeval": 541, "harmbench_rta": 320}
+HEAD = "k,metric,value,better"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "measurements.csv"
+    path.write_text(text)
+    return path
+
+
+def curve(tmp_path, values, more="", head=HEAD):
+    """A table of one mean for each k of a pool of as many experts."""
+    lines = [f"{k},acc,{value},higher{more}" for k, value in values.items()]
+    return write(tmp_path, "\n".join([head, *lines]) + "\n")
+
+
+def with_items(tmp_path, metric, items=None):
+    with PUBLISHED.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == metric]
+    path = tmp_path / f"{metric}.csv"
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, [*rows[0], "n_items"])
+        writer.writeheader()
+        writer.writerows({**row, "n_items": items or ITEMS[metric]} for row in rows)
+    return path
+
+
+def test_an_accuracy_is_fitted_as_the_share_that_is_missed(tmp_path):
+    shares = {k: 0.8 - 0.3 / (k + 0.2) for k in (1, 2, 3, 4, 5, 6, 8)}
+    losses = "k,loss_nats\n" + "".join(f"{k},{1 - v}\n" for k, v in shares.items())
+    own = fit(curve(tmp_path, shares), pool_size=8)
+    turned = fit(write(tmp_path, losses), pool_size=8)
+    law = own.fits[0].law
+    assert (law.floor, law.tail, law.offset) == pytest.approx((0.2, 0.3, 0.2), abs=1e-4)
+    for k in (1, 3, 7, 8):
+        here, there = own.predict(k), turned.predict(k)
+        assert here.loss == pytest.approx(1 - there.loss, abs=1e-9)
+        assert (here.low, here.high) == pytest.approx((1 - there.high, 1 - there.low), abs=1e-9)
+        assert here.low <= here.loss <= here.high
+    assert own.predict(7).loss == pytest.approx(shares[6] + 0.007, abs=0.003)
+
+
+def test_targets_and_words_are_in_the_metrics_own_direction(tmp_path):
+    path = curve(tmp_path, {k: round(0.8 - 0.3 / (k + 0.2), 6) for k in range(1, 9)})
+    result = fit(path, metric="acc")
+    found = recommend(result, 0.7)
+    assert found.best.k == 3
+    assert result.solve(0.7).k == 3
+    assert result.solve(0.9).k is None
+    assert found.best.chance is None
+    text = found.summary()
+    assert "for `acc` of 0.7" in text
+    assert "one more expert would add another" in text
+    assert "any target from 0.6636 to 0.7062 would give the same k" in text
+    assert "ceiling 0.8" in text
+    assert "nats" not in text + result.summary() + str(all_signs(result))
+    missed = recommend(result, 0.81).summary()
+    assert "the target is not below the ceiling of any merge, 0.8000" in missed
+    assert "the best to be had is 0.7634, with all 8 experts" in missed
+
+
+def test_the_better_method_the_pareto_front_and_the_budget_follow_the_direction(tmp_path):
+    head = "k,n_params,method,metric,value,better\n"
+    lines = [
+        f"{k},{n},{method},acc,{top - 0.3 / k},higher\n"
+        for n, more in (("1B", 0.0), ("3B", 0.1))
+        for method, top in (("average", 0.7 + more), ("ties", 0.75 + more))
+        for k in range(1, 6)
+    ]
+    result = fit(write(tmp_path, head + "".join(lines)))
+    found = recommend(result)
+    assert found.best.fit.series.method == "ties"
+    losses = [option.loss for option in found.pareto]
+    assert losses == sorted(losses)
+    assert losses[-1] == pytest.approx(0.79, abs=1e-6)
+
+
+def test_a_base_and_an_expert_that_are_better_are_named(tmp_path):
+    text = f"{HEAD},subset\n0,acc,0.9,higher,\n1,acc,0.4,higher,a\n1,acc,0.7,higher,b\n"
+    text += "2,acc,0.6,higher,a+b\n"
+    result = fit(write(tmp_path, text))
+    series = result.fits[0].series
+    assert series.best_single == ("b", 0.7)
+    assert series.worst_single == ("a", 0.4)
+    said = "\n".join(recommend(result).best.warnings)
+    assert "the base itself has 0.9000, no less than the mean over subsets" in said
+    assert "the single expert `b` alone has 0.7000, no less than the mean of k = 2" in said
+
+
+@pytest.mark.parametrize(
+    ("better", "values", "zero"),
+    [
+        ("higher", (0.2, 0.4, 0.5), 1.0),
+        ("lower", (5.0, 4.0, 3.5), 0.0),
+        ("higher", (20.0, 40.0, 50.0), 350.0),
+        ("higher", (-3.0, -2.0, -1.5), 13.5),
+        ("lower", (-1.0, -2.0, -2.5), -17.5),
+        ("higher", (0.0, 0.0, 0.0), 1.0),
+        ("lower", (0.0, 0.0, 0.0), 0.0),
+        ("higher", (5.0, 5.0, 5.0), 5.05),
+    ],
+)
+def test_any_scale_and_direction_comes_back_as_it_was(tmp_path, better, values, zero):
+    lines = [f"{k},score,{v},{better}\n" for k, v in zip((1, 2, 3), values, strict=True)]
+    path = write(tmp_path, f"{HEAD}\n" + "".join(lines))
+    result = fit(path)
+    scale = result.fits[0].series.scale
+    assert scale == Scale("score", better == "higher", pytest.approx(zero))
+    for k, value in zip((1, 2, 3), values, strict=True):
+        predicted = result.predict(k)
+        assert predicted.loss == pytest.approx(value, abs=0.02 * (max(values) - min(values)) + 1e-9)
+        assert predicted.low <= predicted.loss <= predicted.high
+        assert math.isfinite(predicted.low)
+    save_law(result, tmp_path / "law.json")
+    assert load_law(tmp_path / "law.json") == result
+
+
+def test_a_law_file_keeps_name_scale_and_direction(tmp_path):
+    path = with_items(tmp_path, "gsm8k")
+    result = fit(path)
+    save_law(result, tmp_path / "law.json")
+    data = json.loads((tmp_path / "law.json").read_text())
+    series = data["fits"][0]["series"]
+    assert series["scale"] == {"metric": "gsm8k", "higher": True, "zero": 1.0}
+    assert series["points"][0]["loss"] == pytest.approx(0.3694)
+    assert series["points"][-1]["best_loss"] == pytest.approx(0.679)
+    again = load_law(tmp_path / "law.json")
+    assert recommend(again, 0.6) == recommend(result, 0.6)
+    data["fits"][0]["series"]["scale"]["zero"] = 0.5
+    (tmp_path / "law.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="better side of its `zero`"):
+        load_law(tmp_path / "law.json")
+
+
+def test_means_that_rise_and_fall_by_more_than_their_error_have_no_law(tmp_path):
+    with pytest.raises(InputError) as caught:
+        fit(with_items(tmp_path, "harmbench_rta"))
+    assert (
+        "no law of the means: `harmbench_rta` becomes better and worse with k by more than its"
+        " error: 0.4758 at k = 1, 0.5197 at k = 3 (standard error 0.0142); 0.5197 at k = 3, 0.4280"
+        " at k = 5 (standard error 0.0271)"
+    ) in caught.value.message
+    assert "select" in str(caught.value.hint)
+
+
+def test_within_the_error_nothing_is_called_a_trend(tmp_path):
+    few = fit(with_items(tmp_path, "harmbench_rta", items=100))
+    assert any(
+        "better and worse with k" not in sign and "no trend" in sign for sign in all_signs(few)
+    )
+    assert any(
+        sign.startswith("no trend") for sign in all_signs(fit(with_items(tmp_path, "ifeval")))
+    )
+    assert not any("trend" in sign for sign in all_signs(fit(with_items(tmp_path, "gsm8k"))))
+
+
+def test_without_an_error_means_that_turn_back_are_warned_of():
+    signs = all_signs(fit(PUBLISHED, metric="harmbench_rta"))
+    (said,) = (sign for sign in signs if sign.startswith("better and worse with k"))
+    assert "0.5197 at k = 3, 0.4280 at k = 5" in said
+    assert "say `value_se` or `n_items`" in said
+
+
+def test_means_over_sampled_subsets_are_paired_by_their_experts(tmp_path):
+    """Shared experts make means of two k err alike; the difference is better known than either."""
+    with PUBLISHED.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "gsm8k"]
+    kept = [row for row in rows if int(row["k"]) in (1, 5)]
+    kept += [row for row in rows if row["k"] == "2"][:4] + [row for row in rows if row["k"] == "3"][
+        :4
+    ]
+    path = tmp_path / "some.csv"
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, [*rows[0], "n_items"])
+        writer.writeheader()
+        writer.writerows({**row, "n_items": 10**9} for row in kept)
+    series = fit(path).fits[0].series
+    covariance = series.covariance
+    assert covariance[1][2] > 0
+    places = {point.k: place for place, point in enumerate(series.points)}
+    (step,) = (step for step in steps_of(series) if (step.first, step.last) == (2, 3))
+    i, j = places[2], places[3]
+    unpaired = covariance[i][i] + covariance[j][j]
+    assert step.error**2 == pytest.approx(unpaired - 2 * covariance[i][j], rel=1e-3)
+
+
+def test_items_weigh_the_means_by_how_many_subsets_they_are_over(tmp_path):
+    """With few items the one merge of all experts is the least certain mean, and the curve misses
+    it by more; on these items it stays what was measured."""
+    many, few = (fit(with_items(tmp_path, "math_500", items)).fits[0] for items in (10**9, 100))
+    assert abs(few.law.predict(5) - (1 - 0.272)) > abs(many.law.predict(5) - (1 - 0.272))
+    assert few.predict(5).low == few.predict(5).high == 0.272
+    assert few.on_other_texts(5).low < 0.22 < 0.272
+
+
+def test_a_binomial_error_stands_in_for_one_that_is_not_given():
+    row = Measurement(2, 1, 0.5, metric="acc", higher=True, n_items=400)
+    assert item_error(row) == pytest.approx(0.025, abs=1e-5)
+    given = Measurement(2, 1, 0.5, metric="acc", higher=True, n_items=400, value_se=0.01)
+    assert item_error(given) == 0.01
+    assert math.isnan(item_error(Measurement(2, 1, 7.5, metric="ppl", n_items=400)))
+    assert math.isnan(item_error(Measurement(2, 1, 0.5, loss_se=0.1)))
+    assert item_error(Measurement(2, 1, 1.0, metric="acc", higher=True, n_items=10)) > 0.05
+
+
+def test_several_metrics_have_to_be_named_and_losses_are_the_default(tmp_path):
+    with pytest.raises(InputError, match="several metrics were measured: `math_500`, `gsm8k`"):
+        fit(PUBLISHED)
+    with pytest.raises(InputError, match="no rows of metric `gsm8`") as caught:
+        fit(PUBLISHED, metric="gsm8")
+    assert "did you mean `gsm8k`" in caught.value.hint
+    both = write(
+        tmp_path,
+        "k,loss_nats,metric,value,better\n1,0.9,,,\n2,0.8,,,\n1,,acc,0.4,higher\n2,,acc,0.6,higher\n",
+    )
+    assert fit(both).predict(2).loss == 0.8
+    assert fit(both, metric="acc").predict(2).loss == pytest.approx(0.6)
+    with pytest.raises(InputError, match="no rows of metric `f1`") as caught:
+        fit(both, metric="f1")
+    assert "losses, the default, acc" in caught.value.hint
+
+
+def test_a_perplexity_is_made_of_losses_on_request(tmp_path):
+    path = write(tmp_path, "k,loss_nats\n1,2.0\n2,1.5\n4,1.25\n")
+    result = fit(path, metric="perplexity")
+    assert result.predict(1).loss == pytest.approx(math.exp(2.0), rel=1e-3)
+    assert result.fits[0].series.scale == Scale("perplexity")
+    with pytest.raises(InputError, match="no perplexity of 900"):
+        load_measurements(write(tmp_path, "k,loss_nats\n1,900\n"), "perplexity")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("k,metric,value\n1,acc,0.4\n", "row 2, column `better`: expected `lower` or `higher`"),
+        (f"{HEAD}\n1,acc,0.4,higher\n2,acc,0.5,lower\n", "row 3, column `better`: `acc` is better"),
+        (
+            f"{HEAD},n_items\n1,acc,54.2,higher,500\n",
+            "row 2, column `value`: expected a share from",
+        ),
+        (
+            f"{HEAD},n_items\n1,acc,-0.1,higher,500\n",
+            "row 2, column `value`: expected a share from",
+        ),
+        (f"{HEAD}\n1,acc,nan,higher\n", "row 2, column `value`: expected a number"),
+        (f"{HEAD}\n1,acc,,higher\n", "row 2, column `value`: expected a number, found nothing"),
+        ("k,value,better\n1,0.4,higher\n", "column `loss_nats` is missing"),
+        (f"{HEAD},value_se\n1,acc,0.4,higher,-1\n", "column `value_se`: expected a standard error"),
+        (f"{HEAD},n_items\n1,acc,0.4,higher,0\n", "column `n_items`: expected a whole number"),
+    ],
+)
+def test_what_is_no_metric_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(InputError) as caught:
+        load_measurements(write(tmp_path, text))
+    assert message in caught.value.message
+
+
+def test_a_metric_whose_name_has_a_comma_is_found(tmp_path):
+    from mergeplan.verdict.answer import verdict_of
+
+    head = f"{HEAD},subset\n"
+    rows = [("1", "0.4", "a"), ("1", "0.5", "b"), ("2", "0.7", "a+b")]
+    name = '"exact_match,strict-match"'
+    text = head + "".join(f"{k},{name},{v},higher,{s}\n" for k, v, s in rows)
+    found = verdict_of(write(tmp_path, text))
+    assert found.chosen.value == 0.7
+    assert rows_about(load_measurements(write(tmp_path, text)).rows, "exact_match,strict-match")
