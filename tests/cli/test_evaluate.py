@@ -12,13 +12,12 @@ import threading
 import pytest
 
 from mergeplan.errors import InputError, MissingInputError
-from mergeplan.evaluation.harness import check_tasks
 from mergeplan.evaluation.recording import append, columns_of, parse_merge
 from mergeplan.evaluation.scores import DocumentLosses, Scores
 from mergeplan.evaluation.sources import find_data
 from mergeplan.measurements.file import load_measurements
 from tests.support.checkpoints import load_tensors
-from tests.support.commands import cli, cli_process
+from tests.support.commands import cli
 from tests.support.settings import DEMO_POOL, EVAL
 
 
@@ -232,72 +231,3 @@ def test_a_scorer_measures_another_metric_and_records_it(tmp_path):
     run = cli(*words[:-2], "-o", out, "--as", "k=0")
     assert (run.returncode, "column `loss_nats` is missing" in run.stderr) == (1, True)
     assert cli(*words[:2]).returncode == 2
-
-
-# Downstream tasks.
-
-TASK = """
-task: tiny_choice
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: question
-doc_to_target: answer
-doc_to_choice: choices
-metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
-"""
-
-
-def test_tasks_without_the_harness_say_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(MissingInputError, match="need lm-evaluation-harness") as caught:
-        check_tasks(("arc_easy",))
-    assert "pip install 'mergeplan[harness]'" in caught.value.hint
-
-
-@pytest.fixture
-def task(tmp_path):
-    """A task whose data lie beside it: which of two ways a text goes on."""
-    pytest.importorskip("lm_eval", reason="needs the extra `harness`, which brings scikit-learn")
-    data = tmp_path / "tiny.jsonl"
-    records = []
-    for i, line in enumerate((EVAL / "python.jsonl").read_text("utf-8").splitlines()[:20]):
-        text = json.loads(line)["text"]
-        choices = [text[60:90], text[90:60:-1]]  # as it is, and backwards
-        answer = i % 2
-        records.append(
-            {"question": text[:60], "choices": choices[:: 1 - 2 * answer], "answer": answer}
-        )
-    data.write_text("".join(json.dumps(record) + "\n" for record in records))
-    path = tmp_path / "tiny_choice.yaml"
-    path.write_text(TASK.format(data=data))
-    return path
-
-
-def test_tasks_stand_in_the_same_table(task, tmp_path):
-    data = ["--data", EVAL / "python.jsonl", "--max-tokens", 500]
-    environment = {"HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_OFFLINE": "1"}
-    run = cli_process("evaluate", DEMO_POOL / "python", *data, "--tasks", task, env=environment)
-    assert run.returncode == 0, run.stderr
-    head, *rows = [line.split() for line in run.stdout.splitlines()]
-    assert head == ["domain", "metric", "value", "se", "tokens", "documents"]
-    assert [row[:2] for row in rows[:2]] == [["python", "loss_nats"], ["macro", "loss_nats"]]
-    name, metric, accuracy, se, documents = rows[-1]
-    assert (name, metric, documents) == ("tiny_choice", "acc", "20")
-    # Text backwards is improbable even to a small model.
-    assert float(accuracy) > 0.8
-    p = float(accuracy)
-    assert float(se) == pytest.approx(math.sqrt(p * (1 - p) / 19), abs=1e-6)
-
-
-def test_tasks_that_the_harness_does_not_know(task, tmp_path):
-    with pytest.raises(InputError, match="knows no task `arc_eazy`") as caught:
-        check_tasks(("arc_eazy",))
-    assert caught.value.hint == "did you mean `arc_easy`?"
-    with pytest.raises(MissingInputError, match="cannot open task"):
-        check_tasks((str(tmp_path / "no.yaml"),))
-    (tmp_path / "bad.yaml").write_text("group: x")
-    with pytest.raises(InputError, match="key `task` is missing"):
-        check_tasks((str(tmp_path / "bad.yaml"),))

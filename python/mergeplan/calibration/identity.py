@@ -90,6 +90,14 @@ class RunIdentity:
             }
         )
 
+    def task_hashes(self) -> dict[str, str]:
+        """Of downstream tasks, by name."""
+        return {
+            name.removeprefix("task ").strip("`"): str(value[0])[:16]
+            for name, value in self.arithmetic.items()
+            if name.startswith("task `")
+        }
+
     def with_content(self) -> "RunIdentity":
         """The same, where every file was read; nothing is read twice.
 

@@ -1,5 +1,6 @@
 """What is checked before a calibration measures anything."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mergeplan.calibration.identity import RunIdentity, models_of
@@ -9,6 +10,8 @@ from mergeplan.config.config import parse_config
 from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import UNGROUPED
+from mergeplan.evaluation.harness import Tasks, check_tasks, try_tasks
+from mergeplan.evaluation.loading import load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import BY_DOCUMENT
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
@@ -27,6 +30,7 @@ class CheckedCalibration:
 
     Attributes:
         texts: Encoded texts of each size.
+        tasks: Loaded with their data; `None` where none are asked for.
         warnings: Documents that cannot be scored, halves that are not independent, vocabularies
             that differ, adapters whose own base is not here, files that are read unasked or passed
             over.
@@ -36,6 +40,7 @@ class CheckedCalibration:
     labels: tuple[str, ...]
     texts: tuple[Measure, ...]
     identity: RunIdentity
+    tasks: Tasks | None
     warnings: tuple[str, ...]
 
 
@@ -76,14 +81,13 @@ def check_calibration(
             plan = build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
             files |= dict.fromkeys(text for one in plan.checkpoints for text in one.warnings)
     texts = tuple(prepare_texts(pool, n, setup.evaluation) for n in range(len(pool.sizes)))
-    if setup.evaluation.scorer is not None:
-        if texts[0].metric:
-            raise InputError(
-                f"`{texts[0].metric}` is no loss: `calibrate` measures losses alone",
-                "measure merges one by one: `mergeplan evaluate --scorer FILE -o CSV`",
-            )
-        for size, measure in zip(pool.sizes, texts, strict=True):
-            measure.check(load_for(size.base, setup))
+    if texts[0].metric:
+        raise InputError(
+            f"`{texts[0].metric}` is no loss: `calibrate` measures losses alone",
+            "measure merges one by one: `mergeplan evaluate --scorer FILE -o CSV`",
+        )
+    tasks = check_tasks(setup.tasks) if setup.tasks else None
+    _try_on_bases(pool, texts, tasks, setup)
     evaluation = setup.evaluation
     identity = RunIdentity(
         models=models_of(pool),
@@ -95,10 +99,22 @@ def check_calibration(
             # Only where it is set: earlier runs do not name it.
             **({"`--lora-exact`": True} if setup.lora_exact else {}),
             **({"`--scorer`": evaluation.scorer.sha256} if evaluation.scorer else {}),
+            **(tasks.identity if tasks else {}),
         },
         halves=texts[0].cut,
     )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
     ungrouped = [UNGROUPED] if identity.halves == BY_DOCUMENT else []
     warnings = (*bases, *vocabularies, *files, *left_out, *texts[0].faults, *ungrouped)
-    return CheckedCalibration(pool, labels, texts, identity, warnings)
+    return CheckedCalibration(pool, labels, texts, identity, tasks, warnings)
+
+
+def _try_on_bases(pool: Pool, texts: Sequence[Measure], tasks: Tasks | None, setup: Setup) -> None:
+    """A scorer and tasks on a few documents of each, before the run begins."""
+    if setup.evaluation.scorer is None and tasks is None:
+        return
+    for size, measure in zip(pool.sizes, texts, strict=True):
+        model = load_for(size.base, setup)
+        measure.check(model)
+        if tasks is not None:
+            try_tasks(tasks, model, load_tokenizer(size.base))

@@ -131,7 +131,7 @@ class Run:
             return None
         other = "check" if half == "selection" else "selection"
         evaluation = replace(self._options.setup.evaluation, half=other)
-        setup = replace(self._options.setup, evaluation=evaluation)
+        setup = replace(self._options.setup, evaluation=evaluation, tasks=())
         pool = self._checked.pool
         texts = {size: hash_texts(pool, size, evaluation) for size in range(len(pool.sizes))}
 
@@ -229,7 +229,9 @@ class Run:
         """What measures merges of a size, as the options say or by another setup."""
         pool, setup = self._checked.pool, other or self._options.setup
         if self._ray is None:
-            return Worker(pool, size, setup, None if other else self._checked.texts[size])
+            if other is not None:
+                return Worker(pool, size, setup)
+            return Worker(pool, size, setup, self._checked.texts[size], self._checked.tasks)
         from mergeplan.calibration.cluster_executor import ClusterExecutor
 
         return ClusterExecutor(self._ray, pool, size, setup)

@@ -25,6 +25,7 @@ class Setup:
         threads: For merging and evaluating; `None` for one on each core.
         memory_limit: Bytes that merging may take beside the model; `None` for the default.
         lora_exact, allow_vocabulary_mismatch: As in `MergeOptions`.
+        tasks: Of lm-evaluation-harness, to be run on each merge beside: names, or YAML files.
     """
 
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
@@ -34,6 +35,7 @@ class Setup:
     memory_limit: int | None = None
     lora_exact: bool = False
     allow_vocabulary_mismatch: bool = False
+    tasks: tuple[str, ...] = ()
 
     def merging(self, model: Any) -> MergeOptions:
         """How to merge into a model: where it is, but on a CPU by the core."""

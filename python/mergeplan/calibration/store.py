@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from mergeplan.calibration.identity import RunIdentity
@@ -23,8 +24,8 @@ from mergeplan.system.reading import SCORES as SCORES_KIND
 from mergeplan.system.reading import read_bytes
 from mergeplan.system.writing import open_own, saying
 
-# A calibration measures losses of equally weighted merges.
-_COLUMNS = [c for c in COLUMNS if c.about != "metric" and c.name != "weights"]
+# A calibration measures equally weighted merges.
+_COLUMNS = [column for column in COLUMNS if column.name != "weights"]
 
 
 class RunStore:
@@ -54,6 +55,7 @@ class RunStore:
         self._pool_sizes = pool_sizes
         self.grams: tuple[Gram, ...] = ()
         self._data_hashes = list(identity.texts.values())
+        self._task_hashes = identity.task_hashes()
         self.folder = RunFolder(folder, identity, say)
         self._pool_hash = self.folder.identity.pool_hash()
         path = folder / SCORES
@@ -115,11 +117,18 @@ class RunStore:
 
     def write_table(self) -> Path:
         """`measurements.csv`, whole at any moment; merges whose loss is not finite are left out."""
-        return self.folder.place(MEASUREMENTS, table_text(self.rows(), _COLUMNS))
+        rows = self.rows()
+        metrics = any(row.metric for row in rows)
+        columns = [one for one in _COLUMNS if metrics or one.about != "metric"]
+        return self.folder.place(MEASUREMENTS, table_text(rows, columns))
 
     def rows(self) -> list[Measurement]:
         """The table's rows, in canonical order."""
-        return [row for measured in self.all() for row in self._rows_of(measured)]
+        return [
+            row
+            for measured in self.all()
+            for row in (*self._rows_of(measured), *self._task_rows_of(measured))
+        ]
 
     def measurements(self, some: Iterable[MeasuredMerge]) -> Measurements:
         """The rows of some measurements, as reading the table would give them.
@@ -147,24 +156,53 @@ class RunStore:
         if not all(math.isfinite(mean.loss_nats) for mean in means.values()):
             return []
         return [
-            Measurement(
-                row=0,
-                k=merge.k,
+            replace(
+                self._row_of(merge),
                 loss_nats=round(mean.loss_nats, 8),
-                method=merge.method,
-                options=merge.options,
-                n_params=merge.n_params,
                 domain=domain,
-                subset=merge.subset,
-                pool_size=self._pool_sizes[merge.size],
-                loss_se=float(se) if (se := write_se(mean.se)) else None,
-                seed=str(merge.seed),
+                loss_se=_se(mean.se),
                 n_tokens=mean.n_tokens,
-                pool_hash=self._pool_hash,
                 data_hash=self._data_hashes[merge.size],
             )
             for domain, mean in means.items()
         ]
 
+    def _task_rows_of(self, measured: MeasuredMerge) -> list[Measurement]:
+        """A row for each metric of each task that says which way is better."""
+        return [
+            replace(
+                self._row_of(measured.merge),
+                loss_nats=round(score.value, 8),
+                domain=score.task,
+                metric=score.metric,
+                higher=score.better == "higher",
+                value_se=_se(score.se),
+                n_items=score.n_documents or None,
+                data_hash=self._task_hashes.get(score.task, ""),
+            )
+            for score in measured.tasks
+            if score.better and math.isfinite(score.value)
+        ]
+
+    def _row_of(self, merge: SubsetMerge) -> Measurement:
+        """What every row of a merge says; its value is to come."""
+        return Measurement(
+            row=0,
+            k=merge.k,
+            loss_nats=math.nan,
+            method=merge.method,
+            options=merge.options,
+            n_params=merge.n_params,
+            subset=merge.subset,
+            pool_size=self._pool_sizes[merge.size],
+            seed=str(merge.seed),
+            pool_hash=self._pool_hash,
+        )
+
     def close(self) -> None:
         self._close()
+
+
+def _se(se: float) -> float | None:
+    """In the digits of the table."""
+    return float(text) if (text := write_se(se)) else None

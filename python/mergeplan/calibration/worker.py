@@ -8,7 +8,8 @@ from typing import Any
 
 from mergeplan.calibration.setup import Setup, prepare_texts
 from mergeplan.checkpoints.heads import heads_in
-from mergeplan.evaluation.loading import load_for_measure
+from mergeplan.evaluation.harness import Tasks, check_tasks, run_tasks
+from mergeplan.evaluation.loading import load_for_measure, load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.merging.parameters import places_in, tie_as
@@ -27,18 +28,28 @@ class Worker:
 
     Args:
         size: Index into `Pool.sizes`.
+        texts, tasks: Those of the setup, where they are prepared already.
 
     Raises:
         InputError: A model or a text is at fault.
     """
 
-    def __init__(self, pool: Pool, size: int, setup: Setup, texts: Measure | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        size: int,
+        setup: Setup,
+        texts: Measure | None = None,
+        tasks: Tasks | None = None,
+    ) -> None:
         import torch
 
         self._pool, self._setup = pool, setup
         if setup.threads:
             torch.set_num_threads(setup.threads)
         self.texts = texts or prepare_texts(pool, size, setup.evaluation)
+        self._tasks = tasks or (check_tasks(setup.tasks) if setup.tasks else None)
+        self._tokenizer = load_tokenizer(pool.sizes[size].base) if self._tasks else None
         self._model = load_for(pool.sizes[size].base, setup)
         self._replicas = [self._model]
         self._merges: list[SubsetMerge] = []
@@ -66,7 +77,9 @@ class Worker:
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()
                 scores = self.texts.score(model)
-                yield MeasuredMerge(merges[number], scores, (merging, time.perf_counter() - begun))
+                tasks = run_tasks(self._tasks, model, self._tokenizer) if self._tasks else ()
+                seconds = merging, time.perf_counter() - begun
+                yield MeasuredMerge(merges[number], scores, seconds, tuple(tasks))
             begun = time.perf_counter()
 
     def _sweep_of(self, merges: list[SubsetMerge]) -> Sweep:

@@ -140,6 +140,10 @@ _ONLY = {
     seed_default="the pool's `random_seed`, or 0",
     half=False,
 )
+@click.option(
+    "--tasks",
+    help="Run tasks of lm-evaluation-harness on each merge too, by name or YAML file: a,b.",
+)
 @threads_option(what="Threads of a worker.")
 @click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
 @click.option(
@@ -292,6 +296,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         given["memory_limit"],
         given["lora_exact"],
         given["allow_vocabulary_mismatch"],
+        tuple(filter(None, (given["tasks"] or "").split(","))),
     )
     choosing = given["kind"] == "select"
     return CalibrateOptions(

@@ -26,9 +26,7 @@ _FILE = PATH
     help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable.",
 )
 @click.option("--against", type=_FILE, help="Also score this model; print MODEL - AGAINST, paired.")
-@click.option(
-    "--tasks", help="Run MODEL on tasks of lm-evaluation-harness, by name or YAML file: a,b."
-)
+@click.option("--tasks", help="Run tasks of lm-evaluation-harness too, by name or YAML file: a,b.")
 @click.option("-o", "--out", type=_FILE, help="Append the losses to this measurements.csv.")
 @click.option(
     "--as",
@@ -37,6 +35,7 @@ _FILE = PATH
     metavar="KEY=VALUE",
     help="With -o, what MODEL is: k=0, or subset=code+algebra, method=ties. Repeatable.",
 )
+@click.option("--items", type=_FILE, help="Write each item's score of the tasks to this CSV.")
 @click.option("--documents", type=_FILE, help="Write each document's loss to this CSV.")
 @overwrite_option
 @evaluation_options(auto="the checkpoint's own", seed="Of the choice of documents.")
@@ -50,6 +49,7 @@ def command(
     tasks: str | None,
     out: Path | None,
     merge: tuple[str, ...],
+    items: Path | None,
     documents: Path | None,
     overwrite: bool,
     threads: int | None,
@@ -71,7 +71,7 @@ def command(
     from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
-    from mergeplan.evaluation.scores import difference, documents_csv
+    from mergeplan.evaluation.scores import documents_csv, items_csv
     from mergeplan.evaluation.sources import find_data
     from mergeplan.system.progress import ProgressLine
     from mergeplan.system.writing import refuse_existing, write_durably
@@ -87,8 +87,10 @@ def command(
     if out is not None:
         known.setdefault("n_params", str(count_params(open_checkpoint(str(model)))))
         columns_of(out, known, metric)  # before the work
-    if documents is not None:
-        refuse_existing(documents, overwrite=overwrite)
+    if items is not None and not tasks:
+        raise click.UsageError("--items are those of --tasks")
+    for path in filter(None, (documents, items)):
+        refuse_existing(path, overwrite=overwrite)
     if threads is not None:
         set_threads(threads)
     line = ProgressLine(quiet=quiet, amount=lambda count: f"{format_count(count)} tokens")
@@ -110,8 +112,10 @@ def command(
     else:
         click.echo(found.table(found.scores, metric or "loss_nats", found.tasks))
         if found.against is not None:
-            click.echo(f"\n{model} - {against}, paired by document")
-            click.echo(found.table(difference(found.scores, found.against), "difference"))
+            click.echo(
+                f"\n{model} - {against}, paired by document" + (" and item" if tasks else "")
+            )
+            click.echo(found.difference())
     for message in found.left_out[:_WARNINGS]:
         warn(message)
     if len(found.left_out) > _WARNINGS:
@@ -123,6 +127,8 @@ def command(
             warn(f"model `{name}`, {message}")
     if documents is not None:
         write_durably(documents, documents_csv(found.scores), replace=overwrite)
+    if items is not None:
+        write_durably(items, items_csv(found.tasks), replace=overwrite)
     if out is not None:
         append(
             out,

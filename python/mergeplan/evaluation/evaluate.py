@@ -1,5 +1,6 @@
 """Evaluate a model: prepare the texts, load, score; and all that the command offers besides."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import finite
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import UNGROUPED
-from mergeplan.evaluation.harness import check_tasks, run_tasks
+from mergeplan.evaluation.harness import check_tasks, paired, run_tasks, try_tasks
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import BY_DOCUMENT, EvaluationOptions
 from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, scores_table
@@ -24,6 +25,7 @@ class Evaluation(Summarized):
 
     Attributes:
         against: Scores of the other model, on the same tokens.
+        against_tasks: What the tasks came to of the other model.
         data_hash: See `Texts.sha256`.
         left_out: Documents of which no token can be scored.
         warnings: On halves that are less independent than they look, where one was scored.
@@ -39,21 +41,27 @@ class Evaluation(Summarized):
     warnings: tuple[str, ...] = ()
     metric: str = ""
     higher: bool = False
+    against_tasks: tuple[TaskScore, ...] = ()
 
     def summary(self) -> str:
         """Losses and tasks, and the paired difference from the other model."""
         text = self.table(self.scores, self.metric or "loss_nats", self.tasks)
         if self.against is None:
             return text
-        paired = difference(self.scores, self.against)
-        return text + "\n\n" + self.table(paired, "difference")
+        return text + "\n\n" + self.difference()
+
+    def difference(self) -> str:
+        """The table of the differences from the other model, paired by document and by item."""
+        assert self.against is not None
+        apart = difference(self.scores, self.against)
+        return self.table(apart, "difference", paired(self.tasks, self.against_tasks))
 
     @property
     def counted(self) -> str:
         """What a document's count is of."""
         return "item" if self.metric else "token"
 
-    def table(self, scores: Scores, value: str, tasks: tuple[TaskScore, ...] = ()) -> str:
+    def table(self, scores: Scores, value: str, tasks: Sequence[TaskScore] = ()) -> str:
         """A row for each domain and both means.
 
         Args:
@@ -65,10 +73,12 @@ class Evaluation(Summarized):
     def data(self) -> dict[str, Any]:
         """Ready for JSON: what is not finite becomes null."""
         against = self.against and difference(self.scores, self.against)
+        apart = paired(self.tasks, self.against_tasks) if against else []
         data = {
             "scores": self._rows(self.scores),
             "difference": against and self._rows(against),
             "tasks": [asdict(task) for task in self.tasks],
+            "task_differences": list(map(asdict, apart)),
             "data_hash": self.data_hash,
             "left_out": list(self.left_out),
             "warnings": list(self.warnings),
@@ -157,24 +167,28 @@ def evaluate_fully(
     found = check_tasks(tasks) if tasks else None
     measure = _measure(folders, files_of(data), options)
     scores: list[Scores] = []
-    task_scores: list[TaskScore] = []
+    task_scores: list[tuple[TaskScore, ...]] = []
     for folder in folders:
         loaded = load_for_measure(folder, options.scorer, dtype=dtype, device=device)
         measure.check(loaded)
-        scores.append(measure.score(loaded, progress))
+        tokenizer = load_tokenizer(folder) if found is not None else None
         if found is not None and not task_scores:
-            task_scores = run_tasks(found, loaded, load_tokenizer(folder))
+            try_tasks(found, loaded, tokenizer)
+        scores.append(measure.score(loaded, progress))
+        if found is not None:
+            task_scores.append(tuple(run_tasks(found, loaded, tokenizer)))
         del loaded  # two models need not fit
     ungrouped = [UNGROUPED] if options.half != "all" and measure.cut == BY_DOCUMENT else []
     return Evaluation(
         scores[0],
         scores[1] if len(scores) > 1 else None,
-        tuple(task_scores),
+        task_scores[0] if task_scores else (),
         measure.sha256,
         measure.left_out,
         (*measure.faults, *ungrouped),
         measure.metric,
         measure.higher,
+        task_scores[1] if len(task_scores) > 1 else (),
     )
 
 

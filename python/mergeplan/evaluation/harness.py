@@ -1,26 +1,68 @@
-"""Downstream tasks through lm-evaluation-harness, on a model that is loaded already."""
+"""Downstream tasks through lm-evaluation-harness, on a model that is loaded already.
 
+Tasks are loaded once, with their data, and run one after the other: of a task's samples no more is
+kept than each item's score.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mergeplan.errors import InputError, MissingInputError, nearest
-from mergeplan.evaluation.scores import TaskScore
+from mergeplan.evaluation.scores import DomainScores, TaskScore, ratio_estimate
 
 _INSTALL = "pip install 'mergeplan[harness]'"
+_DATA = "data sets are downloaded at the first use; unset HF_HUB_OFFLINE for that"
+# Of what the harness resamples, where a metric is no mean of its items: its default, 100,000, takes
+# minutes for each model.
+_RESAMPLED = 1000
+# Items of each task that are tried on a base before anything is merged.
+_TRIED = 2
+# Where data lie is not what they are: that, the documents say.
+_PLACES = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")
 
 
-def check_tasks(tasks: tuple[str, ...]) -> Any:
-    """Find the tasks before anything is loaded.
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks that are loaded, with their data.
+
+    Attributes:
+        loaded: The harness's own tasks and groups, by the name that was asked for.
+        hashes: Of each task's settings and items.
+        counts: Of each task's items.
+    """
+
+    loaded: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    hashes: Mapping[str, str]
+    counts: Mapping[str, int]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a score depends on beside the model, as `run.json` has it."""
+        from importlib.metadata import version
+
+        tasks = {f"task `{n}`": [self.hashes[n], self.counts[n]] for n in self.hashes}
+        return {"lm-evaluation-harness": version("lm_eval"), **tasks}
+
+
+def check_tasks(tasks: tuple[str, ...]) -> Tasks:
+    """Load the tasks and their data, before any model is.
 
     Args:
         tasks: Names that the harness knows, or YAML files of tasks.
 
-    Returns:
-        What `run_tasks` takes.
-
     Raises:
         MissingInputError: The harness is not installed, or a file is not there.
-        InputError: It knows no such task.
+        InputError: It knows no such task, or the task or its data cannot be had.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -32,16 +74,44 @@ def check_tasks(tasks: tuple[str, ...]) -> Any:
     for file in files:
         if not file.is_file():
             raise MissingInputError(f"cannot open task `{file}`: no such file")
+    own = [_name_in(file) for file in files]
     names = [task for task in tasks if not task.endswith((".yaml", ".yml"))]
-    manager = TaskManager(include_path=sorted({str(file.parent.absolute()) for file in files}))
-    names += [_name_in(file) for file in files]
+    # Its own tasks are ten thousand files, which are listed only where one is asked for.
+    manager = TaskManager(
+        include_path=sorted({str(file.parent.absolute()) for file in files}),
+        include_defaults=bool(names),
+    )
     for name in names:
         if name not in manager.all_tasks:
             raise InputError(
                 f"lm-evaluation-harness knows no task `{name}`",
                 nearest(name, manager.all_tasks) or "`lm-eval ls tasks` lists them",
             )
-    return manager, names
+    loaded = {name: _load(manager, name) for name in (*names, *own)}
+    every = {name: task for one in loaded.values() for name, task in one["tasks"].items()}
+    return Tasks(
+        loaded,
+        {name: _sha256(task) for name, task in every.items()},
+        {name: len(task.eval_docs) for name, task in every.items()},
+    )
+
+
+def _load(manager: Any, name: str) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = manager.load([name])
+    except Exception as error:
+        raise InputError(f"cannot load task `{name}`: {_reason(error)}", _DATA) from error
+    for task in found["tasks"].values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config("num_fewshot", 0)
+    return found
+
+
+def _sha256(task: Any) -> str:
+    settings = {key: value for key, value in task.dump_config().items() if key not in _PLACES}
+    shown = task.fewshot_docs() if task.get_config("num_fewshot") else ()
+    content = [settings, *([dict(one) for one in some] for some in (task.eval_docs, shown))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
 def _name_in(file: Path) -> str:
@@ -55,53 +125,145 @@ def _name_in(file: Path) -> str:
     return name
 
 
-def run_tasks(found: Any, model: Any, tokenizer: Any) -> list[TaskScore]:
-    """Run the tasks that `check_tasks` found, with the harness's own seeds, as others report them.
+def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> None:
+    """Run the first items of each task, so that what cannot be run is known before any merge.
 
     Raises:
-        InputError: The harness fails: data that cannot be had, a fault in a task.
+        InputError: A task fails, or gives nothing that says which way is better.
     """
+    for score in _run(tasks, model, tokenizer, limit=_TRIED):
+        if not math.isfinite(score.value):
+            raise InputError(
+                f"task `{score.task}`: expected a finite `{score.metric}`, found {score.value}"
+            )
+
+
+def run_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:
+    """Run tasks with the harness's own seeds, as others report them.
+
+    Returns:
+        Each metric of each task and group, with the scores of its items where it is their mean.
+
+    Raises:
+        InputError: The harness fails: a fault in a task.
+    """
+    return _run(tasks, model, tokenizer)
+
+
+def _run(tasks: Tasks, model: Any, tokenizer: Any, limit: int | None = None) -> list[TaskScore]:
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    manager, names = found
+    found: list[TaskScore] = []
+    for name, loaded in tasks.loaded.items():
+        try:
+            _seed(loaded)
+            # `simple_evaluate` does the same, and asks the system what it is, which takes seconds
+            # for each model.
+            with _quiet():
+                results = lm_eval.evaluate(
+                    lm=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
+                    task_dict=loaded,
+                    limit=limit,
+                    bootstrap_iters=_RESAMPLED,
+                    log_samples=True,
+                )
+        except Exception as error:
+            raise InputError(
+                f"lm-evaluation-harness failed on {name}: {_reason(error)}", _DATA
+            ) from error
+        found += [
+            score
+            for task, values in results["results"].items()
+            for score in _scores(task, values, results)
+        ]
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the harness's bars and its words on a model that is loaded already."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
-        results = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
-            tasks=names,
-            task_manager=manager,
-            log_samples=False,
-        )
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"lm-evaluation-harness failed on {', '.join(names)}: {reason}",
-            "data sets are downloaded at the first use; unset HF_HUB_OFFLINE for that",
-        ) from error
-    return [
-        score
-        for task, values in results["results"].items()
-        for score in _scores(task, values, results)
-    ]
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)
 
 
-def _scores(task: str, values: dict[str, Any], results: dict[str, Any]) -> list[TaskScore]:
+def _seed(loaded: Mapping[str, Any]) -> None:
+    """As the harness does before each run, with its own defaults."""
+    import random
+
+    import torch
+
+    random.seed(0)
+    np.random.seed(1234)
+    torch.manual_seed(1234)
+    for task in loaded["tasks"].values():
+        task.set_fewshot_seed(seed=1234)
+
+
+def _scores(task: str, values: dict[str, Any], results: dict[str, Any]) -> Iterator[TaskScore]:
     """The harness writes `acc,none` and `acc_stderr,none` beside names and counts."""
-    scores = []
     for key, value in values.items():
         metric, comma, filtered = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         se = values.get(f"{metric}_stderr,{filtered}")
         higher = results.get("higher_is_better", {}).get(task, {}).get(metric)
-        scores.append(
-            TaskScore(
-                task,
-                metric if filtered == "none" else f"{metric},{filtered}",
-                float(value),
-                float(se) if isinstance(se, int | float) else float("nan"),
-                {True: "higher", False: "lower"}.get(higher, ""),
-                results.get("n-samples", {}).get(task, {}).get("effective", 0),
-            )
+        samples = results.get("samples", {}).get(task, ())
+        score = TaskScore(
+            task,
+            metric if filtered == "none" else f"{metric},{filtered}",
+            float(value),
+            float(se) if isinstance(se, int | float) else math.nan,
+            {True: "higher", False: "lower"}.get(higher, ""),
+            results.get("n-samples", {}).get(task, {}).get("effective", 0),
         )
-    return scores
+        yield _with_items(score, [s for s in samples if s.get("filter", filtered) == filtered])
+
+
+def _with_items(score: TaskScore, samples: Sequence[Mapping[str, Any]]) -> TaskScore:
+    """With each item's own score, where the value is their mean, and the standard error of that."""
+    name = score.metric.partition(",")[0]
+    found = [one.get(name) for one in sorted(samples, key=lambda one: int(one["doc_id"]))]
+    if not found or not all(isinstance(one, int | float | np.number) for one in found):
+        return score
+    items = np.array(found, np.float64)
+    if not math.isclose(items.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9):
+        return score
+    se = ratio_estimate(items, np.ones(len(items)), len(items)).se
+    return replace(score, se=se, items=tuple(items.tolist()))
+
+
+def as_domain(score: TaskScore) -> DomainScores:
+    """A task's items as documents, each of one count."""
+    numbers = np.arange(1, len(score.items) + 1)
+    return DomainScores(numbers, np.ones(len(numbers), np.int64), np.array(score.items))
+
+
+def paired(ours: Sequence[TaskScore], theirs: Sequence[TaskScore]) -> list[TaskScore]:
+    """Our scores less theirs, with standard errors paired by item where items have scores."""
+    found = []
+    other = {(one.task, one.metric): one for one in theirs}
+    for one in ours:
+        rival = other[one.task, one.metric]
+        se, items = math.nan, ()
+        if one.items and len(one.items) == len(rival.items):
+            apart = np.array(one.items) - np.array(rival.items)
+            se = ratio_estimate(apart, np.ones(len(apart)), len(apart)).se
+            items = tuple(apart.tolist())
+        found.append(replace(one, value=one.value - rival.value, se=se, items=items))
+    return found
+
+
+def _plain(value: object) -> str:
+    """What stands in a hash for what JSON cannot hold; an address in memory would be no content."""
+    return repr(value) if isinstance(value, bytes | complex) else type(value).__name__
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

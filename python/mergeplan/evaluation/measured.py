@@ -1,14 +1,18 @@
 """What a run has measured: a line of `scores.jsonl` for each merge, with each document's loss."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Lt
+
+from mergeplan.display.text import finite
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut
-from mergeplan.evaluation.scores import DocumentLosses, Scores
+from mergeplan.evaluation.scores import DocumentLosses, Scores, TaskScore
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.system.ranges import Magnitude
+from mergeplan.system.ranges import Magnitude, Number
 from mergeplan.system.reading import RUN as RUN_KIND
 from mergeplan.system.reading import SCORES as KIND
 from mergeplan.system.reading import decode, read_bytes
@@ -23,11 +27,39 @@ class MeasuredMerge:
 
     Attributes:
         seconds: Time that merging and evaluating took.
+        tasks: What downstream tasks came to, with each item's score.
     """
 
     merge: SubsetMerge
     scores: Scores
     seconds: tuple[float, float]
+    tasks: tuple[TaskScore, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """A `TaskScore` as a file holds it: `None` where there is no finite number."""
+
+    task: str
+    metric: str
+    value: Number | None
+    se: Magnitude | None
+    better: str
+    n_documents: Annotated[int, Ge(0), Lt(2**62)]
+    items: tuple[Number, ...] = ()
+
+    @classmethod
+    def of(cls, score: TaskScore) -> "TaskLine":
+        value, se = finite((score.value, score.se))
+        return cls(
+            score.task, score.metric, value, se, score.better, score.n_documents, score.items
+        )
+
+    def score(self) -> TaskScore:
+        value, se = (math.nan if one is None else one for one in (self.value, self.se))
+        return TaskScore(
+            self.task, self.metric, value, se, self.better, self.n_documents, self.items
+        )
 
 
 @dataclass(frozen=True)
@@ -37,6 +69,7 @@ class ScoresLine:
     merge: SubsetMerge
     seconds: tuple[Magnitude, Magnitude]
     scores: dict[str, DocumentLosses]
+    tasks: tuple[TaskLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,15 +119,23 @@ def parse_scores(content: bytes, path: Path) -> tuple[dict[str, MeasuredMerge], 
     found = {}
     for number, line in enumerate(decode(content[:end], path).splitlines(), 1):
         data = parse_strictly(line, ScoresLine, f"`{path}`, line {number}")
-        measured = MeasuredMerge(data.merge, Scores.from_data(data.scores), data.seconds)
+        measured = MeasuredMerge(
+            data.merge,
+            Scores.from_data(data.scores),
+            data.seconds,
+            tuple(task.score() for task in data.tasks),
+        )
         found[measured.merge.key] = measured
     return found, end
 
 
 def scores_line(measured: MeasuredMerge) -> bytes:
-    """A line for `scores.jsonl`; groups stand in it where documents have some."""
-    line = ScoresLine(measured.merge, measured.seconds, measured.scores.to_data())
+    """A line for `scores.jsonl`; groups and tasks stand in it where there are some."""
+    tasks = tuple(map(TaskLine.of, measured.tasks))
+    line = ScoresLine(measured.merge, measured.seconds, measured.scores.to_data(), tasks)
     data = asdict(line)
+    if not tasks:
+        del data["tasks"]
     for domain in data["scores"].values():
         if not domain["groups"]:
             del domain["groups"]

@@ -12,7 +12,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
@@ -30,10 +30,13 @@ from mergeplan.system.ranges import Number
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One metric of one task; `se` is the harness's own, NaN where it has none.
+    """One metric of one task.
 
     Attributes:
+        se: Standard error from the items, or the harness's own; NaN where there is none.
         better: `higher` or `lower`; empty where the harness does not say.
+        items: Each item's score, in the order of the task's documents; empty where the value is no
+            mean of them.
     """
 
     task: str
@@ -42,6 +45,7 @@ class TaskScore:
     se: float
     better: str
     n_documents: int
+    items: tuple[float, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -228,10 +232,10 @@ def difference(a: Scores, b: Scores) -> Scores:
     paired = {}
     for name, first in a.domains.items():
         second = b.domains[name]
-        for field in ("lines", "n_tokens"):
-            if not np.array_equal(getattr(first, field), getattr(second, field)):
+        for name_of in ("lines", "n_tokens"):
+            if not np.array_equal(getattr(first, name_of), getattr(second, name_of)):
                 raise InputError(
-                    f"scores cannot be compared: domain `{name}` differs in its {field}",
+                    f"scores cannot be compared: domain `{name}` differs in its {name_of}",
                     "score both models on the same data, with the same options and tokenizer",
                 )
         paired[name] = DomainScores(
@@ -303,6 +307,17 @@ def documents_csv(scores: Scores) -> str:
         columns = domain.lines.tolist(), domain.n_tokens.tolist(), domain.nll.tolist(), groups
         for row in zip(*columns, strict=True):
             writer.writerow([name, *(row if grouped else row[:-1])])
+    return text.getvalue()
+
+
+def items_csv(tasks: Sequence[TaskScore]) -> str:
+    """A row for each item of each task: its score by each metric that is a mean of items."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "metric", "item", "value"])
+    for task in tasks:
+        for number, value in enumerate(task.items, 1):
+            writer.writerow([task.task, task.metric, number, value])
     return text.getvalue()
 
 

@@ -179,7 +179,10 @@ def _options_of(run: Path) -> list[str]:
         "--dtype": arithmetic.get("`--dtype`") if arithmetic.get("`--dtype`") != "auto" else None,
     }
     words = [word for name, value in found.items() if value is not None for word in (name, value)]
-    return [*map(str, words), *(["--lora-exact"] if arithmetic.get("`--lora-exact`") else [])]
+    words += ["--lora-exact"] if arithmetic.get("`--lora-exact`") else []
+    words += ["--scorer", "FILE.py"] if "`--scorer`" in arithmetic else []
+    tasks = [name.split("`")[1] for name in arithmetic if name.startswith("task `")]
+    return [*map(str, words), *(["--tasks", ",".join(tasks)] if tasks else [])]
 
 
 def also(merges: Sequence[Contender]) -> list[str]:

@@ -1,0 +1,184 @@
+"""Downstream tasks through lm-evaluation-harness, as a user meets them."""
+
+import csv
+import json
+import math
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import mergeplan
+from mergeplan.errors import InputError, MissingInputError
+from mergeplan.evaluation.harness import check_tasks, paired
+from mergeplan.evaluation.measured import read_scores
+from mergeplan.evaluation.scores import TaskScore
+from mergeplan.measurements.file import read_rows
+from tests.support.commands import cli
+from tests.support.pools import write_pool
+from tests.support.settings import DEMO_POOL, EVAL
+
+# Those of the harness and its packages.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TASK = """
+task: tiny_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: question
+doc_to_target: answer
+doc_to_choice: choices
+target_delimiter: ""
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+ITEMS = 24
+
+
+def test_tasks_without_the_harness_say_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(MissingInputError, match="need lm-evaluation-harness") as caught:
+        check_tasks(("arc_easy",))
+    assert "pip install 'mergeplan[harness]'" in caught.value.hint
+
+
+def test_differences_of_tasks_are_paired_by_item():
+    ours = TaskScore("t", "acc", 0.75, 0.25, "higher", 4, (1.0, 1.0, 0.0, 1.0))
+    theirs = TaskScore("t", "acc", 0.25, 0.25, "higher", 4, (0.0, 1.0, 0.0, 0.0))
+    [apart] = paired([ours], [theirs])
+    assert (apart.value, apart.items) == (0.5, (1.0, 0.0, 0.0, 1.0))
+    assert apart.se == pytest.approx(np.std(apart.items, ddof=1) / 2)
+    [bare] = paired(
+        [TaskScore("t", "f1", 0.5, 0.1, "higher", 4)], [TaskScore("t", "f1", 0, 0, "", 4)]
+    )
+    assert (bare.value, math.isnan(bare.se), bare.items) == (0.5, True, ())
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """A task whose data lie beside it: by which of two texts a text goes on."""
+    pytest.importorskip("lm_eval", reason="needs the extra `harness`, which brings scikit-learn")
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    texts = [
+        json.loads(line)["text"]
+        for line in (EVAL / "python.jsonl").read_text("utf-8").splitlines()[: ITEMS + 1]
+    ]
+    records = []
+    for i, (text, other) in enumerate(pairwise(texts)):
+        choices = [text[60:70], other[60:70]][:: 1 - 2 * (i % 2)]
+        records.append({"question": text[:60], "choices": choices, "answer": i % 2})
+    data = tmp_path / "tiny.jsonl"
+    data.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path = tmp_path / "tiny_choice.yaml"
+    path.write_text(TASK.format(data=data))
+    return path
+
+
+def test_tasks_stand_in_the_same_table_with_each_items_score(task, tmp_path):
+    words = ["evaluate", DEMO_POOL / "python", "--data", EVAL / "python.jsonl", "--tasks", task]
+    words += ["--max-tokens", 500, "--against", DEMO_POOL / "html", "--items", tmp_path / "i.csv"]
+    run = cli(*words)
+    assert run.returncode == 0, run.stderr
+    table, _, apart = run.stdout.partition("\n\n")
+    head, *rows = [line.split() for line in table.splitlines()]
+    assert head == ["domain", "metric", "value", "se", "tokens", "documents"]
+    assert [row[:2] for row in rows[:2]] == [["python", "loss_nats"], ["macro", "loss_nats"]]
+    name, metric, accuracy, se, documents = rows[-1]
+    assert (name, metric, documents) == ("tiny_choice", "acc", f"{ITEMS}")
+    with (tmp_path / "i.csv").open() as file:
+        items = list(csv.DictReader(file))
+    assert [(row["task"], row["metric"], int(row["item"])) for row in items] == [
+        ("tiny_choice", "acc", number) for number in range(1, ITEMS + 1)
+    ]
+    values = [float(row["value"]) for row in items]
+    p = sum(values) / ITEMS
+    assert 0.5 < p < 1
+    assert float(accuracy) == pytest.approx(p, abs=1e-6)
+    assert float(se) == pytest.approx(math.sqrt(p * (1 - p) / (ITEMS - 1)), abs=1e-6)
+    title, *_, last = apart.splitlines()
+    assert title.endswith("paired by document and item")
+    assert last.split()[:2] == ["tiny_choice", "acc"]
+
+    found = json.loads(cli(*words[:-2], "--json").stdout)
+    assert found["tasks"][0]["items"] == values
+    [difference] = found["task_differences"]
+    assert difference["value"] == pytest.approx(float(last.split()[2]), abs=1e-6)
+    assert difference["se"] == pytest.approx(float(last.split()[3]), abs=1e-6)
+    assert (cli(*words).returncode, cli(*words[:4], "--items", "x.csv").returncode) == (1, 2)
+
+
+def calibrated(tmp_path, task, **changes):
+    pool = write_pool(tmp_path, methods={"average": {}}, **changes)
+    setup = mergeplan.Setup(device="cpu", tasks=(str(task),))
+    options = mergeplan.CalibrateOptions(ks=(1, 5), scan=False, setup=setup)
+    return mergeplan.calibrate(pool, tmp_path / "run", options)
+
+
+def test_a_calibration_runs_tasks_on_every_merge_and_keeps_each_items_score(task, tmp_path):
+    done = calibrated(tmp_path, task)
+    rows, _ = read_rows(done.table)
+    losses = {row.merge_key: row for row in rows if row.domain == "macro"}
+    scores = {row.merge_key: row for row in rows if row.metric == "acc"}
+    assert losses.keys() == scores.keys()
+    assert len(losses) == 7
+    measured = {one.merge.merge_key: one for one in read_scores(tmp_path / "run")}
+    for key, row in scores.items():
+        [kept] = measured[key].tasks
+        assert (row.domain, row.higher, row.n_items) == ("tiny_choice", True, ITEMS)
+        assert row.loss_nats == pytest.approx(np.mean(kept.items), abs=1e-8)
+        assert row.value_se == pytest.approx(
+            np.std(kept.items, ddof=1) / math.sqrt(ITEMS), rel=1e-4
+        )
+    # In memory as from a checkpoint: the expert alone is the expert.
+    python = next(row for key, row in scores.items() if key[3] == ("python",))
+    words = ["evaluate", DEMO_POOL / "python", "--data", EVAL / "python.jsonl", "--tasks", task]
+    run = cli(*words, "--max-tokens", 50, "--json")
+    assert run.returncode == 0, run.stderr
+    [alone] = json.loads(run.stdout)["tasks"]
+    assert python.loss_nats == pytest.approx(alone["value"])
+
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["arithmetic"]
+    sha256, count = recorded["task `tiny_choice`"]
+    assert (len(sha256), count) == (64, ITEMS)
+    assert {row.data_hash for row in scores.values()} == {sha256[:16]}
+    assert recorded["lm-evaluation-harness"]
+    assert calibrated(tmp_path, task).n_measured == 0
+    data = tmp_path / "tiny.jsonl"
+    data.write_text(data.read_text().replace('"answer": 1', '"answer": 0', 1))
+    with pytest.raises(InputError, match="task `tiny_choice` has changed since the run"):
+        calibrated(tmp_path, task)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("dataset_path: json", "dataset_path: nobody/nothing", "cannot load task `tiny_choice`: "),
+        ("test_split: test", "test_split: exam", "cannot load task `tiny_choice`: "),
+        ("doc_to_target: answer", "doc_to_target: '{{ 1 // 0 }}'", "task `tiny_choice`"),
+    ],
+)
+def test_a_task_that_cannot_be_had_is_named_before_any_merge(
+    old, new, message, task, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    task.write_text(task.read_text().replace(old, new))
+    with pytest.raises(InputError) as caught:
+        calibrated(tmp_path, task)
+    assert message in caught.value.message
+    assert not (tmp_path / "run").exists()
+
+
+def test_tasks_that_the_harness_does_not_know(task, tmp_path):
+    with pytest.raises(InputError, match="knows no task `arc_eazy`") as caught:
+        check_tasks(("arc_eazy",))
+    assert caught.value.hint == "did you mean `arc_easy`?"
+    with pytest.raises(MissingInputError, match="cannot open task"):
+        check_tasks((str(tmp_path / "no.yaml"),))
+    (tmp_path / "bad.yaml").write_text("group: x")
+    with pytest.raises(InputError, match="key `task` is missing"):
+        check_tasks((str(tmp_path / "bad.yaml"),))
