@@ -6,6 +6,7 @@ from typing import Any
 from mergeplan.selection.active import Confidence
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.front import FrontPoint
+from mergeplan.selection.score_link import score_links
 from mergeplan.selection.selection import Selection
 
 
@@ -42,6 +43,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
         "sizes": [asdict(size) for size in selection.sizes],
         "implied_law": asdict(selection.implied) if selection.implied else None,
         "fitted_law": asdict(selection.fitted) if selection.fitted else None,
+        "score_links": [asdict(link) for link in score_links(table)],
         "warnings": selection.warnings,
     }
 

@@ -15,6 +15,7 @@ from mergeplan.selection.active import Confidence
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.insight import Expert, Size, synergy
 from mergeplan.selection.problem import Constraint
+from mergeplan.selection.score_link import score_links
 from mergeplan.selection.table import Table
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.system.ranges import LARGEST_POOL, check_number
@@ -127,6 +128,11 @@ class Selections(Summarized, tuple[Selection, ...]):
             lines += ["", *_experts(first)]
             lines += _pairs(first)
         lines += ["", *_link(first)]
+        if links := score_links(first.table):
+            # The mean over tasks stands for them.
+            shown = [link for link in links if "mean of" in link.score] or links
+            lines += ["", "does the loss speak for the score?"]
+            lines += [f"  {line}" for link in shown for line in link.summary().splitlines()]
         if others:
             lines += ["", "other methods and sizes"]
             for other in others:

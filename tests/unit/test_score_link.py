@@ -1,0 +1,86 @@
+"""Whether the loss speaks for a score, on tables whose answer is known."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from mergeplan.measurements.rows import Measurement
+from mergeplan.selection.score_link import score_links
+from mergeplan.selection.select import select
+from mergeplan.selection.selection import Wish
+from mergeplan.selection.table import tables_of
+
+NAMES = "abcde"
+SUBSETS = [s for k in (1, 2, 3) for s in combinations(NAMES, k)]
+
+
+def table(scores, tasks=("quiz",), n_items=400, losses=None):
+    """Losses that rise with a member's place, and the accuracy beside them."""
+    losses = losses or {s: 2 + sum(map(NAMES.index, s)) / len(s) / 10 for s in SUBSETS}
+    rows = []
+    for subset in SUBSETS:
+        more = {"k": len(subset), "subset": subset, "method": "average"}
+        rows.append(Measurement(2, loss_nats=losses[subset], **more))
+        for task in tasks:
+            score = scores(losses[subset], task)
+            own = {"metric": "acc", "higher": True, "domain": task, "n_items": n_items}
+            rows.append(Measurement(3, loss_nats=score, **own, **more))
+    return rows
+
+
+def test_a_score_that_falls_with_the_loss_is_spoken_for():
+    [link] = score_links(tables_of(table(lambda loss, _: 3 - loss))[0])
+    assert (link.loss, link.score, link.n) == ("loss", "acc:quiz", len(SUBSETS))
+    assert link.rank == pytest.approx(1)
+    assert link.by_loss == link.by_score == ("a",)
+    assert (link.cost, link.cost_error > 0) == (0, True)
+
+
+def test_a_score_of_chance_has_an_interval_around_none_and_a_cost():
+    noise = dict(zip(SUBSETS, np.random.default_rng(1).random(len(SUBSETS)), strict=True))
+    by_loss = {2 + n / 100: value for n, value in enumerate(noise.values())}
+    losses = dict(zip(SUBSETS, by_loss, strict=True))
+    [link] = score_links(tables_of(table(lambda loss, _: by_loss[loss], losses=losses))[0])
+    expected = spearmanr(list(by_loss), [-value for value in by_loss.values()]).statistic
+    assert link.rank == pytest.approx(expected)
+    assert link.low < 0 < link.high
+    assert link.by_loss == SUBSETS[0]
+    assert link.cost == pytest.approx(max(noise.values()) - noise[SUBSETS[0]])
+    assert "the first costs at most" in link.summary()
+
+
+def test_items_say_how_much_of_the_score_is_noise():
+    """Accuracies that differ by their binomial error alone."""
+    rng = np.random.default_rng(0)
+    links = score_links(tables_of(table(lambda *_: rng.binomial(100, 0.5) / 100, n_items=100))[0])
+    assert 0.5 < links[0].noise < 2
+
+
+def test_several_tasks_have_a_mean_before_them():
+    links = score_links(tables_of(table(lambda loss, t: (3 - loss) / len(t), ("one", "three")))[0])
+    assert [link.score for link in links] == ["acc, mean of 2 tasks", "acc:one", "acc:three"]
+    assert links[0].cost_error is not None
+    assert links[0].noise < links[1].noise
+
+
+@pytest.mark.parametrize("few", [0, 4])
+def test_too_few_merges_with_both_have_no_link(few):
+    rows = table(lambda loss, _: 3 - loss)
+    scored = [row for row in rows if row.metric][:few]
+    found = tables_of([*(row for row in rows if not row.metric), *scored])
+    assert score_links(found[0]) == ()
+
+
+def test_select_shows_it(tmp_path):
+    lines = ["method,k,subset,loss_nats,metric,value,better,n_items,domain"]
+    for row in table(lambda loss, _: 3 - loss):
+        head = f"average,{row.k},{'+'.join(row.subset)}"
+        own = f",acc,{row.loss_nats},higher,400,quiz" if row.metric else f"{row.loss_nats},,,,,"
+        lines.append(f"{head},{own}")
+    file = tmp_path / "m.csv"
+    file.write_text("\n".join(lines) + "\n")
+    said = select(file, wish=Wish("loss")).summary()
+    assert "does the loss speak for the score?" in said
+    assert "both choose a" in said
