@@ -4,6 +4,8 @@ mergekit's bits depend on the vector unit and on the number of threads: agreemen
 AVX2 and one thread.
 """
 
+import csv
+import gc
 import os
 import signal
 
@@ -44,6 +46,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in set(left_out)]
 
 
+def pytest_collection_finish():
+    """What was imported by now stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def full() -> bool:
     """Whether the long suites run in full, or the share of them that CI runs."""
@@ -54,6 +62,19 @@ def full() -> bool:
 def demo_pool() -> Path:
     """A real pool: a byte-level base model and nine experts."""
     return DEMO_POOL
+
+
+@pytest.fixture(scope="session")
+def few_measured(tmp_path_factory) -> Path:
+    """Of the real pool's measurements the base, single experts, pairs and all nine, to select from
+    where it does not matter which: all 511 subsets take seven times as long."""
+    path = tmp_path_factory.mktemp("few") / "measurements.csv"
+    with (DEMO_POOL / "measurements.csv").open(newline="") as all_rows, path.open("w") as file:
+        rows = csv.DictReader(all_rows)
+        writer = csv.DictWriter(file, rows.fieldnames, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["k"] in ("0", "1", "2", "9"))
+    return path
 
 
 @pytest.fixture(scope="session")

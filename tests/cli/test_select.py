@@ -241,10 +241,10 @@ def test_a_file_without_subsets_is_refused(tmp_path):
     assert "`select` needs a column `subset`" in run.stderr
 
 
-def test_a_geometry_is_used_and_must_know_the_experts(demo_pool, tmp_path):
+def test_a_geometry_is_used_and_must_know_the_experts(demo_pool, few_measured, tmp_path):
     geometry = tmp_path / "g.json"
     assert cli("similarity", demo_pool / "pool.yml", "-o", geometry, "-q").returncode == 0
-    rows = demo_pool / "measurements.csv"
+    rows = few_measured
     plain, informed = (
         json.loads(cli("select", rows, "--method", "average", "--json", *more).stdout)
         for more in ((), ("--geometry", geometry))

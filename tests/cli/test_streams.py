@@ -65,7 +65,7 @@ def test_a_narrow_encoding_writes_what_it_lacks_as_escapes(config, small_models)
 
 def test_ctrl_c_at_any_moment_of_our_own_prints_no_traceback(config, small_models, full):
     rng = random.Random(0)
-    for _ in range(300 if full else 12):
+    for _ in range(300 if full else 6):
         process = subprocess.Popen(
             [*COMMAND, "inspect", "c.yml"],
             cwd=small_models,

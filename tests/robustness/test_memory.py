@@ -220,7 +220,9 @@ def test_a_system_that_gives_no_threads_is_at_fault_not_the_plan(small_models):
     assert re.match("1 cannot start 1000 threads: .+", ended.stdout), ended.stderr
 
 
-def test_a_system_that_gives_less_and_less_memory_is_an_error_and_never_an_end(models, tmp_path):
+def test_a_system_that_gives_less_and_less_memory_is_an_error_and_never_an_end(
+    full, models, tmp_path
+):
     write_config(tmp_path, models, "ties", 2, "bfloat16")
     merging = (
         "import os, resource, sys\n"
@@ -228,7 +230,7 @@ def test_a_system_that_gives_less_and_less_memory_is_an_error_and_never_an_end(m
         "from mergeplan import errors\n"
         "mergeplan.merge('c.yml', 'first')\n"
         "(now,) = [l.split()[1] for l in open('/proc/self/status') if l.startswith('VmData')]\n"
-        "for more in range(0, 48, 2):\n"
+        f"for more in range(0, 48, {2 if full else 4}):\n"
         "    if child := os.fork():\n"
         "        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
         "        continue\n"

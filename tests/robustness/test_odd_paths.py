@@ -56,14 +56,14 @@ def test_what_is_not_there_is_named_legibly(odd):
 
 
 @pytest.mark.parametrize("command", ["sample", "suggest", "select"])
-def test_a_yaml_that_could_not_name_its_models_is_refused(command, tmp_path):
+def test_a_yaml_that_could_not_name_its_models_is_refused(command, few_measured, tmp_path):
     shutil.copytree(mergeplan.DEMO_POOL, tmp_path / ODD)
-    pool, table = tmp_path / ODD / "pool.yml", mergeplan.DEMO_POOL / "measurements.csv"
+    pool = tmp_path / ODD / "pool.yml"
     how = ("--method", "task_arithmetic")
     words = {
         "sample": (pool, "--k", 1, *how),
-        "suggest": (table, "--target-loss", 1.95, "--pool", pool, *how),
-        "select": (table, "--pool", pool, *how),
+        "suggest": (few_measured, "--target-loss", 1.95, "--pool", pool, *how),
+        "select": (few_measured, "--pool", pool, *how),
     }[command]
     run = cli(command, *words, "-o", tmp_path / "out")
     assert run.returncode == 1

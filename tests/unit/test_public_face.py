@@ -42,14 +42,14 @@ def test_public_functions_say_what_they_take_give_and_raise():
                 assert "Returns:" in text, name
 
 
-def test_results_print_a_screen_and_tell_the_whole(demo_pool, merged, tmp_path):
+def test_results_print_a_screen_and_tell_the_whole(demo_pool, few_measured, merged, tmp_path):
     rows = demo_pool / "measurements.csv"
     _, report = merged
     law = mergeplan.fit(rows)
     results = [
         law,
         mergeplan.suggest(law, 1.9055),
-        mergeplan.select(rows, method="average"),
+        mergeplan.select(few_measured, method="average"),
         *mergeplan.similarity(demo_pool / "pool.yml"),
         report,
         mergeplan.inspect(demo_pool / "base"),
@@ -62,7 +62,7 @@ def test_results_print_a_screen_and_tell_the_whole(demo_pool, merged, tmp_path):
         law.fits[0],
         mergeplan.suggest(law, 1.9055).best,
         mergeplan.choose_merge(mergeplan.suggest(law, 1.9055), demo_pool / "pool.yml"),
-        mergeplan.select(rows)[:2],
+        mergeplan.select(few_measured)[:2],
     ]
     for result in results:
         lines = repr(result).split("\n")
@@ -83,7 +83,7 @@ def test_a_hint_reaches_whoever_reads_a_traceback(demo_pool):
         assert f"\nhint: {caught.value.hint}" in shown
 
 
-def test_a_notebooks_path(demo_pool, tmp_path):
+def test_a_notebooks_path(demo_pool, few_measured, tmp_path):
     """Fit, ask, choose, merge what was chosen, check it."""
     best = mergeplan.suggest(demo_pool / "measurements.csv", 1.9055).best
     pool = mergeplan.load_pool(str(demo_pool / "pool.yml"))
@@ -93,7 +93,7 @@ def test_a_notebooks_path(demo_pool, tmp_path):
     streamed = dict(mergeplan.stream(chosen.config))
     for name, tensor in load_tensors(report.out).items():
         assert streamed[name].equal(tensor), name
-    selection = mergeplan.select(demo_pool / "measurements.csv", method="average")[0]
+    selection = mergeplan.select(few_measured, method="average")[0]
     config = mergeplan.config_of(selection, selection.best, pool)
     assert mergeplan.Sweep([config, chosen.config], mergeplan.MergeOptions(threads=1)).shapes(1)
     merges = mergeplan.sample(demo_pool / "pool.yml", tmp_path / "s")

@@ -90,11 +90,11 @@ def test_numpys_numbers_are_numbers_in_a_config(tmp_path):
     assert found.merges[0].method == "linear"
 
 
-def test_what_is_saved_loads(tmp_path, law):
+def test_what_is_saved_loads(few_measured, tmp_path, law):
     mp.save_law(law, tmp_path / "law.json")
     assert mp.load_law(str(tmp_path / "law.json")) == law
     mp.save_geometry(mp.similarity(mp.load_pool(mp.DEMO_POOL / "pool.yml")), tmp_path / "g.json")
-    assert mp.select(CSV, method="average", geometry=tmp_path / "g.json")[0].best
+    assert mp.select(few_measured, method="average", geometry=tmp_path / "g.json")[0].best
 
 
 @pytest.mark.parametrize(

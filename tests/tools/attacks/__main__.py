@@ -44,13 +44,13 @@ TOOLS = {
 }
 # Rounds that the default tests play; the others take torch or Ray, and seconds each.
 SHARE = {
-    "signals": 10,
-    "syscalls": 10,
-    "races": 5,
-    "workfolders": 12,
-    "writers": 3,
-    "disks": 3,
-    "users": 3,
+    "signals": 5,
+    "syscalls": 5,
+    "races": 3,
+    "workfolders": 6,
+    "writers": 2,
+    "disks": 2,
+    "users": 2,
 }
 
 
