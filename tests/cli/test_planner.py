@@ -209,3 +209,57 @@ def test_a_budget_that_is_too_small_exits_with_4(demo_pool):
     )
     assert run.returncode == 4
     assert "more than the budget" in run.stderr
+
+
+DOWNSTREAM = DATA / "downstream_8b_5_experts.csv"
+
+
+def test_a_metric_is_asked_for_by_name_and_told_in_its_own_direction(tmp_path):
+    run = cli("suggest", DOWNSTREAM, "--metric", "gsm8k", "--target", 0.6)
+    assert run.returncode == 0, run.stderr
+    assert "verdict for `gsm8k`, to reach 0.6: take the expert `expert2`" in run.stdout
+    assert "for `gsm8k` of 0.6 the mean over subsets asks for 3 of 5 experts" in run.stdout
+    assert "the expected `gsm8k` at k = 3 is 0.6187" in run.stdout
+    assert "nats" not in run.stdout + run.stderr
+    run = cli("fit", DOWNSTREAM, "--metric", "gsm8k", "-o", tmp_path / "law.json")
+    assert run.stdout.startswith("ceiling     tail  offset       R²  metric  method and size")
+    from_law = cli("suggest", tmp_path / "law.json", "--target", 0.6, "--json")
+    found = json.loads(from_law.stdout)
+    assert found["verdict"]["aim"] == "gsm8k"
+    assert found["candidates"][0]["predicted"]["loss"] == pytest.approx(0.6187, abs=1e-4)
+    assert "best single expert: `expert2`, 0.8350" in cli("suggest", tmp_path / "law.json").stdout
+    missed = cli("suggest", tmp_path / "law.json", "--target", 0.9)
+    assert missed.returncode == 4
+    assert "nothing reaches 0.9" in missed.stderr
+    picture = cli(
+        "plot", tmp_path / "law.json", "--target", 0.6, "-o", tmp_path / "law.svg", cwd=tmp_path
+    )
+    assert picture.returncode == 0, picture.stderr
+
+
+@pytest.mark.parametrize("command", ["fit", "suggest", "select", "plot"])
+def test_metrics_that_are_not_named_are_listed(command, tmp_path):
+    out = ("-o", tmp_path / "x.png") if command == "plot" else ()
+    run = cli(command, DOWNSTREAM, *out)
+    assert run.returncode == 1
+    assert "several metrics were measured" in run.stderr
+    assert "math_500" in run.stderr
+    assert "--metric" in run.stderr
+    run = cli(command, DOWNSTREAM, "--metric", "gsm9k", *out)
+    assert run.returncode == 1
+    assert "no rows of metric `gsm9k`" in run.stderr
+    assert "hint: did you mean `gsm8k`?" in run.stderr
+
+
+def test_where_means_turn_back_the_verdict_stands_and_the_curve_is_refused(tmp_path):
+    rows = DOWNSTREAM.read_text().splitlines()
+    kept = [f"{row},320" for row in rows if ",harmbench_rta," in row]
+    path = tmp_path / "harmbench.csv"
+    path.write_text("\n".join([f"{rows[0]},n_items", *kept]))
+    run = cli("suggest", path)
+    assert run.returncode == 0
+    assert "merge expert1+expert4" in run.stdout
+    assert "on items of this kind" in run.stdout
+    assert "no curve of means" in run.stderr
+    assert "becomes better and worse with k by more than its error" in run.stderr
+    assert cli("fit", path).returncode == 1

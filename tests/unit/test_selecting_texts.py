@@ -108,21 +108,37 @@ def accuracy(subset, value, **columns):
 
 
 @pytest.mark.parametrize("columns", [{"n_items": 500}, {"value_se": 0.0223}])
-def test_a_benchmark_of_few_items_gives_no_chance(columns):
+def test_a_benchmark_of_few_items_is_no_certain_choice(columns):
     """0.468 against 0.442 of 500 items was "chance 100 %" (issue 22, item 3)."""
     values = {"a": 0.468, "b": 0.442, "c": 0.41, "ab": 0.44, "ac": 0.43, "bc": 0.42, "abc": 0.43}
     (table,) = tables_of(accuracy(tuple(s), v, **columns) for s, v in values.items())
     selection = select_from(table, Wish())
     sure = selection.confidence
-    assert sure.chance is None
-    assert sure.chance_on_texts is None
-    assert sure.unpaired.rival == ("b",)
-    assert sure.unpaired.gain == pytest.approx(0.026)
-    assert sure.unpaired.around == pytest.approx(1.645 * np.hypot(0.0223, 0.0222), rel=0.01)
-    assert "chance of" not in selection.summary()
+    assert (sure.chance, sure.unpaired, sure.next) == (None, True, ())
+    assert 0.4 < sure.chance_on_texts < 0.9
+    assert sure.rivals[0] in (("b",), ("a", "b"))
+    assert selection.best.here == 0.468
+    assert selection.best.low < selection.best.value < 0.468
+    said = selection.summary()
+    assert "0.4680 measured on this text; 0.4" in said
+    assert "on items of this kind the best of all that are allowed with a chance of" in said
+    data = selection_data((selection,), [])["selections"][0]["confidence"]
+    assert data["on_this_text"] == {"chance": None, "regret": None}
+    assert data["on_texts_of_this_kind"]["chance"] == sure.chance_on_texts
     # Without a word on the items nothing is told at all.
     (bare,) = tables_of(accuracy(tuple(s), v) for s, v in values.items())
     assert "chance of" not in select_from(bare, Wish()).summary()
+
+
+@pytest.mark.parametrize("lacking", [0, 3])
+def test_items_that_only_some_rows_speak_of_are_no_noise(lacking):
+    values = {"a": 0.468, "b": 0.442, "c": 0.41, "ab": 0.44, "ac": 0.43, "bc": 0.42, "abc": 0.43}
+    rows = [accuracy(tuple(s), v, n_items=500) for s, v in values.items()]
+    rows[lacking] = replace(rows[lacking], n_items=None)
+    (table,) = tables_of(rows)
+    selection = select_from(table, Wish())
+    assert selection.best.measured
+    assert "chance of" not in selection.summary()
 
 
 # --- rounds

@@ -1,7 +1,9 @@
 """The verdict: of all that is known the best, and never surer than its ground."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
+from math import erfc, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -242,18 +244,37 @@ def test_higher_is_better_where_the_metric_says_so():
 
 
 @pytest.mark.parametrize("told", [{"n_items": 500}, {"value_se": 0.0223}])
-def test_a_benchmark_of_few_items_bounds_the_gain_and_gives_no_chance(told):
+def test_a_benchmark_of_few_items_has_a_chance_by_its_own_items(told):
     more = {"metric": "arc", "higher": True, "domain": "", **told}
     rows = [row("", 0.442, **more), row("code", 0.43, **more), row("code+html", 0.468, **more)]
     verdict = decide(rows)
     gain = verdict.gains[0]
     # Two shares of 500 items, taken for independent: the widest that their difference can be.
-    around = 1.645 * np.hypot(0.0223, 0.0222)
-    assert (gain.value, gain.chance) == (pytest.approx(0.026), None)
+    error = np.hypot(0.0223, 0.0222)
+    assert (gain.value, gain.unpaired) == (pytest.approx(0.026), True)
+    around = 1.645 * error
     assert (gain.low, gain.high) == pytest.approx((0.026 - around, 0.026 + around), abs=3e-4)
-    said = f"on items of this kind within {gain.low:+.4f} to {gain.high:+.4f} (90 %)"
-    assert said in verdict.summary()
-    assert "chance of" not in verdict.summary()
+    assert gain.chance == pytest.approx(0.5 * erfc(-0.026 / error / sqrt(2)), abs=2e-3)
+    said = f"on items of this kind {gain.low:+.4f} to {gain.high:+.4f} (90 %), better with a chance"
+    assert f"{said} of 80 %" in verdict.summary()
+    assert "as if no two merges had an item in common" in verdict.summary()
+
+
+def test_the_best_measured_share_is_drawn_towards_what_the_others_say_of_it(tmp_path):
+    """Of equal merges the highest of many shares is the highest by chance."""
+    rng = np.random.default_rng(0)
+    more = {"metric": "arc", "higher": True, "domain": "", "n_items": 200}
+    subsets = [s for k in (1, 2, 3, 4) for s in combinations("abcd", k)]
+    rows = [row("+".join(s), rng.binomial(200, 0.5) / 200, **more) for s in subsets]
+    found = verdict_of(table(tmp_path, rows)).chosen
+    assert found.here > 0.5
+    assert found.value < found.here - 0.02
+    assert found.low < 0.5 < found.high
+    exact = [replace(one, n_items=None, value_se=0.0) for one in rows]
+    found = verdict_of(table(tmp_path, exact)).chosen
+    assert (found.here, found.low, found.high) == (None, found.value, found.value)
+    exact[0] = replace(exact[0], value_se=None)
+    assert verdict_of(table(tmp_path, exact)).chosen.here is None
 
 
 def test_a_law_alone_gives_a_number_and_says_so(tmp_path):

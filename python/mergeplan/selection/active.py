@@ -16,7 +16,6 @@ from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.draws import Draws
 from mergeplan.selection.texts import Texts, Unknown
-from mergeplan.subset_law.law import NINE_IN_TEN
 
 Array = NDArray[np.float64]
 
@@ -36,17 +35,20 @@ class Confidence:
 
     Attributes:
         chance: That no other subset is better than the chosen one on this text; `None` for a
-            metric whose values have errors, of items that have no scores of their own.
-        regret: Expected value of the chosen subset less that of the best on this text, 0 or more.
+            metric whose values have errors: of that its law speaks on items of this kind.
+        regret: Expected value of the chosen subset less that of the best on this text, 0 or more;
+            of such a metric on items of this kind.
         next: Subsets that were not measured, the likeliest to be the best first.
-        chance_on_texts: The same chance on texts of this kind; `None` where nothing tells it.
+        chance_on_texts: The same chance on texts, or items, of this kind; `None` where nothing
+            tells it.
         unknown: Why it is not told.
-        no_chance: Whether that is since a domain has too few documents, or a metric's items have
-            no scores: then no chance is said at all, lest that on this text be taken for more.
+        no_chance: Whether that is since a domain has too few documents, or since nothing says how
+            far a metric's items may move it: then no chance is said at all, lest that on this text
+            be taken for more.
         rivals: Which others may be the best on texts of this kind, the likeliest first.
         groups_needed: Groups of documents a domain that would tell the first of them apart.
-        unpaired: For a metric with errors, the best other measured subset and what bounds the
-            difference.
+        unpaired: Whether the chance is that of a metric's items, as if no two merges had one in
+            common.
     """
 
     chance: float | None
@@ -57,21 +59,7 @@ class Confidence:
     no_chance: bool = False
     rivals: tuple[Subset, ...] = ()
     groups_needed: int | None = None
-    unpaired: "Unpaired | None" = None
-
-
-@dataclass(frozen=True)
-class Unpaired:
-    """A difference of two values whose items were not compared one by one.
-
-    Attributes:
-        gain: By how much the chosen subset is better.
-        around: Half of the 90 % interval, at most: what both have in common would narrow it.
-    """
-
-    rival: Subset
-    gain: float
-    around: float
+    unpaired: bool = False
 
 
 def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[Subset]:
@@ -141,7 +129,6 @@ def confidence_of(
     chosen: Choice,
     *,
     texts: Texts | Unknown | None = None,
-    errors: Array | None = None,
     count: int = 5,
 ) -> Confidence:
     """How sure a choice is, and what to measure next.
@@ -149,7 +136,6 @@ def confidence_of(
     Args:
         draws: Of the choice and of what else may be the best.
         texts: The measured rows on other texts of this kind.
-        errors: Standard errors of the measured rows from their items, shape (n_rows,).
         count: How many subsets to name.
     """
     at = draws.place(chosen)
@@ -166,9 +152,26 @@ def confidence_of(
     )
     if isinstance(texts, Texts):
         return _on_texts(confidence, draws, at, texts)
-    if errors is not None and np.isfinite(errors).all():
-        return replace(confidence, chance=None, unpaired=_unpaired(draws, at, errors))
     return confidence
+
+
+def confidence_on_items(draws: Draws, chosen: Choice, count: int = 5) -> Confidence:
+    """The same of a metric whose rows have errors of their own, and whose draws are of other items.
+
+    Args:
+        draws, chosen, count: As for `confidence_of`.
+    """
+    law = draws.problem.law
+    measured = replace(draws, known=np.array([law.is_row(one) for one in draws.weights]))
+    found = confidence_of(measured, chosen, count=count)
+    at = draws.place(chosen)
+    return replace(
+        found,
+        chance=None,
+        chance_on_texts=found.chance,
+        rivals=tuple(_names(draws, i) for i in _may_be_best(draws, at, draws.costs)),
+        unpaired=True,
+    )
 
 
 def _on_texts(confidence: Confidence, draws: Draws, at: int, texts: Texts) -> Confidence:
@@ -176,10 +179,7 @@ def _on_texts(confidence: Confidence, draws: Draws, at: int, texts: Texts) -> Co
     shares = draws.problem.law.shares(draws.weights)  # (n, n_rows)
     moved = draws.problem.sign * texts.deviations @ shares.T  # (draws, n)
     costs = draws.costs + moved
-    wins = _wins(costs)
-    wins[at] = 0
-    order = np.lexsort((draws.expected, -wins))
-    rivals = [int(i) for i in order if wins[i] >= _MAY_BE_BEST * len(costs)][:_RIVALS]
+    rivals = _may_be_best(draws, at, costs)
     needed = None
     if rivals:
         apart = float(draws.expected[rivals[0]] - draws.expected[at])
@@ -193,17 +193,12 @@ def _on_texts(confidence: Confidence, draws: Draws, at: int, texts: Texts) -> Co
     )
 
 
-def _unpaired(draws: Draws, at: int, errors: Array) -> Unpaired | None:
-    others = np.flatnonzero(draws.known & (np.arange(len(draws.known)) != at))
-    if not len(others):
-        return None
-    rival = int(others[np.argmin(draws.expected[others])])
-    squares = draws.problem.law.shares(draws.weights[[at, rival]]) ** 2 @ errors**2
-    return Unpaired(
-        _names(draws, rival),
-        float(draws.expected[rival] - draws.expected[at]),
-        NINE_IN_TEN * float(np.sqrt(squares.sum())),
-    )
+def _may_be_best(draws: Draws, at: int, costs: Array) -> list[int]:
+    """Which others may be the best by some costs, of shape (draws, n), the likeliest first."""
+    wins = _wins(costs)
+    wins[at] = 0
+    order = np.lexsort((draws.expected, -wins))
+    return [int(i) for i in order if wins[i] >= _MAY_BE_BEST * len(costs)][:_RIVALS]
 
 
 def _wins(costs: Array) -> NDArray[np.int64]:

@@ -29,6 +29,8 @@ class Choice:
         weights: By expert, only of those that take part.
         value: Measured where it was measured, else predicted.
         low, high: 90 % interval of a prediction; the value itself where it was measured.
+        here: Of a metric whose items may move it, what was measured on the table's own items, and
+            `value` is what others of their kind are expected to give; else `None`.
         gap: At most so much worse than the best of its kind, by the predictions; 0 where all were
             listed.
     """
@@ -39,6 +41,7 @@ class Choice:
     high: float
     measured: bool = False
     gap: float = 0.0
+    here: float | None = None
 
     @property
     def subset(self) -> tuple[str, ...]:

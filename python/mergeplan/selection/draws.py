@@ -43,7 +43,8 @@ class Draws:
 
     Attributes:
         weights: Shape (n, n_experts).
-        known: Whether each was measured, shape (n,); those have their measured value in every draw.
+        known: Whether each was measured, shape (n,); those have their measured value in every draw,
+            but where rows have noise.
         costs: Shape (draws, n).
     """
 
@@ -69,7 +70,8 @@ class Draws:
 
     def chosen(self, at: int, among: NDArray[np.bool_]) -> Array:
         """Draws of the cost of one candidate that was chosen as the lowest among some."""
-        if self.known[at]:
+        # What was measured with noise is drawn towards the others already.
+        if self.known[at] or self.problem.law.is_row(self.weights[at]):
             return self.costs[:, at]
         costs, expected = self.costs[:, among], self.expected[among]
         optimism = float(np.mean(expected[costs.argmin(1)] - costs.min(1)))

@@ -100,6 +100,7 @@ def fit_table(table: Table, name: str) -> SubsetLaw:
         higher=target.higher,
         gram=table.gram,
         shrinkages=table.shrinkages,
+        noise=target.noise,
     )
 
 

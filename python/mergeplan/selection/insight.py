@@ -88,7 +88,8 @@ def _known(law: SubsetLaw) -> _Known:
     members = law.weights > 0
     k = members.sum(1)
     plain = np.abs(law.weights - members / np.maximum(k, 1)[:, None]).max(1) < 1e-6
-    plain &= k > 0
+    # Of a row with noise the law says what it is.
+    plain &= (k > 0) & np.isfinite(law.measured(law.weights))
     weights, values = law.weights[plain], law.values[plain]
     return _Known(members[plain], k[plain], values, values - law.predict(weights))
 

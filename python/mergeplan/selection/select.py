@@ -14,7 +14,7 @@ from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.metrics import rows_about, target_among
 from mergeplan.measurements.rows import MACRO, Measurement
 from mergeplan.pool.geometry.file import Gram, load_grams
-from mergeplan.selection.active import Confidence, confidence_of
+from mergeplan.selection.active import Confidence, confidence_of, confidence_on_items
 from mergeplan.selection.choices import Choice, best_by_size
 from mergeplan.selection.draws import Draws, settle, settle_weights
 from mergeplan.selection.fitting import Fits, fit_each, fit_table, why_alone
@@ -195,7 +195,7 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
     if wish.max_loss is not None:
         limit = Constraint(name, wish.max_loss, below=not law.higher)
         problem = replace(problem, bounds=(*bounds, (limit, law)))
-    by_size, draws = settle(problem, best_by_size(problem))
+    by_size, draws = settled_of(table, problem)
     if wish.max_loss is not None:
         by_size = {
             k: choice
@@ -215,8 +215,9 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
     laws = _domain_laws(table)
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
-    values = table.target(name).values[table.weights.sum(1) == 0]
-    base = float(values[0]) if len(values) and np.isfinite(values[0]) else None
+    base = table.value(name, {})
+    if base is not None and law.noisy and (law.weights.sum(1) == 0).any():
+        base = float(law.predict(np.zeros((1, len(law.experts))))[0])
     return Selection(
         table=table,
         law=law,
@@ -242,19 +243,41 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
     )
 
 
+def settled_of(table: Table, problem: Problem) -> tuple[dict[int, Choice], Draws]:
+    """The best of each size, with what was measured of it where its value is that of other items.
+
+    Args:
+        problem: Of a law of the table.
+    """
+    by_size, draws = settle(problem, best_by_size(problem))
+    return {k: _on_items(table, problem.law, one) for k, one in by_size.items()}, draws
+
+
+def _on_items(table: Table, law: SubsetLaw, choice: Choice) -> Choice:
+    """A choice by a law of values on other items, whose error merges may have in common or not.
+
+    The law takes each row's as its own; the interval is at least as wide as if all shared it.
+    """
+    if law.noise is None or not table.target(law.name).metric:
+        return choice
+    half = NINE_IN_TEN * float(np.sqrt(np.mean(law.noise)))
+    return replace(
+        choice,
+        low=min(choice.low, choice.value - half),
+        high=max(choice.high, choice.value + half),
+        here=table.value(law.name, choice.weights),
+    )
+
+
 def how_sure(
     table: Table, draws: Draws, best: Choice, resampling: Resampling | None, count: int = 5
 ) -> Confidence:
     """On this text, and on texts of this kind where their scores are known."""
     law = draws.problem.law
-    errors = table.target(law.name).errors
-    return confidence_of(
-        draws,
-        best,
-        texts=texts_of(table, law, resampling, len(draws.costs)),
-        errors=None if errors is None else errors[table.places(law.weights)],
-        count=count,
-    )
+    if table.target(law.name).metric and law.noisy:
+        return confidence_on_items(draws, best, count)
+    texts = texts_of(table, law, resampling, len(draws.costs))
+    return confidence_of(draws, best, texts=texts, count=count)
 
 
 def _domain_laws(table: Table) -> dict[str, SubsetLaw]:

@@ -165,7 +165,7 @@ def _head(selection: Selection) -> list[str]:
         return [f"by {by} no subset keeps the bounds on `{law.name}`", fit]
     has = f"the best subset for `{law.name}` has {best.k} of {pool} experts"
     lines = [f"by {by} {has}: {', '.join(best.subset)}"]
-    lines.append(f"  {_value(best)}")
+    lines.append(f"  {_value(best, law)}")
     if selection.confidence is not None:
         lines += _sure(selection.confidence)
     if best.gap:
@@ -190,12 +190,17 @@ def _transfer(law: SubsetLaw) -> str:
     )
 
 
-def _value(choice: Choice) -> str:
+def _value(choice: Choice, law: SubsetLaw) -> str:
     if choice.measured:
         return f"{choice.value:.4f}, measured on this text"
     digits = 4 if choice.high - choice.low >= 0.001 else 6
-    interval = f"90 % interval on this text {choice.low:.{digits}f} to {choice.high:.{digits}f}"
-    return f"{choice.value:.{digits}f} predicted, {interval}"
+    where = "items of this kind" if law.noisy else "this text"
+    said = f"90 % interval on {where} {choice.low:.{digits}f} to {choice.high:.{digits}f}"
+    if choice.here is not None:
+        return (
+            f"{choice.here:.4f} measured on this text; {choice.value:.{digits}f} expected, {said}"
+        )
+    return f"{choice.value:.{digits}f} predicted, {said}"
 
 
 def _sure(sure: Confidence) -> list[str]:
@@ -206,15 +211,18 @@ def _sure(sure: Confidence) -> list[str]:
             "  on this text the best of all that are allowed with a chance of"
             f" {chance_text(sure.chance)}; else it loses {sure.regret:.2g} in expectation"
         )
-    if sure.unpaired is not None:
-        rival = sure.unpaired
-        lines.append(
-            f"  better than {'+'.join(rival.rival)} by {rival.gain:.4f}, 90 %"
-            f" ± {rival.around:.4f} at most on items of this kind: they are not compared one by one"
-        )
     if sure.chance_on_texts is None:
         return [*lines, f"  no chance on texts of this kind is told: {sure.unknown}"]
-    lines.append(f"  on texts of this kind with a chance of {chance_text(sure.chance_on_texts)}")
+    if sure.unpaired:
+        lines.append(
+            "  on items of this kind the best of all that are allowed with a chance of"
+            f" {chance_text(sure.chance_on_texts)}, as if no two merges had an item in common; else"
+            f" it loses {sure.regret:.2g} in expectation"
+        )
+    else:
+        lines.append(
+            f"  on texts of this kind with a chance of {chance_text(sure.chance_on_texts)}"
+        )
     if sure.rivals:
         lines.append(f"  {not_told_apart(sure)}")
     return lines
@@ -229,7 +237,8 @@ def not_told_apart(sure: Confidence) -> str:
 
 
 def _short(choice: Choice) -> str:
-    return f"{choice.value:.4f}{' measured' if choice.measured else ''}, {'+'.join(choice.subset)}"
+    here = " measured" if choice.measured else ""
+    return f"{choice.value:.4f}{here}, {'+'.join(choice.subset)}"
 
 
 def _sizes(selection: Selection) -> list[str]:
@@ -239,10 +248,13 @@ def _sizes(selection: Selection) -> list[str]:
         if choice is None:
             continue
         worst = size.lowest if selection.law.higher else size.highest
-        mark = " " if choice.measured else "*"
+        mark = "'" if choice.here is not None else " " if choice.measured else "*"
         means = (f"{choice.value:.4f}{mark}", f"{size.mean:.4f}", f"{worst:.4f}")
         rows.append([str(size.k), *means, "+".join(choice.subset)])
-    return [*align_columns(rows, left=0, words=1), "  * predicted"]
+    lines = [*align_columns(rows, left=0, words=1), "  * predicted"]
+    if any(choice.here is not None for choice in selection.by_size.values()):
+        lines.append("  ' measured, and expected on items of this kind")
+    return lines
 
 
 def _weights(selection: Selection) -> list[str]:
@@ -252,7 +264,7 @@ def _weights(selection: Selection) -> list[str]:
         if choice is None:
             continue
         shares = ", ".join(f"{name} {share:.3f}" for name, share in choice.weights.items())
-        lines += [f"best weights {words}: {_value(choice)}", f"  {shares}"]
+        lines += [f"best weights {words}: {_value(choice, selection.law)}", f"  {shares}"]
     return lines
 
 

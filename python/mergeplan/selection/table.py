@@ -40,6 +40,15 @@ class Target:
     metric: str = ""
     errors: Array | None = None
 
+    @property
+    def noise(self) -> Array | None:
+        """Variance of each value on other items, as if no two merges had one in common; `None` but
+        of metrics of which every measured value has an error."""
+        there = np.isfinite(self.values)
+        if not self.metric or self.errors is None or not np.isfinite(self.errors[there]).all():
+            return None
+        return np.where(there, np.nan_to_num(self.errors), 0.0) ** 2
+
 
 @dataclass(frozen=True)
 class Table:
@@ -75,6 +84,12 @@ class Table:
         """Rows of measured weightings, shape (n, n_experts)."""
         rows = {tuple(row): place for place, row in enumerate(self.weights.round(9) + 0.0)}
         return [rows[tuple(row)] for row in weights.round(9) + 0.0]
+
+    def value(self, name: str, weights: Mapping[str, float]) -> float | None:
+        """What a merge was measured to give on the table's own items; `None` where it was not."""
+        own = np.array([weights.get(expert, 0.0) for expert in self.experts])
+        values = self.target(name).values[np.abs(self.weights - own).max(1) < 1e-9]
+        return float(values[0]) if len(values) and np.isfinite(values[0]) else None
 
     @property
     def linear(self) -> bool:

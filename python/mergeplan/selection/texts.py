@@ -43,7 +43,10 @@ def texts_of(
         resampling: Of the run that the table is of; `None` for a bare table.
     """
     if table.target(law.name).metric:
-        return Unknown(f"the items of `{law.name}` have no scores of their own", no_chance=True)
+        return Unknown(
+            f"nothing says how far its items may move `{law.name}`: give `value_se` or `n_items`",
+            no_chance=True,
+        )
     if resampling is None:
         return Unknown("no document's scores are known")
     shares = parse_shares(law.name)

@@ -186,13 +186,22 @@ class SubsetLaw:
         return keys[order], values[order]
 
     @property
+    def noisy(self) -> bool:
+        """Whether some rows are no known values, so that predictions are of other items too."""
+        return bool(self._noisy.any())
+
+    @property
     def _noisy(self) -> NDArray[np.bool_]:
         none = np.zeros(len(self.values), np.bool_)
         return none if self.noise is None else self.noise > 0
 
+    def is_row(self, weights: Array) -> bool:
+        """Whether a weighting, of shape (n_experts,), is one of a row, with noise or without."""
+        return bool((_keys(self.weights) == _keys(weights[None])).any())
+
     def _same(self, weights: Array) -> Array:
         """1 where a weighting is that of a row with noise, else 0, shape (n, n_rows)."""
-        if not self._noisy.any():
+        if not self.noisy:
             return np.zeros((len(weights), len(self.values)))
         return np.asarray((_keys(weights)[:, None] == _keys(self.weights)) & self._noisy, float)
 

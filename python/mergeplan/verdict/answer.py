@@ -1,5 +1,6 @@
 """From a file to its verdict in one step."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from mergeplan.law.loading import fits_of, is_law
 from mergeplan.law.recommend import recommend, sharpen_of
 from mergeplan.law.recommendation import Candidate, Goal, Recommendation
 from mergeplan.measurements.file import read_rows
-from mergeplan.measurements.metrics import rows_about, target_among
+from mergeplan.measurements.metrics import item_error, rows_about, target_among
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.geometry.file import Gram
 from mergeplan.selection.fitting import Fits, fit_each
@@ -129,7 +130,9 @@ def predictions(
         transfer: Whether a larger base leans on a smaller one.
     """
     linked = link_sizes(tables_of(rows), transfer)
-    tables = [table for table in linked if not is_complete(table)]
+    # Of a metric whose items may move it, what was measured is not all that there is to know.
+    moves = any(not math.isnan(item_error(row)) for row in rows)
+    tables = [table for table in linked if moves or not is_complete(table)]
     # Of several metrics none is the default: whoever asks names one.
     return fit_each(tables, lambda one: predictions_of(one, aim or one.default_target()), grams)
 

@@ -9,10 +9,10 @@ import numpy as np
 from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
 from mergeplan.measurements.rows import MergeKey
-from mergeplan.selection.choices import Choice, best_by_size
-from mergeplan.selection.draws import settle
+from mergeplan.selection.choices import Choice
 from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Constraint, Problem
+from mergeplan.selection.select import settled_of
 from mergeplan.selection.table import Table
 from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
 from mergeplan.verdict.known import Aim, KnownMerge, Merge
@@ -24,6 +24,10 @@ class Contender:
 
     Attributes:
         low, high: 90 % interval of a prediction; the value itself where it was measured.
+        here: Of a metric whose items may move it, what was measured on them; `value` and interval
+            are then of other items of their kind.
+        apart: Standard deviation by which it is held against others then, as if no two merges had
+            an item in common. The interval is as wide as if they had all.
         values: By domain or metric, measured or predicted.
         key: By which its documents' losses are found; `None` of a prediction.
         around: Half widths of the 90 % intervals of predicted values.
@@ -38,6 +42,13 @@ class Contender:
     key: MergeKey | None = None
     around: Mapping[str, float] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
+    here: float | None = None
+    apart: float | None = None
+
+    @property
+    def on_this_text(self) -> float:
+        """What was measured, or else what is predicted."""
+        return self.value if self.here is None else self.here
 
     @property
     def measured(self) -> bool:
@@ -45,6 +56,9 @@ class Contender:
 
     @property
     def deviation(self) -> float:
+        """Standard deviation by which it is held against others."""
+        if self.apart is not None:
+            return self.apart
         return (self.high - self.low) / 2 / NINE_IN_TEN
 
     def chance_below(self, limit: float, sign: float = 1.0) -> float:
@@ -104,6 +118,38 @@ def measured_contenders(known: Iterable[KnownMerge], aim: Aim) -> list[Contender
     return found
 
 
+def on_items(
+    known: Iterable[Contender], some: Iterable["Predictions"], aim: Aim
+) -> list[Contender]:
+    """What measured values of a metric are expected to be on other items of their kind.
+
+    The best of many measured shares is the best by chance too: by the law of single subsets it is
+    drawn towards what the others say of it. Where no law was fitted its own error is all there is;
+    where some value has none, nothing is said of other items.
+    """
+    known = list(known)
+    halves = [NINE_IN_TEN * aim.error_of(one.errors) for one in known] if aim.metric else []
+    if not halves or any(map(math.isnan, halves)) or not any(halves):
+        return known
+    found: dict[MergeKey | None, tuple[float, float]] = {}
+    for one in some:
+        law = one.laws.get(one.name)
+        if law is None or not law.noisy:
+            continue
+        around = NINE_IN_TEN * law.deviations(law.weights)
+        places = one.table.places(law.weights)
+        for place, value, half in zip(places, law.predict(law.weights), around, strict=True):
+            for key in one.table.merges[place]:
+                found.setdefault(key, (float(value), float(half)))
+    expected = []
+    for other, own in zip(known, halves, strict=True):
+        value, half = found.get(other.key, (other.value, own))
+        low, high = value - max(half, own), value + max(half, own)
+        found_here = replace(other, value=value, low=low, high=high, here=other.value)
+        expected.append(replace(found_here, apart=half / NINE_IN_TEN))
+    return expected
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What the law of single subsets says of one method on one base.
@@ -112,6 +158,7 @@ class Predictions:
         by_size: The best subset of each k, within the bounds.
         wanted: Further choices that may be taken, such as weights.
         laws: Of domains and metrics, those that were fitted already.
+        name: Of the law that the choices are by.
         r2: Share of the variance of merges that were left out that is explained.
     """
 
@@ -120,6 +167,7 @@ class Predictions:
     wanted: tuple[Choice, ...] = ()
     laws: Mapping[str, SubsetLaw] = field(default_factory=dict)
     r2: float = 1.0
+    name: str = ""
 
     def contender(self, choice: Choice) -> Contender:
         """One of its choices, measured or not, by what the law says of it."""
@@ -139,8 +187,8 @@ def predictions_of(table: Table, name: str) -> Predictions:
     """
     law = fit_table(table, name)
     problem = Problem(law)
-    by_size, _ = settle(problem, best_by_size(problem))
-    return Predictions(table, by_size, r2=law.r2)
+    by_size, _ = settled_of(table, problem)
+    return Predictions(table, by_size, laws={law.name: law}, r2=law.r2, name=law.name)
 
 
 def is_complete(table: Table) -> bool:
@@ -159,7 +207,7 @@ def predicted_contenders(some: Iterable[Predictions]) -> list[Contender]:
         one.contender(choice)
         for one in some
         for choice in (*one.by_size.values(), *one.wanted)
-        if not choice.measured
+        if not choice.measured and choice.here is None
     ]
 
 

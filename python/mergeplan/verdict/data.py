@@ -53,5 +53,6 @@ def _contender(one: Contender | None) -> dict[str, Any] | None:
         "low": one.low,
         "high": one.high,
         "measured": one.measured,
+        "on_this_text": one.on_this_text,
         "domains": dict(one.values),
     }

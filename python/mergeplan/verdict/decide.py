@@ -14,6 +14,7 @@ from mergeplan.verdict.contenders import (
     Contender,
     Predictions,
     measured_contenders,
+    on_items,
     predicted_contenders,
     with_domains,
 )
@@ -84,7 +85,7 @@ def decide(
     question = question or Question()
     aim = aim_of(rows, question.aim)
     every = known_merges(rows)
-    known = measured_contenders(every, aim)
+    known = on_items(measured_contenders(every, aim), predictions, aim)
     predicted = [one for one in predicted_contenders(predictions) if question.bounds.allow(one)]
     kept = [(one, aim_of(rows, one.name)) for one in question.bounds.keep]
     # Predictions were chosen within the bounds on values.

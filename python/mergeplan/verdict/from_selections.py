@@ -89,4 +89,5 @@ def wanted_of(selection: Selection, weights: str) -> Contender | None:
 
 def _predictions(selection: Selection) -> Predictions:
     laws = {**selection.laws, selection.law.name: selection.law}
-    return Predictions(selection.table, selection.by_size, laws=laws, r2=selection.law.r2)
+    law = selection.law
+    return Predictions(selection.table, selection.by_size, laws=laws, r2=law.r2, name=law.name)

@@ -14,15 +14,14 @@ def gains_of(
     chosen: Contender, others: Sequence[Contender], aim: Aim, resampling: Resampling | None
 ) -> tuple[Gain, ...]:
     """By how much what is taken is better than each of some others."""
-    return tuple(
-        Gain(
-            other.merge.name(),
-            aim.sign * (other.value - chosen.value),
-            *_on_other_texts(chosen, other, aim, resampling),
-        )
-        for other in others
-        if other is not chosen
-    )
+    found = []
+    for other in others:
+        if other is chosen:
+            continue
+        value = aim.sign * (other.on_this_text - chosen.on_this_text)
+        low, high, chance = _on_other_texts(chosen, other, aim, resampling)
+        found.append(Gain(other.merge.name(), value, low, high, chance, bool(aim.metric)))
+    return tuple(found)
 
 
 def _on_other_texts(
@@ -30,13 +29,14 @@ def _on_other_texts(
 ) -> tuple[float, float, float | None] | tuple[None, None, None]:
     """Interval of the gain and its chance, paired by documents.
 
-    Of metrics, whose items have no scores here, at most as wide as if they were not the same items;
-    then without a chance.
+    Of metrics, whose items have no scores here, as if no two merges had one in common.
     """
     if aim.metric:
-        around = NINE_IN_TEN * math.hypot(*(aim.error_of(one.errors) for one in (chosen, other)))
-        gain = aim.sign * (other.value - chosen.value)
-        return (None, None, None) if math.isnan(around) else (gain - around, gain + around, None)
+        deviation = math.hypot(chosen.deviation, other.deviation)
+        if deviation == 0:
+            return None, None, None
+        gain, around = aim.sign * (other.value - chosen.value), NINE_IN_TEN * deviation
+        return gain - around, gain + around, 0.5 * math.erfc(-gain / deviation / math.sqrt(2))
     if resampling is None or not resampling.enough(aim.shares):
         return None, None, None
     if chosen.key is None or other.key is None:

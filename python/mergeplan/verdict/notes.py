@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mergeplan.display.text import listed
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.selection.select import POOR_R2
-from mergeplan.verdict.contenders import Bounds, Contender, Predictions
+from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete
 from mergeplan.verdict.known import Aim, KnownMerge
 
 
@@ -23,8 +23,9 @@ def on_predictions(chosen: Contender, predictions: Sequence[Predictions]) -> lis
     """Where the law explains little, what was not measured may be better, unseen."""
     if not chosen.measured or not chosen.merge.k:
         return []
-    poor = [one.r2 for one in predictions if one.r2 < POOR_R2]
-    if not poor or len(poor) < len(predictions):
+    some = [one.r2 for one in predictions if not is_complete(one.table)]
+    poor = [r2 for r2 in some if r2 < POOR_R2]
+    if not poor or len(poor) < len(some):
         return []
     return [
         f"merges that were not measured are hardly predicted here ({max(*poor, 0.0):.0%} of the"
@@ -84,10 +85,15 @@ def on_base_and_texts(
         found.append("the base does not keep the bounds, and does not count")
     if not chosen.merge.k:
         return found
-    if aim.metric:
+    if aim.metric and chosen.deviation:
         found.append(
-            "no chance on items of this kind is told: their own scores are not known, and merges"
-            " cannot be compared one by one"
+            "on items of this kind as if no two merges had an item in common: had items scores of"
+            " their own here, merges that answer the same ones would be told apart more surely"
+        )
+    elif aim.metric:
+        found.append(
+            "no chance on items of this kind is told: neither `value_se` nor `n_items` says how far"
+            " its items may move it"
         )
     elif resampling is None:
         found.append(

@@ -13,9 +13,9 @@ class Gain:
         over: `the base`, or the best single expert's name.
         value: On this text; better is positive.
         low, high: 90 % interval on texts of this kind, paired by documents; `None` where the
-            texts' documents are not known, or too few. Of a metric the widest that its items allow,
-            unpaired.
-        chance: That it is better on texts of this kind; `None` likewise, and of metrics.
+            texts' documents are not known, or too few. Of a metric on items of its kind.
+        chance: That it is better on texts, or items, of this kind; `None` likewise.
+        unpaired: Whether these are of a metric's items, as if no two merges had one in common.
     """
 
     over: str
@@ -23,6 +23,7 @@ class Gain:
     low: float | None = None
     high: float | None = None
     chance: float | None = None
+    unpaired: bool = False
 
 
 @dataclass(frozen=True)

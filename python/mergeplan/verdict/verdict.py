@@ -127,7 +127,7 @@ class Verdict(Summarized):
             return f"{self.failure()}; {best}"
         assert chosen is not None
         if not self.reached:
-            near = f"the nearest is {chosen.merge.name()} with {chosen.value:.4f}"
+            near = f"the nearest is {chosen.merge.name()} with {chosen.on_this_text:.4f}"
             return f"{self.failure()}; {near}"
         if self.kind == "measure":
             return (
@@ -155,4 +155,4 @@ class Verdict(Summarized):
 
 
 def _of(one: Contender) -> str:
-    return f"{one.merge.name()}, has {one.value:.4f}"
+    return f"{one.merge.name()}, has {one.on_this_text:.4f}"

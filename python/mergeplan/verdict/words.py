@@ -12,11 +12,14 @@ def value_text(one: Contender) -> str:
 
     Of a prediction the interval is of what this text would give.
     """
-    if one.measured:
+    if one.measured and one.here is None:
         return f"{one.value:.4f} measured on this text"
     # As many digits as show that a prediction has a width.
     digits = 4 if one.high - one.low >= 0.001 else 6
     interval = f"90 % interval {one.low:.{digits}f} to {one.high:.{digits}f}"
+    if one.here is not None:
+        expected = f"{one.value:.{digits}f} expected on items of this kind, {interval}"
+        return f"{one.here:.4f} measured on this text; {expected}"
     return f"{one.value:.{digits}f} predicted on this text, {interval}"
 
 
@@ -30,12 +33,11 @@ def gain_text(gain: Gain) -> str:
     """By how much it is better, on both questions."""
     verb = "better" if gain.value >= 0 else "worse"
     said = f"{abs(gain.value):.4f} {verb} than {gain.over} on this text"
-    if gain.low is None or gain.high is None:
+    if gain.low is None or gain.high is None or gain.chance is None:
         return said
-    if gain.chance is None:
-        return f"{said}; on items of this kind within {gain.low:+.4f} to {gain.high:+.4f} (90 %)"
+    kind = "items" if gain.unpaired else "texts"
     return (
-        f"{said}; on texts of this kind {gain.low:+.4f} to {gain.high:+.4f} (90 %), better with a"
+        f"{said}; on {kind} of this kind {gain.low:+.4f} to {gain.high:+.4f} (90 %), better with a"
         f" chance of {chance_text(gain.chance)}"
     )
 
