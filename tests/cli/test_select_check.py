@@ -193,3 +193,23 @@ def test_what_a_check_needs_is_said(measured, tmp_path):
     runs = [cli("evaluate", DEMO_POOL / "base", "--data", data, "--half", half) for half in HALVES]
     assert [run.returncode for run in runs].count(0) == 2
     assert sum("none of its 1 documents falls into" in run.stderr for run in runs) == 1
+
+
+def test_a_pool_of_other_models_than_the_run_s_is_refused(measured, tmp_path):
+    table, pool = measured / "selection" / "measurements.csv", measured / "pool.yml"
+    data = json.loads(pool.read_text())
+    experts = data["sizes"][0]["experts"]
+    experts["html"], experts["js"] = experts["js"], experts["html"]
+    (measured / "swapped.yml").write_text(json.dumps(data))
+    ok = cli("select", table, "--pool", pool, "-o", tmp_path / "a.yml", "--anyway")
+    assert (tmp_path / "a.yml").is_file(), ok.stderr
+    for command in ("select", "suggest"):
+        out = tmp_path / f"{command}.yml"
+        args = "--pool", measured / "swapped.yml", "-o", out, "--anyway"
+        run = cli(command, table, *args)
+        assert run.returncode == 1
+        assert "is not the one that the run" in run.stderr
+        assert not out.exists()
+    run = cli("select", table, "--pool", measured / "swapped.yml", "--check")
+    assert run.returncode == 1
+    assert "is not the one that the run" in run.stderr

@@ -1,9 +1,11 @@
 """`POOL.yml`: read strictly, paths relative to the file, N counted from headers."""
 
+from dataclasses import replace
+
 import pytest
 
 from mergeplan.errors import InputError
-from mergeplan.pool.pool import load_pool
+from mergeplan.pool.pool import load_pool, size_in
 
 
 def test_the_bundled_pool(demo_pool):
@@ -70,3 +72,13 @@ def test_a_bad_pool_is_named_by_key(text, message, tmp_path):
     with pytest.raises(InputError) as caught:
         load_pool(tmp_path / "p.yml")
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize("n_sizes", [1, 2])
+def test_a_pool_without_the_measured_base_is_refused(demo_pool, n_sizes):
+    pool = load_pool(demo_pool / "pool.yml")
+    other = replace(pool.sizes[0], n_params=9e6)
+    pool = replace(pool, sizes=(pool.sizes[0], other)[:n_sizes])
+    assert size_in(81e3, pool) is pool.sizes[0]
+    with pytest.raises(InputError, match="the pool has no base of 270k"):
+        size_in(270e3, pool)

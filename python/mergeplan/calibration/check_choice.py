@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mergeplan.calibration.same_models import refuse_other_models
 from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
 from mergeplan.calibration.worker import give_weights, load_for
 from mergeplan.config.write import base_config
@@ -106,8 +107,8 @@ def check_choice(
         setup: How they were scored; its half does not count.
 
     Raises:
-        InputError: What counts is no loss, the pool or its texts are at fault, or the run's halves
-            were cut otherwise.
+        InputError: What counts is no loss, the pool or its texts are at fault or not the run's, or
+            the run's halves were cut otherwise.
     """
     aim = selections[0].law.name
     if selections[0].table.target(aim).metric:
@@ -124,6 +125,8 @@ def check_choice(
     selecting = hash_texts(pool, number, replace(setup.evaluation, half="selection"))
     rivals = _rivals(one, verdict, selections)
     contenders = [one, *rivals.values()]
+    every = {name for each in contenders for name in each.merge.subset}
+    refuse_other_models(source, pool, one.merge.n_params, sorted(every))
     configs = [contender_config(each, pool) for each in contenders]
     configs.append(base_config(size.base, size.out_dtype))
     # Masks as they were measured, and else of one seed with the texts, as in `calibrate`.

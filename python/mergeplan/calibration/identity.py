@@ -225,12 +225,12 @@ def go_on(folder: Path, before: RunIdentity, now: RunIdentity) -> RunIdentity:
     """
     # Before the texts, whose hash changes with it: this is the reason.
     check_cut(folder, before.halves, now.halves)
-    models = _read_where_changed(before, now)
+    models = read_where_changed(before, now)
     # Texts last: their hash changes with what decides it, which is then the reason.
     for section in ("models", "arithmetic", "texts"):
         found, recorded = getattr(now, section), getattr(before, section)
         if section == "models":
-            found, recorded = _contents(models), _contents(before)
+            found, recorded = contents(models), contents(before)
         for name in sorted(set(found) | set(recorded)):
             if found.get(name) == recorded.get(name):
                 continue
@@ -244,16 +244,21 @@ def go_on(folder: Path, before: RunIdentity, now: RunIdentity) -> RunIdentity:
     return models
 
 
-def _contents(identity: RunIdentity) -> dict[str, list[tuple[object, ...]]]:
+def contents(identity: RunIdentity) -> dict[str, list[tuple[object, ...]]]:
+    """What counts of each model's files, whose content was read."""
     return {
         name: [(file.name, file.header, file.stat[0], file.sha256) for file in files]
         for name, files in identity.models.items()
     }
 
 
-def _read_where_changed(before: RunIdentity, now: RunIdentity) -> RunIdentity:
+def read_where_changed(before: RunIdentity, now: RunIdentity) -> RunIdentity:
     """With the recorded hash where a file looks the same, and a new one where it does not; with one
-    of nothing where its length, or what says how to read it, has changed."""
+    of nothing where its length, or what says how to read it, has changed.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
     known: dict[ModelFile, ModelFile] = {}
     for name, files in now.models.items():
         recorded = {file.name: file for file in before.models.get(name, ())}

@@ -183,7 +183,7 @@ def command(
             warn("nothing was checked: no merge is known that keeps the bounds")
         if out is not None:
             file = written(
-                verdict, pool_file, out, by="select", anyway=anyway, replace=overwrite,
+                verdict, source, pool_file, out, by="select", anyway=anyway, replace=overwrite,
                 wanted=wanted, seed=scoring["seed"],
             )  # fmt: skip
     if as_json:

@@ -114,8 +114,8 @@ def command(
     if pool_file is not None and out is not None:
         drawn = recommendation.best if recommendation and verdict.kind == "k" else None
         file = written(
-            verdict, pool_file, out, by="suggest", anyway=anyway, replace=overwrite, drawn=drawn,
-            seed=random_seed,
+            verdict, source, pool_file, out, by="suggest", anyway=anyway, replace=overwrite,
+            drawn=drawn, seed=random_seed,
         )  # fmt: skip
     if as_json:
         data = dataclasses.asdict(recommendation) if recommendation else {}

@@ -34,6 +34,7 @@ def refuse_pool_alone(pool_file: Path | None, out: Path | None) -> None:
 
 def written(
     verdict: "Verdict",
+    source: Path,
     pool_file: Path,
     out: Path,
     *,
@@ -47,14 +48,16 @@ def written(
     """Write the YAML of a verdict's merge.
 
     Args:
+        source: The measurements; beside them, a run says which models they are of.
         by: The command, for the comment.
         drawn: Of how many experts to draw some at random, where no measured merge has a name.
         wanted: Weights that were asked for, in the place of the verdict's merge.
         seed: Of the draw, and of a merge's masks.
 
     Raises:
-        InputError: The pool lacks what the merge needs.
+        InputError: The pool lacks what the merge needs, or has other models than were measured.
     """
+    from mergeplan.calibration.same_models import refuse_other_models
     from mergeplan.law.write import choose_merge
     from mergeplan.pool.pool import load_pool
     from mergeplan.system.writing import write_durably
@@ -64,11 +67,13 @@ def written(
     one = merge_to_write(verdict, anyway=anyway, wanted=wanted)
     next_command = f"wrote {out}; next: mergeplan merge {out} OUT_DIR"
     if one is not None:
+        refuse_other_models(source, pool, one.merge.n_params, one.merge.subset)
         text = contender_yaml(one, verdict, pool, by=by, seed=seed)
         write_durably(out, text, replace=replace)
         return Written(one.merge.subset, next_command)
     if drawn is not None and drawn.k is not None and verdict.kind == "k":
         chosen = choose_merge(drawn, pool, seed=seed)
+        refuse_other_models(source, pool, drawn.fit.series.n_params, chosen.subset)
         write_durably(out, chosen.text, replace=replace)
         return Written(chosen.subset, f"{chosen.reason}\n{next_command}")
     why = "the target is not reached" if not verdict.reached else "merging does not pay"

@@ -99,14 +99,16 @@ class Pool(Summarized):
             InputError: None is near, or a base's headers are at fault.
         """
         counts = [size.count_params() for size in self.sizes]
-        return nearest_size(counts, n_params, "the pool")
+        hint = "add that base under `sizes`; `n_params` there says what size a base counts as"
+        return nearest_size(counts, n_params, "the pool", hint)
 
 
-def nearest_size(counts: Sequence[float], n_params: float, where: str) -> int:
+def nearest_size(counts: Sequence[float], n_params: float, where: str, hint: str) -> int:
     """Which of some counts of parameters is about n_params.
 
     Args:
         where: Who has them, for messages.
+        hint: What to do where none is near.
 
     Raises:
         InputError: None is near.
@@ -114,7 +116,7 @@ def nearest_size(counts: Sequence[float], n_params: float, where: str) -> int:
     ratios = [max(count / n_params, n_params / count) for count in counts]
     if min(ratios) > _SIZE_TOLERANCE:
         have = ", ".join(format_count(count) for count in counts)
-        raise InputError(f"{where} has no base of {format_count(n_params)}: found {have}")
+        raise InputError(f"{where} has no base of {format_count(n_params)}: found {have}", hint)
     return ratios.index(min(ratios))
 
 
@@ -244,11 +246,16 @@ def method_in(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]
 
 
 def size_in(n_params: float | None, pool: Pool) -> PoolSize:
-    if len(pool.sizes) == 1:
-        return pool.sizes[0]
-    if n_params is None:
+    """The pool's base of about so many parameters; of one size, that one where none are named.
+
+    Raises:
+        InputError: None is near, or which of several is not known.
+    """
+    if n_params is not None:
+        return pool.sizes[pool.nearest_size(n_params)]
+    if len(pool.sizes) > 1:
         raise InputError(
             f"the pool has {len(pool.sizes)} sizes, and the measurements name none",
             "add a column `n_params`",
         )
-    return pool.sizes[pool.nearest_size(n_params)]
+    return pool.sizes[0]

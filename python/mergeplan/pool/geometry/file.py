@@ -198,7 +198,9 @@ def gram_for(grams: Sequence[Gram], n_params: float | None, experts: Sequence[st
             "add a column `n_params`",
         )
     counts = [gram.n_params for gram in grams]
-    nearest = grams[0 if n_params is None else nearest_size(counts, n_params, "the geometry")]
+    hint = "compare the experts of that base: `mergeplan similarity POOL.yml -o FILE`"
+    which = 0 if n_params is None else nearest_size(counts, n_params, "the geometry", hint)
+    nearest = grams[which]
     missing = [name for name in experts if name not in nearest.experts]
     if missing:
         known = ", ".join(nearest.experts)
