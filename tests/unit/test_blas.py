@@ -14,7 +14,7 @@ from mergeplan.law.recommend import recommend
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import load_measurements, read_rows, table_text
 from mergeplan.selection.active import first_subsets
-from mergeplan.system.blas import on_one_thread
+from mergeplan.system.blas import on_one_thread, one_thread
 from tests.support.settings import DEMO_POOL
 
 ALL = DEMO_POOL / "measurements.csv"
@@ -30,6 +30,17 @@ def test_blas_has_one_thread_inside_and_as_many_as_before_after_it():
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         assert threads() == {2}
         assert on_one_thread(threads)() == {1}
+        assert threads() == {2}
+
+
+def test_of_bounds_that_overlap_the_last_to_end_lifts_it():
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        first, second = one_thread(), one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
         assert threads() == {2}
 
 

@@ -1,6 +1,7 @@
 """Means over all subsets of k from those that were measured, against means over all of them."""
 
 import random
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -104,6 +105,30 @@ def test_pools_with_harmful_experts_are_corrected_and_hold(size, harmful):
             ratios.append(abs(value - pool.means[int(k)]) / np.sqrt(variance))
     assert np.mean(np.array(ratios) <= 1.645) >= 0.8
     assert max(ratios) < 4.5
+
+
+def test_losses_that_follow_the_form_leave_no_negative_variance(tmp_path):
+    """Rounding in losses of four digits is all that is left of the covariance."""
+    for seed in range(6):
+        own = dict(zip(NAMES, np.random.default_rng(seed).random(7).round(2), strict=True))
+        subsets = [*every(1), *every(2)[seed::3], *every(4)[seed::4]]
+        rule = {s: round(2 + float(np.mean([own[n] for n in s])), 4) for s in subsets}
+        law = fit(table(subsets, rule.get, pool_size=7))
+        series = law.fits[0].series
+        assert np.linalg.eigvalsh(np.array(series.covariance)).min() > -1e-15
+        save_law(law, tmp_path / f"{seed}.json")
+        load_law(tmp_path / f"{seed}.json")
+
+
+def test_means_of_a_method_that_elects_are_not_corrected():
+    subsets = [*every(1), *every(2)[::3], *every(4)[::4]]
+    corrected = []
+    for method in ("average", "ties", "mine"):
+        data = table(subsets, pool_size=7)
+        options = '{"method": "ties"}' if method == "mine" else "{}"
+        rows = [replace(row, method=method, options=options) for row in data.rows]
+        corrected.append(bool(fit(Measurements(tuple(rows), "")).fits[0].series.covariance))
+    assert corrected == [True, False, False]
 
 
 def test_errors_of_several_k_go_together_and_are_as_said():

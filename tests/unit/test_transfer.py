@@ -9,9 +9,11 @@ import pytest
 from mergeplan.calibration.options import ChoiceGoal
 from mergeplan.calibration.subset_report import summarize_choice
 from mergeplan.errors import InputError
+from mergeplan.law.series import series_of
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
-from mergeplan.measurements.rows import MACRO
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements
+from mergeplan.pool.designs import choose_subsets
 from mergeplan.selection.active import first_subsets
 from mergeplan.selection.data import selection_data
 from mergeplan.selection.fitting import fit_table
@@ -305,3 +307,34 @@ def test_two_pools_in_one_table_are_refused(large):
         tables_of(apart)
     # One merge of all of them, and it is one pool.
     tables_of([*apart, *(row for row in large if row.k == 9)])
+
+
+@pytest.mark.parametrize("n_hashes", [0, 1])
+def test_few_pairs_of_one_pool_are_no_two_pools(n_hashes):
+    """Pairs that have no expert in common fall into groups, none of which was merged whole."""
+    names = [f"e{number:02d}" for number in range(18)]
+    for seed in range(20):
+        subsets = [(name,) for name in names] + choose_subsets("balanced", names, 2, 12, seed=seed)
+        rows = [
+            Measurement(n, len(s), 2.0 + n / 100, "average", subset=s, pool_hash="abc" * n_hashes)
+            for n, s in enumerate(subsets, 2)
+        ]
+        assert tables_of(rows)
+        assert series_of(Measurements(tuple(rows), ""), domain=None, method=None, pool_size=None)
+
+
+def test_two_pools_without_hashes_have_no_curve(large):
+    names = max((row.subset for row in large), key=len)
+    groups = (set(names[:4]), set(names[4:]))
+    rows = [row for row in large if row.k and any({*row.subset} <= group for group in groups)]
+    with pytest.raises(InputError, match="two pools in one table"):
+        series_of(Measurements(tuple(rows), ""), domain=None, method=None, pool_size=None)
+
+
+def test_the_share_does_not_depend_on_how_many_rows_the_likelihood_leaves_out(large, small):
+    shares = []
+    for count in (150, 400):
+        tables = link_sizes(tables_of([*small, *some(large, count)]), "auto")
+        [leaning] = [table for table in tables if table.smaller]
+        shares.append(fit_table(leaning, MACRO).transfer.share)
+    assert shares[1] > 0.7 * shares[0]

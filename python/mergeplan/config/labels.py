@@ -28,6 +28,18 @@ def draws_masks(label: str, options: Mapping[str, Any]) -> bool:
     return method_of(label, options)[0].sparsify in ("random", "ranks")
 
 
+def elects(label: str, options: Mapping[str, Any]) -> bool:
+    """Whether merges divide by the experts that agree at each element, and not by k, as TIES does.
+
+    Args:
+        label, options: See `method_of`; those of no known method do not.
+    """
+    try:
+        return method_of(label, options)[0].consensus
+    except InputError:
+        return False
+
+
 def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str, float]]:
     """The method of a label, and all its options with what is not given at its default.
 

@@ -1,5 +1,6 @@
 """From rows to curves: means by k, their spread over subsets, and what each expert does."""
 
+import json
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, MinLen, Predicate
 
+from mergeplan.config.labels import elects
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.law.averaged import Averaged, averaged_of
@@ -18,6 +20,7 @@ from mergeplan.law.one_pool import names_at
 from mergeplan.law.scale import Scale, scale_of
 from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.metrics import item_error
+from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
     LARGEST_POOL,
@@ -170,6 +173,7 @@ def _series(
     scale: Scale,
 ) -> Series:
     first = rows[0]
+    refuse_two_pools(rows, first.n_params)
     size, guess = _pool_size(rows, names, given_size)
     warnings = []
     if guess == _LARGEST_K:
@@ -189,7 +193,8 @@ def _series(
     means = {merge: fmean(values) for merge, values in losses.items()}
     _check_counts(losses, size, stands_for)
     turned = {merge: scale.turned(mean) for merge, mean in means.items()}
-    points, covariance = _points(losses, turned, size, scale)
+    linear = not elects(first.method, json.loads(first.options))
+    points, covariance = _points(losses, turned if linear else {}, size, scale)
 
     def badness(item: tuple[str, float]) -> float:
         return scale.turned(item[1])
@@ -302,7 +307,13 @@ def _check_counts(losses: dict[Merge, list[float]], pool_size: int, stands_for: 
 def _points(
     losses: dict[Merge, list[float]], turned: dict[Merge, float], pool_size: int, scale: Scale
 ) -> tuple[tuple[Point, ...], tuple[tuple[float, ...], ...]]:
-    """The means by k, and the covariance of their errors where they are corrected."""
+    """The means by k, and the covariance of their errors where they are corrected.
+
+    Args:
+        turned: What corrects them; nothing where the method elects. There deltas do not shrink by
+            1/k: of TIES on two byte pools, all and 3 or 8 subsets of k = 2 and 4, the interval
+            scores sum to 113 % of the drop with corrected means and to 93 with plain ones.
+    """
     points = [_point(losses, k, pool_size, scale) for k in sorted({k for k, _ in losses if k > 0})]
     found = correction_of(turned, pool_size)
     if found is None:

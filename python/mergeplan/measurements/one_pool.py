@@ -1,13 +1,12 @@
 """Rows of two pools in one table: no law is of both."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError
 from mergeplan.measurements.rows import Measurement
 
-# Merges of two experts and more that make a group of experts a pool of its own, and no odd design.
-_FEWEST = 2
 _HINT = "keep each pool in a table of its own"
 
 
@@ -31,15 +30,28 @@ def refuse_two_hashes(path: str, rows: Iterable[Measurement]) -> None:
 
 
 def refuse_two_pools(rows: Iterable[Measurement], n_params: float | None) -> None:
-    """Raise where of some experts none was merged with any of the others.
+    """Raise where experts fall into groups that were merged among themselves alone.
+
+    Few subsets of one pool may have no expert in common as well, but then not every two experts of
+    a group were merged together.
 
     Args:
-        rows: Of one method and base size.
+        rows: Of one method and base size. Nothing is raised where all are of one `pool_hash`.
 
     Raises:
         InputError: They are of two pools; the message names a row of each.
     """
-    groups = _apart({row.subset: row for row in rows if len(row.subset) > 1})
+    rows = list(rows)
+    if rows and rows[0].pool_hash and len({row.pool_hash for row in rows}) == 1:
+        return
+    merges = {row.subset: row for row in rows if len(row.subset) > 1}
+    groups = _apart(merges)
+    if len(groups) > 1:
+        met: dict[str, set[str]] = defaultdict(set)
+        for subset in merges:
+            for name in subset:
+                met[name].update(subset)
+        groups = [group for group in groups if all(met[name] == group[1] for name in group[1])]
     if len(groups) > 1:
         (one, mine), (other, theirs) = groups[:2]
         raise InputError(
@@ -56,7 +68,11 @@ def _at(n_params: float | None) -> str:
 def _apart(
     merges: dict[tuple[str, ...], Measurement],
 ) -> list[tuple[Measurement, set[str]]]:
-    """Groups of experts that were merged among themselves alone, each with its first row."""
+    """Groups of experts that were merged among themselves alone, more than once.
+
+    Returns:
+        The first row of each, and its experts.
+    """
     groups: list[tuple[Measurement, set[str], int]] = []
     for subset, row in merges.items():
         names, count = set(subset), 1
@@ -65,4 +81,4 @@ def _apart(
             row = min(row, group[0], key=lambda one: one.row)
             names, count = names | group[1], count + group[2]
         groups.append((row, names, count))
-    return [(row, names) for row, names, count in groups if count >= _FEWEST]
+    return [(row, n) for row, n, count in groups if count > 1]

@@ -147,6 +147,9 @@ class _Process:
         away = np.array(found) - centre
         covariance = scale**2 * np.mean(covariances, axis=0) + away.T @ away / len(away)
         measured = self.in_k.sum(0)
+        # Rounding leaves negative variances where values follow the form.
+        roots, axes = np.linalg.eigh((covariance + covariance.T) / 2)
+        covariance = (axes * np.maximum(roots, 0.0)) @ axes.T
         whole = measured >= self.possible
         centre[whole] = (self.in_k.T @ self.values / measured)[whole]
         covariance[whole], covariance[:, whole] = 0.0, 0.0

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mergeplan.subset_law.fit import FEWEST, evidence, fit_few, refuse_too_few, sizes_in
 from mergeplan.subset_law.law import SubsetLaw, Transfer
+from mergeplan.subset_law.variances import MOST_ROWS
 
 Array = NDArray[np.float64]
 
@@ -83,7 +84,9 @@ def fit_with_smaller(
 
 def _share(with_it: SubsetLaw, without: SubsetLaw) -> float:
     gain = evidence(with_it) - evidence(without)
-    return float(max(1 - np.exp(-2 * gain / (len(without.values) - 1)), 0.0))
+    # Likelihoods are of no more rows than that, less one for the constant.
+    n = min(len(without.values), MOST_ROWS) - 1
+    return float(max(1 - np.exp(-2 * gain / n), 0.0))
 
 
 def _error(law: SubsetLaw) -> float:

@@ -6,9 +6,11 @@ not running: `select` of 511 merges took 110 s beside other work, and 19 s on on
 then do not depend on how many cores there are, either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from threading import Lock
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,10 +28,32 @@ def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-        # Not at the top: it costs 30 ms, and commands that fit nothing need none of it.
-        from threadpoolctl import ThreadpoolController
-
-        with ThreadpoolController().limit(limits=1, user_api="blas"):
+        with one_thread():
             return function(*args, **kwargs)
 
     return bounded
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The bound is the process's: of calls that overlap the first sets it, the last lifts it."""
+    # Not at the top: it costs 30 ms, and commands that fit nothing need none of it.
+    from threadpoolctl import ThreadpoolController
+
+    with _lock:
+        if not _calls:
+            _calls.append(ThreadpoolController().limit(limits=1, user_api="blas"))
+        else:
+            _calls.append(None)
+    try:
+        yield
+    finally:
+        with _lock:
+            limit = _calls[0]
+            _calls.pop()
+            if not _calls:
+                limit.restore_original_limits()
+
+
+_lock = Lock()
+_calls: list[Any] = []  # those that are running; the first is the bound
