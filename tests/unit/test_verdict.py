@@ -24,7 +24,8 @@ from mergeplan.selection.problem import Constraint
 from mergeplan.selection.table import tables_of
 from mergeplan.verdict.answer import MeasureCommand, predictions, verdict_of
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions
-from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.decide import decide
+from mergeplan.verdict.field import Question
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.lambdas import lambda_to_try
 from mergeplan.verdict.write import merge_to_write
@@ -117,6 +118,31 @@ def test_where_nothing_beats_the_base_it_is_kept_and_a_lambda_named(tmp_path):
     ]
     known = verdict_of(table(tmp_path, [row("", 1.6), *scan]))
     assert known.lambda_to_try == pytest.approx(0.125, abs=1e-3)
+
+
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds(keep=(Constraint("macro", 99.0),))])
+def test_a_larger_base_that_is_better_than_every_merge_is_kept(bounds):
+    """The smaller size's merge was taken: only its own base was asked whether it pays."""
+    large = {"n_params": 1e9}
+    rows = [row("", 1.64), row("code", 1.76), row("html", 1.8), row("code+html", 1.54)]
+    rows += [row(s, v, **large) for s, v in (("", 0.57), ("code", 0.66), ("code+html", 0.59))]
+    verdict = decide(rows, (), Question(bounds=bounds))
+    assert (verdict.kind, verdict.fails, verdict.chosen.merge.n_params) == ("base", True, 1e9)
+    assert "keep the base at 1B: no merge is better than it (the best" in verdict.headline()
+    assert (verdict.best_merge.value, verdict.lambda_to_try) == (0.59, 0.25)
+    assert "merging pays at 80.6k, where code+html by task_arithmetic" in verdict.summary()
+    # A merge of the larger size that beats that base is taken, and of a target the cheapest.
+    better = [*rows, row("html", 0.55, **large), row("code+html+math", 0.5, **large)]
+    assert decide(better, (), Question(bounds=bounds)).chosen.value == 0.5
+    assert decide(rows, (), Question(target=1.6)).chosen.value == 1.54
+
+
+def test_a_base_that_reaches_the_target_by_itself_is_enough():
+    rows = [row("", 1.6), row("code", 1.7), row("html", 1.95), row("code+html", 1.65)]
+    verdict = decide(rows, (), Question(target=1.7))
+    assert (verdict.kind, verdict.fails, verdict.reached) == ("base", True, True)
+    assert "keep the base at 80.6k: it reaches the target by itself" in verdict.headline()
+    assert verdict.failure() == "the base reaches 1.7 by itself: nothing is to be merged"
 
 
 def test_a_prediction_is_to_be_measured_before_it_is_taken(tmp_path):

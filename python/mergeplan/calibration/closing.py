@@ -14,7 +14,8 @@ from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
 from mergeplan.system.blas import on_one_thread
 from mergeplan.verdict.answer import predictions
 from mergeplan.verdict.contenders import Contender
-from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.decide import decide
+from mergeplan.verdict.field import Question
 from mergeplan.verdict.verdict import Verdict
 
 Command = Callable[[Sequence[Contender]], str]

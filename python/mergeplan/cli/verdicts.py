@@ -94,6 +94,8 @@ def fail_by(verdict: "Verdict") -> None:
     if not verdict.fails:
         return
     hint = "raise the target, add experts to the pool, or measure a larger base"
+    if verdict.reached and verdict.target is not None:
+        hint = "keep the base, or ask without a target for the best there is"
     if verdict.target is None:
         hint = "try a smaller lambda or other experts, or keep the base"
         if verdict.within:

@@ -17,7 +17,8 @@ from mergeplan.selection.active import first_subsets
 from mergeplan.system.files import make_folder
 from mergeplan.system.writing import ExistsError, write_durably
 from mergeplan.verdict.answer import predictions
-from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.decide import decide
+from mergeplan.verdict.field import Question
 from mergeplan.verdict.write import contender_yaml, merge_to_write
 
 DEMO_POOL = Path(__file__).parent / "pool"

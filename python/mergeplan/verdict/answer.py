@@ -25,7 +25,8 @@ from mergeplan.selection.table import tables_of
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete, predictions_of
-from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.decide import decide
+from mergeplan.verdict.field import Question
 from mergeplan.verdict.from_law import verdict_from_law
 from mergeplan.verdict.known import aim_of
 from mergeplan.verdict.verdict import Verdict
@@ -139,14 +140,14 @@ def predictions(
 
 def curves_beside(recommendation: Recommendation, verdict: Verdict) -> Recommendation:
     """The same curves, those of the verdict's base and method first."""
-    if verdict.chosen is None or not verdict.chosen.merge.k:
+    if verdict.chosen is None:
         return recommendation
     merge = verdict.chosen.merge
 
     def away(candidate: Candidate) -> tuple[bool, bool]:
         series = candidate.fit.series
         other = (series.method, series.options) != (merge.method, merge.options)
-        return series.n_params != merge.n_params, other
+        return series.n_params != merge.n_params, bool(merge.k) and other
 
     ordered = tuple(sorted(recommendation.candidates, key=away))
     return replace(recommendation, candidates=ordered, sharpen=sharpen_of(ordered[0]))

@@ -10,7 +10,8 @@ from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 from mergeplan.verdict.answer import MeasureCommand, rows_of
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions
-from mergeplan.verdict.decide import Question, decide
+from mergeplan.verdict.decide import decide
+from mergeplan.verdict.field import Question
 from mergeplan.verdict.verdict import Verdict
 
 EQUAL = "equal"

@@ -7,6 +7,7 @@ from mergeplan.evaluation.resampling import Resampling
 from mergeplan.selection.select import POOR_R2
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete
 from mergeplan.verdict.known import Aim, KnownMerge
+from mergeplan.verdict.words import base_size
 
 
 def within(bounds: Bounds) -> str:
@@ -31,6 +32,20 @@ def on_predictions(chosen: Contender, predictions: Sequence[Predictions]) -> lis
         f"merges that were not measured are hardly predicted here ({max(*poor, 0.0):.0%} of the"
         " variance of those left out is explained): others may be better, and this one may be"
         " lowest by chance"
+    ]
+
+
+def on_another_size(kind: str, merge: Contender | None) -> list[str]:
+    """Where a base or an expert is taken, and merging pays at another size all the same.
+
+    Args:
+        merge: The best of such a size.
+    """
+    if merge is None or kind not in ("base", "expert"):
+        return []
+    return [
+        f"merging pays{base_size(merge)}, where {merge.merge.name()} has {merge.value:.4f}, better"
+        " than that base and its single experts, and worse than what is taken"
     ]
 
 

@@ -102,6 +102,8 @@ class Verdict(Summarized):
         """What nothing does, where `fails`."""
         if self.kind == "nothing":
             return f"nothing is{self.within}"
+        if self.reached and self.target is not None:
+            return f"the base reaches {self.target:g} by itself: nothing is to be merged"
         if self.reached:
             return f"nothing{self.within} beats the base"
         return f"nothing{self.within} reaches {'' if self.higher else 'a loss of '}{self.target:g}"
@@ -136,19 +138,33 @@ class Verdict(Summarized):
         if self.kind == "merge":
             alone = "; no merge of several experts is better" if chosen.merge.k == 1 else ""
             return f"merge {chosen.merge.name()}{base_size(chosen)}{alone}"
+        if self.target is not None and self.kind == "base":
+            return (
+                f"merging does not pay, keep the base{base_size(chosen)}: it reaches the target by"
+                " itself, and no merge that does is better than its base"
+            )
         if self.within and self.kind == "base":
             return f"{self.failure()}; keep the base, or loosen the bound"
-        other = "" if self.best_merge is None else f" (the best merge, {_of(self.best_merge)})"
+        other = ""
+        if self.best_merge is not None:
+            alike = self.best_merge.merge.n_params == chosen.merge.n_params
+            where = "" if alike else base_size(self.best_merge)
+            other = f" (the best merge, {_of(self.best_merge)}{where})"
         tried = ""
         if self.lambda_to_try is not None:
             linear = self.best_merge is not None and self.best_merge.merge.method == "average"
             by = "task_arithmetic with a lambda of" if linear else "a smaller lambda, such as"
             tried = f"; try {by} {self.lambda_to_try:g}"
         if self.kind == "base":
-            return f"merging does not pay, keep the base: no merge is better than it{other}{tried}"
+            where = base_size(chosen)
+            return (
+                f"merging does not pay, keep the base{where}: no merge is better than it"
+                f"{other}{tried}"
+            )
         if self.target is not None:
             return f"take {chosen.merge.name()}, which is enough{base_size(chosen)}"
-        return f"merging does not pay, take {chosen.merge.name()}: no merge is better{other}{tried}"
+        taken = f"{chosen.merge.name()}{base_size(chosen)}"
+        return f"merging does not pay, take {taken}: no merge is better{other}{tried}"
 
     def _by(self) -> str:
         return f" by {self.method}{self.where}" if self.method else self.where

@@ -1,0 +1,176 @@
+"""Everything that may be taken, and the rule that takes one."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import pstdev
+
+from mergeplan.law.posterior import CONFIDENCE
+from mergeplan.verdict.contenders import Bounds, Contender
+from mergeplan.verdict.known import Aim
+from mergeplan.verdict.parts import ToMeasure
+from mergeplan.verdict.verdict import Kind
+
+# Most merges that are named to be measured.
+_MOST = 5
+# An expected gain below this share of the spread of the measured values is none.
+_NEGLIGIBLE = 0.005
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the measurements.
+
+    Attributes:
+        aim: A domain or metric, or `code=2,math`; `None` for the macro mean.
+        target: To be reached, with the least that does; `None` for the best there is.
+        confidence: From which on a prediction is taken for true.
+    """
+
+    aim: str | None = None
+    target: float | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Field:
+    """The contenders, and what decides between them."""
+
+    aim: Aim
+    question: Question
+    allowed: list[Contender]
+    known: list[Contender]
+
+    def best(self, some: Iterable[Contender]) -> Contender | None:
+        """The best value; of equals the one of fewer experts."""
+        return min(some, key=self._by_value, default=None)
+
+    def pick(self, predicted: Sequence[Contender] = ()) -> Contender | None:
+        """The one to take of what is measured and of some predictions.
+
+        A base takes part where nothing is to be reached: one of another size may be better than
+        every merge. To reach a target, merges that beat their own base come first.
+        """
+        if self.question.target is None:
+            return self.best((*self.allowed, *predicted))
+        some = [
+            one
+            for one in (*self.allowed, *predicted)
+            if one.merge.k and self._beats_base(one) and self.reaches(one)
+        ]
+        return min(some, key=lambda one: (self._cost(one), *self._by_value(one)), default=None)
+
+    def answer(
+        self,
+        best: Contender | None,
+        measured: Contender | None,
+        predicted: Sequence[Contender],
+        seconds_each: float | None,
+        command: Callable[[Sequence[Contender]], str],
+    ) -> tuple[Kind, Contender, ToMeasure | None]:
+        """What is said, what is taken, and what is to be measured."""
+        fallback = measured or self._nearest()
+        if best is None or best.measured:
+            chosen = best or fallback or min(predicted, key=self._by_value)
+            return _kind(chosen), chosen, None
+        if fallback is None:  # nothing that was measured keeps the bounds
+            return "merge", best, None
+        limit = self.question.target
+        if limit is None:
+            limit = fallback.value
+        sign = self.aim.sign
+        gain = best.gain_below(limit, sign)
+        if measured is not None and self.question.target is None and gain < self._negligible():
+            return _kind(measured), measured, None
+        sure = best.chance_below(limit, sign) >= self.question.confidence
+        some = [best] if sure and best.merge.equal else self._telling(best, predicted, limit)
+        proposal = None
+        if some:
+            gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
+            seconds = None if seconds_each is None else seconds_each * len(some)
+            target = self.question.target
+            proposal = ToMeasure(
+                tuple(some), fallback, gain, chance, seconds, command(some), target
+            )
+        if sure or not best.merge.equal:
+            return "merge", best, proposal
+        return "measure", fallback, proposal
+
+    def _telling(
+        self, best: Contender, predicted: Sequence[Contender], limit: float
+    ) -> list[Contender]:
+        """What may be better than the best that is known, the likeliest first.
+
+        Unequal weights, which no calibration measures, are not asked for.
+        """
+        sign = self.aim.sign
+        some = [one for one in predicted if sign * one.low < sign * limit or one is best]
+        some.sort(key=lambda one: (one is not best, -one.gain_below(limit, sign)))
+        return _distinct(one for one in some if one.merge.equal)[:_MOST]
+
+    def base_of(self, one: Contender) -> Contender | None:
+        """The base that it is merged on, where that was measured."""
+        bases = [other for other in self.known if not other.merge.k]
+        same = [other for other in bases if other.merge.n_params == one.merge.n_params]
+        return self.best(same)
+
+    def paying_elsewhere(self, chosen: Contender) -> Contender | None:
+        """The best measured merge of another size that beats its own base and single experts."""
+        return self.best(
+            one
+            for one in self.allowed
+            if one.merge.k
+            and not one.merge.is_expert
+            and one.merge.n_params != chosen.merge.n_params
+            and self.base_of(one) is not None
+            and self._beats(one, [self.base_of(one), *self.experts_of(one)])
+        )
+
+    def experts_of(self, one: Contender) -> list[Contender]:
+        """The single experts of its base, at whatever strength."""
+        n_params = one.merge.n_params
+        return [o for o in self.known if o.merge.k == 1 and o.merge.n_params == n_params]
+
+    def _beats(self, one: Contender, others: Iterable[Contender | None]) -> bool:
+        rivals = [other for other in others if other is not None and other is not one]
+        return all(self.aim.sign * (other.value - one.value) > 0 for other in rivals)
+
+    def reaches(self, one: Contender) -> bool:
+        target, sign = self.question.target, self.aim.sign
+        return target is None or sign * one.value <= sign * target + 1e-12 * abs(target)
+
+    def _beats_base(self, one: Contender) -> bool:
+        base = self.base_of(one)
+        # A base that breaks the bounds is nothing to stay with.
+        return base not in self.allowed or self.aim.sign * (base.value - one.value) > 0
+
+    def _nearest(self) -> Contender | None:
+        """What stands where nothing beats the base, or nothing reaches the target."""
+        return self.best(self.allowed)
+
+    def _negligible(self) -> float:
+        values = [one.value for one in self.known if one.merge.k > 1]
+        return _NEGLIGIBLE * pstdev(values) if len(values) > 1 else 0.0
+
+    def _by_value(self, one: Contender) -> tuple[float, int, tuple[str, ...], str, str]:
+        merge = one.merge
+        return self.aim.sign * one.value, merge.k, merge.subset, merge.method, merge.options
+
+    def _cost(self, one: Contender) -> float:
+        cost = self.question.bounds.cost(one.merge)
+        return float(one.merge.k) if cost is None else cost
+
+
+def _kind(chosen: Contender) -> Kind:
+    if not chosen.merge.k:
+        return "base"
+    return "expert" if chosen.merge.is_expert else "merge"
+
+
+def _distinct(some: Iterable[Contender]) -> list[Contender]:
+    """Each merge once."""
+    found: dict[object, Contender] = {}
+    for one in some:
+        merge = one.merge
+        found.setdefault((merge.n_params, merge.method, merge.options, merge.subset), one)
+    return list(found.values())
