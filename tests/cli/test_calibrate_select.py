@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -72,6 +73,22 @@ def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
     assert "no chance on texts of this kind is told" in said
     assert f"next: mergeplan merge {run / 'merge.yml'} OUT_DIR" in said
     assert f"other weights: mergeplan select {run / 'measurements.csv'}" in said
+
+
+def test_a_damaged_geometry_is_made_anew_and_one_of_another_pool_stays(finished, tmp_path):
+    run = shutil.copytree(finished / "run", tmp_path / "run")
+    path, pool = run / "geometry.json", finished / "pool.yml"
+    before = path.read_bytes()
+    path.write_text("x")
+    refused = cli("select", run / "measurements.csv")
+    assert refused.returncode == 1
+    assert "delete it: `calibrate --for select` compares" in refused.stderr
+    again = calibrate(pool, run, *SELECT)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(path.read_bytes()) == json.loads(before)
+    path.write_text(json.dumps({**json.loads(before), "pool_hash": "other"}))
+    assert calibrate(pool, run, *SELECT).returncode == 1
+    assert load_grams(path)[0].pool_hash == "other"
 
 
 @pytest.mark.parametrize("method", ["average", "task_arithmetic"])

@@ -168,9 +168,13 @@ class RunFolder:
         """
         path = self.path / name
         refuse_existing(path, overwrite=True)
-        if path.exists() and sha256_of(path) in self._written.get(name, ()):
+        if path.exists() and self.is_own(name):
             with saying(path):
                 path.unlink()
+
+    def is_own(self, name: str) -> bool:
+        """Whether a file that is there is as the run wrote it."""
+        return sha256_of(self.path / name) in self._written.get(name, ())
 
     def at(self, name: str) -> Path:
         """Where a file is that was written last by that name."""

@@ -19,7 +19,7 @@ from mergeplan.pool.geometry.compare import similarity
 from mergeplan.pool.geometry.file import Gram, geometry_data, grams_of
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.selection.geometry import GEOMETRY, grams_of_pool
+from mergeplan.selection.geometry import GEOMETRY, grams_of_pool, is_geometry
 from mergeplan.system.reading import SCORES as SCORES_KIND
 from mergeplan.system.reading import read_bytes
 from mergeplan.system.writing import open_own, saying
@@ -99,12 +99,11 @@ class RunStore:
             anew: Whether to read them where the run has not compared them yet.
 
         Raises:
-            InputError: What the run has of it is damaged, or of another pool.
+            InputError: A file that the run did not write is of another pool.
         """
-        path = self.folder.path / GEOMETRY
-        if path.is_file():
-            self.grams = grams_of_pool(path, {self._pool_hash})
-        elif anew:
+        if (self.folder.path / GEOMETRY).is_file():
+            self.grams = self._kept_grams(say)
+        if not self.grams and anew:
             say("comparing the experts by their weights")
             try:
                 found = similarity(pool, threads=threads)
@@ -114,6 +113,23 @@ class RunStore:
             self.grams = grams_of(found)
             data = geometry_data(found, self._pool_hash)
             self.folder.place(GEOMETRY, json.dumps(data, allow_nan=False) + "\n")
+
+    def _kept_grams(self, say: Callable[[str], object]) -> tuple[Gram, ...]:
+        """What the run has of it; where that is damaged, or of the pool as it was, it is removed.
+
+        Raises:
+            InputError: A file that the run did not write is of another pool.
+        """
+        path = self.folder.path / GEOMETRY
+        try:
+            return grams_of_pool(path, {self._pool_hash})
+        except InputError as error:
+            if not self.folder.is_own(GEOMETRY) and is_geometry(path):
+                raise
+            say(f"{error.message}: it is removed")
+        with saying(path):
+            path.unlink()
+        return ()
 
     def write_table(self) -> Path:
         """`measurements.csv`, whole at any moment; merges whose loss is not finite are left out."""

@@ -13,6 +13,10 @@ from mergeplan.selection.table import Table
 
 # In a run's folder.
 GEOMETRY = "geometry.json"
+_HINT = (
+    "delete it: `calibrate --for select` compares the experts anew; or do without, by `select"
+    " --no-geometry`"
+)
 
 
 def geometry_beside(table_file: Path) -> Path | None:
@@ -58,16 +62,30 @@ def grams_of_pool(path: Path, pool_hashes: Set[str]) -> tuple[Gram, ...]:
     Raises:
         InputError: The file is damaged, or is not known to be of the pool that was measured.
     """
-    grams = load_grams(path)
+    grams = load_grams(path, _HINT)
     found = grams[0].pool_hash
     if pool_hashes and found not in pool_hashes:
         what = f"has `pool_hash` `{found}`" if found else "has no `pool_hash`"
         raise InputError(
             f"`{path}` {what}, and what was measured is of pool {listed(sorted(pool_hashes))}",
-            "move it away, and `calibrate` compares the experts anew; if it is of this pool all the"
-            " same, name it in `select --geometry`",
+            f"{_HINT}; if it is of this pool all the same, name it in `select --geometry`",
         )
     return grams
+
+
+def is_geometry(path: Path) -> bool:
+    """Whether a file is a geometry, of whatever pool.
+
+    Args:
+        path: A file.
+
+    Returns:
+        Whether it can be read as one.
+    """
+    try:
+        return bool(load_grams(path))
+    except InputError:
+        return False
 
 
 def with_grams(

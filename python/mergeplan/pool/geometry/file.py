@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 VERSION = 2
 _FORMAT = "mergeplan geometry"
 
+_HINT = "write one: `mergeplan similarity POOL.yml -o geometry.json`"
+
 
 @dataclass(frozen=True, eq=False)
 class Gram:
@@ -156,14 +158,16 @@ def save_geometry(
     write_durably(expanded(path), text + "\n", replace=replace)
 
 
-def load_grams(path: Path) -> tuple[Gram, ...]:
+def load_grams(path: Path, hint: str = _HINT) -> tuple[Gram, ...]:
     """The Gram matrix of each size, from a file that `mergeplan similarity -o` wrote.
+
+    Args:
+        hint: What to do where it is none.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: It is no geometry, or one of another version.
     """
-    hint = "write one: `mergeplan similarity POOL.yml -o geometry.json`"
     data = load_strictly(path, GeometryFile, GEOMETRY, hint, given=True)
     return tuple(
         Gram(size.n_params, size.experts, np.array(size.whole.gram, np.float64), data.pool_hash)
