@@ -11,11 +11,13 @@ from mergeplan.law.correction import correction_of
 from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
+from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.designs import choose_subsets
 from mergeplan.subset_law.form import points_of, products
 from mergeplan.subset_law.mean_products import Sizes, mean_products
 from mergeplan.subset_law.means import corrected_means
+from tests.support.settings import DATA
 from tests.tools.trial.pools import SimulatedLoss, simulated
 
 NAMES = "abcdefg"
@@ -225,6 +227,17 @@ def test_both_are_shown_where_an_upturn_with_k_alone_is_not_in_the_form():
     assert not found.subsets_speak
     assert found.voice.startswith("the curve forecasts the means")
     assert " at k = 3," in found.voice
+
+
+def test_three_k_of_ties_are_forecast_by_the_averaged_law_and_the_curve_is_no_judge():
+    """Any curve passes through three means: what it says of later ones vetoes nothing."""
+    rows = [r for r in read_rows(DATA / "select_80k.csv")[0] if r.method == "ties"]
+    truth = {k: np.mean([r.loss_nats for r in rows if r.k == k]) for k in range(1, 10)}
+    measured = Measurements(tuple(r for r in rows if r.k in (1, 2, 4)), "")
+    found = fit(measured, pool_size=9).fits[0]
+    assert found.subsets_speak
+    for k in (3, 5, 6, 7, 8, 9):
+        assert abs(found.predict(k).loss - truth[k]) < 0.02 * (truth[1] - truth[9])
 
 
 def test_one_forecast_is_shown_where_there_is_no_other():
