@@ -94,6 +94,17 @@ def test_json_holds_the_recommendation(demo_pool):
     assert data["candidates"][0]["k"] == 6
 
 
+def test_json_has_every_warning_that_is_printed(tmp_path):
+    rows = "method,n_params,k,loss_nats\nbase,80k,0,0.9\nbase,2M,0,0.7\n"
+    for size, floor in (("80k", 0.9), ("300k", 0.7), ("2M", 0.6)):
+        rows += "".join(f"average,{size},{k},{floor + 0.2 / k}\n" for k in (1, 2, 4))
+    (tmp_path / "m.csv").write_text(rows)
+    run = cli("suggest", tmp_path / "m.csv", "--pool-size", 8, "--json")
+    printed = [line[9:] for line in run.stderr.splitlines() if line.startswith("warning: ")]
+    assert json.loads(run.stdout)["warnings"] == printed
+    assert len(printed) > 2
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [

@@ -16,6 +16,7 @@ from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
 from mergeplan.law.write import choose_merge
 from mergeplan.pool.pool import load_pool
+from mergeplan.verdict.from_law import verdict_from_law
 from tests.support.settings import DATA
 
 PUBLISHED = DATA / "measured_llama3b_16_experts.csv"
@@ -81,6 +82,36 @@ def test_the_smallest_base_comes_first_then_the_fewest_experts(tmp_path):
     best = recommend(result, 0.61).best
     assert (best.fit.series.n_params, best.k) == (1.5e9, 3)
     assert best.k <= 8
+
+
+@pytest.mark.parametrize(
+    ("base", "kind", "k"), [(1.2, "k", 6), (0.3, "base", None), (0.75, "k", 6)]
+)
+def test_without_a_target_the_size_of_the_best_value_comes_first(base, kind, k, tmp_path):
+    """The smallest was taken without a word; and of each size only its own base was looked at."""
+    rows = f"method,n_params,k,loss_nats\nbase,14B,0,{base}\nbase,500M,0,1.5\n"
+    for size, floor in (("500M", 0.9), ("14B", 0.6)):
+        rows += "".join(f"average,{size},{k},{floor + 0.25 / (k + 0.1)}\n" for k in (1, 2, 4, 9))
+    (tmp_path / "m.csv").write_text(rows)
+    found = recommend(fit(tmp_path / "m.csv"))
+    verdict = verdict_from_law(found)
+    assert (verdict.kind, verdict.fails) == (kind, kind == "base")
+    assert " at 14B" in verdict.headline()
+    if k is not None:
+        assert (found.best.fit.series.n_params, found.best.k) == (1.4e10, k)
+
+
+def test_a_larger_base_without_merges_that_come_near_is_kept(tmp_path):
+    rows = "method,n_params,k,loss_nats\nbase,14B,0,0.3\nbase,500M,0,1.5\n"
+    for size, floor in (("500M", 0.6), ("14B", 0.9)):
+        rows += "".join(f"average,{size},{k},{floor + 0.25 / (k + 0.1)}\n" for k in (1, 2, 4, 9))
+    (tmp_path / "m.csv").write_text(rows)
+    verdict = verdict_from_law(recommend(fit(tmp_path / "m.csv")))
+    assert (verdict.kind, verdict.chosen.merge.n_params, verdict.chosen.value) == (
+        "base",
+        1.4e10,
+        0.3,
+    )
 
 
 def test_a_law_file_gives_the_same_recommendation(demo, tmp_path):

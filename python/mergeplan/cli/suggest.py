@@ -117,28 +117,28 @@ def command(
             verdict, source, pool_file, out, by="suggest", anyway=anyway, replace=overwrite,
             drawn=drawn, seed=random_seed,
         )  # fmt: skip
+    beside = curves_beside(recommendation, verdict) if recommendation else None
+    warnings = [f"no curve of means: {missing}"] if missing is not None else []
+    if fits is not None and beside is not None:
+        # Of a lambda scan each lambda is measured at one k alone.
+        warnings += [text for text in fits.skipped if "two different k" not in text]
+        warnings += (*beside.warnings, *beside.best.warnings, *all_signs(fits))
     if as_json:
         data = dataclasses.asdict(recommendation) if recommendation else {}
         data |= {
             "verdict": verdict_data(verdict),
             "reached": verdict.reached,
             "subset": file.subset if file else None,
+            "warnings": warnings,
         }
         click.echo(json.dumps(finite(data)))
     else:
         click.echo(verdict.summary())
         if file is not None:
             click.echo(f"\n{file.text}")
-    if missing is not None:
-        warn(f"no curve of means: {missing}")
-    if fits is not None and recommendation is not None:
-        beside = curves_beside(recommendation, verdict)
-        if not as_json:
+        if beside is not None:
             texts = not verdict.few_documents
             click.echo(f"\n{beside.summary(warnings=False, other_texts=texts)}")
-        # Of a lambda scan each lambda is measured at one k alone.
-        skipped = [text for text in fits.skipped if "two different k" not in text]
-        warnings = (*skipped, *recommendation.warnings, *beside.best.warnings)
-        for message in (*warnings, *all_signs(fits)):
-            warn(message)
+    for message in warnings:
+        warn(message)
     fail_by(verdict)

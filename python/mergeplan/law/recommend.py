@@ -75,7 +75,7 @@ def recommend(
 
 def _order(candidate: Candidate, goal: Goal) -> tuple[bool, float, float, float]:
     """Reaching before not. For a target the cheapest first, which without costs has the fewest
-    experts; within a budget the best value; else the smallest base, and there the best value."""
+    experts; else the best value, of every size."""
     series = candidate.fit.series
     n_params = series.n_params or 0.0
     loss = series.scale.sign * candidate.predicted.loss
@@ -84,9 +84,7 @@ def _order(candidate: Candidate, goal: Goal) -> tuple[bool, float, float, float]
     if goal.target_loss is not None:
         cost = candidate.cost if candidate.cost is not None else float(candidate.k)
         return False, cost, n_params, loss
-    if goal.budget is not None:
-        return False, loss, n_params, 0.0
-    return False, n_params, loss, 0.0
+    return False, loss, n_params, 0.0
 
 
 def _prefer_simple(candidates: list[Candidate]) -> list[Candidate]:

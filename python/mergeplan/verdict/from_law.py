@@ -18,7 +18,7 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
     It is a number of experts, unless the base or a single expert is known to be better than the
     mean merge of that many, and than every merge that the law has kept by name.
     """
-    best = recommendation.best
+    best = _best(recommendation)
     series = best.fit.series
     target = recommendation.goal.target_loss
     base = None if series.base_loss is None else _known(series, (), series.base_loss)
@@ -77,8 +77,27 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
         expected=expected,
         method=series.method,
         where=where,
-        notes=_notes(kind, merge, k, recommendation),
+        notes=_notes(kind, merge, k, series),
     )
+
+
+def _best(recommendation: Recommendation) -> Candidate:
+    """What is recommended; without a target, the size whose base is better than every mean and
+    every merge that is kept by name, where there is one."""
+    best, sign = recommendation.best, recommendation.best.fit.series.scale.sign
+    if recommendation.goal.target_loss is not None:
+        return best
+
+    def lowest(one: Candidate) -> float:
+        named = [point.best_loss for point in one.fit.series.points if point.best_loss is not None]
+        pool = range(1, one.fit.series.pool_size + 1)
+        return min(sign * value for value in (*named, *(one.fit.expect(k) for k in pool)))
+
+    bases = [one for one in recommendation.candidates if one.fit.series.base_loss is not None]
+    first = min(bases, key=lambda one: sign * (one.fit.series.base_loss or 0.0), default=best)
+    base = first.fit.series.base_loss
+    wins = base is not None and sign * base <= min(map(lowest, recommendation.candidates))
+    return first if wins else best
 
 
 def _k_that_pays(best: Candidate, base: Contender | None) -> tuple[int, float]:
@@ -108,10 +127,7 @@ def _half(fit: Fit) -> float | None:
     return None if strength is None else round(strength / 2, 3)
 
 
-def _notes(
-    kind: Kind, merge: Contender | None, k: int, recommendation: Recommendation
-) -> tuple[str, ...]:
-    series = recommendation.best.fit.series
+def _notes(kind: Kind, merge: Contender | None, k: int, series: Series) -> tuple[str, ...]:
     found = []
     if kind == "k":
         found.append(
