@@ -154,6 +154,22 @@ def test_a_calibration_runs_tasks_on_every_merge_and_keeps_each_items_score(task
         calibrated(tmp_path, task)
 
 
+def test_tasks_decide_where_a_pool_has_no_data(task, tmp_path):
+    done = calibrated(tmp_path, task, data=None)
+    rows, _ = read_rows(done.table)
+    assert {(row.metric, row.domain) for row in rows} == {("acc", "tiny_choice"), ("acc", "macro")}
+    best = max(row.loss_nats for row in rows)
+    assert done.verdict.aim == "acc:macro"
+    assert done.verdict.chosen.value == best
+    gain = done.verdict.gains[0]
+    assert gain.low < gain.value < gain.high
+    assert calibrated(tmp_path, task, data=None).n_measured == 0
+    setup = mergeplan.Setup(mergeplan.EvaluationOptions(half="check"), tasks=(str(task),))
+    options = mergeplan.CalibrateOptions(setup=setup)
+    with pytest.raises(InputError, match="items of tasks have no halves"):
+        mergeplan.calibrate(tmp_path / "pool.yml", tmp_path / "other", options)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

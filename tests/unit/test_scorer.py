@@ -9,8 +9,10 @@ import pytest
 import mergeplan
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.documents import read_documents, read_objects
+from mergeplan.evaluation.measured import read_scores
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import OwnDocuments
+from mergeplan.measurements.file import read_rows
 from tests.support.pools import write_pool
 from tests.support.settings import DEMO_POOL, EVAL
 
@@ -235,3 +237,114 @@ def test_a_scorer_at_fault_leaves_no_run(tmp_path):
     with pytest.raises(InputError, match="expected a finite sum, found nan on the base"):
         run(tmp_path, scorer)
     assert not (tmp_path / "run").exists()
+
+
+# Whether a small network reads a point right: neither model nor data is of transformers.
+POINTS = """
+METRIC, BETTER = "accuracy", "higher"
+
+def load_model(path, dtype, device):
+    from safetensors.torch import load_model
+    import torch
+    model = torch.nn.Linear(2, 2)
+    load_model(model, path / "model.safetensors")
+    return model.to(device)
+
+def load_documents(path):
+    return [{"x": [n % 7 - 3.03, n % 5 - 2.07], "y": n % 7 > 3} for n in range(60)]
+
+def score(model, documents):
+    import torch
+    found = model(torch.tensor([d["x"] for d in documents])).argmax(1).tolist()
+    return [(float(y == d["y"]), 1) for y, d in zip(found, documents)]
+"""
+WEIGHTS = {"base": (0.01, 0.11), "a": (0.91, -2.13), "b": (-0.37, 0.89), "c": (0.33, 0.53)}
+
+
+@pytest.fixture
+def points(tmp_path):
+    """A pool of linear classifiers, without `data`, and their scorer."""
+    import torch
+    from safetensors.torch import save_file
+
+    for name, (slope, bias) in WEIGHTS.items():
+        (tmp_path / name).mkdir()
+        tensors = {
+            "weight": torch.tensor([[0.0, 0.1], [slope, 0.2]]),
+            "bias": torch.tensor([0.0, bias]),
+        }
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "points"}')
+    experts = {name: name for name in WEIGHTS if name != "base"}
+    pool = {"sizes": [{"base": "base", "experts": experts}], "methods": {"average": {}}}
+    (tmp_path / "pool.yml").write_text(json.dumps(pool))
+    return written(tmp_path, POINTS, "points.py")
+
+
+def accuracy(subset, lines):
+    """Of the average of some experts, on some of the documents."""
+    slope, bias = np.mean([WEIGHTS[name] for name in subset or ("base",)], axis=0)
+    right = []
+    for number in lines:
+        n = number - 1
+        x, z = n % 7 - 3.03, n % 5 - 2.07
+        second = slope * x + 0.2 * z + bias > 0.1 * z
+        right.append(float(second == (n % 7 > 3)))
+    return np.array(right)
+
+
+def of_points(tmp_path, scorer, half, **options):
+    setup = mergeplan.Setup(EvaluationOptions(scorer=mergeplan.load_scorer(scorer)), device="cpu")
+    options = mergeplan.CalibrateOptions(setup=setup, half=half, scan=False, **options)
+    return mergeplan.calibrate(tmp_path / "pool.yml", tmp_path / half, options)
+
+
+def test_classifiers_are_merged_and_chosen_by_accuracy_paired_by_document(points, tmp_path):
+    done = of_points(tmp_path, points, "selection", choosing=mergeplan.ChoiceGoal())
+    every = {}
+    for one in read_scores(tmp_path / "selection"):
+        domain = one.scores.domains["points"]
+        assert domain.nll.tolist() == accuracy(one.merge.subset, domain.lines).tolist()
+        every[one.merge.subset] = domain
+    assert len(every) == 8
+    rows, _ = read_rows(done.table)
+    for row in rows:
+        values = every[row.subset].nll
+        assert (row.metric, row.higher, row.n_items) == ("accuracy", True, len(values))
+        assert row.loss_nats == pytest.approx(values.mean(), abs=1e-8)
+        expected = values.std(ddof=1) / np.sqrt(len(values))
+        assert row.value_se == pytest.approx(expected, rel=1e-4)
+    verdict = done.verdict
+    means = {subset: domain.nll.mean() for subset, domain in every.items()}
+    assert verdict.higher
+    assert verdict.chosen.value == pytest.approx(max(means.values()))
+    gain = verdict.gains[0]
+    paired = every[verdict.chosen.merge.subset].nll - every[()].nll
+    assert gain.value == pytest.approx(paired.mean())
+    # By documents drawn anew, nothing to do with how far the two values move by themselves.
+    half = 1.645 * paired.std(ddof=1) / np.sqrt(len(paired))
+    assert (gain.high - gain.low) / 2 == pytest.approx(half, rel=0.15)
+    # On the other half the gain is of the same sign as it is told with.
+    held = done.held_back
+    other = sorted({*range(1, 61)} - {*every[()].lines.tolist()})
+    apart = accuracy(verdict.chosen.merge.subset, other) - accuracy((), other)
+    assert held.gains[0].gain.loss_nats == pytest.approx(apart.mean())
+    assert held.loss.loss_nats == pytest.approx(accuracy(verdict.chosen.merge.subset, other).mean())
+    # The table says the same beside its run's scores.
+    again = mergeplan.verdict_of(done.table)
+    assert again.chosen.merge == verdict.chosen.merge
+    assert again.gains[0] == gain
+    [selection] = mergeplan.select(done.table)
+    assert selection.best.value == verdict.chosen.value
+    assert selection.confidence.chance_on_texts is not None
+
+
+def test_how_many_classifiers_to_merge_is_asked_by_accuracy(points, tmp_path):
+    wish = mergeplan.CurveGoal(target_loss=0.75)
+    done = of_points(tmp_path, points, "all", wish=wish)
+    means = [accuracy(subset, range(1, 61)).mean() for subset in ("a", "b", "c")]
+    fit = mergeplan.fit(done.table).fits[0]
+    assert fit.series.points[0].loss == pytest.approx(np.mean(means))
+    assert "k = " in done.reasons[0]
+    recorded = json.loads((tmp_path / "all" / "run.json").read_text())
+    assert (recorded["metric"], recorded["higher"]) == ("accuracy", True)

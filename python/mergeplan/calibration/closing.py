@@ -8,6 +8,7 @@ from mergeplan.calibration.store import RunStore
 from mergeplan.config.transfer import AUTO
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
+from mergeplan.measurements.metrics import rows_of_known_items, targets_of
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.pool import BASE, Pool
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
@@ -35,13 +36,13 @@ def verdict_on(
         command: Says how some merges are measured.
         smaller: Rows of smaller sizes to lean on, of which nothing else is said.
     """
-    rows = store.measurements(measured).rows
+    rows = rows_of_known_items(store.measurements(measured).rows)
     if not any(row.k for row in rows):
         return None
     choosing = options.choosing
-    aim = choosing.domains if choosing else None
+    aim = targets_of(choosing.domains if choosing else None, store.metric)
     target = None if choosing else options.wish.target_loss
-    resampling = Resampling.of(measured)
+    resampling = Resampling.of(measured, store.metric)
     own = {row.n_params for row in rows}
     transfer = choosing.transfer if choosing else AUTO
     fits = predictions([*smaller, *rows], aim, store.grams, transfer)

@@ -54,13 +54,15 @@ def summarize(
         InputError: There are too few measurements to fit anything.
     """
     table = run.at(MEASUREMENTS)
-    result = fit(table)
+    metric = run.identity.metric or None
+    result = fit(table, metric=metric)
     law = run.place(LAW, law_text(result))
     plot = _plot(result, run, goal)
     recommendation = recommend(result, goal=goal, costs=CostModel())
     config = place_config(run, pool, verdict, anyway=anyway)
-    scans = tuple(_scans(table))
-    next_command = next_of(verdict, config, f"mergeplan suggest {table} --target-loss T")
+    scans = tuple(_scans(table, metric))
+    named = f" --metric {metric}" if metric else ""
+    next_command = next_of(verdict, config, f"mergeplan suggest {table} --target-loss T{named}")
     beside = recommendation if verdict is None else curves_beside(recommendation, verdict)
     texts = verdict is None or not verdict.few_documents
     means = beside.summary(warnings=False, other_texts=texts)
@@ -92,9 +94,11 @@ def _plot(result: FitResult, run: RunFolder, goal: Goal) -> Path | None:
     return run.at(PICTURE)
 
 
-def _scans(table: Path) -> list[str]:
+def _scans(table: Path, metric: str | None) -> list[str]:
     """Where one subset was merged with several lambdas: the losses, and which is lowest."""
-    rows = [row for row in load_measurements(table).rows if row.domain == MACRO and row.k > 0]
+    every = load_measurements(table, metric).rows
+    rows = [row for row in every if row.domain == MACRO and row.k > 0]
+    sign, word = (-1.0, "highest") if every[0].higher else (1.0, "lowest")
     found: dict[tuple[object, ...], dict[float, float]] = {}
     for row in rows:
         options = json.loads(row.options)
@@ -106,7 +110,7 @@ def _scans(table: Path) -> list[str]:
     lines = []
     for (_, method, _, k, _), losses in found.items():
         if len(losses) > 2:
-            best = min(losses, key=lambda strength: losses[strength])
+            best = min(losses, key=lambda strength: sign * losses[strength])
             values = ", ".join(f"{s:g}: {loss:.4f}" for s, loss in sorted(losses.items()))
-            lines.append(f"{method}, one subset of {k}, by lambda: {values}; lowest at {best:g}")
+            lines.append(f"{method}, one subset of {k}, by lambda: {values}; {word} at {best:g}")
     return lines

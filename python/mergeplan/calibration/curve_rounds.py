@@ -280,12 +280,14 @@ def _notes(every: Sequence[Series], plan: CurvePlan) -> tuple[str, ...]:
     size = len(plan.names)
     losses = {s.options: p.loss for s in every for p in s.points if p.k == size}
     own = plan.merge(plan.names).options
-    best = min(losses, key=lambda options: losses[options], default=own)
-    if own not in losses or losses[best] >= losses[own]:
+    sign, word = (every[0].scale.sign, every[0].scale.best) if every else (1.0, "")
+    best = min(losses, key=lambda options: sign * losses[options], default=own)
+    if own not in losses or sign * losses[best] >= sign * losses[own]:
         return ()
     # Without one in the row it is the method's default.
     factor = method_of(plan.label, json.loads(best))[1]["lambda"]
     return (
-        f"all {size} experts with lambda {factor:g} have {losses[best]:.4f}, less than the"
-        f" {losses[own]:.4f} of the pool's own: consider it",
+        f"all {size} experts with lambda {factor:g} have {losses[best]:.4f},"
+        f" {'more' if word == 'highest' else 'less'} than the {losses[own]:.4f} of the pool's own:"
+        " consider it",
     )

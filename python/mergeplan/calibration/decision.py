@@ -16,7 +16,7 @@ class CurveGoal:
     """What k is to be found for.
 
     Attributes:
-        target_loss: In nats per token; without one, `fraction` decides.
+        target_loss: In nats per token, or a value of the metric; without one, `fraction` decides.
         fraction: Share of the improvement from one expert to the best k: all, but for an upturn.
         confidence: Of the interval of k.
     """
@@ -66,7 +66,7 @@ def exact_k(fit: Fit, wish: CurveGoal) -> Array:
         first, last = draws.at(1), draws.at(fit.best_k)
         target = first - wish.fraction * (first - last)
     else:
-        target = wish.target_loss
+        target = fit.series.scale.turned(wish.target_loss)
     return np.minimum(draws.crossing(target), pool_size + 1.0)
 
 

@@ -10,8 +10,8 @@ from mergeplan.calibration.closing import as_subset
 from mergeplan.calibration.run_folder import HELD_BACK, RunFolder
 from mergeplan.evaluation.measured import MeasuredMerge, parse_scores, scores_line
 from mergeplan.evaluation.resampling import Resampling
-from mergeplan.evaluation.scores import Estimate, Scores
-from mergeplan.measurements.rows import MACRO, parse_shares
+from mergeplan.evaluation.scores import Estimate
+from mergeplan.measurements.rows import MACRO, parse_shares, target_name
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.subset_law.law import NINE_IN_TEN
 from mergeplan.system.reading import SCORES as KIND
@@ -114,21 +114,26 @@ def held_back(
         return None
     size = pairs[0][1].size
     scored = list(_scored(folder, texts[size], [merge for _, merge in pairs], measure(size)))
-    resampling = Resampling.of(scored)
-    shares = {MACRO: 1.0} if verdict.aim == "loss" else parse_shares(verdict.aim)
+    metric = folder.identity.metric
+    resampling = Resampling.of(scored, metric)
+    macro = {target_name(metric, MACRO): 1.0}
+    shares = macro if verdict.aim == "loss" else parse_shares(verdict.aim)
     own = next(one for one in scored if one.merge == pairs[0][1]).scores
     sign = -1.0 if verdict.higher else 1.0
     gains = []
     for one, merge in pairs[1:]:
         gain = resampling.difference(merge.merge_key, pairs[0][1].merge_key, shares)
+        gain = replace(gain, loss_nats=sign * gain.loss_nats)
         if not resampling.enough(shares):
             gain = replace(gain, se=math.nan)
         gains.append(HeldBackGain(one.merge.name(), sign * (one.value - chosen.value), gain))
-    return HeldBack(chosen.merge.name(), _loss(own, shares), tuple(gains))
+    value = own.macro() if shares == macro else own.mean(_domains(shares, metric))
+    return HeldBack(chosen.merge.name(), value, tuple(gains))
 
 
-def _loss(scores: Scores, shares: Mapping[str, float]) -> Estimate:
-    return scores.macro() if MACRO in shares else scores.mean(shares)
+def _domains(shares: Mapping[str, float], metric: str) -> dict[str, float]:
+    """Shares of domains, by their own names."""
+    return {name.removeprefix(f"{metric}:"): share for name, share in shares.items()}
 
 
 def _scored(

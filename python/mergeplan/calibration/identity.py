@@ -66,12 +66,16 @@ class RunIdentity:
         texts: Hash of the tokens that are scored, for each size.
         arithmetic: Options that decide what a loss is.
         halves: How the halves of the texts are cut, and what standard errors go by.
+        metric: What decides; empty for losses in nats.
+        higher: Whether more of it is better.
     """
 
     models: Models
     texts: dict[str, str]
     arithmetic: dict[str, Any]
     halves: Cut = BY_DOCUMENT
+    metric: str = ""
+    higher: bool = False
     version: Annotated[int, Predicate(version_is(VERSION, f"version {VERSION}"))] = VERSION
 
     def json(self) -> str:

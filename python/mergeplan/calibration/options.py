@@ -19,6 +19,7 @@ from mergeplan.evaluation.halves import short_domains
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import read_files
 from mergeplan.evaluation.resampling import LEAST_GROUPS
+from mergeplan.measurements.metrics import targets_of
 from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.pool.subsets import SubsetMerge, subset_merge
@@ -209,7 +210,7 @@ def plans_of(
                 pool=checked.pool,
                 size=size,
                 label=label,
-                domains=choosing.domains,
+                domains=targets_of(choosing.domains, checked.identity.metric),
                 confidence=options.wish.confidence,
                 free_sum=choosing.free_sum,
                 budget=options.budget,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mergeplan.calibration.identity import RunIdentity, models_of
-from mergeplan.calibration.setup import Setup, prepare_texts
+from mergeplan.calibration.setup import Setup, measure_of
 from mergeplan.calibration.worker import load_for
 from mergeplan.config.config import parse_config
 from mergeplan.config.write import to_yaml
@@ -14,6 +14,7 @@ from mergeplan.evaluation.harness import Tasks, check_tasks, try_tasks
 from mergeplan.evaluation.loading import load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import BY_DOCUMENT
+from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.planner import build_plan
@@ -59,10 +60,10 @@ def check_calibration(
     """
     labels = labels or tuple(pool.methods)
     allow = setup.allow_vocabulary_mismatch
-    if not pool.data and setup.evaluation.scorer is None:
+    if not (pool.data or setup.evaluation.scorer or setup.tasks):
         raise InputError(
             "the pool has no `data`: there is nothing to measure losses on",
-            "list each domain's held-out texts under `data`",
+            "list each domain's held-out texts under `data`, or measure by `--tasks` or `--scorer`",
         )
     bases = check_bases(pool)
     vocabularies = check_vocabularies(pool, allow=allow)
@@ -80,13 +81,8 @@ def check_calibration(
             options = PlanOptions(allow_vocabulary_mismatch=allow)
             plan = build_plan(config, seed=0, max_shard_bytes=DEFAULT_SHARD_BYTES, options=options)
             files |= dict.fromkeys(text for one in plan.checkpoints for text in one.warnings)
-    texts = tuple(prepare_texts(pool, n, setup.evaluation) for n in range(len(pool.sizes)))
-    if texts[0].metric:
-        raise InputError(
-            f"`{texts[0].metric}` is no loss: `calibrate` measures losses alone",
-            "measure merges one by one: `mergeplan evaluate --scorer FILE -o CSV`",
-        )
     tasks = check_tasks(setup.tasks) if setup.tasks else None
+    texts = tuple(measure_of(pool, size, setup, tasks) for size in range(len(pool.sizes)))
     _try_on_bases(pool, texts, tasks, setup)
     evaluation = setup.evaluation
     identity = RunIdentity(
@@ -102,9 +98,12 @@ def check_calibration(
             **(tasks.identity if tasks else {}),
         },
         halves=texts[0].cut,
+        metric=texts[0].metric,
+        higher=texts[0].higher,
     )
     left_out = dict.fromkeys(fault for one in texts for fault in one.left_out)
-    ungrouped = [UNGROUPED] if identity.halves == BY_DOCUMENT else []
+    by_text = not isinstance(texts[0], TaskItems)
+    ungrouped = [UNGROUPED] if identity.halves == BY_DOCUMENT and by_text else []
     warnings = (*bases, *vocabularies, *files, *left_out, *texts[0].faults, *ungrouped)
     return CheckedCalibration(pool, labels, texts, identity, tasks, warnings)
 
@@ -116,5 +115,6 @@ def _try_on_bases(pool: Pool, texts: Sequence[Measure], tasks: Tasks | None, set
     for size, measure in zip(pool.sizes, texts, strict=True):
         model = load_for(size.base, setup)
         measure.check(model)
-        if tasks is not None:
-            try_tasks(tasks, model, load_tokenizer(size.base))
+        found = try_tasks(tasks, model, load_tokenizer(size.base)) if tasks is not None else []
+        if isinstance(measure, TaskItems):
+            measure.items_of(found)

@@ -24,6 +24,7 @@ from mergeplan.config.seed import seed_of
 from mergeplan.display.text import format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
+from mergeplan.measurements.metrics import rows_of_known_items
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import BASE
 from mergeplan.pool.subsets import SubsetMerge
@@ -92,7 +93,7 @@ class Run:
         """
         reasons, seen = self._by_rounds(size, store, executor)
         smaller = self._smaller(size)
-        self._rows[size] = store.measurements(seen.values()).rows
+        self._rows[size] = rows_of_known_items(store.measurements(seen.values()).rows)
 
         def measure(wanted: list[SubsetMerge]) -> None:
             self._measure(wanted, size, store, executor)
@@ -206,7 +207,8 @@ class Run:
         spent = Spending(len(seen), each * len(seen), seconds)
         measured = store.measurements(seen.values()) if seen else Measurements((), "")
         if isinstance(plan, SubsetPlan):
-            resampling = Resampling.of(seen.values()) if seen else None
+            resampling = Resampling.of(seen.values(), store.metric) if seen else None
+            measured = replace(measured, rows=rows_of_known_items(measured.rows))
             return next_subset_round(measured, plan, spent, resampling, store.grams)
         return next_round(measured, plan, spent)
 

@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import cut_of
+from mergeplan.evaluation.harness import Tasks
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import OwnDocuments, own_sha256, read_files
+from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.options import MergeOptions
 from mergeplan.pool.pool import Pool
@@ -60,6 +63,21 @@ def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Measu
     base = pool.sizes[size].base
     context = context_of(load_model_config(base))
     return Texts.prepare(pool.data, load_tokenizer(base), evaluation, context=context)
+
+
+def measure_of(pool: Pool, size: int, setup: Setup, tasks: Tasks | None) -> Measure:
+    """What decides at one size: losses, a scorer's measure, or tasks where there is nothing else.
+
+    Raises:
+        InputError: As for `prepare_texts`, or tasks cannot decide.
+    """
+    if tasks is None or pool.data or setup.evaluation.scorer is not None:
+        return prepare_texts(pool, size, setup.evaluation)
+    if setup.evaluation.half != "all":
+        raise InputError(
+            "`half`: items of tasks have no halves", "give the pool `data`, or leave it out"
+        )
+    return TaskItems.of(tasks)
 
 
 def hash_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> str:

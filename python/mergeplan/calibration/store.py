@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.run_folder import MEASUREMENTS, RunFolder
 from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import SCORES, MeasuredMerge, parse_scores, scores_line
+from mergeplan.evaluation.scores import Estimate, TaskScore
 from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
 from mergeplan.measurements.file import table_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
@@ -39,6 +41,7 @@ class RunStore:
 
     Attributes:
         grams: How the experts lie to each other, where that is known; see `compare_experts`.
+        metric: What decides; empty for losses in nats.
 
     Raises:
         InputError: The folder holds another run, or one of a changed pool.
@@ -56,6 +59,7 @@ class RunStore:
         self.grams: tuple[Gram, ...] = ()
         self._data_hashes = list(identity.texts.values())
         self._task_hashes = identity.task_hashes()
+        self.metric = identity.metric
         self.folder = RunFolder(folder, identity, say)
         self._pool_hash = self.folder.identity.pool_hash()
         path = folder / SCORES
@@ -155,7 +159,7 @@ class RunStore:
         ordered = sorted(some, key=lambda measured: measured.merge.order)
         rows = tuple(row for measured in ordered for row in self._rows_of(measured))
         for row in rows:
-            if not SMALLEST_LOSS <= row.loss_nats <= LARGEST_LOSS:
+            if not self.metric and not SMALLEST_LOSS <= row.loss_nats <= LARGEST_LOSS:
                 what = "+".join(row.subset) or "the base"
                 raise InputError(
                     f"`{row.method}` of {what}, domain `{row.domain}`: expected a loss in nats,"
@@ -176,12 +180,19 @@ class RunStore:
                 self._row_of(merge),
                 loss_nats=round(mean.loss_nats, 8),
                 domain=domain,
-                loss_se=_se(mean.se),
-                n_tokens=mean.n_tokens,
                 data_hash=self._data_hashes[merge.size],
+                **self._error_of(mean),
             )
             for domain, mean in means.items()
         ]
+
+    def _error_of(self, mean: Estimate) -> dict[str, Any]:
+        """What a row says of a mean beside its value."""
+        se = _se(mean.se)
+        if not self.metric:
+            return {"loss_se": se, "n_tokens": mean.n_tokens}
+        about = {"metric": self.metric, "higher": self.folder.identity.higher}
+        return {**about, "value_se": se, "n_items": mean.n_tokens}
 
     def _task_rows_of(self, measured: MeasuredMerge) -> list[Measurement]:
         """A row for each metric of each task that says which way is better."""
@@ -197,8 +208,12 @@ class RunStore:
                 data_hash=self._task_hashes.get(score.task, ""),
             )
             for score in measured.tasks
-            if score.better and math.isfinite(score.value)
+            if score.better and math.isfinite(score.value) and not self._decides(score, measured)
         ]
+
+    def _decides(self, score: TaskScore, measured: MeasuredMerge) -> bool:
+        """Whether it stands in the table already, as what decides."""
+        return score.metric == self.metric and score.task in measured.scores.domains
 
     def _row_of(self, merge: SubsetMerge) -> Measurement:
         """What every row of a merge says; its value is to come."""

@@ -8,8 +8,10 @@ from mergeplan.calibration.config_file import next_of, place_config
 from mergeplan.calibration.run_folder import MEASUREMENTS, RunFolder
 from mergeplan.config.transfer import AUTO
 from mergeplan.errors import InputError
-from mergeplan.evaluation.resampling import resampling_beside
+from mergeplan.evaluation.resampling import of_known_items, resampling_beside
 from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.metrics import targets_of
+from mergeplan.measurements.rows import MACRO, target_name
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.select import select_each
@@ -56,11 +58,13 @@ def summarize_choice(
         InputError: There are too few measurements to fit anything.
     """
     table = run.at(MEASUREMENTS)
-    selections = _by_method(table, Wish(domains), transfer)
+    metric = run.identity.metric
+    asked = targets_of(domains, metric) or (target_name(metric, MACRO) if metric else None)
+    selections = _by_method(table, Wish(asked), transfer)
     first = selections[0]
     config = place_config(run, load_pool(pool_file), verdict, anyway=anyway)
     words = ["mergeplan", "select", str(table)]
-    words += ["--domains", domains] if domains else []
+    words += ["--domains", asked] if asked else []
     words += ["--method", first.table.method]
     words += ["--transfer", transfer] if transfer != AUTO else []
     kinds = {"free": first.free, "simplex": first.weighted}
@@ -92,6 +96,7 @@ def _by_method(table: Path, wish: Wish, transfer: str) -> Selections:
     """
     rows, _ = read_rows(table)
     resampling = resampling_beside(table, rows)
+    rows = of_known_items(rows, resampling)
     found: list[Selection] = []
     faults: list[InputError] = []
     unfitted: list[str] = []
@@ -105,6 +110,7 @@ def _by_method(table: Path, wish: Wish, transfer: str) -> Selections:
         unfitted += fits.unfitted
     if not found:
         raise faults[0] if faults else InputError("no merge was measured: there is nothing to fit")
-    # Losses without bounds: every selection has a best.
-    found.sort(key=lambda one: one.best.value if one.best else float("inf"))
+    # Without bounds: every selection has a best.
+    sign = -1.0 if found[0].law.higher else 1.0
+    found.sort(key=lambda one: sign * one.best.value if one.best else float("inf"))
     return Selections(found, tuple(unfitted))

@@ -162,7 +162,8 @@ def _spread(plan: SubsetPlan, singles: Sequence[Subset]) -> list[Subset]:
 
 
 def _alone(plan: SubsetPlan) -> dict[str, float]:
-    """What decides of each expert alone at the next smaller size, by the plan's own method."""
+    """What decides of each expert alone at the next smaller size, by the plan's own method; less is
+    better."""
     rows = _below(plan)
     if not any(row.subset for row in rows):
         return {}
@@ -171,7 +172,8 @@ def _alone(plan: SubsetPlan) -> dict[str, float]:
     if not tables:
         return {}
     table = max(tables, key=lambda one: one.n_params or 0.0)
-    values = table.target(plan.domains or table.default_target()).values
+    target = table.target(plan.domains or table.default_target())
+    values = -target.values if target.higher else target.values
     found = {}
     for weights, value in zip(table.weights, values, strict=True):
         if weights.max() == weights.sum() == 1 and np.isfinite(value):
@@ -314,7 +316,7 @@ def _choice(
     """The best subset by the law, how sure that is, and the spread of the measured losses."""
     problem = Problem(law)
     by_size, draws = settle(problem, best_by_size(problem))
-    best = min(by_size.values(), key=lambda choice: choice.value)
+    best = min(by_size.values(), key=lambda choice: problem.sign * choice.value)
     sure = how_sure(table, draws, best, resampling, plan.per_round)
     return best, sure, float(np.std(law.values))
 
@@ -323,7 +325,7 @@ def _describe(best: Choice, sure: Confidence) -> str:
     how = "measured" if best.measured else "predicted"
     said = f"{'+'.join(best.subset)} has {best.value:.4f} {how}"
     if sure.no_chance:
-        return f"{said}, the lowest on this text"
+        return f"{said}, the best on this text"
     said += (
         f", on this text the best with a chance of {chance_text(sure.chance or 0.0)}, and loses"
         f" {sure.regret:.2g} in expectation"

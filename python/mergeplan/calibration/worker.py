@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mergeplan.calibration.setup import Setup, prepare_texts
+from mergeplan.calibration.setup import Setup, measure_of
 from mergeplan.checkpoints.heads import heads_in
 from mergeplan.evaluation.harness import Tasks, check_tasks, run_tasks
 from mergeplan.evaluation.loading import load_for_measure, load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.merging.parameters import places_in, tie_as
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool
@@ -47,8 +48,8 @@ class Worker:
         self._pool, self._setup = pool, setup
         if setup.threads:
             torch.set_num_threads(setup.threads)
-        self.texts = texts or prepare_texts(pool, size, setup.evaluation)
         self._tasks = tasks or (check_tasks(setup.tasks) if setup.tasks else None)
+        self.texts = texts or measure_of(pool, size, setup, self._tasks)
         self._tokenizer = load_tokenizer(pool.sizes[size].base) if self._tasks else None
         self._model = load_for(pool.sizes[size].base, setup)
         self._replicas = [self._model]
@@ -76,8 +77,11 @@ class Worker:
             merging = (time.perf_counter() - begun) / len(batch)
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()
-                scores = self.texts.score(model)
-                tasks = run_tasks(self._tasks, model, self._tokenizer) if self._tasks else ()
+                tasks = run_tasks(self._tasks, model, self._tokenizer) if self._tasks else []
+                if isinstance(self.texts, TaskItems):
+                    scores = self.texts.scores_of(tasks)
+                else:
+                    scores = self.texts.score(model)
                 seconds = merging, time.perf_counter() - begun
                 yield MeasuredMerge(merges[number], scores, seconds, tuple(tasks))
             begun = time.perf_counter()

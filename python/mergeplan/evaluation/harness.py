@@ -39,11 +39,13 @@ class Tasks:
         loaded: The harness's own tasks and groups, by the name that was asked for.
         hashes: Of each task's settings and items.
         counts: Of each task's items.
+        better: Whether higher is better, by each metric of each task, in their order.
     """
 
     loaded: Mapping[str, Mapping[str, Any]] = field(repr=False)
     hashes: Mapping[str, str]
     counts: Mapping[str, int]
+    better: Mapping[str, Mapping[str, bool]]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -93,6 +95,7 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
         loaded,
         {name: _sha256(task) for name, task in every.items()},
         {name: len(task.eval_docs) for name, task in every.items()},
+        {name: task.higher_is_better() for name, task in every.items()},
     )
 
 
@@ -125,17 +128,19 @@ def _name_in(file: Path) -> str:
     return name
 
 
-def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> None:
+def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:
     """Run the first items of each task, so that what cannot be run is known before any merge.
 
     Raises:
-        InputError: A task fails, or gives nothing that says which way is better.
+        InputError: A task fails, or gives no finite value.
     """
-    for score in _run(tasks, model, tokenizer, limit=_TRIED):
+    found = _run(tasks, model, tokenizer, limit=_TRIED)
+    for score in found:
         if not math.isfinite(score.value):
             raise InputError(
                 f"task `{score.task}`: expected a finite `{score.metric}`, found {score.value}"
             )
+    return found
 
 
 def run_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:

@@ -80,11 +80,13 @@ class RunTexts:
         texts: The hash of each size's tokens.
         halves: How their halves were cut.
         arithmetic: Options that decide what a loss is.
+        metric: What was measured; empty for losses in nats.
     """
 
     texts: dict[str, str]
     halves: Cut = BY_DOCUMENT
     arithmetic: dict[str, Any] = field(default_factory=dict)
+    metric: str = ""
 
 
 def recorded_texts(folder: Path) -> RunTexts | None:

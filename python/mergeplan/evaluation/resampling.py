@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.measured import SCORES, MeasuredMerge, read_scores, recorded_texts
 from mergeplan.evaluation.scores import DomainScores, Estimate, mean_estimate, ratio_estimate
-from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, domain_name
+from mergeplan.measurements.metrics import rows_of_known_items
+from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, domain_name, target_name
 
 Array = NDArray[np.float64]
 
@@ -87,10 +88,14 @@ class Resampling:
     seconds_each: float
     _texts: NDArray[np.int64]  # (merges,): which text each was scored on
     _domains: Mapping[str, _Domain]
+    _metric: str = ""
 
     @classmethod
-    def of(cls, measured: Iterable[MeasuredMerge]) -> "Resampling":
+    def of(cls, measured: Iterable[MeasuredMerge], metric: str = "") -> "Resampling":
         """From the merges of a run; those of one base size were scored on the same tokens.
+
+        Args:
+            metric: What was measured; domains are then named as its targets are.
 
         Raises:
             InputError: They were not.
@@ -106,7 +111,7 @@ class Resampling:
         texts = np.array([sizes[one.merge.n_params] for one in merges.values()], np.int64)
         scores = [one.scores.domains for one in merges.values()]
         domains = {
-            domain_name(name): _domain(
+            target_name(metric, domain_name(name)): _domain(
                 [each[name] for each in scores],
                 texts,
                 [one.scores.domains[name] for one in firsts],
@@ -114,16 +119,26 @@ class Resampling:
             for name in (sorted(firsts[0].scores.domains) if firsts else ())
         }
         seconds = sum(sum(one.seconds) for one in merges.values()) / max(len(merges), 1)
-        return cls({key: number for number, key in enumerate(merges)}, seconds, texts, domains)
+        columns = {key: number for number, key in enumerate(merges)}
+        return cls(columns, seconds, texts, domains, metric)
 
     def groups(self) -> dict[str, int]:
         """Groups in each domain."""
         return {name: domain.n_groups for name, domain in self._domains.items()}
 
+    def knows(self, shares: Mapping[str, float]) -> bool:
+        """Whether what counts has scores by document, or by item."""
+        return all(name in self._domains or self._is_macro(name) for name in shares)
+
+    def _is_macro(self, name: str) -> bool:
+        """Whether a name is that of the mean over the domains."""
+        return name == target_name(self._metric, MACRO)
+
     def enough(self, shares: Mapping[str, float]) -> bool:
         """Whether a chance can be told: five groups or more in every domain that counts."""
-        counted = self._domains if MACRO in shares else {}
-        names = {*counted, *(name for name in shares if name != MACRO)}
+        names = {
+            one for name in shares for one in (self._domains if self._is_macro(name) else (name,))
+        }
         found = self.groups()
         return bool(names) and all(found.get(name, 0) >= LEAST_GROUPS for name in names)
 
@@ -187,7 +202,7 @@ class Resampling:
         total = sum(shares.values())
         found: dict[str, float] = {}
         for name, share in shares.items():
-            names = list(self._domains) if name == MACRO else [name]
+            names = list(self._domains) if self._is_macro(name) else [name]
             for one in names:
                 if one not in self._domains:
                     hint = nearest(one, list(self._domains))
@@ -251,8 +266,10 @@ def resampling_beside(table: Path, rows: Iterable[Measurement]) -> Resampling | 
         InputError: The scores are damaged, or of other texts than the rows.
     """
     folder = table.parent
-    named = [row for row in rows if row.data_hash and not row.metric]
-    if not named or not (folder / SCORES).is_file() or (run := recorded_texts(folder)) is None:
+    if not (folder / SCORES).is_file() or (run := recorded_texts(folder)) is None:
+        return None
+    named = [row for row in rows if row.data_hash and row.metric == run.metric]
+    if not named:
         return None
     measured = read_scores(folder)
     hashes = {
@@ -273,4 +290,18 @@ def resampling_beside(table: Path, rows: Iterable[Measurement]) -> Resampling | 
             )
         bound.add(row.merge_key)
     found = [one for one in measured if one.merge.merge_key in bound]
-    return Resampling.of(found) if found else None
+    return Resampling.of(found, run.metric) if found else None
+
+
+def of_known_items(
+    rows: tuple[Measurement, ...], resampling: Resampling | None
+) -> tuple[Measurement, ...]:
+    """Rows without errors of their own where each item's score is known, see
+    `rows_of_known_items`."""
+    if resampling is None:
+        return rows
+    return tuple(
+        own
+        for row in rows
+        for own in (rows_of_known_items([row]) if resampling.knows({row.target: 1.0}) else (row,))
+    )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mergeplan.display.text import listed
 from mergeplan.errors import InputError, nearest
-from mergeplan.measurements.rows import MACRO, Measurement, domain_name
+from mergeplan.measurements.rows import MACRO, Measurement, domain_name, parse_shares, target_name
 
 # Made of losses where it is asked for and no row is of it.
 PERPLEXITY = "perplexity"
@@ -67,9 +67,27 @@ def target_among(rows: Sequence[Measurement], domain: str | None = None) -> str 
     if not metric or domain in names:
         return domain
     if domain is not None:
-        return f"{metric}:{domain_name(domain)}"
-    macro = f"{metric}:{MACRO}"
+        return target_name(metric, domain_name(domain))
+    macro = target_name(metric, MACRO)
     return macro if macro in names else ",".join(names)
+
+
+def targets_of(domains: str | None, metric: str) -> str | None:
+    """`code=2,math` as `select` calls it: of a metric by the names of its values.
+
+    >>> targets_of("code=2,math", "acc"), targets_of("code", ""), targets_of(None, "acc")
+    ('acc:code=2,acc:math=1', 'code', None)
+    """
+    if domains is None or not metric:
+        return domains
+    shares = parse_shares(domains)
+    return ",".join(f"{target_name(metric, name)}={share:g}" for name, share in shares.items())
+
+
+def rows_of_known_items(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """Rows of a metric each item of which has a score beside, by which merges are paired: a row
+    has then no error of its own, and is exact on these items as a loss is on its text."""
+    return tuple(replace(row, value_se=None, n_items=None) if row.metric else row for row in rows)
 
 
 def item_error(row: Measurement) -> float:

@@ -64,7 +64,7 @@ class Measurement:
         >>> Measurement(2, 1, 0.9, metric="acc", higher=True, domain="arc").target
         'acc:arc'
         """
-        return ":".join(part for part in (self.metric, self.domain) if part) or "loss"
+        return target_name(self.metric, self.domain)
 
     @property
     def merge_key(self) -> MergeKey:
@@ -111,6 +111,15 @@ class Measurements(Summarized):
             }
             lines.append(f"  {method}, {domain}: {count} of k = {', '.join(map(str, sorted(ks)))}")
         return "\n".join(lines)
+
+
+def target_name(metric: str, domain: str) -> str:
+    """What a value of a metric on a domain is called where several are told apart.
+
+    >>> target_name("", "code"), target_name("acc", "code")
+    ('code', 'acc:code')
+    """
+    return ":".join(part for part in (metric, domain) if part) or "loss"
 
 
 def domain_name(text: str) -> str:

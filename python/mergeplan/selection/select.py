@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mergeplan.config.transfer import AUTO, REQUIRED, check_transfer
 from mergeplan.errors import InputError
-from mergeplan.evaluation.resampling import Resampling, resampling_beside
+from mergeplan.evaluation.resampling import Resampling, of_known_items, resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.metrics import rows_about, target_among
 from mergeplan.measurements.rows import MACRO, Measurement
@@ -86,6 +86,7 @@ def select(
     table_file = expanded(source)
     rows, _ = read_rows(table_file)
     resampling = resampling_beside(table_file, rows)
+    rows = of_known_items(rows, resampling)
     wish = wish or Wish()
     rows, wish = asked_of(rows, wish, metric)
     asked = isinstance(geometry, (str, Path))

@@ -13,7 +13,7 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.metrics import item_error
 from mergeplan.measurements.one_pool import refuse_two_pools
-from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
+from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
 
 Array = NDArray[np.float64]
 
@@ -181,6 +181,9 @@ class Table:
             return MACRO
         if len(self.targets) == 1:
             return next(iter(self.targets))
+        macros = {target_name(target.metric, MACRO) for target in self.targets.values()}
+        if len(macros) == 1 and macros <= self.targets.keys():
+            return macros.pop()
         known = ", ".join(self.targets)
         raise InputError(
             f"several metrics were measured: {known}", "choose some: `--metric`, or `--domains`"

@@ -42,14 +42,15 @@ def texts_of(
     Args:
         resampling: Of the run that the table is of; `None` for a bare table.
     """
-    if table.target(law.name).metric:
+    shares = parse_shares(law.name)
+    known = resampling is not None and resampling.knows(shares)
+    if table.target(law.name).metric and not known:
         return Unknown(
             f"nothing says how far its items may move `{law.name}`: give `value_se` or `n_items`",
             no_chance=True,
         )
     if resampling is None:
         return Unknown("no document's scores are known")
-    shares = parse_shares(law.name)
     groups = resampling.groups()
     if not resampling.enough(shares):
         fewest = min(groups, key=lambda name: groups[name], default="")

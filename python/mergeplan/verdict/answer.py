@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mergeplan.config.transfer import AUTO
 from mergeplan.evaluation.measured import RUN, recorded_texts
-from mergeplan.evaluation.resampling import resampling_beside
+from mergeplan.evaluation.resampling import of_known_items, resampling_beside
 from mergeplan.law.costs import CostModel
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.loading import fits_of, is_law
@@ -91,6 +91,7 @@ def verdict_of(
         goal.confidence,
     )
     resampling = resampling_beside(path, rows)
+    rows = of_known_items(rows, resampling)
     predicted = predictions(rows, aim_of(rows, wanted).name, grams_beside(path, rows))
     verdict = decide(
         rows,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling
-from mergeplan.measurements.rows import Measurement
+from mergeplan.measurements.rows import MACRO, Measurement, target_name
 from mergeplan.selection.problem import Constraint
 from mergeplan.verdict.contenders import (
     Contender,
@@ -121,10 +121,11 @@ def _n_experts(rows: Iterable[Measurement], n_params: float | None) -> int:
 
 def _is_part(row: Measurement, aim: Aim) -> bool:
     """Whether a row is of a domain, and not of a mean of them; of metrics, of one that counts."""
-    name = row.target
-    if row.metric or aim.metric:
-        return name in aim.shares
-    return name != "macro"
+    if row.metric != aim.metric:
+        return False
+    if aim.metric and aim.name != target_name(aim.metric, MACRO):
+        return row.target in aim.shares
+    return row.domain != MACRO
 
 
 def _keeps(one: Contender, kept: Iterable[tuple[Constraint, Aim]]) -> bool:

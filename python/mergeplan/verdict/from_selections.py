@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mergeplan.evaluation.resampling import resampling_beside
+from mergeplan.evaluation.resampling import of_known_items, resampling_beside
 from mergeplan.selection.select import asked_of, chosen_of
 from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.system.blas import on_one_thread
@@ -48,6 +48,7 @@ def verdict_from_selections(
         wish.domains or first.law.name, wish.max_loss, Bounds(wish.keep, wish.max_experts)
     )
     resampling = resampling_beside(path, rows)
+    rows = of_known_items(rows, resampling)
     wanted = {"simplex": first.weighted, "free": first.free}.get(weights)
     some = [_predictions(selection) for selection in selections]
     if wanted is not None:

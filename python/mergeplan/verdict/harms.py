@@ -20,8 +20,13 @@ def gains_of(
             continue
         value = aim.sign * (other.on_this_text - chosen.on_this_text)
         low, high, chance = _on_other_texts(chosen, other, aim, resampling)
-        found.append(Gain(other.merge.name(), value, low, high, chance, bool(aim.metric)))
+        found.append(Gain(other.merge.name(), value, low, high, chance, unpaired(aim, resampling)))
     return tuple(found)
+
+
+def unpaired(aim: Aim, resampling: Resampling | None) -> bool:
+    """Whether what counts is a metric of whose items no scores are known."""
+    return bool(aim.metric) and (resampling is None or not resampling.knows(aim.shares))
 
 
 def _on_other_texts(
@@ -31,7 +36,7 @@ def _on_other_texts(
 
     Of metrics, whose items have no scores here, as if no two merges had one in common.
     """
-    if aim.metric:
+    if unpaired(aim, resampling):
         deviation = math.hypot(chosen.deviation, other.deviation)
         if deviation == 0:
             return None, None, None
@@ -42,7 +47,7 @@ def _on_other_texts(
     if chosen.key is None or other.key is None:
         return None, None, None
     moved = resampling.deviations([chosen.key, other.key], aim.shares)  # (draws, 2)
-    draws = other.value - chosen.value + moved[:, 1] - moved[:, 0]
+    draws = aim.sign * (other.value - chosen.value + moved[:, 1] - moved[:, 0])
     if not (draws == draws).all():
         return None, None, None
     draws.sort()
@@ -91,7 +96,9 @@ def _own_name(own: Contender | None) -> str:
 
 
 def _own(domain: str, singles: Sequence[Contender]) -> Contender | None:
-    own = [one for one in singles if one.merge.subset == (domain,) and domain in one.values]
+    name = domain.rpartition(":")[2]  # of a metric's domain
+    own = [one for one in singles if one.merge.subset in ((domain,), (name,))]
+    own = [one for one in own if domain in one.values]
     # As it is, and else at the full strength that comes nearest.
     return min(own, key=lambda one: (not one.merge.is_expert, one.merge.options), default=None)
 

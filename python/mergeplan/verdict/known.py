@@ -10,7 +10,7 @@ from statistics import fmean
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.metrics import item_error
-from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares
+from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
 
 # A weight that differs from another by less is the same.
 _SAME = 1e-6
@@ -168,12 +168,16 @@ def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
     if wanted is None:
         if MACRO in kinds or len(losses) > 1:
             return Aim(MACRO, dict.fromkeys(sorted(losses) or [MACRO], 1.0))
-        if len(kinds) > 1 and not losses:
+        macros = {target_name(metric, MACRO) for metric, _ in kinds.values()}
+        if len(macros) == 1 and macros <= kinds.keys():
+            wanted = macros.pop()
+        elif len(kinds) > 1 and not losses:
             raise InputError(
                 f"several metrics were measured: {', '.join(kinds)}",
                 "choose one: `--metric`, or some: `mergeplan select --domains`",
             )
-        wanted = losses[0] if losses else next(iter(kinds))
+        else:
+            wanted = losses[0] if losses else next(iter(kinds))
     shares = {wanted: 1.0} if wanted in kinds else parse_shares(wanted)
     if set(shares) == {MACRO}:
         return Aim(MACRO, dict.fromkeys(sorted(losses) or [MACRO], 1.0))

@@ -6,6 +6,7 @@ from mergeplan.display.text import listed
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.selection.select import POOR_R2
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete
+from mergeplan.verdict.harms import unpaired
 from mergeplan.verdict.known import Aim, KnownMerge
 from mergeplan.verdict.words import base_size
 
@@ -100,12 +101,12 @@ def on_base_and_texts(
         found.append("the base does not keep the bounds, and does not count")
     if not chosen.merge.k:
         return found
-    if aim.metric and chosen.deviation:
+    if unpaired(aim, resampling) and chosen.deviation:
         found.append(
             "on items of this kind as if no two merges had an item in common: had items scores of"
             " their own here, merges that answer the same ones would be told apart more surely"
         )
-    elif aim.metric:
+    elif unpaired(aim, resampling):
         found.append(
             "no chance on items of this kind is told: neither `value_se` nor `n_items` says how far"
             " its items may move it"
