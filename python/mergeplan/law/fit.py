@@ -6,12 +6,14 @@ each mean is known, and takes their place, with a lack of fit that is estimated.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError, nearest
+from mergeplan.evaluation.item_scores import with_item_scores
 from mergeplan.law.curve import Fit, measured_means
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.formulas import FORMS, Coefficients, HyperbolicLaw, SizeLaw, through_three_points
@@ -26,6 +28,7 @@ from mergeplan.law.trend import bend_of
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import Measurements
 from mergeplan.system.blas import on_one_thread
+from mergeplan.system.files import expanded
 
 Array = NDArray[np.float64]
 
@@ -73,7 +76,9 @@ def fit(
         1.9405
     """
     if not isinstance(data, Measurements):
-        data = load_measurements(data, metric)
+        path = expanded(data)
+        data = load_measurements(path, metric)
+        data = replace(data, rows=with_item_scores(path, data.rows))
     elif metric is not None:
         raise InputError("`metric` is chosen when measurements are read", "`load_measurements`")
     all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import comb
 from statistics import fmean, variance
@@ -19,7 +20,7 @@ from mergeplan.law.correction import Merge, correction_of
 from mergeplan.law.one_pool import names_at
 from mergeplan.law.scale import Scale, scale_of
 from mergeplan.measurements.gaps import gap_text
-from mergeplan.measurements.metrics import item_error
+from mergeplan.measurements.metrics import item_error, own_error
 from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
 from mergeplan.system.ranges import (
@@ -92,7 +93,8 @@ class Series:
             are those of the measured subsets.
         averaged: What the law of single subsets says of every k, where some k are measured whole.
         loss_se: Standard error of every loss from the evaluation text, shared by all rows; of a
-            metric from its items, which merges may share or not; 0 where it is not known.
+            metric from its items; 0 where it is not known.
+        own_se: What of a metric's error is each merge's own; all of it, where no item has scores.
         effects: Worst expert first; empty where subsets are not named or not nested.
     """
 
@@ -108,6 +110,7 @@ class Series:
     covariance: tuple[tuple[Number, ...], ...] = ()
     averaged: Averaged | None = None
     loss_se: Magnitude = 0.0
+    own_se: Magnitude = 0.0
     effects: tuple[ExpertEffect, ...] = ()
     warnings: tuple[str, ...] = ()
     scale: Scale = field(default_factory=Scale)
@@ -211,7 +214,8 @@ def _series(
         base_loss=fmean(base) if base else None,
         best_single=min(singles, key=badness) if singles else None,
         worst_single=max(singles, key=badness) if singles else None,
-        loss_se=_shared_error(rows, name),
+        loss_se=_error(rows, name, _known_error),
+        own_se=_error(rows, name, own_error),
         effects=tuple(_effects(losses, scale)),
         warnings=(*warnings, *gaps),
         scale=scale,
@@ -263,12 +267,11 @@ def _by_merge(
     return domain, losses, gaps
 
 
-def _shared_error(rows: list[Measurement], domain: str) -> float:
+def _error(rows: list[Measurement], domain: str, error_of: Callable[[Measurement], float]) -> float:
     """Standard error from texts or items; of a macro mean that was formed, from its domains'."""
     by_domain: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        error = item_error(row) if row.metric else row.loss_se
-        if error is not None and not math.isnan(error):
+        if not math.isnan(error := error_of(row)):
             by_domain[row.domain].append(error)
     if domain in by_domain:
         return fmean(by_domain[domain])
@@ -276,6 +279,12 @@ def _shared_error(rows: list[Measurement], domain: str) -> float:
         return 0.0
     squares: float = sum(fmean(errors) ** 2 for errors in by_domain.values())
     return math.sqrt(squares) / len(by_domain)
+
+
+def _known_error(row: Measurement) -> float:
+    if row.metric:
+        return item_error(row)
+    return math.nan if row.loss_se is None else row.loss_se
 
 
 def _pool_size(rows: list[Measurement], names: set[str], given: int | None) -> tuple[int, str]:

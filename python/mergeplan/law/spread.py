@@ -104,10 +104,10 @@ def item_variances(series: Series, ks: NDArray[np.float64]) -> NDArray[np.float6
     Returns:
         Shape (n,), on the squared scale of the values; 0 of losses, and where nothing is known.
     """
-    if not series.scale.metric or not series.loss_se:
+    if not series.own_se:
         return 0.0
     possible = np.array([float(min(math.comb(series.pool_size, int(k)), 10**300)) for k in ks])
-    return series.loss_se**2 / possible
+    return series.own_se**2 / possible
 
 
 def known_covariance(series: Series, law: SpreadLaw | None) -> NDArray[np.float64] | None:

@@ -87,8 +87,8 @@ def steps_of(series: Series) -> list[Step]:
         error = None
         if known:
             assert sampling is not None
-            # Items are taken as if no two merges had one in common, at most.
-            items = series.loss_se**2 * (1 / one.n_subsets + 1 / other.n_subsets)
+            # What merges have in common cancels, as far as the items' scores tell it.
+            items = series.own_se**2 * (1 / one.n_subsets + 1 / other.n_subsets)
             paired = sampling[i, i] + sampling[j, j] - 2 * sampling[i, j]
             error = float(np.sqrt(max(paired, 0.0) + items))
         worse = scale.sign * (other.loss - one.loss)

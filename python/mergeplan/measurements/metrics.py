@@ -87,7 +87,10 @@ def targets_of(domains: str | None, metric: str) -> str | None:
 def rows_of_known_items(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
     """Rows of a metric each item of which has a score beside, by which merges are paired: a row
     has then no error of its own, and is exact on these items as a loss is on its text."""
-    return tuple(replace(row, value_se=None, n_items=None) if row.metric else row for row in rows)
+    return tuple(
+        replace(row, value_se=None, n_items=None, own_se=None) if row.metric else row
+        for row in rows
+    )
 
 
 def item_error(row: Measurement) -> float:
@@ -107,6 +110,11 @@ def item_error(row: Measurement) -> float:
         return math.nan
     share = (row.n_items * row.loss_nats + 0.5) / (row.n_items + 1)
     return math.sqrt(share * (1 - share) / row.n_items)
+
+
+def own_error(row: Measurement) -> float:
+    """What of that error is the merge's own, by the items' scores; without these all of it."""
+    return item_error(row) if row.own_se is None else row.own_se
 
 
 def _check(row: Measurement, first: Measurement) -> None:

@@ -35,6 +35,8 @@ class Measurement:
         n_tokens: Tokens scored.
         pool_hash: Which models were merged, by their content.
         data_hash: Which tokens were scored.
+        own_se: What of a metric's error is this merge's own, where the scores of the items tell; no
+            column of a table.
     """
 
     row: int
@@ -56,6 +58,7 @@ class Measurement:
     n_tokens: int | None = None
     pool_hash: str = ""
     data_hash: str = ""
+    own_se: float | None = None
 
     @property
     def target(self) -> str:

@@ -47,8 +47,8 @@ class Confidence:
             be taken for more.
         rivals: Which others may be the best on texts of this kind, the likeliest first.
         groups_needed: Groups of documents a domain that would tell the first of them apart.
-        unpaired: Whether the chance is that of a metric's items, as if no two merges had one in
-            common.
+        items: Whether the chance is that of a metric's items.
+        unpaired: Whether it is told as if no two merges had one in common.
     """
 
     chance: float | None
@@ -59,6 +59,7 @@ class Confidence:
     no_chance: bool = False
     rivals: tuple[Subset, ...] = ()
     groups_needed: int | None = None
+    items: bool = False
     unpaired: bool = False
 
 
@@ -155,11 +156,14 @@ def confidence_of(
     return confidence
 
 
-def confidence_on_items(draws: Draws, chosen: Choice, count: int = 5) -> Confidence:
+def confidence_on_items(
+    draws: Draws, chosen: Choice, count: int = 5, *, unpaired: bool = True
+) -> Confidence:
     """The same of a metric whose rows have errors of their own, and whose draws are of other items.
 
     Args:
         draws, chosen, count: As for `confidence_of`.
+        unpaired: Whether no item's scores tell what merges have in common.
     """
     law = draws.problem.law
     measured = replace(draws, known=np.array([law.is_row(one) for one in draws.weights]))
@@ -170,7 +174,8 @@ def confidence_on_items(draws: Draws, chosen: Choice, count: int = 5) -> Confide
         chance=None,
         chance_on_texts=found.chance,
         rivals=tuple(_names(draws, i) for i in _may_be_best(draws, at, draws.costs)),
-        unpaired=True,
+        items=True,
+        unpaired=unpaired,
     )
 
 

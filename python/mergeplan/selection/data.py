@@ -59,11 +59,11 @@ def _confidence(sure: Confidence | None) -> dict[str, Any] | None:
     return {
         "on_this_text": {
             "chance": None if sure.no_chance else sure.chance,
-            "regret": None if sure.unpaired else sure.regret,
+            "regret": None if sure.items else sure.regret,
         },
         "on_texts_of_this_kind": {
             "chance": sure.chance_on_texts,
-            "regret": sure.regret if sure.unpaired else None,
+            "regret": sure.regret if sure.items else None,
             "unknown": sure.unknown or None,
             "rivals": sure.rivals,
             "groups_needed": sure.groups_needed,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mergeplan.config.transfer import AUTO, REQUIRED, check_transfer
 from mergeplan.errors import InputError
+from mergeplan.evaluation.item_scores import with_item_scores
 from mergeplan.evaluation.resampling import Resampling, of_known_items, resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.metrics import rows_about, target_among
@@ -85,6 +86,7 @@ def select(
     check_transfer(transfer)
     table_file = expanded(source)
     rows, _ = read_rows(table_file)
+    rows = with_item_scores(table_file, rows)
     resampling = resampling_beside(table_file, rows)
     rows = of_known_items(rows, resampling)
     wish = wish or Wish()
@@ -255,13 +257,12 @@ def settled_of(table: Table, problem: Problem) -> tuple[dict[int, Choice], Draws
 
 
 def _on_items(table: Table, law: SubsetLaw, choice: Choice) -> Choice:
-    """A choice by a law of values on other items, whose error merges may have in common or not.
-
-    The law takes each row's as its own; the interval is at least as wide as if all shared it.
-    """
-    if law.noise is None or not table.target(law.name).metric:
+    """A choice by a law of values on other items, with an interval at least as wide as if merges
+    had all of their items' error in common."""
+    target = table.target(law.name)
+    if law.noise is None or target.errors is None:
         return choice
-    half = NINE_IN_TEN * float(np.sqrt(np.mean(law.noise)))
+    half = NINE_IN_TEN * float(np.sqrt(np.nanmean(target.errors**2)))
     return replace(
         choice,
         low=min(choice.low, choice.value - half),
@@ -275,8 +276,9 @@ def how_sure(
 ) -> Confidence:
     """On this text, and on texts of this kind where their scores are known."""
     law = draws.problem.law
-    if table.target(law.name).metric and law.noisy:
-        return confidence_on_items(draws, best, count)
+    target = table.target(law.name)
+    if target.metric and law.noisy:
+        return confidence_on_items(draws, best, count, unpaired=not target.paired)
     texts = texts_of(table, law, resampling, len(draws.costs))
     return confidence_of(draws, best, texts=texts, count=count)
 

@@ -213,11 +213,12 @@ def _sure(sure: Confidence) -> list[str]:
         )
     if sure.chance_on_texts is None:
         return [*lines, f"  no chance on texts of this kind is told: {sure.unknown}"]
-    if sure.unpaired:
+    if sure.items:
+        how = ", as if no two merges had an item in common" if sure.unpaired else ""
         lines.append(
             "  on items of this kind the best of all that are allowed with a chance of"
-            f" {chance_text(sure.chance_on_texts)}, as if no two merges had an item in common; else"
-            f" it loses {sure.regret:.2g} in expectation"
+            f" {chance_text(sure.chance_on_texts)}{how}; else it loses {sure.regret:.2g} in"
+            " expectation"
         )
     else:
         lines.append(

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.gaps import gap_text
-from mergeplan.measurements.metrics import item_error
+from mergeplan.measurements.metrics import item_error, own_error
 from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
 
@@ -32,6 +32,8 @@ class Target:
         metric: Empty for losses.
         errors: Standard errors of a metric's values, from its items, shape (n_rows,); NaN, or
             `None` for all, where the file does not say.
+        own: What of them is each merge's own; all of it, where no item's scores tell.
+        paired: Whether they do.
     """
 
     name: str
@@ -39,15 +41,17 @@ class Target:
     higher: bool = False
     metric: str = ""
     errors: Array | None = None
+    own: Array | None = None
+    paired: bool = False
 
     @property
     def noise(self) -> Array | None:
-        """Variance of each value on other items, as if no two merges had one in common; `None` but
-        of metrics of which every measured value has an error."""
+        """Variance of what of each value is the merge's own, and else on other items; `None` but of
+        metrics of which every measured value has an error."""
         there = np.isfinite(self.values)
-        if not self.metric or self.errors is None or not np.isfinite(self.errors[there]).all():
+        if not self.metric or self.own is None or not np.isfinite(self.own[there]).all():
             return None
-        return np.where(there, np.nan_to_num(self.errors), 0.0) ** 2
+        return np.where(there, np.nan_to_num(self.own), 0.0) ** 2
 
 
 @dataclass(frozen=True)
@@ -149,14 +153,17 @@ class Table:
             share / total * target.values
             for share, target in zip(shares.values(), chosen, strict=True)
         )
-        errors = None
-        if all(target.errors is not None for target in chosen):
-            squares = sum(
-                (share / total * np.asarray(target.errors)) ** 2
-                for share, target in zip(shares.values(), chosen, strict=True)
-            )
-            errors = np.sqrt(np.asarray(squares))
-        return Target(name, np.asarray(values), chosen[0].higher, chosen[0].metric, errors)
+        parts = [share / total for share in shares.values()]
+        first = chosen[0]
+        return Target(
+            name,
+            np.asarray(values),
+            first.higher,
+            first.metric,
+            _errors_of_mean(parts, [target.errors for target in chosen]),
+            _errors_of_mean(parts, [target.own for target in chosen]),
+            all(target.paired for target in chosen),
+        )
 
     def gaps(self, name: str) -> list[str]:
         """A word on merges that were not measured on all that a mean of losses is over."""
@@ -257,12 +264,17 @@ def _table(
     cells: dict[tuple[float, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     kinds: dict[str, tuple[str, bool]] = {}
     errors: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
+    owns: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
+    unpaired: set[str] = set()
     merges: dict[tuple[float, ...], dict[MergeKey, None]] = defaultdict(dict)
 
     def add(row: Measurement, factor: float) -> None:
         point, name = _add(cells, kinds, row, names, factor)
         merges[point][row.merge_key] = None
         errors[point, name].append(item_error(row))
+        owns[point, name].append(own_error(row))
+        if row.own_se is None:
+            unpaired.add(name)
 
     for other, rows in groups.items():
         factor = 1.0
@@ -288,9 +300,20 @@ def _table(
     for name in sorted(kinds, key=lambda name: (name != MACRO, name)):
         values = [np.mean(cells[p][name]) if name in cells[p] else np.nan for p in points]
         metric, higher = kinds[name]
-        known = np.array([_of_mean(errors.get((point, name), [])) for point in points])
-        own = known if metric and np.isfinite(known).any() else None
-        targets[name] = Target(name, np.array(values, np.float64), higher, metric, own)
+        known, own = (
+            np.array([_of_mean(some.get((point, name), [])) for point in points])
+            for some in (errors, owns)
+        )
+        told = metric and np.isfinite(known).any()
+        targets[name] = Target(
+            name,
+            np.array(values, np.float64),
+            higher,
+            metric,
+            known if told else None,
+            own if told else None,
+            bool(metric) and name not in unpaired,
+        )
     weights = np.array(points, np.float64)
     keys = tuple(tuple(merges[point]) for point in points)
     pool_size = max((row.pool_size or 0 for row in groups[key]), default=0) or None
@@ -316,6 +339,14 @@ def _add(
         raise InputError(f"row {row.row}, column `better`: `{name}` is better both ways")
     cells[point][name].append(row.loss_nats)
     return point, name
+
+
+def _errors_of_mean(parts: Sequence[float], errors: Sequence[Array | None]) -> Array | None:
+    """Of a weighted mean of values whose items are others in each; `None` where one has none."""
+    squares = [
+        (part * one) ** 2 for part, one in zip(parts, errors, strict=True) if one is not None
+    ]
+    return np.sqrt(np.sum(squares, axis=0)) if len(squares) == len(parts) else None
 
 
 def _of_mean(errors: list[float]) -> float:

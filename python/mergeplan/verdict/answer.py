@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergeplan.config.transfer import AUTO
+from mergeplan.evaluation.item_scores import with_item_scores
 from mergeplan.evaluation.measured import RUN, recorded_texts
 from mergeplan.evaluation.resampling import of_known_items, resampling_beside
 from mergeplan.law.costs import CostModel
@@ -116,7 +117,7 @@ def _fit(path: Path, domain: str | None, metric: str | None, method: str | None)
 
 def rows_of(path: Path, method: str | None) -> tuple[Measurement, ...]:
     """The rows of one method and of the bases; of all methods where none is named."""
-    rows, _ = read_rows(path)
+    rows = with_item_scores(path, read_rows(path)[0])
     return tuple(row for row in rows if method is None or row.k == 0 or row.method == method)
 
 

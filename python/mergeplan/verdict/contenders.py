@@ -26,12 +26,13 @@ class Contender:
         low, high: 90 % interval of a prediction; the value itself where it was measured.
         here: Of a metric whose items may move it, what was measured on them; `value` and interval
             are then of other items of their kind.
-        apart: Standard deviation by which it is held against others then, as if no two merges had
-            an item in common. The interval is as wide as if they had all.
+        apart: Standard deviation by which it is held against others then: of what is its own. The
+            interval is as wide as if merges had all of their items' error in common.
         values: By domain or metric, measured or predicted.
         key: By which its documents' losses are found; `None` of a prediction.
         around: Half widths of the 90 % intervals of predicted values.
         errors: Standard errors of measured metrics, from their items.
+        own: What of them is each merge's own.
     """
 
     merge: Merge
@@ -42,6 +43,7 @@ class Contender:
     key: MergeKey | None = None
     around: Mapping[str, float] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
+    own: Mapping[str, float] = field(default_factory=dict)
     here: float | None = None
     apart: float | None = None
 
@@ -112,9 +114,8 @@ def measured_contenders(known: Iterable[KnownMerge], aim: Aim) -> list[Contender
     for one in known:
         value = aim.of(one.values)
         if value is not None:
-            found.append(
-                Contender(one.merge, value, value, value, one.values, one.key, errors=one.errors)
-            )
+            point = Contender(one.merge, value, value, value, one.values, one.key)
+            found.append(replace(point, errors=one.errors, own=one.own))
     return found
 
 
@@ -142,9 +143,10 @@ def on_items(
             for key in one.table.merges[place]:
                 found.setdefault(key, (float(value), float(half)))
     expected = []
-    for other, own in zip(known, halves, strict=True):
+    for other, whole in zip(known, halves, strict=True):
+        own = NINE_IN_TEN * aim.error_of(other.own)
         value, half = found.get(other.key, (other.value, own))
-        low, high = value - max(half, own), value + max(half, own)
+        low, high = value - max(half, whole), value + max(half, whole)
         found_here = replace(other, value=value, low=low, high=high, here=other.value)
         expected.append(replace(found_here, apart=half / NINE_IN_TEN))
     return expected

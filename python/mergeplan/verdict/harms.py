@@ -20,7 +20,9 @@ def gains_of(
             continue
         value = aim.sign * (other.on_this_text - chosen.on_this_text)
         low, high, chance = _on_other_texts(chosen, other, aim, resampling)
-        found.append(Gain(other.merge.name(), value, low, high, chance, unpaired(aim, resampling)))
+        items = bool(aim.metric)
+        apart = unpaired(aim, resampling) and not aim.paired
+        found.append(Gain(other.merge.name(), value, low, high, chance, items, apart))
     return tuple(found)
 
 
@@ -34,7 +36,7 @@ def _on_other_texts(
 ) -> tuple[float, float, float | None] | tuple[None, None, None]:
     """Interval of the gain and its chance, paired by documents.
 
-    Of metrics, whose items have no scores here, as if no two merges had one in common.
+    Of metrics by what of their items' error is each merge's own.
     """
     if unpaired(aim, resampling):
         deviation = math.hypot(chosen.deviation, other.deviation)

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
-from mergeplan.measurements.metrics import item_error
+from mergeplan.measurements.metrics import item_error, own_error
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
 
 # A weight that differs from another by less is the same.
@@ -81,12 +81,14 @@ class KnownMerge:
         key: By which its documents' losses are found.
         values: Losses by domain, other metrics by `metric:domain` or `metric`.
         errors: Standard errors of metrics, from their items, where the file says.
+        own: What of them is each merge's own.
     """
 
     merge: Merge
     key: MergeKey
     values: Mapping[str, float]
     errors: Mapping[str, float] = field(default_factory=dict)
+    own: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,14 @@ class Aim:
         shares: Of each domain or metric; of the macro mean, of each domain alike.
         higher: Whether more is better.
         metric: Empty for losses.
+        paired: Whether the scores of its items tell what of their error merges have in common.
     """
 
     name: str
     shares: Mapping[str, float]
     higher: bool = False
     metric: str = ""
+    paired: bool = False
 
     @property
     def sign(self) -> float:
@@ -131,7 +135,7 @@ def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
     Several values of one merge on one domain are averaged.
     """
     cells: dict[MergeKey, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    squares: dict[MergeKey, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    metrics: dict[MergeKey, dict[str, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
     merges = {}
     for row in rows:
         if row.k and not row.subset:
@@ -142,16 +146,22 @@ def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
         merges[key] = Merge(row.n_params, method, options, weights, row.seed)
         cells[key][row.target].append(row.loss_nats)
         if row.metric:
-            squares[key][row.target].append(item_error(row) ** 2)
+            metrics[key][row.target].append(row)
     return [
         KnownMerge(
             merge,
             key,
             {name: fmean(values) for name, values in cells[key].items()},
-            {name: sqrt(fmean(some) / len(some)) for name, some in squares[key].items()},
+            {name: _of_mean(map(item_error, some)) for name, some in metrics[key].items()},
+            {name: _of_mean(map(own_error, some)) for name, some in metrics[key].items()},
         )
         for key, merge in merges.items()
     ]
+
+
+def _of_mean(errors: Iterable[float]) -> float:
+    squares = [error**2 for error in errors]
+    return sqrt(fmean(squares) / len(squares))
 
 
 def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
@@ -163,6 +173,7 @@ def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
     Raises:
         InputError: It was not measured, cannot be averaged, or has to be chosen.
     """
+    rows = list(rows)
     kinds = {row.target: (row.metric, row.higher) for row in rows}
     losses = [name for name, (metric, _) in kinds.items() if not metric and name != MACRO]
     if wanted is None:
@@ -192,4 +203,5 @@ def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
             " better high"
         )
     metric, higher = kinds[next(iter(shares))]
-    return Aim(wanted, shares, higher, metric)
+    paired = bool(metric) and all(row.own_se is not None for row in rows if row.target in shares)
+    return Aim(wanted, shares, higher, metric, paired)

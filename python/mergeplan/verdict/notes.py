@@ -101,22 +101,23 @@ def on_base_and_texts(
         found.append("the base does not keep the bounds, and does not count")
     if not chosen.merge.k:
         return found
-    if unpaired(aim, resampling) and chosen.deviation:
+    by_errors = unpaired(aim, resampling)
+    if by_errors and chosen.deviation and not aim.paired:
         found.append(
             "on items of this kind as if no two merges had an item in common: had items scores of"
             " their own here, merges that answer the same ones would be told apart more surely"
         )
-    elif unpaired(aim, resampling):
+    elif by_errors and not chosen.deviation:
         found.append(
             "no chance on items of this kind is told: neither `value_se` nor `n_items` says how far"
             " its items may move it"
         )
-    elif resampling is None:
+    elif not by_errors and resampling is None:
         found.append(
             "on this text only: no losses of single documents stand beside the table, so that"
             " nothing is said of other texts"
         )
-    elif not resampling.enough(aim.shares):
+    elif not by_errors and resampling is not None and not resampling.enough(aim.shares):
         few = min(resampling.groups().items(), key=lambda item: item[1])
         found.append(
             f"on this text only: domain `{few[0]}` has {few[1]} documents or groups of them, and"

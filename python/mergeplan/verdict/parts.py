@@ -15,7 +15,8 @@ class Gain:
         low, high: 90 % interval on texts of this kind, paired by documents; `None` where the
             texts' documents are not known, or too few. Of a metric on items of its kind.
         chance: That it is better on texts, or items, of this kind; `None` likewise.
-        unpaired: Whether these are of a metric's items, as if no two merges had one in common.
+        items: Whether these are of a metric's items.
+        unpaired: Whether they are told as if no two merges had one in common.
     """
 
     over: str
@@ -23,6 +24,7 @@ class Gain:
     low: float | None = None
     high: float | None = None
     chance: float | None = None
+    items: bool = False
     unpaired: bool = False
 
 

@@ -35,7 +35,7 @@ def gain_text(gain: Gain) -> str:
     said = f"{abs(gain.value):.4f} {verb} than {gain.over} on this text"
     if gain.low is None or gain.high is None or gain.chance is None:
         return said
-    kind = "items" if gain.unpaired else "texts"
+    kind = "items" if gain.items else "texts"
     return (
         f"{said}; on {kind} of this kind {gain.low:+.4f} to {gain.high:+.4f} (90 %), better with a"
         f" chance of {chance_text(gain.chance)}"
