@@ -41,7 +41,7 @@ texts = {
 
 def train(model, some, rate):
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    for _ in range(50):
+    for _ in range(30):
         ids = torch.stack([masked_words.encode(piece)[0] for piece in random.sample(some, 16)])
         mask = torch.rand(ids.shape) < 0.15
         labels = ids.masked_fill(~mask, -100)

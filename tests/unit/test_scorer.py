@@ -13,6 +13,7 @@ from mergeplan.evaluation.measured import read_scores
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import OwnDocuments
 from mergeplan.measurements.file import read_rows
+from tests.support.commands import cli
 from tests.support.pools import write_pool
 from tests.support.settings import DEMO_POOL, EVAL
 
@@ -337,6 +338,21 @@ def test_classifiers_are_merged_and_chosen_by_accuracy_paired_by_document(points
     [selection] = mergeplan.select(done.table)
     assert selection.best.value == verdict.chosen.value
     assert selection.confidence.chance_on_texts is not None
+    words = ["select", done.table, "--pool", tmp_path / "pool.yml", "-o", tmp_path / "m.yml"]
+    checked = cli(*words, "--check", "--scorer", points, "--device", "cpu")
+    assert checked.returncode == 0, checked.stderr
+    name = verdict.chosen.merge.name()
+    assert f"checked on {len(other)} other documents: {name}" in checked.stdout
+    assert f"{apart.mean():.4f} better than base" in checked.stdout
+    assert "may have had a part" not in checked.stderr
+    refused = cli(*words, "--check", "--overwrite")
+    assert (
+        refused.returncode,
+        "cannot be checked: documents are scored here" in refused.stderr,
+    ) == (
+        1,
+        True,
+    )
 
 
 def test_how_many_classifiers_to_merge_is_asked_by_accuracy(points, tmp_path):

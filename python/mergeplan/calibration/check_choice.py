@@ -13,7 +13,8 @@ from mergeplan.evaluation.halves import check_cut
 from mergeplan.evaluation.measured import recorded_texts
 from mergeplan.evaluation.scores import Estimate, Scores, difference
 from mergeplan.measurements.file import read_rows
-from mergeplan.measurements.rows import MACRO, parse_shares
+from mergeplan.measurements.metrics import domains_of
+from mergeplan.measurements.rows import MACRO
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.selection import Selection, Selections
@@ -34,7 +35,7 @@ class Rival:
     Attributes:
         name: `base`, `all experts`, the best single expert, or a subset.
         loss: Its own.
-        gain: Its loss less the merge's, paired by document.
+        gain: By how much the merge is better, paired by document.
     """
 
     name: str
@@ -107,19 +108,24 @@ def check_choice(
         setup: How they were scored; its half does not count.
 
     Raises:
-        InputError: What counts is no loss, the pool or its texts are at fault or not the run's, or
-            the run's halves were cut otherwise.
+        InputError: What counts is not what the setup measures, the pool or its texts are at fault
+            or not the run's, or the run's halves were cut otherwise.
     """
     aim = selections[0].law.name
-    if selections[0].table.target(aim).metric:
+    target = selections[0].table.target(aim)
+    sign = -1.0 if target.higher else 1.0
+    scorer = setup.evaluation.scorer
+    measured = scorer.metric if scorer else ""
+    if target.metric != measured:
         raise InputError(
-            f"`{aim}` is no loss: only losses can be checked",
-            "run the benchmark on the merge yourself",
+            f"`{aim}` cannot be checked: documents are scored here by"
+            f" {f'`{measured}`' if measured else 'losses'}",
+            "give the `--scorer` that it was measured by, or run the benchmark on the merge",
         )
-    shares = parse_shares(aim)
     size = size_in(one.merge.n_params, pool)
     number = pool.sizes.index(size)
     texts = prepare_texts(pool, number, replace(setup.evaluation, half="check"))
+    shares = domains_of(aim, target.metric)
     if (run := recorded_texts(source.parent)) is not None:
         check_cut(source.parent, run.halves, texts.cut)
     selecting = hash_texts(pool, number, replace(setup.evaluation, half="selection"))
@@ -140,20 +146,21 @@ def check_choice(
         scores.append(texts.score(model))
     own = scores[0]
     found = [
-        Rival(name, _loss(each, shares), _loss(difference(each, own), shares))
+        Rival(name, _loss(each, shares), _turned(_loss(difference(each, own), shares), sign))
         for name, each in zip([*rivals, "base"], scores[1:], strict=True)
     ]
-    subsets = [rival.loss.loss_nats for rival in found if rival.name != "base"]
     loss = _loss(own, shares)
+    losses = [rival.loss.loss_nats for rival in found if rival.name != "base"]
     return Check(
         name=one.merge.name(),
         expected=one.value,
         measured=one.measured,
         loss=loss,
         rivals=tuple(found),
-        regret=max(0.0, loss.loss_nats - min(subsets, default=loss.loss_nats)),
+        regret=max([0.0, *(sign * (loss.loss_nats - other) for other in losses)]),
         apart=all(
-            hash and selecting.startswith(hash) for hash in _hashes(source, one.merge.n_params)
+            hash and selecting.startswith(hash)
+            for hash in _hashes(source, one.merge.n_params, target.metric)
         ),
     )
 
@@ -196,6 +203,11 @@ def _same(merge: Merge, other: Merge) -> bool:
     return replace(merge, seed="") == replace(other, seed="")
 
 
+def _turned(gain: Estimate, sign: float) -> Estimate:
+    """Better is positive."""
+    return replace(gain, loss_nats=sign * gain.loss_nats)
+
+
 def _loss(scores: Scores, shares: dict[str, float]) -> Estimate:
     if set(shares) == {MACRO}:
         return scores.macro()
@@ -205,7 +217,8 @@ def _loss(scores: Scores, shares: dict[str, float]) -> Estimate:
     return scores.mean(shares)
 
 
-def _hashes(source: Path, n_params: float | None) -> set[str]:
+def _hashes(source: Path, n_params: float | None, metric: str) -> set[str]:
     """What a size's rows say of the texts that they were scored on; `calibrate` shortens it."""
     rows, _ = read_rows(source)
-    return {row.data_hash for row in rows if row.n_params in (None, n_params)}
+    own = (row for row in rows if row.n_params in (None, n_params) and row.metric == metric)
+    return {row.data_hash for row in own}

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from mergeplan.calibration.run_folder import HELD_BACK, RunFolder
 from mergeplan.evaluation.measured import MeasuredMerge, parse_scores, scores_line
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.evaluation.scores import Estimate
+from mergeplan.measurements.metrics import domains_of
 from mergeplan.measurements.rows import MACRO, parse_shares, target_name
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.subset_law.law import NINE_IN_TEN
@@ -116,8 +117,8 @@ def held_back(
     scored = list(_scored(folder, texts[size], [merge for _, merge in pairs], measure(size)))
     metric = folder.identity.metric
     resampling = Resampling.of(scored, metric)
-    macro = {target_name(metric, MACRO): 1.0}
-    shares = macro if verdict.aim == "loss" else parse_shares(verdict.aim)
+    aim = target_name(metric, MACRO) if verdict.aim == "loss" else verdict.aim
+    shares = parse_shares(aim)
     own = next(one for one in scored if one.merge == pairs[0][1]).scores
     sign = -1.0 if verdict.higher else 1.0
     gains = []
@@ -127,13 +128,9 @@ def held_back(
         if not resampling.enough(shares):
             gain = replace(gain, se=math.nan)
         gains.append(HeldBackGain(one.merge.name(), sign * (one.value - chosen.value), gain))
-    value = own.macro() if shares == macro else own.mean(_domains(shares, metric))
+    domains = domains_of(aim, metric)
+    value = own.macro() if MACRO in domains else own.mean(domains)
     return HeldBack(chosen.merge.name(), value, tuple(gains))
-
-
-def _domains(shares: Mapping[str, float], metric: str) -> dict[str, float]:
-    """Shares of domains, by their own names."""
-    return {name.removeprefix(f"{metric}:"): share for name, share in shares.items()}
 
 
 def _scored(

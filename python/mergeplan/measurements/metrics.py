@@ -84,6 +84,16 @@ def targets_of(domains: str | None, metric: str) -> str | None:
     return ",".join(f"{target_name(metric, name)}={share:g}" for name, share in shares.items())
 
 
+def domains_of(targets: str, metric: str) -> dict[str, float]:
+    """Shares of domains, of what `targets_of` gives.
+
+    >>> domains_of("acc:code=2,acc:math", "acc"), domains_of("code", "")
+    ({'code': 2.0, 'math': 1.0}, {'code': 1.0})
+    """
+    shares = parse_shares(targets)
+    return {name.removeprefix(f"{metric}:"): share for name, share in shares.items()}
+
+
 def rows_of_known_items(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
     """Rows of a metric each item of which has a score beside, by which merges are paired: a row
     has then no error of its own, and is exact on these items as a loss is on its text."""
