@@ -113,7 +113,7 @@ def subsets(table):
     for name, target in table.targets.items():
         cells = []
         for noisy in (False, True):
-            noise = target.noise[few] if noisy else None
+            noise = np.diag(target.noise[few]) if noisy else None
             law = fit_subset_law(
                 table.weights[few], target.values[few], table.experts,
                 name=name, higher=target.higher, noise=noise,

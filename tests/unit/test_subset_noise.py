@@ -28,13 +28,13 @@ def some():
 
 
 def noise_of(some, last):
-    return np.array([0.0] * (len(some) - 1) + [last])
+    return np.diag([0.0] * (len(some) - 1) + [last])
 
 
 def test_much_noise_is_as_good_as_no_row_and_little_as_an_exact_one(some):
     values, last = truth(), WEIGHTS[some[-1:]]
     without = fit_subset_law(WEIGHTS[some[:-1]], values[some[:-1]], NAMES)
-    wrong = values[some] + noise_of(some, 5.0)
+    wrong = values[some] + noise_of(some, 5.0).sum(0)
     much = fit_subset_law(WEIGHTS[some], wrong, NAMES, noise=noise_of(some, 1e6))
     little = fit_subset_law(WEIGHTS[some], values[some], NAMES, noise=noise_of(some, 1e-14))
     assert np.isnan(much.measured(last)).all()
@@ -57,7 +57,7 @@ def test_the_intervals_of_rows_with_noise_hold(some):
         rng = np.random.default_rng(seed)
         noise = np.where(np.arange(len(some)) < 7, 0.0, 0.004**2)
         noisy = values[some] + rng.normal(0, np.sqrt(noise))
-        law = fit_subset_law(WEIGHTS[some], noisy, NAMES, noise=noise)
+        law = fit_subset_law(WEIGHTS[some], noisy, NAMES, noise=np.diag(noise))
         rows = WEIGHTS[some[7:]]
         around = law.deviations(rows)
         assert (around < 1.5 * 0.004).all()
@@ -72,7 +72,7 @@ def test_the_intervals_of_rows_with_noise_hold(some):
 def test_noise_is_no_misfit(some):
     """Variances go by what is left of the values beside their known noise."""
     values = truth(misfit=1e-4)
-    noise = np.full(len(some), 0.01**2)
+    noise = 0.01**2 * np.eye(len(some))
     noisy = values[some] + np.random.default_rng(3).normal(0, 0.01, len(some))
     told = fit_subset_law(WEIGHTS[some], noisy, NAMES, noise=noise)
     untold = fit_subset_law(WEIGHTS[some], noisy, NAMES)

@@ -119,12 +119,13 @@ def calibrate(
     finally:
         store.close()
     new = run.measured
+    n_measured = len({one.merge.key for one in new})
     faults = [f"{one.merge.key}: {fault}" for one in measured for fault in one.scores.faults()]
     return Calibration(
         folder=folder,
         table=table,
-        n_measured=len(new),
-        n_kept=len(measured) - len(new),
+        n_measured=n_measured,
+        n_kept=len(measured) - n_measured,
         reasons=tuple(reasons),
         seconds=seconds,
         merging=sum(one.seconds[0] for one in new),

@@ -221,4 +221,4 @@ def _hashes(source: Path, n_params: float | None, metric: str) -> set[str]:
     """What a size's rows say of the texts that they were scored on; `calibrate` shortens it."""
     rows, _ = read_rows(source)
     own = (row for row in rows if row.n_params in (None, n_params) and row.metric == metric)
-    return {row.data_hash for row in own}
+    return {row.data_hash for row in own if row.text_se is None}

@@ -75,7 +75,10 @@ class ClusterExecutor:
         self.workers = [remote.remote(pool, size, one) for _ in range(count)]
 
     def measure(
-        self, merges: Sequence[SubsetMerge], some: Sequence[int]
+        self,
+        merges: Sequence[SubsetMerge],
+        some: Sequence[int],
+        parts: Sequence[range | None] | None = None,
     ) -> Iterator[MeasuredMerge]:
         """As `Worker.measure`, in the order in which the workers are done.
 
@@ -88,7 +91,7 @@ class ClusterExecutor:
         pool = ActorPool(self.workers)
         try:
             yield from pool.map_unordered(
-                lambda worker, number: worker.measure.remote(shared, number), list(some)
+                lambda worker, number: worker.measure.remote(shared, number, parts), list(some)
             )
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
@@ -103,5 +106,7 @@ class _RemoteWorker:
     def __init__(self, pool: Pool, size: int, setup: Setup) -> None:
         self._worker = Worker(pool, size, setup)
 
-    def measure(self, merges: list[SubsetMerge], number: int) -> MeasuredMerge:
-        return next(self._worker.measure(merges, [number]))
+    def measure(
+        self, merges: list[SubsetMerge], number: int, parts: Sequence[range | None] | None
+    ) -> MeasuredMerge:
+        return next(self._worker.measure(merges, [number], parts))

@@ -78,11 +78,13 @@ class Round:
     Attributes:
         decision: As it stands before them; `None` in the first round.
         reason: One sentence for people.
+        whole: Those to be scored on all documents where the others get their next part of them.
     """
 
     merges: tuple[SubsetMerge, ...]
     reason: str
     decision: Decision | None = None
+    whole: tuple[SubsetMerge, ...] = ()
 
 
 @dataclass(frozen=True)

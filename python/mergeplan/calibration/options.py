@@ -16,7 +16,7 @@ from mergeplan.config.seed import seed_of
 from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.halves import short_domains
-from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.evaluation.options import TOKENS, EvaluationOptions
 from mergeplan.evaluation.own_documents import read_files
 from mergeplan.evaluation.resampling import LEAST_GROUPS
 from mergeplan.measurements.metrics import targets_of
@@ -24,6 +24,8 @@ from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.pool.subsets import SubsetMerge, subset_merge
 from mergeplan.system.ranges import LARGEST_POOL, check_number, check_seed, check_several
+
+ALL, WHERE_NEEDED = TOKENS
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class CalibrateOptions:
             else 0.
         also: Subsets that are measured beside the rounds, by each method.
         listed: Measure these merges and no others, whatever they tell; `None` to go by rounds.
+        tokens: `all` documents for every merge, or `where-needed`: few at first, and more where a
+            merge may be the best; only for the best subset.
         half: Of the documents; `None` for the selection half where every domain has twelve
             documents or more in each, else for what `setup` says.
         ray: `local` or the address of a Ray cluster; `None` for this process.
@@ -77,9 +81,15 @@ class CalibrateOptions:
     seed: int | None = None
     also: tuple[tuple[str, ...], ...] = ()
     listed: tuple[SubsetMerge, ...] | None = None
+    tokens: str = ALL
     half: str | None = None
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
+
+    @property
+    def partly(self) -> bool:
+        """Whether merges are scored on parts of the documents."""
+        return self.tokens == WHERE_NEEDED
 
     @property
     def leaning(self) -> bool:
@@ -93,6 +103,20 @@ class CalibrateOptions:
                 found = type(getattr(self, name)).__name__
                 raise InputError(f"`{name}`: expected a `{kind.__name__}`, found a `{found}`")
         check_several(self.methods, "methods")
+        if self.tokens not in TOKENS:
+            hint = nearest(self.tokens, list(TOKENS)) or f"known are {', '.join(TOKENS)}"
+            raise InputError(f"`tokens`: there is no `{self.tokens}`", hint)
+        own = self.setup.tasks or self.setup.evaluation.scorer is not None
+        if self.partly and own:
+            raise InputError(
+                "`tokens`: tasks and scorers are given all that they ask for",
+                "take `all`, or leave out the tasks and the scorer",
+            )
+        if self.partly and (self.choosing is None or self.listed is not None):
+            raise InputError(
+                "`tokens`: only the search for the best subset scores merges on fewer documents",
+                "ask for the best subset (`--for select`, without `--subsets`)",
+            )
         check_number(self.until, "until", 0, LARGEST_POOL, whole=True)
         if self.seed is not None:
             check_seed(self.seed)
@@ -215,6 +239,7 @@ def plans_of(
                 free_sum=choosing.free_sum,
                 budget=options.budget,
                 seed=seed,
+                partly=options.partly,
                 leaning=options.leaning and bool(smaller_sizes(checked.pool, size)),
                 smaller=tuple(smaller),
             )

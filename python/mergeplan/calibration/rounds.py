@@ -1,7 +1,7 @@
 """The rounds of a run: ask what to measure, measure it, ask again, until nothing is asked for."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -23,7 +23,9 @@ from mergeplan.calibration.worker import Worker
 from mergeplan.config.seed import seed_of
 from mergeplan.display.text import format_count
 from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.resampling import Resampling
+from mergeplan.evaluation.texts import tokens_of
 from mergeplan.measurements.metrics import rows_of_known_items
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import BASE
@@ -42,7 +44,10 @@ class Executor(Protocol):
     """Measures merges of one size, in any order."""
 
     def measure(
-        self, merges: Sequence[SubsetMerge], some: Sequence[int]
+        self,
+        merges: Sequence[SubsetMerge],
+        some: Sequence[int],
+        parts: Sequence[range | None] | None = None,
     ) -> Iterator[MeasuredMerge]: ...
 
 
@@ -80,7 +85,7 @@ class Run:
             listed = [merge for merge in self._options.listed if merge.size == size]
             listed += also_merges(self._checked, self._options, size)
             self._say(f"{self._name(size)}{len(listed)} merges are listed")
-            self._measure(listed, size, store, executor)
+            self._measure(dict.fromkeys(listed, N_PARTS), size, store, executor)
             return []
         finally:
             executor.close()
@@ -96,7 +101,8 @@ class Run:
         self._rows[size] = rows_of_known_items(store.measurements(seen.values()).rows)
 
         def measure(wanted: list[SubsetMerge]) -> None:
-            self._measure(wanted, size, store, executor)
+            # What the verdict sets its merge against is scored on everything.
+            self._measure(dict.fromkeys(wanted, N_PARTS), size, store, executor)
             seen.update({merge.key: m for merge in wanted if (m := store.get(merge)) is not None})
 
         measure(also_merges(self._checked, self._options, size))
@@ -105,7 +111,7 @@ class Run:
             verdict = verdict_on(list(seen.values()), store, self._options, smaller=smaller)
             labels = self._checked.labels
             asked = still_to_measure(verdict, self._checked.pool, size, labels, seed)
-            wanted = [one for one in asked if one.key not in seen]
+            wanted = [one for one in asked if getattr(seen.get(one.key), "parts", 0) is not None]
             wanted = wanted[: self._left(list(seen.values()), wanted)]
             if not wanted:
                 break
@@ -119,9 +125,7 @@ class Run:
         if not wanted:
             return None
         some = [one for one in own if one.merge.method in (wanted[0].method, BASE)]
-        each = self._checked.texts[wanted[0].size].n_tokens
-        seconds = sum(sum(one.seconds) for one in some)
-        return affordable(self._options.budget, Spending(len(some), each * len(some), seconds))
+        return affordable(self._options.budget, _spent(some))
 
     def held_back(
         self, verdict: Verdict, measured: Sequence[MeasuredMerge], store: RunStore
@@ -173,10 +177,11 @@ class Run:
                     del plans[label]
                 else:
                     rounds[label] = found
-            wanted = {merge.key: merge for one in rounds.values() for merge in one.merges}
-            self._measure(list(wanted.values()), size, store, executor)
-            for label, one in rounds.items():
-                got = [m for merge in one.merges if (m := store.get(merge)) is not None]
+            wanted = {label: self._parts(one, seen[label]) for label, one in rounds.items()}
+            merged = {merge: n for some in wanted.values() for merge, n in some.items()}
+            self._measure(merged, size, store, executor)
+            for label, some in wanted.items():
+                got = [one for merge, n in some.items() if (one := store.at(merge, _upto(n)))]
                 seen[label] |= {m.merge.key: m for m in got}
                 lost = [m.merge.key for m in got if not math.isfinite(m.scores.macro().loss_nats)]
                 if lost:
@@ -202,28 +207,52 @@ class Run:
     def _next(
         self, plan: CurvePlan | SubsetPlan, store: RunStore, seen: dict[str, MeasuredMerge]
     ) -> Round | Stop:
-        each = self._checked.texts[plan.size].n_tokens
-        seconds = sum(sum(one.seconds) for one in seen.values())
-        spent = Spending(len(seen), each * len(seen), seconds)
+        spent = _spent(seen.values())
         measured = store.measurements(seen.values()) if seen else Measurements((), "")
         if isinstance(plan, SubsetPlan):
             resampling = Resampling.of(seen.values(), store.metric) if seen else None
             measured = replace(measured, rows=rows_of_known_items(measured.rows))
-            return next_subset_round(measured, plan, spent, resampling, store.grams)
+            some = tuple(seen.values())
+            return next_subset_round(measured, plan, spent, resampling, store.grams, some)
         return next_round(measured, plan, spent)
 
+    def _parts(self, found: Round, seen: Mapping[str, MeasuredMerge]) -> dict[SubsetMerge, int]:
+        """Up to which part of the texts each merge of a round is to be scored."""
+        wanted = {}
+        for merge in found.merges:
+            domains = self._checked.texts[merge.size].domains.values()
+            now = _reached(seen.get(merge.key))
+            wanted[merge] = N_PARTS
+            if self._options.partly and merge not in found.whole:
+                # Parts that add nothing, of domains with few documents, are passed over.
+                more = [n for n in range(now + 1, N_PARTS) if tokens_of(domains, range(now, n))]
+                upto = min(more, default=N_PARTS)
+                if tokens_of(domains, range(upto, N_PARTS)):
+                    wanted[merge] = upto
+        return wanted
+
     def _measure(
-        self, merges: list[SubsetMerge], size: int, store: RunStore, executor: "_Lazy"
+        self, wanted: Mapping[SubsetMerge, int], size: int, store: RunStore, executor: "_Lazy"
     ) -> None:
-        some = [number for number, merge in enumerate(merges) if store.get(merge) is None]
-        each = self._checked.texts[size].n_tokens
-        self._planned += each * len(some)
+        """Measure what is missing, each up to its part of the texts."""
+        merges, texts = list(wanted), self._checked.texts[size]
+        parts = [range(_reached(store.get(merge)), wanted[merge]) for merge in merges]
+        some = [number for number, own in enumerate(parts) if own]
+        whole, domains = range(N_PARTS), texts.domains.values()
+        tokens = {
+            merges[n].key: texts.n_tokens if parts[n] == whole else tokens_of(domains, parts[n])
+            for n in some
+        }
+        self._planned += sum(tokens.values())
         if not some:
             return
-        for measured in executor.get().measure(merges, some):
-            store.add(measured)
+        at_once = not self._options.partly
+        given = [None if at_once and own.start == 0 else own for own in parts]
+        upto = {merge.key: _upto(n) for merge, n in wanted.items()}
+        for measured in executor.get().measure(merges, some, given):
+            store.add(replace(measured, parts=upto[measured.merge.key]))
             self.measured.append(measured)
-            self._done += each
+            self._done += tokens[measured.merge.key]
             if self._progress:
                 self._progress(self._done, self._planned)
 
@@ -244,6 +273,21 @@ def _names(found: Round | Stop) -> str:
     if isinstance(found, Stop) or len(found.merges) > _FEW:
         return ""
     return ": " + ", ".join("+".join(merge.subset) or "the base" for merge in found.merges)
+
+
+def _reached(measured: MeasuredMerge | None) -> int:
+    """Up to which part of the texts a merge was scored."""
+    return 0 if measured is None else measured.parts or N_PARTS
+
+
+def _upto(parts: int) -> int | None:
+    return parts if parts < N_PARTS else None
+
+
+def _spent(some: Collection[MeasuredMerge]) -> Spending:
+    """Of what was measured so far."""
+    tokens = sum(one.scores.n_tokens for one in some)
+    return Spending(len(some), tokens, sum(sum(one.seconds) for one in some))
 
 
 class _Lazy:

@@ -12,7 +12,9 @@ from typing import Any
 from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.run_folder import MEASUREMENTS, RunFolder
 from mergeplan.errors import InputError
-from mergeplan.evaluation.measured import SCORES, MeasuredMerge, parse_scores, scores_line
+from mergeplan.evaluation.measured import SCORES, MeasuredMerge, parse_lines, scores_line
+from mergeplan.evaluation.partial import Completed, completed
+from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.scores import Estimate, TaskScore
 from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
 from mergeplan.measurements.file import table_text
@@ -67,32 +69,46 @@ class RunStore:
             undo.callback(self.folder.close)
             self._file = undo.enter_context(open_own(path, create=True))
             content = read_bytes(path, SCORES_KIND)
-            self._found, end = parse_scores(content, path)
+            lines, end = parse_lines(content, path)
+            self._found = {one.merge.key: one for one in lines}
+            self._reached = {(one.merge.key, one.parts): one for one in lines}
             if end < len(content):
                 self._file.truncate(end)
             self._close = undo.pop_all().close
 
     def get(self, merge: SubsetMerge) -> MeasuredMerge | None:
+        """With all documents that it was scored on."""
         return self._found.get(merge.key)
+
+    def at(self, merge: SubsetMerge, parts: int | None) -> MeasuredMerge | None:
+        """As it was when it had been scored on so many parts of the text, or else on more."""
+        kept = self._reached.get((merge.key, parts)) or self.get(merge)
+        fewer = kept is None or (kept.parts or N_PARTS) < (parts or N_PARTS)
+        return None if fewer else kept
 
     def all(self) -> list[MeasuredMerge]:
         """In canonical order, whatever the order of measuring was."""
         return sorted(self._found.values(), key=lambda measured: measured.merge.order)
 
     def add(self, measured: MeasuredMerge) -> None:
-        """Keep a measurement, durably.
+        """Keep a measurement, durably, with what the merge was scored on before.
 
         Raises:
             InputError: A model has changed while it was made.
             SurroundingsError: The disk refuses it.
         """
         self.folder.check_models()
+        if (before := self.get(measured.merge)) is not None:
+            scores = before.scores.and_more(measured.scores)
+            merging, evaluating = zip(before.seconds, measured.seconds, strict=True)
+            measured = replace(measured, scores=scores, seconds=(sum(merging), sum(evaluating)))
         line = scores_line(measured)
         with saying(self.folder.path / SCORES):
             self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
         self._found[measured.merge.key] = measured
+        self._reached[measured.merge.key, measured.parts] = measured
 
     def compare_experts(
         self, pool: Pool, say: Callable[[str], object], *, threads: int | None, anew: bool
@@ -138,16 +154,18 @@ class RunStore:
     def write_table(self) -> Path:
         """`measurements.csv`, whole at any moment; merges whose loss is not finite are left out."""
         rows = self.rows()
-        metrics = any(row.metric for row in rows)
-        columns = [one for one in _COLUMNS if metrics or one.about != "metric"]
+        about = {"merge", "text", "loss", *(row.metric and "metric" for row in rows)}
+        partly = any(row.text_se is not None for row in rows)
+        columns = [one for one in _COLUMNS if one.about in about]
+        columns = [one for one in columns if partly or one.name != "text_se"]
         return self.folder.place(MEASUREMENTS, table_text(rows, columns))
 
     def rows(self) -> list[Measurement]:
         """The table's rows, in canonical order."""
         return [
             row
-            for measured in self.all()
-            for row in (*self._rows_of(measured), *self._task_rows_of(measured))
+            for one in completed(self.all())
+            for row in (*self._rows_of(one), *self._task_rows_of(one.measured))
         ]
 
     def measurements(self, some: Iterable[MeasuredMerge]) -> Measurements:
@@ -157,7 +175,7 @@ class RunStore:
             InputError: A loss is none of a language model.
         """
         ordered = sorted(some, key=lambda measured: measured.merge.order)
-        rows = tuple(row for measured in ordered for row in self._rows_of(measured))
+        rows = tuple(row for one in completed(ordered) for row in self._rows_of(one))
         for row in rows:
             if not self.metric and not SMALLEST_LOSS <= row.loss_nats <= LARGEST_LOSS:
                 what = "+".join(row.subset) or "the base"
@@ -167,10 +185,10 @@ class RunStore:
                 )
         return Measurements(rows, "")
 
-    def _rows_of(self, measured: MeasuredMerge) -> list[Measurement]:
+    def _rows_of(self, one: Completed) -> list[Measurement]:
         """A row for each domain and one for their mean, in the digits of the table; none where a
         loss is not finite."""
-        merge, scores = measured.merge, measured.scores
+        merge, scores = one.measured.merge, one.measured.scores
         means = {domain_name(name): mean for name, mean in scores.estimates().items()}
         means[MACRO] = scores.macro()
         if not all(math.isfinite(mean.loss_nats) for mean in means.values()):
@@ -180,8 +198,7 @@ class RunStore:
                 self._row_of(merge),
                 loss_nats=round(mean.loss_nats, 8),
                 domain=domain,
-                data_hash=self._data_hashes[merge.size],
-                **self._error_of(mean),
+                **self._error_of(mean) | partly_scored(one, domain, self._data_hashes[merge.size]),
             )
             for domain, mean in means.items()
         ]
@@ -237,3 +254,22 @@ class RunStore:
 def _se(se: float) -> float | None:
     """In the digits of the table."""
     return float(text) if (text := write_se(se)) else None
+
+
+def partly_scored(one: Completed, domain: str, data_hash: str) -> dict[str, Any]:
+    """What a row says of the text that its merge was scored on.
+
+    Args:
+        domain: As the row names it.
+        data_hash: Of the whole text.
+    """
+    if one.whole:
+        return {"data_hash": data_hash}
+    errors = {domain_name(name): error for name, error in one.errors.items()}
+    n_tokens = {domain_name(name): count for name, count in one.n_tokens.items()}
+    error = math.sqrt(sum(error**2 for error in errors.values())) / len(errors)
+    return {
+        "data_hash": f"{data_hash}, part {one.measured.parts} of {N_PARTS}",
+        "n_tokens": n_tokens.get(domain, sum(n_tokens.values())),
+        "text_se": _se(errors.get(domain, error)),
+    }

@@ -5,19 +5,30 @@ stopped goes on by asking again.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
+from mergeplan.calibration.race import Race, race
 from mergeplan.config.labels import method_of
 from mergeplan.display.text import chance_text, format_count
+from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.partial import completed, covariance
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
-from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.measurements.rows import (
+    MACRO,
+    Measurement,
+    Measurements,
+    MergeKey,
+    domain_name,
+    parse_shares,
+)
 from mergeplan.pool.designs import Subset
 from mergeplan.pool.geometry.file import Gram
 from mergeplan.pool.pool import Pool
@@ -31,9 +42,11 @@ from mergeplan.selection.problem import Problem
 from mergeplan.selection.select import how_sure
 from mergeplan.selection.selection import not_told_apart
 from mergeplan.selection.sizes import link_sizes
-from mergeplan.selection.table import LINEAR, Table, tables_of
+from mergeplan.selection.table import LINEAR, JointNoise, Table, tables_of
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.system.blas import on_one_thread
+
+Array = NDArray[np.float64]
 
 # An expected regret below this share of the spread of the measured losses is none.
 _NEGLIGIBLE = 0.001
@@ -46,6 +59,8 @@ _MIDDLE_HALVES = 5
 # Of so many single experts one is measured where a smaller size has them all: three of nine, with
 # six other subsets and all together, left errors of 5 % of the variance, the nine alone 8 %.
 _OF_SINGLES = 3
+# Subsets of middle sizes that are scored on everything where the others are set against them.
+_ANCHORS = 4
 # Subsets of a first round beyond two for each expert, at most: 30 for nine of them.
 _BESIDE_TWICE = 12
 
@@ -64,6 +79,8 @@ class SubsetPlan:
             follow the form.
         per_round: Subsets between two looks at the fit.
         seed: Of the choice of subsets, and of random masks.
+        partly: Whether merges are scored on few documents first, and on more where they may be the
+            best; see `race`.
         leaning: Whether a smaller size has the same experts, and this one is to lean on it.
         smaller: What was measured there.
     """
@@ -77,6 +94,7 @@ class SubsetPlan:
     budget: Budget = field(default_factory=Budget)
     per_round: int = 5
     seed: int = 0
+    partly: bool = False
     leaning: bool = False
     smaller: tuple[Measurement, ...] = ()
 
@@ -197,6 +215,7 @@ def next_subset_round(
     spent: Spending | None = None,
     resampling: Resampling | None = None,
     grams: Sequence[Gram] = (),
+    scored: Sequence[MeasuredMerge] = (),
 ) -> Round | Stop:
     """What to measure next, or why to stop.
 
@@ -206,27 +225,48 @@ def next_subset_round(
         resampling: Documents' scores of the merges. Where they are known, the chance that counts is
             that on texts of this kind, and where only other texts would help it stops with a word.
         grams: How the experts lie to each other, where that is known.
+        scored: What the rows are of, where the plan is to score them on parts of the text.
 
     Raises:
         InputError: The pool is at fault, or the measurements lack what is to decide.
     """
+    found = _next_round(measured, plan, spent, resampling, grams, scored)
+    if plan.partly and isinstance(found, Stop) and _left(plan, spent, scored) != 0:
+        # The verdict sets its merge against the best single expert.
+        alone = _race(plan, scored, [plan.merge((name,)) for name in plan.names])
+        if alone.best in alone.open:
+            some = (alone.best,)
+            said = f"{found.reason}; score the best single expert on all documents"
+            return Round(some, said, whole=some)
+    return found
+
+
+def _next_round(
+    measured: Measurements,
+    plan: SubsetPlan,
+    spent: Spending | None,
+    resampling: Resampling | None,
+    grams: Sequence[Gram],
+    scored: Sequence[MeasuredMerge],
+) -> Round | Stop:
     rows = _own_rows(measured, plan)
     have = {(row.subset, row.options if row.k else "{}") for row in rows}
     left = affordable(plan.budget, spent or Spending(merges=len(have)))
     first = first_subset_round(plan)
     kinds = "of all sizes, to lean on the smaller base" if plan.leaning else _EVERY
     if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
-        return _first(missing, left, f"first round: {len(missing)} merges, {kinds}")
-    fits = _laws(rows, plan, grams)
+        return _first(plan, missing, left, f"first round: {len(missing)} merges, {kinds}")
+    fits = _laws(rows, plan, grams, scored)
     if plan.leaning and all(law.smaller is None for law, _ in fits.found):
         first = first_subset_round(replace(plan, leaning=False))
         if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
             said = f"the smaller base tells nothing here: {len(missing)} merges more, {_EVERY}"
-            return _first(missing, left, said)
+            return _first(plan, missing, left, said)
     if not fits.found:
         raise fits.faults[0]
     law, table = fits.found[0]
-    best, sure, spread = _choice(law, table, plan, resampling)
+    worse = _race(plan, scored).worse if plan.partly else ()
+    best, sure, spread = _choice(law, table, plan, resampling, plan.per_round + len(worse))
     said = _describe(best, sure) + _leaning(law)
     notes: tuple[str, ...] = ()
     if plan.free_sum and not plan.linear:
@@ -241,12 +281,20 @@ def next_subset_round(
             return Stop(f"{said}: as sure as was asked for", None, False, notes)
         rest = f"what is left is the texts': {not_told_apart(sure)}" if sure.rivals else ""
         return Stop(f"{said}; no merge makes it surer{f', {rest}' * bool(rest)}", None, True, notes)
-    count = plan.per_round if left is None else min(left, plan.per_round)
-    if count == 0:
+    # More documents of a merge are no further merge.
+    begun = {row.subset for row in rows if row.text_se is not None}
+    more = _left(plan, spent, scored) if begun else 0
+    if left == 0 and more == 0:
         return Stop(f"{said}; the budget is spent", None, not certain, notes)
-    if certain:
-        return Round((plan.merge(best.subset),), f"{said}; measure it")
-    subsets = sure.next[:count]
+    if certain and (left != 0 or best.subset in begun):
+        merge = plan.merge(best.subset)
+        return Round((merge,), f"{said}; measure it", whole=(merge,))
+    out = {merge.subset for merge in worse}
+    subsets = [subset for subset in sure.next if subset not in out]
+    new = [subset for subset in subsets if subset not in begun][:left]
+    subsets = [s for s in subsets if s in new or (s in begun and more != 0)][: plan.per_round]
+    if not subsets and left == 0:
+        return Stop(f"{said}; the budget is spent", None, not certain, notes)
     if not subsets:
         return Stop(f"{said}; every subset that may be the best is measured", None, False, notes)
     merges = tuple(plan.merge(subset) for subset in subsets)
@@ -277,21 +325,56 @@ def subset_forecast(
     return SpendingRange(taken(min(len(first), most)), taken(most))
 
 
-def _first(missing: Sequence[SubsetMerge], left: int | None, reason: str) -> Round | Stop:
+def _first(
+    plan: SubsetPlan, missing: Sequence[SubsetMerge], left: int | None, reason: str
+) -> Round | Stop:
     """What is missing of a first round, as far as the budget goes."""
     if left == 0:
         return Stop("the budget is spent before the first round is complete", None, True)
-    return Round(tuple(sorted(missing[:left], key=lambda merge: merge.order)), reason)
+    merges = tuple(sorted(missing[:left], key=lambda merge: merge.order))
+    if not plan.partly:
+        return Round(merges, reason)
+    own = plan.merge(plan.names).options
+    some = [merge for merge in missing[:left] if 1 < merge.k < len(plan.names)]
+    anchors = {merge.key for merge in some[:_ANCHORS]}
+    whole = tuple(
+        merge
+        for merge in merges
+        if merge.k in (0, len(plan.names)) or merge.options != own or merge.key in anchors
+    )
+    said = f"{reason}; {len(whole)} on all documents, the others on an eighth"
+    return Round(merges, said, whole=whole)
+
+
+def _race(
+    plan: SubsetPlan, scored: Sequence[MeasuredMerge], some: Sequence[SubsetMerge] | None = None
+) -> Race:
+    """Of some merges, or of all of the plan's own."""
+    own = plan.merge(plan.names).options
+    if some is None:
+        every = (one.merge for one in scored)
+        some = [merge for merge in every if (merge.method, merge.options) == (plan.label, own)]
+    shares = _by_domain(parse_shares(plan.domains or MACRO), scored[0])
+    return race(scored, some, shares, 1 - plan.confidence)
+
+
+def _left(plan: SubsetPlan, spent: Spending | None, scored: Sequence[MeasuredMerge]) -> int | None:
+    """How many merges may be scored on more documents; `None` without a limit."""
+    return affordable(replace(plan.budget, merges=None), spent or Spending(len(scored)))
 
 
 def _laws(
-    rows: Sequence[Measurement], plan: SubsetPlan, grams: Sequence[Gram]
+    rows: Sequence[Measurement],
+    plan: SubsetPlan,
+    grams: Sequence[Gram],
+    scored: Sequence[MeasuredMerge],
 ) -> Fits[tuple[SubsetLaw, Table]]:
     """The law of what was measured by the plan's method at its size, or why there is none."""
     whole = plan.merge(plan.names)
     mine = [replace(row, n_params=whole.n_params) for row in rows]
+    joint = _joint_noise(scored) if plan.partly else None
     own = (
-        table
+        replace(table, joint=joint)
         for table in link_sizes(tables_of([*_below(plan), *mine], plan.label))
         if (table.options, table.n_params) == (whole.options, whole.n_params)
     )
@@ -300,6 +383,28 @@ def _laws(
         lambda table: (fit_table(table, plan.domains or table.default_target()), table),
         grams,
     )
+
+
+def _joint_noise(scored: Sequence[MeasuredMerge]) -> JointNoise:
+    """What merges that were scored on the same documents have in common."""
+    every = {one.measured.merge.merge_key: one for one in completed(scored)}
+
+    def joint(keys: Sequence[MergeKey], shares: Mapping[str, float]) -> Array:
+        some = [every[key] for key in keys]
+        return covariance(some, _by_domain(shares, some[0].measured))
+
+    return joint
+
+
+def _by_domain(shares: Mapping[str, float], like: MeasuredMerge) -> dict[str, float]:
+    """Shares of the domains as scores name them, which sum to 1; those of the mean are alike."""
+    domains = like.scores.domains
+    total = sum(shares.values())
+    found = {
+        name: (shares.get(domain_name(name), 0.0) + shares.get(MACRO, 0.0) / len(domains)) / total
+        for name in domains
+    }
+    return {name: share for name, share in found.items() if share}
 
 
 def _leaning(law: SubsetLaw) -> str:
@@ -311,13 +416,13 @@ def _leaning(law: SubsetLaw) -> str:
 
 
 def _choice(
-    law: SubsetLaw, table: Table, plan: SubsetPlan, resampling: Resampling | None
+    law: SubsetLaw, table: Table, plan: SubsetPlan, resampling: Resampling | None, count: int
 ) -> tuple[Choice, Confidence, float]:
     """The best subset by the law, how sure that is, and the spread of the measured losses."""
     problem = Problem(law)
     by_size, draws = settle(problem, best_by_size(problem))
     best = min(by_size.values(), key=lambda choice: problem.sign * choice.value)
-    sure = how_sure(table, draws, best, resampling, plan.per_round)
+    sure = how_sure(table, draws, best, resampling, count)
     return best, sure, float(np.std(law.values))
 
 

@@ -13,6 +13,7 @@ from mergeplan.evaluation.loading import load_for_measure, load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.task_items import TaskItems
+from mergeplan.evaluation.texts import Texts
 from mergeplan.merging.parameters import places_in, tie_as
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool
@@ -57,13 +58,17 @@ class Worker:
         self._sweep: Sweep | None = None
 
     def measure(
-        self, merges: Sequence[SubsetMerge], some: Sequence[int]
+        self,
+        merges: Sequence[SubsetMerge],
+        some: Sequence[int],
+        parts: Sequence[range | None] | None = None,
     ) -> Iterator[MeasuredMerge]:
         """Measure some of a round's merges, by number.
 
         Args:
             merges: All of the round. What the first call finds out about the experts serves the
                 later ones with the same merges.
+            parts: Of the texts, for each merge of the round; `None` for all documents together.
 
         Raises:
             InputError: A merge does not fit the model, or its inputs are at fault.
@@ -78,8 +83,11 @@ class Worker:
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()
                 tasks = run_tasks(self._tasks, model, self._tokenizer) if self._tasks else []
+                own = None if parts is None else parts[number]
                 if isinstance(self.texts, TaskItems):
                     scores = self.texts.scores_of(tasks)
+                elif isinstance(self.texts, Texts) and own is not None:
+                    scores = self.texts.score_parts(model, own)
                 else:
                     scores = self.texts.score(model)
                 seconds = merging, time.perf_counter() - begun

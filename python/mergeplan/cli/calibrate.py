@@ -19,7 +19,7 @@ from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
 from mergeplan.config.transfer import AUTO, TRANSFER
 from mergeplan.display.text import format_bytes, format_count
-from mergeplan.evaluation.options import HALVES
+from mergeplan.evaluation.options import HALVES, TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # Options that only one kind of question has.
 _ONLY = {
     "suggest": ("ks", "target_loss", "fraction", "until", "lambda_scan"),
-    "select": ("domains", "free_sum", "transfer"),
+    "select": ("domains", "free_sum", "transfer", "tokens"),
 }
 
 
@@ -108,6 +108,14 @@ _ONLY = {
     show_default=True,
     help="For select: whether a larger base leans on a smaller one of the same experts, and little"
     " is measured there: where that predicts better, never, or an error where there is none.",
+)
+@click.option(
+    "--tokens",
+    type=click.Choice(TOKENS),
+    default="all",
+    show_default=True,
+    help="For select: score every merge on all documents, or on few at first and on more where it"
+    " may be the best.",
 )
 @click.option(
     "--confidence",
@@ -312,6 +320,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         seed=given["seed"],
         also=tuple(tuple(name.strip() for name in one.split("+")) for one in given["also"]),
         listed=_listed(pool_file, given["subsets"]),
+        tokens=given["tokens"],
         half=given["half"],
         setup=setup,
         ray=given["ray"],

@@ -18,6 +18,7 @@ class EncodedDocument:
     sequences: list[Sequence]
     n_tokens: int  # scored
     group: str | None = None
+    order: str = ""  # a seeded hash of its content
 
 
 def choose(
@@ -56,7 +57,8 @@ def choose(
         # The first that is too long ends the choice: going on would favour short ones.
         if options.max_tokens is not None and chosen and total + count > options.max_tokens:
             break
-        chosen.append(EncodedDocument(document.line, sequences, count, document.group))
+        order = document.sha256(options.seed)
+        chosen.append(EncodedDocument(document.line, sequences, count, document.group, order))
         total += count
     if not chosen:
         raise InputError(

@@ -10,6 +10,7 @@ from annotated_types import Ge, Lt
 
 from mergeplan.display.text import finite
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut
+from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.scores import DocumentLosses, Scores, TaskScore
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.ranges import Magnitude, Number
@@ -28,12 +29,14 @@ class MeasuredMerge:
     Attributes:
         seconds: Time that merging and evaluating took.
         tasks: What downstream tasks came to, with each item's score.
+        parts: Of the texts, that it was scored on, see `parts`; `None` where that is all.
     """
 
     merge: SubsetMerge
     scores: Scores
     seconds: tuple[float, float]
     tasks: tuple[TaskScore, ...] = ()
+    parts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class ScoresLine:
     seconds: tuple[Magnitude, Magnitude]
     scores: dict[str, DocumentLosses]
     tasks: tuple[TaskLine, ...] = ()
+    parts: Annotated[int, Ge(1), Lt(N_PARTS)] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,18 @@ def parse_scores(content: bytes, path: Path) -> tuple[dict[str, MeasuredMerge], 
     Raises:
         InputError: A line is damaged.
     """
+    lines, end = parse_lines(content, path)
+    return {one.merge.key: one for one in lines}, end
+
+
+def parse_lines(content: bytes, path: Path) -> tuple[list[MeasuredMerge], int]:
+    """The same, of all lines: a merge that was scored on more documents later has several.
+
+    Raises:
+        InputError: A line is damaged.
+    """
     end = content.rfind(b"\n") + 1
-    found = {}
+    found = []
     for number, line in enumerate(decode(content[:end], path).splitlines(), 1):
         data = parse_strictly(line, ScoresLine, f"`{path}`, line {number}")
         measured = MeasuredMerge(
@@ -126,18 +140,22 @@ def parse_scores(content: bytes, path: Path) -> tuple[dict[str, MeasuredMerge], 
             Scores.from_data(data.scores),
             data.seconds,
             tuple(task.score() for task in data.tasks),
+            data.parts,
         )
-        found[measured.merge.key] = measured
+        found.append(measured)
     return found, end
 
 
 def scores_line(measured: MeasuredMerge) -> bytes:
     """A line for `scores.jsonl`; groups and tasks stand in it where there are some."""
     tasks = tuple(map(TaskLine.of, measured.tasks))
-    line = ScoresLine(measured.merge, measured.seconds, measured.scores.to_data(), tasks)
+    scores = measured.scores.to_data()
+    line = ScoresLine(measured.merge, measured.seconds, scores, tasks, measured.parts)
     data = asdict(line)
     if not tasks:
         del data["tasks"]
+    if measured.parts is None:
+        del data["parts"]
     for domain in data["scores"].values():
         if not domain["groups"]:
             del domain["groups"]

@@ -12,6 +12,8 @@ Cut = Literal["by document", "by group"]
 BY_DOCUMENT: Cut = "by document"
 BY_GROUP: Cut = "by group"
 HALVES = ("all", "selection", "check")
+# What merges of a calibration are scored on.
+TOKENS = ("all", "where-needed")
 # Where a model would take more: its logits alone are gigabytes then.
 LONGEST_WINDOW = 4096
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.measured import SCORES, MeasuredMerge, read_scores, recorded_texts
+from mergeplan.evaluation.partial import completed
 from mergeplan.evaluation.scores import DomainScores, Estimate, mean_estimate, ratio_estimate
 from mergeplan.measurements.metrics import rows_of_known_items
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, domain_name, target_name
@@ -92,7 +93,8 @@ class Resampling:
 
     @classmethod
     def of(cls, measured: Iterable[MeasuredMerge], metric: str = "") -> "Resampling":
-        """From the merges of a run; those of one base size were scored on the same tokens.
+        """From the merges of a run; those of one base size were scored on the same tokens, or on
+        a part of them, see `partial`.
 
         Args:
             metric: What was measured; domains are then named as its targets are.
@@ -100,7 +102,7 @@ class Resampling:
         Raises:
             InputError: They were not.
         """
-        merges = {one.merge.merge_key: one for one in measured}
+        merges = {one.measured.merge.merge_key: one.measured for one in completed(list(measured))}
         sizes: dict[float, int] = {}
         firsts: list[MeasuredMerge] = []
         for one in merges.values():

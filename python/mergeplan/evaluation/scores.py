@@ -119,6 +119,22 @@ class DomainScores:
             len(self.nll),
         )
 
+    def of(self, which: NDArray[np.bool_]) -> "DomainScores":
+        """Some of the documents."""
+        groups = tuple(group for group, kept in zip(self.groups, which, strict=False) if kept)
+        return DomainScores(self.lines[which], self.n_tokens[which], self.nll[which], groups)
+
+    def and_more(self, other: "DomainScores") -> "DomainScores":
+        """With further documents, in the order of their lines."""
+        order = np.argsort(np.concatenate([self.lines, other.lines]), kind="stable")
+        groups = (*self.groups, *other.groups)
+        return DomainScores(
+            np.concatenate([self.lines, other.lines])[order],
+            np.concatenate([self.n_tokens, other.n_tokens])[order],
+            np.concatenate([self.nll, other.nll])[order],
+            tuple(groups[i] for i in order) if groups else (),
+        )
+
     def group_keys(self) -> list[int | str]:
         """Each document's group; the line of one that has none."""
         lines: list[int] = self.lines.tolist()
@@ -188,6 +204,16 @@ class Scores(Summarized):
                     f" not finite, the first on line {bad[0]}"
                 )
         return found
+
+    def and_more(self, other: "Scores") -> "Scores":
+        """With further documents of the same domains."""
+        pairs = ((name, one, other.domains[name]) for name, one in self.domains.items())
+        return Scores({name: one.and_more(more) for name, one, more in pairs})
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens scored, of all domains."""
+        return sum(int(domain.n_tokens.sum()) for domain in self.domains.values())
 
     def to_data(self) -> dict[str, DocumentLosses]:
         """Everything as files hold it."""

@@ -1,6 +1,6 @@
 """Held-out texts, encoded once for every model of a family."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from mergeplan.evaluation.encoding import Sequence
 from mergeplan.evaluation.halves import cut_of, faults_across
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.options import Cut, EvaluationOptions
+from mergeplan.evaluation.parts import parts_of
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.evaluation.windows import windows
 
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Domain:
-    """The chosen documents of a domain; both arrays are (documents,).
+    """The chosen documents of a domain; all arrays are (documents,).
 
     Attributes:
         groups: As `DomainScores` has them.
+        parts: See `parts.parts_of`.
     """
 
     lines: NDArray[np.int64]
     n_tokens: NDArray[np.int64]
     groups: tuple[str | None, ...] = ()
+    parts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass
@@ -56,7 +59,9 @@ class Texts:
     faults: tuple[str, ...]
     _windows: list["Window"] = field(repr=False)
     _batch_tokens: int | None = field(repr=False)
-    _batches: dict["torch.device", list["Batch"]] = field(default_factory=dict, repr=False)
+    _batches: dict[tuple["torch.device", int | None], list["Batch"]] = field(
+        default_factory=dict, repr=False
+    )
 
     def __post_init__(self) -> None:
         self._largest_id = max(int(window.ids.max()) for window in self._windows)
@@ -107,6 +112,10 @@ class Texts:
                 np.array([document.line for document in chosen], np.int64),
                 np.array([document.n_tokens for document in chosen], np.int64),
                 tuple(document.group for document in chosen) if file.grouped else (),
+                parts_of(
+                    [doc.line if doc.group is None else doc.group for doc in chosen],
+                    [document.order for document in chosen],
+                ),
             )
         cut = cut_of(files)
         faults = faults_across(files) if options.half != "all" else []
@@ -135,22 +144,50 @@ class Texts:
         Raises:
             InputError: Its vocabulary lacks tokens of the texts, or its context is too short.
         """
-        from mergeplan.evaluation.scoring import make_batches, score_batches
+        return self._score(model, self._batches_of(model, None), progress)
+
+    def score_parts(self, model: Any, parts: range) -> Scores:
+        """Run a model over the documents of some parts; see `parts.parts_of`.
+
+        Each part has batches of its own, so that a document's loss does not depend on which other
+        parts are scored with it.
+
+        Raises:
+            InputError: As `score`.
+        """
+        batches = [batch for part in parts for batch in self._batches_of(model, part)]
+        every = self._score(model, batches, None)
+        kept = {name: np.isin(d.parts, list(parts)) for name, d in self.domains.items()}
+        return Scores({name: each.of(kept[name]) for name, each in every.domains.items()})
+
+    def _score(
+        self, model: Any, batches: list["Batch"], progress: Callable[[int, int], None] | None
+    ) -> Scores:
+        from mergeplan.evaluation.scoring import score_batches
 
         self.check(model)
-        if model.device not in self._batches:
-            self._batches[model.device] = make_batches(
-                self._windows, model.device, self._batch_tokens
-            )
         counts = [len(domain.lines) for domain in self.domains.values()]
-        nll = score_batches(model, self._batches[model.device], sum(counts), progress)
-        parts = np.split(nll, np.cumsum(counts)[:-1])
+        # A part of few documents may be empty.
+        nll = np.zeros(sum(counts))
+        if batches:
+            nll = score_batches(model, batches, sum(counts), progress)
+        found = np.split(nll, np.cumsum(counts)[:-1])
         return Scores(
             {
                 name: DomainScores(domain.lines, domain.n_tokens, part, domain.groups)
-                for (name, domain), part in zip(self.domains.items(), parts, strict=True)
+                for (name, domain), part in zip(self.domains.items(), found, strict=True)
             }
         )
+
+    def _batches_of(self, model: Any, part: int | None) -> list["Batch"]:
+        """Batches of a part, or of all documents together."""
+        from mergeplan.evaluation.scoring import make_batches
+
+        if (key := (model.device, part)) not in self._batches:
+            parts = np.concatenate([domain.parts for domain in self.domains.values()])
+            some = [w for w in self._windows if part is None or parts[w.document] == part]
+            self._batches[key] = make_batches(some, model.device, self._batch_tokens)
+        return self._batches[key]
 
     @property
     def metric(self) -> str:
@@ -183,6 +220,12 @@ class Texts:
                 f" {context}",
                 f"prepare them with `max_length` {context}",
             )
+
+
+def tokens_of(domains: Iterable[Domain], parts: range) -> int:
+    """Tokens that each model is scored on in some parts; see `parts.parts_of`."""
+    some = list(parts)
+    return sum(int(d.n_tokens[np.isin(d.parts, some)].sum()) for d in domains)
 
 
 def _cut(

@@ -85,6 +85,11 @@ def fit(
     fits, skipped, hint = [], [], "measure at k = 1, 2 and 4"
     if data.unequal:
         skipped.append(f"{data.unequal} rows of unequal weights are left out")
+    if data.partial:
+        skipped.append(
+            f"{data.partial} rows with a `text_se` are left out: their merges were scored on a part"
+            " of the text, and `select` alone takes that into account"
+        )
     for series in all_series:
         if len(series.points) < 2:
             skipped.append(f"{name_of(series)}: needs losses at two different k or more")

@@ -38,10 +38,11 @@ def load_measurements(path: str | Path, metric: str | None = None) -> Measuremen
         some = rows_about(every, metric)
     except InputError as error:
         raise InputError(f"`{path}`: {error.message}", error.hint) from error
-    rows = tuple(row for row in some if not row.weights)
+    whole = [row for row in some if row.text_se is None]
+    rows = tuple(row for row in whole if not row.weights)
     if not rows:
         raise InputError(f"`{path}` has no rows of equally weighted merges")
-    return Measurements(rows, sha256, len(some) - len(rows))
+    return Measurements(rows, sha256, len(whole) - len(rows), len(some) - len(whole))
 
 
 def read_rows(path: Path) -> tuple[tuple[Measurement, ...], str]:

@@ -26,6 +26,8 @@ class Measurement:
         n_params: Parameters of the base, or `None` where the file does not say.
         subset: Names of the experts, sorted; empty where the file does not say.
         loss_se: Standard error of the loss, from the evaluation text.
+        text_se: Standard error of the loss on this very text, of a merge that was scored on a part
+            of it and set against others; `None` where all was scored.
         seed: Tells merges of one subset apart.
         weights: Of the experts in the order of `subset`, where they differ or do not sum to 1.
         metric: Name of what was measured instead of a loss; `loss_nats` holds its value then.
@@ -59,6 +61,7 @@ class Measurement:
     pool_hash: str = ""
     data_hash: str = ""
     own_se: float | None = None
+    text_se: float | None = None
 
     @property
     def target(self) -> str:
@@ -96,11 +99,13 @@ class Measurements(Summarized):
     Attributes:
         unequal: Rows left out because their experts have different weights, or weights that do
             not sum to 1: the law is about equal ones.
+        partial: Rows left out because the merge was scored on a part of the text.
     """
 
     rows: tuple[Measurement, ...]
     sha256: str
     unequal: int = 0
+    partial: int = 0
 
     def summary(self) -> str:
         """How many rows there are of each method, domain and k."""

@@ -1,7 +1,7 @@
 """Which tables the law of single subsets is fitted to, beside smaller sizes or alone."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from mergeplan.errors import InputError
@@ -91,7 +91,7 @@ def fit_table(table: Table, name: str) -> SubsetLaw:
         InputError: There is none of that name, or too few merges were measured on it.
     """
     target = table.target(name)
-    return fit_with_smaller(
+    law = fit_with_smaller(
         table.weights,
         target.values,
         table.experts,
@@ -100,8 +100,9 @@ def fit_table(table: Table, name: str) -> SubsetLaw:
         higher=target.higher,
         gram=table.gram,
         shrinkages=table.shrinkages,
-        noise=target.noise,
+        noise=table.noise_of(name),
     )
+    return replace(law, partly=target.text_errors is not None)
 
 
 def _smaller_laws(table: Table, name: str) -> Iterator[tuple[float, SubsetLaw]]:

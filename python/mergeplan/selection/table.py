@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,8 @@ class Target:
             `None` for all, where the file does not say.
         own: What of them is each merge's own; all of it, where no item's scores tell.
         paired: Whether they do.
+        text_errors: Standard errors of losses on this text, shape (n_rows,); 0 where all of it was
+            scored, and `None` where it was for all.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Target:
     errors: Array | None = None
     own: Array | None = None
     paired: bool = False
+    text_errors: Array | None = None
 
     @property
     def noise(self) -> Array | None:
@@ -52,6 +55,10 @@ class Target:
         if not self.metric or self.own is None or not np.isfinite(self.own[there]).all():
             return None
         return np.where(there, np.nan_to_num(self.own), 0.0) ** 2
+
+
+# Of merges, and of shares of the domains: covariance of their values, shape (n, n).
+JointNoise = Callable[[Sequence[MergeKey], Mapping[str, float]], Array]
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Table:
         smaller: The same method at smaller sizes of the pool, see `sizes.link_sizes`.
         unlike: Why none of a smaller size is among them.
         plain: The same over its own experts, where it is over those that a smaller size names too.
+        joint: The covariance of some merges' values by domain, of those that were scored on parts
+            of the text; by default the rows' own errors, taken for independent.
     """
 
     method: str
@@ -83,6 +92,18 @@ class Table:
     smaller: tuple["Table", ...] = ()
     unlike: str = ""
     plain: "Table | None" = None
+    joint: JointNoise | None = None
+
+    def noise_of(self, name: str) -> Array | None:
+        """Known covariance of a target's values, shape (n_rows, n_rows); `None` for none."""
+        target = self.target(name)
+        if target.noise is not None:
+            return np.diag(target.noise)
+        if target.text_errors is None:
+            return None
+        if self.joint is None:
+            return np.diag(target.text_errors**2)
+        return self.joint([keys[0] for keys in self.merges], parse_shares(name))
 
     def places(self, weights: Array) -> list[int]:
         """Rows of measured weightings, shape (n, n_experts)."""
@@ -94,6 +115,15 @@ class Table:
         own = np.array([weights.get(expert, 0.0) for expert in self.experts])
         values = self.target(name).values[np.abs(self.weights - own).max(1) < 1e-9]
         return float(values[0]) if len(values) and np.isfinite(values[0]) else None
+
+    @property
+    def whole(self) -> NDArray[np.bool_]:
+        """Which rows were scored on the whole text, shape (n_rows,)."""
+        whole = np.ones(len(self.weights), np.bool_)
+        for one in self.targets.values():
+            if one.text_errors is not None:
+                whole &= one.text_errors == 0
+        return whole
 
     @property
     def linear(self) -> bool:
@@ -163,6 +193,7 @@ class Table:
             _errors_of_mean(parts, [target.errors for target in chosen]),
             _errors_of_mean(parts, [target.own for target in chosen]),
             all(target.paired for target in chosen),
+            _errors_of_mean(parts, _known(chosen)),
         )
 
     def gaps(self, name: str) -> list[str]:
@@ -266,6 +297,7 @@ def _table(
     errors: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
     owns: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
     unpaired: set[str] = set()
+    noise: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
     merges: dict[tuple[float, ...], dict[MergeKey, None]] = defaultdict(dict)
 
     def add(row: Measurement, factor: float) -> None:
@@ -275,6 +307,7 @@ def _table(
         owns[point, name].append(own_error(row))
         if row.own_se is None:
             unpaired.add(name)
+        noise[point, name].append(row.text_se or 0.0)
 
     for other, rows in groups.items():
         factor = 1.0
@@ -291,8 +324,9 @@ def _table(
         add(row, 1.0)
     # The base is the same whatever the method: with it the other rows' own domains are complete.
     domains = [name for name, (metric, _) in kinds.items() if not metric and name != MACRO]
-    for cell in cells.values():
+    for point, cell in cells.items():
         if MACRO not in cell and len(domains) > 1 and all(name in cell for name in domains):
+            noise[point, MACRO] = [_of_mean([_of_mean(noise[point, one]) for one in domains])]
             cell[MACRO] = [float(np.mean([np.mean(cell[name]) for name in domains]))]
             kinds[MACRO] = "", False
     points = sorted(cells)
@@ -305,6 +339,7 @@ def _table(
             for some in (errors, owns)
         )
         told = metric and np.isfinite(known).any()
+        around = np.array([_of_mean(noise.get((point, name)) or [0.0]) for point in points])
         targets[name] = Target(
             name,
             np.array(values, np.float64),
@@ -313,6 +348,7 @@ def _table(
             known if told else None,
             own if told else None,
             bool(metric) and name not in unpaired,
+            around if around.any() else None,
         )
     weights = np.array(points, np.float64)
     keys = tuple(tuple(merges[point]) for point in points)
@@ -347,6 +383,16 @@ def _errors_of_mean(parts: Sequence[float], errors: Sequence[Array | None]) -> A
         (part * one) ** 2 for part, one in zip(parts, errors, strict=True) if one is not None
     ]
     return np.sqrt(np.sum(squares, axis=0)) if len(squares) == len(parts) else None
+
+
+def _known(targets: Sequence[Target]) -> list[Array | None]:
+    """Errors on this text: 0 where all of a domain was scored, `None` where it was of every one."""
+    if all(target.text_errors is None for target in targets):
+        return [None for _ in targets]
+    return [
+        np.zeros(len(target.values)) if target.text_errors is None else target.text_errors
+        for target in targets
+    ]
 
 
 def _of_mean(errors: list[float]) -> float:

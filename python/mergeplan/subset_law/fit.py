@@ -49,14 +49,14 @@ def fit_subset_law(
             values likelier by far.
         shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
             of them where only one k above one was measured.
-        noise: Known variance of each value, shape (n,); `None` for none.
+        noise: Known covariance of the values, shape (n, n); `None` for none.
 
     Raises:
         InputError: Too few merges, an expert in none of them, or only one k.
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
-    noise = None if noise is None else noise[there]
+    noise = None if noise is None else noise[np.ix_(there, there)]
     refuse_too_few(weights, experts, name)
     return fit_few(
         weights, values, experts,
@@ -119,7 +119,7 @@ def fit_few(
         gram: Inner products of the experts' deltas; `None` where they are not known.
         shrinkages: Powers of k to choose from.
         smaller: A law of a smaller size to lean on.
-        noise: Known variance of each value; `None` for none.
+        noise: Known covariance of the values; `None` for none.
 
     Returns:
         The law of the shrinkage with the least error at merges that are left out.
@@ -140,7 +140,7 @@ def fit_few(
                 root,
                 shrinkage,
                 smaller,
-                None if noise is None else noise[kept],
+                None if noise is None else noise[np.ix_(kept, kept)],
             )
             for root in roots
         )

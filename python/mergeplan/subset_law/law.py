@@ -89,7 +89,8 @@ class SubsetLaw:
         shrinkage: Power of k by which a merge's deltas shrink; see `seen`.
         smaller: The law of a smaller size that this one leans on.
         transfer: What a smaller size tells; `None` where there is none.
-        noise: Known variance of each value, shape (n,); zero where the whole text was scored.
+        noise: Known covariance of the values, shape (n, n); zero where the whole text was scored.
+        partly: Whether it is of documents that were not scored, and not of a metric's items.
     """
 
     name: str
@@ -111,6 +112,7 @@ class SubsetLaw:
     smaller: "SubsetLaw | None" = None
     transfer: Transfer | None = None
     noise: Array | None = None
+    partly: bool = False
 
     @property
     def degree(self) -> int:
@@ -187,13 +189,13 @@ class SubsetLaw:
 
     @property
     def noisy(self) -> bool:
-        """Whether some rows are no known values, so that predictions are of other items too."""
-        return bool(self._noisy.any())
+        """Whether some rows have errors from their items: then predictions are of other items."""
+        return bool(self._noisy.any()) and not self.partly
 
     @property
     def _noisy(self) -> NDArray[np.bool_]:
         none = np.zeros(len(self.values), np.bool_)
-        return none if self.noise is None else self.noise > 0
+        return none if self.noise is None else np.diag(self.noise) > 0
 
     def is_row(self, weights: Array) -> bool:
         """Whether a weighting, of shape (n_experts,), is one of a row, with noise or without."""
@@ -201,7 +203,7 @@ class SubsetLaw:
 
     def _same(self, weights: Array) -> Array:
         """1 where a weighting is that of a row with noise, else 0, shape (n, n_rows)."""
-        if not self.noisy:
+        if not self._noisy.any():
             return np.zeros((len(weights), len(self.values)))
         return np.asarray((_keys(weights)[:, None] == _keys(self.weights)) & self._noisy, float)
 
@@ -251,7 +253,7 @@ class SubsetLaw:
         variance += np.einsum("ij,jk,ik->i", shares, self._rows, shares, optimize=True)
         # Differences of large numbers: rounding may leave them a little below the misfit, of which
         # a row with noise leaves a part.
-        noise = same @ (np.zeros(len(self.values)) if self.noise is None else self.noise)
+        noise = same @ (np.zeros(len(self.values)) if self.noise is None else np.diag(self.noise))
         least = self.variances[-1] * np.where(noise > 0, noise / (noise + self.variances[-1]), 1.0)
         deviations: Array = self.scale * np.sqrt(np.maximum(variance, least))
         return deviations
@@ -351,7 +353,7 @@ class SubsetLaw:
         """Covariance of the measured rows, shape (n_rows, n_rows)."""
         fitted, omitted = self._split(self._powers(self.weights))
         rows: Array = fitted + omitted + self.variances[-1] * np.eye(len(self.values))
-        return rows if self.noise is None else rows + np.diag(self.noise)
+        return rows if self.noise is None else rows + self.noise
 
     def _shares(self, weights: Array) -> tuple[Array, Array, Array]:
         """How a prediction is put together of the rows, and its covariances with them.
@@ -394,9 +396,10 @@ def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
     Returns:
         With its constant, its duals, and what it predicts of each row that is left out.
     """
-    noise = np.zeros(len(law.values)) if law.noise is None else law.noise
     covariance = np.tensordot(variances[:-1], powers, 1)
-    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(noise)) + np.diag(noise))
+    if law.noise is not None:
+        covariance = covariance + law.noise
+    inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(law.values)))
     sums = inverse.sum(1)
     constant = float(sums @ law.values / sums.sum())
     duals = inverse @ (law.values - constant)

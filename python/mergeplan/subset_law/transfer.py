@@ -54,7 +54,7 @@ def fit_with_smaller(
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
-    noise = None if noise is None else noise[there]
+    noise = None if noise is None else noise[np.ix_(there, there)]
     # How single experts merge at this size nothing tells, and no left-out merge would show it.
     if not smaller or len(values) < FEWEST or max(sizes_in(weights)) < 2:
         refuse_too_few(weights, experts, name)

@@ -43,13 +43,12 @@ class Likelihood:
             products: Covariances of unit variance, one for each part of the prior, (parts, n, n).
             values: Shape (n,), of variance about 1.
             expected: Of the logarithm of each part's variance; by default of order one.
-            noise: Known variance of each value beside the misfit, shape (n,); `None` for none.
+            noise: Known covariance of the values beside the misfit, shape (n, n); `None` for none.
         """
-        noise = np.zeros(len(values)) if noise is None else noise
         if len(values) > MOST_ROWS:
             some = np.random.default_rng(0).permutation(len(values))[:MOST_ROWS]
             products, values = products[:, some][:, :, some], values[some]
-            noise = noise[some]
+            noise = None if noise is None else noise[np.ix_(some, some)]
         n = len(values)
         # All contrasts that a constant mean leaves.
         contrasts = np.linalg.qr(np.ones((n, 1)), mode="complete")[0][:, 1:]  # (n, n - 1)
@@ -57,7 +56,7 @@ class Likelihood:
         self.sizes = np.array([*sizes, 1.0])
         parts = [contrasts.T @ (p / s) @ contrasts for p, s in zip(products, sizes, strict=True)]
         self.parts = np.stack([*parts, np.eye(n - 1)])
-        self.noise = (contrasts.T * noise) @ contrasts if noise.any() else None
+        self.noise = None if noise is None else contrasts.T @ noise @ contrasts
         self.z = contrasts.T @ values
         self.expected = np.array(expected or (_EXPECTED,) * len(products))
 

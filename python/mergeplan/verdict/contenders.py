@@ -199,7 +199,7 @@ def is_complete(table: Table) -> bool:
     Args:
         table: Of one method and base size.
     """
-    on = np.abs(table.weights.sum(1) - 1) < 1e-6
+    on = (np.abs(table.weights.sum(1) - 1) < 1e-6) & table.whole
     return bool(len(np.unique(table.weights[on] > 0, axis=0)) >= 2 ** len(table.experts) - 1)
 
 

@@ -132,13 +132,14 @@ class Aim:
 def known_merges(rows: Iterable[Measurement]) -> list[KnownMerge]:
     """Every measured merge that names its experts, and every base, in the order of the rows.
 
-    Several values of one merge on one domain are averaged.
+    Several values of one merge on one domain are averaged. What was scored on a part of the text is
+    not known: the law of single subsets says how well.
     """
     cells: dict[MergeKey, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     metrics: dict[MergeKey, dict[str, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
     merges = {}
     for row in rows:
-        if row.k and not row.subset:
+        if (row.k and not row.subset) or row.text_se is not None:
             continue
         shares = row.weights or (1 / max(row.k, 1),) * row.k
         weights = dict(zip(row.subset, shares, strict=True))
