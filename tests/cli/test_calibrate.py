@@ -288,9 +288,9 @@ CHANGES = {
     "an expert": (change_expert, (), "expert `html` has changed"),
     "a text": (change_text, (), "the text of size 1 has changed"),
     "groups": (add_groups, (), "the data now carries `group`, and the halves of the run in"),
-    "an option": (write_pool, ("--max-tokens", "50"), "has changed"),
-    "arithmetic": (write_pool, ("--dtype", "bfloat16"), "`--dtype` has changed"),
-    "adapters": (write_pool, ("--lora-exact",), "`--lora-exact` is new in"),
+    "an option": (write_pool, ("--max-tokens", "50"), "`--max-tokens` was not given in"),
+    "arithmetic": (write_pool, ("--dtype", "bfloat16"), "`--dtype` was auto in"),
+    "adapters": (write_pool, ("--lora-exact",), "`--lora-exact` was not given in"),
 }
 
 

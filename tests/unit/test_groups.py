@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.calibration.identity import RunIdentity, go_on
+from mergeplan.calibration.going_on import go_on
+from mergeplan.calibration.identity import RunIdentity
 from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import Document, TextFile, read_documents
 from mergeplan.evaluation.halves import faults_across, short_domains

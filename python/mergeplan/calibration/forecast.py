@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import curve_forecast
-from mergeplan.calibration.identity import RunIdentity, go_on
+from mergeplan.calibration.going_on import go_on
+from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.limits import Spending
 from mergeplan.calibration.limits import SpendingRange as Part
 from mergeplan.calibration.options import CalibrateOptions, also_merges, plans_of, settle
@@ -59,10 +60,10 @@ def forecast_calibration(
         InputError: As for `calibrate`.
     """
     options, checked = settle(pool_file, folder, options)
-    kept: list[MeasuredMerge] = []
-    if (before := recorded_in(folder)) is not None:
+    before = recorded_in(folder)
+    kept = read_scores(folder) if before is not None else []
+    if before is not None and kept:
         go_on(folder, before, checked.identity)
-        kept = read_scores(folder)
     mean = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
     found, sizes = [], []
     for merge in options.listed or ():

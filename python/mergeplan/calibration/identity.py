@@ -23,7 +23,6 @@ from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, header_sha256
 from mergeplan.checkpoints.opening import open_expert
 from mergeplan.errors import InputError
-from mergeplan.evaluation.halves import check_cut
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
@@ -214,40 +213,6 @@ def _hash_file(path: Path, stop: Event) -> str:
     return digest.hexdigest()
 
 
-def go_on(folder: Path, before: RunIdentity, now: RunIdentity) -> RunIdentity:
-    """Whether what is measured is what was: else the run cannot go on.
-
-    Args:
-        before: As it is recorded.
-        now: As it is found; files that look changed are read.
-
-    Returns:
-        What to record from now on.
-
-    Raises:
-        InputError: Something differs; the message names it.
-    """
-    # Before the texts, whose hash changes with it: this is the reason.
-    check_cut(folder, before.halves, now.halves)
-    models = read_where_changed(before, now)
-    # Texts last: their hash changes with what decides it, which is then the reason.
-    for section in ("models", "arithmetic", "texts"):
-        found, recorded = getattr(now, section), getattr(before, section)
-        if section == "models":
-            found, recorded = contents(models), contents(before)
-        for name in sorted(set(found) | set(recorded)):
-            if found.get(name) == recorded.get(name):
-                continue
-            what = "is new in" if name not in recorded else "has changed since"
-            what = "is no longer in" if name not in found else what
-            raise InputError(
-                f"{name} {what} the run in `{folder}`: what was measured there cannot be mixed with"
-                " new measurements",
-                "put it back, or begin a new run in another folder",
-            )
-    return models
-
-
 def contents(identity: RunIdentity) -> dict[str, list[tuple[object, ...]]]:
     """What counts of each model's files, whose content was read."""
     return {
@@ -258,14 +223,16 @@ def contents(identity: RunIdentity) -> dict[str, list[tuple[object, ...]]]:
 
 def read_where_changed(before: RunIdentity, now: RunIdentity) -> RunIdentity:
     """With the recorded hash where a file looks the same, and a new one where it does not; with one
-    of nothing where its length, or what says how to read it, has changed.
+    of nothing where its length, or what says how to read it, has changed. New models are read.
 
     Raises:
         InputError: A file cannot be read.
     """
     known: dict[ModelFile, ModelFile] = {}
     for name, files in now.models.items():
-        recorded = {file.name: file for file in before.models.get(name, ())}
+        if name not in before.models:
+            continue
+        recorded = {file.name: file for file in before.models[name]}
         for file in files:
             old = recorded.get(file.name)
             if old is None or (old.stat[0], old.header) != (file.stat[0], file.header):

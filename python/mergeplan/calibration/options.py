@@ -6,9 +6,11 @@ from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import CurvePlan
 from mergeplan.calibration.decision import CurveGoal
+from mergeplan.calibration.going_on import HALF
+from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.limits import Budget
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
-from mergeplan.calibration.run_folder import recorded_in
+from mergeplan.calibration.run_folder import has_measured, recorded_in
 from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.sizes import refuse_unlike_sizes, smaller_sizes
 from mergeplan.calibration.subset_rounds import SubsetPlan
@@ -140,7 +142,7 @@ def settle(
     options = _with_half(options, half)
     checked = check_options(pool_file, options)
     scored = (len(domain.lines) for text in checked.texts for domain in text.domains.values())
-    begins = unasked and half == "selection" and recorded_in(folder) is None
+    begins = unasked and half == "selection" and _recorded(folder) is None
     if begins and min(scored) < LEAST_GROUPS:
         options = _with_half(options, "all")
         checked = check_options(pool_file, options)
@@ -156,13 +158,21 @@ def _with_half(options: CalibrateOptions, half: str) -> CalibrateOptions:
 def _half_of(pool: Pool, folder: Path, evaluation: EvaluationOptions) -> str:
     if not pool.data and evaluation.scorer is None:
         return "all"
-    if (before := recorded_in(folder)) is not None:
+    if (before := _recorded(folder)) is not None:
+        if HALF in before.arithmetic:
+            return str(before.arithmetic[HALF])
         for half in ("all", "selection"):
             chosen = replace(evaluation, half=half)
-            now = [hash_texts(pool, size, chosen)[:16] for size in range(len(pool.sizes))]
-            if now == list(before.texts.values()):
+            texts = list(before.texts.values())[: len(pool.sizes)]
+            if texts == [hash_texts(pool, size, chosen)[:16] for size in range(len(texts))]:
                 return half
     return "all" if short_domains(read_files(pool.data, evaluation.scorer)) else "selection"
+
+
+def _recorded(folder: Path) -> RunIdentity | None:
+    """What a run measures that has measured something."""
+    before = recorded_in(folder)
+    return before if has_measured(folder) else None
 
 
 def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibration:

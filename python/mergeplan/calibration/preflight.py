@@ -3,6 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mergeplan.calibration.going_on import (
+    DTYPE,
+    HALF,
+    LORA_EXACT,
+    MAX_TOKENS,
+    SEED,
+    WINDOWS,
+)
 from mergeplan.calibration.identity import RunIdentity, models_of
 from mergeplan.calibration.setup import Setup, measure_of
 from mergeplan.calibration.worker import load_for
@@ -89,11 +97,13 @@ def check_calibration(
         models=models_of(pool),
         texts={f"the text of size {n + 1}": one.sha256[:16] for n, one in enumerate(texts)},
         arithmetic={
-            "`--dtype`": setup.dtype,
-            "`--max-tokens`": evaluation.max_tokens,
-            "the windows": [evaluation.max_length, evaluation.stride],
+            DTYPE: setup.dtype,
+            MAX_TOKENS: evaluation.max_tokens,
+            SEED: evaluation.seed,
+            HALF: evaluation.half,
+            WINDOWS: [evaluation.max_length, evaluation.stride],
             # Only where it is set: earlier runs do not name it.
-            **({"`--lora-exact`": True} if setup.lora_exact else {}),
+            **({LORA_EXACT: True} if setup.lora_exact else {}),
             **({"`--scorer`": evaluation.scorer.sha256} if evaluation.scorer else {}),
             **(tasks.identity if tasks else {}),
         },

@@ -16,7 +16,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mergeplan.calibration.identity import RunIdentity, go_on
+from mergeplan.calibration.going_on import go_on
+from mergeplan.calibration.identity import RunIdentity
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import SurroundingsError
 from mergeplan.evaluation.measured import RUN, SCORES
@@ -79,12 +80,18 @@ def recorded_in(folder: Path) -> RunIdentity | None:
     return None
 
 
+def has_measured(folder: Path) -> bool:
+    """Whether a run has measured anything yet: until then it may still be of something else."""
+    path = folder / SCORES
+    return path.is_file() and path.stat().st_size > 0
+
+
 class RunFolder:
     """A run's folder, held against other runs.
 
     Args:
         path: Created where it is absent.
-        identity: What is measured. When a run begins, all files of the models are read once.
+        identity: What is measured. Until something was, all files of the models are read.
         say: Told so, where that may take a while.
 
     Attributes:
@@ -109,12 +116,12 @@ class RunFolder:
         try:
             remove_unfinished(path)
             before = recorded_in(path)
-            if before is None:
+            if before is None or not has_measured(path):
                 n_bytes = sum(file.stat[0] for file in identity.files())
                 if n_bytes >= _LARGE_BYTES:
                     say(f"reading the models once, {format_bytes(n_bytes)}, to know them again")
                 self.identity = identity.with_content()
-                write_durably(path / RUN, self.identity.json(), replace=False)
+                write_durably(path / RUN, self.identity.json(), replace=before is not None)
                 sync_folder(path)  # scores without it would be no run
             else:
                 self.identity = before

@@ -182,6 +182,8 @@ def _options_of(run: Path) -> list[str]:
         "--max-tokens": arithmetic.get("`--max-tokens`"),
         "--max-length": length,
         "--stride": stride,
+        "--seed": arithmetic.get("`--seed`") or None,
+        "--half": "check" if arithmetic.get("`--half`") == "check" else None,
         "--dtype": arithmetic.get("`--dtype`") if arithmetic.get("`--dtype`") != "auto" else None,
     }
     words = [word for name, value in found.items() if value is not None for word in (name, value)]
