@@ -1,5 +1,6 @@
 """The law over sizes: published coefficients come back, and the data decide on gamma."""
 
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from mergeplan.law.formulas import JointLaw
-from mergeplan.law.joint import fit_joint
+from mergeplan.law.joint import _rows, fit_joint
 from mergeplan.law.least_squares import aicc
 from mergeplan.law.series import Point, Series
 from mergeplan.law.spread import fit_spread, sampling_variance
@@ -130,3 +131,15 @@ def test_means_count_by_their_variance_and_2_percent_of_the_range():
 def test_the_criterion_that_decides_on_gamma_is_akaikes_for_small_samples():
     """Burnham and Anderson (2002): n ln(cost / n) + 2p + 2p(p + 1) / (n - p - 1)."""
     assert aicc(0.5, 20, 5) == pytest.approx(20 * np.log(0.5 / 20) + 10 + 60 / 14)
+
+
+def test_corrected_means_of_a_size_keep_their_covariance_and_sizes_share_none():
+    root = np.random.default_rng(0).standard_normal((9, 9))
+    whole = [
+        replace(s, covariance=(n * root @ root.T).tolist())
+        for n, s in enumerate(measured(published("average")["code"]), 1)
+    ]
+    found = _rows(whole[::-1]).covariance.reshape(7, 9, 7, 9)
+    for i, j in np.ndindex(7, 7):
+        expected = (i + 1) * root @ root.T if i == j else np.zeros((9, 9))
+        assert found[i, :, j] == pytest.approx(expected)

@@ -1,7 +1,9 @@
 """Sizes that are off as a whole: what the law over sizes says of one that was not measured."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from mergeplan.errors import InputError
 from mergeplan.law.diagnose import diagnose_sizes
 from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
+from mergeplan.law.formulas import JointLaw
 from mergeplan.law.joint import fit_joint
-from mergeplan.law.joint_draws import SIZE_EFFECT, Rows, _Grid, draw_joint
+from mergeplan.law.joint_draws import SIZE_EFFECT, Rows, _effects, _Grid, _independent, draw_joint
 from mergeplan.law.posterior import Observations
 from mergeplan.law.recommend import recommend
 from mergeplan.law.series import series_of
@@ -203,20 +206,27 @@ def test_seven_sizes_tell_how_far_off_they_are(tmp_path):
     assert new[2] - new[1] > 5 * (high - low)
 
 
-def test_the_grid_has_the_likelihood_of_the_whole_covariance():
+@pytest.mark.parametrize("correlated", [False, True])
+def test_the_grid_has_the_likelihood_of_the_whole_covariance(correlated):
     """Generalised least squares with every row of a size correlated, the coefficients flat."""
     rng = np.random.default_rng(0)
     n, ks = np.array([0.5, 2.0, 8.0]), np.array([1.0, 2.0, 4.0])
     size, k = np.repeat(np.arange(3), 3), np.tile(ks, 3)
     loss = 0.3 + 0.1 * n[size] ** -0.5 + 0.1 / k + rng.normal(0, 0.01, 9)
-    variance = rng.random(9) * 1e-4
-    rows = Rows(n, size, k, loss, variance)
-    data = Observations.of(loss, variance, 1 / k)
+    error, misfit = np.zeros((9, 9)), 1 / k
+    if correlated:
+        # Of every size one mean is exact, and the others' errors go together.
+        root = 1e-2 * rng.standard_normal((9, 9)) * (k > 1)[:, None]
+        error, misfit = root @ root.T * (size[:, None] == size), np.ones(9)
+    rows = Rows(n, size, k, loss, error if correlated else None)
+    rotation, variance = _independent(rows)
+    plain = Observations.of(loss, variance, misfit)
+    data = replace(plain, loss=rotation @ plain.loss)
     low = np.array([-data.level / data.drop, 0.0, 0.0])
     nodes = [np.log([0.3, 0.7]), np.log1p([0.0, 1.0]), np.log([0.01, 0.1]), np.log([0.02, 0.2])]
-    grid = _Grid(rows, data, low, nodes)
+    grid = _Grid(rows, rotation, data, low, nodes)
     found = (grid.log_likelihood - grid.log_inside).reshape(2, 2, 2, 2)
-    level = np.array([data.loss[size == j].mean() for j in range(3)]) - low[0]
+    level = np.array([plain.loss[size == j].mean() for j in range(3)]) - low[0]
     expected = np.empty((2, 2, 2, 2))
     for at in np.ndindex(2, 2, 2, 2):
         beta, offset, tau, sigma = (v[i] for v, i in zip(nodes, at, strict=True))
@@ -225,12 +235,49 @@ def test_the_grid_has_the_likelihood_of_the_whole_covariance():
         columns = [np.ones(9), power[size] / (power[0] - power[2]), 1 / (k + b) / by_k]
         design = np.stack(columns, axis=1)
         effect = np.exp(2 * sigma) * np.diag(level**2)[size][:, size]
-        precision = np.linalg.inv(np.diag(data.variance + np.exp(2 * tau) / k) + effect)
+        own = error / data.drop**2 + np.exp(2 * tau) * np.diag(misfit)
+        precision = np.linalg.inv(own + effect)
         normal = design.T @ precision @ design
-        rest = data.loss - design @ np.linalg.solve(normal, design.T @ precision @ data.loss)
+        rest = plain.loss - design @ np.linalg.solve(normal, design.T @ precision @ plain.loss)
         determinants = np.linalg.slogdet(normal)[1] - np.linalg.slogdet(precision)[1]
         expected[at] = -(determinants + rest @ precision @ rest) / 2
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def correlated_rows():
+    """Of three sizes, at each of which an error is shared by all means."""
+    n, size = np.array([0.5, 2.0, 8.0]), np.repeat(np.arange(3), 4)
+    k = np.tile(np.array(KS, float), 3)
+    covariance = 1e-4 * (0.9 + 0.1 * np.diag(k)) * (size[:, None] == size)
+    return Rows(n, size, k, floor(n[size]) + 0.1 / k, covariance)
+
+
+def test_an_error_that_all_means_of_a_size_share_is_none_of_their_differences():
+    rows, widths = correlated_rows(), []
+    for covariance in (rows.covariance, np.diag(np.diag(rows.covariance))):
+        drawn = draw_joint(
+            replace(rows, covariance=covariance), free_gamma=False, scale=SIZE_EFFECT, seed=0
+        ).coefficients
+        drop = 1 / (1 + drawn["offset"]) - 1 / (8 + drawn["offset"])
+        widths.append(np.std(drawn["a_0"] * drop))
+    assert widths[0] < 0.7 * widths[1]
+
+
+def test_effects_are_those_of_the_whole_covariance():
+    """Their expectation given the law, by generalised least squares."""
+    rows = correlated_rows()
+    rotation, variance = _independent(rows)
+    law = {"l_star": 0.2, "b_size": 0.08, "beta": 0.4, "a_0": 0.12, "gamma": 0.1, "offset": 0.2}
+    drawn = {name: np.array([x]) for name, x in (law | {"tau": 0.004, "sigma": 0.01}).items()}
+    still = SimpleNamespace(standard_normal=np.zeros)
+    (found,) = _effects(rows, rotation, variance, np.ones(12), drawn, still)
+    expected = JointLaw(**law).predict
+    rest = rows.loss - [expected(k, n) for k, n in zip(rows.k, rows.n[rows.size], strict=True)]
+    for j in range(3):
+        own = rows.size == j
+        weight = np.linalg.inv(rows.covariance[np.ix_(own, own)] + 0.004**2 * np.eye(4))
+        prior = 1 / (0.01 * rows.loss[own].mean()) ** 2
+        assert found[j] == pytest.approx((weight @ rest[own]).sum() / (weight.sum() + prior))
 
 
 def test_draws_above_bounds_are_those_that_rejection_leaves():

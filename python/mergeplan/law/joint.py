@@ -159,10 +159,11 @@ def fit_joint(members: list[Series], seed: int = 0, robust: bool = False) -> Joi
     Args:
         robust: Weigh down means that lie far from the law (Huber's weights).
     """
-    n, k, loss, variance = _table(members)
-    weights = (
-        k if variance is None else 1 / (variance + (LACK_OF_FIT_SCALE * np.ptp(loss)) ** 2 + 1e-30)
-    )
+    n, k, loss, covariance = _table(members)
+    weights = k
+    if covariance is not None:
+        variance = np.diag(covariance)
+        weights = 1 / (variance + (LACK_OF_FIT_SCALE * np.ptp(loss)) ** 2 + 1e-30)
     for _ in range(5 if robust else 0):
         rough, _ = _fit(n, k, loss, weights, free_gamma=False, seed=seed)
         predicted = np.array([rough.predict(a, b) for a, b in zip(k, n, strict=True)])
@@ -188,18 +189,23 @@ def fit_joint(members: list[Series], seed: int = 0, robust: bool = False) -> Joi
 
 
 def _table(members: list[Series]) -> tuple[Array, Array, Array, Array | None]:
-    """N in billions, k, loss and sampling variance of every point, shape (n_points,) each."""
+    """N in billions, k and loss of every point, shape (n_points,) each, and the covariance of their
+    sampling errors, which sizes do not share."""
     rows = [(series, point) for series in members for point in series.points]
     n = np.array([series.n_billion for series, _ in rows], np.float64)
     k = np.array([point.k for _, point in rows], np.float64)
     loss = np.concatenate([measured_means(series)[1] for series in members])
-    variances = []
+    covariance = np.zeros((len(rows), len(rows)))
+    last = 0
     for series in members:
         known = known_covariance(series, fit_spread(series.points, series.pool_size))
         if known is None:
             return n, k, loss, None
-        variances.append(np.diag(known) + item_variances(series, measured_means(series)[0]))
-    return n, k, loss, np.concatenate(variances)
+        first, last = last, last + len(known)
+        covariance[first:last, first:last] = known
+        items = item_variances(series, measured_means(series)[0])
+        covariance[range(first, last), range(first, last)] += items
+    return n, k, loss, covariance
 
 
 def _fit(
@@ -227,6 +233,6 @@ def _fit(
 def _rows(members: list[Series]) -> Rows:
     """Every mean, by ascending size."""
     members = sorted(members, key=lambda series: series.n_billion or 0.0)
-    n, k, loss, variance = _table(members)
+    n, k, loss, covariance = _table(members)
     sizes, size = np.unique(n, return_inverse=True)
-    return Rows(sizes, size, k, loss, variance)
+    return Rows(sizes, size, k, loss, covariance)
