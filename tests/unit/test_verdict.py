@@ -230,6 +230,35 @@ def test_where_no_merge_has_every_domain_that_counts_it_is_said():
         decide(rows)
 
 
+def unsure(regret):
+    """Averages whose best is measured, and what the law expects it to lose."""
+    whole = [
+        replace(one, **({"method": "average", "options": "{}"} if one.k else {}))
+        for one in quadratic(EXPERTS, np.array([-0.1, -0.09, -0.02, 0.2]))
+    ]
+    rows = [one for one in whole if one.subset != ("code", "math")]
+    (some,) = predictions(rows, None).found
+    best = min((one for one in rows if one.k), key=lambda one: one.loss_nats)
+    by_size = {best.k: Choice(dict.fromkeys(best.subset, 1 / best.k), *[best.loss_nats] * 3, True)}
+    sure = replace(some.sure, regret=regret, next=(("code", "math"),))
+    return rows, replace(some, by_size=by_size, sure=sure)
+
+
+def test_a_merge_that_may_lose_more_than_it_gains_is_not_final():
+    """The verdict was to merge, beside a chance of under 1 % that this was the best."""
+    rows, some = unsure(regret=0.001)
+    final = decide(rows, [some])
+    assert (final.kind, final.to_measure) == ("merge", None)
+    least = min(gain.value for gain in final.gains)
+    verdict = decide(rows, [replace(some, sure=replace(some.sure, regret=least + 0.001))])
+    assert (verdict.kind, verdict.chosen) == ("measure", final.chosen)
+    assert [one.merge.subset for one in verdict.to_measure.merges] == [("code", "math")]
+    assert "the best of those that were not measured is expected to be better by" in str(verdict)
+    # A target that is reached is enough.
+    target = Question(target=final.chosen.value + 0.01)
+    assert decide(rows, [some], target).to_measure is None
+
+
 def weighted(value, **weights):
     merge = Merge(80592.0, "average", "{}", weights)
     return Contender(merge, value, value - 0.01, value + 0.01)

@@ -146,7 +146,7 @@ def confidence_of(
     order = [int(i) for i in np.lexsort((draws.expected, -wins)) if not draws.known[i]]
     confidence = Confidence(
         chance=float(np.mean(draws.costs[:, at] <= lowest)),
-        regret=float(np.mean(draws.costs[:, at] - lowest)),
+        regret=draws.regret(at),
         next=tuple(_names(draws, i) for i in order[:count]),
         unknown=texts.reason if isinstance(texts, Unknown) else "",
         no_chance=isinstance(texts, Unknown) and texts.no_chance,

@@ -73,9 +73,32 @@ class Draws:
         # What was measured with noise is drawn towards the others already.
         if self.known[at] or self.problem.law.is_row(self.weights[at]):
             return self.costs[:, at]
+        return _raised(self.costs[:, at], self._optimism(among))
+
+    def regret(self, at: int) -> float:
+        """Expected cost of one candidate less that of the lowest, 0 or more.
+
+        The draws' scatter has no sides, while true values bend upwards: few lie far below what is
+        expected of them. So the lowest of those that were not measured is raised by a random share
+        of all that it promises. Without that, 1.5 to 5 times the true regret is said: on 156
+        designs of 14 to 80 merges of nine experts (simulated, language model, 80 k by average and
+        task arithmetic) 12, 4.7, 1.9 and 0.4 thousandths where 2.6, 1.4, 1.1 and 0.3 are true; with
+        it 4.7, 2.3, 0.8 and 0.2.
+        """
+        others = np.arange(len(self.known)) != at
+        open_, known = others & ~self.known, others & self.known
+        lowest = np.min(self.costs[:, known], axis=1, initial=np.inf)
+        if open_.any():
+            every = np.ones_like(others)
+            share = np.random.default_rng(2).random(len(lowest))
+            promised = self.costs[:, open_].min(1) + share * self._optimism(every)
+            lowest = np.minimum(lowest, promised)
+        return float(np.mean(np.maximum(self.costs[:, at] - lowest, 0.0)))
+
+    def _optimism(self, among: NDArray[np.bool_]) -> float:
+        """By how much the lowest of each draw is below what is expected of it."""
         costs, expected = self.costs[:, among], self.expected[among]
-        optimism = float(np.mean(expected[costs.argmin(1)] - costs.min(1)))
-        return _raised(self.costs[:, at], optimism)
+        return float(np.mean(expected[costs.argmin(1)] - costs.min(1)))
 
 
 def draw(problem: Problem, weights: Array) -> Draws:

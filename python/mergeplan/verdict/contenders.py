@@ -9,6 +9,7 @@ import numpy as np
 from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
 from mergeplan.measurements.rows import MergeKey
+from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Constraint, Problem
@@ -162,6 +163,7 @@ class Predictions:
         laws: Of domains and metrics, those that were fitted already.
         name: Of the law that the choices are by.
         r2: Share of the variance of merges that were left out that is explained.
+        sure: How sure the best of all sizes is.
     """
 
     table: Table
@@ -170,6 +172,13 @@ class Predictions:
     laws: Mapping[str, SubsetLaw] = field(default_factory=dict)
     r2: float = 1.0
     name: str = ""
+    sure: Confidence | None = None
+
+    def of(self, merge: Merge) -> bool:
+        """Whether a merge is one of this table's."""
+        table = self.table
+        own = table.n_params, table.method, table.options
+        return own == (merge.n_params, merge.method, merge.options)
 
     def contender(self, choice: Choice) -> Contender:
         """One of its choices, measured or not, by what the law says of it."""
@@ -189,8 +198,10 @@ def predictions_of(table: Table, name: str) -> Predictions:
     """
     law = fit_table(table, name)
     problem = Problem(law)
-    by_size, _ = settled_of(table, problem)
-    return Predictions(table, by_size, laws={law.name: law}, r2=law.r2, name=law.name)
+    by_size, draws = settled_of(table, problem)
+    best = min(by_size.values(), key=lambda choice: problem.sign * choice.value)
+    sure = confidence_of(draws, best)
+    return Predictions(table, by_size, (), {law.name: law}, law.r2, law.name, sure)
 
 
 def is_complete(table: Table) -> bool:
@@ -216,10 +227,9 @@ def predicted_contenders(some: Iterable[Predictions]) -> list[Contender]:
 def with_domains(one: Contender, some: Iterable[Predictions]) -> Contender:
     """A prediction with what is predicted of every domain that can be."""
     merge = one.merge
-    which = merge.n_params, merge.method, merge.options
     for predictions in some:
         table = predictions.table
-        if (table.n_params, table.method, table.options) != which:
+        if not predictions.of(merge):
             continue
         weights = np.array([[merge.weights.get(name, 0.0) for name in table.experts]])
         values, around = {}, {}

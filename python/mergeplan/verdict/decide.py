@@ -24,6 +24,7 @@ from mergeplan.verdict.notes import (
     on_base_and_texts,
     on_experts,
     on_lacking,
+    on_open,
     on_predictions,
     within,
 )
@@ -71,9 +72,9 @@ def decide(
         raise InputError(f"no merge was measured on all that `{aim.name}` is of")
     if not allowed and not predicted:
         return replace(_nothing(aim, question), notes=tuple(unfitted))
-    field_ = Field(aim, question, allowed, known)
+    field_ = Field(aim, question, allowed, known, predictions, seconds_each, command)
     best, measured = field_.pick(predicted), field_.pick()
-    kind, chosen, proposal = field_.answer(best, measured, predicted, seconds_each, command)
+    kind, chosen, proposal = field_.answer(best, measured, predicted)
     if not chosen.measured:
         chosen = with_domains(chosen, predictions)
     reached = question.target is None or field_.reaches(chosen)
@@ -106,6 +107,7 @@ def decide(
             *on_another_size(kind, field_.paying_elsewhere(chosen)),
             *on_lacking(every, aim),
             *on_experts(singles, chosen, _n_experts(rows, n_params)),
+            *on_open(field_.open_beside(chosen) if chosen.measured else None),
             *on_predictions(chosen, predictions),
             *unfitted,
         ),

@@ -1,13 +1,14 @@
 """Everything that may be taken, and the rule that takes one."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import pstdev
 
 from mergeplan.law.posterior import CONFIDENCE
-from mergeplan.verdict.contenders import Bounds, Contender
+from mergeplan.verdict.contenders import Bounds, Contender, Predictions
 from mergeplan.verdict.known import Aim
 from mergeplan.verdict.parts import ToMeasure
+from mergeplan.verdict.unmeasured import Open, open_beside
 from mergeplan.verdict.verdict import Kind
 
 # Most merges that are named to be measured.
@@ -34,12 +35,23 @@ class Question:
 
 @dataclass(frozen=True)
 class Field:
-    """The contenders, and what decides between them."""
+    """The contenders, and what decides between them.
+
+    Attributes:
+        allowed: What was measured and keeps the bounds.
+        known: All that was measured.
+        predictions: Of each method and base.
+        seconds_each: Of one merge with its evaluation.
+        command: Says how some merges are measured.
+    """
 
     aim: Aim
     question: Question
     allowed: list[Contender]
     known: list[Contender]
+    predictions: Sequence[Predictions] = ()
+    seconds_each: float | None = None
+    command: Callable[[Sequence[Contender]], str] = lambda _: ""
 
     def best(self, some: Iterable[Contender]) -> Contender | None:
         """The best value; of equals the one of fewer experts."""
@@ -65,14 +77,11 @@ class Field:
         best: Contender | None,
         measured: Contender | None,
         predicted: Sequence[Contender],
-        seconds_each: float | None,
-        command: Callable[[Sequence[Contender]], str],
     ) -> tuple[Kind, Contender, ToMeasure | None]:
         """What is said, what is taken, and what is to be measured."""
         fallback = measured or self._nearest()
         if best is None or best.measured:
-            chosen = best or fallback or min(predicted, key=self._by_value)
-            return _kind(chosen), chosen, None
+            return self._settled(best or fallback or min(predicted, key=self._by_value))
         if fallback is None:  # nothing that was measured keeps the bounds
             return "merge", best, None
         limit = self.question.target
@@ -81,20 +90,48 @@ class Field:
         sign = self.aim.sign
         gain = best.gain_below(limit, sign)
         if measured is not None and self.question.target is None and gain < self._negligible():
-            return _kind(measured), measured, None
+            return self._settled(measured)
         sure = best.chance_below(limit, sign) >= self.question.confidence
         some = [best] if sure and best.merge.equal else self._telling(best, predicted, limit)
-        proposal = None
-        if some:
-            gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
-            seconds = None if seconds_each is None else seconds_each * len(some)
-            target = self.question.target
-            proposal = ToMeasure(
-                tuple(some), fallback, gain, chance, seconds, command(some), target
-            )
+        proposal = self._proposal(some, fallback)
         if sure or not best.merge.equal:
             return "merge", best, proposal
         return "measure", fallback, proposal
+
+    def _settled(self, chosen: Contender) -> tuple[Kind, Contender, ToMeasure | None]:
+        """A measured one, unless it may lose as much as it gains."""
+        open_ = self.open_beside(chosen)
+        if open_ is None:
+            return _kind(chosen), chosen, None
+        some = sorted(open_.rivals, key=lambda one: -one.gain_below(chosen.value, self.aim.sign))
+        return "measure", chosen, self._proposal(some[:_MOST], chosen)
+
+    def open_beside(self, chosen: Contender) -> Open | None:
+        """What may be better than a measured merge, where that loses more than the merge gains.
+
+        It gains over its base and the best single expert, whichever is better.
+        """
+        others = [one for one in (self.base_of(chosen), *self.experts_of(chosen)) if one]
+        if not chosen.merge.k or chosen in others or self.question.target is not None:
+            return None
+        found = open_beside(chosen, self.predictions)
+        if found is None or not others:
+            return None
+        gain = min(self.aim.sign * (one.value - chosen.value) for one in others)
+        rivals = tuple(one for one in found.rivals if self.question.bounds.allow(one))
+        if not rivals or found.loss <= max(gain, self._negligible()):
+            return None
+        return replace(found, rivals=rivals)
+
+    def _proposal(self, some: Sequence[Contender], over: Contender) -> ToMeasure | None:
+        """To measure some merges, the first of which may be better than the best that is known."""
+        if not some:
+            return None
+        target, sign = self.question.target, self.aim.sign
+        limit = over.value if target is None else target
+        gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
+        seconds = None if self.seconds_each is None else self.seconds_each * len(some)
+        return ToMeasure(tuple(some), over, gain, chance, seconds, self.command(some), target)
 
     def _telling(
         self, best: Contender, predicted: Sequence[Contender], limit: float

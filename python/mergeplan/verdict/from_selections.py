@@ -90,6 +90,6 @@ def wanted_of(selection: Selection, weights: str) -> Contender | None:
 
 
 def _predictions(selection: Selection) -> Predictions:
-    laws = {**selection.laws, selection.law.name: selection.law}
-    law = selection.law
-    return Predictions(selection.table, selection.by_size, laws=laws, r2=law.r2, name=law.name)
+    law, sure = selection.law, selection.confidence
+    laws = {**selection.laws, law.name: law}
+    return Predictions(selection.table, selection.by_size, (), laws, law.r2, law.name, sure)

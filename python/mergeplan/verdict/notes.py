@@ -8,6 +8,7 @@ from mergeplan.selection.select import POOR_R2
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete
 from mergeplan.verdict.harms import unpaired
 from mergeplan.verdict.known import Aim, KnownMerge
+from mergeplan.verdict.unmeasured import Open
 from mergeplan.verdict.words import base_size
 
 
@@ -21,8 +22,18 @@ def within(bounds: Bounds) -> str:
     return f" within `{', '.join(words)}`"
 
 
+def on_open(some: Open | None) -> list[str]:
+    """Where a merge may lose more to others than it gains."""
+    if some is None:
+        return []
+    return [
+        f"the best of those that were not measured is expected to be better by {some.loss:.2g} on"
+        " this text, more than this one is better than its base and single experts"
+    ]
+
+
 def on_predictions(chosen: Contender, predictions: Sequence[Predictions]) -> list[str]:
-    """Where the law explains little, what was not measured may be better, unseen."""
+    """Where the law of its method and base explains little, others may be better, unseen."""
     if not chosen.measured or not chosen.merge.k:
         return []
     some = [one.r2 for one in predictions if not is_complete(one.table)]
