@@ -259,6 +259,15 @@ def test_a_merge_that_may_lose_more_than_it_gains_is_not_final():
     assert decide(rows, [some], target).to_measure is None
 
 
+def test_that_little_is_predicted_is_said_of_the_size_that_is_taken():
+    """It was left out where any other size was predicted well."""
+    rows, some = unsure(regret=0.0)
+    other = replace(some, table=replace(some.table, n_params=1e6), r2=0.99)
+    assert "hardly predicted" not in str(decide(rows, [some, other]))
+    assert "hardly predicted" in str(decide(rows, [replace(some, r2=0.5), other]))
+    assert "hardly predicted" not in str(decide(rows, [some, replace(other, r2=0.5)]))
+
+
 def weighted(value, **weights):
     merge = Merge(80592.0, "average", "{}", weights)
     return Contender(merge, value, value - 0.01, value + 0.01)

@@ -36,7 +36,9 @@ def on_predictions(chosen: Contender, predictions: Sequence[Predictions]) -> lis
     """Where the law of its method and base explains little, others may be better, unseen."""
     if not chosen.measured or not chosen.merge.k:
         return []
-    some = [one.r2 for one in predictions if not is_complete(one.table)]
+    open_ = [one for one in predictions if not is_complete(one.table)]
+    # Of another size or method nothing follows for this one, unless its own law is not there.
+    some = [one.r2 for one in open_ if one.of(chosen.merge)] or [one.r2 for one in open_]
     poor = [r2 for r2 in some if r2 < POOR_R2]
     if not poor or len(poor) < len(some):
         return []
