@@ -15,6 +15,7 @@ from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import load_measurements, read_rows, table_text
 from mergeplan.selection.active import first_subsets
 from mergeplan.system.blas import on_one_thread, one_thread
+from mergeplan.verdict import from_selections
 from tests.support.settings import DEMO_POOL
 
 ALL = DEMO_POOL / "measurements.csv"
@@ -99,3 +100,11 @@ def test_what_fits_and_chooses_is_bounded(question, few, monkeypatch):
     with blas.limit(limits=2):
         QUESTIONS[question](few)
     assert seen == {1}
+
+
+def test_a_verdict_on_what_was_selected_is_bounded(few, monkeypatch):
+    """What `select` factorised it takes as it is: only products are left to it."""
+    selections = select(few)
+    monkeypatch.setattr(from_selections, "decide", lambda *_, **__: threads())
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        assert from_selections.verdict_from_selections(few, selections) == {1}

@@ -7,13 +7,16 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from mergeplan.law.averaged import averaged_of
 from mergeplan.law.correction import correction_of
 from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
+from mergeplan.law.pool_means import draw_means
 from mergeplan.law.recommend import recommend
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.designs import choose_subsets
+from mergeplan.subset_law import means
 from mergeplan.subset_law.form import points_of, products
 from mergeplan.subset_law.mean_products import Sizes, mean_products
 from mergeplan.subset_law.means import corrected_means
@@ -268,3 +271,55 @@ def test_rows_without_names_among_named_ones_leave_the_answer_to_the_curve(unnam
     lines.append(f"{unnamed},9,,{1 + 0.3 / unnamed}")
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
     assert not fit(tmp_path / "m.csv").fits[0].subsets_speak
+
+
+def test_the_curve_speaks_where_single_merges_are_predicted_worse_than_its_left_out_k():
+    """Means on the curve, around which merges scatter as no law of who is in them has it."""
+    rng, rough = np.random.default_rng(0), {}
+    for k in (1, 2, 4, 7):
+        scatter = 0.005 * rng.standard_normal(len(every(k)))
+        rough |= dict(zip(every(k), 2 + 1 / k + scatter - scatter.mean(), strict=True))
+    found = swept((1, 2, 4, 7), rough.get)
+    assert found.series.averaged.left_out > found.curve_left_out
+    for k in (3, 5, 6):
+        said = found.predict(k)
+        assert said.low < found.series.averaged.losses[k - 1] < said.high
+    assert not found.subsets_speak
+
+
+def test_errors_that_means_share_are_none_of_their_difference():
+    k, loss = np.array([1.0, 2.0, 4.0]), np.array([3.0, 2.5, 2.25])
+    apart = np.diag([0.0, 1e-2, 1e-2])
+    together = apart + 0.99e-2 * np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    spreads = []
+    for covariance in (together, apart):
+        drawn = draw_means(k, loss, covariance, 8, 0).means
+        spreads.append(np.std(drawn[:, 1] - drawn[:, 3]))
+    assert spreads[0] < 0.5 * spreads[1]
+
+
+def test_no_law_of_single_subsets_is_averaged_where_a_k_was_measured_in_part():
+    losses = {(k, s): loss(s) for k in (1, 2, 3) for s in every(k)}
+    assert averaged_of(losses, 7) is not None
+    assert averaged_of({**losses, (4, every(4)[0]): loss(every(4)[0])}, 7) is None
+
+
+def test_the_merge_of_all_experts_has_no_part_in_the_correction():
+    subsets = [*every(1), *every(2)[::3], *every(4)[::4], *every(7)]
+    values = np.array([loss(s) for s in subsets])
+    found = corrected_means(weights_of(subsets), values)
+    values[-1] = 9.0
+    other = corrected_means(weights_of(subsets), values)
+    assert found.ks.tolist() == [1, 2, 4]
+    assert other.values == pytest.approx(found.values, rel=1e-12)
+
+
+def test_deviations_are_as_wide_as_left_out_rows_have_it(monkeypatch):
+    """Of many rows, whose variances are as good as known."""
+    subsets = [*every(1), *every(2), *every(3)[::2], *every(4)[::2]]
+    found = []
+    for factor in (1.0, 2.0):
+        monkeypatch.setattr(means, "spread_scale", lambda _, factor=factor: factor)
+        values = np.array([bent(s) for s in subsets])
+        found.append(corrected_means(weights_of(subsets), values).covariance[2, 2])
+    assert found[1] == pytest.approx(4 * found[0])

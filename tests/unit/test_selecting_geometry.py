@@ -7,11 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mergeplan.calibration.subset_rounds import (
+    SubsetPlan,
+    first_subset_round,
+    next_subset_round,
+)
 from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import RUN
 from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.geometry.compare import similarity
 from mergeplan.pool.geometry.file import Gram, grams_of, load_grams, save_geometry
+from mergeplan.pool.pool import load_pool
 from mergeplan.selection.active import first_subsets
 from mergeplan.selection.geometry import GEOMETRY, grams_beside, with_grams
 from mergeplan.selection.select import select
@@ -132,3 +139,23 @@ def test_select_says_whether_it_leans_on_the_geometry(beside):
     ]
     assert "by how the experts lie to each other" in said[0]
     assert "by how the experts lie to each other" not in said[1]
+
+
+def test_a_geometry_that_explains_nothing_is_not_taken(pool):
+    """That of other experts."""
+    vectors = pool.rule.vectors[np.random.default_rng(0).permutation(SIZE)]
+    assert not law_of(pool, vectors @ vectors.T, 0).by_geometry
+
+
+def test_rounds_lean_on_the_geometry():
+    plan = SubsetPlan(load_pool(DEMO_POOL / "pool.yml"))
+    rule = KINDS["clusters"](9, np.random.default_rng(1))
+    known = KnownPool("clusters", tuple(plan.names), {}, {(): 2.0}, rule)
+    rows = [
+        Measurement(row, m.k, known.loss(m.subset), m.method if m.k else "base", subset=m.subset)
+        for row, m in enumerate(first_subset_round(plan), 2)
+    ]
+    gram = Gram(plan.pool.sizes[0].count_params(), known.names, rule.vectors @ rule.vectors.T)
+    table = Measurements(tuple(rows), "")
+    with_it, without = (next_subset_round(table, plan, grams=given) for given in ([gram], []))
+    assert with_it.reason != without.reason

@@ -85,6 +85,20 @@ def test_the_first_round_has_every_expert_all_and_some_between(pool):
     assert set(sizes[11:15]) == {3, 4, 5, 6}
 
 
+def test_a_first_round_is_designed_for_the_budget(pool):
+    """Not cut off a larger one, which has subsets of few sizes at its end."""
+    merges = first_subset_round(SubsetPlan(pool, budget=Budget(merges=16)))
+    assert [merge.k for merge in merges][:11] == [0, 9] + [1] * 9
+    assert len(merges) == 16
+
+
+def test_the_first_round_of_a_large_pool_has_two_merges_for_each_expert_and_twelve(pool):
+    base, (folder, *_) = pool.sizes[0], pool.sizes[0].experts.values()
+    experts = {f"e{number:02}": folder for number in range(18)}
+    large = replace(pool, sizes=(replace(base, experts=experts),))
+    assert len(first_subset_round(SubsetPlan(large))) == 1 + 2 * 18 + 12
+
+
 def test_a_round_that_was_cut_short_is_asked_for_again(sweep, pool):
     plan = SubsetPlan(pool)
     first = [merge.subset for merge in first_subset_round(plan)]

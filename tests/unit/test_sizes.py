@@ -10,13 +10,14 @@ import pytest
 from scipy.stats import norm
 
 from mergeplan.errors import InputError
+from mergeplan.law import joint_draws
 from mergeplan.law.diagnose import diagnose_sizes
 from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
 from mergeplan.law.formulas import JointLaw
 from mergeplan.law.joint import fit_joint
 from mergeplan.law.joint_draws import SIZE_EFFECT, Rows, _effects, _Grid, _independent, draw_joint
-from mergeplan.law.posterior import Observations
+from mergeplan.law.posterior import DRAWS, Observations
 from mergeplan.law.recommend import recommend
 from mergeplan.law.series import series_of
 from mergeplan.law.truncated import gaussian_above, log_chance_above, normal_above
@@ -163,7 +164,7 @@ def test_a_forecast_says_of_which_row_its_other_intervals_are(tmp_path):
 def test_a_verdict_from_curves_names_the_size_that_it_is_for(tmp_path):
     result = fit(table(tmp_path, {0.5: 1, 1.5: 1, 3: 1}), pool_size=8)
     said = verdict_from_law(recommend(result)).headline()
-    assert "of 8 experts by average at 3B, " in said
+    assert "of 8 experts by average at 500M, " in said
     low = verdict_from_law(recommend(result, 0.26, sizes=(14e9,)))
     assert "by average at 14B, a size that was not measured, " in low.headline()
 
@@ -314,3 +315,23 @@ def test_the_prior_alone_speaks_where_nothing_was_learned():
     rows = Rows(n, size, k, floor(n[size]) + 0.1 / k, None)
     sigma = draw_joint(rows, free_gamma=False, scale=SIZE_EFFECT, seed=0).coefficients["sigma"]
     assert 0.5 * SIZE_EFFECT < np.median(sigma) < 1.5 * SIZE_EFFECT
+
+
+def test_draws_that_the_bounds_make_unlikely_are_not_kept(monkeypatch):
+    """Of four that are drawn one is kept, by the weights of all."""
+    kept = []
+
+    def first_half_only(centre, precision, low, rng):
+        drawn, log_weight = gaussian_above(centre, precision, low, rng)
+        log_weight[len(drawn) // 2 :] = -1e3
+        drawn[len(drawn) // 2 :] = 1e3
+        kept.append(len(drawn) // DRAWS)
+        return drawn, log_weight
+
+    monkeypatch.setattr(joint_draws, "gaussian_above", first_half_only)
+    n, size = np.array([0.5, 2.0, 8.0]), np.repeat(np.arange(3), 4)
+    k = np.tile(np.array(KS, float), 3)
+    rows = Rows(n, size, k, floor(n[size]) + 0.1 / k, None)
+    drawn = draw_joint(rows, free_gamma=False, scale=SIZE_EFFECT, seed=0).coefficients
+    assert kept == [4]
+    assert drawn["b_size"].max() < 100

@@ -23,6 +23,7 @@ from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_few, fit_subset_law
 from mergeplan.subset_law.law import seen
+from mergeplan.subset_law.transfer import fit_with_smaller
 from mergeplan.verdict.answer import predictions, verdict_of
 from mergeplan.verdict.from_selections import verdict_from_selections
 from tests.support.settings import DATA
@@ -338,3 +339,18 @@ def test_the_share_does_not_depend_on_how_many_rows_the_likelihood_leaves_out(la
         [leaning] = [table for table in tables if table.smaller]
         shares.append(fit_table(leaning, MACRO).transfer.share)
     assert shares[1] > 0.7 * shares[0]
+
+
+def test_deltas_shrink_with_k_as_at_the_smaller_size(small, large):
+    """Whatever few merges of the larger one would choose."""
+    (table,) = tables(small)
+    law = fit_subset_law(
+        table.weights, table.target(MACRO).values, table.experts, shrinkages=(0.75,)
+    )
+    (few,) = tables(some(large, 12))
+    values = few.target(MACRO).values
+    found = fit_with_smaller(
+        few.weights, values, few.experts, {SMALL: law}, shrinkages=(1.0, 0.75, 0.5)
+    )
+    assert found.transfer.used
+    assert found.shrinkage == 0.75
