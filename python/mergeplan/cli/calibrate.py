@@ -183,12 +183,13 @@ def command(
 
     _refuse_other_kind(given["kind"])
     options = _options(pool_file, given)
+    unit = _unit(pool_file, options)
     if dry_run:
         found = forecast_calibration(pool_file, folder, options)
-        text = json.dumps(dataclasses.asdict(found)) if as_json else _forecast(found)
+        text = json.dumps(dataclasses.asdict(found)) if as_json else _forecast(found, unit)
         click.echo(text)
         return
-    line = ProgressLine(quiet=quiet, amount=lambda n: f"{n:,.0f} tokens")
+    line = ProgressLine(quiet=quiet, amount=lambda n: f"{n:,.0f} {unit}")
 
     def say(text: str) -> None:
         line.clear()
@@ -343,10 +344,19 @@ def _listed(pool_file: Path, path: Path | None) -> "tuple[SubsetMerge, ...] | No
     return tuple(row.merge for row in rows)
 
 
-def _forecast(found: "CalibrationForecast") -> str:
+def _unit(pool_file: Path, options: "CalibrateOptions") -> str:
+    """What a model is scored on, in the plural."""
+    from mergeplan.pool.pool import load_pool
+
+    if options.setup.evaluation.scorer is not None:
+        return "documents"
+    return "tokens" if load_pool(pool_file).data else "items"
+
+
+def _forecast(found: "CalibrationForecast", unit: str) -> str:
     def line(what: str, spent: "Spending") -> str:
         time = f", about {spent.seconds / 60:,.0f} min" if found.seconds_each else ""
-        return f"{what}: {spent.merges:,} merges, {spent.tokens:,.0f} tokens{time}"
+        return f"{what}: {spent.merges:,} merges, {spent.tokens:,.0f} {unit}{time}"
 
     lines = [line("at least", found.least), line("at most", found.most)]
     for one in found.sizes if len(found.sizes) > 1 else ():

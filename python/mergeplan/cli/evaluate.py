@@ -93,7 +93,8 @@ def command(
         refuse_existing(path, overwrite=overwrite)
     if threads is not None:
         set_threads(threads)
-    line = ProgressLine(quiet=quiet, amount=lambda count: f"{format_count(count)} tokens")
+    unit = "documents" if options.scorer else "tokens"
+    line = ProgressLine(quiet=quiet, amount=lambda count: f"{format_count(count)} {unit}")
     try:
         found = evaluate_fully(
             model,

@@ -182,6 +182,8 @@ def _run(tasks: Tasks, model: Any, tokenizer: Any, limit: int | None = None) -> 
             for task, values in results["results"].items()
             for score in _scores(task, values, results)
         ]
+        for task in loaded["tasks"].values():
+            task._instances = None  # each item's texts and answers, which it keeps otherwise
     return found
 
 
@@ -225,7 +227,7 @@ def _scores(task: str, values: dict[str, Any], results: dict[str, Any]) -> Itera
             metric if filtered == "none" else f"{metric},{filtered}",
             float(value),
             float(se) if isinstance(se, int | float) else math.nan,
-            {True: "higher", False: "lower"}.get(higher, ""),
+            "" if higher is None else "higher" if higher else "lower",
             results.get("n-samples", {}).get(task, {}).get("effective", 0),
         )
         yield _with_items(score, [s for s in samples if s.get("filter", filtered) == filtered])

@@ -11,7 +11,7 @@ from annotated_types import Ge, Lt
 from mergeplan.display.text import finite
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut
 from mergeplan.evaluation.parts import N_PARTS
-from mergeplan.evaluation.scores import DocumentLosses, Scores, TaskScore
+from mergeplan.evaluation.scores import Better, DocumentLosses, Scores, TaskScore
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.ranges import Magnitude, Number
 from mergeplan.system.reading import RUN as RUN_KIND
@@ -47,7 +47,7 @@ class TaskLine:
     metric: str
     value: Number | None
     se: Magnitude | None
-    better: str
+    better: Better
     n_documents: Annotated[int, Ge(0), Lt(2**62)]
     items: tuple[Number, ...] = ()
 

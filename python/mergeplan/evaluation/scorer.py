@@ -124,7 +124,7 @@ class Scorer:
         for number, (value, _) in enumerate(once, 1):
             if math.isnan(value):
                 raise self._fault(
-                    f"`score`, document {number}: expected a finite sum, found {value} on the base"
+                    f"`score`, document {number}: expected a finite sum, found {value}"
                 )
         again = self.score(model, documents[::-1])[::-1]
         for number, (one, other) in enumerate(zip(once, again, strict=True), 1):

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Lt
@@ -26,6 +26,9 @@ from mergeplan.display.text import finite
 from mergeplan.errors import InputError
 from mergeplan.measurements.rows import MACRO
 from mergeplan.system.ranges import Number
+
+# Which way a metric is better; nothing where the harness does not say.
+Better = Literal["higher", "lower", ""]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TaskScore:
     metric: str
     value: float
     se: float
-    better: str
+    better: Better
     n_documents: int
     items: tuple[float, ...] = field(default=(), repr=False)
 
