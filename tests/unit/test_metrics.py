@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
 from mergeplan.law.recommend import recommend
 from mergeplan.law.scale import Scale
-from mergeplan.law.trend import steps_of
+from mergeplan.law.series import series_of
+from mergeplan.law.trend import bend_of, steps_of
 from mergeplan.measurements.file import load_measurements, read_rows
 from mergeplan.measurements.metrics import item_error, rows_about
 from mergeplan.measurements.rows import Measurement
@@ -181,6 +183,25 @@ def test_within_the_error_nothing_is_called_a_trend(tmp_path):
         sign.startswith("no trend") for sign in all_signs(fit(with_items(tmp_path, "ifeval")))
     )
     assert not any("trend" in sign for sign in all_signs(fit(with_items(tmp_path, "gsm8k"))))
+
+
+@pytest.mark.parametrize(
+    ("metric", "n_items", "refused"),
+    [("gsm8k", 200, 0), ("mbppplus", 200, 0), ("harmbench_rta", 1000, 10)],
+)
+def test_chance_alone_refuses_no_curve(tmp_path, metric, n_items, refused):
+    """Made-up answers, the published shares as truth."""
+    rows = load_measurements(PUBLISHED, metric)
+    found = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        made = tuple(
+            replace(row, loss_nats=rng.binomial(n_items, row.loss_nats) / n_items, n_items=n_items)
+            for row in rows.rows
+        )
+        (series,) = series_of(replace(rows, rows=made), domain=None, method=None, pool_size=None)
+        found += bend_of(series) is not None
+    assert found == refused
 
 
 def test_without_an_error_means_that_turn_back_are_warned_of():

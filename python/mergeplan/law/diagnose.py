@@ -129,7 +129,7 @@ def _against(fit: Fit) -> Diagnosis | None:
     if some and all(step.error is not None and not step.clear for step in some):
         return Diagnosis(
             "no trend",
-            "no two k differ by more than twice the error of their items, at most: the most do "
+            "of all pairs of k none differs by more than its error makes: the most do "
             + some[0].text(),
             "do not choose a k by it: measure more items, or look at single subsets by `select`",
         )
@@ -138,9 +138,9 @@ def _against(fit: Fit) -> Diagnosis | None:
     if worse.error is None:
         advice = "say `value_se` or `n_items`, which tell whether by more than chance"
     elif worse.clear and better.clear:
-        advice = "both are more than twice their error: only a form that can turn back holds this"
+        advice = "both are more than their errors make: only a form that can turn back holds this"
     else:
-        advice = "one of them is within twice its error, and no trend"
+        advice = "one of them is within its error, and no trend"
     return Diagnosis("better and worse with k", f"{better.text()}; {worse.text()}", advice)
 
 

@@ -7,14 +7,16 @@ what goes against the law is first asked whether it is more than that.
 
 import itertools
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from mergeplan.law.series import Series
 from mergeplan.law.spread import fit_spread, known_covariance
 
-# Differences below this many standard errors are taken for chance.
-_CLEAR = 2.0
+# Chance that of all pairs of k one differs by more than is taken for chance, either way. At two
+# standard errors for each pair one merge of all experts with few items refused a sound curve.
+_CHANCE = 0.025
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Step:
         worse: By how much it is worse at the larger k; below 0 where it is better there.
         error: Standard error of that, paired where the means are over the same experts; `None`
             where how far items move it is not known.
+        limit: Standard errors that chance may make of the largest of all pairs.
     """
 
     first: int
@@ -32,11 +35,12 @@ class Step:
     values: tuple[float, float]
     worse: float
     error: float | None
+    limit: float
 
     @property
     def clear(self) -> bool:
         """Whether it is more than its error lets chance do."""
-        return self.error is not None and abs(self.worse) > _CLEAR * self.error
+        return self.error is not None and abs(self.worse) > self.limit * self.error
 
     def text(self) -> str:
         """For people."""
@@ -81,6 +85,8 @@ def steps_of(series: Series) -> list[Step]:
     points, scale = series.points, series.scale
     sampling = known_covariance(series, fit_spread(points, series.pool_size))
     known = sampling is not None and series.loss_se > 0
+    pairs = len(points) * (len(points) - 1) / 2
+    limit = NormalDist().inv_cdf(1 - _CHANCE / pairs)
     found = []
     for i, j in itertools.combinations(range(len(points)), 2):
         one, other = points[i], points[j]
@@ -92,5 +98,5 @@ def steps_of(series: Series) -> list[Step]:
             paired = sampling[i, i] + sampling[j, j] - 2 * sampling[i, j]
             error = float(np.sqrt(max(paired, 0.0) + items))
         worse = scale.sign * (other.loss - one.loss)
-        found.append(Step(one.k, other.k, (one.loss, other.loss), worse, error))
+        found.append(Step(one.k, other.k, (one.loss, other.loss), worse, error, limit))
     return found
