@@ -115,6 +115,7 @@ def test_a_scorer_that_is_not_there_is_named(tmp_path):
     [
         ("return [(float('nan'), 1)] * 2", "document 1: expected a finite sum, found nan"),
         ("return [(1.0, 1), (float('inf'), 1)]", "document 2: expected a finite sum"),
+        ("return [(-3.0, 1)] * 2", "expected losses in nats, above 0, found -3 for document 1"),
         ("return [(1.0, 0)] * 2", "document 1: expected a whole count of 1 or more, found 0"),
         ("return [(1.0, 1.5)] * 2", "document 1: expected a whole count of 1 or more, found 1.5"),
         ("return [1.0, 2.0]", "document 1: expected a sum and a count"),
@@ -196,6 +197,20 @@ def test_documents_that_are_none_are_named(found, tmp_path):
 def test_options_of_tokens_have_no_meaning_with_a_scorer(option, tmp_path):
     with pytest.raises(InputError, match=f"`{option}` has no meaning with a scorer"):
         prepared(tmp_path, LOSS, **{option: 50})
+
+
+def test_documents_of_no_file_are_known_by_what_they_hold(tmp_path):
+    elsewhere = tmp_path / "numbers.npy"
+    source = (
+        f"{LOSS}\ndef load_documents(path):\n"
+        f"    import numpy\n    return [{{'x': numpy.load({str(elsewhere)!r}), 3: 4}}]\n"
+    )
+
+    def sha256(numbers):
+        np.save(elsewhere, np.array(numbers))
+        return OwnDocuments.prepare({}, scoring(tmp_path, source)).sha256
+
+    assert sha256([1.0, 2.0]) == sha256([1.0, 2.0]) != sha256([1.0, 3.0])
 
 
 def test_a_scorer_travels_as_its_text(tmp_path):

@@ -172,16 +172,18 @@ class RunStore:
         """The rows of some measurements, as reading the table would give them.
 
         Raises:
-            InputError: A loss is none of a language model.
+            InputError: A loss is none of a language model, or a value is out of all range.
         """
+        least = -LARGEST_LOSS if self.metric else SMALLEST_LOSS
         ordered = sorted(some, key=lambda measured: measured.merge.order)
         rows = tuple(row for one in completed(ordered) for row in self._rows_of(one))
         for row in rows:
-            if not self.metric and not SMALLEST_LOSS <= row.loss_nats <= LARGEST_LOSS:
+            if not least <= row.loss_nats <= LARGEST_LOSS:
                 what = "+".join(row.subset) or "the base"
                 raise InputError(
-                    f"`{row.method}` of {what}, domain `{row.domain}`: expected a loss in nats,"
-                    f" found {row.loss_nats:g}"
+                    f"`{row.method}` of {what}, domain `{row.domain}`: expected"
+                    f" {self.metric or 'a loss in nats'} from {least:g} to {LARGEST_LOSS:g}, found"
+                    f" {row.loss_nats:g}"
                 )
         return Measurements(rows, "")
 

@@ -196,5 +196,21 @@ def _own_file(path: Path | None, scorer: Scorer, raw: bytes) -> TextFile:
         Document(number, f"{number}", group=None if group is None else str(group))
         for number, group in enumerate(groups, 1)
     )
-    named = path or scorer.path
-    return TextFile(named, OBJECTS, documents, hashlib.sha256(raw).hexdigest(), tuple(objects))
+    # Of no file, by what they hold: the scorer may have them from anywhere.
+    sha256 = hashlib.sha256(raw if path else _content(objects)).hexdigest()
+    return TextFile(path or scorer.path, OBJECTS, documents, sha256, tuple(objects))
+
+
+def _content(objects: list[Any]) -> bytes:
+    try:
+        return json.dumps(objects, skipkeys=True, default=_held).encode()
+    except (TypeError, ValueError, RecursionError):
+        return b""  # nothing that JSON can be made of
+
+
+def _held(value: Any) -> str:
+    """What an object holds that JSON cannot: arrays whole, of others the kind."""
+    array = value.numpy() if hasattr(value, "numpy") else value
+    if hasattr(array, "tobytes"):
+        return hashlib.sha256(array.tobytes()).hexdigest()
+    return type(value).__name__

@@ -118,7 +118,8 @@ class Scorer:
         """Score a few documents on a base, and again in reverse: a document's score is its own.
 
         Raises:
-            InputError: It fails, gives NaN or no count, or something else at the second time.
+            InputError: It fails, gives NaN, no count or losses that are none, or something else at
+                the second time.
         """
         once = self.score(model, documents)
         for number, (value, _) in enumerate(once, 1):
@@ -126,6 +127,11 @@ class Scorer:
                 raise self._fault(
                     f"`score`, document {number}: expected a finite sum, found {value}"
                 )
+        if not self.metric and sum(value for value, _ in once) <= 0:
+            raise self._fault(
+                f"`score`: expected losses in nats, above 0, found {once[0][0]:.6g} for document 1",
+                "name another measure by `METRIC`, and by `BETTER` which way it is better",
+            )
         again = self.score(model, documents[::-1])[::-1]
         for number, (one, other) in enumerate(zip(once, again, strict=True), 1):
             if one[1] != other[1] or not math.isclose(
