@@ -171,6 +171,34 @@ def test_a_prediction_is_to_be_measured_before_it_is_taken(tmp_path):
     assert (done.kind, done.chosen.merge.subset, done.to_measure) == ("merge", best, None)
 
 
+def test_where_no_merge_was_measured_some_are_asked_for():
+    """Single experts that are worse than the base said that merging does not pay."""
+    as_it_is = {"method": "average", "options": "{}"}
+    rows = [row(s, 1.7 + 0.1 * n, **as_it_is) for n, s in enumerate(EXPERTS)]
+    verdict = decide([row("", 1.6), *rows], command=MeasureCommand(Path("m.csv")))
+    assert (verdict.kind, verdict.chosen.merge.k, verdict.merge) == ("measure", 0, None)
+    asked = [one.merge.subset for one in verdict.to_measure.merges]
+    assert asked == [("code", "html"), EXPERTS]
+    assert "nothing says whether merging pays" in str(verdict)
+    assert "--also code+html --also code+html+math+prose" in str(verdict)
+    assert "nan" not in str(verdict)
+    assert decide(rows).kind == "measure"
+    assert decide(rows, (), Question(target=1.7)).kind == "expert"
+    # One merge is enough for a verdict, of the size that was asked.
+    merged = [row("", 1.6), *rows, row("code+html", 1.65)]
+    assert decide(merged).kind == "base"
+    larger = decide([*merged, row("", 0.5, n_params=1e9)])
+    assert (larger.kind, larger.chosen.value) == ("base", 0.5)
+
+
+def test_a_merge_that_is_all_there_is_is_compared_with_nothing():
+    verdict = decide([row("code+html", 1.65)])
+    assert (verdict.kind, verdict.fails) == ("measure", False)
+    assert "is all that was measured and is compared with nothing" in str(verdict)
+    assert decide([row("code+html", 1.65), row("code+math", 1.7)]).kind == "merge"
+    assert decide([row("code+html", 1.65)], (), Question(target=1.7)).kind == "merge"
+
+
 def test_a_target_takes_the_fewest_experts_that_reach_it(tmp_path):
     rows = [row("", 2.0), row("code", 1.9), row("html", 1.95), row("math", 1.97)]
     rows += [row("code+html", 1.8), row("code+html+math", 1.7)]

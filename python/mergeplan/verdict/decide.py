@@ -24,6 +24,7 @@ from mergeplan.verdict.notes import (
     on_base_and_texts,
     on_experts,
     on_lacking,
+    on_nothing_compared,
     on_open,
     on_predictions,
     within,
@@ -104,6 +105,9 @@ def decide(
         few_documents=resampling is not None and not resampling.enough(aim.shares),
         notes=(
             *on_base_and_texts(chosen, base, base in allowed, aim, resampling),
+            *on_nothing_compared(
+                alone=field_.is_alone(chosen), no_merges=bool(field_.first_merges(chosen))
+            ),
             *on_another_size(kind, field_.paying_elsewhere(chosen)),
             *on_lacking(every, aim),
             *on_experts(singles, chosen, _n_experts(rows, n_params)),

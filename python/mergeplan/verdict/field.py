@@ -1,5 +1,6 @@
 """Everything that may be taken, and the rule that takes one."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import pstdev
@@ -99,12 +100,39 @@ class Field:
         return "measure", fallback, proposal
 
     def _settled(self, chosen: Contender) -> tuple[Kind, Contender, ToMeasure | None]:
-        """A measured one, unless it may lose as much as it gains."""
+        """A measured one, unless it may lose as much as it gains, or was compared with nothing."""
+        if first := self.first_merges(chosen):
+            return "measure", chosen, self._proposal(first, chosen)
+        if self.is_alone(chosen):
+            return "measure", chosen, None
         open_ = self.open_beside(chosen)
         if open_ is None:
             return _kind(chosen), chosen, None
         some = sorted(open_.rivals, key=lambda one: -one.gain_below(chosen.value, self.aim.sign))
         return "measure", chosen, self._proposal(some[:_MOST], chosen)
+
+    def is_alone(self, chosen: Contender) -> bool:
+        """Whether a merge is all that was measured, so that it is compared with nothing."""
+        return chosen.merge.k > 1 and len(self.known) == 1 and self.question.target is None
+
+    def first_merges(self, chosen: Contender) -> list[Contender]:
+        """What to begin with where of its base no merge of several experts was measured: the two
+        best experts, the best half, and all of them. None where it is enough as it is."""
+        n_params = chosen.merge.n_params
+        own = [one for one in self.known if one.merge.n_params == n_params and one.merge.k > 1]
+        if own or any(one.table.n_params == n_params for one in self.predictions):
+            return []
+        if self.question.target is not None and self.reaches(chosen):
+            return []
+        singles = sorted(self.experts_of(chosen), key=self._by_value)
+        names = list(dict.fromkeys(one.merge.subset[0] for one in singles))
+        found = []
+        for k in sorted({2, (len(names) + 1) // 2, len(names)}):
+            if 2 <= k <= len(names):
+                weights = dict.fromkeys(names[:k], 1 / k)
+                merge = replace(singles[0].merge, weights=weights)
+                found.append(Contender(merge, math.nan, math.nan, math.nan))
+        return [one for one in found if self.question.bounds.allow(one)]
 
     def open_beside(self, chosen: Contender) -> Open | None:
         """What may be better than a measured merge, where that loses more than the merge gains.
@@ -129,7 +157,9 @@ class Field:
             return None
         target, sign = self.question.target, self.aim.sign
         limit = over.value if target is None else target
-        gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
+        gain = chance = None
+        if not math.isnan(some[0].value):
+            gain, chance = some[0].gain_below(limit, sign), some[0].chance_below(limit, sign)
         seconds = None if self.seconds_each is None else self.seconds_each * len(some)
         return ToMeasure(tuple(some), over, gain, chance, seconds, self.command(some), target)
 

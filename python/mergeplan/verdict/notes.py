@@ -22,6 +22,24 @@ def within(bounds: Bounds) -> str:
     return f" within `{', '.join(words)}`"
 
 
+def on_nothing_compared(*, alone: bool, no_merges: bool) -> list[str]:
+    """Where the measurements cannot tell whether merging pays.
+
+    Args:
+        alone: One merge is all that was measured.
+        no_merges: No merge of several experts was.
+    """
+    found = []
+    if alone:
+        found.append(
+            "it is all that was measured and is compared with nothing: measure the base, single"
+            " experts and other merges"
+        )
+    if no_merges:
+        found.append("no merge of several experts was measured: nothing says whether merging pays")
+    return found
+
+
 def on_open(some: Open | None) -> list[str]:
     """Where a merge may lose more to others than it gains."""
     if some is None:

@@ -51,10 +51,12 @@ class ToMeasure:
     """What to measure before anything is decided.
 
     Attributes:
-        merges: The likeliest to be better than what is known, first.
+        merges: The likeliest to be better than what is known, first; with a value of NaN where
+            nothing is known of any merge.
         over: The best that is known.
         gain: What the first is expected to gain over the best that is known, where it is better.
-        chance: That it is better, or reaches the target.
+        chance: That it is better, or reaches the target; gain and chance are `None` where nothing
+            is known of it.
         target: That is to be reached; `None` where it is the best that is known.
         seconds: For all of them, by what measured merges took; `None` where that is not known.
         command: That measures them.
@@ -62,8 +64,8 @@ class ToMeasure:
 
     merges: tuple[Contender, ...]
     over: Contender
-    gain: float
-    chance: float
+    gain: float | None
+    chance: float | None
     seconds: float | None
     command: str
     target: float | None = None

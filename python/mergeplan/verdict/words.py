@@ -66,6 +66,9 @@ def to_measure_text(some: ToMeasure, chosen: Contender) -> list[str]:
     takes = f"{n} merge{'s' if n > 1 else ''}"
     if some.seconds is not None:
         takes += f", about {_time(some.seconds)}"
+    if some.chance is None or some.gain is None:
+        lines = [f"to measure ({takes}): {_names(some.merges)}"]
+        return [*lines, f"  {some.command}"] if some.command else lines
     chance = f"with a chance of {chance_text(some.chance)} on this text"
     better = f"better than {some.over.merge.name()} {chance}, expected gain {some.gain:.4f}"
     if some.target is not None:
