@@ -203,7 +203,7 @@ def test_beyond_the_measured_k_intervals_count_the_missing_degree_and_a_warning_
     weights, losses = weights[(weights > 0).sum(1) > 2], losses[(weights > 0).sum(1) > 2]
 
     def coverage():
-        law = fit_table(table, MACRO)
+        law = fit_table(replace(table), MACRO)
         errors = np.abs(law.predict(weights) - losses)
         return np.mean(errors <= NINE_IN_TEN * law.deviations(weights))
 

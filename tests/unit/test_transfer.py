@@ -14,9 +14,11 @@ from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.designs import choose_subsets
+from mergeplan.pool.geometry.file import Gram
+from mergeplan.selection import fitting
 from mergeplan.selection.active import first_subsets
 from mergeplan.selection.data import selection_data
-from mergeplan.selection.fitting import fit_table
+from mergeplan.selection.fitting import fit_each, fit_table
 from mergeplan.selection.select import select, select_from
 from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.sizes import link_sizes, refuse_one_size
@@ -161,6 +163,13 @@ def written(folder, *parts):
     return path
 
 
+def run_at(path):
+    """The folder of a run that measured losses."""
+    return SimpleNamespace(
+        at=lambda _: path, withdraw=lambda _: None, identity=SimpleNamespace(metric=None)
+    )
+
+
 def chosen_by_select(path, _):
     return {one.table.n_params: one for one in select(path)}
 
@@ -170,7 +179,7 @@ def chosen_by_suggest(path, _):
 
 
 def chosen_by_calibrate(path, pool_file):
-    run = SimpleNamespace(at=lambda _: path, withdraw=lambda _: None)
+    run = run_at(path)
     found = summarize_choice(run, pool_file, None, None)
     return {one.table.n_params: one for one in found.selections}
 
@@ -256,7 +265,7 @@ def test_a_larger_size_that_cannot_be_fitted_is_told_and_refused_where_transfer_
     # Whichever command gives the verdict, it has it.
     for verdict in (verdict_of(path), verdict_from_selections(path, found)):
         assert verdict.notes[-1] == found.unfitted[0]
-    run = SimpleNamespace(at=lambda _: path, withdraw=lambda _: None)
+    run = run_at(path)
     pool_file = demo_pool / "pool.yml"
     assert summarize_choice(run, pool_file, None, None).warnings[0] == found.unfitted[0]
     for refused in (
@@ -354,3 +363,26 @@ def test_deltas_shrink_with_k_as_at_the_smaller_size(small, large):
     )
     assert found.transfer.used
     assert found.shrinkage == 0.75
+
+
+@pytest.mark.parametrize("n_grams", [0, 1])
+def test_each_size_is_fitted_once_for_one_question(small, large, monkeypatch, n_grams):
+    """Every further size doubled the fits: of three they were seven."""
+    fits = []
+
+    def counted(*args, **options):
+        fits.append(args)
+        return fit_with_smaller(*args, **options)
+
+    monkeypatch.setattr(fitting, "fit_with_smaller", counted)
+    largest = [replace(row, n_params=8e5) for row in some(large, 20, seed=1)]
+    sizes = tables(small, some(large, 20), largest)
+    grams = [Gram(LARGE, sizes[0].experts, np.eye(9))] * n_grams
+    found = fit_each(sizes, lambda table: (table, fit_table(table, MACRO)), grams).found
+    assert len(fits) == 3
+    assert [table.gram is not None for table, _ in found] == [False, bool(n_grams), False]
+    assert found[2][1].transfer is not None
+    # Another domain, and the same table with another geometry, have laws of their own.
+    again = replace(found[0][0], gram=np.eye(9))
+    assert fit_table(again, MACRO) is not fit_table(found[0][0], MACRO)
+    assert fit_table(found[0][0], MACRO) is found[0][1]

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from mergeplan.errors import InputError
 from mergeplan.pool.geometry.file import Gram
-from mergeplan.selection.geometry import with_grams
+from mergeplan.selection.geometry import WithGrams, with_grams
 from mergeplan.selection.selection import name_of_table
 from mergeplan.selection.table import Table
 from mergeplan.subset_law.law import SubsetLaw
@@ -52,13 +52,14 @@ def fit_each(
         InputError: It is required, and one cannot be.
     """
     found, faults, unfitted = [], [], []
+    done: WithGrams = {}
     for table in tables:
         faulty: list[InputError] = []
         for one in (table, table.plain):
             if one is None or (faulty and required):
                 continue
             try:
-                found.append(fit(*with_grams([one], grams, asked=asked)))
+                found.append(fit(*with_grams([one], grams, asked=asked, done=done)))
                 break
             except InputError as error:
                 faulty.append(error)
@@ -85,11 +86,20 @@ def why_alone(table: Table, law: SubsetLaw) -> str:
 
 
 def fit_table(table: Table, name: str) -> SubsetLaw:
-    """Fit one domain or metric, or a weighted mean of some.
+    """Fit one domain or metric, or a weighted mean of some, to a table once.
+
+    Args:
+        table: Of one method and base size, with the smaller ones that it may lean on.
+        name: As `Table.target` takes it.
+
+    Returns:
+        The law, which `Table.laws` keeps.
 
     Raises:
         InputError: There is none of that name, or too few merges were measured on it.
     """
+    if name in table.laws:
+        return table.laws[name]
     target = table.target(name)
     law = fit_with_smaller(
         table.weights,
@@ -102,7 +112,8 @@ def fit_table(table: Table, name: str) -> SubsetLaw:
         shrinkages=table.shrinkages,
         noise=table.noise_of(name),
     )
-    return replace(law, partly=target.text_errors is not None)
+    table.laws[name] = replace(law, partly=target.text_errors is not None)
+    return table.laws[name]
 
 
 def _smaller_laws(table: Table, name: str) -> Iterator[tuple[float, SubsetLaw]]:

@@ -11,6 +11,9 @@ from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.geometry.file import Gram, gram_for, load_grams
 from mergeplan.selection.table import Table
 
+# A table, and the same with its matrix, by the identity of the former.
+WithGrams = dict[int, tuple[Table, Table]]
+
 # In a run's folder.
 GEOMETRY = "geometry.json"
 _HINT = (
@@ -89,7 +92,11 @@ def is_geometry(path: Path) -> bool:
 
 
 def with_grams(
-    tables: Iterable[Table], grams: Sequence[Gram], *, asked: bool = False
+    tables: Iterable[Table],
+    grams: Sequence[Gram],
+    *,
+    asked: bool = False,
+    done: WithGrams | None = None,
 ) -> list[Table]:
     """Tables with the matrix of their experts and base, where there is one, and so their smaller
     sizes.
@@ -97,6 +104,8 @@ def with_grams(
     Args:
         grams: Of any bases and experts.
         asked: Whether a table that has none is an error.
+        done: What was made of tables before, and is added to: a size that several others lean on
+            stays one table, with the laws that were fitted to it.
 
     Returns:
         The same tables in the same order; without a matrix where none is of their experts.
@@ -104,14 +113,19 @@ def with_grams(
     Raises:
         InputError: No matrix is of a table's experts, and it was asked for.
     """
+    if not grams:
+        return list(tables)
+    done = {} if done is None else done
     found = []
     for table in tables:
         try:
-            gram = gram_for(grams, table.n_params, table.experts) if grams else None
+            gram = gram_for(grams, table.n_params, table.experts)
         except InputError:
             if asked:
                 raise
             gram = None
-        smaller = tuple(with_grams(table.smaller, grams))
-        found.append(replace(table, gram=gram, smaller=smaller))
+        if id(table) not in done:
+            smaller = tuple(with_grams(table.smaller, grams, done=done))
+            done[id(table)] = table, replace(table, gram=gram, smaller=smaller)
+        found.append(done[id(table)][1])
     return found

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.metrics import item_error, own_error
 from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
+from mergeplan.subset_law.law import SubsetLaw
 
 Array = NDArray[np.float64]
 
@@ -78,6 +79,7 @@ class Table:
         plain: The same over its own experts, where it is over those that a smaller size names too.
         joint: The covariance of some merges' values by domain, of those that were scored on parts
             of the text; by default the rows' own errors, taken for independent.
+        laws: Those that were fitted to it, by name, as larger sizes lean on them again.
     """
 
     method: str
@@ -93,6 +95,7 @@ class Table:
     unlike: str = ""
     plain: "Table | None" = None
     joint: JointNoise | None = None
+    laws: dict[str, SubsetLaw] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def noise_of(self, name: str) -> Array | None:
         """Known covariance of a target's values, shape (n_rows, n_rows); `None` for none."""
