@@ -388,7 +388,7 @@ def test_subsets_of_three_and_more_lie_in_their_intervals_with_the_items_errors(
         for noisy in held:
             law = fit_subset_law(
                 table.weights[few], target.values[few], table.experts,
-                noise=target.noise[few] if noisy else None,
+                noise=np.diag(target.noise[few]) if noisy else None,
             )  # fmt: skip
             rest = table.weights[~few]
             own = target.noise[~few] if noisy else 0.0
