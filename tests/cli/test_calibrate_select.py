@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
+import mergeplan
 from mergeplan import subset_law
 from mergeplan.calibration.calibrate import calibrate as calibrate_here
 from mergeplan.calibration.limits import Budget
 from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.subset_report import summarize_choice
+from mergeplan.errors import InputError
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.pool.geometry.file import load_grams
 from mergeplan.subset_law.fit import fit_few
 from tests.support.commands import COMMAND, cli
 from tests.support.pools import NAMES, write_pool
-from tests.support.settings import DEMO_POOL
+from tests.support.settings import DEMO_POOL, EVAL
 
 pytestmark = pytest.mark.timeout(300)
 METHODS = {"average": {}, "task_arithmetic": {"lambda": 0.8}, "ties": {"density": 0.5}}
@@ -290,3 +292,62 @@ def test_transfer_that_is_required_needs_sizes_of_the_same_experts(tmp_path):
     assert other.returncode == 1
     lacking = next(iter(models["experts"]))
     assert f"`sizes[1].experts` has `{lacking}`, and `sizes[0].experts` has not" in other.stderr
+
+
+def partly(**changes) -> CalibrateOptions:
+    given = {"choosing": ChoiceGoal(), "tokens": "where-needed", "setup": Setup(threads=1)}
+    return CalibrateOptions(methods=("average",), half="all", **given | changes)
+
+
+def pool_of_many_texts(folder: Path) -> Path:
+    """Sixteen documents of each domain, so that an eighth is no half."""
+    pool = write_pool(folder, methods={"average": {}})
+    for path in (folder / "texts").glob("*.jsonl"):
+        lines = (EVAL / path.name).read_text("utf-8").splitlines()[:16]
+        path.write_text("\n".join(lines) + "\n")
+    return pool
+
+
+def test_on_few_documents_first_it_stops_and_goes_on_with_the_same_table(tmp_path):
+    """Cut back to several moments, the scores lead to the same looks: every file is the same."""
+    pool, run = pool_of_many_texts(tmp_path), tmp_path / "run"
+    done = calibrate_here(pool, run, partly())
+    rows = macro_rows(run)
+    some = [row for row in rows if row["text_se"]]
+    assert 0 < len(some) < len(rows)
+    assert all(float(row["text_se"]) > 0 for row in some)
+    hashes = {row["data_hash"] for row in rows if not row["text_se"]}
+    assert len(hashes) == 1
+    assert all(row["data_hash"].startswith(f"{min(hashes)}, part ") for row in some)
+    tokens = {int(row["n_tokens"]) for row in rows if not row["text_se"]}
+    assert all(int(row["n_tokens"]) < min(tokens) for row in some)
+    chosen = done.verdict.best_merge
+    assert chosen.measured
+    lines = (run / "scores.jsonl").read_bytes().splitlines(keepends=True)
+    table = (run / "measurements.csv").read_bytes()
+    assert len(lines) > done.n_measured == len(rows)
+    for kept in (len(rows) // 2, len(lines) - 1):
+        (run / "scores.jsonl").write_bytes(b"".join(lines[:kept]))
+        again = calibrate_here(pool, run, partly())
+        assert (run / "measurements.csv").read_bytes() == table
+        assert again.n_measured + again.n_kept >= len(rows)
+        mine = (run / "scores.jsonl").read_bytes().splitlines()
+        assert len(mine) == len(lines)
+    # What takes rows for exact leaves those out; `select` takes them with their errors.
+    assert sum("text_se" in word for word in mergeplan.fit(run / "measurements.csv").skipped) == 1
+    (found,) = mergeplan.select(run / "measurements.csv")
+    assert found.best.subset
+    # On everything after all, every row is whole.
+    calibrate_here(pool, run, partly(tokens="all", listed=None))
+    assert not [row for row in macro_rows(run) if row.get("text_se") and row["k"] == "5"]
+
+
+def test_where_needed_belongs_to_the_search_for_the_best_subset(tmp_path):
+    pool = write_pool(tmp_path, methods={"average": {}})
+    refused = calibrate(pool, tmp_path / "run", "--tokens", "where-needed")
+    assert refused.returncode == 2
+    assert "--tokens has no meaning with --for suggest" in refused.stderr
+    with pytest.raises(InputError, match="only the search for the best subset"):
+        CalibrateOptions(tokens="where-needed")
+    with pytest.raises(InputError, match="there is no `where-neded`"):
+        CalibrateOptions(tokens="where-neded")

@@ -18,14 +18,14 @@ import numpy as np
 
 from mergeplan.calibration.curve_rounds import Stop
 from mergeplan.calibration.limits import Spending
-from mergeplan.calibration.store import rows_of
+from mergeplan.calibration.store import partly_scored
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.evaluation.measured import MeasuredMerge
-from mergeplan.evaluation.partial import completed
+from mergeplan.evaluation.partial import Completed, completed
 from mergeplan.evaluation.parts import N_PARTS, parts_of
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.evaluation.scores import DomainScores, Scores
-from mergeplan.measurements.rows import Measurements
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.pool import Pool, PoolSize
 from mergeplan.pool.subsets import SubsetMerge
 
@@ -69,7 +69,16 @@ class Losses:
         for name in dict.fromkeys(self.domain):
             own = np.flatnonzero((self.domain == name) & (parts < upto))
             domains[str(name)] = DomainScores(own, self.n_tokens[own], nll[own])
-        return MeasuredMerge(merge, Scores(domains), (0.0, 0.0), upto if upto < N_PARTS else None)
+        reached = upto if upto < N_PARTS else None
+        return MeasuredMerge(merge, Scores(domains), (0.0, 0.0), parts=reached)
+
+
+def row_of(one: Completed) -> Measurement:
+    """What `calibrate` writes of the mean over domains."""
+    merge, mean = one.measured.merge, one.measured.scores.macro()
+    about = {"method": merge.method, "n_params": merge.n_params, "subset": merge.subset}
+    more = partly_scored(one, MACRO, "")
+    return Measurement(0, merge.k, mean.loss_nats, domain=MACRO, seed="0", **about | more)
 
 
 def replay(losses: Losses, seed: int, *, partly: bool) -> tuple[tuple[str, ...], int, int, int]:
@@ -81,7 +90,7 @@ def replay(losses: Losses, seed: int, *, partly: bool) -> tuple[tuple[str, ...],
     number = 0
     while True:
         every = list(seen.values())
-        rows = [row for one in completed(every) for row in rows_of(one, len(size.experts), "", "")]
+        rows = [row_of(one) for one in completed(every)]
         spent = Spending(len(seen), sum(one.scores.n_tokens for one in every))
         resampling = Resampling.of(every) if every else None
         step = next_subset_round(Measurements(tuple(rows), ""), plan, spent, resampling, (), every)

@@ -290,7 +290,7 @@ def _next_round(
         merge = plan.merge(best.subset)
         return Round((merge,), f"{said}; measure it", whole=(merge,))
     out = {merge.subset for merge in worse}
-    subsets = [subset for subset in sure.next if subset not in out]
+    subsets = [subset for subset in sure.next[: _likely(sure, plan)] if subset not in out]
     new = [subset for subset in subsets if subset not in begun][:left]
     subsets = [s for s in subsets if s in new or (s in begun and more != 0)][: plan.per_round]
     if not subsets and left == 0:
@@ -299,6 +299,12 @@ def _next_round(
         return Stop(f"{said}; every subset that may be the best is measured", None, False, notes)
     merges = tuple(plan.merge(subset) for subset in subsets)
     return Round(merges, f"{said}; to be surer, measure {len(merges)}")
+
+
+def _likely(sure: Confidence, plan: SubsetPlan) -> int:
+    """How many subsets come into question: more documents of a merge that is hardly the best tell
+    nothing, while a further merge tells of others too."""
+    return max(sure.n_likely, 2) if plan.partly else len(sure.next)
 
 
 def subset_forecast(

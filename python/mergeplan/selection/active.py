@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 _LARGE = 12
 # What is the best in fewer draws is no rival, and more rivals than these are not named.
 _MAY_BE_BEST, _RIVALS = 0.02, 5
+# Share of the likeliest one's chance from which on another may as well be the best.
+_LIKELY = 0.1
 # Standard deviations that nine of ten draws of a normal variable stay below.
 _ONE_SIDED = 1.2815515655446004
 # More groups of documents than these part nothing.
@@ -39,6 +41,7 @@ class Confidence:
         regret: Expected value of the chosen subset less that of the best on this text, 0 or more;
             of such a metric on items of this kind.
         next: Subsets that were not measured, the likeliest to be the best first.
+        n_likely: How many of these are a tenth as likely as the first, or likelier.
         chance_on_texts: The same chance on texts, or items, of this kind; `None` where nothing
             tells it.
         unknown: Why it is not told.
@@ -61,6 +64,7 @@ class Confidence:
     groups_needed: int | None = None
     items: bool = False
     unpaired: bool = False
+    n_likely: int = 0
 
 
 def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[Subset]:
@@ -148,6 +152,7 @@ def confidence_of(
         chance=float(np.mean(draws.costs[:, at] <= lowest)),
         regret=draws.regret(at),
         next=tuple(_names(draws, i) for i in order[:count]),
+        n_likely=sum(wins[i] >= _LIKELY * wins[order[0]] > 0 for i in order[:count]),
         unknown=texts.reason if isinstance(texts, Unknown) else "",
         no_chance=isinstance(texts, Unknown) and texts.no_chance,
     )
