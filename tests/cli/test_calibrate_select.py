@@ -93,6 +93,21 @@ def test_a_damaged_geometry_is_made_anew_and_one_of_another_pool_stays(finished,
     assert load_grams(path)[0].pool_hash == "other"
 
 
+def test_a_budget_that_is_too_small_to_predict_by_ends_with_a_verdict_at_each_size(tmp_path):
+    experts = {name: str(DEMO_POOL / name) for name in NAMES[:4]}
+    sizes = [
+        {"base": str(DEMO_POOL / "base"), "experts": experts, "n_params": n} for n in (1e9, 8e9)
+    ]
+    pool = write_pool(tmp_path, sizes=sizes, methods={"average": {}})
+    asked = ("--for", "select", "--budget", "3 merges", "--json")
+    dry = json.loads(calibrate(pool, tmp_path / "run", *asked, "--dry-run").stdout)
+    done = calibrate(pool, tmp_path / "run", *asked)
+    found = json.loads(done.stdout)
+    assert dry["most"]["merges"] == found["n_measured"] == 6
+    assert found["verdict"]["kind"] in done.stdout
+    assert any("are too few" in text for text in found["warnings"])
+
+
 @pytest.mark.parametrize("method", ["average", "task_arithmetic"])
 def test_select_uses_the_points_at_half_strength(finished, tmp_path, method):
     table, pool = finished / "run" / "measurements.csv", finished / "pool.yml"

@@ -189,6 +189,8 @@ def test_the_forecast_counts_the_first_round_and_everything(pool):
     assert found.least.tokens == 470
     budget = replace(plan, budget=Budget(merges=20))
     assert subset_forecast(budget).most.merges == 20
+    none = subset_forecast(replace(plan, budget=Budget(merges=0)))
+    assert none.least.merges == none.most.merges == 0
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil, comb
 
 from mergeplan.calibration.decision import CurveGoal, Decision, decide
-from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
+from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable, most_merges
 from mergeplan.calibration.value import Prospect
 from mergeplan.config.labels import method_of
 from mergeplan.law.curve import Fit
@@ -216,8 +216,7 @@ def curve_forecast(
     first = first_round(plan)
     scanned = sum(merge.k > 0 and merge != plan.merge(merge.subset) for merge in first)
     every = 1 + sum(plan.possible.values()) + scanned
-    limit = affordable(plan.budget, Spending(1, tokens_each, seconds_each))
-    most = every if limit is None else min(every, 1 + limit)
+    most = most_merges(plan.budget, every, Spending(1, tokens_each, seconds_each))
     least = min(len(first), most)
 
     def taken(merges: int) -> Spending:

@@ -8,6 +8,7 @@ from mergeplan.errors import InputError
 
 # Beyond this a limit is none.
 _MOST = 1e24
+_PLURAL = {"merge": "merges", "token": "tokens"}
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -65,6 +66,8 @@ def parse_budget(text: str) -> Budget:
 
     >>> parse_budget("60 merges, 2M tokens, 1.5h")
     Budget(merges=60, tokens=2000000.0, seconds=5400.0)
+    >>> parse_budget("1 merge").merges
+    1
     """
     found: dict[str, float] = {}
     for part in text.split(","):
@@ -74,7 +77,7 @@ def parse_budget(text: str) -> Budget:
             number, behind = 0.0, ""
         match = re.fullmatch(r"([kMBT]?) *([a-z]+)", behind)
         unit = match[2] if match else ""
-        kind = "seconds" if unit in _SECONDS else unit
+        kind = "seconds" if unit in _SECONDS else _PLURAL.get(unit, unit)
         if not match or kind not in ("merges", "tokens", "seconds") or kind in found:
             raise InputError(
                 f"--budget: expected such as `60 merges, 2M tokens, 1h`, found `{text}`"
@@ -105,3 +108,16 @@ def affordable(budget: Budget, spent: Spending) -> int | None:
         elif used > 0:
             left.append(int((limit - used) / (used / spent.merges)))
     return max(0, min(left)) if left else None
+
+
+def most_merges(budget: Budget, every: int, first: Spending) -> int:
+    """How many of some merges a budget allows from the beginning.
+
+    Args:
+        every: How many there are.
+        first: What one takes.
+    """
+    limit = affordable(budget, first)
+    if limit is None:
+        return every
+    return min(every, 1 + limit, every if budget.merges is None else budget.merges)

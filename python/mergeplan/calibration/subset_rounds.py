@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.calibration.curve_rounds import Round, Stop
-from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable
+from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable, most_merges
 from mergeplan.calibration.race import Race, race
 from mergeplan.config.labels import method_of
 from mergeplan.display.text import chance_text, format_count
@@ -262,6 +262,9 @@ def _next_round(
         if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
             said = f"the smaller base tells nothing here: {len(missing)} merges more, {_EVERY}"
             return _first(plan, missing, left, said)
+    if not fits.found and left == 0:
+        said = f"the budget is spent, and no subset can be predicted: {fits.faults[0].message}"
+        return Stop(said, None, True)
     if not fits.found:
         raise fits.faults[0]
     law, table = fits.found[0]
@@ -322,8 +325,7 @@ def subset_forecast(
     own = plan.merge(plan.names).options
     weaker = sum(merge.options != own for merge in first if merge.k)
     every = 1 + plan.n_subsets + weaker
-    limit = affordable(plan.budget, Spending(1, tokens_each, seconds_each))
-    most = every if limit is None else min(every, 1 + limit)
+    most = most_merges(plan.budget, every, Spending(1, tokens_each, seconds_each))
 
     def taken(merges: int) -> Spending:
         return Spending(merges, merges * tokens_each, merges * seconds_each)

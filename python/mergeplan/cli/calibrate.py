@@ -17,7 +17,7 @@ from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
-from mergeplan.config.transfer import AUTO, TRANSFER
+from mergeplan.config.transfer import AUTO, REQUIRED, TRANSFER
 from mergeplan.display.text import format_bytes, format_count
 from mergeplan.evaluation.options import HALVES, TOKENS
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mergeplan.calibration.calibrate import Calibration
+    from mergeplan.calibration.config_file import BareSummary
     from mergeplan.calibration.curve_report import Summary
     from mergeplan.calibration.forecast import CalibrationForecast
     from mergeplan.calibration.limits import Spending
@@ -177,8 +178,11 @@ def command(
     beats the base or reaches the target.
     """
     from mergeplan.calibration.calibrate import calibrate
+    from mergeplan.calibration.config_file import summarize_unfitted
     from mergeplan.calibration.forecast import forecast_calibration
     from mergeplan.display.text import finite
+    from mergeplan.errors import InputError
+    from mergeplan.pool.pool import load_pool
     from mergeplan.system.progress import ProgressLine
 
     _refuse_other_kind(given["kind"])
@@ -196,11 +200,20 @@ def command(
         if not quiet:
             click.echo(text, err=True)
 
-    summaries: list[Summary | ChoiceSummary] = []
+    summaries: list[Summary | ChoiceSummary | BareSummary] = []
 
     def conclude(run: "RunFolder", verdict: "Verdict | None") -> None:
         line.clear()
-        summaries.append(_summary(pool_file, run, verdict, given))
+        try:
+            summaries.append(_summary(pool_file, run, verdict, given))
+        except InputError as error:
+            if verdict is None or given["transfer"] == REQUIRED:
+                raise
+            pool, again = load_pool(pool_file), "the same command with a larger `--budget`"
+            why = f"nothing can be predicted yet: {error.message}"
+            summaries.append(
+                summarize_unfitted(run, pool, verdict, why, again, anyway=given["anyway"])
+            )
 
     try:
         done = calibrate(
@@ -242,7 +255,7 @@ def _same_command(merges: "Sequence[Contender]") -> str:
     return shlex.join(["mergeplan", *given, *named])
 
 
-def _text(done: "Calibration", summary: "Summary | ChoiceSummary") -> str:
+def _text(done: "Calibration", summary: "Summary | ChoiceSummary | BareSummary") -> str:
     parts = [done.tally()]
     if done.verdict is not None:
         head, *rest = done.verdict.summary().split("\n")
@@ -269,7 +282,7 @@ def _refuse_other_kind(kind: str) -> None:
 
 def _summary(
     pool_file: Path, run: "RunFolder", verdict: "Verdict | None", given: dict[str, Any]
-) -> "Summary | ChoiceSummary":
+) -> "Summary | ChoiceSummary | BareSummary":
     anyway = given["anyway"]
     if given["kind"] == "select":
         from mergeplan.calibration.subset_report import summarize_choice
@@ -378,7 +391,10 @@ def _forecast(found: "CalibrationForecast", unit: str) -> str:
     return "\n".join(lines)
 
 
-def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[str, Any]:
+def _as_data(
+    done: "Calibration", summary: "Summary | ChoiceSummary | BareSummary"
+) -> dict[str, Any]:
+    from mergeplan.calibration.config_file import BareSummary
     from mergeplan.calibration.subset_report import ChoiceSummary
     from mergeplan.verdict.data import verdict_data
 
@@ -393,6 +409,8 @@ def _as_data(done: "Calibration", summary: "Summary | ChoiceSummary") -> dict[st
         from mergeplan.selection.data import selection_data
 
         return {**dataclasses.asdict(done), **common, **selection_data(summary.selections, [])}
+    if isinstance(summary, BareSummary):
+        return {**dataclasses.asdict(done), **common}
     best = summary.recommendation.best
     return {
         **dataclasses.asdict(done),
