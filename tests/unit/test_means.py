@@ -177,6 +177,22 @@ def test_nothing_is_corrected_where_nothing_tells_by_how_much(losses):
     assert correction_of(losses, 7) is None
 
 
+@pytest.mark.parametrize("n_unnamed", [1, 4, 7])
+def test_a_k_that_was_measured_whole_need_not_name_its_subsets(n_unnamed):
+    """Rows of one k without names are one merge, and were taken for one of seven."""
+    subsets = [*every(1), *every(2)[:8], *every(4)[:8], *every(7)]
+    rows = table(subsets, pool_size=7).rows
+    rows = [replace(row, subset=()) if n < n_unnamed else row for n, row in enumerate(rows)]
+    series = fit(Measurements(tuple(rows), "")).fits[0].series
+    variances = np.diag(np.array(series.covariance))
+    assert variances[[0, 3]].tolist() == [0, 0]
+    assert variances[1:3].min() > 0
+    assert series.points[0].loss == pytest.approx(np.mean([loss(s) for s in every(1)]))
+    # Where one is missing, nothing tells which.
+    fewer = (*rows[:6], *rows[7:])
+    assert fit(Measurements(fewer, "")).fits[0].series.covariance == ()
+
+
 def test_an_expert_that_was_never_measured_widens_the_error():
     losses = {(len(s), s): loss(s) for s in [*every(1), *every(2)[::2]]}
     known, less = correction_of(losses, 7), correction_of(losses, 8)

@@ -1,7 +1,6 @@
 """Whether the means of measured subsets are corrected for which experts are in them."""
 
 from collections.abc import Mapping
-from math import comb
 
 import numpy as np
 
@@ -17,16 +16,14 @@ def correction_of(losses: Mapping[Merge, float], pool_size: int) -> CorrectedMea
     It does where it predicts a subset that is left out better than the mean of the others of its k.
 
     Args:
-        losses: Of all merges of one curve; those of the base, k = 0, are passed over.
+        losses: Of the merges of one curve; those of the base, k = 0, are passed over, and those
+            without names of a k that was measured whole are left out by the caller.
 
     Returns:
-        `None` where the plain means stand: also where a k that was not measured whole has subsets
-        without names.
+        `None` where the plain means stand: also where subsets are without names.
     """
-    counts = [k for k, _ in losses]
-    for k in {k for k, subset in losses if k > 0 and not subset}:
-        if counts.count(k) < comb(pool_size, k):
-            return None
+    if any(k > 0 and not subset for k, subset in losses):
+        return None
     merges = {subset: loss for (k, subset), loss in losses.items() if k > 0 and subset}
     names = sorted({name for subset in merges for name in subset})
     if len(names) > pool_size:

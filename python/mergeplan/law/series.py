@@ -324,7 +324,11 @@ def _points(
             scores sum to 113 % of the drop with corrected means and to 93 with plain ones.
     """
     points = [_point(losses, k, pool_size, scale) for k in sorted({k for k, _ in losses if k > 0})]
-    found = correction_of(turned, pool_size)
+    whole = {point.k for point in points if point.complete}
+    # Rows without names are one merge there, however many: that all are there, points tell.
+    found = correction_of(
+        {m: loss for m, loss in turned.items() if m[1] or m[0] not in whole}, pool_size
+    )
     if found is None:
         return tuple(points), ()
     # All others were measured whole.
@@ -332,7 +336,9 @@ def _points(
     covariance = np.zeros((len(points), len(points)))
     covariance[np.ix_(at, at)] = found.covariance
     for place, mean in zip(at, found.values, strict=True):
-        if not points[place].complete:
+        if points[place].complete:
+            covariance[place], covariance[:, place] = 0.0, 0.0
+        else:
             points[place] = replace(points[place], loss=float(scale.own(mean)))
     return tuple(points), tuple(map(tuple, covariance.tolist()))
 
