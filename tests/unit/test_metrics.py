@@ -1,6 +1,7 @@
 """The law, and what is decided by it, on metrics of which more or less is better."""
 
 import csv
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -18,7 +19,7 @@ from mergeplan.law.series import series_of
 from mergeplan.law.trend import bend_of, steps_of
 from mergeplan.measurements.file import load_measurements, read_rows
 from mergeplan.measurements.metrics import item_error, rows_about
-from mergeplan.measurements.rows import Measurement
+from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.selection.select import select
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
@@ -208,7 +209,7 @@ def test_without_an_error_means_that_turn_back_are_warned_of():
     signs = all_signs(fit(PUBLISHED, metric="harmbench_rta"))
     (said,) = (sign for sign in signs if sign.startswith("better and worse with k"))
     assert "0.5197 at k = 3, 0.4280 at k = 5" in said
-    assert "say `value_se` or `n_items`" in said
+    assert "give `value_se` or `n_items`" in said
 
 
 def test_means_over_sampled_subsets_are_paired_by_their_experts(tmp_path):
@@ -425,3 +426,32 @@ def test_select_makes_a_perplexity_of_losses(tmp_path):
     assert made[0].law.name == "perplexity:macro"
     assert made[0].best.subset == losses[0].best.subset
     assert made[0].best.value == pytest.approx(math.exp(losses[0].best.value), rel=1e-2)
+
+
+def test_rows_of_several_measures_are_no_curve():
+    rows = (
+        Measurement(2, 1, 0.9, domain=""),
+        Measurement(3, 2, 0.6, metric="acc", higher=True),
+    )
+    with pytest.raises(InputError, match="rows of several measures: `acc`, `losses`"):
+        fit(Measurements(rows, ""))
+
+
+def test_means_that_turn_back_have_a_form_that_can(tmp_path):
+    values = {k: round(0.8 - 0.4 / k - 0.03 * k, 4) for k in range(1, 7)}
+    rows = [
+        f"{k},acc,{value},higher,0.0001,{'+'.join(names)}"
+        for k, value in values.items()
+        for names in itertools.combinations("abcdef", k)
+    ]
+    path = write(tmp_path, "\n".join([f"{HEAD},value_se,subset", *rows]))
+    with pytest.raises(InputError, match="becomes better and worse with k"):
+        fit(path)
+    bent = fit(path, form="interference")
+    assert bent.predict(4).loss == pytest.approx(values[4], abs=0.01)
+    assert recommend(bent).best.fit.best_k in (3, 4)
+    # Of plain means nothing tells how far the subsets of a k may differ.
+    means = [f"{k},acc,{value},higher,0.0001,\n" for k, value in values.items()]
+    plain = fit(write(tmp_path, f"{HEAD},value_se,subset\n" + "".join(means)), pool_size=7)
+    (said,) = (sign for sign in all_signs(plain) if sign.startswith("better and worse with k"))
+    assert "give a row for each subset" in said

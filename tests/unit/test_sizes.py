@@ -164,7 +164,7 @@ def test_a_forecast_says_of_which_row_its_other_intervals_are(tmp_path):
 def test_a_verdict_from_curves_names_the_size_that_it_is_for(tmp_path):
     result = fit(table(tmp_path, {0.5: 1, 1.5: 1, 3: 1}), pool_size=8)
     said = verdict_from_law(recommend(result)).headline()
-    assert "of 8 experts by average at 500M, " in said
+    assert "of 8 experts by average at 3B, " in said
     low = verdict_from_law(recommend(result, 0.26, sizes=(14e9,)))
     assert "by average at 14B, a size that was not measured, " in low.headline()
 

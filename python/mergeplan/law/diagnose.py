@@ -136,7 +136,8 @@ def _against(fit: Fit) -> Diagnosis | None:
     if worse is None or better is None:
         return None
     if worse.error is None:
-        advice = "say `value_se` or `n_items`, which tell whether by more than chance"
+        lacking = "a row for each subset" if fit.series.own_se else "`value_se` or `n_items`"
+        advice = f"give {lacking}, to tell whether by more than chance"
     elif worse.clear and better.clear:
         advice = "both are more than their errors make: only a form that can turn back holds this"
     else:

@@ -14,6 +14,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.display.text import listed
+from mergeplan.errors import InputError
 from mergeplan.measurements.rows import Measurement
 from mergeplan.system.ranges import Number
 
@@ -99,8 +101,17 @@ class Scale:
 
 
 def scale_of(rows: Sequence[Measurement]) -> Scale:
-    """The scale of some rows, all of losses or of one metric."""
+    """The scale of some rows, all of losses or of one metric.
+
+    Raises:
+        InputError: They are of several.
+    """
     first = rows[0]
+    if len(names := {row.metric for row in rows}) > 1:
+        raise InputError(
+            f"rows of several measures: {listed(sorted(name or 'losses' for name in names))}",
+            "`load_measurements` takes one",
+        )
     if not first.metric:
         return Scale()
     values = [row.loss_nats for row in rows]
