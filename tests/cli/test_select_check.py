@@ -115,6 +115,17 @@ def test_the_check_is_what_measuring_on_the_other_half_gives(measured):
     assert "paired 90 % interval" in text
 
 
+def test_a_check_on_one_document_a_domain_says_why_it_has_no_interval(measured, found):
+    rows, selections, verdict = found
+    pool, setup = load_pool(measured / "pool.yml"), Setup(EvaluationOptions(max_tokens=1000))
+    checked = check_choice(verdict.best_merge, verdict, selections, pool, rows, setup)
+    assert "no interval" not in checked.summary()
+    one = replace(checked.rivals[0], gain=replace(checked.rivals[0].gain, se=float("nan")))
+    said = replace(checked, rivals=(one, *checked.rivals[1:])).summary()
+    assert "no interval is told: it takes two documents" in said
+    assert "nan" not in said
+
+
 def test_measurements_on_the_same_documents_are_not_taken_for_others(measured):
     rows = measured / "check" / "measurements.csv"
     pool = measured / "pool.yml"

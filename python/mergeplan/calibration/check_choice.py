@@ -1,5 +1,6 @@
 """A verdict's merge, measured on documents that had no part in it."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,9 +85,14 @@ class Check(Summarized):
         for rival in self.rivals:
             gain, se = rival.gain.loss_nats, rival.gain.se
             verb = "better" if gain >= 0 else "worse"
+            low, high = gain - NINE_IN_TEN * se, gain + NINE_IN_TEN * se
+            interval = f", paired 90 % interval of the difference {low:+.4f} to {high:+.4f}"
+            if not math.isfinite(se):
+                interval = ""
+            lines.append(f"  {abs(gain):.4f} {verb} than {rival.name}{interval}")
+        if not all(math.isfinite(rival.gain.se) for rival in self.rivals):
             lines.append(
-                f"  {abs(gain):.4f} {verb} than {rival.name}, paired 90 % interval of the"
-                f" difference {gain - NINE_IN_TEN * se:+.4f} to {gain + NINE_IN_TEN * se:+.4f}"
+                "  no interval is told: it takes two documents or groups of them in every domain"
             )
         lines.append(f"  regret beside these subsets: {self.regret:.4f}")
         return "\n".join(lines)
