@@ -60,6 +60,13 @@ def test_one_verdict_comes_first_and_what_is_predicted_after_it(few, demo_pool, 
     assert "warning: the base itself has 1.9068" in run.stderr
 
 
+def test_a_pool_alone_supplies_the_geometry(few, demo_pool):
+    run = cli("select", few, "--pool", demo_pool / "pool.yml")
+    assert run.returncode == 4, run.stderr
+    assert "by how the experts lie to each other" in run.stdout
+    assert "by how the experts lie" not in cli("select", few).stdout
+
+
 def test_bounds_json_and_the_front(few):
     run = cli(
         "select",

@@ -75,7 +75,12 @@ if TYPE_CHECKING:
     help="Whether a larger base size leans on what a smaller one of the same experts shows: where"
     " that predicts better, never, or an error where there is none.",
 )
-@click.option("--pool", "pool_file", type=PATH, help="The pool's YAML.")
+@click.option(
+    "--pool",
+    "pool_file",
+    type=PATH,
+    help="The pool's YAML, for -o, --check, the geometry, and the command that measures more.",
+)
 @click.option("-o", "--out", type=PATH, help="Write the merge's YAML here.")
 @click.option("--plot", "picture", type=PATH, help="A .png or .svg file.")
 @click.option(
@@ -150,8 +155,6 @@ def command(
 
     if pool_file is None and (out is not None or check):
         raise click.UsageError(f"{'--check' if check else '-o'} needs --pool")
-    if pool_file is not None and out is None and not check:
-        raise click.UsageError("--pool goes with -o or --check")
     for path in (out, picture):
         if path is not None:
             refuse_existing(path, overwrite=overwrite)
