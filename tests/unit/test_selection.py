@@ -1,6 +1,7 @@
 """The law of single subsets: fit, choices, weights, and what to measure next, on real sweeps."""
 
 import itertools
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ from mergeplan.selection.insight import (
 )
 from mergeplan.selection.problem import Constraint, Problem, equal_weights, parse_constraint
 from mergeplan.selection.select import select, select_from
-from mergeplan.selection.selection import Wish
+from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
 from mergeplan.subset_law import law as law_of_subsets
@@ -642,3 +643,17 @@ def test_wrong_cells_are_named(tmp_path, row, message):
         read_rows(path)
     assert message in caught.value.message
     assert "row 2" in caught.value.message
+
+
+def test_what_an_expert_is_predicted_to_give_alone_is_marked(rows):
+    names = sorted({row.subset[0] for row in rows if row.k == 1})
+    kept = [
+        subset for subset in first_subsets(names, 60) if subset not in {(n,) for n in names[:3]}
+    ]
+    found = select_from(some(rows, subsets=kept), Wish())
+    assert {expert.name for expert in found.experts if not expert.measured} == set(names[:3])
+    shown = Selections([found]).summary()
+    for expert in found.experts:
+        mark = " " if expert.measured else r"\*"
+        assert re.search(f"{expert.name} +{expert.alone:.4f}{mark} ", shown)
+    assert "* predicted, not measured alone" in shown

@@ -42,7 +42,7 @@ class Expert:
     """What one expert does.
 
     Attributes:
-        alone: Its value as the only expert.
+        alone: Its value as the only expert; `measured` says whether it was, or is predicted.
         average: Mean change of the value as it joins a merge of one other expert or more.
         here: Change as it joins the chosen merge, or of that merge by having it.
         helps: The same for each domain: whom it helps.
@@ -53,6 +53,7 @@ class Expert:
     average: float
     here: float
     helps: dict[str, float]
+    measured: bool = False
 
 
 def sizes_of(law: SubsetLaw, seed: int = 0) -> list[Size]:
@@ -148,6 +149,8 @@ def experts_of(law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw]) ->
     inside = np.array([name in choice.weights for name in law.experts])
     alone = values_of(law, np.eye(n))
     average = _average_changes(law)
+    known = _known(law)
+    measured = known.members[known.k == 1].any(0)
     found = []
     for i, name in enumerate(law.experts):
         with_it, without = inside.copy(), inside.copy()
@@ -159,6 +162,7 @@ def experts_of(law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw]) ->
                 average=float(average[i]),
                 here=_change(law, with_it, without),
                 helps={domain: _change(other, with_it, without) for domain, other in laws.items()},
+                measured=bool(measured[i]),
             )
         )
     sign = -1.0 if law.higher else 1.0

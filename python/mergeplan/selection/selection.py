@@ -280,9 +280,12 @@ def _experts(selection: Selection) -> list[str]:
             most = min(expert.helps, key=lambda name: signs[name] * expert.helps[name])
             helped = f"{most} {expert.helps[most]:+.4f}"
         lines.append(
-            f"{mark} {expert.name:14.14} {expert.alone:.4f}   {expert.average:+.4f}    "
+            f"{mark} {expert.name:14.14} {expert.alone:.4f}{' ' if expert.measured else '*'}  "
+            f"{expert.average:+.4f}    "
             f" {expert.here:+.4f}    {helped}"
         )
+    if not all(expert.measured for expert in selection.experts):
+        lines.append("  * predicted, not measured alone")
     if selection.drop:
         lines.append(f"  to drop, worse in the average merge and here: {', '.join(selection.drop)}")
     return lines
