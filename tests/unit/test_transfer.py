@@ -233,7 +233,9 @@ def test_the_share_and_the_error_are_said_and_given_as_data(small, large):
     assert said["used"]
     assert said["error"] < said["error_alone"]
     _, linked = tables(small, some(renamed(large, max((row.subset for row in large), key=len)), 20))
-    assert "from the 80.6k base nothing is taken" in select_from(linked, Wish()).summary()
+    said = select_from(linked, Wish()).summary()
+    assert "from the 80.6k base nothing is taken" in said
+    assert "30% is the least by which it would lean" in said
 
 
 def test_one_size_only_is_refused_where_transfer_is_asked_for(tmp_path):

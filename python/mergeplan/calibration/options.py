@@ -38,7 +38,7 @@ class ChoiceGoal:
         domains: What decides: a domain, or `code=2,math`; `None` for the macro mean.
         free_sum: Whether to measure single experts, all, and some subsets at half strength too.
         transfer: Whether a larger base leans on a smaller one of the same experts: `auto`, where
-            that predicts better, `off`, or `required`.
+            enough carries over, `off`, or `required`.
     """
 
     domains: str | None = None

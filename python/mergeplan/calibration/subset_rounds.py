@@ -260,7 +260,7 @@ def _next_round(
     if plan.leaning and all(law.smaller is None for law, _ in fits.found):
         first = first_subset_round(replace(plan, leaning=False))
         if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
-            said = f"the smaller base tells nothing here: {len(missing)} merges more, {_EVERY}"
+            said = f"too little carries over from the smaller base: {len(missing)} more, {_EVERY}"
             return _first(plan, missing, left, said)
     if not fits.found and left == 0:
         said = f"the budget is spent, and no subset can be predicted: {fits.faults[0].message}"

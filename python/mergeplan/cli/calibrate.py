@@ -17,7 +17,7 @@ from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
-from mergeplan.config.transfer import AUTO, REQUIRED, TRANSFER
+from mergeplan.config.transfer import AUTO, REQUIRED, RULE, TRANSFER
 from mergeplan.display.text import format_bytes, format_count
 from mergeplan.evaluation.options import HALVES, TOKENS
 
@@ -108,7 +108,7 @@ _ONLY = {
     default=AUTO,
     show_default=True,
     help="For select: whether a larger base leans on a smaller one of the same experts, and little"
-    " is measured there: where that predicts better, never, or an error where there is none.",
+    f" is measured there: {RULE}",
 )
 @click.option(
     "--tokens",

@@ -13,7 +13,7 @@ from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.vocabulary import mismatch_option
-from mergeplan.config.transfer import AUTO, TRANSFER
+from mergeplan.config.transfer import AUTO, RULE, TRANSFER
 from mergeplan.display.text import finite
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ if TYPE_CHECKING:
     type=click.Choice(TRANSFER),
     default=AUTO,
     show_default=True,
-    help="Whether a larger base size leans on what a smaller one of the same experts shows: where"
-    " that predicts better, never, or an error where there is none.",
+    help=f"Whether a larger base leans on what a smaller one of the same experts shows: {RULE}",
 )
 @click.option(
     "--pool",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.config.transfer import LEAST_SHARE
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import chance_text, format_count
@@ -183,10 +184,15 @@ def _transfer(law: SubsetLaw) -> str:
     base = format_count(said.n_params)
     carries = f"{said.share:.0%} of what merges of this size leave open carries over"
     if not said.used:
-        return f"\n  from the {base} base nothing is taken: {carries}"
+        least = f"{LEAST_SHARE:.0%} is the least by which it would lean"
+        return f"\n  from the {base} base nothing is taken: {carries}, and {least}"
+    despite = ""
+    if said.error > said.error_alone:
+        despite = " (of few merges it is less sure than the share, which decides)"
     return (
         f"\n  leans on the {base} base: {carries}, error {said.error:.4f} with it and"
-        f" {said.error_alone:.4f} without; a difference of 1 there is {said.factor:.2f} here"
+        f" {said.error_alone:.4f} without{despite}; a difference of 1 there is"
+        f" {said.factor:.2f} here"
     )
 
 
