@@ -129,32 +129,34 @@ def compare_tails(k: Array, loss: Array, weights: Array) -> tuple[TailScore, ...
         return ()
     scores = []
     for family in TAILS:
-        errors = []
-        for left in range(n):
-            kept = np.arange(n) != left
-            curve = fit_curve(family, k[kept], loss[kept], weights[kept])
-            errors.append(float(curve.predict(k[left : left + 1])[0] - loss[left]))
         p = family.coefficients
         enough = n > p + 2
         criterion = aicc(fit_curve(family, k, loss, weights).cost, n, p) if enough else None
-        left_out = float(np.sqrt(np.mean(np.square(errors))))
-        scores.append(TailScore(family.name, left_out, criterion))
+        scores.append(TailScore(family.name, _left_out(family, k, loss, weights), criterion))
     return tuple(sorted(scores, key=lambda score: score.left_out))
 
 
 def left_out_k(k: Array, loss: Array, tails: tuple[TailScore, ...]) -> float:
-    """Root mean square error, in nats, of the law at a k that is left out; of three k, at b = 0.
+    """Error of the law at a k that is left out; of three k, at b = 0.
 
     Args:
         k, loss: Shape (n_k,), with three different k or more.
         tails: As `compare_tails` scores them.
+
+    Returns:
+        Root mean square, in nats.
     """
     for score in tails:
         if score.name == HYPERBOLIC.name:
             return score.left_out
+    return _left_out(TAILS[0], k, loss, np.ones(len(k)))
+
+
+def _left_out(family: Tail, k: Array, loss: Array, weights: Array) -> float:
+    """Root mean square error, in nats, of a family at each k when it is left out."""
     errors = []
     for left in range(len(k)):
         kept = np.arange(len(k)) != left
-        curve = fit_curve(TAILS[0], k[kept], loss[kept], np.ones(len(k) - 1))
+        curve = fit_curve(family, k[kept], loss[kept], weights[kept])
         errors.append(float(curve.predict(k[left : left + 1])[0] - loss[left]))
     return float(np.sqrt(np.mean(np.square(errors))))

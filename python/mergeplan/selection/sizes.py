@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from mergeplan.config.transfer import AUTO, OFF
-from mergeplan.display.text import format_count, listed
+from mergeplan.display.text import format_count
 from mergeplan.errors import InputError
+from mergeplan.law.one_pool import names_apart
 from mergeplan.selection.table import Table
 
 
@@ -84,11 +85,5 @@ def _widened(table: Table, below: Sequence[Table]) -> Table:
 def _unlike(table: Table, small: Table) -> str:
     """Which names stand at one of two sizes only."""
     here, there = format_count(table.n_params or 0), format_count(small.n_params or 0)
-    found = []
-    for names, others, where, other in (
-        (small.experts, table.experts, there, here),
-        (table.experts, small.experts, here, there),
-    ):
-        if missing := [name for name in names if name not in others]:
-            found.append(f"{listed(missing)} at {where} and not at {other}")
-    return f"{table.method or 'all rows'} has merges of {', and of '.join(found)}"
+    apart = names_apart(set(small.experts), set(table.experts), there, here)
+    return f"{table.method or 'all rows'} has merges of {apart}"

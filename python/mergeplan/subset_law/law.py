@@ -33,6 +33,7 @@ from mergeplan.subset_law.form import (
     products,
     squares,
 )
+from mergeplan.subset_law.left_out import leave_each_out
 from mergeplan.subset_law.variances import MOST_ROWS, draw_variances
 
 Array = NDArray[np.float64]
@@ -400,21 +401,16 @@ def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
     if law.noise is not None:
         covariance = covariance + law.noise
     inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(law.values)))
-    sums = inverse.sum(1)
-    constant = float(sums @ law.values / sums.sum())
-    duals = inverse @ (law.values - constant)
-    # Exact leave-one-out of a Gaussian process with a constant mean.
-    precision = np.maximum(np.diag(inverse) - sums**2 / sums.sum(), 1e-300)
-    errors = duals / precision
+    found = leave_each_out(inverse, law.values)
     merged = (law.weights > 0).sum(1) > 1
     return replace(
         law,
         variances=variances,
-        constant=constant,
-        duals=duals,
+        constant=found.constant,
+        duals=found.duals,
         inverse=inverse,
-        left_out=law.values - errors,
-        scale=spread_scale(np.abs(errors * np.sqrt(precision))[merged]),
+        left_out=law.values - found.errors,
+        scale=spread_scale(np.abs(found.ratios)[merged]),
     )
 
 

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from mergeplan.subset_law.form import HIGHEST_DEGREE, contrast_of, points_of, products
 from mergeplan.subset_law.law import spread_scale
+from mergeplan.subset_law.left_out import leave_each_out
 from mergeplan.subset_law.mean_products import Sizes, mean_products
 from mergeplan.subset_law.variances import draw_variances, fit_variances
 
@@ -137,8 +138,8 @@ class _Process:
         """Errors of rows left out, the means, and the covariance of the means' errors."""
         likeliest = fit_variances(self.rows, self.values, self.expected)
         inverse = self._inverse(likeliest)
-        errors, ratios = _left_out(inverse, self.values)
-        scale = spread_scale(np.abs(ratios))
+        left_out = leave_each_out(inverse, self.values)
+        scale = spread_scale(np.abs(left_out.ratios))
         drawn = likeliest[None]
         if len(self.values) <= _MANY_ROWS:
             drawn = draw_variances(self.rows, self.values, likeliest, _DRAWN, self.expected)
@@ -153,7 +154,7 @@ class _Process:
         whole = measured >= self.possible
         centre[whole] = (self.in_k.T @ self.values / measured)[whole]
         covariance[whole], covariance[:, whole] = 0.0, 0.0
-        return errors, centre, covariance
+        return left_out.errors, centre, covariance
 
     def _inverse(self, variances: Array) -> Array:
         covariance = np.tensordot(variances[:-1], self.rows, 1)
@@ -188,12 +189,3 @@ def _members(weights: Array, values: Array, ks: Array) -> tuple[Array, Array]:
         own = weights[alone].T @ values[alone]  # (n_experts,)
         rows[~alone, 0] = weights[~alone] @ (own - own.mean())
     return rows, sizes
-
-
-def _left_out(inverse: Array, values: Array) -> tuple[Array, Array]:
-    """Exact errors of rows left out one by one, also in their standard deviations, (n,) each."""
-    sums = inverse.sum(1)
-    constant = float(sums @ values / sums.sum())
-    precision = np.maximum(np.diag(inverse) - sums**2 / sums.sum(), 1e-300)
-    weighed = inverse @ (values - constant)
-    return weighed / precision, weighed / np.sqrt(precision)
