@@ -173,6 +173,8 @@ def test_means_that_rise_and_fall_by_more_than_their_error_have_no_law(tmp_path)
         " at k = 5 (standard error 0.0271)"
     ) in caught.value.message
     assert "select" in str(caught.value.hint)
+    signs = all_signs(fit(with_items(tmp_path, "harmbench_rta"), anyway=True))
+    assert any("only a form that can turn back holds this" in sign for sign in signs)
 
 
 def test_within_the_error_nothing_is_called_a_trend(tmp_path):

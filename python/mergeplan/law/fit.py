@@ -44,6 +44,7 @@ def fit(
     robust: bool = False,
     seed: int = 0,
     metric: str | None = None,
+    anyway: bool = False,
 ) -> FitResult:
     """Fit the law to every method and base size in a file, and to all sizes together.
 
@@ -60,6 +61,8 @@ def fit(
         seed: Of the posterior draws.
         metric: What of a file is fitted; `None` for the losses, or for the only metric of a file
             without any. `perplexity` is made of losses where no row is of it.
+        anyway: Fit a metric too whose means become better and worse with k by more than their
+            error; its signs say so.
 
     Returns:
         A fit for each series with two different k, and one over sizes for each method measured at
@@ -93,7 +96,7 @@ def fit(
     for series in all_series:
         if len(series.points) < 2:
             skipped.append(f"{name_of(series)}: needs losses at two different k or more")
-        elif form == FORMS[0] and (bend := bend_of(series)):
+        elif form == FORMS[0] and not anyway and (bend := bend_of(series)):
             skipped.append(f"{name_of(series)}: no law of the means: {bend}")
             hint = "`select` predicts single subsets, whatever their means do"
         else:
