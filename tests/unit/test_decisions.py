@@ -427,6 +427,12 @@ def test_a_seed_tells_two_runs_of_a_random_method_apart(tmp_path):
 
 def test_sizes_that_were_not_measured_are_asked_of_the_joint_law(real):
     found = recommend(fit(real), 1.55, sizes=(2e6, 846_976.0))
+    # Every k at each size that was asked for, measured or not, also where another is better.
+    assert {(o.n_params, o.k) for o in found.asked} == {
+        (n_params, k) for n_params in (2e6, 846_976.0) for k in range(1, 10)
+    }
+    assert {option.forecast for option in found.asked if option.n_params == 2e6} == {True}
+    assert all(f"    {option.text()}" in found.summary() for option in found.asked)
     forecasts = [option for option in found.pareto if option.forecast]
     assert {option.n_params for option in forecasts} == {2e6}
     assert found.cheapest.loss <= 1.55

@@ -48,6 +48,7 @@ def recommend(
     if goal.budget is not None and any(fit.series.n_params is None for fit in result.fits):
         raise InputError("a budget needs the sizes of the bases", "add a column `n_params`")
     options = [*_options(result, costs), *_forecasts(result, costs, sizes, goal.confidence)]
+    asked = [option for option in options if option.n_params in sizes]
     priced = [option for option in options if option.cost is not None]
     most = math.inf if goal.budget is None else goal.budget
     affordable = [option for option in priced if (option.cost or 0.0) <= most]
@@ -70,6 +71,7 @@ def recommend(
         cheapest=cheapest,
         sharpen=sharpen_of(candidates[0]),
         warnings=tuple(_far_sizes(result, sizes)),
+        asked=tuple(sorted(asked, key=lambda o: (sizes.index(o.n_params or 0.0), o.k))),
     )
 
 

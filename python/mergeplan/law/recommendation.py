@@ -126,6 +126,7 @@ class Recommendation(Summarized):
         cheapest: The cheapest option that is as good as the target.
         sharpen: Which measurement would tell most.
         warnings: What speaks against the answers at sizes that were not measured.
+        asked: Every k at the sizes that were asked for, whether another option is better or not.
     """
 
     goal: Goal
@@ -136,6 +137,7 @@ class Recommendation(Summarized):
     cheapest: CostedMerge | None
     sharpen: str
     warnings: tuple[str, ...] = ()
+    asked: tuple[CostedMerge, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -221,6 +223,9 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
         lines += [f"    {option.text()}" for option in recommendation.pareto]
         forecasts = [option for option in recommendation.pareto if option.forecast]
         lines += [line for option in forecasts[-1:] for line in _at_scales(option)]
+    if recommendation.asked:
+        lines.append("  expected at the sizes that were asked for:")
+        lines += [f"    {option.text()}" for option in recommendation.asked]
     return lines
 
 
