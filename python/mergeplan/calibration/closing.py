@@ -30,11 +30,17 @@ def verdict_on(
     command: Command = lambda _: "",
     smaller: Sequence[Measurement] = (),
 ) -> Verdict | None:
-    """What some of a run's merges come to; `None` before any was measured.
+    """What some of a run's merges come to.
 
     Args:
+        measured: The merges with their scores.
+        store: The run's, of which they are.
+        options: What the run is for.
         command: Says how some merges are measured.
         smaller: Rows of smaller sizes to lean on, of which nothing else is said.
+
+    Returns:
+        The verdict; `None` before any merge was measured.
     """
     rows = rows_of_known_items(store.measurements(measured).rows)
     if not any(row.k for row in rows):

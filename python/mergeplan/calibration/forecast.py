@@ -56,6 +56,14 @@ def forecast_calibration(
 ) -> CalibrationForecast:
     """What `calibrate` would take; everything is checked, and nothing is measured or written.
 
+    Args:
+        pool_file: A `POOL.yml`.
+        folder: Of the run, which need not be there; what was measured in it is not measured again.
+        options: As for `calibrate`.
+
+    Returns:
+        The least and the most, in all and of each base.
+
     Raises:
         InputError: As for `calibrate`.
     """

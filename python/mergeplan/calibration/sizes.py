@@ -60,6 +60,9 @@ def not_alike(pool: Pool, size: int) -> str:
 def refuse_unlike_sizes(pool: Pool) -> None:
     """Raise where no size of a pool has a smaller one to lean on.
 
+    Args:
+        pool: With all of its sizes; no model is opened but to count a base's parameters.
+
     Raises:
         InputError: There is one, or their experts differ.
     """

@@ -18,6 +18,9 @@ RULE = (
 def check_transfer(word: str) -> None:
     """Raise for a word that is none of these.
 
+    Args:
+        word: What was asked for.
+
     Raises:
         InputError: It is not.
     """

@@ -33,9 +33,13 @@ class Averaged:
 def averaged_of(losses: Mapping[Merge, float], pool_size: int) -> Averaged | None:
     """From the merges of one curve.
 
+    Args:
+        losses: Of all of them; those of the base, k = 0, are passed over.
+        pool_size: Experts that there are.
+
     Returns:
         `None` but where three k or more below the pool's size were measured whole and by name, no k
-        in part or without names, and some k not at all.
+        in part or without names, and some k not at all; and where merges are more than 1000.
     """
     if any(k > 0 and not subset for k, subset in losses):
         return None

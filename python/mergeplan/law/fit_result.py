@@ -117,6 +117,9 @@ class FitResult(Summarized):
     def refuse_unmeasured(self, n: float) -> NoReturn:
         """Say why nothing is known of a base size that was not measured.
 
+        Args:
+            n: Its parameters.
+
         Raises:
             InputError: Always.
         """

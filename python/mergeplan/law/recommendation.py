@@ -66,7 +66,11 @@ class CostedMerge:
     scales: tuple[AtScale, ...] = ()
 
     def text(self) -> str:
-        """For people: what it merges, what that is expected to give, and to cost."""
+        """What it merges, what that is expected to give, and to cost.
+
+        Returns:
+            One line for people.
+        """
         size = "" if self.n_params is None else f" at {format_count(self.n_params)}"
         by = f" by {self.method}" if self.method else ""
         settings = "" if self.options == "{}" else f" {self.options}"

@@ -13,6 +13,10 @@ _HINT = "keep each pool in a table of its own"
 def refuse_two_hashes(path: str, rows: Iterable[Measurement]) -> None:
     """Raise where rows of one base size are of different models, as `calibrate` recorded them.
 
+    Args:
+        path: Where they were read, for the message.
+        rows: Of all sizes; those without a `pool_hash` are passed over.
+
     Raises:
         InputError: They are; the message names the file, and a row of each pool.
     """

@@ -48,6 +48,9 @@ def fit_each(
         asked: Whether a table whose experts are not among them cannot be fitted.
         required: Whether one with a smaller size has to be fitted, and to lean on it.
 
+    Returns:
+        What was fitted, in the order of the tables, and why the others were not.
+
     Raises:
         InputError: It is required, and one cannot be.
     """
@@ -75,7 +78,15 @@ def fit_each(
 
 
 def why_alone(table: Table, law: SubsetLaw) -> str:
-    """Why nothing can be taken from a smaller size; empty where it can, or where there is none."""
+    """Why nothing can be taken from a smaller size.
+
+    Args:
+        table: As `sizes.link_sizes` gives it.
+        law: That was fitted to it.
+
+    Returns:
+        For people; empty where something can be taken, or where there is no smaller size.
+    """
     if not table.smaller or law.transfer is not None:
         return table.unlike
     try:

@@ -134,6 +134,17 @@ def select_each(
 ) -> Fits[Selection]:
     """A selection of every table that can be fitted, see `fit_each`.
 
+    Args:
+        tables: As `sizes.link_sizes` gives them.
+        wish: What is asked for.
+        resampling: Documents' scores of the measured merges, where they are known.
+        grams: How the experts lie to each other.
+        asked: Whether a table whose experts are not among them cannot be fitted.
+        transfer: As for `select`.
+
+    Returns:
+        Selections in the order of the tables, and why others could not be fitted.
+
     Raises:
         InputError: Transfer is required, and a table with a smaller size cannot be fitted, or
             that size cannot.

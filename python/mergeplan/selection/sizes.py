@@ -21,6 +21,9 @@ def link_sizes(tables: Iterable[Table], transfer: str = AUTO) -> list[Table]:
 
     Args:
         transfer: With `off` they are left as they are.
+
+    Returns:
+        In the same order; one that has none to lean on says why, where there is a smaller size.
     """
     every = list(tables)
     if transfer == OFF:
@@ -37,6 +40,9 @@ def link_sizes(tables: Iterable[Table], transfer: str = AUTO) -> list[Table]:
 
 def refuse_one_size(tables: Sequence[Table]) -> None:
     """Raise where no table has a smaller size to lean on, with what stands against it.
+
+    Args:
+        tables: As `link_sizes` gives them.
 
     Raises:
         InputError: There is one size only, or the sizes' experts differ.

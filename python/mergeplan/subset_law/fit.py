@@ -51,6 +51,9 @@ def fit_subset_law(
             of them where only one k above one was measured.
         noise: Known covariance of the values, shape (n, n); `None` for none.
 
+    Returns:
+        The law, with what it predicts of each merge that is left out.
+
     Raises:
         InputError: Too few merges, an expert in none of them, or only one k.
     """

@@ -93,6 +93,9 @@ def gram_root(gram: Array | None, n_experts: int) -> Array:
     Args:
         gram: Inner products of the experts' deltas, shape (n_experts, n_experts).
 
+    Returns:
+        Shape (n_experts, n_experts).
+
     Raises:
         ValueError: No positive semi-definite matrix of that shape.
     """
@@ -160,14 +163,29 @@ def products(left: Array, right: Array, degree: int) -> Array:
 
 
 def squares(points: Array, degree: int) -> Array:
-    """The diagonal of the products of points with themselves, shape (degree, n)."""
+    """The diagonal of the products of points with themselves.
+
+    Args:
+        points: See `points_of`, of n weightings.
+        degree: The highest.
+
+    Returns:
+        Shape (degree, n).
+    """
     own, common = parts_of(points)
     inner = (own**2).sum(1)
     return np.stack([inner ** (d + 1) + COMMON * (common[d] ** 2).sum(1) for d in range(degree)])
 
 
 def parts_of(points: Array) -> tuple[Array, list[Array]]:
-    """Weights in the geometry, and c_1 to c_3 of the module's text, of shape (n, 1 or 3)."""
+    """What points are made of.
+
+    Args:
+        points: See `points_of`, of n weightings.
+
+    Returns:
+        Weights in the geometry, and c_1 to c_3 of the module's text, of shape (n, 1 or 3).
+    """
     u, s1, s2, s3 = points[:, -_BESIDE:].T
     common = [(s1,), (s1**2, s2, u**2), (s1**3, s1 * s2, s3)]
     return points[:, :-_BESIDE], [np.stack(kinds, axis=1) for kinds in common]

@@ -209,7 +209,14 @@ class SubsetLaw:
         return np.asarray((_keys(weights)[:, None] == _keys(self.weights)) & self._noisy, float)
 
     def measured(self, weights: Array) -> Array:
-        """Measured values, NaN where a weighting was not, or not on the whole text, shape (n,)."""
+        """What weightings were measured to give.
+
+        Args:
+            weights: Shape (n, n_experts).
+
+        Returns:
+            Shape (n,); NaN where a weighting was not measured, or not on the whole text.
+        """
         keys, values = self._known
         wanted = _keys(weights)
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -229,9 +236,13 @@ class SubsetLaw:
         return predicted
 
     def shares(self, weights: Array) -> Array:
-        """What of each row's value a prediction is put together of, shape (n, n_rows).
+        """What of each row's value a prediction is put together of.
 
-        A measured weighting is its own row, and nothing else.
+        Args:
+            weights: Shape (n, n_experts).
+
+        Returns:
+            Shape (n, n_rows); a measured weighting is its own row, and nothing else.
         """
         shares = self._shares(weights)[0]
         row = {key: number for number, key in enumerate(_keys(self.weights).tolist())}
@@ -242,7 +253,14 @@ class SubsetLaw:
         return shares
 
     def deviations(self, weights: Array) -> Array:
-        """Standard deviations of predictions, misfit included, shape (n,)."""
+        """Standard deviations of predictions, misfit included.
+
+        Args:
+            weights: Shape (n, n_experts).
+
+        Returns:
+            Shape (n,), in the values' unit.
+        """
         own = squares(self._seen(weights), HIGHEST_DEGREE)
         if self.smaller is not None:
             own = np.concatenate([own, self.smaller.own_moments(weights)[None]])
@@ -260,7 +278,14 @@ class SubsetLaw:
         return deviations
 
     def covariances(self, weights: Array) -> Array:
-        """Covariances of the predictions of several merges, misfit included, shape (n, n)."""
+        """Covariances of the predictions of several merges, misfit included.
+
+        Args:
+            weights: Shape (n, n_experts).
+
+        Returns:
+            Shape (n, n), in the square of the values' unit.
+        """
         own, cross = self._powers(weights, weights), self._powers(weights)
         return self._joint(own, cross, self._same(weights))[1]
 
@@ -377,6 +402,13 @@ def seen(weights: Array, shrinkage: float) -> Array:
     """Weights as the form sees them: k equal ones of 1/k as 1/k^shrinkage each.
 
     Unequal ones count as so many experts as equal ones with the same sum of squares.
+
+    Args:
+        weights: Shape (n, n_experts).
+        shrinkage: Power of k by which a merge's deltas shrink.
+
+    Returns:
+        Shape (n, n_experts).
     """
     if shrinkage == 1:
         return weights

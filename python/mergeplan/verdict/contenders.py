@@ -209,6 +209,9 @@ def is_complete(table: Table) -> bool:
 
     Args:
         table: Of one method and base size.
+
+    Returns:
+        False also where a subset was measured in part of the text only.
     """
     on = (np.abs(table.weights.sum(1) - 1) < 1e-6) & table.whole
     return bool(len(np.unique(table.weights[on] > 0, axis=0)) >= 2 ** len(table.experts) - 1)
