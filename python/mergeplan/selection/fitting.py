@@ -4,15 +4,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mergeplan.errors import InputError
 from mergeplan.pool.geometry.file import Gram
 from mergeplan.selection.geometry import WithGrams, with_grams
 from mergeplan.selection.selection import name_of_table
 from mergeplan.selection.table import Table
 from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.subset_law.outlier import without_outliers
 from mergeplan.subset_law.transfer import fit_with_smaller
 
 T = TypeVar("T")
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,22 @@ def fit_table(table: Table, name: str) -> SubsetLaw:
     if name in table.laws:
         return table.laws[name]
     target = table.target(name)
-    law = fit_with_smaller(
-        table.weights,
-        target.values,
-        table.experts,
-        dict(_smaller_laws(table, name)),
-        name=name,
-        higher=target.higher,
-        gram=table.gram,
-        shrinkages=table.shrinkages,
-        noise=table.noise_of(name),
-    )
+    smaller, noise = dict(_smaller_laws(table, name)), table.noise_of(name)
+
+    def of(values: Array) -> SubsetLaw:
+        return fit_with_smaller(
+            table.weights,
+            values,
+            table.experts,
+            smaller,
+            name=name,
+            higher=target.higher,
+            gram=table.gram,
+            shrinkages=table.shrinkages,
+            noise=noise,
+        )
+
+    law = without_outliers(of, target.values)
     table.laws[name] = replace(law, partly=target.text_errors is not None)
     return table.laws[name]
 

@@ -16,8 +16,8 @@ from mergeplan.measurements.metrics import rows_about, target_among
 from mergeplan.measurements.rows import MACRO, Measurement
 from mergeplan.pool.geometry.file import Gram, load_grams
 from mergeplan.selection.active import Confidence, confidence_of, confidence_on_items
-from mergeplan.selection.choices import Choice, best_by_size
-from mergeplan.selection.draws import Draws, settle, settle_weights
+from mergeplan.selection.choices import Choice
+from mergeplan.selection.draws import Draws, settle_weights
 from mergeplan.selection.fitting import Fits, fit_each, fit_table, why_alone
 from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.insight import (
@@ -29,11 +29,13 @@ from mergeplan.selection.insight import (
 )
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.selection import Selection, Selections, Wish, name_of_table
+from mergeplan.selection.settled import is_loss, settled_of
 from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
 from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
+from mergeplan.subset_law.outlier import aside_text
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 
@@ -226,6 +228,10 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
         if table.largest_sum is not None:
             free = best_weights(problem, ranked[:3], table.largest_sum)
             free = settle_weights(problem, free)
+        if is_loss(table, name):
+            weighted, free = (
+                one if one is not None and one.value > 0 else None for one in (weighted, free)
+            )
     laws = _domain_laws(table)
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
@@ -251,34 +257,10 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
         warnings=(
             *table.gaps(name),
             *_unlike(table, law),
+            *aside_text(law),
             *_few_sizes(table, law),
             *_warnings(law, best, problem, base),
         ),
-    )
-
-
-def settled_of(table: Table, problem: Problem) -> tuple[dict[int, Choice], Draws]:
-    """The best of each size, with what was measured of it where its value is that of other items.
-
-    Args:
-        problem: Of a law of the table.
-    """
-    by_size, draws = settle(problem, best_by_size(problem))
-    return {k: _on_items(table, problem.law, one) for k, one in by_size.items()}, draws
-
-
-def _on_items(table: Table, law: SubsetLaw, choice: Choice) -> Choice:
-    """A choice by a law of values on other items, with an interval at least as wide as if merges
-    had all of their items' error in common."""
-    target = table.target(law.name)
-    if law.noise is None or target.errors is None:
-        return choice
-    half = NINE_IN_TEN * float(np.sqrt(np.nanmean(target.errors**2)))
-    return replace(
-        choice,
-        low=min(choice.low, choice.value - half),
-        high=max(choice.high, choice.value + half),
-        here=table.value(law.name, choice.weights),
     )
 
 

@@ -91,6 +91,7 @@ class SubsetLaw:
         smaller: The law of a smaller size that this one leans on.
         transfer: What a smaller size tells; `None` where there is none.
         noise: Known covariance of the values, shape (n, n); zero where the whole text was scored.
+        aside: Weights and value of rows that are measured and not fitted; see `outlier`.
         partly: Whether it is of documents that were not scored, and not of a metric's items.
     """
 
@@ -114,6 +115,7 @@ class SubsetLaw:
     transfer: Transfer | None = None
     noise: Array | None = None
     partly: bool = False
+    aside: tuple[tuple[tuple[float, ...], float], ...] = ()
 
     @property
     def degree(self) -> int:
@@ -183,8 +185,9 @@ class SubsetLaw:
     @cached_property
     def _known(self) -> tuple[NDArray[np.void], Array]:
         """Keys of the measured weightings, sorted, and their values; NaN where they have noise."""
-        keys = _keys(self.weights)
         values = self.values if self.noise is None else np.where(self._noisy, np.nan, self.values)
+        weights = np.array([*self.weights, *(weights for weights, _ in self.aside)])
+        keys, values = _keys(weights), np.append(values, [value for _, value in self.aside])
         order = np.argsort(keys)
         return keys[order], values[order]
 

@@ -13,7 +13,7 @@ from mergeplan.selection.active import Confidence, confidence_of
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Constraint, Problem
-from mergeplan.selection.select import settled_of
+from mergeplan.selection.settled import settled_of
 from mergeplan.selection.table import Table
 from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
 from mergeplan.verdict.known import Aim, KnownMerge, Merge

@@ -26,6 +26,7 @@ from mergeplan.verdict.notes import (
     on_lacking,
     on_nothing_compared,
     on_open,
+    on_outliers,
     on_predictions,
     within,
 )
@@ -109,6 +110,7 @@ def decide(
                 alone=field_.is_alone(chosen), no_merges=bool(field_.first_merges(chosen))
             ),
             *on_another_size(kind, field_.paying_elsewhere(chosen)),
+            *on_outliers(predictions),
             *on_lacking(every, aim),
             *on_experts(singles, chosen, _n_experts(rows, n_params)),
             *on_open(field_.open_beside(chosen) if chosen.measured else None),

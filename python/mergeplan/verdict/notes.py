@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mergeplan.display.text import listed
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.selection.select import POOR_R2
+from mergeplan.subset_law.outlier import aside_text
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete
 from mergeplan.verdict.harms import unpaired
 from mergeplan.verdict.known import Aim, KnownMerge
@@ -65,6 +66,12 @@ def on_predictions(chosen: Contender, predictions: Sequence[Predictions]) -> lis
         " variance of those left out is explained): others may be better, and this one may be"
         " lowest by chance"
     ]
+
+
+def on_outliers(predictions: Sequence[Predictions]) -> list[str]:
+    """Rows that no law of the others comes near, of what decides."""
+    laws = [one.laws[one.name] for one in predictions if one.name in one.laws]
+    return list(dict.fromkeys(text for law in laws for text in aside_text(law)))
 
 
 def on_another_size(kind: str, merge: Contender | None) -> list[str]:

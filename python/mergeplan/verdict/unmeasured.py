@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mergeplan.selection.settled import is_loss
 from mergeplan.subset_law.law import NINE_IN_TEN
 from mergeplan.verdict.contenders import Contender, Predictions
 
@@ -38,6 +39,8 @@ def open_beside(one: Contender, some: Iterable[Predictions]) -> Open | None:
             weights = np.array([[shares.get(expert, 0.0) for expert in law.experts]])
             value = float(law.predict(weights)[0])
             around = NINE_IN_TEN * float(law.deviations(weights)[0])
+            if value <= 0 and is_loss(predictions.table, predictions.name):
+                continue
             merge = replace(one.merge, weights=shares)
             rivals.append(Contender(merge, value, value - around, value + around))
         return Open(sure.regret, tuple(rivals))
