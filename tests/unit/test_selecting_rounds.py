@@ -269,3 +269,13 @@ def test_a_leaning_size_measures_all_together_at_less_strength(leaning):
     merges = first_subset_round(replace(leaning, free_sum=True))
     weaker = [m for m in merges if m.options != leaning.merge(leaning.names).options and m.k]
     assert [m.k for m in weaker] == [9, 9]
+
+
+def test_on_few_documents_first_the_forecast_takes_fewer_tokens(pool):
+    plan = SubsetPlan(pool)
+    every = subset_forecast(plan, tokens_each=800)
+    few = subset_forecast(replace(plan, partly=True), tokens_each=800)
+    # Base, all together and two others on everything, 27 on an eighth.
+    assert few.least.tokens == pytest.approx((4 + 27 / 8) * 800)
+    assert few.least.merges == every.least.merges == 31
+    assert few.most == every.most

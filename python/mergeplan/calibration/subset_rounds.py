@@ -19,6 +19,7 @@ from mergeplan.config.labels import method_of
 from mergeplan.display.text import chance_text, format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.partial import completed, covariance
+from mergeplan.evaluation.parts import SHARES
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import (
@@ -60,7 +61,7 @@ _MIDDLE_HALVES = 5
 # six other subsets and all together, left errors of 5 % of the variance, the nine alone 8 %.
 _OF_SINGLES = 3
 # Subsets of middle sizes that are scored on everything where the others are set against them.
-_ANCHORS = 4
+_ANCHORS = 2
 # Subsets of a first round beyond two for each expert, at most: 30 for nine of them.
 _BESIDE_TWICE = 12
 
@@ -330,7 +331,12 @@ def subset_forecast(
     def taken(merges: int) -> Spending:
         return Spending(merges, merges * tokens_each, merges * seconds_each)
 
-    return SpendingRange(taken(min(len(first), most)), taken(most))
+    least = taken(min(len(first), most))
+    if plan.partly and limit is None:
+        n_whole = len(_begun(plan, first, "").whole)
+        share = (n_whole + SHARES[0] * (len(first) - n_whole)) / len(first)
+        least = replace(least, tokens=share * least.tokens, seconds=share * least.seconds)
+    return SpendingRange(least, taken(most))
 
 
 def _first(
@@ -339,11 +345,16 @@ def _first(
     """What is missing of a first round, as far as the budget goes."""
     if left == 0:
         return Stop("the budget is spent before the first round is complete", None, True)
-    merges = tuple(sorted(missing[:left], key=lambda merge: merge.order))
+    return _begun(plan, missing[:left], reason)
+
+
+def _begun(plan: SubsetPlan, missing: Sequence[SubsetMerge], reason: str) -> Round:
+    """Merges of a first round, with those that are scored on everything at once."""
+    merges = tuple(sorted(missing, key=lambda merge: merge.order))
     if not plan.partly:
         return Round(merges, reason)
     own = plan.merge(plan.names).options
-    some = [merge for merge in missing[:left] if 1 < merge.k < len(plan.names)]
+    some = [merge for merge in missing if 1 < merge.k < len(plan.names)]
     anchors = {merge.key for merge in some[:_ANCHORS]}
     whole = tuple(
         merge

@@ -72,7 +72,8 @@ def columns_of(path: Path, merge: Mapping[str, str], metric: str = "") -> list[s
         _, columns = open_table(read_text(path, TABLE).splitlines(), path)
     except MissingInputError:
         left_out = "loss" if metric else "metric"
-        return [column.name for column in COLUMNS if column.about != left_out]
+        # Here every model is scored on the whole text.
+        return [c.name for c in COLUMNS if c.about != left_out and c.name != "text_se"]
     told = [key for key, value in merge.items() if value not in ("", "{}")]
     for column in (*told, "domain", *(_METRIC if metric else ("loss_nats",))):
         if column not in columns:
