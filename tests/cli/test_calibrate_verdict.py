@@ -102,7 +102,7 @@ def test_domains_that_become_worse_are_named_with_intervals(nine):
 HALF_OPTIONS = '{"lambda": 0.5}'
 
 
-def test_of_two_documents_a_domain_no_chance_is_told(tmp_path):
+def test_of_two_documents_a_domain_a_chance_is_told_on_this_text_alone(tmp_path):
     pool = write_pool(tmp_path, methods=HALF)
     for file in (tmp_path / "texts").glob("*.jsonl"):
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
@@ -111,9 +111,11 @@ def test_of_two_documents_a_domain_no_chance_is_told(tmp_path):
     assert all(gain["chance"] is None and gain["low"] is None for gain in verdict["gains"])
     words = calibrate(pool, tmp_path / "run", "--for", "select").stdout
     assert "has 2 documents" in words
-    assert "with a chance" not in words
+    assert words.count("with a chance") == words.count("on this text the best of all that are")
+    assert "no chance on texts of this kind is told: `" in words
     confidence = json.loads(done.stdout)["selections"][0]["confidence"]
-    assert confidence["on_this_text"]["chance"] is None
+    assert 0 <= confidence["on_this_text"]["chance"] <= 1
+    assert confidence["on_texts_of_this_kind"]["chance"] is None
     assert json.loads(done.stdout)["held_back"] is None
 
 

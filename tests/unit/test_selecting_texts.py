@@ -79,11 +79,16 @@ def test_the_groups_that_part_two_do_part_them(rows):
     assert more.chance_on_texts > 0.85
 
 
-def test_from_two_documents_no_chance_is_told(rows):
+def test_from_two_documents_a_chance_is_told_on_this_text_alone(rows):
+    """In a run's folder the chance on this text, which needs no documents, went as well."""
     (table,) = tables_of(rows)
     selection = select_from(table, Wish(), scored(rows, 2, 0.2))
     assert selection.confidence.chance_on_texts is None
+    data = selection_data((selection,), [])["selections"][0]["confidence"]
+    assert data["on_this_text"]["chance"] == selection.confidence.chance == 1
     said = selection.summary()
+    assert "on this text the best of all that are allowed with a chance of" in said
+    assert "on texts of this kind with a chance" not in said
     assert "`text` has 2 groups of documents, and 5 are the fewest" in said
     bare = select_from(table, Wish()).summary()
     assert "no chance on texts of this kind is told: no document's scores are known" in bare

@@ -275,8 +275,8 @@ def _next_round(
     notes: tuple[str, ...] = ()
     if plan.free_sum and not plan.linear:
         notes = ("merges at less strength do not follow the form here: none was measured",)
-    if sure.no_chance:
-        notes = (*notes, f"no chance is told: {sure.unknown}")
+    if sure.unknown and resampling is not None:
+        notes = (*notes, f"no chance on texts of this kind is told: {sure.unknown}")
     holds = (sure.chance_on_texts or 0.0) >= plan.confidence
     here = (sure.chance or 0.0) >= plan.confidence or sure.regret <= _NEGLIGIBLE * spread
     certain = holds or here

@@ -45,9 +45,8 @@ class Confidence:
         chance_on_texts: The same chance on texts, or items, of this kind; `None` where nothing
             tells it.
         unknown: Why it is not told.
-        no_chance: Whether that is since a domain has too few documents, or since nothing says how
-            far a metric's items may move it: then no chance is said at all, lest that on this text
-            be taken for more.
+        no_chance: Whether that is since nothing says how far a metric's items may move it: then no
+            chance is said at all, lest that on this text be taken for more.
         rivals: Which others may be the best on texts of this kind, the likeliest first.
         groups_needed: Groups of documents a domain that would tell the first of them apart.
         items: Whether the chance is that of a metric's items.

@@ -56,8 +56,7 @@ def texts_of(
         fewest = min(groups, key=lambda name: groups[name], default="")
         return Unknown(
             f"`{fewest}` has {groups.get(fewest, 0)} groups of documents, and {LEAST_GROUPS} are"
-            " the fewest that tell one",
-            no_chance=True,
+            " the fewest that tell one"
         )
     at = table.places(law.weights)
     keys = list(dict.fromkeys(key for place in at for key in table.merges[place]))
