@@ -94,6 +94,20 @@ def test_from_two_documents_a_chance_is_told_on_this_text_alone(rows):
     assert "no chance on texts of this kind is told: no document's scores are known" in bare
 
 
+def test_what_is_sure_asks_for_no_merge(rows):
+    """Beside "no merge makes it surer" some were asked for to be surer."""
+    (table,) = tables_of(rows)
+    selection = select_from(table, Wish())
+    some = replace(selection.confidence, next=(("a", "b"),), regret=1.0)
+    sure, open_ = (replace(some, chance=chance) for chance in (0.95, 0.5))
+    said = "to be surer of that subset, measure: a+b"
+    assert said not in replace(selection, confidence=sure).summary()
+    assert said in replace(selection, confidence=open_).summary()
+    assert said not in replace(selection, confidence=replace(open_, regret=0.0)).summary()
+    predicted = replace(selection.best, measured=False)
+    assert said in replace(selection, confidence=sure, best=predicted).summary()
+
+
 def test_every_chance_says_of_which_texts(rows):
     (table,) = tables_of(rows)
     selection = select_from(table, Wish(), scored(rows, 40, 0.2))

@@ -49,8 +49,6 @@ from mergeplan.system.blas import on_one_thread
 
 Array = NDArray[np.float64]
 
-# An expected regret below this share of the spread of the measured losses is none.
-_NEGLIGIBLE = 0.001
 _EVERY = "every expert, all, and some between"
 # Strengths at which a free sum is measured beside 1, and subsets of middle sizes at the first of
 # them. All experts at half strength, one merge, took the error of the best weights of any sum from
@@ -277,9 +275,8 @@ def _next_round(
         notes = ("merges at less strength do not follow the form here: none was measured",)
     if sure.unknown and resampling is not None:
         notes = (*notes, f"no chance on texts of this kind is told: {sure.unknown}")
-    holds = (sure.chance_on_texts or 0.0) >= plan.confidence
-    here = (sure.chance or 0.0) >= plan.confidence or sure.regret <= _NEGLIGIBLE * spread
-    certain = holds or here
+    holds = sure.on_texts(plan.confidence)
+    certain = holds or sure.on_this_text(plan.confidence, spread)
     if certain and best.measured:
         if holds or sure.chance_on_texts is None:
             return Stop(f"{said}: as sure as was asked for", None, False, notes)
@@ -332,7 +329,7 @@ def subset_forecast(
         return Spending(merges, merges * tokens_each, merges * seconds_each)
 
     least = taken(min(len(first), most))
-    if plan.partly and limit is None:
+    if plan.partly and most == every:  # no budget takes some away
         n_whole = len(_begun(plan, first, "").whole)
         share = (n_whole + SHARES[0] * (len(first) - n_whole)) / len(first)
         least = replace(least, tokens=share * least.tokens, seconds=share * least.seconds)

@@ -25,6 +25,8 @@ _LARGE = 12
 _MAY_BE_BEST, _RIVALS = 0.02, 5
 # Share of the likeliest one's chance from which on another may as well be the best.
 _LIKELY = 0.1
+# An expected regret below this share of the spread of the measured values is none.
+_NEGLIGIBLE = 0.001
 # Standard deviations that nine of ten draws of a normal variable stay below.
 _ONE_SIDED = 1.2815515655446004
 # More groups of documents than these part nothing.
@@ -64,6 +66,19 @@ class Confidence:
     items: bool = False
     unpaired: bool = False
     n_likely: int = 0
+
+    def on_this_text(self, confidence: float, spread: float) -> bool:
+        """Whether it is sure enough, or has nothing to lose, on this text.
+
+        Args:
+            confidence: That is asked for.
+            spread: Standard deviation of the measured values.
+        """
+        return (self.chance or 0.0) >= confidence or self.regret <= _NEGLIGIBLE * spread
+
+    def on_texts(self, confidence: float) -> bool:
+        """Whether it is sure enough on texts, or items, of this kind."""
+        return (self.chance_on_texts or 0.0) >= confidence
 
 
 def first_subsets(experts: Sequence[str], count: int, *, seed: int = 0) -> list[Subset]:

@@ -12,6 +12,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import chance_text, format_count
 from mergeplan.law.formulas import HyperbolicLaw
+from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.selection.active import Confidence
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.insight import Expert, Size, synergy
@@ -82,6 +83,16 @@ class Selection(Summarized):
     warnings: tuple[str, ...]
 
     @property
+    def settled(self) -> bool:
+        """Whether the best subset is measured and sure, so that no merge makes it surer."""
+        if self.best is None or self.confidence is None:
+            return False
+        measured = self.best.measured or self.best.here is not None
+        spread = float(np.std(self.law.values))
+        sure = self.confidence
+        return measured and (sure.on_texts(CONFIDENCE) or sure.on_this_text(CONFIDENCE, spread))
+
+    @property
     def synergy(self) -> Array:
         """See `insight.synergy`."""
         return synergy(self.law)
@@ -139,7 +150,7 @@ class Selections(Summarized, tuple[Selection, ...]):
             for other in others:
                 best = "nothing keeps the bounds" if other.best is None else _short(other.best)
                 lines.append(f"  {name_of_table(other.table)}: {best}")
-        if first.confidence is not None and first.confidence.next:
+        if first.confidence is not None and first.confidence.next and not first.settled:
             names = "; ".join("+".join(subset) for subset in first.confidence.next[:3])
             lines += ["", f"to be surer of that subset, measure: {names}"]
         return "\n".join(lines)
