@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.measurements.rows import MACRO
-from mergeplan.selection.table import Table, Target
+from mergeplan.selection.table import Table
+from mergeplan.selection.target import Target
 from mergeplan.subset_law.law import NINE_IN_TEN
 
 Array = NDArray[np.float64]

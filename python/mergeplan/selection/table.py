@@ -14,6 +14,7 @@ from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.metrics import item_error, own_error
 from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
+from mergeplan.selection.target import Target, mean_of
 from mergeplan.subset_law.law import SubsetLaw
 
 Array = NDArray[np.float64]
@@ -21,41 +22,6 @@ Array = NDArray[np.float64]
 # Their merges depend on the weighted sum of the deltas and on nothing else, so that any weights
 # follow the form, and merges of another lambda are points of the same surface.
 LINEAR = ("linear", "task_arithmetic")
-
-
-@dataclass(frozen=True)
-class Target:
-    """The values of one domain or metric.
-
-    Attributes:
-        values: Shape (n_rows,); NaN where a merge was not measured on it.
-        higher: Whether higher is better.
-        metric: Empty for losses.
-        errors: Standard errors of a metric's values, from its items, shape (n_rows,); NaN, or
-            `None` for all, where the file does not say.
-        own: What of them is each merge's own; all of it, where no item's scores tell.
-        paired: Whether they do.
-        text_errors: Standard errors of losses on this text, shape (n_rows,); 0 where all of it was
-            scored, and `None` where it was for all.
-    """
-
-    name: str
-    values: Array
-    higher: bool = False
-    metric: str = ""
-    errors: Array | None = None
-    own: Array | None = None
-    paired: bool = False
-    text_errors: Array | None = None
-
-    @property
-    def noise(self) -> Array | None:
-        """Variance of what of each value is the merge's own, and else on other items; `None` but of
-        metrics of which every measured value has an error."""
-        there = np.isfinite(self.values)
-        if not self.metric or self.own is None or not np.isfinite(self.own[there]).all():
-            return None
-        return np.where(there, np.nan_to_num(self.own), 0.0) ** 2
 
 
 # Of merges, and of shares of the domains: covariance of their values, shape (n, n).
@@ -181,23 +147,7 @@ class Table:
             )
         if len(chosen) == 1:
             return chosen[0]
-        total = sum(shares.values())
-        values = sum(
-            share / total * target.values
-            for share, target in zip(shares.values(), chosen, strict=True)
-        )
-        parts = [share / total for share in shares.values()]
-        first = chosen[0]
-        return Target(
-            name,
-            np.asarray(values),
-            first.higher,
-            first.metric,
-            _errors_of_mean(parts, [target.errors for target in chosen]),
-            _errors_of_mean(parts, [target.own for target in chosen]),
-            all(target.paired for target in chosen),
-            _errors_of_mean(parts, _known(chosen)),
-        )
+        return mean_of(name, chosen, list(shares.values()))
 
     def gaps(self, name: str) -> list[str]:
         """A word on merges that were not measured on all that a mean of losses is over."""
@@ -378,24 +328,6 @@ def _add(
         raise InputError(f"row {row.row}, column `better`: `{name}` is better both ways")
     cells[point][name].append(row.loss_nats)
     return point, name
-
-
-def _errors_of_mean(parts: Sequence[float], errors: Sequence[Array | None]) -> Array | None:
-    """Of a weighted mean of values whose items are others in each; `None` where one has none."""
-    squares = [
-        (part * one) ** 2 for part, one in zip(parts, errors, strict=True) if one is not None
-    ]
-    return np.sqrt(np.sum(squares, axis=0)) if len(squares) == len(parts) else None
-
-
-def _known(targets: Sequence[Target]) -> list[Array | None]:
-    """Errors on this text: 0 where all of a domain was scored, `None` where it was of every one."""
-    if all(target.text_errors is None for target in targets):
-        return [None for _ in targets]
-    return [
-        np.zeros(len(target.values)) if target.text_errors is None else target.text_errors
-        for target in targets
-    ]
 
 
 def _of_mean(errors: list[float]) -> float:
