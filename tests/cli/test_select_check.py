@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -224,3 +225,18 @@ def test_a_pool_of_other_models_than_the_run_s_is_refused(measured, tmp_path):
     run = cli("select", table, "--pool", measured / "swapped.yml", "--check")
     assert run.returncode == 1
     assert "is not the one that the run" in run.stderr
+
+
+def test_a_value_edited_beside_the_scores_is_warned_of(measured, tmp_path):
+    run = shutil.copytree(measured / "selection", tmp_path / "run")
+    table = run / "measurements.csv"
+    assert "edited" not in cli("select", table).stderr
+    rows = list(csv.reader(table.read_text().splitlines()))
+    at = rows[0].index("loss_nats")
+    rows[9][at] = f"{float(rows[9][at]) - 0.3:.8f}"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    for command in ("select", "suggest"):
+        said = cli(command, table).stderr
+        assert f"row 10: {rows[9][at]}"[:14] in said
+        assert "the table was edited" in said

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mergeplan.cli.messages import warn
-from mergeplan.cli.options.measurements import fit_options
+from mergeplan.cli.options.measurements import doubts_of_table, fit_options
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 
@@ -46,7 +46,7 @@ def command(
     if out is not None:
         save_law(result, out, replace=overwrite)
     click.echo(json.dumps(data, allow_nan=False) if as_json else result.summary(warnings=False))
-    for message in result.skipped:
+    for message in (*doubts_of_table(measurements), *result.skipped):
         warn(message)
     for entry in result.fits:
         for message in entry.warnings:

@@ -10,6 +10,7 @@ import click
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.measurements import doubts_of_table
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.vocabulary import mismatch_option
@@ -203,7 +204,12 @@ def command(
             click.echo(f"\n{front_table(points, names)}")
         if checked is not None:
             click.echo(f"\n{checked.summary()}")
-    for message in (*selections.warnings, *(checked.warnings if checked is not None else ())):
+    doubts = doubts_of_table(source)
+    for message in (
+        *doubts,
+        *selections.warnings,
+        *(checked.warnings if checked is not None else ()),
+    ):
         if message not in verdict.notes:
             warn(message)
     fail_by(verdict)

@@ -9,7 +9,12 @@ import click
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
-from mergeplan.cli.options.measurements import fit_options, fits_or_why, target_option
+from mergeplan.cli.options.measurements import (
+    doubts_of_table,
+    fit_options,
+    fits_or_why,
+    target_option,
+)
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Positive
@@ -118,7 +123,8 @@ def command(
             drawn=drawn, seed=random_seed,
         )  # fmt: skip
     beside = curves_beside(recommendation, verdict) if recommendation else None
-    warnings = [f"no curve of means: {missing}"] if missing is not None else []
+    warnings = doubts_of_table(source)
+    warnings += [f"no curve of means: {missing}"] if missing is not None else []
     if fits is not None and beside is not None:
         # Of a lambda scan each lambda is measured at one k alone.
         warnings += [text for text in fits.skipped if "two different k" not in text]

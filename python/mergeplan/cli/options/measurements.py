@@ -82,3 +82,18 @@ def fits_or_why(source: Path, given: dict[str, Any]) -> "tuple[FitResult | None,
         if not error.message.startswith("nothing to fit") or not any(row.subset for row in rows):
             raise
         return None, error.message
+
+
+def doubts_of_table(source: Path) -> list[str]:
+    """What looks wrong in a table of measurements; nothing of a law or a pipe."""
+    from mergeplan.evaluation.edited import edited_rows
+    from mergeplan.law.loading import is_law
+    from mergeplan.measurements.doubts import doubtful_sizes
+    from mergeplan.measurements.file import read_rows
+    from mergeplan.system.files import expanded
+
+    path = expanded(source)
+    if is_law(path) or not path.is_file():
+        return []
+    rows, _ = read_rows(path)
+    return [text for text in (*doubtful_sizes(rows), edited_rows(path, rows)) if text]
