@@ -62,8 +62,8 @@ def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
     ]
     assert first["best"]["measured"]
     assert first["best"]["value"] == pytest.approx(min(own), abs=1e-8)
-    # One document or two of a domain: no chance is told.
-    assert first["confidence"]["on_this_text"] == {"chance": None, "regret": 0.0}
+    # One document or two of a domain: no chance on texts of this kind is told.
+    assert first["confidence"]["on_this_text"] == {"chance": 1.0, "regret": 0.0}
     assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
     # How the experts lie to each other, for `select` on the run's table.
     (gram,) = load_grams(run / "geometry.json")

@@ -240,6 +240,13 @@ def test_a_picture_is_drawn(few, tmp_path):
     assert "subsets that none beats on both" in text
 
 
+def test_a_table_without_rows_is_said_to_have_none(tmp_path):
+    (tmp_path / "m.csv").write_text("k,subset,loss_nats\n")
+    run = cli("select", tmp_path / "m.csv")
+    assert run.returncode == 1
+    assert "has no rows" in run.stderr
+
+
 def test_a_file_without_subsets_is_refused(tmp_path):
     path = tmp_path / "m.csv"
     path.write_text("k,loss_nats\n1,2.0\n2,1.9\n4,1.8\n")

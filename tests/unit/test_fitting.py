@@ -131,7 +131,10 @@ def test_a_rising_curve_has_no_tail_and_says_so(tmp_path):
         ("k,loss\n1,1.0\n", "column `loss_nats` is missing"),
         ("", "column `k` is missing"),
         ("k,loss_nats\n", "has no rows"),
-        ("k,loss_nats\n1,\n", "row 2, column `loss_nats`: expected a positive loss in nats"),
+        (
+            "k,loss_nats\n1,\n",
+            "row 2, column `loss_nats`: expected a loss in nats from 1e-06",
+        ),
         ("k,loss_nats\n1,nan\n", "row 2, column `loss_nats`"),
         ("k,loss_nats\n1,-0.5\n", "row 2, column `loss_nats`"),
         ("k,loss_nats\n1,1.0\n-2,1.0\n", "row 3, column `k`: expected a whole number"),

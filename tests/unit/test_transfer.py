@@ -181,6 +181,7 @@ def chosen_by_suggest(path, _):
 def chosen_by_calibrate(path, pool_file):
     run = run_at(path)
     found = summarize_choice(run, pool_file, None, None)
+    assert found.text.count(found.next_command) == 1
     return {one.table.n_params: one for one in found.selections}
 
 

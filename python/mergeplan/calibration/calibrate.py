@@ -23,6 +23,7 @@ from mergeplan.calibration.sizes import in_order
 from mergeplan.calibration.store import RunStore
 from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
+from mergeplan.display.text import counted
 from mergeplan.system.progress import Progress
 from mergeplan.verdict.verdict import Verdict
 
@@ -57,7 +58,7 @@ class Calibration(Summarized):
     def tally(self) -> str:
         """One line: what was measured now."""
         share = 100 * self.merging / max(self.merging + self.evaluating, 1e-9)
-        new = f"measured {self.n_measured} merges in {self.seconds:.1f} s"
+        new = f"measured {counted(self.n_measured, 'merges')} in {self.seconds:.1f} s"
         return f"{new}, {share:.1f} % of it merging; {self.n_kept} were there already"
 
     def summary(self) -> str:

@@ -9,6 +9,7 @@ from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
 from mergeplan.calibration.worker import give_weights, load_for
 from mergeplan.config.write import base_config
 from mergeplan.display.summary import Summarized
+from mergeplan.display.text import counted
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import check_cut
 from mergeplan.evaluation.measured import recorded_texts
@@ -79,7 +80,7 @@ class Check(Summarized):
         """The check in a few lines, for people."""
         how = "measured" if self.measured else "predicted"
         lines = [
-            f"checked on {self.loss.n_documents} other documents: {self.name}",
+            f"checked on {counted(self.loss.n_documents, 'other documents')}: {self.name}",
             f"  {self.loss.loss_nats:.4f} ({self.expected:.4f} {how} on those it was chosen by)",
         ]
         for rival in self.rivals:

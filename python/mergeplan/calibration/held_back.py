@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mergeplan.calibration.closing import as_subset
 from mergeplan.calibration.run_folder import HELD_BACK, RunFolder
+from mergeplan.display.text import counted
 from mergeplan.evaluation.measured import MeasuredMerge, parse_scores, scores_line
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.evaluation.scores import Estimate
@@ -60,8 +61,9 @@ class HeldBack:
 
     def text(self) -> str:
         """In a line for each thing that it is held against."""
+        documents = counted(self.loss.n_documents, "documents")
         lines = [
-            f"on the other half, {self.loss.n_documents} documents that had no part in it:"
+            f"on the other half, {documents} that had no part in it:"
             f" {self.name} has {self.loss.loss_nats:.4f}"
         ]
         for one in self.gains:

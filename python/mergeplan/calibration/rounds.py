@@ -21,7 +21,7 @@ from mergeplan.calibration.store import RunStore
 from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
 from mergeplan.calibration.worker import Worker
 from mergeplan.config.seed import seed_of
-from mergeplan.display.text import format_count
+from mergeplan.display.text import counted, format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.resampling import Resampling
@@ -142,7 +142,7 @@ class Run:
 
         def measure(size: int) -> Measure:
             def scored(merges: Sequence[SubsetMerge]) -> list[MeasuredMerge]:
-                self._say(f"{len(merges)} merges on the {other} half")
+                self._say(f"{counted(len(merges), 'merges')} on the {other} half")
                 executor = self._executor(size, setup)
                 try:
                     return list(executor.measure(merges, range(len(merges))))

@@ -72,6 +72,9 @@ def summarize_choice(
     words += ["--weights", kind] if kind else []
     next_command = shlex.join([*words, "--pool", str(pool_file), "-o", "weighted.yml"])
     files = ", ".join(map(str, filter(None, (table, config))))
+    following = next_of(verdict, config, next_command)
+    # Of ties other weights are none, and what comes next is said once.
+    others = [f"other weights: {next_command}"] if kind and following != next_command else []
     return ChoiceSummary(
         config=config,
         selections=selections,
@@ -82,8 +85,8 @@ def summarize_choice(
                 selections.summary(),
                 "",
                 f"files: {files}",
-                f"next: {next_of(verdict, config, next_command)}",
-                f"other weights: {next_command}",
+                f"next: {following}",
+                *others,
             ]
         ),
     )

@@ -16,7 +16,7 @@ from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending, SpendingRange, affordable, most_merges
 from mergeplan.calibration.race import Race, race
 from mergeplan.config.labels import method_of
-from mergeplan.display.text import chance_text, format_count
+from mergeplan.display.text import chance_text, counted, format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.partial import completed, covariance
 from mergeplan.evaluation.parts import SHARES
@@ -254,7 +254,9 @@ def _next_round(
     first = first_subset_round(plan)
     kinds = "of all sizes, to lean on the smaller base" if plan.leaning else _EVERY
     if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
-        return _first(plan, missing, left, f"first round: {len(missing)} merges, {kinds}")
+        return _first(
+            plan, missing, left, f"first round: {counted(len(missing), 'merges')}, {kinds}"
+        )
     fits = _laws(rows, plan, grams, scored)
     if plan.leaning and all(law.smaller is None for law, _ in fits.found):
         first = first_subset_round(replace(plan, leaning=False))

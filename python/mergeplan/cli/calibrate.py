@@ -18,7 +18,7 @@ from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_optio
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
 from mergeplan.config.transfer import AUTO, REQUIRED, RULE, TRANSFER
-from mergeplan.display.text import format_bytes, format_count
+from mergeplan.display.text import counted, format_bytes, format_count
 from mergeplan.evaluation.options import HALVES, TOKENS
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ def _unit(pool_file: Path, options: "CalibrateOptions") -> str:
 def _forecast(found: "CalibrationForecast", unit: str) -> str:
     def line(what: str, spent: "Spending") -> str:
         time = f", about {spent.seconds / 60:,.0f} min" if found.seconds_each else ""
-        return f"{what}: {spent.merges:,} merges, {spent.tokens:,.0f} {unit}{time}"
+        return f"{what}: {counted(spent.merges, 'merges')}, {spent.tokens:,.0f} {unit}{time}"
 
     lines = [line("at least", found.least), line("at most", found.most)]
     for one in found.sizes if len(found.sizes) > 1 else ():
@@ -385,7 +385,7 @@ def _forecast(found: "CalibrationForecast", unit: str) -> str:
         size = format_bytes(found.compared_bytes)
         lines.append(f"before that the experts are compared by their weights: {size} are read once")
     if found.kept:
-        lines.append(f"measured already: {found.kept:,} merges")
+        lines.append(f"measured already: {counted(found.kept, 'merges')}")
     else:
         lines.append("time is known once the first merges are measured")
     return "\n".join(lines)

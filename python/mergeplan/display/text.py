@@ -98,6 +98,15 @@ def format_count(n_params: float) -> str:
     return f"{n_params:.0f}"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things, of which the word is in the plural.
+
+    >>> counted(1, "merges"), counted(1200, "other documents")
+    ('1 merge', '1,200 other documents')
+    """
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
+
+
 def format_bytes(count: float) -> str:
     """Bytes for people, in decimal units as disks are sold.
 

@@ -133,7 +133,7 @@ COLUMNS = tuple(
         (
             "loss_nats",
             "loss_nats",
-            "a positive loss in nats",
+            f"a loss in nats from {SMALLEST_LOSS:g} to {LARGEST_LOSS:,.0f}",
             _number(SMALLEST_LOSS, LARGEST_LOSS),
             "{:.8f}".format,
             "loss",

@@ -88,6 +88,10 @@ def select(
     check_transfer(transfer)
     table_file = expanded(source)
     rows, _ = read_rows(table_file)
+    if not rows:
+        raise InputError(
+            f"`{table_file}` has no rows", "measure some merges: `mergeplan calibrate`"
+        )
     rows = with_item_scores(table_file, rows)
     resampling = resampling_beside(table_file, rows)
     rows = of_known_items(rows, resampling)
