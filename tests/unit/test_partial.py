@@ -79,7 +79,8 @@ def test_parts_are_an_eighth_a_quarter_a_half_and_all_and_groups_stay_together()
     assert (parts_of(range(6), hashes[:6]) == 0).sum() == 4
 
 
-def test_the_difference_to_whole_merges_is_unbiased_and_as_sure_as_it_says():
+@pytest.mark.parametrize("upto", [1, 3])
+def test_the_difference_to_whole_merges_is_unbiased_and_as_sure_as_it_says(upto):
     """Over orders of the documents: errors in units of the standard error it tells."""
     losses = losses_of()
     partly = [("a",), ("b", "d"), ("a", "c", "e")]
@@ -89,7 +90,7 @@ def test_the_difference_to_whole_merges_is_unbiased_and_as_sure_as_it_says():
     }
     ratios, spread, alone = [], [], []
     for seed in range(150):
-        some = some_partly(seed, partly, 1, losses)
+        some = some_partly(seed, partly, upto, losses)
         every = completed(some)
         for one in every[len(ANCHORS) :]:
             own = truth[one.measured.merge.subset]

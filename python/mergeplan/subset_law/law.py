@@ -325,7 +325,9 @@ class SubsetLaw:
             In the square of the values' unit.
         """
         errors = self.deviations(weights) ** 2 - self.scale**2 * self.variances[-1]
-        return np.asarray((self.predict(weights) - self.values.mean()) ** 2 + errors)
+        # Of a row with noise a part of the misfit is known.
+        squares = (self.predict(weights) - self.values.mean()) ** 2
+        return np.asarray(squares + np.maximum(errors, 0.0))
 
     def _joint(self, own: Array, powers: Array, same: Array) -> tuple[Array, Array]:
         """From products of unit variance, of the merges and of the merges with the rows."""
