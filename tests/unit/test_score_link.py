@@ -61,8 +61,14 @@ def test_items_say_how_much_of_the_score_is_noise():
 def test_several_tasks_have_a_mean_before_them():
     links = score_links(tables_of(table(lambda loss, t: (3 - loss) / len(t), ("one", "three")))[0])
     assert [link.score for link in links] == ["acc, mean of 2 tasks", "acc:one", "acc:three"]
+    assert [link.main for link in links] == [True, False, False]
     assert links[0].cost_error is not None
     assert links[0].noise < links[1].noise
+
+
+def test_the_macro_mean_of_a_metric_stands_for_its_tasks():
+    links = score_links(tables_of(table(lambda loss, t: (3 - loss) / len(t), ("one", "macro")))[0])
+    assert [(link.score, link.main) for link in links] == [("acc:macro", True), ("acc:one", False)]
 
 
 @pytest.mark.parametrize("few", [0, 4])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.measurements.rows import MACRO
+from mergeplan.measurements.rows import MACRO, target_name
 from mergeplan.selection.table import Table
 from mergeplan.selection.target import Target
 from mergeplan.subset_law.law import NINE_IN_TEN
@@ -22,11 +22,12 @@ class ScoreLink:
 
     Attributes:
         loss, score: Names of the targets.
+        main: Whether the score is all there is of its metric: one task, or their mean.
         n: Merges that have both.
         rank: Spearman's rank correlation; 1 where a lower loss always goes with a better score.
         low, high: Its 90 % interval, as if other merges had been measured.
-        noise: Share of the score's variance over merges that its items' errors alone would make;
-            `None` where no errors are known.
+        noise: Share of the score's variance over merges that its items' errors alone would make if
+            each merge had items of its own: at most that; `None` where no errors are known.
         by_loss, by_score: Experts of the merge that each would choose.
         cost: What choosing by loss loses in score; at most that, since the best of many scores
             is lucky.
@@ -36,6 +37,7 @@ class ScoreLink:
 
     loss: str
     score: str
+    main: bool
     n: int
     rank: float
     low: float
@@ -50,12 +52,11 @@ class ScoreLink:
         """Two lines."""
         said = f"rank correlation {self.rank:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
         lines = [f"{self.loss} and {self.score} of {self.n} merges: {said}"]
-        if self.noise is not None:
-            lines[0] += f"; {min(self.noise, 1.0):.0%} of the score's variance is its items' error"
         if self.by_loss == self.by_score:
             lines.append(f"  both choose {'+'.join(self.by_loss)}")
         else:
-            error = "" if self.cost_error is None else f" ± {NINE_IN_TEN * self.cost_error:.4f}"
+            around = NINE_IN_TEN * (self.cost_error or 0.0)
+            error = "" if self.cost_error is None else f" (90 % ± {around:.4f} at most)"
             lines.append(
                 f"  the loss chooses {'+'.join(self.by_loss)}, the score {'+'.join(self.by_score)}:"
                 f" the first costs at most {self.cost:.4f}{error} of {self.score}"
@@ -70,8 +71,8 @@ def score_links(table: Table) -> tuple[ScoreLink, ...]:
         table: Of one method and base size.
 
     Returns:
-        First those with the mean of a metric over its tasks, where it has several. Nothing where
-        fewer than five merges have both, or either is the same for all.
+        The main ones first. Nothing where fewer than five merges have both, or either is the same
+        for all.
     """
     losses = [one for one in table.targets.values() if not one.metric]
     loss = next((one for one in losses if one.name == MACRO or len(losses) == 1), None)
@@ -81,15 +82,21 @@ def score_links(table: Table) -> tuple[ScoreLink, ...]:
     for one in table.targets.values():
         if one.metric:
             by_metric.setdefault((one.metric, one.higher), []).append(one)
-    means = [_mean(tasks) for tasks in by_metric.values() if len(tasks) > 1]
-    scores = [*means, *(one for tasks in by_metric.values() for one in tasks)]
-    found = (_link(table, loss, score) for score in scores)
-    return tuple(link for link in found if link is not None)
+    found = []
+    for tasks in by_metric.values():
+        whole = _mean(tasks) if len(tasks) > 1 else tasks[0]
+        found.append(_link(table, loss, whole, main=True))
+        found += [_link(table, loss, task, main=False) for task in tasks if task is not whole]
+    links = [link for link in found if link is not None]
+    return tuple(sorted(links, key=lambda link: not link.main))
 
 
 def _mean(tasks: list[Target]) -> Target:
-    """The mean over tasks, whose items are others in each."""
+    """The macro mean, where it was measured; else that of the tasks, whose items differ."""
     first = tasks[0]
+    for task in tasks:
+        if task.name == target_name(first.metric, MACRO):
+            return task
     values = np.mean([task.values for task in tasks], axis=0)
     errors = None
     if all(task.errors is not None for task in tasks):
@@ -99,7 +106,7 @@ def _mean(tasks: list[Target]) -> Target:
     return Target(name, values, first.higher, first.metric, errors)
 
 
-def _link(table: Table, loss: Target, score: Target) -> ScoreLink | None:
+def _link(table: Table, loss: Target, score: Target, *, main: bool) -> ScoreLink | None:
     from scipy.stats import spearmanr
 
     both = np.isfinite(loss.values) & np.isfinite(score.values) & (table.weights.sum(1) > 0)
@@ -122,6 +129,7 @@ def _link(table: Table, loss: Target, score: Target) -> ScoreLink | None:
     return ScoreLink(
         loss=loss.name,
         score=score.name,
+        main=main,
         n=n,
         rank=rank,
         low=float(np.tanh(z - around)),

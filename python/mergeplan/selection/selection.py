@@ -141,10 +141,9 @@ class Selections(Summarized, tuple[Selection, ...]):
             lines += _pairs(first)
         lines += ["", *_link(first)]
         if links := score_links(first.table):
-            # The mean over tasks stands for them.
-            shown = [link for link in links if "mean of" in link.score] or links
             lines += ["", "does the loss speak for the score?"]
-            lines += [f"  {line}" for link in shown for line in link.summary().splitlines()]
+            said = "\n".join(link.summary() for link in links if link.main)
+            lines += [f"  {line}" for line in said.splitlines()]
         if others:
             lines += ["", "other methods and sizes"]
             for other in others:
