@@ -17,7 +17,7 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import RUN
 from mergeplan.pool.pool import Pool, size_in
 
-# Files that look changed are read up to so many bytes; of more, length and header have to do.
+# Files of a model that look changed are read up to so many bytes; of more, length and header do.
 _MOST_BYTES = 2_000_000_000
 
 
