@@ -60,6 +60,9 @@ _MIDDLE_HALVES = 5
 _OF_SINGLES = 3
 # Subsets of middle sizes that are scored on everything where the others are set against them.
 _ANCHORS = 2
+# Rivals on other texts that are scored further before the end, until a test tells them apart: of
+# twelve seeds on the 850 k pool one more names the best, for 2.5 % more tokens; two do no better.
+_CLOSEST = 1
 # Subsets of a first round beyond two for each expert, at most: 30 for nine of them.
 _BESIDE_TWICE = 12
 
@@ -279,6 +282,12 @@ def _next_round(
         notes = (*notes, f"no chance on texts of this kind is told: {sure.unknown}")
     holds = sure.on_texts(plan.confidence)
     certain = holds or sure.on_this_text(plan.confidence, spread)
+    out = {merge.subset for merge in worse}
+    whole = {row.subset for row in rows if row.text_se is None}
+    close = [subset for subset in sure.rivals[:_CLOSEST] if subset not in whole | out]
+    if certain and best.measured and plan.partly and close and left != 0:
+        merges = tuple(plan.merge(subset) for subset in close)
+        return Round(merges, f"{said}; to tell the closest apart, score {len(merges)} further")
     if certain and best.measured:
         if holds or sure.chance_on_texts is None:
             return Stop(f"{said}: as sure as was asked for", None, False, notes)
@@ -292,7 +301,6 @@ def _next_round(
     if certain and (left != 0 or best.subset in begun):
         merge = plan.merge(best.subset)
         return Round((merge,), f"{said}; measure it", whole=(merge,))
-    out = {merge.subset for merge in worse}
     subsets = [subset for subset in sure.next[: _likely(sure, plan)] if subset not in out]
     new = [subset for subset in subsets if subset not in begun][:left]
     subsets = [s for s in subsets if s in new or (s in begun and more != 0)][: plan.per_round]
