@@ -28,7 +28,7 @@ from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.selection.select import select
 from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_subset_law
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.answer import verdict_of
 
 ITEMS = {

@@ -23,7 +23,7 @@ from mergeplan.selection.draws import settle
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_subset_law
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 
 SEEDS = range(5)
 ROUND = 5

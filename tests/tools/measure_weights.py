@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mergeplan.calibration.setup import prepare_texts
-from mergeplan.calibration.subset_rounds import SubsetPlan, first_subset_round
+from mergeplan.calibration.subset_plan import SubsetPlan, first_subset_round
 from mergeplan.evaluation.loading import load_model
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.measurements.file import read_rows

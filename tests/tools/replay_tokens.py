@@ -19,7 +19,8 @@ import numpy as np
 from mergeplan.calibration.curve_rounds import Stop
 from mergeplan.calibration.limits import Spending
 from mergeplan.calibration.store import partly_scored
-from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.partial import Completed, completed
 from mergeplan.evaluation.parts import N_PARTS, parts_of

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import Stop
-from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.pool import load_pool

@@ -9,7 +9,8 @@ from threadpoolctl import ThreadpoolController
 from mergeplan import fit, load_pool, select, verdict_of
 from mergeplan.calibration.curve_rounds import CurvePlan, next_round
 from mergeplan.calibration.limits import Budget
-from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.law.recommend import recommend
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import load_measurements, read_rows, table_text

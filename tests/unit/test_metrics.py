@@ -24,7 +24,7 @@ from mergeplan.selection.select import select
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_subset_law
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.answer import verdict_of
 from tests.support.settings import DATA
 

@@ -7,11 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mergeplan.calibration.subset_rounds import (
-    SubsetPlan,
-    first_subset_round,
-    next_subset_round,
-)
+from mergeplan.calibration.subset_plan import SubsetPlan, first_subset_round
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import RUN
 from mergeplan.measurements.file import read_rows

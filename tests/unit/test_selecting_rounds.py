@@ -7,12 +7,8 @@ import pytest
 
 from mergeplan.calibration.curve_rounds import Stop
 from mergeplan.calibration.limits import Budget, Spending
-from mergeplan.calibration.subset_rounds import (
-    SubsetPlan,
-    first_subset_round,
-    next_subset_round,
-    subset_forecast,
-)
+from mergeplan.calibration.subset_plan import SubsetPlan, first_subset_round
+from mergeplan.calibration.subset_rounds import next_subset_round, subset_forecast
 from mergeplan.errors import InputError
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.rows import MACRO, Measurements

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mergeplan.calibration.curve_rounds import Stop
-from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.evaluation.scores import DomainScores, Scores

@@ -36,7 +36,8 @@ from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
 from mergeplan.subset_law import law as law_of_subsets
 from mergeplan.subset_law.fit import fit_subset_law
-from mergeplan.subset_law.law import NINE_IN_TEN, seen
+from mergeplan.subset_law.spread import NINE_IN_TEN
+from mergeplan.subset_law.weightings import seen
 from tests.support.settings import DATA
 
 SWEEP = DATA / "select_80k.csv"

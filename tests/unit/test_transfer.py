@@ -24,8 +24,8 @@ from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_few, fit_subset_law
-from mergeplan.subset_law.law import seen
 from mergeplan.subset_law.transfer import fit_with_smaller
+from mergeplan.subset_law.weightings import seen
 from mergeplan.verdict.answer import predictions, verdict_of
 from mergeplan.verdict.from_selections import verdict_from_selections
 from tests.support.settings import DATA

@@ -20,7 +20,7 @@ from mergeplan.measurements.rows import MACRO
 from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.selection import Selection, Selections
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.verdict import Verdict

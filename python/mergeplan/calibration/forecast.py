@@ -13,7 +13,8 @@ from mergeplan.calibration.options import CalibrateOptions, also_merges, plans_o
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.run_folder import recorded_in
 from mergeplan.calibration.sizes import in_order, not_alike
-from mergeplan.calibration.subset_rounds import SubsetPlan, subset_forecast
+from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_rounds import subset_forecast
 from mergeplan.evaluation.measured import MeasuredMerge, read_scores
 from mergeplan.selection.geometry import GEOMETRY
 

@@ -15,7 +15,7 @@ from mergeplan.evaluation.scores import Estimate
 from mergeplan.measurements.metrics import domains_of
 from mergeplan.measurements.rows import MACRO, parse_shares, target_name
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.system.reading import SCORES as KIND
 from mergeplan.system.reading import read_bytes
 from mergeplan.verdict.verdict import Verdict

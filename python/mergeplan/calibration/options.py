@@ -13,7 +13,7 @@ from mergeplan.calibration.preflight import CheckedCalibration, check_calibratio
 from mergeplan.calibration.run_folder import has_measured, recorded_in
 from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.sizes import refuse_unlike_sizes, smaller_sizes
-from mergeplan.calibration.subset_rounds import SubsetPlan
+from mergeplan.calibration.subset_plan import SubsetPlan
 from mergeplan.config.seed import seed_of
 from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest

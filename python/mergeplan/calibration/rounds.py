@@ -18,7 +18,8 @@ from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.sizes import smaller_sizes
 from mergeplan.calibration.store import RunStore
-from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.calibration.worker import Worker
 from mergeplan.config.seed import seed_of
 from mergeplan.display.text import counted, format_count

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mergeplan.selection.problem import Problem, equal_weights
 from mergeplan.selection.search import search
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 
 Array = NDArray[np.float64]
 Members = NDArray[np.bool_]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mergeplan.selection.choices import Choice, choice_of, subsets_of_size
 from mergeplan.selection.problem import Problem, equal_weights
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mergeplan.measurements.rows import MACRO, target_name
 from mergeplan.selection.table import Table
 from mergeplan.selection.target import Target
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 
 Array = NDArray[np.float64]
 

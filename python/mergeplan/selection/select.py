@@ -34,8 +34,9 @@ from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
-from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.subset_law.outlier import aside_text
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 

@@ -9,7 +9,8 @@ from mergeplan.selection.choices import Choice, best_by_size, choice_of
 from mergeplan.selection.draws import Draws, settle
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.table import Table
-from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.subset_law.spread import NINE_IN_TEN
 
 
 def settled_of(table: Table, problem: Problem) -> tuple[dict[int, Choice], Draws]:

@@ -13,8 +13,9 @@ from mergeplan.subset_law.form import (
     gram_root,
     points_of,
 )
-from mergeplan.subset_law.law import SubsetLaw, seen, solved
+from mergeplan.subset_law.law import SubsetLaw, solved
 from mergeplan.subset_law.variances import fit_variances, log_likelihood
+from mergeplan.subset_law.weightings import seen
 
 Array = NDArray[np.float64]
 

@@ -34,41 +34,19 @@ from mergeplan.subset_law.form import (
     squares,
 )
 from mergeplan.subset_law.left_out import leave_each_out
+from mergeplan.subset_law.spread import spread_scale
+from mergeplan.subset_law.transferred import Transfer
 from mergeplan.subset_law.variances import MOST_ROWS, draw_variances
+from mergeplan.subset_law.weightings import keys_of, seen
 
 Array = NDArray[np.float64]
 
 # Prior variance of a degree that could not be fitted, as a share of the next lower one's. On the
 # real pool the cubic term's was 0.03 to 0.4 of the quadratic one's.
 OMITTED = 0.3
-# Left-out merges that weigh as much as what the likelihood says.
-_TRUST = 20
 # Laws that stand for all variances which the rows allow.
 _DRAWN = 24
 _DRAWN_OF_MANY = 3
-# Standard deviations of a normal variable within which it lies nine times out of ten.
-NINE_IN_TEN = 1.6448536269514722
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What a smaller size tells of this one.
-
-    Attributes:
-        n_params: Of the smaller size.
-        share: That carries over, 0 to 1; see `subset_law.transfer`.
-        factor: By how much a difference at the smaller size is one here.
-        error: Root mean square of the errors of merges of this size that are left out one by one,
-            with it; `error_alone` without.
-        used: Whether the law leans on it.
-    """
-
-    n_params: float
-    share: float
-    factor: float
-    error: float
-    error_alone: float
-    used: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,14 +117,8 @@ class SubsetLaw:
         """L0, a, Q and the cubic term, in the weights that `seen` gives."""
         if self.smaller is not None:
             return cubic_of(self._unshrunk().predict, len(self.experts))
-        return coefficients(
-            self.constant,
-            self.duals,
-            self.points,
-            self.variances[:-1],
-            self.geometry,
-            self.contrast,
-        )
+        prior = self.variances[:-1], self.geometry, self.contrast
+        return coefficients(self.constant, self.duals, self.points, *prior)
 
     @cached_property
     def alike(self) -> tuple["SubsetLaw", ...]:
@@ -179,15 +151,14 @@ class SubsetLaw:
 
     @property
     def _merged(self) -> NDArray[np.bool_]:
-        merged: NDArray[np.bool_] = (self.weights > 0).sum(1) > 1
-        return merged
+        return np.asarray((self.weights > 0).sum(1) > 1)
 
     @cached_property
     def _known(self) -> tuple[NDArray[np.void], Array]:
         """Keys of the measured weightings, sorted, and their values; NaN where they have noise."""
         values = self.values if self.noise is None else np.where(self._noisy, np.nan, self.values)
         weights = np.array([*self.weights, *(weights for weights, _ in self.aside)])
-        keys, values = _keys(weights), np.append(values, [value for _, value in self.aside])
+        keys, values = keys_of(weights), np.append(values, [value for _, value in self.aside])
         order = np.argsort(keys)
         return keys[order], values[order]
 
@@ -203,13 +174,13 @@ class SubsetLaw:
 
     def is_row(self, weights: Array) -> bool:
         """Whether a weighting, of shape (n_experts,), is one of a row, with noise or without."""
-        return bool((_keys(self.weights) == _keys(weights[None])).any())
+        return bool((keys_of(self.weights) == keys_of(weights[None])).any())
 
     def _same(self, weights: Array) -> Array:
         """1 where a weighting is that of a row with noise, else 0, shape (n, n_rows)."""
         if not self._noisy.any():
             return np.zeros((len(weights), len(self.values)))
-        return np.asarray((_keys(weights)[:, None] == _keys(self.weights)) & self._noisy, float)
+        return np.asarray((keys_of(weights)[:, None] == keys_of(self.weights)) & self._noisy, float)
 
     def measured(self, weights: Array) -> Array:
         """What weightings were measured to give.
@@ -221,7 +192,7 @@ class SubsetLaw:
             Shape (n,); NaN where a weighting was not measured, or not on the whole text.
         """
         keys, values = self._known
-        wanted = _keys(weights)
+        wanted = keys_of(weights)
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, values[at], np.nan)
 
@@ -248,8 +219,8 @@ class SubsetLaw:
             Shape (n, n_rows); a measured weighting is its own row, and nothing else.
         """
         shares = self._shares(weights)[0]
-        row = {key: number for number, key in enumerate(_keys(self.weights).tolist())}
-        for place, key in enumerate(_keys(weights).tolist()):
+        row = {key: number for number, key in enumerate(keys_of(self.weights).tolist())}
+        for place, key in enumerate(keys_of(weights).tolist()):
             if key in row:
                 shares[place] = 0.0
                 shares[place, row[key]] = 1.0
@@ -277,8 +248,7 @@ class SubsetLaw:
         # a row with noise leaves a part.
         noise = same @ (np.zeros(len(self.values)) if self.noise is None else np.diag(self.noise))
         least = self.variances[-1] * np.where(noise > 0, noise / (noise + self.variances[-1]), 1.0)
-        deviations: Array = self.scale * np.sqrt(np.maximum(variance, least))
-        return deviations
+        return np.asarray(self.scale * np.sqrt(np.maximum(variance, least)))
 
     def covariances(self, weights: Array) -> Array:
         """Covariances of the predictions of several merges, misfit included.
@@ -326,8 +296,8 @@ class SubsetLaw:
         """
         errors = self.deviations(weights) ** 2 - self.scale**2 * self.variances[-1]
         # Of a row with noise a part of the misfit is known.
-        squares = (self.predict(weights) - self.values.mean()) ** 2
-        return np.asarray(squares + np.maximum(errors, 0.0))
+        value = self.predict(weights) - self.values.mean()
+        return np.asarray(value**2 + np.maximum(errors, 0.0))
 
     def _joint(self, own: Array, powers: Array, same: Array) -> tuple[Array, Array]:
         """From products of unit variance, of the merges and of the merges with the rows."""
@@ -403,27 +373,6 @@ class SubsetLaw:
         return cross @ self.inverse + np.outer(left, sums) / sums.sum(), cross, omitted
 
 
-def seen(weights: Array, shrinkage: float) -> Array:
-    """Weights as the form sees them: k equal ones of 1/k as 1/k^shrinkage each.
-
-    Unequal ones count as so many experts as equal ones with the same sum of squares.
-
-    Args:
-        weights: Shape (n, n_experts).
-        shrinkage: Power of k by which a merge's deltas shrink.
-
-    Returns:
-        Shape (n, n_experts).
-    """
-    if shrinkage == 1:
-        return weights
-    squares = (weights**2).sum(1)
-    sums = weights.sum(1)
-    n_effective = np.divide(sums**2, squares, out=np.ones_like(sums), where=squares > 0)
-    enlarged: Array = weights * n_effective[:, None] ** (1 - shrinkage)
-    return enlarged
-
-
 def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
     """The law of the same rows at given variances.
 
@@ -449,30 +398,3 @@ def solved(law: SubsetLaw, variances: Array, powers: Array) -> SubsetLaw:
         left_out=law.values - found.errors,
         scale=spread_scale(np.abs(found.ratios)[merged]),
     )
-
-
-def _keys(weights: Array) -> NDArray[np.void]:
-    """Each weighting as one sortable value, shape (n,); equal up to nine digits."""
-    # Zero is added for the sake of -0.0, whose bytes differ.
-    rounded = np.ascontiguousarray(np.round(weights, 9) + 0.0)
-    return rounded.view(f"V{rounded.dtype.itemsize * rounded.shape[1]}")[:, 0]
-
-
-def spread_scale(ratios: Array) -> float:
-    """What brings nine of ten left-out merges into their interval, the nearer to 1 the fewer.
-
-    Intervals of the likelihood alone are up to twice too wide for averages of the real pool.
-
-    Args:
-        ratios: Left-out errors in units of their predicted deviations.
-
-    Returns:
-        A factor of deviations.
-    """
-    n = len(ratios)
-    if n == 0:
-        return 1.0
-    # The order statistic that a further merge exceeds one time in ten.
-    last = min(int(np.ceil(0.9 * (n + 1))), n) - 1
-    found = float(np.sort(ratios)[last]) / NINE_IN_TEN
-    return float(max(found, 1e-3) ** (n / (n + _TRUST)))

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.subset_law.form import HIGHEST_DEGREE, contrast_of, points_of, products
-from mergeplan.subset_law.law import spread_scale
 from mergeplan.subset_law.left_out import leave_each_out
 from mergeplan.subset_law.mean_products import Sizes, mean_products
+from mergeplan.subset_law.spread import spread_scale
 from mergeplan.subset_law.variances import draw_variances, fit_variances
 
 Array = NDArray[np.float64]

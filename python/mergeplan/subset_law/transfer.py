@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from mergeplan.config.transfer import LEAST_SHARE
 from mergeplan.subset_law.fit import FEWEST, evidence, fit_few, refuse_too_few, sizes_in
-from mergeplan.subset_law.law import SubsetLaw, Transfer
+from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.subset_law.transferred import Transfer
 from mergeplan.subset_law.variances import MOST_ROWS
 
 Array = NDArray[np.float64]

@@ -15,7 +15,8 @@ from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.settled import settled_of
 from mergeplan.selection.table import Table
-from mergeplan.subset_law.law import NINE_IN_TEN, SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.known import Aim, KnownMerge, Merge
 
 

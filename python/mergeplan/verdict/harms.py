@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from mergeplan.evaluation.resampling import Resampling
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.known import Aim
 from mergeplan.verdict.parts import Gain, Harm

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.calibration.limits import Budget
-from mergeplan.calibration.subset_rounds import SubsetPlan, next_subset_round
+from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.errors import InputError
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.pool import Pool, PoolSize

@@ -21,7 +21,7 @@ from mergeplan.selection.select import select_from
 from mergeplan.selection.selection import Selection, Wish
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
-from mergeplan.subset_law.law import NINE_IN_TEN
+from mergeplan.subset_law.spread import NINE_IN_TEN
 from tests.support.settings import DATA
 from tests.tools.trial.pools import Subset, hard_pools
 from tests.tools.trial.subsets import Score
