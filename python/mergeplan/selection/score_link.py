@@ -26,13 +26,13 @@ class ScoreLink:
         n: Merges that have both.
         rank: Spearman's rank correlation; 1 where a lower loss always goes with a better score.
         low, high: Its 90 % interval, as if other merges had been measured.
-        noise: Share of the score's variance over merges that its items' errors alone would make if
-            each merge had items of its own: at most that; `None` where no errors are known.
+        noise: Share of the score's variance over merges that its items' errors alone would make; at
+            most that, likewise. `None` where no errors are known.
         by_loss, by_score: Experts of the merge that each would choose.
         cost: What choosing by loss loses in score; at most that, since the best of many scores
             is lucky.
-        cost_error: Of that difference, as of merges that were not compared item by item; `None`
-            where no errors are known.
+        cost_error: Of that difference on other items; at most that, where no scores of single items
+            tell what merges have in common. `None` where no errors are known.
     """
 
     loss: str
@@ -99,11 +99,16 @@ def _mean(tasks: list[Target]) -> Target:
             return task
     values = np.mean([task.values for task in tasks], axis=0)
     errors = None
-    if all(task.errors is not None for task in tasks):
-        squares = np.sum([np.square(np.asarray(task.errors)) for task in tasks], axis=0)
-        errors = np.sqrt(squares) / len(tasks)
+    known = [one for one in map(_errors, tasks) if one is not None]
+    if len(known) == len(tasks):
+        errors = np.sqrt(np.sum(np.square(known), axis=0)) / len(tasks)
     name = f"{first.metric}, mean of {len(tasks)} tasks"
     return Target(name, values, first.higher, first.metric, errors)
+
+
+def _errors(score: Target) -> Array | None:
+    """What of each value's error is the merge's own, where its items' scores tell; else all."""
+    return score.errors if score.own is None else score.own
 
 
 def _link(table: Table, loss: Target, score: Target, *, main: bool) -> ScoreLink | None:
@@ -122,8 +127,9 @@ def _link(table: Table, loss: Target, score: Target, *, main: bool) -> ScoreLink
     places = np.flatnonzero(both)
     first, second = int(np.argmin(ours)), int(np.argmin(theirs))
     noise = cost_error = None
-    if score.errors is not None and np.isfinite(score.errors[both]).all():
-        errors = score.errors[both]
+    known = _errors(score)
+    if known is not None and np.isfinite(known[both]).all():
+        errors = known[both]
         noise = float(np.mean(errors**2) / np.var(theirs, ddof=1))
         cost_error = float(np.hypot(errors[first], errors[second]))
     return ScoreLink(
