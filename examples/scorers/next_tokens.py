@@ -1,4 +1,4 @@
-"""The share of places in a text from which the next tokens are all the likeliest, of a causal model.
+"""The share of places from which a causal model has the next tokens right, as its likeliest.
 
 Each token is judged with the true ones before it. `IN_A_ROW` tokens have to be right: of one it is
 the accuracy of the next token, of more it is the nearer to answers that are right or wrong as a
