@@ -1,12 +1,16 @@
 """Scores of the same items pair merges: what they have in common cancels in their difference."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
+from mergeplan.calibration.identity import RunIdentity
+from mergeplan.calibration.store import RunStore
+from mergeplan.evaluation.harness import _with_items
 from mergeplan.evaluation.item_scores import with_item_scores
-from mergeplan.evaluation.measured import MeasuredMerge, scores_line
+from mergeplan.evaluation.measured import MeasuredMerge, read_scores, scores_line
 from mergeplan.evaluation.scores import DomainScores, Scores, TaskScore
 from mergeplan.law.fit import fit
 from mergeplan.law.trend import steps_of
@@ -129,3 +133,35 @@ def test_scores_of_other_values_pair_nothing(tmp_path, fault):
         other = run_folder(tmp_path / "other", 0.5, seed=1)
         (table.parent / "scores.jsonl").write_bytes((other.parent / "scores.jsonl").read_bytes())
     assert {row.own_se for row in with_item_scores(table, read_rows(table)[0])} == {None}
+
+
+@pytest.mark.parametrize("odd", [-math.inf, math.inf, math.nan, 1e300, -4e12])
+def test_what_no_file_can_hold_leaves_a_run_that_can_be_read(tmp_path, odd):
+    samples = [{"doc_id": number, "ll": value} for number, value in enumerate((odd, 1.0))]
+    score = TaskScore("quiz", "ll", (odd + 1.0) / 2, math.nan, "higher", 2)
+    assert _with_items(score, samples).items == ()
+    merge = SubsetMerge(0, 1e6, "average", subset=("a", "b"))
+    document = DomainScores(np.array([1, 2]), np.array([2, 2]), np.array([odd, 3.0]))
+    tasks = (score, TaskScore("quiz", "acc", 1.0, odd, "higher", 2, (odd, 1.0)))
+    measured = MeasuredMerge(merge, Scores({"x": document}), (0.0, 0.0), tasks)
+    (tmp_path / "scores.jsonl").write_bytes(scores_line(measured))
+    [kept] = read_scores(tmp_path)
+    assert kept.merge == merge
+    assert [math.isnan(value) for value in kept.scores.domains["x"].nll] == [True, False]
+    assert math.isnan(kept.tasks[0].value)
+    assert (kept.tasks[1].value, kept.tasks[1].items) == (1.0, ())
+
+
+def test_a_table_has_no_value_that_no_table_may_have(tmp_path):
+    store = RunStore(tmp_path, RunIdentity({}, {"the text of size 1": "0"}, {}), (2,))
+    document = DomainScores(np.array([1, 2]), np.array([2, 2]), np.array([1.0, 3.0]))
+    tasks = [
+        TaskScore("quiz", f"m{se:g}", value, se, "higher", 2)
+        for value, se in ((1e300, 1.0), (1.0, 1e7), (2.0, 0.5))
+    ]
+    merge = SubsetMerge(0, 1e6, "average", subset=("a", "b"))
+    store.add(MeasuredMerge(merge, Scores({"x": document}), (0.0, 0.0), tuple(tasks)))
+    rows = read_rows(store.write_table())[0]
+    store.close()
+    found = [(row.loss_nats, row.value_se) for row in rows if row.metric]
+    assert found == [(1.0, None), (2.0, 0.5)]

@@ -227,7 +227,10 @@ class RunStore:
                 data_hash=self._task_hashes.get(score.task, ""),
             )
             for score in measured.tasks
-            if score.better and math.isfinite(score.value) and not self._decides(score, measured)
+            # The table is read again, where nothing larger may stand.
+            if score.better
+            and abs(score.value) <= LARGEST_LOSS
+            and not self._decides(score, measured)
         ]
 
     def _decides(self, score: TaskScore, measured: MeasuredMerge) -> bool:
@@ -255,7 +258,7 @@ class RunStore:
 
 def _se(se: float) -> float | None:
     """In the digits of the table."""
-    return float(text) if (text := write_se(se)) else None
+    return float(text) if se <= LARGEST_LOSS and (text := write_se(se)) else None
 
 
 def partly_scored(one: Completed, domain: str, data_hash: str) -> dict[str, Any]:

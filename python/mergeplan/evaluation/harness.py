@@ -19,6 +19,7 @@ import numpy as np
 
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import DomainScores, TaskScore, ratio_estimate
+from mergeplan.system.ranges import within
 
 _INSTALL = "pip install 'mergeplan[harness]'"
 _DATA = "data sets are downloaded at the first use; unset HF_HUB_OFFLINE for that"
@@ -240,7 +241,9 @@ def _with_items(score: TaskScore, samples: Sequence[Mapping[str, Any]]) -> TaskS
     if not found or not all(isinstance(one, int | float | np.number) for one in found):
         return score
     items = np.array(found, np.float64)
-    if not math.isclose(items.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9):
+    if None in within(items.tolist()) or not math.isclose(
+        items.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9
+    ):
         return score
     se = ratio_estimate(items, np.ones(len(items)), len(items)).se
     return replace(score, se=se, items=tuple(items.tolist()))

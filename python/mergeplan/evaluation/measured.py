@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 
-from mergeplan.display.text import finite
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut
 from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.scores import Better, DocumentLosses, Scores, TaskScore
 from mergeplan.pool.subsets import SubsetMerge
-from mergeplan.system.ranges import Magnitude, Number
+from mergeplan.system.ranges import Magnitude, Number, within
 from mergeplan.system.reading import RUN as RUN_KIND
 from mergeplan.system.reading import SCORES as KIND
 from mergeplan.system.reading import decode, read_bytes
@@ -53,10 +52,9 @@ class TaskLine:
 
     @classmethod
     def of(cls, score: TaskScore) -> "TaskLine":
-        value, se = finite((score.value, score.se))
-        return cls(
-            score.task, score.metric, value, se, score.better, score.n_documents, score.items
-        )
+        value, se = within((score.value, score.se))
+        items = () if None in within(score.items) else score.items
+        return cls(score.task, score.metric, value, se, score.better, score.n_documents, items)
 
     def score(self) -> TaskScore:
         value, se = (math.nan if one is None else one for one in (self.value, self.se))
@@ -159,4 +157,4 @@ def scores_line(measured: MeasuredMerge) -> bytes:
     for domain in data["scores"].values():
         if not domain["groups"]:
             del domain["groups"]
-    return json.dumps(data).encode() + b"\n"
+    return json.dumps(data, allow_nan=False).encode() + b"\n"

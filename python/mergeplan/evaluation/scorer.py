@@ -26,6 +26,7 @@ from typing import Any
 from mergeplan.display.text import cut
 from mergeplan.errors import InputError, nearest
 from mergeplan.system.files import expanded
+from mergeplan.system.ranges import within
 from mergeplan.system.reading import CODE, read_text
 
 _DIRECTIONS = ("lower", "higher")
@@ -156,7 +157,8 @@ class Scorer:
                 f"`score`, document {number}: expected a whole count of 1 or more, found {count:g}",
                 "leave out, in `load_documents`, what has nothing to score",
             )
-        return value if math.isfinite(value) else math.nan, int(count)
+        # Beyond the range of files a number is no score either: a run has to be read again.
+        return math.nan if None in within((value,)) else value, int(count)
 
     @cached_property
     def _names(self) -> Mapping[str, Any]:

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
-from mergeplan.display.text import finite
 from mergeplan.errors import InputError
 from mergeplan.measurements.rows import MACRO
-from mergeplan.system.ranges import Number
+from mergeplan.system.ranges import Number, within
 
 # Which way a metric is better; nothing where the harness does not say.
 Better = Literal["higher", "lower", ""]
@@ -224,7 +223,7 @@ class Scores(Summarized):
             name: DocumentLosses(
                 tuple(domain.lines.tolist()),
                 tuple(domain.n_tokens.tolist()),
-                tuple(finite(domain.nll.tolist())),
+                tuple(within(domain.nll.tolist())),
                 domain.groups,
             )
             for name, domain in self.domains.items()

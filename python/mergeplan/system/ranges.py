@@ -1,7 +1,7 @@
 """Types of numbers with their ranges, for dataclasses that are read from files (see `strict`)."""
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
@@ -23,6 +23,15 @@ Params = Annotated[float, Ge(1), Le(1e18)]
 Count = Annotated[int, Ge(0)]
 Experts = Annotated[int, Ge(1), Le(LARGEST_POOL)]
 Seed = Annotated[int, Ge(0), Le(2**64 - 1)]
+
+
+def within(values: Iterable[float]) -> list[float | None]:
+    """As a file holds numbers: `None` where one is no `Number`.
+
+    >>> within((1.5, float("inf"), float("nan"), -1e13))
+    [1.5, None, None, None]
+    """
+    return [value if abs(value) <= _LARGEST else None for value in values]
 
 
 def check_number(value: object, name: str, low: float, high: float, *, whole: bool = False) -> None:
