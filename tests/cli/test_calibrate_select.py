@@ -348,8 +348,9 @@ def test_on_few_documents_first_it_stops_and_goes_on_with_the_same_table(tmp_pat
         assert again.n_measured + again.n_kept >= len(rows)
         mine = (run / "scores.jsonl").read_bytes().splitlines()
         assert len(mine) == len(lines)
-    # What takes rows for exact leaves those out; `select` takes them with their errors.
-    assert sum("text_se" in word for word in mergeplan.fit(run / "measurements.csv").skipped) == 1
+    # `select` takes rows with their errors; of what was left whole for being good no curve is.
+    with pytest.raises(InputError, match="no mean of all merges of its k"):
+        mergeplan.fit(run / "measurements.csv")
     (found,) = mergeplan.select(run / "measurements.csv")
     assert found.best.subset
     # On everything after all, every row is whole.

@@ -18,7 +18,7 @@ from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.scores import Estimate, TaskScore
 from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
 from mergeplan.measurements.file import table_text
-from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
+from mergeplan.measurements.rows import MACRO, PARTLY, Measurement, Measurements, domain_name
 from mergeplan.pool.geometry.compare import similarity
 from mergeplan.pool.geometry.file import Gram, geometry_data, grams_of
 from mergeplan.pool.pool import Pool
@@ -274,7 +274,7 @@ def partly_scored(one: Completed, domain: str, data_hash: str) -> dict[str, Any]
     n_tokens = {domain_name(name): count for name, count in one.n_tokens.items()}
     error = math.sqrt(sum(error**2 for error in errors.values())) / len(errors)
     return {
-        "data_hash": f"{data_hash}, part {one.measured.parts} of {N_PARTS}",
+        "data_hash": f"{data_hash}{PARTLY}{one.measured.parts} of {N_PARTS}",
         "n_tokens": n_tokens.get(domain, sum(n_tokens.values())),
         "text_se": _se(errors.get(domain, error)),
     }

@@ -69,8 +69,9 @@ def fit(
         three sizes or more. Losses are in nats per token, a metric is on its own scale.
 
     Raises:
-        InputError: The file is at fault, the metric is not there or has to be named, no series has
-            two different k, or the means of a metric fall and rise with k by more than their error.
+        InputError: The file is at fault, the metric is not there or has to be named, merges were
+            scored on a part of the text, no series has two different k, or the means of a metric
+            fall and rise with k by more than their error.
 
     Example:
         >>> import mergeplan
@@ -84,15 +85,18 @@ def fit(
         data = replace(data, rows=with_item_scores(path, data.rows))
     elif metric is not None:
         raise InputError("`metric` is chosen when measurements are read", "`load_measurements`")
+    if data.partial:
+        raise InputError(
+            f"nothing to fit: {data.partial} rows with a `text_se` are of merges that were scored"
+            " on a part of the text, and the others were scored on all of it because they may be"
+            " the best: a mean of these is no mean of all merges of its k",
+            "for a curve measure with `--tokens all`, in a folder of its own; `select` and the"
+            " verdict of `suggest` read this table",
+        )
     all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)
     fits, skipped, hint = [], [], "measure at k = 1, 2 and 4"
     if data.unequal:
         skipped.append(f"{data.unequal} rows of unequal weights are left out")
-    if data.partial:
-        skipped.append(
-            f"{data.partial} rows with a `text_se` are left out: their merges were scored on a part"
-            " of the text, and `select` alone takes that into account"
-        )
     for series in all_series:
         if len(series.points) < 2:
             skipped.append(f"{name_of(series)}: needs losses at two different k or more")

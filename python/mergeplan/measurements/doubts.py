@@ -1,11 +1,11 @@
-"""Rows whose base size looks like a slip: they would count as another base without a word."""
+"""Rows whose base size looks like a slip, or whose texts differ: they count, with a word."""
 
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
 from mergeplan.display.text import format_count
-from mergeplan.measurements.rows import Measurement
+from mergeplan.measurements.rows import PARTLY, Measurement
 
 # Two bases of one family are hardly ever nearer to each other.
 _NEAR = 0.05
@@ -42,3 +42,32 @@ def doubtful_sizes(rows: Sequence[Measurement]) -> list[str]:
             " one, give it one number"
         )
     return found
+
+
+def doubtful_texts(rows: Sequence[Measurement]) -> list[str]:
+    """A word where losses of one base size and domain are of different texts, by `data_hash`.
+
+    Args:
+        rows: Of a whole table.
+    """
+    first: dict[tuple[object, ...], Measurement] = {}
+    found = []
+    for row in rows:
+        what_of = row.n_params, row.metric, row.domain
+        one = first.setdefault(what_of, row) if row.data_hash else row
+        if (ours := _text(one)) != (theirs := _text(row)):
+            found.append((one, ours, row, theirs))
+    if not found:
+        return []
+    one, ours, row, theirs = found[0]
+    also = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return [
+        f"column `data_hash`: row {row.row}{also} was measured on another text, `{theirs}`, than"
+        f" row {one.row}, `{ours}`: differences between them are the texts' too; measure them in"
+        " one run"
+    ]
+
+
+def _text(row: Measurement) -> str:
+    """The hash of the whole text."""
+    return row.data_hash.split(PARTLY)[0]

@@ -13,7 +13,7 @@ from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.metrics import rows_about
 from mergeplan.measurements.one_pool import refuse_two_hashes
-from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.measurements.rows import PARTLY, Measurement, Measurements
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import TABLE, decode, read_bytes
@@ -112,6 +112,12 @@ def _row(record: Mapping[str | None, Any], row: int) -> Measurement:
         raise fail("subset", f"{k} different experts joined by `+`")
     if k > values.get("pool_size", k):
         raise fail("k", f"at most the pool size, {values['pool_size']}")
+    if PARTLY in values.get("data_hash", "") and "text_se" not in values:
+        raise fail(
+            "text_se",
+            f"a standard error, as `data_hash` says that a part was scored ({values['data_hash']})",
+            "such a row counts with its error only: take the table as `calibrate` wrote it",
+        )
     weights = values.get("weights", ())
     if subset and len(weights) not in (0, k):
         raise fail("weights", f"{k} numbers joined by `+`")

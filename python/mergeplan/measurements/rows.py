@@ -10,6 +10,8 @@ MACRO = "macro"
 
 # n_params, method (empty for the base), options ("{}" for the base), subset, seed (empty for it).
 MergeKey = tuple[float | None, str, str, tuple[str, ...], str]
+# In a `data_hash`, between the hash of the whole text and which part of it was scored.
+PARTLY = ", part "
 _ALIASES = {"overall": MACRO}
 
 
@@ -99,7 +101,8 @@ class Measurements(Summarized):
     Attributes:
         unequal: Rows left out because their experts have different weights, or weights that do
             not sum to 1: the law is about equal ones.
-        partial: Rows left out because the merge was scored on a part of the text.
+        partial: Rows left out because the merge was scored on a part of the text: the others were
+            chosen for being good, so that no mean of them is fitted.
     """
 
     rows: tuple[Measurement, ...]

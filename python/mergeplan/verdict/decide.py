@@ -112,7 +112,7 @@ def decide(
             *on_another_size(kind, field_.paying_elsewhere(chosen)),
             *on_outliers(predictions),
             *on_lacking(every, aim),
-            *on_experts(singles, chosen, _n_experts(rows, n_params)),
+            *on_experts(singles, chosen, _n_experts(rows, n_params), _partly_alone(rows, n_params)),
             *on_open(field_.open_beside(chosen) if chosen.measured else None),
             *on_predictions(chosen, predictions),
             *unfitted,
@@ -125,6 +125,12 @@ def _n_experts(rows: Iterable[Measurement], n_params: float | None) -> int:
     own = [row for row in rows if row.n_params == n_params]
     names = {name for row in own for name in row.subset}
     return max([len(names), *(row.pool_size for row in own if row.pool_size)])
+
+
+def _partly_alone(rows: Iterable[Measurement], n_params: float | None) -> set[str]:
+    """Experts of a base that were scored alone on a part of the text."""
+    own = (row for row in rows if row.n_params == n_params and row.text_se is not None)
+    return {row.subset[0] for row in own if len(row.subset) == 1}
 
 
 def _is_part(row: Measurement, aim: Aim) -> bool:

@@ -1,6 +1,6 @@
 """What limits a verdict, in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mergeplan.display.text import listed
 from mergeplan.evaluation.resampling import Resampling
@@ -100,20 +100,29 @@ def on_lacking(every: Sequence[KnownMerge], aim: Aim) -> list[str]:
     ]
 
 
-def on_experts(singles: Sequence[Contender], chosen: Contender, n_experts: int) -> list[str]:
+def on_experts(
+    singles: Sequence[Contender],
+    chosen: Contender,
+    n_experts: int,
+    partly: Iterable[str] = (),
+) -> list[str]:
     """Where few experts were measured alone, or none as it is, another may be better.
 
     Args:
         n_experts: Of that base, as far as is known.
+        partly: Names of those that were scored alone, on a part of the text.
     """
     if not singles or not chosen.merge.k:
         return []
     found = []
     alone = sorted({one.merge.subset[0] for one in singles})
     if len(alone) < n_experts:
+        some = sorted({*partly} - {*alone})
+        also = f" on all documents, {len(some)} on a part of them" if some else ""
         found.append(
-            f"of {n_experts} experts {len(alone)} were measured alone, {listed(alone)}: the best"
-            " one, and domains' own, are of those"
+            f"of {n_experts} experts {len(alone)} {'was' if len(alone) == 1 else 'were'} measured"
+            f" alone, {listed(alone)}{also}: the best one, and domains' own, are of"
+            f" {'the first' if some else 'those'}"
         )
     if not any(one.merge.is_expert for one in singles):
         found.append("no expert was measured as it is: one alone may be better than this merge")
