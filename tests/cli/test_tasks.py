@@ -171,21 +171,19 @@ def test_tasks_decide_where_a_pool_has_no_data(task, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new"),
     [
-        ("dataset_path: json", "dataset_path: nobody/nothing", "cannot load task `tiny_choice`: "),
-        ("test_split: test", "test_split: exam", "cannot load task `tiny_choice`: "),
-        ("doc_to_target: answer", "doc_to_target: '{{ 1 // 0 }}'", "task `tiny_choice`"),
+        ("dataset_path: json", "dataset_path: nobody/nothing"),
+        ("test_split: test", "test_split: exam"),
+        ("doc_to_target: answer", "doc_to_target: '{{ 1 // 0 }}'"),
     ],
 )
-def test_a_task_that_cannot_be_had_is_named_before_any_merge(
-    old, new, message, task, tmp_path, monkeypatch
-):
+def test_a_task_that_cannot_be_had_is_named_before_any_merge(old, new, task, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     task.write_text(task.read_text().replace(old, new))
     with pytest.raises(InputError) as caught:
         calibrated(tmp_path, task)
-    assert message in caught.value.message
+    assert caught.value.message.startswith(f"cannot load task `{task}`: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -198,3 +196,22 @@ def test_tasks_that_the_harness_does_not_know(task, tmp_path):
     (tmp_path / "bad.yaml").write_text("group: x")
     with pytest.raises(InputError, match="key `task` is missing"):
         check_tasks((str(tmp_path / "bad.yaml"),))
+
+
+def test_a_file_is_the_task_that_it_holds_and_what_lies_beside_it_does_not_run(task, tmp_path):
+    other = tmp_path / "aother.yaml"
+    other.write_text(task.read_text().replace("tiny.jsonl", "few.jsonl"))
+    (tmp_path / "few.jsonl").write_text(
+        (tmp_path / "tiny.jsonl").read_text()[:-1].rpartition("\n")[0]
+    )
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef f(doc): ...")
+    code = task.read_text().replace("doc_to_text: question", "doc_to_text: !function evil.f")
+    (tmp_path / "arc.yaml").write_text(code.replace("tiny_choice", "arc_easy"))
+    assert check_tasks((str(task),)).counts == {"tiny_choice": ITEMS}
+    assert check_tasks((str(other),)).counts == {"tiny_choice": ITEMS - 1}
+    with pytest.raises(InputError, match=r"aother\.yaml` both have a task `tiny_choice`"):
+        check_tasks((str(task), str(other)))
+    assert not (tmp_path / "ran").exists()
+    # Named, it does.
+    check_tasks((str(tmp_path / "arc.yaml"),))
+    assert (tmp_path / "ran").exists()

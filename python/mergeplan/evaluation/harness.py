@@ -37,7 +37,7 @@ class Tasks:
     """Tasks that are loaded, with their data.
 
     Attributes:
-        loaded: The harness's own tasks and groups, by the name that was asked for.
+        loaded: The harness's own tasks and groups, by the name or file that was asked for.
         hashes: Of each task's settings and items.
         counts: Of each task's items.
         better: Whether higher is better, by each metric of each task, in their order.
@@ -65,7 +65,8 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
 
     Raises:
         MissingInputError: The harness is not installed, or a file is not there.
-        InputError: It knows no such task, or the task or its data cannot be had.
+        InputError: It knows no such task, the task or its data cannot be had, or two tasks have one
+            name.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -73,24 +74,23 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
         raise MissingInputError(
             f"tasks need lm-evaluation-harness: {error}", f"install it: `{_INSTALL}`"
         ) from error
-    files = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
+    files = [task for task in tasks if task.endswith((".yaml", ".yml"))]
     for file in files:
-        if not file.is_file():
+        if not Path(file).is_file():
             raise MissingInputError(f"cannot open task `{file}`: no such file")
-    own = [_name_in(file) for file in files]
-    names = [task for task in tasks if not task.endswith((".yaml", ".yml"))]
-    # Its own tasks are ten thousand files, which are listed only where one is asked for.
-    manager = TaskManager(
-        include_path=sorted({str(file.parent.absolute()) for file in files}),
-        include_defaults=bool(names),
-    )
+    names = [task for task in tasks if task not in files]
+    # Its own tasks are ten thousand files, which are listed only where one is asked for. A file is
+    # loaded by its path: what lies beside it is not asked for, and might run or take its name.
+    manager = TaskManager(include_defaults=bool(names))
     for name in names:
         if name not in manager.all_tasks:
             raise InputError(
                 f"lm-evaluation-harness knows no task `{name}`",
                 nearest(name, manager.all_tasks) or "`lm-eval ls tasks` lists them",
             )
-    loaded = {name: _load(manager, name) for name in (*names, *own)}
+    loaded = {name: _load(manager, name) for name in names}
+    loaded |= {file: _load(manager, str(Path(file).absolute())) for file in files}
+    _check_names(loaded)
     every = {name: task for one in loaded.values() for name, task in one["tasks"].items()}
     return Tasks(
         loaded,
@@ -118,15 +118,18 @@ def _sha256(task: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
-def _name_in(file: Path) -> str:
-    from mergeplan.system.reading import TASK
-    from mergeplan.system.yamlfile import read_yaml
-
-    data = read_yaml(file, TASK)
-    name = data.get("task") if isinstance(data, dict) else None
-    if not isinstance(name, str):
-        raise InputError(f"`{file}`: key `task` is missing", "it names the task")
-    return name
+def _check_names(loaded: Mapping[str, Mapping[str, Any]]) -> None:
+    """Each name is that of one task: scores and hashes go by it."""
+    known: dict[str, str] = {}
+    for asked, found in loaded.items():
+        if not found["tasks"]:
+            raise InputError(f"`{asked}`: key `task` is missing", "it names the task")
+        for name in found["tasks"]:
+            if (other := known.setdefault(name, asked)) != asked:
+                raise InputError(
+                    f"`{other}` and `{asked}` both have a task `{name}`",
+                    "name one of them, or give the task of your own another name",
+                )
 
 
 def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:

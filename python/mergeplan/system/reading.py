@@ -32,7 +32,6 @@ class Kind:
 # Ten times and more of the largest that are known.
 CONFIG = Kind(4_000_000, "config")
 POOL = Kind(4_000_000, "pool")
-TASK = Kind(4_000_000, "task")
 COSTS = Kind(1_000_000, "costs")
 TABLE = Kind(256_000_000)  # measurements.csv, subsets.csv
 LAW = Kind(64_000_000, "law")
