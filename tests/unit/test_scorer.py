@@ -115,7 +115,7 @@ def test_a_scorer_that_is_not_there_is_named(tmp_path):
     [
         ("return [(float('nan'), 1)] * 2", "document 1: expected a finite sum, found nan"),
         ("return [(1.0, 1), (float('inf'), 1)]", "document 2: expected a finite sum"),
-        ("return [(-3.0, 1)] * 2", "expected losses in nats, above 0, found -3 for document 1"),
+        ("return [(-3.0, 1)] * 2", "expected losses in nats, above 0, found -3 for `"),
         ("return [(1.0, 0)] * 2", "document 1: expected a whole count of 1 or more, found 0"),
         ("return [(1.0, 1.5)] * 2", "document 1: expected a whole count of 1 or more, found 1.5"),
         ("return [1.0, 2.0]", "document 1: expected a sum and a count"),
@@ -135,6 +135,38 @@ def test_what_a_scorer_gives_is_checked_on_the_base(body, message, tmp_path):
     assert "mine.py" in caught.value.message
 
 
+def test_a_document_without_a_score_is_named_by_its_file_before_any_merge(tmp_path):
+    # The fifth is none of those on which a scorer is tried.
+    source = "def score(m, d):\n    return [(1.0, 1)] * 4 + [(float('nan'), 1)] * (len(d) - 4)\n"
+    with pytest.raises(InputError, match=r"html\.jsonl`, document 5: expected a finite sum"):
+        run(tmp_path, written(tmp_path, source), data={"html": str(EVAL / "html.jsonl")})
+    assert not (tmp_path / "run").exists()
+
+
+def test_documents_of_a_half_are_named_by_their_lines(tmp_path):
+    records = [{"n": n} for n in range(1, 41)]
+    source = "def score(m, d):\n    return [(1.0, 0 if x['n'] == bad else 1) for x in d]\nbad = "
+    half = prepared(tmp_path, source + "0", records, half="check").domains["x"].lines
+    own = prepared(tmp_path, f"{source}{half[2]}", records, half="check")
+    with pytest.raises(InputError, match=rf"x\.jsonl`, document {half[2]}: expected a whole count"):
+        own.check(Model())
+
+
+def test_a_scorer_may_have_data_classes(tmp_path):
+    source = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass A:\n    x: float = 1.5\n"
+        "def score(m, d):\n    return [(A().x, 1) for _ in d]\n"
+    )
+    assert prepared(tmp_path, source).score(Model()).macro().loss_nats == 1.5
+
+
+@pytest.mark.parametrize("source", ["import sys\nsys.exit(0)", "def score(m, d):\n    exit(0)"])
+def test_a_scorer_does_not_end_the_command(source, tmp_path):
+    with pytest.raises(InputError, match=r"mine\.py`, line 2: SystemExit: 0"):
+        prepared(tmp_path, source).check(Model())
+
+
 def test_a_count_that_depends_on_the_model_is_refused(tmp_path):
     own = prepared(tmp_path, "def score(model, documents):\n    return [(1.0, model.n)] * 2\n")
     model = Model()
@@ -148,7 +180,7 @@ def test_a_count_that_depends_on_the_model_is_refused(tmp_path):
 def test_a_model_that_gives_no_finite_score_is_kept_as_such(tmp_path):
     own = prepared(tmp_path, "def score(m, d):\n    return [(float('inf'), 1), (2.0, 1)]\n")
     [fault] = own.score(Model()).faults()
-    assert fault == "domain `x`: the loss of 1 of 2 documents is not finite, the first on line 1"
+    assert fault == "domain `x`: the score of 1 of 2 documents is not finite, the first on line 1"
 
 
 def test_lines_of_any_keys_have_halves_and_groups(tmp_path):

@@ -22,6 +22,7 @@ from mergeplan.evaluation.harness import Tasks, check_tasks, try_tasks
 from mergeplan.evaluation.loading import load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import BY_DOCUMENT
+from mergeplan.evaluation.own_documents import OwnDocuments
 from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.merging.options import DEFAULT_SHARD_BYTES
 from mergeplan.planning.options import PlanOptions
@@ -119,12 +120,14 @@ def check_calibration(
 
 
 def _try_on_bases(pool: Pool, texts: Sequence[Measure], tasks: Tasks | None, setup: Setup) -> None:
-    """A scorer and tasks on a few documents of each, before the run begins."""
+    """A scorer on all documents, and tasks on a few of each, before the run begins."""
     if setup.evaluation.scorer is None and tasks is None:
         return
     for size, measure in zip(pool.sizes, texts, strict=True):
         model = load_for(size.base, setup)
         measure.check(model)
+        if isinstance(measure, OwnDocuments):
+            measure.check_whole(model)
         found = try_tasks(tasks, model, load_tokenizer(size.base)) if tasks is not None else []
         if isinstance(measure, TaskItems):
             measure.items_of(found)

@@ -184,10 +184,11 @@ class Run:
             for label, some in wanted.items():
                 got = [one for merge, n in some.items() if (one := store.at(merge, _upto(n)))]
                 seen[label] |= {m.merge.key: m for m in got}
-                lost = [m.merge.key for m in got if not math.isfinite(m.scores.macro().loss_nats)]
+                lost = [m for m in got if not math.isfinite(m.scores.macro().loss_nats)]
                 if lost:
                     # The table has no row for it: the next round would ask for it again.
-                    reasons.append(f"{label}: the loss of `{lost[0]}` is not finite")
+                    fault = (lost[0].scores.faults() or ["its mean is not finite"])[0]
+                    reasons.append(f"{label}: `{lost[0].merge.key}`: {fault}")
                     self._say(reasons[-1])
                     del plans[label]
             store.write_table()

@@ -40,6 +40,7 @@ class OwnDocuments:
     faults: tuple[str, ...]
     _scorer: Scorer = field(repr=False)
     _objects: dict[str, list[Any]] = field(repr=False)
+    _paths: dict[str, Path] = field(repr=False)
     _counts: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
     left_out: tuple[str, ...] = ()
 
@@ -80,7 +81,13 @@ class OwnDocuments:
         texts = {name: file for name, file in files.items() if file.kind != OBJECTS}
         faults = faults_across(texts) if options.half != "all" else []
         return cls(
-            domains, own_sha256(files, options), cut_of(files), tuple(faults), scorer, objects
+            domains,
+            own_sha256(files, options),
+            cut_of(files),
+            tuple(faults),
+            scorer,
+            objects,
+            {name: file.path for name, file in files.items()},
         )
 
     @property
@@ -107,8 +114,19 @@ class OwnDocuments:
         import torch
 
         with torch.no_grad():
-            for objects in self._objects.values():
-                self._scorer.check(model, objects[:_TRIED])
+            for name, objects in self._objects.items():
+                self._scorer.check(model, objects[:_TRIED], self._namer(name))
+
+    def check_whole(self, model: Any) -> None:
+        """Score a base whole, so that no merge is made for documents that have no score.
+
+        Raises:
+            InputError: As for `score`, or a sum is not finite.
+        """
+        for domain, found in self.score(model).domains.items():
+            name = self._namer(domain)
+            for place, value in enumerate(found.nll.tolist()):
+                self._scorer.check_sum(value, name(place))
 
     def score(self, model: Any, progress: Callable[[int, int], None] | None = None) -> Scores:
         """Score a model, on the device that it is on.
@@ -124,7 +142,8 @@ class OwnDocuments:
         try:
             with torch.no_grad():
                 for name, objects in self._objects.items():
-                    sums, counts = zip(*self._scorer.score(model, objects), strict=True)
+                    scored = self._scorer.score(model, objects, self._namer(name))
+                    sums, counts = zip(*scored, strict=True)
                     found[name] = self._domain(name, np.array(sums), np.array(counts, np.int64))
                     done += len(objects)
                     if progress is not None:
@@ -132,6 +151,12 @@ class OwnDocuments:
         finally:
             model.train(trained)
         return Scores(found)
+
+    def _namer(self, domain: str) -> Callable[[int], str]:
+        """What messages call a document, by its place among the chosen ones."""
+        path, lines = self._paths[domain], self.domains[domain].lines
+        file = f"`{path}`, " if path != self._scorer.path else ""
+        return lambda place: f"{file}document {lines[place]}"
 
     def _domain(
         self, name: str, sums: NDArray[np.float64], counts: NDArray[np.int64]

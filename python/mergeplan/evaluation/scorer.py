@@ -15,8 +15,9 @@ What it measures is known by the hash of its file: another content is another me
 
 import hashlib
 import math
+import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,10 @@ _DIRECTIONS = ("lower", "higher")
 _PAIR = "a sum and a count, such as `(loss, n_tokens)` or `(1.0, 1)`"
 # By which a document's sum may move with those beside it: padding rounds, in bfloat16 too.
 _ROUNDING = 1e-2
+
+
+def _numbered(place: int) -> str:
+    return f"document {place + 1}"
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,13 @@ class Scorer:
             raise self._fault(f"`load_documents({path})` gives no documents")
         return list(found)
 
-    def score(self, model: Any, documents: Sequence[Any]) -> list[tuple[float, int]]:
+    def score(
+        self, model: Any, documents: Sequence[Any], name: Callable[[int], str] = _numbered
+    ) -> list[tuple[float, int]]:
         """Each document's sum and count; a sum is NaN where the model gives none.
+
+        Args:
+            name: Of a document, for messages.
 
         Raises:
             InputError: It fails, or gives something else.
@@ -113,48 +123,58 @@ class Scorer:
                 f"`score`: expected {_PAIR}, for each of {len(documents)} documents, found"
                 f" {f'{len(found)} of them' if hasattr(found, '__len__') else _named(found)}"
             )
-        return [self._pair(one, number) for number, one in enumerate(found, 1)]
+        return [self._pair(one, name(place)) for place, one in enumerate(found)]
 
-    def check(self, model: Any, documents: Sequence[Any]) -> None:
+    def check(
+        self, model: Any, documents: Sequence[Any], name: Callable[[int], str] = _numbered
+    ) -> None:
         """Score a few documents on a base, and again in reverse: a document's score is its own.
+
+        Args:
+            name: Of a document, for messages.
 
         Raises:
             InputError: It fails, gives NaN, no count or losses that are none, or something else at
                 the second time.
         """
-        once = self.score(model, documents)
-        for number, (value, _) in enumerate(once, 1):
-            if math.isnan(value):
-                raise self._fault(
-                    f"`score`, document {number}: expected a finite sum, found {value}"
-                )
+        once = self.score(model, documents, name)
+        for place, (value, _) in enumerate(once):
+            self.check_sum(value, name(place))
         if not self.metric and sum(value for value, _ in once) <= 0:
             raise self._fault(
-                f"`score`: expected losses in nats, above 0, found {once[0][0]:.6g} for document 1",
+                f"`score`: expected losses in nats, above 0, found {once[0][0]:.6g} for {name(0)}",
                 "name another measure by `METRIC`, and by `BETTER` which way it is better",
             )
-        again = self.score(model, documents[::-1])[::-1]
-        for number, (one, other) in enumerate(zip(once, again, strict=True), 1):
+        last = len(documents) - 1
+        again = self.score(model, documents[::-1], lambda place: name(last - place))[::-1]
+        for place, (one, other) in enumerate(zip(once, again, strict=True)):
             if one[1] != other[1] or not math.isclose(
                 one[0], other[0], rel_tol=_ROUNDING, abs_tol=1e-6
             ):
                 raise self._fault(
-                    f"`score`, document {number}: {one[0]:.6g} of {one[1]}, and {other[0]:.6g} of"
+                    f"`score`, {name(place)}: {one[0]:.6g} of {one[1]}, and {other[0]:.6g} of"
                     f" {other[1]} where the same documents come in reverse",
                     "it must depend on model and document alone: seed what is random by the"
                     " document",
                 )
 
-    def _pair(self, pair: Any, number: int) -> tuple[float, int]:
+    def check_sum(self, value: float, name: str) -> None:
+        """Refuse a document's sum that is none.
+
+        Raises:
+            InputError: It is NaN.
+        """
+        if math.isnan(value):
+            raise self._fault(f"`score`, {name}: expected a finite sum, found {value}")
+
+    def _pair(self, pair: Any, name: str) -> tuple[float, int]:
         try:
             value, count = map(float, pair)
         except (TypeError, ValueError):
-            raise self._fault(
-                f"`score`, document {number}: expected {_PAIR}, found {_named(pair)}"
-            ) from None
+            raise self._fault(f"`score`, {name}: expected {_PAIR}, found {_named(pair)}") from None
         if not count.is_integer() or count < 1:
             raise self._fault(
-                f"`score`, document {number}: expected a whole count of 1 or more, found {count:g}",
+                f"`score`, {name}: expected a whole count of 1 or more, found {count:g}",
                 "leave out, in `load_documents`, what has nothing to score",
             )
         # Beyond the range of files a number is no score either: a run has to be read again.
@@ -163,13 +183,14 @@ class Scorer:
     @cached_property
     def _names(self) -> Mapping[str, Any]:
         """What the file defines; it runs when they are first asked for."""
-        module = ModuleType("mergeplan_scorer")
+        module = ModuleType(f"mergeplan_scorer_{self.sha256[:16]}")
         module.__file__ = str(self.path)
+        sys.modules[module.__name__] = module  # where data classes look for their module
         try:
             exec(compile(self.source, str(self.path), "exec"), module.__dict__)
         except SyntaxError as error:
             raise InputError(f"scorer `{self.path}`, line {error.lineno}: {error.msg}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed(error) from error
         names = vars(module)
         self._check_functions(names)
@@ -203,10 +224,10 @@ class Scorer:
             return self._names[name](*arguments)
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: Exception) -> InputError:
+    def _failed(self, error: BaseException) -> InputError:
         """An error of the scorer's own code, with the place in its file."""
         trace = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in trace if frame.filename == str(self.path)]

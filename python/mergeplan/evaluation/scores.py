@@ -196,13 +196,13 @@ class Scores(Summarized):
         return scores_table(self)
 
     def faults(self) -> list[str]:
-        """What a reader must know: documents to which the model gives no finite loss."""
+        """What a reader must know: documents to which the model gives no finite score."""
         found = []
         for name, domain in self.domains.items():
             bad = domain.lines[~np.isfinite(domain.nll)]
             if len(bad):
                 found.append(
-                    f"domain `{name}`: the loss of {len(bad)} of {len(domain.nll)} documents is"
+                    f"domain `{name}`: the score of {len(bad)} of {len(domain.nll)} documents is"
                     f" not finite, the first on line {bad[0]}"
                 )
         return found
