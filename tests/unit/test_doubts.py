@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mergeplan.measurements.doubts import doubtful_sizes
+from mergeplan.measurements.doubts import doubtful_shares, doubtful_sizes
 from mergeplan.measurements.file import read_rows
 from tests.support.commands import cli
 
@@ -41,3 +41,22 @@ def test_the_commands_warn_of_it(tmp_path):
     path.write_text(HEAD + ROWS + "1.01e9,2,a+c,1.6\n")
     for command in ("fit", "suggest"):
         assert "nearly the same" in cli(command, path).stderr
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "said"),
+    [
+        ("acc", (0.5, 0.6, 1.3), ["row 4, column `value`: `acc` of 1.3, where 2 of 3 are shares"]),
+        ("acc", (0.5, 0.6, 1.0), []),
+        ("bleu", (15.1, 18.0, 0.9), []),
+        ("bits_per_byte", (0.9, 0.95, 1.1), []),
+    ],
+)
+def test_a_value_that_is_no_share_beside_shares_is_named(tmp_path, metric, values, said):
+    path = tmp_path / "m.csv"
+    rows = [f"{k},{metric},{value},higher,0.02,500\n" for k, value in enumerate(values)]
+    path.write_text("k,metric,value,better,value_se,n_items\n" + "".join(rows))
+    found = doubtful_shares(read_rows(path)[0])
+    assert [text[: len(start)] for text, start in zip(found, said, strict=True)] == said
+    if said:
+        assert said[0] in cli("fit", path, "--metric", metric).stderr

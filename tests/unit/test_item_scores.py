@@ -163,5 +163,5 @@ def test_a_table_has_no_value_that_no_table_may_have(tmp_path):
     store.add(MeasuredMerge(merge, Scores({"x": document}), (0.0, 0.0), tuple(tasks)))
     rows = read_rows(store.write_table())[0]
     store.close()
-    found = [(row.loss_nats, row.value_se) for row in rows if row.metric]
-    assert found == [(1.0, None), (2.0, 0.5)]
+    found = [(row.loss_nats, row.value_se, row.n_items) for row in rows if row.metric]
+    assert found == [(1.0, None, None), (2.0, 0.5, 2)]

@@ -412,6 +412,15 @@ def test_a_share_outside_its_range_is_refused_where_it_is_asked_for(tmp_path, co
     assert command is select or command(path, metric="f1").chosen.here == 0.6
 
 
+def test_a_share_of_which_less_is_better_has_the_same_range(tmp_path):
+    head, rows = f"{HEAD},n_items,value_se", "1,{0},{1},lower,500,{2}\n2,{0},0.4,lower,500,{2}\n"
+    with pytest.raises(InputError, match="row 2, column `value`: expected a share from 0 to 1"):
+        load_measurements(write(tmp_path, f"{head}\n{rows.format('refused', 54.2, '')}"))
+    for metric, se in (("refused", 1.5), ("word_perplexity", ""), ("bits_per_byte", "")):
+        path = write(tmp_path, f"{head}\n{rows.format(metric, 54.2, se)}")
+        assert load_measurements(path).rows[0].loss_nats == 54.2
+
+
 def test_a_name_of_a_metric_says_what_select_chooses_by():
     found = select(PUBLISHED, metric="harmbench_micro_asr")
     assert found[0].law.name == "harmbench_micro_asr"

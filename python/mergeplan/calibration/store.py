@@ -223,7 +223,8 @@ class RunStore:
                 metric=score.metric,
                 higher=score.better == "higher",
                 value_se=_se(score.se),
-                n_items=score.n_documents or None,
+                # Without an error it would be taken for a share of the items.
+                n_items=None if _se(score.se) is None else score.n_documents or None,
                 data_hash=self._task_hashes.get(score.task, ""),
             )
             for score in measured.tasks

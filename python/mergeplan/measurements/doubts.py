@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mergeplan.display.text import format_count
+from mergeplan.measurements.metrics import may_be_share
 from mergeplan.measurements.rows import PARTLY, Measurement
 
 # Two bases of one family are hardly ever nearer to each other.
@@ -41,6 +42,25 @@ def doubtful_sizes(rows: Sequence[Measurement]) -> list[str]:
             f" ({format_count(odd)} first in row {first}): they count as two bases; if they are"
             " one, give it one number"
         )
+    return found
+
+
+def doubtful_shares(rows: Sequence[Measurement]) -> list[str]:
+    """A word on each metric most of whose values are shares of 0 to 1, and some are none.
+
+    Args:
+        rows: Of a whole table.
+    """
+    found = []
+    some = [row for row in rows if may_be_share(row)]
+    for metric in dict.fromkeys(row.metric for row in some):
+        own = [row for row in some if row.metric == metric]
+        outside = [row for row in own if not 0 <= row.loss_nats <= 1]
+        if 0 < len(outside) < len(own) / 2:
+            found.append(
+                f"row {outside[0].row}, column `value`: `{metric}` of {outside[0].loss_nats:g},"
+                f" where {len(own) - len(outside)} of {len(own)} are shares from 0 to 1"
+            )
     return found
 
 

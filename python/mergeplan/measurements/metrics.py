@@ -1,6 +1,7 @@
 """Which rows are asked about, losses or one metric, and how far its items may move a value."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from mergeplan.measurements.rows import MACRO, Measurement, domain_name, parse_s
 
 # Made of losses where it is asked for and no row is of it.
 PERPLEXITY = "perplexity"
+_NO_SHARE = re.compile("perplexity|bits", re.IGNORECASE)
 # Beyond this its perplexity is no number.
 _LARGEST_LOSS = 700.0
 
@@ -127,14 +129,18 @@ def own_error(row: Measurement) -> float:
     return item_error(row) if row.own_se is None else row.own_se
 
 
+def may_be_share(row: Measurement) -> bool:
+    """Whether its value is of items, and none of which it is known that it is no share of them."""
+    return bool(row.metric and row.n_items) and not _NO_SHARE.search(row.metric)
+
+
 def _check(row: Measurement, first: Measurement) -> None:
     if row.higher != first.higher:
         raise InputError(
             f"row {row.row}, column `better`: `{row.metric}` is better both ways, see row"
             f" {first.row}"
         )
-    # A perplexity may stand without an error, but no measure of items of which more is better.
-    if row.higher and row.n_items and row.value_se is None and not 0 <= row.loss_nats <= 1:
+    if may_be_share(row) and row.value_se is None and not 0 <= row.loss_nats <= 1:
         raise InputError(
             f"row {row.row}, column `value`: expected a share from 0 to 1, since `n_items` is given"
             f" and `value_se` is not, found {row.loss_nats:g}",

@@ -88,7 +88,7 @@ def doubts_of_table(source: Path) -> list[str]:
     """What looks wrong in a table of measurements; nothing of a law or a pipe."""
     from mergeplan.evaluation.edited import edited_rows
     from mergeplan.law.loading import is_law
-    from mergeplan.measurements.doubts import doubtful_sizes, doubtful_texts
+    from mergeplan.measurements.doubts import doubtful_shares, doubtful_sizes, doubtful_texts
     from mergeplan.measurements.file import read_rows
     from mergeplan.system.files import expanded
 
@@ -96,5 +96,6 @@ def doubts_of_table(source: Path) -> list[str]:
     if is_law(path) or not path.is_file():
         return []
     rows, _ = read_rows(path)
-    doubts = (*doubtful_sizes(rows), *doubtful_texts(rows), edited_rows(path, rows))
+    doubts = [*doubtful_sizes(rows), *doubtful_texts(rows), *doubtful_shares(rows)]
+    doubts.append(edited_rows(path, rows))
     return [text for text in doubts if text]
