@@ -10,13 +10,14 @@ of the subset that they name, less that of the best of all.
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from mergeplan.calibration.curve_rounds import Stop
+from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Spending
 from mergeplan.calibration.store import partly_scored
 from mergeplan.calibration.subset_plan import SubsetPlan
@@ -29,6 +30,8 @@ from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.pool import Pool, PoolSize
 from mergeplan.pool.subsets import SubsetMerge
+
+Seen = dict[tuple[str, ...], MeasuredMerge]
 
 
 @dataclass(frozen=True)
@@ -84,27 +87,39 @@ def row_of(one: Completed) -> Measurement:
 
 def replay(losses: Losses, seed: int, *, partly: bool) -> tuple[tuple[str, ...], int, int, int]:
     """The subset that is named, tokens, merges, and rounds."""
-    parts = losses.parts(seed)
+    *steps, (last, seen) = rounds(losses, seed, partly=partly)
+    named = tuple(last.reason.split(" has ")[0].split("+"))
+    return named, sum(one.scores.n_tokens for one in seen.values()), len(seen), len(steps)
+
+
+def plan_of(losses: Losses, seed: int, *, partly: bool) -> SubsetPlan:
     size = PoolSize(Path("base"), {name: Path(name) for name in losses.names}, 1e6)
-    plan = SubsetPlan(Pool((size,), {}, {"average": {}}), partly=partly, seed=seed)
-    seen: dict[tuple[str, ...], MeasuredMerge] = {}
-    number = 0
+    return SubsetPlan(Pool((size,), {}, {"average": {}}), partly=partly, seed=seed)
+
+
+def rounds(losses: Losses, seed: int, *, partly: bool) -> Iterator[tuple[Round | Stop, Seen]]:
+    """Each step, the stop last, with what was measured before it."""
+    parts, plan = losses.parts(seed), plan_of(losses, seed, partly=partly)
+    seen: Seen = {}
     while True:
-        every = list(seen.values())
-        rows = [row_of(one) for one in completed(every)]
-        spent = Spending(len(seen), sum(one.scores.n_tokens for one in every))
-        resampling = Resampling.of(every) if every else None
-        step = next_subset_round(Measurements(tuple(rows), ""), plan, spent, resampling, (), every)
+        step = step_of(plan, seen)
+        yield step, dict(seen)
         if isinstance(step, Stop):
-            named = tuple(step.reason.split(" has ")[0].split("+"))
-            return named, int(spent.tokens), len(seen), number
-        number += 1
+            return
         for merge in step.merges:
             before = seen.get(merge.subset)
             upto = 1 + (before.parts or N_PARTS if before else 0)
             if merge in step.whole or not partly:
                 upto = N_PARTS
             seen[merge.subset] = losses.measured(merge, parts, upto)
+
+
+def step_of(plan: SubsetPlan, seen: Seen) -> Round | Stop:
+    every = list(seen.values())
+    rows = [row_of(one) for one in completed(every)]
+    spent = Spending(len(seen), sum(one.scores.n_tokens for one in every))
+    resampling = Resampling.of(every) if every else None
+    return next_subset_round(Measurements(tuple(rows), ""), plan, spent, resampling, (), every)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from mergeplan.calibration.race import race
 from mergeplan.errors import InputError
@@ -15,7 +16,6 @@ from mergeplan.evaluation.resampling import Resampling
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.measurements.rows import MACRO
 from mergeplan.pool.subsets import SubsetMerge
-from tests.tools.replay_tokens import Losses, replay
 
 NAMES = "abcde"
 SUBSETS = [s for k in range(6) for s in combinations(NAMES, k)]
@@ -74,9 +74,9 @@ def test_parts_are_an_eighth_a_quarter_a_half_and_all_and_groups_stay_together()
     groups = [n // 5 for n in range(160)]
     together = parts_of(groups, hashes)
     assert all(len(set(together[n : n + 5])) == 1 for n in range(0, 160, 5))
-    assert [int((together <= n).sum()) / 5 for n in range(N_PARTS)] == [4, 8, 16, 32]
-    # Of few documents four are scored first.
-    assert (parts_of(range(6), hashes[:6]) == 0).sum() == 4
+    assert [int((together <= n).sum()) / 5 for n in range(N_PARTS)] == [8, 8, 16, 32]
+    # Of few documents eight are scored first.
+    assert (parts_of(range(10), hashes[:10]) == 0).sum() == 8
 
 
 @pytest.mark.parametrize("upto", [1, 3])
@@ -135,11 +135,11 @@ def test_what_was_not_scored_is_filled_in_so_that_the_mean_is_kept():
         own = one.scores.domains[name]
         there = np.isin(domain.lines, own.lines)
         assert len(domain.lines) == N_DOCUMENTS
-        assert there.sum() == 12
+        assert there.sum() == 24
         np.testing.assert_allclose(domain.nll[there], own.nll)
         part = found.parts[name]
         mean, _, n_groups = part.mean(part.scored, part.residuals)
-        assert n_groups == 4
+        assert n_groups == 8
         expected = (part.expected.sum() + mean * part.total) / part.total
         assert domain.estimate().loss_nats == pytest.approx(expected)
     # Documents drawn anew say that two merges differ about as much as where both are whole.
@@ -206,15 +206,65 @@ def test_a_line_says_how_far_a_merge_got_and_of_another_text_it_is_refused(tmp_p
         completed([*some[:-1], replace(some[-1], scores=Scores(domains))])
 
 
-def test_fewer_tokens_choose_the_same_subset():
-    """The rounds themselves, on documents' losses of every subset; the first round included."""
-    losses = losses_of(1, own=0.01)
-    lengths = np.random.default_rng(7).integers(5, 50, 2 * N_DOCUMENTS)
-    places = {s: n for n, s in enumerate(SUBSETS)}
-    domain = np.repeat(list(SHARES), N_DOCUMENTS)
-    sweep = Losses(places, losses * lengths, lengths, domain)
-    for seed in range(2):
-        named, tokens, *_ = replay(sweep, seed, partly=True)
-        full, most, *_ = replay(sweep, seed, partly=False)
-        assert named == full
-        assert tokens < 0.75 * most
+def small(subset, losses, parts, upto=N_PARTS, method="average", domains=("x",)) -> MeasuredMerge:
+    """Documents of one length; the losses of each domain in turn."""
+    scores = {}
+    for name, own, part in zip(domains, losses, parts, strict=True):
+        some = np.flatnonzero(part < upto)
+        scores[name] = DomainScores(some, np.full(len(some), 20), 20 * own[some])
+    merge = SubsetMerge(0, 1e6, method if subset else "base", "{}", tuple(subset))
+    reached = upto if upto < N_PARTS else None
+    return MeasuredMerge(merge, Scores(scores), (0.0, 0.0), parts=reached)
+
+
+def test_a_difference_has_the_freedom_of_the_domains_that_it_varies_in():
+    """Welch and Satterthwaite's; and a merge is out just beyond the quantile of Student's t."""
+    rng = np.random.default_rng(0)
+    shares, scale = {"x": 0.5, "y": 0.5}, np.array([[0.05], [0.01]])
+    losses = rng.normal(2, 0.3, (2, 64)) + scale * rng.normal(0, 1, (3, 2, 64))
+    parts = [parts_of(range(64), [f"{n:03}" for n in rng.permutation(64)]) for _ in range(2)]
+
+    def some(shift=0.0):
+        base = small("", losses[0], parts, domains=shares)
+        rivals = (("a", losses[1]), ("b", losses[2] + shift))
+        return [base, *(small(s, own, parts, 1, domains=shares) for s, own in rivals)]
+
+    _, one, other = completed(some())
+    value, se, freedom = difference(other, one, shares)
+    apart = (losses[2] - losses[1])[np.array(parts) < 1].reshape(2, 8)
+    own = apart.var(1, ddof=1) / 8
+    assert freedom == pytest.approx(own.sum() ** 2 / (own**2 / 7).sum())
+    assert se == pytest.approx(np.sqrt(own.sum() * (1 - 8 / 64)) / 2)
+    quantile = t.ppf(1 - 0.1 / 3, freedom)
+    merges = [each.measured.merge for each in (one, other)]
+    for times, out in ((0.98, False), (1.02, True)):
+        found = race(some(times * quantile * se - value), merges, shares, 0.1)
+        assert bool(found.worse) == out
+
+
+def test_a_kind_of_document_that_a_part_has_missed_is_seen_in_whole_merges():
+    """The best is better on one document in ten alone, and a whole merge has a third of that."""
+    lost = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        base = rng.normal(2, 0.3, 30)
+        a, b, c, more = base + rng.normal(0, 0.005, (4, 30))
+        a[:3] -= 0.48
+        c += 0.03
+        parts = [parts_of(range(30), [f"{n:03}" for n in rng.permutation(30)])]
+        whole = [small("", [more + 0.2], parts), small("abc", [(a + b + c) / 3], parts)]
+        out: set[SubsetMerge] = set()
+        for upto in range(1, N_PARTS):
+            some = [small(s, [own], parts, upto) for s, own in zip("abc", (a, b, c), strict=True)]
+            out |= set(race([*whole, *some], [one.merge for one in some], {"x": 1.0}, 0.1).worse)
+        lost += ("a",) in {merge.subset for merge in out}
+    assert lost <= 60 * 0.1
+
+
+def test_merges_of_another_method_say_nothing_of_what_was_not_scored():
+    losses = losses_of()
+    some = some_partly(0, [("a",)], 1, losses)
+    other = measured(("a",), losses[5] + 1, drawn_parts(0))
+    other = replace(other, merge=replace(other.merge, method="ties"))
+    values = [every[-1].measured.scores.macro() for every in map(completed, (some, [other, *some]))]
+    assert values[0] == values[1]

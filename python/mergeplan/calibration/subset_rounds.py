@@ -125,8 +125,12 @@ def _next_round(
     certain = holds or sure.on_this_text(plan.confidence, spread)
     out = {merge.subset for merge in worse}
     whole = {row.subset for row in rows if row.text_se is None}
-    close = [subset for subset in sure.rivals[:_CLOSEST] if subset not in whole | out]
-    if certain and best.measured and plan.partly and close and left != 0:
+    # More documents of a merge are no further merge.
+    begun = {row.subset for row in rows if row.text_se is not None}
+    more = _left(plan, spent, scored) if begun else 0
+    rivals = [s for s in sure.rivals[:_CLOSEST] if (more if s in begun else left) != 0]
+    close = [subset for subset in rivals if subset not in whole | out]
+    if certain and best.measured and plan.partly and close:
         merges = tuple(plan.merge(subset) for subset in close)
         return Round(merges, f"{said}; to tell the closest apart, score {len(merges)} further")
     if certain and best.measured:
@@ -134,9 +138,6 @@ def _next_round(
             return Stop(f"{said}: as sure as was asked for", None, False, notes)
         rest = f"what is left is the texts': {not_told_apart(sure)}" if sure.rivals else ""
         return Stop(f"{said}; no merge makes it surer{f', {rest}' * bool(rest)}", None, True, notes)
-    # More documents of a merge are no further merge.
-    begun = {row.subset for row in rows if row.text_se is not None}
-    more = _left(plan, spent, scored) if begun else 0
     if left == 0 and more == 0:
         return Stop(f"{said}; the budget is spent", None, not certain, notes)
     if certain and (left != 0 or best.subset in begun):

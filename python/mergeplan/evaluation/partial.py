@@ -16,7 +16,7 @@ are 0.91 to 1.02 times as large.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,16 @@ class Part:
         mean, n = sums.sum() / n_tokens.sum(), len(there)
         if n == n_groups:
             return float(mean), 0.0, n
-        left = sums - mean * n_tokens  # (groups scored,)
-        variance = n / (n - 1) * (left @ left) / n_tokens.sum() ** 2 if n > 1 else np.inf
-        return float(mean), float((1 - n / n_groups) * variance), n
+        return float(mean), (1 - n / n_groups) * self.spread(scored, residuals) / n, n
+
+    def spread(self, scored: NDArray[np.bool_], residuals: Array) -> float:
+        """Variance of groups' sums around their mean by tokens, in units of a group's tokens."""
+        n_groups = int(self.groups.max()) + 1
+        there = np.unique(self.groups[scored])
+        n_tokens = np.bincount(self.groups[scored], self.n_tokens[scored], n_groups)[there]
+        sums = np.bincount(self.groups[scored], residuals[scored], n_groups)[there]
+        left, n = sums - sums.sum() / n_tokens.sum() * n_tokens, len(there)
+        return float(n**2 / (n - 1) * (left @ left) / n_tokens.sum() ** 2) if n > 1 else np.inf
 
     def covariance(self, other: "Part") -> float:
         """Of the means over all documents of two merges, one of which was scored on all that the
@@ -125,25 +132,60 @@ def completed(measured: Sequence[MeasuredMerge]) -> list[Completed]:
     return [_completed(one, whole.get(one.merge.n_params, [])) for one in some]
 
 
-def difference(a: Completed, b: Completed, shares: Mapping[str, float]) -> tuple[float, float, int]:
+def difference(
+    a: Completed,
+    b: Completed,
+    shares: Mapping[str, float],
+    whole: Sequence[Completed] = (),
+) -> tuple[float, float, float]:
     """a - b on all documents, as far as those tell that both were scored on.
 
     Args:
         shares: Of each domain, which sum to 1.
+        whole: Merges that were scored on everything; see `missed`.
 
     Returns:
-        The difference, its standard error, and degrees of freedom; both of one base size.
+        The difference, its standard error, and degrees of freedom (Welch and Satterthwaite's, over
+        domains; infinite where nothing is left open); both of one base size.
     """
-    value = variance = 0.0
-    freedom = 0
+    value, variances, freedoms = 0.0, [], []
     for name, share in shares.items():
         one, other = a.parts[name], b.parts[name]
         both = one.scored & other.scored
         mean, own, n = one.mean(both, one.residuals - other.residuals)
         value += share * (float((one.expected - other.expected).sum()) / one.total + mean)
-        variance += share**2 * own
-        freedom += n - 1
-    return value, sqrt(variance), freedom
+        if own > 0:
+            losses = [anchor.parts[name].expected for anchor in whole]
+            variances.append(share**2 * own * missed(one, both, losses))
+            freedoms.append(n - 1)
+    total = sum(variances)
+    if not 0 < total < inf:
+        return value, sqrt(total), inf
+    left = sum(v**2 / n for v, n in zip(variances, freedoms, strict=True))
+    return value, sqrt(total), total**2 / left
+
+
+def missed(part: Part, scored: NDArray[np.bool_], losses: Sequence[Array]) -> float:
+    """How many times more some merges' losses differ on all documents than on a part, at least 1.
+
+    A kind of document that a part has missed is seen in what other merges lose on it: what they
+    have in common is left out, and the merge that varies most beyond the part counts.
+
+    Args:
+        part: Says which documents belong together.
+        scored: The part.
+        losses: Of merges that were scored on everything, each (n,).
+    """
+    if len(losses) < 2:
+        return 1.0
+    mean = np.mean(losses, axis=0)
+    every = np.ones_like(scored)
+    found = 1.0
+    for own in losses:
+        seen, all_ = (part.spread(some, own - mean) for some in (scored, every))
+        if all_ > found * seen:
+            found = all_ / seen if seen > 0 else inf
+    return found
 
 
 def covariance(measured: Sequence[Completed], shares: Mapping[str, float]) -> Array:
