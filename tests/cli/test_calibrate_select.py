@@ -214,6 +214,7 @@ def test_a_domain_decides_and_a_wrong_one_is_refused_first(tmp_path):
     ("kind", "option"),
     [
         ("select", ("--target-loss", "1.9")),
+        ("select", ("--target", "1.9")),
         ("select", ("--fraction", "0.8")),
         ("select", ("--until", "k +- 1")),
         ("select", ("--k", "1,2")),

@@ -11,7 +11,7 @@ from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.documents import read_documents, read_objects
 from mergeplan.evaluation.measured import read_scores
 from mergeplan.evaluation.options import EvaluationOptions
-from mergeplan.evaluation.own_documents import OwnDocuments
+from mergeplan.evaluation.own_documents import OwnDocuments, read_files
 from mergeplan.measurements.file import read_rows
 from tests.support.commands import cli
 from tests.support.pools import write_pool
@@ -243,6 +243,38 @@ def test_documents_of_no_file_are_known_by_what_they_hold(tmp_path):
         return OwnDocuments.prepare({}, scoring(tmp_path, source)).sha256
 
     assert sha256([1.0, 2.0]) == sha256([1.0, 2.0]) != sha256([1.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("b'a'", "b'b'"),
+        ("D(1.0)", "D(2.0)"),
+        ("torch.tensor([1.0])", "torch.tensor([2.0])"),
+        ("torch.tensor(1.0, dtype=torch.bfloat16)", "torch.tensor(2.0, dtype=torch.bfloat16)"),
+        ("np.array(['ab', 3], object)", "np.array(['ab', 4], object)"),
+        ("np.zeros(2)", "np.zeros((2, 1))"),
+    ],
+)
+def test_what_made_documents_hold_decides_their_hash(one, other, tmp_path):
+    source = (
+        "import numpy as np, torch, dataclasses\n@dataclasses.dataclass\nclass D:\n    x: float\n"
+        "def score(m, d): ...\ndef load_documents(path): return [{'x': FOUND}]\n"
+    )
+
+    def content(found):
+        scorer = mergeplan.load_scorer(written(tmp_path, source.replace("FOUND", found)))
+        [file] = read_files({}, scorer).values()
+        return file.sha256
+
+    assert content(one) == content(one) != content(other)
+
+
+@pytest.mark.parametrize("found", ["{'x': object()}", "{(1, 2): 3}", "{'x': {1, 2}}"])
+def test_made_documents_of_which_there_is_no_hash_are_refused(found, tmp_path):
+    source = f"{LOSS}\ndef load_documents(path): return [{found}]\n"
+    with pytest.raises(InputError, match=r"mine\.py.*load_documents.*no hash of its documents"):
+        OwnDocuments.prepare({}, scoring(tmp_path, source))
 
 
 def test_a_scorer_travels_as_its_text(tmp_path):

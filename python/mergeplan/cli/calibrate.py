@@ -77,7 +77,13 @@ _ONLY = {
     show_default=True,
     help="The question: how many experts to merge, or which ones.",
 )
-@click.option("--target-loss", type=Positive(), help="The question: which k reaches this loss.")
+@click.option(
+    "--target",
+    "--target-loss",
+    "target_loss",
+    type=Positive(),
+    help="The question: which k reaches this loss, or value of the metric.",
+)
 @click.option(
     "--fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,7 @@ def read_files(
 
     Raises:
         MissingInputError: A file is not there.
-        InputError: A file or the scorer is at fault.
+        InputError: A file or the scorer is at fault, or documents of no file have no hash.
     """
     if scorer is None:
         return {name: read_documents(path, given=given) for name, path in data.items()}
@@ -222,20 +222,34 @@ def _own_file(path: Path | None, scorer: Scorer, raw: bytes) -> TextFile:
         for number, group in enumerate(groups, 1)
     )
     # Of no file, by what they hold: the scorer may have them from anywhere.
-    sha256 = hashlib.sha256(raw if path else _content(objects)).hexdigest()
+    sha256 = hashlib.sha256(raw if path else _content(objects, scorer)).hexdigest()
     return TextFile(path or scorer.path, OBJECTS, documents, sha256, tuple(objects))
 
 
-def _content(objects: list[Any]) -> bytes:
+def _content(objects: list[Any], scorer: Scorer) -> bytes:
     try:
-        return json.dumps(objects, skipkeys=True, default=_held).encode()
-    except (TypeError, ValueError, RecursionError):
-        return b""  # nothing that JSON can be made of
+        return json.dumps(objects, default=_held).encode()
+    except (TypeError, ValueError, RecursionError, RuntimeError) as error:
+        raise InputError(
+            f"scorer `{scorer.path}`: `load_documents(None)`: no hash of its documents: {error}",
+            "make them of texts, numbers, lists, dicts with plain keys, bytes, arrays and data"
+            " classes: a run goes on only with the documents that it began with",
+        ) from error
 
 
-def _held(value: Any) -> str:
-    """What an object holds that JSON cannot: arrays whole, of others the kind."""
-    array = value.numpy() if hasattr(value, "numpy") else value
-    if hasattr(array, "tobytes"):
-        return hashlib.sha256(array.tobytes()).hexdigest()
-    return type(value).__name__
+def _held(value: Any) -> Any:
+    """What an object holds that JSON cannot hold."""
+    if hasattr(value, "detach"):  # a tensor, of dtypes that numpy does not know too
+        import torch
+
+        flat = value.detach().cpu().reshape(-1).view(torch.uint8).numpy()
+        return [str(value.dtype), [*value.shape], hashlib.sha256(flat.tobytes()).hexdigest()]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__name__, {one.name: getattr(value, one.name) for one in fields(value)}]
+    if getattr(getattr(value, "dtype", None), "hasobject", False):
+        return value.tolist()  # its bytes would be addresses
+    if not isinstance(value, bytes) and not hasattr(value, "tobytes"):
+        raise TypeError(f"one holds a `{type(value).__name__}`")
+    raw = value if isinstance(value, bytes) else value.tobytes()
+    kind = [str(getattr(value, name, "")) for name in ("dtype", "shape", "mode", "size")]
+    return [type(value).__name__, *kind, hashlib.sha256(raw).hexdigest()]
