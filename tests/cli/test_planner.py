@@ -38,6 +38,17 @@ def test_suggest_from_a_csv_and_from_a_law_agree(tmp_path):
     assert "measured mean at k = 12 is 0.6603" in runs[0].stderr
 
 
+def test_a_target_of_a_metric_out_of_reach_has_to_be_lower(tmp_path):
+    lines = ["k,subset,method,metric,value,better,n_items", "0,,,acc,0.30,higher,500"]
+    for names in ("a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"):
+        k = names.count("+") + 1
+        lines.append(f"{k},{names},average,acc,{0.5 - 0.2 / k:.3f},higher,500")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    run = cli("suggest", tmp_path / "m.csv", "--target", "0.9")
+    assert run.returncode == 4
+    assert "lower the target" in run.stderr
+
+
 def test_a_target_out_of_reach_exits_with_4_and_writes_nothing(demo_pool, tmp_path):
     run = cli("suggest", PUBLISHED, "--target-loss", "0.60", "--pool-size", 16)
     assert run.returncode == 4

@@ -215,3 +215,10 @@ def test_a_file_is_the_task_that_it_holds_and_what_lies_beside_it_does_not_run(t
     # Named, it does.
     check_tasks((str(tmp_path / "arc.yaml"),))
     assert (tmp_path / "ran").exists()
+
+
+def test_of_tasks_that_are_named_one_by_one_none_is_dropped(task):
+    words = ["evaluate", DEMO_POOL / "python", "--data", EVAL / "python.jsonl"]
+    run = cli(*words, "--tasks", "no_such_task", "--tasks", task)
+    assert run.returncode == 1
+    assert "no task `no_such_task`" in run.stderr

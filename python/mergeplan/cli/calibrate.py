@@ -157,7 +157,9 @@ _ONLY = {
 )
 @click.option(
     "--tasks",
-    help="Run tasks of lm-evaluation-harness on each merge too, by name or YAML file: a,b.",
+    multiple=True,
+    help="Run tasks of lm-evaluation-harness on each merge too, by name or YAML file: a,b."
+    " Repeatable.",
 )
 @threads_option(what="Threads of a worker.")
 @click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
@@ -324,7 +326,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         given["memory_limit"],
         given["lora_exact"],
         given["allow_vocabulary_mismatch"],
-        tuple(filter(None, (given["tasks"] or "").split(","))),
+        tuple(filter(None, ",".join(given["tasks"]).split(","))),
     )
     choosing = given["kind"] == "select"
     return CalibrateOptions(

@@ -26,7 +26,11 @@ _FILE = PATH
     help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable.",
 )
 @click.option("--against", type=_FILE, help="Also score this model; print MODEL - AGAINST, paired.")
-@click.option("--tasks", help="Run tasks of lm-evaluation-harness too, by name or YAML file: a,b.")
+@click.option(
+    "--tasks",
+    multiple=True,
+    help="Run tasks of lm-evaluation-harness too, by name or YAML file: a,b. Repeatable.",
+)
 @click.option("-o", "--out", type=_FILE, help="Append the losses to this measurements.csv.")
 @click.option(
     "--as",
@@ -46,7 +50,7 @@ def command(
     model: Path,
     sources: tuple[str, ...],
     against: Path | None,
-    tasks: str | None,
+    tasks: tuple[str, ...],
     out: Path | None,
     merge: tuple[str, ...],
     items: Path | None,
@@ -101,7 +105,7 @@ def command(
             data,
             options,
             against=against,
-            tasks=tuple(filter(None, (tasks or "").split(","))),
+            tasks=tuple(filter(None, ",".join(tasks).split(","))),
             dtype=given["dtype"],
             device=given["device"],
             progress=line,

@@ -93,7 +93,8 @@ def fail_by(verdict: "Verdict") -> None:
     """
     if not verdict.fails:
         return
-    hint = "raise the target, add experts to the pool, or measure a larger base"
+    ease = "lower" if verdict.higher else "raise"
+    hint = f"{ease} the target, add experts to the pool, or measure a larger base"
     if verdict.reached and verdict.target is not None:
         hint = "keep the base, or ask without a target for the best there is"
     if verdict.target is None:

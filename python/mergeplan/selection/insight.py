@@ -149,8 +149,6 @@ def experts_of(law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw]) ->
     inside = np.array([name in choice.weights for name in law.experts])
     alone = values_of(law, np.eye(n))
     average = _average_changes(law)
-    known = _known(law)
-    measured = known.members[known.k == 1].any(0)
     found = []
     for i, name in enumerate(law.experts):
         with_it, without = inside.copy(), inside.copy()
@@ -162,7 +160,7 @@ def experts_of(law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw]) ->
                 average=float(average[i]),
                 here=_change(law, with_it, without),
                 helps={domain: _change(other, with_it, without) for domain, other in laws.items()},
-                measured=bool(measured[i]),
+                measured=law.is_row(np.eye(n)[i]),
             )
         )
     sign = -1.0 if law.higher else 1.0

@@ -20,7 +20,7 @@ from mergeplan.measurements.metrics import item_error, rows_about, target_among
 from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.geometry.file import Gram
 from mergeplan.selection.fitting import Fits, fit_each
-from mergeplan.selection.geometry import grams_beside
+from mergeplan.selection.geometry import geometry_beside, grams_beside
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
 from mergeplan.system.blas import on_one_thread
@@ -168,7 +168,14 @@ class MeasureCommand:
         run = self.table.parent
         folder = str(run) if (run / RUN).is_file() else "RUN_DIR"
         words = ["mergeplan", "calibrate", str(self.pool_file or "POOL.yml"), "-o", folder]
-        return shlex.join([*words, *_options_of(run), *also(merges)])
+        return shlex.join([*words, *self._question(), *_options_of(run), *also(merges)])
+
+    def _question(self) -> list[str]:
+        """What the run asks, told by what it has left: how experts lie is for the best subset."""
+        if not geometry_beside(self.table):
+            return []
+        partly = any(row.text_se is not None for row in read_rows(self.table)[0])
+        return ["--for", "select", *(["--tokens", "where-needed"] if partly else [])]
 
 
 def _options_of(run: Path) -> list[str]:

@@ -64,7 +64,7 @@ def on_predictions(chosen: Contender, predictions: Sequence[Predictions]) -> lis
     return [
         f"merges that were not measured are hardly predicted here ({max(*poor, 0.0):.0%} of the"
         " variance of those left out is explained): others may be better, and this one may be"
-        " lowest by chance"
+        " the best by chance"
     ]
 
 
