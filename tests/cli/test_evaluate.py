@@ -78,7 +78,7 @@ def test_a_model_with_nan_gets_a_table_and_a_warning_and_is_not_recorded(tmp_pat
         cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 1
-    fault = "domain `md`: the loss of 64 of 64 documents is not finite, the first on line 1"
+    fault = "domain `md`: the score of 64 of 64 documents is not finite, the first on line 1"
     assert f"warning: model `broken`, {fault}" in run.stderr
     assert f"error: `m.csv`: nothing was appended: {fault}" in run.stderr
     assert json.loads(run.stdout)["scores"]["macro"]["loss_nats"] is None
@@ -198,7 +198,7 @@ def test_a_file_without_a_needed_column_stays_as_it_is(tmp_path):
 
 def test_losses_that_are_not_finite_are_not_recorded(tmp_path):
     path = tmp_path / "m.csv"
-    with pytest.raises(InputError, match="nothing was appended: domain `x`: the loss of 2 of 2"):
+    with pytest.raises(InputError, match="nothing was appended: domain `x`: the score of 2 of 2"):
         append(path, scores(x=math.nan), parse_merge(("k=0",)), data_hash="h")
     assert not path.exists()
 

@@ -217,7 +217,7 @@ def test_a_model_with_nan_is_told_and_stays_nan(model, tokenizer, tmp_path):
     assert np.isfinite(scores.domains["a"].nll).tolist() == [True, False]
     assert np.isnan(scores.macro().loss_nats)
     assert scores.faults() == [
-        "domain `a`: the loss of 1 of 2 documents is not finite, the first on line 2"
+        "domain `a`: the score of 1 of 2 documents is not finite, the first on line 2"
     ]
 
 
