@@ -249,7 +249,8 @@ def test_a_kind_of_document_that_a_part_has_missed_is_seen_in_whole_merges():
         rng = np.random.default_rng(seed)
         base = rng.normal(2, 0.3, 30)
         a, b, c, more = base + rng.normal(0, 0.005, (4, 30))
-        a[:3] -= 0.48
+        a += 0.02
+        a[:3] -= 0.5
         c += 0.03
         parts = [parts_of(range(30), [f"{n:03}" for n in rng.permutation(30)])]
         whole = [small("", [more + 0.2], parts), small("abc", [(a + b + c) / 3], parts)]

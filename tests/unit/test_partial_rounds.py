@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mergeplan.calibration import subset_rounds
 from mergeplan.calibration.curve_rounds import Round
 from mergeplan.calibration.limits import Budget
 from mergeplan.calibration.subset_rounds import _laws, _race
@@ -51,6 +52,17 @@ def test_what_is_named_ends_whole_and_what_is_out_is_not_asked_for_again(losses,
         asked.append(step.reason.split("; ")[-1])
     assert n_out > 5
     assert any(said in words for words in asked)
+
+
+def test_what_the_race_has_put_out_is_not_asked_for(monkeypatch):
+    sweep = sweep_of(2)
+    plan = plan_of(sweep, 0, partly=True)
+    _, _, (step, seen), *_ = rounds(sweep, 0, partly=True)
+    begun = tuple(merge for merge in step.merges if merge.subset in seen)
+    assert begun
+    found = replace(_race(plan, list(seen.values())), worse=begun)
+    monkeypatch.setattr(subset_rounds, "_race", lambda *_: found)
+    assert not set(begun) & set(step_of(plan, seen).merges)
 
 
 def test_the_closest_goes_on_where_no_further_merge_may_be_begun():

@@ -80,3 +80,6 @@ def test_scores_of_a_part_do_not_say_that_a_whole_row_was_edited(tmp_path):
         one = MeasuredMerge(merge, Scores({"x": domain}), (0.0, 0.0), parts=parts)
         (tmp_path / "scores.jsonl").write_bytes(scores_line(one))
         assert ("was edited" in edited_rows(path, read_rows(path)[0])) == edited
+    # Nor does a row of a part say so, where the whole was scored since.
+    path = table_of(tmp_path, '1e9,base,0,,x,2.0,0.01,"h, part 2 of 4"\n')
+    assert edited_rows(path, read_rows(path)[0]) == ""
