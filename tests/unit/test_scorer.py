@@ -443,3 +443,15 @@ def test_how_many_classifiers_to_merge_is_asked_by_accuracy(points, tmp_path):
     assert "k = " in done.reasons[0]
     recorded = json.loads((tmp_path / "all" / "run.json").read_text())
     assert (recorded["metric"], recorded["higher"]) == ("accuracy", True)
+
+
+def test_what_a_scorer_prints_is_no_data_of_ours(tmp_path, capsys):
+    file = tmp_path / "loud.py"
+    file.write_text(
+        "print('read')\n"
+        "def score(model, documents):\n"
+        "    print('scored')\n"
+        "    return [(1.0, 1)] * len(documents)\n"
+    )
+    assert mergeplan.load_scorer(file).score(None, ["a"]) == [(1.0, 1)]
+    assert capsys.readouterr() == ("", "read\nscored\n")

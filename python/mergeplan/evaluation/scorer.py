@@ -18,6 +18,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -187,7 +188,10 @@ class Scorer:
         module.__file__ = str(self.path)
         sys.modules[module.__name__] = module  # where data classes look for their module
         try:
-            exec(compile(self.source, str(self.path), "exec"), module.__dict__)
+            code = compile(self.source, str(self.path), "exec")
+            # What it prints is no data of ours.
+            with redirect_stdout(sys.stderr):
+                exec(code, module.__dict__)
         except SyntaxError as error:
             raise InputError(f"scorer `{self.path}`, line {error.lineno}: {error.msg}") from error
         except (Exception, SystemExit) as error:
@@ -221,7 +225,9 @@ class Scorer:
 
     def _call(self, name: str, *arguments: Any) -> Any:
         try:
-            return self._names[name](*arguments)
+            function = self._names[name]
+            with redirect_stdout(sys.stderr):
+                return function(*arguments)
         except InputError:
             raise
         except (Exception, SystemExit) as error:
