@@ -80,7 +80,7 @@ def doubtful_texts(rows: Sequence[Measurement]) -> list[str]:
     if not found:
         return []
     one, ours, row, theirs = found[0]
-    also = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    also = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return [
         f"column `data_hash`: row {row.row}{also} was measured on another text, `{theirs}`, than"
         f" row {one.row}, `{ours}`: differences between them are the texts' too; measure them in"
