@@ -87,7 +87,9 @@ def test_a_driver_that_was_stopped_finds_the_whole_shards_again(ray, pool, tmp_p
     assert weights_of(tmp_path / "out") == weights_of(tmp_path / "alone")
 
 
-def test_the_shard_of_a_killed_worker_is_done_again(ray, pool, tmp_path):
+@pytest.mark.parametrize("left", [(), ("journal.inputs",), ("journal", "journal.inputs")])
+def test_the_shard_of_a_killed_worker_is_done_again(left, ray, pool, tmp_path):
+    """At any moment: what was read has a journal of its own."""
     from mergeplan.merging import cluster_runner
 
     merge_many(wanted(pool, tmp_path / "alone"), options(pool))
@@ -98,6 +100,10 @@ def test_the_shard_of_a_killed_worker_is_done_again(ray, pool, tmp_path):
         if not killed.exists():
             killed.write_text(name)
             time.sleep(0.1)
+            for file in left:
+                own = folder / "shards" / name
+                own.mkdir(parents=True, exist_ok=True)
+                (own / file).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return original(plan_json, name, folder, threads, memory_bytes)
 

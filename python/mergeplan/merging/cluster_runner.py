@@ -146,8 +146,9 @@ def _merge_shard(
         merged, journal = own / WEIGHTS_FILE, own / "journal"
         resume = journal.exists() and merged.exists()
         if not resume:
-            merged.unlink(missing_ok=True)
-            journal.unlink(missing_ok=True)
+            # A worker that was killed may have left any of them: also that of what was read.
+            for place in (merged, journal, journal.with_suffix(".inputs")):
+                place.unlink(missing_ok=True)
         prepared = PreparedMerge(plan_json)
         done: Result = prepared.run(
             own, journal=journal, threads=threads, memory_bytes=memory_bytes, resume=resume
