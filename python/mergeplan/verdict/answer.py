@@ -101,7 +101,7 @@ def verdict_of(
         unfitted=predicted.unfitted,
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,
-        command=MeasureCommand(path, pool_file),
+        command=MeasureCommand(path, pool_file, partly_scored(rows)),
     )
     cheapest = None if recommendation is None else recommendation.cheapest
     if verdict.reached or cheapest is None:
@@ -157,10 +157,15 @@ def curves_beside(recommendation: Recommendation, verdict: Verdict) -> Recommend
 
 @dataclass(frozen=True)
 class MeasureCommand:
-    """The `calibrate` command that measures some merges in the run that a table is of."""
+    """The `calibrate` command that measures some merges in the run that a table is of.
+
+    Attributes:
+        partly: Whether the run scores merges on a part of the text first.
+    """
 
     table: Path
     pool_file: str | Path | None = None
+    partly: bool = False
 
     def __call__(self, merges: Sequence[Contender]) -> str:
         if not also(merges):
@@ -174,8 +179,12 @@ class MeasureCommand:
         """What the run asks, told by what it has left: how experts lie is for the best subset."""
         if not geometry_beside(self.table):
             return []
-        partly = any(row.text_se is not None for row in read_rows(self.table)[0])
-        return ["--for", "select", *(["--tokens", "where-needed"] if partly else [])]
+        return ["--for", "select", *(["--tokens", "where-needed"] if self.partly else [])]
+
+
+def partly_scored(rows: Sequence[Measurement]) -> bool:
+    """Whether some rows are of merges that were scored on a part of the text."""
+    return any(row.text_se is not None for row in rows)
 
 
 def _options_of(run: Path) -> list[str]:

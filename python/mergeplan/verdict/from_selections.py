@@ -8,7 +8,7 @@ from mergeplan.selection.select import asked_of, chosen_of
 from mergeplan.selection.selection import Selection, Selections, Wish
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
-from mergeplan.verdict.answer import MeasureCommand, rows_of
+from mergeplan.verdict.answer import MeasureCommand, partly_scored, rows_of
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions
 from mergeplan.verdict.decide import decide
 from mergeplan.verdict.field import Question
@@ -60,7 +60,7 @@ def verdict_from_selections(
         unfitted=selections.unfitted,
         resampling=resampling,
         seconds_each=resampling.seconds_each if resampling else None,
-        command=MeasureCommand(path, pool_file),
+        command=MeasureCommand(path, pool_file, partly_scored(rows)),
     )
 
 
