@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.path import PATH
-from mergeplan.cli.options.units import BYTES, Integers, Positive, threads_option
+from mergeplan.cli.options.question import question_options, refuse_other_kind
+from mergeplan.cli.options.units import BYTES, Integers, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.cli.verdicts import fail_by
-from mergeplan.config.transfer import AUTO, REQUIRED, RULE, TRANSFER
+from mergeplan.config.transfer import REQUIRED
 from mergeplan.display.text import counted, format_bytes, format_count
-from mergeplan.evaluation.options import HALVES, TOKENS
+from mergeplan.evaluation.options import HALVES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
     from mergeplan.pool.subsets import SubsetMerge
     from mergeplan.verdict.contenders import Contender
     from mergeplan.verdict.verdict import Verdict
-
-
-# Options that only one kind of question has.
-_ONLY = {
-    "suggest": ("ks", "target_loss", "fraction", "until", "lambda_scan"),
-    "select": ("domains", "free_sum", "transfer", "tokens"),
-}
 
 
 @click.command("calibrate")
@@ -69,68 +62,7 @@ _ONLY = {
     type=PATH,
     help="Measure just what `mergeplan sample` listed here.",
 )
-@click.option(
-    "--for",
-    "kind",
-    type=click.Choice(["suggest", "select"]),
-    default="suggest",
-    show_default=True,
-    help="The question: how many experts to merge, or which ones.",
-)
-@click.option(
-    "--target",
-    "--target-loss",
-    "target_loss",
-    type=Positive(),
-    help="The question: which k reaches this loss, or value of the metric.",
-)
-@click.option(
-    "--fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.9,
-    show_default=True,
-    help="The question without a target: which k has this share of the improvement.",
-)
-@click.option(
-    "--until",
-    default="k +- 1",
-    show_default=True,
-    help="Stop once the answer is known this well.",
-)
-@click.option(
-    "--domains",
-    metavar="CODE[=2],MATH",
-    help="For select: domain to serve, or several with shares. [default: the macro mean]",
-)
-@click.option(
-    "--free-sum",
-    is_flag=True,
-    help="For select: measure single experts, all, and some subsets at half strength too, so that"
-    " weights may have any sum (average, task arithmetic).",
-)
-@click.option(
-    "--transfer",
-    type=click.Choice(TRANSFER),
-    default=AUTO,
-    show_default=True,
-    help="For select: whether a larger base leans on a smaller one of the same experts, and little"
-    f" is measured there: {RULE}",
-)
-@click.option(
-    "--tokens",
-    type=click.Choice(TOKENS),
-    default="all",
-    show_default=True,
-    help="For select: score every merge on all documents, or on few at first and on more where it"
-    " may be the best.",
-)
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0.5, 0.999),
-    default=0.9,
-    show_default=True,
-    help="Of the answer: of the interval of k, or the chance that no other subset is better.",
-)
+@question_options
 @click.option(
     "--budget",
     help="Most that each method may take at each size: `60 merges`, `2M tokens`, `1.5h`, or several"
@@ -193,7 +125,7 @@ def command(
     from mergeplan.pool.pool import load_pool
     from mergeplan.system.progress import ProgressLine
 
-    _refuse_other_kind(given["kind"])
+    refuse_other_kind(given["kind"])
     options = _options(pool_file, given)
     unit = _unit(pool_file, options)
     if dry_run:
@@ -272,20 +204,6 @@ def _text(done: "Calibration", summary: "Summary | ChoiceSummary | BareSummary")
     if done.held_back is not None:
         parts.append(done.held_back.text())
     return "\n\n".join([*parts, summary.text])
-
-
-def _refuse_other_kind(kind: str) -> None:
-    """An option that only the other question has would be ignored.
-
-    Raises:
-        click.UsageError: One was given.
-    """
-    context = click.get_current_context()
-    other = "select" if kind == "suggest" else "suggest"
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name or "")
-        if option.name in _ONLY[other] and given is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{option.opts[0]} has no meaning with --for {kind}")
 
 
 def _summary(
