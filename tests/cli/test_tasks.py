@@ -187,6 +187,113 @@ def test_a_task_that_cannot_be_had_is_named_before_any_merge(old, new, task, tmp
     assert not (tmp_path / "run").exists()
 
 
+ACC = "metric: acc, aggregation: mean, higher_is_better: true"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "hint"),
+    [
+        ("doc_to_text:", "doc_to_txt:", "unknown key `doc_to_txt`", "did you mean `doc_to_text`?"),
+        (
+            "test_split: test",
+            "test_split: exam",
+            "key `test_split`: expected `test`, found `exam`",
+            None,
+        ),
+        (
+            "doc_to_target: answer",
+            "doc_to_target: anser",
+            "key `doc_to_target`: expected a column of the data, found `anser`",
+            "did you mean `answer`?",
+        ),
+        (
+            "doc_to_target: answer",
+            "doc_to_target: '{{ anser }}'",
+            "key `doc_to_target`: expected a column of the data, found `anser`",
+            "did you mean `answer`?",
+        ),
+        (
+            "doc_to_target: answer",
+            "doc_to_target: 2",
+            "key `doc_to_target`: expected one of the item's choices, ",
+            None,
+        ),
+        (
+            "doc_to_choice: choices",
+            "doc_to_choice: options",
+            "key `doc_to_choice`: expected a column of the data, found `options`",
+            "columns are: question, choices, answer; a text is written `\"{{ 'text' }}\"`",
+        ),
+        (
+            "doc_to_text: question",
+            "doc_to_text: qestion",
+            "key `doc_to_text`: expected a column of the data, found `qestion`",
+            "did you mean `question`?",
+        ),
+        (
+            ACC,
+            ACC.replace("acc", "accuracy_of"),
+            "key `metric_list`: expected a metric that lm-evaluation-harness knows, found"
+            " `accuracy_of`",
+            "it knows: ",
+        ),
+        (
+            ACC,
+            ACC.replace("aggregation", "agregation"),
+            "key `metric_list`, metric `acc`: expected `metric`, `aggregation`,"
+            " `higher_is_better`, `hf_evaluate`, found `agregation`",
+            "did you mean `aggregation`?",
+        ),
+        (
+            ACC,
+            ACC.replace("mean", "meen"),
+            "key `metric_list`, metric `acc`, key `aggregation`: expected `",
+            "did you mean `mean`?",
+        ),
+        (
+            ACC,
+            ACC.replace("true", "up"),
+            "key `metric_list`, metric `acc`, key `higher_is_better`: expected true or false, found"
+            " `up`",
+            None,
+        ),
+        (
+            ACC,
+            ACC.replace("acc", "bleu"),
+            "key `metric_list`: expected metrics of `output_type: multiple_choice`, found no value"
+            " of `bleu`",
+            None,
+        ),
+    ],
+)
+def test_what_a_tasks_file_says_and_the_harness_would_drop_is_named(
+    old, new, message, hint, task, tmp_path, monkeypatch
+):
+    # Where the harness looks for a metric that it does not know, on the network too.
+    monkeypatch.setitem(sys.modules, "evaluate", None)
+    text = task.read_text()
+    assert old in text
+    task.write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        calibrated(tmp_path, task)
+    assert str(task) in caught.value.message
+    assert message in caught.value.message
+    assert (caught.value.hint or "").startswith(hint or "")
+    assert hint or not caught.value.hint
+    assert not list((tmp_path / "run").glob("*.csv"))
+
+
+def test_a_text_that_is_the_same_for_all_items_is_no_column_that_the_data_lack(task):
+    text = task.read_text()
+    for new in ("doc_to_text: ''", "doc_to_text: \"{{ 'Which' }}\"", "doc_to_text: Which one?"):
+        task.write_text(text.replace("doc_to_text: question", new))
+        assert check_tasks((str(task),)).counts == {"tiny_choice": ITEMS}
+    fixed = text.replace("doc_to_choice: choices", "doc_to_choice: [yes, no]")
+    task.write_text(fixed.replace("doc_to_target: answer", "doc_to_target: 'yes'"))
+    with pytest.raises(InputError, match="answer"):
+        check_tasks((str(task),))
+
+
 def test_tasks_that_the_harness_does_not_know(task, tmp_path):
     with pytest.raises(InputError, match="knows no task `arc_eazy`") as caught:
         check_tasks(("arc_eazy",))

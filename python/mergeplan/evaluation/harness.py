@@ -19,6 +19,7 @@ import numpy as np
 
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import DomainScores, TaskScore, ratio_estimate
+from mergeplan.evaluation.task_faults import is_file, load_fault, refuse_faults, refuse_missing
 from mergeplan.system.ranges import within
 
 _INSTALL = "pip install 'mergeplan[harness]'"
@@ -65,8 +66,8 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
 
     Raises:
         MissingInputError: The harness is not installed, or a file is not there.
-        InputError: It knows no such task, the task or its data cannot be had, or two tasks have one
-            name.
+        InputError: It knows no such task, the task or its data cannot be had, two tasks have one
+            name, or a file says something that the harness would drop.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -74,7 +75,7 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
         raise MissingInputError(
             f"tasks need lm-evaluation-harness: {error}", f"install it: `{_INSTALL}`"
         ) from error
-    files = [task for task in tasks if task.endswith((".yaml", ".yml"))]
+    files = [task for task in tasks if is_file(task)]
     for file in files:
         if not Path(file).is_file():
             raise MissingInputError(f"cannot open task `{file}`: no such file")
@@ -88,9 +89,11 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
                 f"lm-evaluation-harness knows no task `{name}`",
                 nearest(name, manager.all_tasks) or "`lm-eval ls tasks` lists them",
             )
-    loaded = {name: _load(manager, name) for name in names}
-    loaded |= {file: _load(manager, str(Path(file).absolute())) for file in files}
+    loaded = {name: _load(manager, name, name) for name in names}
+    loaded |= {file: _load(manager, str(Path(file).absolute()), file) for file in files}
     _check_names(loaded)
+    for file in files:
+        refuse_faults(file, loaded[file]["tasks"])
     every = {name: task for one in loaded.values() for name, task in one["tasks"].items()}
     return Tasks(
         loaded,
@@ -100,11 +103,11 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
     )
 
 
-def _load(manager: Any, name: str) -> Mapping[str, Any]:
+def _load(manager: Any, name: str, asked: str) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = manager.load([name])
     except Exception as error:
-        raise InputError(f"cannot load task `{name}`: {_reason(error)}", _DATA) from error
+        raise load_fault(asked, error) from error
     for task in found["tasks"].values():
         if task.get_config("num_fewshot") is None:
             task.set_config("num_fewshot", 0)
@@ -136,7 +139,7 @@ def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:
     """Run the first items of each task, so that what cannot be run is known before any merge.
 
     Raises:
-        InputError: A task fails, or gives no finite value.
+        InputError: A task fails, gives no finite value, or lacks a metric that its file asks for.
     """
     found = _run(tasks, model, tokenizer, limit=_TRIED)
     for score in found:
@@ -144,6 +147,10 @@ def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:
             raise InputError(
                 f"task `{score.task}`: expected a finite `{score.metric}`, found {score.value}"
             )
+    given = {(score.task, score.metric.partition(",")[0]) for score in found}
+    for asked, loaded in tasks.loaded.items():
+        for name, task in loaded["tasks"].items():
+            refuse_missing(asked, name, task, {metric for of, metric in given if of == name})
     return found
 
 
