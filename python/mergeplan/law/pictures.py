@@ -68,14 +68,13 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
     for number, fit in enumerate(result.fits):
         colour, marker = COLOURS[number % 7], MARKERS[number % 7]
         series = fit.series
-        k = np.geomspace(1, series.pool_size, _STEPS)
-        own = series.scale.own
-        axes.plot(k, [own(fit.forecast.predict(x)) for x in k], color=colour, lw=1.8)
+        # Both of the means, which whole k have, and joined alike: between k = 1 and 2 the law itself
+        # is far from a straight band. What it misses of a mean, the residuals show.
+        whole = range(1, series.pool_size + 1)
+        means = [fit.predict(k) for k in whole]
+        axes.plot(whole, [mean.loss for mean in means], color=colour, lw=1.8)
         if fit.draws is not None:
-            # Of the means, which whole k have: no band where every subset was measured.
-            whole = range(1, series.pool_size + 1)
-            bands = [fit.predict(x) for x in whole]
-            low, high = [b.low for b in bands], [b.high for b in bands]
+            low, high = [mean.low for mean in means], [mean.high for mean in means]
             axes.fill_between(whole, low, high, color=colour, alpha=0.18, lw=0)
         axes.plot(
             [point.k for point in series.points],
