@@ -68,8 +68,8 @@ def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
     for number, fit in enumerate(result.fits):
         colour, marker = COLOURS[number % 7], MARKERS[number % 7]
         series = fit.series
-        # Both of the means, which whole k have, and joined alike: between k = 1 and 2 the law itself
-        # is far from a straight band. What it misses of a mean, the residuals show.
+        # Both of the means, which whole k have, and joined alike: between k = 1 and 2 the law is
+        # far from a straight band. What it misses of a mean, the residuals show.
         whole = range(1, series.pool_size + 1)
         means = [fit.predict(k) for k in whole]
         axes.plot(whole, [mean.loss for mean in means], color=colour, lw=1.8)
