@@ -187,6 +187,24 @@ def test_a_task_that_cannot_be_had_is_named_before_any_merge(old, new, task, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("item", [2, 7])
+def test_an_item_without_a_finite_score_is_named_where_tasks_decide(item, task, tmp_path):
+    (tmp_path / "scored.py").write_text(
+        "import math\ndef scored(doc, results):\n"
+        f"    return {{'nats': math.inf if doc['number'] == {item} else 1.0}}\n"
+    )
+    data = tmp_path / "tiny.jsonl"
+    records = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text(
+        "".join(json.dumps(one | {"number": n}) + "\n" for n, one in enumerate(records, 1))
+    )
+    text = task.read_text().replace("metric: acc", "metric: nats")
+    task.write_text(text + "process_results: !function scored.scored\n")
+    message = rf"task `tiny_choice`, item {item}: expected a finite `nats`, found"
+    with pytest.raises(InputError, match=message):
+        calibrated(tmp_path, task, data=None)
+
+
 ACC = "metric: acc, aggregation: mean, higher_is_better: true"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mergeplan.errors import InputError, MissingInputError, nearest
-from mergeplan.evaluation.scores import DomainScores, TaskScore, ratio_estimate
+from mergeplan.evaluation.scores import TaskScore, ratio_estimate
 from mergeplan.evaluation.task_faults import is_file, load_fault, refuse_faults, refuse_missing
 from mergeplan.system.ranges import within
 
@@ -144,8 +144,10 @@ def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:
     found = _run(tasks, model, tokenizer, limit=_TRIED)
     for score in found:
         if not math.isfinite(score.value):
+            odd = [f", item {n}" for n, value in enumerate(score.items, 1) if math.isnan(value)]
             raise InputError(
-                f"task `{score.task}`: expected a finite `{score.metric}`, found {score.value}"
+                f"task `{score.task}`{odd[0] if odd else ''}: expected a finite `{score.metric}`,"
+                f" found {score.value}"
             )
     given = {(score.task, score.metric.partition(",")[0]) for score in found}
     for asked, loaded in tasks.loaded.items():
@@ -248,21 +250,17 @@ def _with_items(score: TaskScore, samples: Sequence[Mapping[str, Any]]) -> TaskS
     """With each item's own score, where the value is their mean, and the standard error of that."""
     name = score.metric.partition(",")[0]
     found = [one.get(name) for one in sorted(samples, key=lambda one: int(one["doc_id"]))]
-    if not found or not all(isinstance(one, int | float | np.number) for one in found):
+    numbers = [float(one) for one in found if isinstance(one, int | float | np.number)]
+    if not found or len(numbers) < len(found):
         return score
-    items = np.array(found, np.float64)
-    if None in within(items.tolist()) or not math.isclose(
-        items.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9
-    ):
+    items = np.array([math.nan if one is None else one for one in within(numbers)])
+    if not np.isfinite(items).all():
+        # One such item leaves no mean either: it is known by its place.
+        return score if math.isfinite(score.value) else replace(score, items=tuple(items.tolist()))
+    if not math.isclose(items.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9):
         return score
     se = ratio_estimate(items, np.ones(len(items)), len(items)).se
     return replace(score, se=se, items=tuple(items.tolist()))
-
-
-def as_domain(score: TaskScore) -> DomainScores:
-    """A task's items as documents, each of one count."""
-    numbers = np.arange(1, len(score.items) + 1)
-    return DomainScores(numbers, np.ones(len(numbers), np.int64), np.array(score.items))
 
 
 def paired(ours: Sequence[TaskScore], theirs: Sequence[TaskScore]) -> list[TaskScore]:

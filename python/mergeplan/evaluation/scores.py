@@ -37,8 +37,8 @@ class TaskScore:
     Attributes:
         se: Standard error from the items, or the harness's own; NaN where there is none.
         better: `higher` or `lower`; empty where the harness does not say.
-        items: Each item's score, in the order of the task's documents; empty where the value is no
-            mean of them.
+        items: Each item's score, in the order of the task's documents, NaN where it is not finite;
+            empty where the value is no mean of them.
     """
 
     task: str

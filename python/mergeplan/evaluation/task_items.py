@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,7 +76,7 @@ class TaskItems:
         """What counts of what the tasks came to.
 
         Raises:
-            InputError: A metric is no mean of its items.
+            InputError: A metric is no mean of its items, or that of an item is not finite.
         """
         domains = {}
         for name, items in self.items_of(found).items():
@@ -87,7 +88,7 @@ class TaskItems:
         """The items' scores by task, of the first filter where the metric has several.
 
         Raises:
-            InputError: A metric is no mean of its items.
+            InputError: A metric is no mean of its items, or that of an item is not finite.
         """
         firsts = {(one.task, one.metric.partition(",")[0]): one.items for one in reversed(found)}
         items = {name: firsts.get((name, self.metric), ()) for name in self.domains}
@@ -98,6 +99,13 @@ class TaskItems:
                     " compared item by item",
                     "give the pool `data`, by which merges are chosen",
                 )
+            for number, value in enumerate(some, 1):
+                if not math.isfinite(value):
+                    raise InputError(
+                        f"task `{name}`, item {number}: expected a finite `{self.metric}`, found"
+                        " none: merges are compared item by item",
+                        "leave the item out of the task's data, or bound its score",
+                    )
         return items
 
 
