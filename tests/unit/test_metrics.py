@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mergeplan.calibration.decision import CurveGoal, decide
 from mergeplan.errors import InputError
 from mergeplan.law.diagnose import all_signs
 from mergeplan.law.file import load_law, save_law
 from mergeplan.law.fit import fit
+from mergeplan.law.pictures import plot
 from mergeplan.law.recommend import recommend
 from mergeplan.law.scale import Scale
 from mergeplan.law.series import series_of
@@ -26,6 +28,7 @@ from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_subset_law
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.answer import verdict_of
+from mergeplan.verdict.from_selections import verdict_from_selections
 from tests.support.settings import DATA
 
 PUBLISHED = DATA / "downstream_8b_5_experts.csv"
@@ -410,6 +413,37 @@ def test_a_share_outside_its_range_is_refused_where_it_is_asked_for(tmp_path, co
     with pytest.raises(InputError, match="row 2, column `value`: expected a share from 0 to 1"):
         command(path, metric="acc")
     assert command is select or command(path, metric="f1").chosen.here == 0.6
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"), [(1.2, "write 54.2 % as 0.542"), (-0.1, None), (600.0, None)]
+)
+def test_a_target_beyond_the_ends_of_a_share_is_refused(tmp_path, target, hint):
+    rows = [f"1,acc,{v},higher,{s},500" for v, s in ((0.5, "a"), (0.6, "b"))]
+    rows += ["0,acc,0.4,higher,,500", "2,acc,0.7,higher,a+b,500"]
+    path = write(tmp_path, "\n".join([f"{HEAD},subset,n_items", *rows]))
+    law = fit(PUBLISHED, metric="gsm8k")
+    wished = select(PUBLISHED, metric="gsm8k", wish=Wish(max_loss=target))
+    asked = [
+        lambda: recommend(law, target),
+        lambda: verdict_of(path, target),
+        lambda: verdict_from_selections(PUBLISHED, wished, metric="gsm8k"),
+        lambda: plot(law, tmp_path / "law.svg", target),
+        lambda: decide(law.fits[0], CurveGoal(target)),
+    ]
+    for ask in asked:
+        with pytest.raises(
+            InputError, match=f"is a share from 0 to 1 in every row, .* {target:g}"
+        ) as caught:
+            ask()
+        assert caught.value.hint == hint
+    assert verdict_of(path, 1.0).target == 1.0
+    lower = write(tmp_path, f"{HEAD}\n1,ppl,9,lower\n2,ppl,7,lower\n4,ppl,6,lower\n")
+    with pytest.raises(InputError, match="`ppl` is never below 0 in every row, and the target is"):
+        recommend(fit(lower), -0.1)
+    signed = write(tmp_path, f"{HEAD}\n1,r,-0.2,higher\n2,r,0.1,higher\n4,r,0.2,higher\n")
+    for free in (-0.1, 0.0, 1.2):
+        recommend(fit(signed), free)
 
 
 def test_a_share_of_which_less_is_better_has_the_same_range(tmp_path):

@@ -312,6 +312,21 @@ def test_a_calibration_by_a_scorer_is_bound_to_its_file(tmp_path):
         run(tmp_path, scorer)
 
 
+def test_a_target_may_be_below_0_where_a_metric_may(tmp_path):
+    signed = LOSS.replace("def score", "METRIC, BETTER = 'loglikelihood', 'higher'\n\ndef score")
+    signed = signed.replace("def score(", "def losses(") + (
+        "\ndef score(model, documents):\n"
+        "    return [(-value, count) for value, count in losses(model, documents)]\n"
+    )
+    pool = write_pool(tmp_path, methods={"average": {}})
+    words = ["calibrate", pool, "-o", tmp_path / "run", "--k", "1,5", "--no-lambda-scan"]
+    refused = cli(*words, "--target", "-2")
+    assert refused.returncode == 1
+    assert "a loss is above 0, and the target is -2" in refused.stderr
+    done = cli(*words, "--target", "-2", "--scorer", written(tmp_path, signed), "--json")
+    assert json.loads(done.stdout)["verdict"]["target"] == -2, done.stderr
+
+
 def test_a_scorer_at_fault_leaves_no_run(tmp_path):
     scorer = written(tmp_path, "def score(m, d):\n    return [(float('nan'), 1)] * len(d)\n")
     with pytest.raises(InputError, match="expected a finite sum, found nan"):

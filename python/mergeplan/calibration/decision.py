@@ -76,6 +76,8 @@ def decide(fit: Fit, wish: CurveGoal) -> Decision:
     if wish.target_loss is None:
         k = fit.reaching(wish.fraction)
     else:
+        # Before more is measured for what no merge can be.
+        fit.series.scale.check(wish.target_loss)
         k = fit.first(wish.target_loss) or pool_size + 1
     points = fit.series.points
     if len(points) == pool_size and all(point.complete for point in points):

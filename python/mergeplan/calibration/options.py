@@ -21,6 +21,7 @@ from mergeplan.evaluation.halves import short_domains
 from mergeplan.evaluation.options import TOKENS, EvaluationOptions
 from mergeplan.evaluation.own_documents import read_files
 from mergeplan.evaluation.resampling import LEAST_GROUPS
+from mergeplan.law.scale import Scale
 from mergeplan.measurements.metrics import targets_of
 from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
 from mergeplan.pool.pool import Pool, load_pool
@@ -183,6 +184,8 @@ def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibrat
     """
     pool = load_pool(pool_file)
     checked = check_calibration(pool, options.methods, options.setup, options.ks)
+    if options.wish.target_loss is not None and not checked.identity.metric:
+        Scale().check(options.wish.target_loss)
     domains = options.choosing.domains if options.choosing else None
     for name in parse_shares(domains) if domains else ():
         known = list(checked.texts[0].domains)

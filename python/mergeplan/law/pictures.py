@@ -49,6 +49,8 @@ def draw_law(
     result: FitResult, out: Path, target_loss: float | None, write: Callable[[bytes], object]
 ) -> None:
     """The picture that `plot` draws, given to `write`; `out` says of which kind it is."""
+    if target_loss is not None:
+        result.fits[0].series.scale.check(target_loss)
     sizes = bool(result.joints)
     with drawing(out, (7.2, 8.6 if sizes else 6.2), write) as figure:
         grid = figure.add_gridspec(

@@ -43,8 +43,8 @@ def recommend(
     goal = goal or Goal(target_loss=target_loss)
     costs = costs or CostModel()
     scale = result.fits[0].series.scale
-    if goal.target_loss is not None and not scale.metric and goal.target_loss <= 0:
-        raise InputError(f"a loss is above 0, and the target is {goal.target_loss:g}")
+    if goal.target_loss is not None:
+        scale.check(goal.target_loss)
     if goal.budget is not None and any(fit.series.n_params is None for fit in result.fits):
         raise InputError("a budget needs the sizes of the bases", "add a column `n_params`")
     options = [*_options(result, costs), *_forecasts(result, costs, sizes, goal.confidence)]

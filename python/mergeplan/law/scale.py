@@ -69,6 +69,28 @@ class Scale:
         """Whether turned values are shares of something, as a loss is, and as a share missed."""
         return self.zero == (1.0 if self.higher else 0.0)
 
+    def check(self, target: float, what: str = "target") -> None:
+        """Refuse what no value can be.
+
+        Args:
+            what: Of it, for the message.
+
+        Raises:
+            InputError: It is beyond an end: a loss of 0, a share above 1, a value below 0 where
+                none is.
+        """
+        if not self.metric:
+            if target <= 0:
+                raise InputError(f"a loss is above 0, and the {what} is {target:g}")
+            return
+        if not self.natural or 0 <= self.turned(target) <= self.most:
+            return
+        ends = "a share from 0 to 1" if self.higher else "never below 0"
+        raise InputError(
+            f"{self.name} is {ends} in every row, and the {what} is {target:g}",
+            "write 54.2 % as 0.542" if self.higher and 1 < target <= 100 else None,
+        )
+
     @property
     def name(self) -> str:
         """For a sentence: `the mean …`."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from mergeplan.errors import InputError
 from mergeplan.evaluation.resampling import Resampling
+from mergeplan.law.scale import scale_of
 from mergeplan.measurements.rows import MACRO, Measurement, target_name
 from mergeplan.selection.problem import Constraint
 from mergeplan.verdict.contenders import (
@@ -64,10 +65,14 @@ def decide(
     """
     question = question or Question()
     aim = aim_of(rows, question.aim)
+    kept = [(one, aim_of(rows, one.name)) for one in question.bounds.keep]
+    if question.target is not None:
+        _check(question.target, "target", rows, aim)
+    for constraint, of in kept:
+        _check(constraint.limit, f"bound on `{of.name}`", rows, of)
     every = known_merges(rows)
     known = on_items(measured_contenders(every, aim), predictions, aim)
     predicted = [one for one in predicted_contenders(predictions) if question.bounds.allow(one)]
-    kept = [(one, aim_of(rows, one.name)) for one in question.bounds.keep]
     # Predictions were chosen within the bounds on values.
     allowed = [one for one in known if question.bounds.allow(one) and _keeps(one, kept)]
     if not known and not predicted:
@@ -118,6 +123,13 @@ def decide(
             *unfitted,
         ),
     )
+
+
+def _check(value: float, what: str, rows: Iterable[Measurement], aim: Aim) -> None:
+    """Refuse a target or bound that no value can be."""
+    own = [row for row in rows if row.target in aim.shares]
+    if len({row.metric for row in own}) == 1:  # of several together no range is known
+        scale_of(own).check(value, what)
 
 
 def _n_experts(rows: Iterable[Measurement], n_params: float | None) -> int:

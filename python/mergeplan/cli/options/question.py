@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from mergeplan.cli.options.units import Positive
+from mergeplan.cli.options.units import Finite
 from mergeplan.config.transfer import AUTO, RULE, TRANSFER
 from mergeplan.evaluation.options import TOKENS
 
@@ -28,7 +28,7 @@ _OPTIONS = (
         "--target",
         "--target-loss",
         "target_loss",
-        type=Positive(),
+        type=Finite(),
         help="The question: which k reaches this loss, or value of the metric.",
     ),
     click.option(
