@@ -72,7 +72,7 @@ def test_one_command_leads_to_a_recommendation_that_merges(finished, tmp_path):
         for row in rows_of(run)
         if row["subset"] == "+".join(names)
         and row["method"] == chosen["method"]
-        and row["options"] == chosen["options"]
+        and json.loads(row["options"]) == chosen["options"]
     ]
     losses = json.loads(scored.stdout)["scores"]
     assert len(same) == 3

@@ -57,8 +57,7 @@ def test_it_names_the_best_subset_and_the_files_that_go_on(finished, tmp_path):
     own = [
         float(row["loss_nats"])
         for row in macro_rows(run)
-        if (row["method"], json.loads(row["options"]))
-        == (first["method"], json.loads(first["options"]))
+        if (row["method"], json.loads(row["options"])) == (first["method"], first["options"])
     ]
     assert first["best"]["measured"]
     assert first["best"]["value"] == pytest.approx(min(own), abs=1e-8)

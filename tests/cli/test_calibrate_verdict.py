@@ -49,7 +49,7 @@ def test_one_verdict_names_the_best_known_merge_and_writes_it(nine):
     assert chosen["value"] < verdict["base"]["value"]
     config = yaml.safe_load((run / "merge.yml").read_text())
     assert sorted(Path(one["model"]).name for one in config["models"]) == chosen["subset"]
-    assert config["parameters"]["lambda"] == json.loads(chosen["options"])["lambda"]
+    assert config["parameters"]["lambda"] == chosen["options"]["lambda"]
     again = calibrate(folder / "pool.yml", run, "--max-tokens", 1500)
     assert again.stdout.count("verdict for") == 1
     assert "at random" not in again.stdout + (run / "merge.yml").read_text()
@@ -90,7 +90,7 @@ def test_domains_that_become_worse_are_named_with_intervals(nine):
         }
 
     base = losses("", "{}")
-    own = losses("+".join(chosen["subset"]), chosen["options"])
+    own = losses("+".join(chosen["subset"]), json.dumps(chosen["options"]))
     worse = {name for name in NINE if own[name] > base[name]}
     harms = found["verdict"]["harms"]
     assert {one["domain"] for one in harms if one["than"] == "the base"} == worse

@@ -32,7 +32,7 @@ def test_each_output_is_that_of_a_merge_of_its_own(sweep):
     folder, merges = sweep
     run = cli("merge", "--many", folder / "subsets.csv", folder / "out", "--json")
     assert run.returncode == 0, run.stderr
-    reports = json.loads(run.stdout)
+    reports = json.loads(run.stdout)["merges"]
     assert len(reports) == len(merges) + 1 == len(list((folder / "out").iterdir()))
     for merge in merges:
         alone = folder / "alone" / merge.key

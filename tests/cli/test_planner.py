@@ -1,5 +1,6 @@
 """`mergeplan fit`, `suggest` and `demo` as a user meets them."""
 
+import csv
 import json
 
 import pytest
@@ -21,8 +22,10 @@ def test_fit_prints_a_table_and_writes_a_law(tmp_path):
     assert "0.57448  1.46871   5.239  0.99932" in run.stdout
     law = json.loads((tmp_path / "law.json").read_text())
     assert law["law_version"] == 4
-    as_json = cli("fit", PUBLISHED, "--pool-size", 16, "--json")
-    assert json.loads(as_json.stdout) == law
+    printed = json.loads(cli("fit", PUBLISHED, "--pool-size", 16, "--json").stdout)
+    assert len(printed["warnings"]) == 1
+    for key in ("law", "forecast", "intervals_90"):
+        assert printed["fits"][0][key] == law["fits"][0][key]
 
 
 def test_suggest_from_a_csv_and_from_a_law_agree(tmp_path):
@@ -103,6 +106,21 @@ def test_json_holds_the_recommendation(demo_pool):
     data = json.loads(run.stdout)
     assert data["reached"] is True
     assert data["candidates"][0]["k"] == 6
+    # The answer stands before everything else: the smallest measured merge that is enough.
+    assert (data["answer"], data["k"], data["exit_code"]) == ("merge", 3, 0)
+    assert data["best"]["options"] == {"lambda": 0.4}
+    assert data["loss"] == data["best"]["value"] <= 1.9055
+    [row] = (
+        row
+        for row in csv.DictReader((demo_pool / "measurements.csv").read_text().splitlines())
+        if row["subset"].split("+") == data["best"]["subset"] and "0.4" in row["options"]
+    )
+    assert data["loss"] == float(row["loss_nats"])
+    assert data["gain_over_base"]["value"] == pytest.approx(1.906816 - data["loss"])
+    missed = cli("suggest", demo_pool / "measurements.csv", "--target-loss", 1.8, "--json")
+    data = json.loads(missed.stdout)
+    assert (data["reached"], data["exit_code"]) == (False, missed.returncode) == (False, 4)
+    assert data["failure"] in missed.stderr
 
 
 def test_json_has_every_warning_that_is_printed(tmp_path):

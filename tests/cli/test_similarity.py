@@ -15,7 +15,8 @@ def test_tables_numbers_and_a_picture(demo_pool, tmp_path):
     assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
     data = json.loads((tmp_path / "g.json").read_text())
     assert data["sizes"][0]["experts"] == sorted(data["sizes"][0]["experts"])
-    assert json.loads(cli("similarity", pool, "--json", "-q").stdout) == data
+    printed = json.loads(cli("similarity", pool, "--json", "-q").stdout)
+    assert printed["sizes"] == data["sizes"]
 
 
 def test_a_file_that_is_there_stays_and_a_missing_pool_is_named(demo_pool, tmp_path):

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.support.documents import check_document
+
 Done = subprocess.CompletedProcess[str]
 COMMAND = (sys.executable, "-m", "mergeplan")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -19,6 +21,7 @@ def cli(*args: object, cwd: Path | None = None) -> Done:
     """Run the command in this process: the same code, without seconds of imports.
 
     Where the process is the point (signals, kills, pipes, what is imported), use `cli_process`.
+    What `--json` prints has to be as its schema says.
     """
     from mergeplan.cli import main
 
@@ -34,6 +37,8 @@ def cli(*args: object, cwd: Path | None = None) -> Done:
         except SystemExit as stop:
             code = stop.code
     assert isinstance(code, int)
+    if "--json" in words and out.getvalue():
+        check_document(out.getvalue())
     return Done([*COMMAND, *words], code, out.getvalue(), err.getvalue())
 
 

@@ -77,10 +77,10 @@ def rows(report: BenchReport) -> list[dict[str, Any]]:
 def bench_data(report: BenchReport) -> dict[str, Any]:
     """Everything, with each single run."""
     return {
+        "table": rows(report),
+        "notes": report.notes,
         "machine": report.machine,
         "options": dataclasses.asdict(report.options),
-        "notes": report.notes,
-        "table": rows(report),
         "runs": [dataclasses.asdict(measured) for measured in report.measured],
     }
 

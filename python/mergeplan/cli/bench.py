@@ -1,6 +1,5 @@
 """`mergeplan bench`."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.units import Integers
 
@@ -88,7 +88,10 @@ def command(
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="mergeplan-bench-")))
         status = stack.enter_context(_status_line(quiet=quiet))
         report = bench(folder.resolve(), options, status)
-    click.echo(json.dumps(bench_data(report)) if as_json else markdown(report))
+    if as_json:
+        print_document("bench", bench_data(report))
+    else:
+        click.echo(markdown(report))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`mergeplan calibrate`."""
 
 import dataclasses
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
@@ -120,7 +120,6 @@ def command(
     from mergeplan.calibration.calibrate import calibrate
     from mergeplan.calibration.config_file import summarize_unfitted
     from mergeplan.calibration.forecast import forecast_calibration
-    from mergeplan.display.text import finite
     from mergeplan.errors import InputError
     from mergeplan.pool.pool import load_pool
     from mergeplan.system.progress import ProgressLine
@@ -130,8 +129,10 @@ def command(
     unit = _unit(pool_file, options)
     if dry_run:
         found = forecast_calibration(pool_file, folder, options)
-        text = json.dumps(dataclasses.asdict(found)) if as_json else _forecast(found, unit)
-        click.echo(text)
+        if as_json:
+            print_document("forecast", dataclasses.asdict(found))
+        else:
+            click.echo(_forecast(found, unit))
         return
     line = ProgressLine(quiet=quiet, amount=lambda n: f"{n:,.0f} {unit}")
 
@@ -173,7 +174,7 @@ def command(
         line.clear()
     [summary] = summaries
     if as_json:
-        click.echo(json.dumps(finite(_as_data(done, summary)), default=str, allow_nan=False))
+        print_document("calibrate", _as_data(done, summary))
     else:
         click.echo(_text(done, summary))
     if not quiet:
@@ -322,30 +323,24 @@ def _as_data(
 ) -> dict[str, Any]:
     from mergeplan.calibration.config_file import BareSummary
     from mergeplan.calibration.subset_report import ChoiceSummary
-    from mergeplan.verdict.data import verdict_data
+    from mergeplan.verdict.data import answer_data, verdict_data
 
     warnings = [*done.warnings, *summary.warnings]
-    common = {
-        "verdict": done.verdict and verdict_data(done.verdict),
-        "config": summary.config,
+    found = {
+        **answer_data(done.verdict),
         "warnings": warnings,
+        "config": summary.config,
         "next": summary.next_command,
+        **dataclasses.asdict(dataclasses.replace(done, warnings=tuple(warnings), verdict=None)),
+        "verdict": done.verdict and verdict_data(done.verdict),
     }
     if isinstance(summary, ChoiceSummary):
         from mergeplan.selection.data import selection_data
 
-        return {**dataclasses.asdict(done), **common, **selection_data(summary.selections, [])}
+        return found | selection_data(summary.selections, [])
     if isinstance(summary, BareSummary):
-        return {**dataclasses.asdict(done), **common}
+        return found
     best = summary.recommendation.best
-    return {
-        **dataclasses.asdict(done),
-        **common,
-        "law": summary.law,
-        "plot": summary.plot,
-        "method": best.fit.series.method,
-        "options": json.loads(best.fit.series.options),
-        "k": best.k,
-        "reached": done.verdict is not None and done.verdict.reached,
-        "scans": summary.scans,
-    }
+    curve = {"method": best.fit.series.method, "options": best.fit.series.options, "k": best.k}
+    files = {"law": summary.law, "plot": summary.plot}
+    return found | files | {"curve": curve, "scans": summary.scans}

@@ -1,10 +1,10 @@
 """`mergeplan diff`."""
 
-import json
 from pathlib import Path
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
@@ -61,7 +61,7 @@ def command(
     finally:
         line.clear()
     if as_json:
-        click.echo(json.dumps(result.data()))
+        print_document("diff", result.data())
     else:
         shown = result.tensors if show_all else result.differing
         for row in diff_rows(shown):

@@ -1,11 +1,11 @@
 """`mergeplan evaluate`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
@@ -112,8 +112,11 @@ def command(
         )
     finally:
         line.clear()
+    warnings = list(found.warnings)
+    for name, scores in ((model, found.scores), (against, found.against)):
+        warnings += [f"model `{name}`, {fault}" for fault in scores.faults()] if scores else []
     if as_json:
-        click.echo(json.dumps(found.data(), allow_nan=False))
+        print_document("evaluate", {**found.data(), "warnings": warnings})
     else:
         click.echo(found.table(found.scores, metric or "loss_nats", found.tasks))
         if found.against is not None:
@@ -125,11 +128,8 @@ def command(
         warn(message)
     if len(found.left_out) > _WARNINGS:
         warn(f"{len(found.left_out) - _WARNINGS} more texts are left out")
-    for message in found.warnings:
+    for message in warnings:
         warn(message)
-    for name, scores in ((model, found.scores), (against, found.against)):
-        for message in scores.faults() if scores else ():
-            warn(f"model `{name}`, {message}")
     if documents is not None:
         write_durably(documents, documents_csv(found.scores), replace=overwrite)
     if items is not None:

@@ -1,11 +1,11 @@
 """`mergeplan fit`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.measurements import doubts_of_table, fit_options
 from mergeplan.cli.options.overwrite import overwrite_option
@@ -42,14 +42,16 @@ def command(
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     result = fit(measurements, **fitting)
-    data = law_data(result)
     if out is not None:
         save_law(result, out, replace=overwrite)
-    click.echo(json.dumps(data, allow_nan=False) if as_json else result.summary(warnings=False))
-    for message in (*doubts_of_table(measurements), *result.skipped):
-        warn(message)
-    for entry in result.fits:
-        for message in entry.warnings:
-            warn(f"{name_of(entry.series)}: {message}")
-    for message in all_signs(result):
+    warnings = [*doubts_of_table(measurements), *result.skipped]
+    warnings += [f"{name_of(one.series)}: {text}" for one in result.fits for text in one.warnings]
+    warnings += all_signs(result)
+    if as_json:
+        law = law_data(result)
+        first = {"fits": law.pop("fits"), "joints": law.pop("joints"), "warnings": warnings}
+        print_document("fit", first | law)
+    else:
+        click.echo(result.summary(warnings=False))
+    for message in warnings:
         warn(message)

@@ -1,11 +1,11 @@
 """`mergeplan inspect`."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
@@ -73,7 +73,7 @@ def command(
     )
     found = inspect(paths, options, out=out)
     if as_json:
-        click.echo(json.dumps({"fits": found.fits, **dataclasses.asdict(found)}, default=str))
+        print_document("inspect", {"fits": found.fits, **dataclasses.asdict(found)})
     else:
         click.echo(found.summary(tensors=tensors))
         for warning in found.warnings + tuple(w for m in found.merges for w in m.warnings):

@@ -1,7 +1,6 @@
 """`mergeplan merge`."""
 
 import dataclasses
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mergeplan.cli.documents import head, print_document
 from mergeplan.cli.messages import report, warn
 from mergeplan.cli.options.mergekit_flags import mergekit_flags
 from mergeplan.cli.options.path import PATH
@@ -153,10 +153,12 @@ def command(
     wanted = _wanted(paths, many)
     if dry_run:
         checked = check_merges(wanted, options).merges
-        for warning in sorted({warning for one in checked for warning in one.warnings}):
+        warnings = sorted({warning for one in checked for warning in one.warnings})
+        for warning in warnings:
             warn(warning)
         plans = [one.plan.data for one in checked]
-        click.echo(to_json(plans if many else plans[0], indent=1))
+        document = {**head("plan"), "plans": plans, "warnings": warnings}
+        click.echo(to_json(document if as_json else plans if many else plans[0], indent=1))
         return
     line = ProgressLine(quiet=quiet)
     try:
@@ -176,7 +178,10 @@ def command(
             warn(warning)
     if as_json:
         data = [dataclasses.asdict(report) for report in reports]
-        click.echo(json.dumps(data if many else data[0], default=str))
+        if many:
+            print_document("merges", {"merges": data})
+        else:
+            print_document("merge", data[0])
     else:
         report(merged_line(reports, paths[-1]))
 

@@ -1,11 +1,11 @@
 """`mergeplan sample`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import report, warn
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Integers
@@ -89,12 +89,15 @@ def command(
     )
     _, differing = seed_of(pool.random_seed, seed, f"`{pool_file}`")
     vocabularies = check_vocabularies(pool, allow=allow_vocabulary_mismatch)
-    for warning in (*differing, *check_bases(pool), *vocabularies):
+    warnings = (*differing, *check_bases(pool), *vocabularies)
+    for warning in warnings:
         warn(warning)
     merges, kept = grow_sample(out / "subsets.csv", pool, sweep, dry_run=dry_run)
     counts = count_merges(pool, merges)
     if as_json:
-        click.echo(json.dumps({"merges": len(merges), "kept": kept, "counts": counts}))
+        table = None if dry_run else out / "subsets.csv"
+        found = {"merges": len(merges), "kept": kept, "table": table, "counts": counts}
+        print_document("sample", {**found, "warnings": warnings})
         return
     for line in _table(counts, pool.methods):
         report(line)

@@ -1,12 +1,12 @@
 """`mergeplan select`."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
@@ -15,7 +15,6 @@ from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.config.transfer import AUTO, RULE, TRANSFER
-from mergeplan.display.text import finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +143,7 @@ def command(
     from mergeplan.selection.select import select
     from mergeplan.selection.selection import Wish
     from mergeplan.system.writing import refuse_existing
-    from mergeplan.verdict.data import verdict_data
+    from mergeplan.verdict.data import answer_data, verdict_data
     from mergeplan.verdict.from_selections import (
         EQUAL,
         better_weights,
@@ -189,10 +188,18 @@ def command(
                 verdict, source, pool_file, out, by="select", anyway=anyway, replace=overwrite,
                 wanted=wanted, seed=scoring["seed"],
             )  # fmt: skip
+    doubts = [*doubts_of_table(source), *selections.warnings]
+    doubts += checked.warnings if checked is not None else ()
     if as_json:
-        data = {"verdict": verdict_data(verdict), **selection_data(selections, points)}
-        data["check"] = checked and dataclasses.asdict(checked)
-        click.echo(json.dumps(finite(data), allow_nan=False))
+        data = {
+            **answer_data(verdict),
+            "warnings": doubts,
+            "config": file.path if file else None,
+            "subset": file.subset if file else None,
+            "check": checked and dataclasses.asdict(checked),
+            "verdict": verdict_data(verdict),
+        }
+        print_document("select", data | selection_data(selections, points))
     else:
         click.echo(verdict.summary())
         if weights == EQUAL and (hint := better_weights(first, verdict)) is not None:
@@ -204,12 +211,7 @@ def command(
             click.echo(f"\n{front_table(points, names)}")
         if checked is not None:
             click.echo(f"\n{checked.summary()}")
-    doubts = doubts_of_table(source)
-    for message in (
-        *doubts,
-        *selections.warnings,
-        *(checked.warnings if checked is not None else ()),
-    ):
+    for message in doubts:
         if message not in verdict.notes:
             warn(message)
     fail_by(verdict)

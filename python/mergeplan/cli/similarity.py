@@ -1,10 +1,10 @@
 """`mergeplan similarity`."""
 
-import json
 from pathlib import Path
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
@@ -59,8 +59,10 @@ def command(
         line.clear()
     for warning in bases:
         warn(warning)
-    text = json.dumps(geometry_data(found), allow_nan=False)
-    click.echo(text if as_json else "\n\n".join(geometry.summary() for geometry in found))
+    if as_json:
+        print_document("similarity", {"sizes": geometry_data(found)["sizes"], "warnings": bases})
+    else:
+        click.echo("\n\n".join(geometry.summary() for geometry in found))
     for geometry in found:
         odd = [(name, why) for name, why in geometry.left_out.items() if "`" in why]
         for name, why in odd[:_WARNINGS]:

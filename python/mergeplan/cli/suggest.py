@@ -1,12 +1,12 @@
 """`mergeplan suggest`."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.measurements import (
@@ -18,7 +18,6 @@ from mergeplan.cli.options.measurements import (
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Positive
-from mergeplan.display.text import finite
 
 
 @click.command("suggest")
@@ -96,7 +95,7 @@ def command(
     from mergeplan.law.recommendation import Goal
     from mergeplan.system.writing import refuse_existing
     from mergeplan.verdict.answer import curves_beside, verdict_of
-    from mergeplan.verdict.data import verdict_data
+    from mergeplan.verdict.data import answer_data, verdict_data
 
     refuse_pool_alone(pool_file, out)
     if out is not None:
@@ -130,14 +129,15 @@ def command(
         warnings += [text for text in fits.skipped if "two different k" not in text]
         warnings += (*beside.warnings, *beside.best.warnings, *all_signs(fits))
     if as_json:
-        data = dataclasses.asdict(recommendation) if recommendation else {}
-        data |= {
-            "verdict": verdict_data(verdict),
-            "reached": verdict.reached,
-            "subset": file.subset if file else None,
+        data = {
+            **answer_data(verdict),
             "warnings": warnings,
+            "config": file.path if file else None,
+            "subset": file.subset if file else None,
+            "verdict": verdict_data(verdict),
         }
-        click.echo(json.dumps(finite(data)))
+        curves = dataclasses.asdict(recommendation) if recommendation else {}
+        print_document("suggest", data | {**curves, "warnings": warnings})
     else:
         click.echo(verdict.summary())
         if file is not None:

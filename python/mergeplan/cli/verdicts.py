@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Written:
     """What was written, or why nothing was."""
 
+    path: Path | None
     subset: tuple[str, ...] | None
     text: str
 
@@ -70,19 +71,19 @@ def written(
         refuse_other_models(source, pool, one.merge.n_params, one.merge.subset)
         text = contender_yaml(one, verdict, pool, by=by, seed=seed)
         write_durably(out, text, replace=replace)
-        return Written(one.merge.subset, next_command)
+        return Written(out, one.merge.subset, next_command)
     if drawn is not None and drawn.k is not None and verdict.kind == "k":
         chosen = choose_merge(drawn, pool, seed=seed)
         refuse_other_models(source, pool, drawn.fit.series.n_params, chosen.subset)
         write_durably(out, chosen.text, replace=replace)
-        return Written(chosen.subset, f"{chosen.reason}\n{next_command}")
+        return Written(out, chosen.subset, f"{chosen.reason}\n{next_command}")
     why = "the target is not reached" if not verdict.reached else "merging does not pay"
     named = "the best merge"
     if wanted is not None:
         why = f"{wanted.value:.4f} of the weights asked for is no better than what is known"
         named = "them"
     more = f"; --anyway writes {named} all the same" if verdict.best_merge else ""
-    return Written(None, f"no YAML is written: {why}{more}")
+    return Written(None, None, f"no YAML is written: {why}{more}")
 
 
 def fail_by(verdict: "Verdict") -> None:

@@ -1,11 +1,11 @@
 """`mergeplan verify`."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
@@ -42,8 +42,7 @@ def command(
     finally:
         line.clear()
     if as_json:
-        data = {"matches": result.matches, **dataclasses.asdict(result), "out": str(result.out)}
-        click.echo(json.dumps(data))
+        print_document("verify", {"matches": result.matches, **dataclasses.asdict(result)})
     else:
         for difference in result.differences:
             click.echo(str(difference))

@@ -74,7 +74,12 @@ class Evaluation(Summarized):
         """Ready for JSON: what is not finite becomes null."""
         against = self.against and difference(self.scores, self.against)
         apart = paired(self.tasks, self.against_tasks) if against else []
+        macro = self.scores.macro()
         data = {
+            "metric": self.metric or "loss_nats",
+            "better": direction(self.higher),
+            "value": macro.loss_nats,
+            "se": macro.se,
             "scores": self._rows(self.scores),
             "difference": against and self._rows(against),
             "tasks": [asdict(task) for task in self.tasks],
@@ -83,8 +88,6 @@ class Evaluation(Summarized):
             "left_out": list(self.left_out),
             "warnings": list(self.warnings),
         }
-        if self.metric:
-            data |= {"metric": self.metric, "better": direction(self.higher)}
         return dict(finite(data))
 
     def _rows(self, scores: Scores) -> dict[str, Any]:

@@ -3,8 +3,38 @@
 from dataclasses import asdict
 from typing import Any
 
+from mergeplan.errors import UnreachableError
+from mergeplan.measurements.columns import direction
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.verdict import Verdict
+
+
+def answer_data(verdict: Verdict | None) -> dict[str, Any]:
+    """What a script asks first: what to do, what that gives, and whether it is enough.
+
+    Args:
+        verdict: `None` where nothing was measured.
+    """
+    if verdict is None:
+        return {"answer": None}
+    chosen = verdict.chosen
+    value = chosen.value if chosen and verdict.kind != "k" else verdict.expected
+    over_base = (gain for gain in verdict.gains if gain.over == "the base")
+    return {
+        "answer": verdict.kind,
+        "headline": verdict.headline(),
+        "best": _contender(chosen),
+        "k": chosen.merge.k if chosen and verdict.kind != "k" else verdict.k,
+        "value": value,
+        "loss": None if verdict.metric else value,
+        "metric": verdict.metric or "loss_nats",
+        "better": direction(verdict.higher),
+        "gain_over_base": next(map(asdict, over_base), None),
+        "target": verdict.target,
+        "reached": verdict.reached,
+        "exit_code": UnreachableError.exit_code if verdict.fails else 0,
+        "failure": verdict.failure() if verdict.fails else None,
+    }
 
 
 def verdict_data(verdict: Verdict) -> dict[str, Any]:

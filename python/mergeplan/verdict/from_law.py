@@ -65,6 +65,7 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
         kind=kind,
         aim=series.measured or "loss",
         higher=series.scale.higher,
+        metric=series.scale.metric,
         target=target,
         chosen=chosen,
         base=base,

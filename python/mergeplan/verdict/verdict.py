@@ -36,6 +36,7 @@ class Verdict(Summarized):
         best_merge: The best merge of two experts or more, or of one at another strength, also
             where merging does not pay.
         reached: Whether the target is reached; true without one.
+        metric: What the values are of; empty for losses in nats.
         lambda_to_try: Where merging does not pay.
         within: Bounds that leave out some of what was measured, in words.
         few_documents: Whether they are too few to say anything of other texts.
@@ -62,6 +63,7 @@ class Verdict(Summarized):
     where: str = ""
     within: str = ""
     few_documents: bool = False
+    metric: str = ""
     notes: tuple[str, ...] = ()
 
     @property
