@@ -1,6 +1,6 @@
 """What a calibration says at its end: fit, picture, recommendation, and the next command."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ from mergeplan.law.fit import fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.recommend import recommend
 from mergeplan.law.recommendation import Goal, Recommendation
+from mergeplan.law.scans import Scan, scans_of
 from mergeplan.law.series import name_of
 from mergeplan.measurements.file import load_measurements
-from mergeplan.measurements.rows import MACRO
+from mergeplan.measurements.rows import Measurement
 from mergeplan.pool.pool import Pool
 from mergeplan.verdict.answer import curves_beside
 from mergeplan.verdict.verdict import Verdict
@@ -58,10 +59,11 @@ def summarize(
     # A run that has measured all it was asked for ends with what there is to say.
     result = fit(table, metric=metric, anyway=True)
     law = run.place(LAW, law_text(result))
-    plot = _plot(result, run, goal)
+    rows = load_measurements(table, metric).rows
+    plot = _plot(result, rows, run, goal)
     recommendation = recommend(result, goal=goal, costs=CostModel())
     config = place_config(run, pool, verdict, anyway=anyway)
-    scans = tuple(_scans(table, metric))
+    scans = tuple(map(_scan_text, scans_of(rows)))
     named = f" --metric {metric}" if metric else ""
     next_command = next_of(verdict, config, f"mergeplan suggest {table} --target-loss T{named}")
     beside = recommendation if verdict is None else curves_beside(recommendation, verdict)
@@ -84,34 +86,21 @@ def summarize(
     )
 
 
-def _plot(result: FitResult, run: RunFolder, goal: Goal) -> Path | None:
+def _plot(
+    result: FitResult, rows: Sequence[Measurement], run: RunFolder, goal: Goal
+) -> Path | None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return None
     from mergeplan.law.pictures import draw_law
 
-    draw_law(result, Path(PICTURE), goal.target_loss, partial(run.place, PICTURE))
+    draw_law(result, Path(PICTURE), goal.target_loss, partial(run.place, PICTURE), rows)
     return run.at(PICTURE)
 
 
-def _scans(table: Path, metric: str | None) -> list[str]:
-    """Where one subset was merged with several lambdas: the losses, and which is lowest."""
-    every = load_measurements(table, metric).rows
-    rows = [row for row in every if row.domain == MACRO and row.k > 0]
-    sign, word = (-1.0, "highest") if every[0].higher else (1.0, "lowest")
-    found: dict[tuple[object, ...], dict[float, float]] = {}
-    for row in rows:
-        options = json.loads(row.options)
-        if "lambda" in options:
-            strength = float(options.pop("lambda"))
-            rest = json.dumps(options, sort_keys=True)
-            scan = found.setdefault((row.n_params, row.method, rest, row.k, row.subset), {})
-            scan[strength] = row.loss_nats
-    lines = []
-    for (_, method, _, k, _), losses in found.items():
-        if len(losses) > 2:
-            best = min(losses, key=lambda strength: sign * losses[strength])
-            values = ", ".join(f"{s:g}: {loss:.4f}" for s, loss in sorted(losses.items()))
-            lines.append(f"{method}, one subset of {k}, by lambda: {values}; {word} at {best:g}")
-    return lines
+def _scan_text(scan: Scan) -> str:
+    """The losses, and which is lowest."""
+    values = ", ".join(f"{s:g}: {loss:.4f}" for s, loss in scan.losses.items())
+    word = "highest" if scan.higher else "lowest"
+    return f"{scan.method}, one subset of {scan.k}, by lambda: {values}; {word} at {scan.best:g}"

@@ -13,7 +13,7 @@ from mergeplan.cli.options.path import PATH
 
 @click.command("plot")
 @click.argument("source", metavar="LAW_OR_MEASUREMENTS", type=PATH)
-@click.option("-o", "--out", type=PATH, required=True, help="A .png or .svg file.")
+@click.option("-o", "--out", type=PATH, required=True, help="A .png, .pdf or .svg file.")
 @overwrite_option
 @target_option("Draw the target and the k that reach it.")
 @fit_options
@@ -24,9 +24,15 @@ def command(
 
     Needs matplotlib: pip install 'mergeplan[plot]'.
     """
+    from mergeplan.display.figure import check_picture
+    from mergeplan.law.loading import is_table
     from mergeplan.law.pictures import plot
+    from mergeplan.measurements.file import load_measurements
     from mergeplan.system.writing import refuse_existing
 
+    check_picture(out)
     refuse_existing(out, overwrite=overwrite)
-    plot(load(source, **fitting), out, target_loss, replace=overwrite)
+    rows = load_measurements(source, fitting["metric"]) if is_table(source) else None
+    result = load(source, **fitting)
+    plot(result, out, target_loss, measurements=rows, replace=overwrite)
     report(str(out))

@@ -1,5 +1,6 @@
 """Labels of methods: what measurements and pools call a method with its options."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,32 @@ LABELS = {
 # Beyond this arithmetic in float64 runs out of range.
 _LARGEST = 1e300
 _OPTIONS = ("density", "gamma", "epsilon", "lambda")
+
+_SPELLED = {"ties": "TIES", "dare": "DARE", "dare_ties": "DARE-TIES", "della": "DELLA"}
+_SPELLED |= {"breadcrumbs_ties": "breadcrumbs-TIES", "della_linear": "DELLA linear"}
+
+
+def in_words(label: str, options: str) -> str:
+    """A method and its options for people.
+
+    Args:
+        label: Of any kind; empty for all rows alike.
+        options: As JSON.
+
+    >>> in_words("task_arithmetic", '{"lambda": 0.4}'), in_words("mine_1", '{"a b": "x"}')
+    ('task arithmetic, λ 0.4', 'mine_1, a b x')
+    """
+    words = _SPELLED.get(label, label.replace("_", " ") if label in LABELS else label)
+    given = json.loads(options)
+    named = [f"{'λ' if key == 'lambda' else key} {_value(given[key])}" for key in given]
+    return ", ".join([words or "all rows", *named])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return text.removesuffix(".0") if isinstance(value, float) else text
 
 
 def draws_masks(label: str, options: Mapping[str, Any]) -> bool:

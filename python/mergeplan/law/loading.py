@@ -14,6 +14,11 @@ def is_law(path: str | Path) -> bool:
     return expanded(path).suffix.lower() == ".json"
 
 
+def is_table(path: str | Path) -> bool:
+    """Whether a path is a file of measurements, which can be read more than once."""
+    return not is_law(path) and expanded(path).is_file()
+
+
 def fits_of(source: FitResult | Measurements | str | Path) -> FitResult:
     """Fits, or those of a file of measurements or of a law.
 

@@ -1,25 +1,39 @@
-"""Pictures of fits: the curves with bands and points, residuals, and floors and tails against N."""
+"""The picture of fits: a panel for each series, all methods of a size together, sizes, lambdas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mergeplan.display.figure import COLOURS, drawing, tidy
-from mergeplan.display.text import format_count
+from mergeplan.display.figure import (
+    BAD,
+    COLOURS,
+    GOOD,
+    INK,
+    MARKERS,
+    WIDTH,
+    check_picture,
+    drawing,
+)
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
-from mergeplan.law.loading import fits_of
-from mergeplan.law.series import name_of
+from mergeplan.law.loading import fits_of, is_table
+from mergeplan.law.merges import singles_of
+from mergeplan.law.panels import Look, draw_residuals, draw_series
+from mergeplan.law.scans import scans_of
+from mergeplan.law.together import draw_scans, draw_sizes, draw_together
+from mergeplan.measurements.file import load_measurements
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.system.writing import write_durably
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STEPS = 60
+# Panels of single series that are drawn, of which there is no end.
+_MOST = 12
+# A bracket: a line between two bars.
+_BRACKET = ((-0.3, 1), (0.3, 1), (0, 1), (0, -1), (-0.3, -1), (0.3, -1))
+_LINES = ("-", "--", "-.", ":")
 
 
 def plot(
@@ -27,14 +41,18 @@ def plot(
     out: str | Path,
     target_loss: float | None = None,
     *,
+    measurements: Measurements | None = None,
     replace: bool = True,
 ) -> None:
-    """Draw fits: curves with 90 % bands, measured means, residuals, floors and tails over N.
+    """Draw fits: expected means with their 90 % band on this text, measured means and merges,
+    residuals, floors and tails over N, and scans of lambda.
 
     Args:
         source: Fits, or a file of measurements or of a law.
-        out: `.png` or `.svg`.
+        out: `.png`, `.pdf` or `.svg`.
         target_loss: Or value of the metric, drawn as a line, with the k that reaches it.
+        measurements: What was fitted, whose single merges and scans are drawn; those of a file of
+            measurements by default.
         replace: Whether a file may be there.
 
     Raises:
@@ -42,179 +60,148 @@ def plot(
         SurroundingsError: It cannot be written, or something is in the way.
     """
     path = Path(out)
-    draw_law(fits_of(source), path, target_loss, partial(write_durably, path, replace=replace))
+    check_picture(path)
+    # A pipe is read once, to be fitted.
+    if measurements is None and not isinstance(source, FitResult) and is_table(source):
+        measurements = load_measurements(source)
+    rows = () if measurements is None else measurements.rows
+    write = partial(write_durably, path, replace=replace)
+    draw_law(fits_of(source), path, target_loss, write, rows)
 
 
 def draw_law(
-    result: FitResult, out: Path, target_loss: float | None, write: Callable[[bytes], object]
+    result: FitResult,
+    out: Path,
+    target_loss: float | None,
+    write: Callable[[bytes], object],
+    rows: Sequence[Measurement] = (),
 ) -> None:
     """The picture that `plot` draws, given to `write`; `out` says of which kind it is."""
     if target_loss is not None:
         result.fits[0].series.scale.check(target_loss)
-    sizes = bool(result.joints)
-    with drawing(out, (7.2, 8.6 if sizes else 6.2), write) as figure:
-        grid = figure.add_gridspec(
-            3 if sizes else 2, 2, height_ratios=[3, 1, 1.6][: 3 if sizes else 2]
-        )
-        curves = figure.add_subplot(grid[0, :])
-        _draw_curves(curves, result, target_loss)
-        _draw_residuals(figure.add_subplot(grid[1, :], sharex=curves), result)
-        if sizes:
-            _draw_sizes(figure.add_subplot(grid[2, 0]), result, "floor")
-            _draw_sizes(figure.add_subplot(grid[2, 1]), result, "tail")
+    with drawing(out, write) as figure:
+        fill_law(figure, result, target_loss, rows)
 
 
-def _draw_curves(axes: "Axes", result: FitResult, target: float | None) -> None:
-    many = len(result.fits) > 1
-    bases: set[float] = set()
-    for number, fit in enumerate(result.fits):
-        colour, marker = COLOURS[number % 7], MARKERS[number % 7]
-        series = fit.series
-        # Both of the means, which whole k have, and joined alike: between k = 1 and 2 the law is
-        # far from a straight band. What it misses of a mean, the residuals show.
-        whole = range(1, series.pool_size + 1)
-        means = [fit.predict(k) for k in whole]
-        axes.plot(whole, [mean.loss for mean in means], color=colour, lw=1.8)
-        if fit.draws is not None:
-            low, high = [mean.low for mean in means], [mean.high for mean in means]
-            axes.fill_between(whole, low, high, color=colour, alpha=0.18, lw=0)
-        axes.plot(
-            [point.k for point in series.points],
-            [point.loss for point in series.points],
-            ls="",
-            marker=marker,
-            ms=6,
-            color=colour,
-            label=name_of(series).replace("$", r"\$") if many else "measured mean",
-        )
-        _draw_spread(axes, fit, colour)
-        if series.base_loss is not None and series.base_loss not in bases:
-            bases.add(series.base_loss)
-            axes.axhline(series.base_loss, color=colour, lw=1, ls=":")
-            # Outside the frame: inside, every place may hold a curve.
-            axes.annotate(
-                "base",
-                (1.0, series.base_loss),
-                (4, 0),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-            )
-        if target is not None:
-            chosen = fit.solve(target).k
-            if chosen is not None:
-                axes.plot(
-                    [chosen],
-                    [fit.expect(chosen)],
-                    marker=marker,
-                    ms=13,
-                    mfc="none",
-                    mec=colour,
-                    mew=1.8,
-                    ls="",
-                )
-                axes.annotate(
-                    f"k = {chosen}",
-                    (chosen, fit.expect(chosen)),
-                    (8, 8),
-                    textcoords="offset points",
-                    color=colour,
-                )
-    if target is not None:
-        axes.axhline(target, color="#444444", lw=1, ls="--")
-        axes.annotate(f"target {target:g}", (1, target), (0, 3), textcoords="offset points")
-    first = result.fits[0].series
-    scale, domain = first.scale, f" ({first.domain})" if first.domain else ""
-    measure = scale.metric.replace("$", r"\$") or "loss"
+def fill_law(
+    figure: "Figure",
+    result: FitResult,
+    target: float | None = None,
+    rows: Sequence[Measurement] = (),
+) -> None:
+    """Draw into a figure, and give it its height."""
+    fits = result.fits[:_MOST]
+    looks = _looks(result.fits)
+    shared = [fits for fits in _by_size(result.fits) if len(fits) > 1]
+    scans = scans_of(rows, result.fits[0].series.domain or MACRO)
+    columns = 1 if len(fits) == 1 else 2
+    heights = _heights(len(shared), -(-len(fits) // columns), bool(result.joints), bool(scans))
+    figure.set_size_inches(WIDTH, 0.7 + sum(heights))
+    lines = iter(figure.add_gridspec(len(heights), 1, height_ratios=heights))
+    for some in shared:
+        draw_together(figure.add_subplot(next(lines)), some, [looks[id(fit)] for fit in some])
+    _draw_each(figure, lines, columns, fits, looks, target, rows)
+    if result.joints:
+        pair = next(lines).subgridspec(1, 2)
+        for place, what in enumerate(("floor", "tail")):
+            draw_sizes(figure.add_subplot(pair[0, place]), result, what)
+    if scans:
+        draw_scans(figure.add_subplot(next(lines)), scans, result)
+    _head(figure, result, len(result.fits) - len(fits))
+
+
+def _heights(shared: int, rows: int, sizes: bool, scans: bool) -> list[float]:
+    """Inches of each line of panels."""
+    return [2.3] * shared + [3.4] * rows + [2.0] * sizes + [2.2] * scans
+
+
+def _draw_each(
+    figure: "Figure",
+    lines: Any,
+    columns: int,
+    fits: Sequence[Fit],
+    looks: dict[int, Look],
+    target: float | None,
+    rows: Sequence[Measurement],
+) -> None:
+    """Each series with its residuals below it."""
+    for first in range(0, len(fits), columns):
+        grid = next(lines).subgridspec(2, columns, height_ratios=(3, 1))
+        for column, fit in enumerate(fits[first : first + columns]):
+            series, look = fit.series, looks[id(fit)]
+            what = (series.method, series.options, series.n_params, series.domain)
+            upper = figure.add_subplot(grid[0, column])
+            lower = figure.add_subplot(grid[1, column], sharex=upper)
+            draw_series(upper, fit, singles_of(rows, *what), look, target)
+            draw_residuals(lower, fit, look)
+            upper.tick_params(labelbottom=False)
+            if column == 0:
+                upper.set_ylabel(_measure(fit))
+
+
+def _measure(fit: Fit) -> str:
+    scale = fit.series.scale
+    return f"{scale.metric or 'loss, nats per token'}"
+
+
+def _head(figure: "Figure", result: FitResult, left_out: int) -> None:
+    """What all panels show, and a key to their marks."""
+    series = result.fits[0].series
+    scale = series.scale
+    domain = f" ({series.domain})" if series.domain else ""
     better = scale.word("less", "more")
-    axes.set_ylabel(
-        f"{measure}{domain}, {better} is better"
-        if scale.metric
-        else f"loss, nats per token{domain}"
-    )
-    axes.set_title(
-        f"mean {measure} of merges of k experts on this text, with 90 % bands", loc="left"
-    )
-    axes.legend(frameon=False, loc="lower right" if scale.higher else "upper right")
-    tidy(axes)
+    title = f"mean {scale.metric or 'loss'}{domain} of merges of k experts on this text;"
+    more = f"; {left_out} more series are not drawn" if left_out else ""
+    figure.suptitle(f"{title} {better} is better{more}", x=0.01, ha="left", fontsize=10)
+    figure.legend(handles=_key(result, figure), loc="outside lower left", ncols=3)
 
 
-def _draw_spread(axes: "Axes", fit: Fit, colour: str) -> None:
-    """Thin bars: one standard deviation over single subsets."""
-    scattered = [point for point in fit.series.points if point.spread]
-    axes.errorbar(
-        [point.k for point in scattered],
-        [point.loss for point in scattered],
-        yerr=[point.spread or 0.0 for point in scattered],
-        fmt="none",
-        ecolor=colour,
-        elinewidth=0.8,
-        alpha=0.6,
-    )
+def _key(result: FitResult, figure: "Figure") -> list[Any]:
+    """The marks that are there, and what they mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
+    def mark(label: str, **look: Any) -> Line2D:
+        return Line2D([], [], label=label, **{"color": INK, "ls": "", "marker": "o", **look})
 
-def _draw_residuals(axes: "Axes", result: FitResult) -> None:
-    for number, fit in enumerate(result.fits):
-        points = fit.series.points
-        axes.plot(
-            [point.k for point in points],
-            [
-                1000 * (point.loss - fit.series.scale.own(fit.forecast.predict(point.k)))
-                for point in points
-            ],
-            color=COLOURS[number % 7],
-            marker=MARKERS[number % 7],
-            ms=4,
-            lw=0.8,
-        )
-    axes.axhline(0, color="#444444", lw=0.8)
-    axes.set_ylabel(f"measured − law,\n0.001{result.fits[0].series.scale.unit}")
-    axes.set_xlabel("experts merged, k")
-    tidy(axes)
-
-
-def _draw_sizes(axes: "Axes", result: FitResult, what: str) -> None:
-    for number, joint in enumerate(result.joints):
-        colour = COLOURS[number % 7]
-        fits = [
-            fit
-            for fit in result.fits
-            if (fit.series.method, fit.series.options) == (joint.method, joint.options)
+    key: list[Any] = [mark("expected mean", ls="-", marker=""), mark("measured mean", ms=5)]
+    if _has(figure, "predicted"):
+        key.append(mark("of a k not measured", mfc="white", ms=4.5))
+    if any(fit.draws is not None for fit in result.fits):
+        key.append(Patch(color=INK, alpha=0.25, lw=0, label="90 % of the mean on this text"))
+    if any(fit.series.loss_se for fit in result.fits):
+        label = "90 % of the text's error, which moves all merges alike"
+        key.append(mark(label, marker=_BRACKET, ms=8))
+    if _has(figure, "singles"):
+        best, worst = ("^", "v") if result.fits[0].series.scale.higher else ("v", "^")
+        key += [
+            mark("one measured merge", ms=2, alpha=0.6),
+            mark("best measured of a k", marker=best, mfc="none", mec=GOOD, ms=4),
+            mark("worst measured of a k", marker=worst, mfc="none", mec=BAD, ms=4),
         ]
-        n = np.array([fit.series.n_params or 0.0 for fit in fits])
-        scale = fits[0].series.scale
-        # Of a metric of which more is better the floor is a ceiling; a tail is what is missed.
-        shown = scale.own if what == "floor" else float
-        values = np.array([shown(getattr(fit.forecast, what)) for fit in fits])
-        ranges = np.array(
-            [
-                [
-                    shown(end)
-                    for end in fit.intervals().get(what, (getattr(fit.forecast, what),) * 2)
-                ]
-                for fit in fits
-            ]
+    return key
+
+
+def _has(figure: "Figure", gid: str) -> bool:
+    lines = (line for axes in figure.axes for line in axes.lines)
+    return any(line.get_gid() == gid and len(line.get_path()) for line in lines)
+
+
+def _looks(fits: Iterable[Fit]) -> dict[int, Look]:
+    """One for each method and its options, the same at every size."""
+    names: dict[tuple[str, str], Look] = {}
+    found = {}
+    for fit in fits:
+        number = len(names)
+        look = Look(
+            COLOURS[number % 7], MARKERS[(number + number // 7) % 7], _LINES[number // 7 % 4]
         )
-        axes.errorbar(
-            n,
-            values,
-            yerr=np.abs(ranges.T - values),
-            fmt=MARKERS[number % 7],
-            color=colour,
-            ms=5,
-            label=joint.method,
-            capsize=2,
-        )
-        line = np.geomspace(n.min(), n.max(), _STEPS)
-        law = [shown(getattr(joint.law.at(x / 1e9), what)) for x in line]
-        axes.plot(line, law, color=colour, lw=1.5)
-    axes.set_xscale("log")
-    sizes = sorted({fit.series.n_params for fit in result.fits if fit.series.n_params})
-    axes.set_xticks(sizes, [format_count(size) for size in sizes])
-    axes.minorticks_off()
-    axes.set_xlabel("parameters of the base, N")
-    scale = result.fits[0].series.scale
-    axes.set_ylabel(f"{scale.limit if what == 'floor' else what}{scale.unit and ', nats'}")
-    axes.legend(frameon=False)
-    tidy(axes)
+        found[id(fit)] = names.setdefault((fit.series.method, fit.series.options), look)
+    return found
+
+
+def _by_size(fits: Iterable[Fit]) -> list[list[Fit]]:
+    sizes: dict[float | None, list[Fit]] = {}
+    for fit in fits:
+        sizes.setdefault(fit.series.n_params, []).append(fit)
+    return list(sizes.values())

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import comb
@@ -17,12 +17,12 @@ from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.law.averaged import Averaged, averaged_of
 from mergeplan.law.correction import Merge, correction_of
+from mergeplan.law.merges import by_merge
 from mergeplan.law.one_pool import names_at
 from mergeplan.law.scale import Scale, scale_of
-from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.metrics import item_error, own_error
 from mergeplan.measurements.one_pool import refuse_two_pools
-from mergeplan.measurements.rows import MACRO, Measurement, Measurements, domain_name
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.system.ranges import (
     LARGEST_POOL,
     Count,
@@ -183,7 +183,7 @@ def _series(
         warnings.append(f"pool size taken to be {guess}, {size}; say `--pool-size` if not")
     stands_for = f" (a guess, from {guess})" if guess else ""
     rows = [*rows, *bases]
-    name, losses, gaps = _by_merge(rows, domain)
+    name, losses, gaps = by_merge(rows, domain)
     for row in rows:
         if row.k > size:
             raise InputError(
@@ -226,45 +226,6 @@ def _on_scale(averaged: Averaged | None, scale: Scale) -> Averaged | None:
     if averaged is None:
         return None
     return replace(averaged, losses=tuple(scale.own(loss) for loss in averaged.losses))
-
-
-def _by_merge(
-    rows: list[Measurement], domain: str | None
-) -> tuple[str, dict[Merge, list[float]], list[str]]:
-    """The domain, its losses by merge, and a word on merges that lack it.
-
-    Several values of a merge are its seeds, or subsets without names.
-    """
-    names = {row.domain for row in rows}
-    domains = sorted(names - {MACRO})
-    if domain is not None:
-        domain = domain_name(domain)
-    elif MACRO in names or len(domains) > 1:
-        domain = MACRO
-    else:
-        domain = domains[0]
-    if domain not in names and domain != MACRO:
-        hint = nearest(domain, sorted(names)) or f"domains: {', '.join(sorted(names))}"
-        raise InputError(f"no rows of domain `{domain}`", hint)
-    cells: dict[Merge, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        cells[row.k, row.subset][row.domain].append(row.loss_nats)
-    losses: dict[Merge, list[float]] = {}
-    missing: Counter[str] = Counter()
-    for merge, by_domain in cells.items():
-        lacking = [one for one in domains if one not in by_domain]
-        if domain in by_domain:
-            losses[merge] = by_domain[domain]
-        elif domain == MACRO and domains and not lacking:
-            # The macro mean is formed where every domain is present.
-            losses[merge] = [fmean(fmean(by_domain[one]) for one in domains)]
-        else:
-            missing.update(lacking if domain == MACRO and lacking else [domain])
-    if not losses:
-        raise InputError("no merge was measured on every domain", "choose one with `--domain`")
-    left_out = len(cells) - len(losses)
-    gaps = [gap_text(missing, left_out, len(cells), "--domain")] if left_out else []
-    return domain, losses, gaps
 
 
 def _error(rows: list[Measurement], domain: str, error_of: Callable[[Measurement], float]) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mergeplan.display.figure import COLOURS, drawing, tidy
+from mergeplan.display.figure import COLOURS, drawing
 from mergeplan.selection.front import FrontPoint
 from mergeplan.selection.selection import Selection
 from mergeplan.system.writing import write_durably
@@ -29,7 +29,7 @@ def draw_selection(
     """Draw a selection.
 
     Args:
-        out: `.png` or `.svg`.
+        out: `.png`, `.pdf` or `.svg`.
         front: Drawn by its first two domains where it is not empty.
         names: Of the domains.
         replace: Whether a file may be there.
@@ -40,7 +40,8 @@ def draw_selection(
     """
     rows = 2 if len(front) < 2 or len(names) < 2 else 3
     write = partial(write_durably, out, replace=replace)
-    with drawing(out, (9.0, 4.2 * rows), write) as figure:
+    with drawing(out, write) as figure:
+        figure.set_size_inches(9.0, 4.2 * rows)
         grid = figure.add_gridspec(rows, 2)
         _draw_predicted(figure.add_subplot(grid[0, 0]), selection)
         _draw_sizes(figure.add_subplot(grid[0, 1]), selection)
@@ -60,7 +61,6 @@ def _draw_predicted(axes: "Axes", selection: Selection) -> None:
     axes.set_ylabel(f"measured, {law.name}")
     axes.set_title(f"R² {law.r2:.3f} of merges of two and more", loc="left", fontsize=10)
     axes.figure.colorbar(dots, ax=axes, label="k")
-    tidy(axes)
 
 
 def _draw_sizes(axes: "Axes", selection: Selection) -> None:
@@ -76,12 +76,12 @@ def _draw_sizes(axes: "Axes", selection: Selection) -> None:
     axes.set_xlabel("experts merged, k")
     axes.set_ylabel(selection.law.name)
     axes.legend(frameon=False)
-    tidy(axes)
 
 
 def _draw_synergy(axes: "Axes", selection: Selection) -> None:
     names, matrix = selection.law.experts, selection.synergy.copy()
     np.fill_diagonal(matrix, np.nan)
+    axes.grid(False)
     image = axes.imshow(matrix, cmap="viridis_r")
     if len(names) <= _LABELLED:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -98,6 +98,7 @@ def _draw_helps(axes: "Axes", selection: Selection) -> None:
         return
     changes = np.array([[expert.helps[d] for d in domains] for expert in experts])
     most = float(np.abs(changes).max()) or 1.0
+    axes.grid(False)
     image = axes.imshow(changes, cmap="RdBu_r", vmin=-most, vmax=most)
     if max(len(domains), len(experts)) <= _LABELLED:
         axes.set_xticks(range(len(domains)), domains, rotation=90, fontsize=7)
@@ -112,4 +113,3 @@ def _draw_front(axes: "Axes", front: list[FrontPoint], names: tuple[str, ...]) -
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
     axes.set_title("subsets that none beats on both", loc="left", fontsize=10)
-    tidy(axes)

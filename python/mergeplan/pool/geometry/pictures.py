@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mergeplan.display.figure import COLOURS, drawing, tidy
+from mergeplan.display.figure import COLOURS, drawing
 from mergeplan.pool.geometry.geometry import Geometry, mean_of_pairs
 from mergeplan.system.writing import write_durably
 
@@ -21,14 +21,15 @@ def draw_geometry(geometry: Geometry, out: Path, *, replace: bool = True) -> Non
     """Draw one base's experts.
 
     Args:
-        out: `.png` or `.svg`.
+        out: `.png`, `.pdf` or `.svg`.
         replace: Whether a file may be there.
 
     Raises:
         InputError: Another kind of file, or matplotlib is not installed.
         SurroundingsError: It cannot be written, or something is in the way.
     """
-    with drawing(out, (9.0, 7.6), partial(write_durably, out, replace=replace)) as figure:
+    with drawing(out, partial(write_durably, out, replace=replace)) as figure:
+        figure.set_size_inches(9.0, 7.6)
         grid = figure.add_gridspec(2, 2)
         _draw_cosines(figure.add_subplot(grid[0, 0]), geometry)
         _draw_kept(figure.add_subplot(grid[0, 1]), geometry)
@@ -39,6 +40,7 @@ def draw_geometry(geometry: Geometry, out: Path, *, replace: bool = True) -> Non
 def _draw_cosines(axes: "Axes", geometry: Geometry) -> None:
     names, cosines = geometry.experts, geometry.whole.cosines.copy()
     np.fill_diagonal(cosines, np.nan)
+    axes.grid(False)
     image = axes.imshow(cosines, cmap="viridis")
     if len(names) <= _LABELLED:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -60,7 +62,6 @@ def _draw_kept(axes: "Axes", geometry: Geometry) -> None:
     axes.set_title("share of the squared norm that trimming keeps", loc="left", fontsize=10)
     if len(geometry.experts) <= _LABELLED:
         axes.legend(frameon=False, fontsize=7, ncols=2)
-    tidy(axes)
 
 
 def _draw_layers(axes: "Axes", geometry: Geometry) -> None:
@@ -76,7 +77,6 @@ def _draw_layers(axes: "Axes", geometry: Geometry) -> None:
     axes.set_xlabel("layer")
     axes.set_title("means over pairs", loc="left", fontsize=10)
     axes.legend(frameon=False)
-    tidy(axes)
 
 
 def _draw_kinds(axes: "Axes", geometry: Geometry) -> None:
@@ -85,4 +85,3 @@ def _draw_kinds(axes: "Axes", geometry: Geometry) -> None:
     axes.barh(kinds, cosines, color=COLOURS[0], height=0.6)
     axes.set_xlabel("cosine, mean over pairs")
     axes.invert_yaxis()
-    tidy(axes)

@@ -1,0 +1,116 @@
+"""What pictures show: the numbers drawn, every name, and nothing over anything else."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mergeplan.display.figure import canvas
+from mergeplan.errors import InputError
+from mergeplan.law.fit import fit
+from mergeplan.law.panels import band_of
+from mergeplan.law.pictures import fill_law, plot
+from mergeplan.measurements.file import load_measurements
+from tests.support.pictures import faults_of, texts_of
+
+pytest.importorskip("matplotlib")
+
+HEAD = "method,options,n_params,k,subset,domain,loss_nats,loss_se\n"
+TIES = '"{""density"": 0.2, ""lambda"": %s}"'
+# What a formula, markup, a legend, a short panel or a Latin font would trip over.
+NAMES = [
+    "$x_1$", "a$b", "<b>&", "_hidden", "модель", "模型", "org/" + "long-" * 30 + "v1",
+    "org/" + "long-" * 30 + "v2",
+]  # fmt: skip
+
+
+def table(path, names, *, error=0.07, scan=True):
+    """Two methods of a pool of eight, some k measured in part, a base, and four lambdas of all."""
+    rng = np.random.default_rng(0)
+    lines = [f"base,{{}},80592,0,,macro,1.93,{error}"]
+    for method, options, tail in (("average", "{}", 0.03), ("ties", TIES % 0.7, 0.025)):
+        for k, count in ((1, 8), (2, 7), (4, 5), (8, 1)):
+            some = list(itertools.combinations(names, k))
+            for subset in (some[i] for i in rng.permutation(len(some))[:count]):
+                loss = 1.9 + tail / k + 0.006 * rng.standard_normal() * (1 / k - 1 / 8) ** 0.5
+                row = f"{method},{options},80592,{k},{'+'.join(subset)},macro,{loss:.5f},{error}"
+                lines.append(row)
+    for strength, loss in ((0.2, 1.912), (0.5, 1.904), (1.0, 1.92)) if scan else ():
+        lines.append(f"ties,{TIES % strength},80592,8,{'+'.join(names)},macro,{loss},{error}")
+    path.write_text(HEAD + "\n".join(lines) + "\n")
+    return load_measurements(path)
+
+
+def drawn(data, target=None):
+    result = fit(data)
+    with canvas() as figure:
+        fill_law(figure, result, target, data.rows)
+        return result, figure, faults_of(figure)
+
+
+def line_of(axes, gid):
+    return next(line for line in axes.lines if line.get_gid() == gid)
+
+
+def test_a_law_shows_each_number_once_and_names_everything(tmp_path):
+    result, figure, faults = drawn(table(tmp_path / "m.csv", list("abcdefgh")), 1.91)
+    assert faults == []
+    assert len(result.fits) == 2
+    texts = "\n".join(texts_of(figure))
+    assert "{" not in texts
+    for words in (
+        "average, base of 80.6k", "TIES, density 0.2, λ 0.7", "base 80.6k\n1.930", "target\n1.910",
+        "all methods, base of 80.6k", "one subset by λ", "a+b+c+d+e+f+g+h", "± 0.12\nthis text",
+    ):  # fmt: skip
+        assert words in texts, words
+    _, upper, lower, *_, scan = figure.axes
+    fit_ = result.fits[0]
+    # The band is of the means on this text; the text's error, ten times as much, has its bracket.
+    band, whole = band_of(fit_), fit_.predict(8)
+    last = (band.middle[-1], band.low[-1], band.high[-1])
+    assert last == pytest.approx((whole.loss, whole.low, whole.high))
+    assert np.all((band.low <= band.middle) & (band.middle <= band.high))
+    assert np.ptp(upper.get_ylim()) < 0.12
+    shapes = [one for one in upper.collections if one.get_gid() == "band"]
+    assert shapes[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(band.high.max())
+    singles = line_of(upper, "singles").get_ydata()
+    assert len(singles) == 20  # all but the one merge of eight
+    assert singles.min() == pytest.approx(min(point.best_loss for point in fit_.series.points[:3]))
+    open_ks = line_of(upper, "predicted").get_xdata()
+    assert list(open_ks) == [3, 5, 6, 7]
+    # Residuals are points with bars, in the unit that is said.
+    points, bars = lower.lines[1], lower.collections[0]
+    left = [p.loss - fit_.forecast.predict(p.k) for p in fit_.series.points]
+    assert points.get_linestyle() == "None"
+    assert points.get_ydata() / 1000 == pytest.approx(left)
+    assert "0.001 nats" in lower.get_title(loc="left")
+    assert [np.ptp(path.vertices[:, 1]) > 0 for path in bars.get_paths()] == [0, 1, 1, 0]
+    assert list(scan.lines[0].get_xdata()) == [0.2, 0.5, 0.7, 1.0]
+    assert list(scan.lines[1].get_xdata()) == [0.7 if scan.lines[0].get_ydata()[2] < 1.904 else 0.5]
+
+
+def test_names_of_strangers_are_text_and_stay_apart(tmp_path):
+    data = table(tmp_path / "m.csv", NAMES, error="", scan=False)
+    text = (tmp_path / "m.csv").read_text().replace("average", "$\\frac_")
+    (tmp_path / "m.csv").write_text(text)
+    data = load_measurements(tmp_path / "m.csv")
+    _, figure, faults = drawn(data)
+    assert faults == []
+    assert any("$\\frac_, base" in text for text in texts_of(figure))
+
+
+def test_a_file_of_another_kind_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(InputError, match=r"cannot draw `.*law\.jpg`") as caught:
+        plot(tmp_path / "none.csv", tmp_path / "law.jpg")
+    assert caught.value.hint == "name a file that ends in .png, .pdf or .svg"
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_few_rows_are_drawn_the_same_again(tmp_path, suffix, start):
+    (tmp_path / "m.csv").write_text("k,loss_nats\n1,1.72\n2,1.70\n")
+    files = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for file in files:
+        plot(tmp_path / "m.csv", file)
+    first, second = (file.read_bytes() for file in files)
+    assert first.startswith(start)
+    assert first == second
