@@ -116,7 +116,7 @@ class SubsetLaw:
     def series(self) -> Coefficients:
         """L0, a, Q and the cubic term, in the weights that `seen` gives."""
         if self.smaller is not None:
-            return cubic_of(self._unshrunk().predict, len(self.experts))
+            return cubic_of(self.in_seen_weights().predict, len(self.experts))
         prior = self.variances[:-1], self.geometry, self.contrast
         return coefficients(self.constant, self.duals, self.points, *prior)
 
@@ -343,9 +343,9 @@ class SubsetLaw:
         powers = self._powers(self.weights)
         return np.concatenate([powers[: self.degree], powers[HIGHEST_DEGREE:]])
 
-    def _unshrunk(self) -> "SubsetLaw":
+    def in_seen_weights(self) -> "SubsetLaw":
         """The same law of weights as `seen` gives them."""
-        smaller = None if self.smaller is None else self.smaller._unshrunk()
+        smaller = None if self.smaller is None else self.smaller.in_seen_weights()
         weights = seen(self.weights, self.shrinkage)
         return replace(self, weights=weights, shrinkage=1.0, smaller=smaller)
 
