@@ -52,6 +52,24 @@ class MissingInputError(InputError, FileNotFoundError):
     """An input file or tensor is not there."""
 
 
+class SeveralMetricsError(InputError):
+    """A table has several metrics, and none was named.
+
+    Args:
+        names: All of them.
+        metric: The likeliest.
+    """
+
+    def __init__(self, names: str, metric: str) -> None:
+        self.names, self.metric = names, metric
+        super().__init__(
+            f"several metrics were measured: {names}", f"name one: `--metric {metric}`"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[str, str | None]]:
+        return type(self), (self.names, self.metric)
+
+
 class ContentError(InputError):
     """What the inputs hold cannot be merged, found while the merge ran; resuming cannot mend it."""
 

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+import shlex
+from collections import Counter
 
 import pytest
 
@@ -282,13 +285,21 @@ def test_metrics_that_are_not_named_are_listed(command, tmp_path):
     out = ("-o", tmp_path / "x.png") if command == "plot" else ()
     run = cli(command, DOWNSTREAM, *out)
     assert run.returncode == 1
-    assert "several metrics were measured" in run.stderr
-    assert "math_500" in run.stderr
-    assert "--metric" in run.stderr
+    message, hint = run.stderr.split("\n\nhint: ")
+    with DOWNSTREAM.open() as file:
+        counts = Counter(row["metric"] for row in csv.DictReader(file))
+    assert "several metrics were measured" in message
+    assert all(f"`{metric}`" in message for metric in counts)
+    # The command as it was given, which then runs.
+    command_again = re.fullmatch("name one, such as `mergeplan (.+)`\n", hint)[1]
+    words = shlex.split(command_again)
+    assert words[:2] == [command, str(DOWNSTREAM)]
+    assert counts[words[-1]] == max(counts.values())
     run = cli(command, DOWNSTREAM, "--metric", "gsm9k", *out)
     assert run.returncode == 1
     assert "no rows of metric `gsm9k`" in run.stderr
     assert "hint: did you mean `gsm8k`?" in run.stderr
+    assert cli(*words).returncode == 0
 
 
 def test_where_means_turn_back_the_verdict_stands_and_the_curve_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """`mergeplan select` as a user meets it."""
 
 import csv
+import itertools
 import json
 import re
 
@@ -298,3 +299,27 @@ def test_transfer_that_is_required_needs_a_second_size(few):
     assert run.returncode == 1
     assert "error: a smaller size was asked for, and there is one size only" in run.stderr
     assert "hint: add rows of a smaller base with a column `n_params`" in run.stderr
+
+
+def test_domains_of_the_only_metric_go_by_their_own_names(tmp_path):
+    rows = ["k,subset,method,metric,domain,value,better"]
+    for k in range(1, 5):
+        for place, subset in enumerate(itertools.combinations("abcd", k)):
+            for domain, shift in (("x", 0.01 * place), ("y", -0.01 * place)):
+                value = 0.5 + 0.05 * k + shift
+                rows.append(f"{k},{'+'.join(subset)},average,acc,{domain},{value:.3f},higher")
+    table = tmp_path / "m.csv"
+    table.write_text("\n".join(rows) + "\n")
+    fronts = []
+    for more in ((), ("--metric", "acc"), ("--domains", "x,y"), ("--domains", "acc:x,acc:y")):
+        run = cli("select", table, "--front", "x,y", "--keep", "x>=0.4", *more, "--json")
+        assert run.returncode == 0, run.stderr
+        found = json.loads(run.stdout)
+        assert found["verdict"]["aim"] == "acc:x,acc:y" or more[:1] == ("--domains",)
+        fronts.append(found["front"])
+    assert fronts[0]
+    assert all(one == fronts[0] for one in fronts)
+    assert (
+        json.loads(cli("select", table, "--domains", "x", "--json").stdout)["verdict"]["aim"]
+        == "acc:x"
+    )

@@ -4,6 +4,7 @@ Commands are imported when they run, so that `--help` is quick. They may import 
 """
 
 import os
+import shlex
 import sys
 from importlib import import_module
 from typing import Any
@@ -13,7 +14,7 @@ import click
 from mergeplan._native import __version__, tell_bus_errors
 from mergeplan.cli import streams
 from mergeplan.display.text import cut
-from mergeplan.errors import MergeplanError, SurroundingsError, legible
+from mergeplan.errors import MergeplanError, SeveralMetricsError, SurroundingsError, legible
 from mergeplan.system import signals
 
 COMMANDS = {
@@ -120,6 +121,9 @@ def _run() -> int:
 
 def _told(error: BaseException) -> int:
     """Say what is wrong; returns the exit code. A panic of the core is no `Exception`."""
+    if isinstance(error, SeveralMetricsError):
+        again = shlex.join(["mergeplan", *sys.argv[1:], "--metric", error.metric])
+        return _fail(error.message, f"name one, such as `{again}`", error.exit_code)
     if isinstance(error, MergeplanError):
         return _fail(error.message, error.hint, error.exit_code)
     if isinstance(error, MemoryError):

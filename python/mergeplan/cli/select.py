@@ -135,6 +135,7 @@ def command(
     or is as good as --max-loss asks.
     """
     from mergeplan.cli.verdicts import fail_by, written
+    from mergeplan.measurements.rows import named_among
     from mergeplan.selection.data import selection_data
     from mergeplan.selection.fitting import fit_table
     from mergeplan.selection.front import front_table, pareto_front
@@ -170,7 +171,8 @@ def command(
         source, selections, method=method, metric=metric, weights=weights, pool_file=pool_file
     )
     first = selections[0]
-    names = tuple(front.split(",")) if front else ()
+    aim, targets = first.table.target(first.law.name).metric, first.table.targets
+    names = tuple(named_among(name, targets, aim) for name in front.split(",")) if front else ()
     points = pareto_front([fit_table(first.table, n) for n in names], max_experts) if names else []
     if picture is not None:
         draw_selection(first, picture, points, names, replace=overwrite)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.display.text import listed, parse_count, shown
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import InputError, SeveralMetricsError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.metrics import rows_about
 from mergeplan.measurements.one_pool import refuse_two_hashes
@@ -36,6 +36,8 @@ def load_measurements(path: str | Path, metric: str | None = None) -> Measuremen
     every, sha256 = read_rows(expanded(path))
     try:
         some = rows_about(every, metric)
+    except SeveralMetricsError:
+        raise
     except InputError as error:
         raise InputError(f"`{path}`: {error.message}", error.hint) from error
     whole = [row for row in some if row.text_se is None]

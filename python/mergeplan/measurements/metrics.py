@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from mergeplan.display.text import listed
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import InputError, SeveralMetricsError, nearest
 from mergeplan.measurements.rows import MACRO, Measurement, domain_name, parse_shares, target_name
 
 # Made of losses where it is asked for and no row is of it.
@@ -32,9 +33,7 @@ def rows_about(rows: Sequence[Measurement], metric: str | None = None) -> tuple[
     names = list(dict.fromkeys(row.metric for row in rows))
     if metric is None:
         if len(names) > 1 and "" not in names:
-            raise InputError(
-                f"several metrics were measured: {listed(names)}", "name one: `--metric`"
-            )
+            raise several_metrics([row.metric for row in rows])
         metric = "" if "" in names or not names else names[0]
     elif metric not in names:
         if metric == PERPLEXITY and "" in names:
@@ -49,6 +48,16 @@ def rows_about(rows: Sequence[Measurement], metric: str | None = None) -> tuple[
     for row in found if metric else ():
         _check(row, found[0])
     return found
+
+
+def several_metrics(metrics: Iterable[str]) -> SeveralMetricsError:
+    """The error where one has to be named, with the one that most values are of.
+
+    Args:
+        metrics: Of each value.
+    """
+    counts = Counter(metrics)
+    return SeveralMetricsError(listed(counts, len(counts)), max(counts, key=counts.__getitem__))
 
 
 def target_among(rows: Sequence[Measurement], domain: str | None = None) -> str | None:

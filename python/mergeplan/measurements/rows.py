@@ -1,6 +1,7 @@
 """One measured value of one merge, and a set of them."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mergeplan.display.summary import Summarized
@@ -140,6 +141,29 @@ def domain_name(text: str) -> str:
     ('macro', 'Code')
     """
     return _ALIASES.get(text.lower(), text)
+
+
+def named_among(text: str, targets: Collection[str], metric: str) -> str:
+    """`code=2,math` in a table of one metric: domains by the names that its values have there.
+
+    Args:
+        targets: Names of all values.
+
+    >>> named_among("code=2,math", {"acc:code", "acc:math"}, "acc")
+    'acc:code=2,acc:math=1'
+    >>> named_among("acc:code", {"acc:code"}, "acc"), named_among("code", {"code"}, "")
+    ('acc:code', 'code')
+    """
+    if text in targets or not metric:
+        return text
+    shares = parse_shares(text)
+    own = {name: target_name(metric, name) for name in shares}
+    if not any(own[name] in targets and name not in targets for name in shares):
+        return text
+    parts = {own[name] if own[name] in targets else name: share for name, share in shares.items()}
+    if len(parts) == 1:
+        return next(iter(parts))
+    return ",".join(f"{name}={share:g}" for name, share in parts.items())
 
 
 def parse_shares(text: str) -> dict[str, float]:

@@ -12,8 +12,8 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.item_scores import with_item_scores
 from mergeplan.evaluation.resampling import Resampling, of_known_items, resampling_beside
 from mergeplan.measurements.file import read_rows
-from mergeplan.measurements.metrics import rows_about, target_among
-from mergeplan.measurements.rows import MACRO, Measurement
+from mergeplan.measurements.metrics import rows_about, several_metrics, target_among
+from mergeplan.measurements.rows import MACRO, Measurement, named_among
 from mergeplan.pool.geometry.file import Gram, load_grams
 from mergeplan.selection.active import Confidence, confidence_of, confidence_on_items
 from mergeplan.selection.choices import Choice
@@ -114,20 +114,30 @@ def select(
 def asked_of(
     rows: tuple[Measurement, ...], wish: Wish, metric: str | None
 ) -> tuple[tuple[Measurement, ...], Wish]:
-    """Rows and wish where a metric is named: it is what counts, and the other rows stay.
+    """Rows and wish where a metric is named, or is the only one: it is what counts, its domains go
+    by their own names, and the other rows stay.
 
     Raises:
-        InputError: It is not there, or domains are named too; or its values are at fault.
+        InputError: It is not there, or domains are named too; or its values are at fault; or there
+            are several and none is named.
     """
-    if metric is None and len({row.metric for row in rows}) > 1:
+    metrics = [row.metric for row in rows]
+    if metric is None and len(set(metrics)) > 1:
+        if wish.domains is None and "" not in metrics:
+            raise several_metrics(metrics)
         return rows, wish
     some = rows_about(rows, metric)
-    if metric is None:
-        return rows, wish
-    if wish.domains is not None:
+    metric, named = some[0].metric, metric is not None
+    if named and wish.domains is not None:
         raise InputError("both a metric and domains are named", "`--domains` takes metrics too")
     others = tuple(row for row in rows if row.metric != metric)
-    return (*some, *others), replace(wish, domains=target_among(some))
+    rows = (*some, *others)
+    targets = {row.target for row in rows}
+    domains = wish.domains
+    if metric:
+        domains = named_among(domains, targets, metric) if domains else target_among(some)
+    keep = tuple(replace(one, name=named_among(one.name, targets, metric)) for one in wish.keep)
+    return rows, replace(wish, domains=domains, keep=keep)
 
 
 def select_each(

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.config.labels import method_of
+from mergeplan.display.text import listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.gaps import gap_text
-from mergeplan.measurements.metrics import item_error, own_error
+from mergeplan.measurements.metrics import item_error, own_error, several_metrics
 from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
 from mergeplan.selection.target import Target, mean_of
@@ -163,7 +164,7 @@ class Table:
         return [gap_text(missing or {name: 0}, int(left_out.sum()), len(left_out), "--domains")]
 
     def default_target(self) -> str:
-        """The macro mean, or the only target there is.
+        """The macro mean, the only loss, or the only target there is.
 
         Raises:
             InputError: There are several, and none is their mean.
@@ -175,10 +176,14 @@ class Table:
         macros = {target_name(target.metric, MACRO) for target in self.targets.values()}
         if len(macros) == 1 and macros <= self.targets.keys():
             return macros.pop()
-        known = ", ".join(self.targets)
-        raise InputError(
-            f"several metrics were measured: {known}", "choose some: `--metric`, or `--domains`"
-        )
+        losses = [name for name, target in self.targets.items() if not target.metric]
+        if len(losses) == 1:
+            return losses[0]
+        if losses:
+            raise InputError(
+                f"no merge was measured on all domains: {listed(losses)}", "name some: `--domains`"
+            )
+        raise several_metrics(one.metric for one in self.targets.values())
 
 
 def tables_of(rows: Iterable[Measurement], method: str | None = None) -> list[Table]:

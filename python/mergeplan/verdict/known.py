@@ -9,7 +9,7 @@ from statistics import fmean
 
 from mergeplan.config.labels import method_of
 from mergeplan.errors import InputError, nearest
-from mergeplan.measurements.metrics import item_error, own_error
+from mergeplan.measurements.metrics import item_error, own_error, several_metrics
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
 
 # A weight that differs from another by less is the same.
@@ -184,10 +184,7 @@ def aim_of(rows: Iterable[Measurement], wanted: str | None) -> Aim:
         if len(macros) == 1 and macros <= kinds.keys():
             wanted = macros.pop()
         elif len(kinds) > 1 and not losses:
-            raise InputError(
-                f"several metrics were measured: {', '.join(kinds)}",
-                "choose one: `--metric`, or some: `mergeplan select --domains`",
-            )
+            raise several_metrics(row.metric for row in rows)
         else:
             wanted = losses[0] if losses else next(iter(kinds))
     shares = {wanted: 1.0} if wanted in kinds else parse_shares(wanted)
