@@ -1,6 +1,7 @@
 """The verdict: of all that is known the best, and never surer than its ground."""
 
 import json
+import shlex
 from dataclasses import replace
 from itertools import combinations
 from math import erfc, sqrt
@@ -323,6 +324,32 @@ def test_weights_that_were_asked_for_are_written_where_they_pay():
     assert merge_to_write(verdict, anyway=True, wanted=worse) is worse
     # Nobody can measure them by name: there is no command that would.
     assert MeasureCommand(Path("run/m.csv"))([better]) == ""
+
+
+@pytest.mark.parametrize(
+    ("left", "partly", "question"),
+    [
+        ((), False, []),
+        ((), True, []),
+        (("geometry.json",), False, []),  # of no run: it says nothing of one
+        (("run.json", "geometry.json"), False, ["--for", "select"]),
+        (
+            ("run.json", "geometry.json"),
+            True,
+            ["--for", "select", "--tokens", "where-needed"],
+        ),
+    ],
+)
+def test_the_command_that_measures_more_asks_what_the_run_asked(left, partly, question, tmp_path):
+    for name in left:
+        (tmp_path / name).write_text('{"texts": {}}')
+    open_question = decide([row("", 1.6), row("a", 1.5), row("b", 1.55)]).expert
+    command = MeasureCommand(tmp_path / "m.csv", "pool.yml", partly)([open_question])
+    folder = str(tmp_path) if "run.json" in left else "RUN_DIR"
+    start = ["mergeplan", "calibrate", "pool.yml", "-o", folder, *question]
+    words = shlex.split(command)
+    assert words[: len(start)] == start
+    assert words[len(start)] == "--method"
 
 
 def test_higher_is_better_where_the_metric_says_so():
