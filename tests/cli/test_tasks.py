@@ -187,20 +187,26 @@ def test_a_task_that_cannot_be_had_is_named_before_any_merge(old, new, task, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("item", [2, 7])
-def test_an_item_without_a_finite_score_is_named_where_tasks_decide(item, task, tmp_path):
+@pytest.mark.parametrize(
+    ("item", "metric", "message"),
+    [
+        (2, "nats", "task `tiny_choice`, item 2: expected a finite `nats`, found"),
+        (7, "nats", "task `tiny_choice`, item 7: expected a finite `nats`, found"),
+        (99, "loss", "task `tiny_choice`: expected the name of another metric than a loss"),
+    ],
+)
+def test_an_odd_score_of_a_task_is_named_where_tasks_decide(item, metric, message, task, tmp_path):
     (tmp_path / "scored.py").write_text(
         "import math\ndef scored(doc, results):\n"
-        f"    return {{'nats': math.inf if doc['number'] == {item} else 1.0}}\n"
+        f"    return {{'{metric}': math.inf if doc['number'] == {item} else 1.0}}\n"
     )
     data = tmp_path / "tiny.jsonl"
     records = [json.loads(line) for line in data.read_text().splitlines()]
     data.write_text(
         "".join(json.dumps(one | {"number": n}) + "\n" for n, one in enumerate(records, 1))
     )
-    text = task.read_text().replace("metric: acc", "metric: nats")
+    text = task.read_text().replace("metric: acc", f"metric: {metric}")
     task.write_text(text + "process_results: !function scored.scored\n")
-    message = rf"task `tiny_choice`, item {item}: expected a finite `nats`, found"
     with pytest.raises(InputError, match=message):
         calibrated(tmp_path, task, data=None)
 

@@ -299,6 +299,15 @@ def test_a_perplexity_is_made_of_losses_on_request(tmp_path):
             "row 2, column `value`: expected a share from",
         ),
         (f"{HEAD}\n1,acc,nan,higher\n", "row 2, column `value`: expected a number"),
+        (f"{HEAD}\n1,Loss,1.5,lower\n", "row 2, column `metric`: expected the name of another"),
+        (
+            f"{HEAD},loss_nats\n1,acc,0.5,higher,1.5\n",
+            "row 2, column `metric`: expected nothing beside `loss_nats`, found `acc`",
+        ),
+        (
+            f"{HEAD},loss_nats\n1,,0.5,,1.5\n",
+            "row 2, column `value`: expected nothing beside `loss_nats`, found `0.5`",
+        ),
         (f"{HEAD}\n1,acc,,higher\n", "row 2, column `value`: expected a number, found nothing"),
         ("k,value,better\n1,0.4,higher\n", "column `loss_nats` is missing"),
         (f"{HEAD},value_se\n1,acc,0.4,higher,-1\n", "column `value_se`: expected a standard error"),

@@ -93,6 +93,10 @@ def test_a_scorer_of_losses_gives_what_evaluate_gives(tmp_path):
             "METRIC = 'a'\nBETTER = 'more'\ndef score(m, d): ...",
             "`lower` or `higher`, found `'more",
         ),
+        (
+            "METRIC = 'loss'\nBETTER = 'lower'\ndef score(m, d): ...",
+            "`METRIC`: expected another measure than a loss in nats, found `loss`",
+        ),
         ("METRIC = 3\nBETTER = 'lower'\ndef score(m, d): ...", "`METRIC`: expected a name, found"),
         ("BETTER = 'lower'\ndef score(m, d): ...", "`BETTER` without `METRIC`"),
     ],

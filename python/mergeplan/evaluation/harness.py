@@ -20,6 +20,7 @@ import numpy as np
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import TaskScore, ratio_estimate
 from mergeplan.evaluation.task_faults import is_file, load_fault, refuse_faults, refuse_missing
+from mergeplan.measurements.rows import LOSS_NAMES
 from mergeplan.system.ranges import within
 
 _INSTALL = "pip install 'mergeplan[harness]'"
@@ -149,6 +150,11 @@ def try_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:
                 f"task `{score.task}`{odd[0] if odd else ''}: expected a finite `{score.metric}`,"
                 f" found {score.value}"
             )
+        if score.metric.partition(",")[0].lower() in LOSS_NAMES:
+            raise InputError(
+                f"task `{score.task}`: expected the name of another metric than a loss in nats,"
+                f" found `{score.metric}`"
+            )
     given = {(score.task, score.metric.partition(",")[0]) for score in found}
     for asked, loaded in tasks.loaded.items():
         for name, task in loaded["tasks"].items():
@@ -256,7 +262,8 @@ def _with_items(score: TaskScore, samples: Sequence[Mapping[str, Any]]) -> TaskS
     items = np.array([math.nan if one is None else one for one in within(numbers)])
     if not np.isfinite(items).all():
         # One such item leaves no mean either: it is known by its place.
-        return score if math.isfinite(score.value) else replace(score, items=tuple(items.tolist()))
+        is_mean = within((score.value,)) == [None]
+        return replace(score, items=tuple(items.tolist())) if is_mean else score
     if not math.isclose(items.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9):
         return score
     se = ratio_estimate(items, np.ones(len(items)), len(items)).se

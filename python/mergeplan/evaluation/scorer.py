@@ -27,6 +27,7 @@ from typing import Any
 
 from mergeplan.display.text import cut
 from mergeplan.errors import InputError, nearest
+from mergeplan.measurements.rows import LOSS_NAMES
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import within
 from mergeplan.system.reading import CODE, read_text
@@ -217,6 +218,11 @@ class Scorer:
             return
         if not isinstance(metric, str) or not metric.strip():
             raise self._fault(f"`METRIC`: expected a name, found {_named(metric)}")
+        if metric.strip().lower() in LOSS_NAMES:
+            raise self._fault(
+                f"`METRIC`: expected another measure than a loss in nats, found `{metric}`",
+                "leave out `METRIC` and `BETTER` for losses in nats; name another loss by its kind",
+            )
         if better not in _DIRECTIONS:
             raise self._fault(
                 f"`METRIC` without a direction: expected `BETTER` of `lower` or `higher`, found"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergeplan.display.text import parse_count
-from mergeplan.measurements.rows import Measurement, domain_name
+from mergeplan.measurements.rows import LOSS_NAMES, Measurement, domain_name
 from mergeplan.system.ranges import LARGEST_POOL, parse_options
 
 # More than any benchmark has.
@@ -85,6 +85,12 @@ def _better(text: str) -> bool:
     return text == "higher"
 
 
+def _metric(text: str) -> str:
+    if text.lower() in LOSS_NAMES:
+        raise ValueError
+    return text
+
+
 def direction(higher: bool) -> str:
     """What the column `better` says.
 
@@ -155,7 +161,14 @@ COLUMNS = tuple(
             "loss",
         ),
         ("n_tokens", "n_tokens", "a whole number", None, str, "text"),
-        ("metric", "metric", "a name", str, str, "metric"),
+        (
+            "metric",
+            "metric",
+            "the name of another measure than a loss, which stands in `loss_nats`",
+            _metric,
+            str,
+            "metric",
+        ),
         ("value", "loss_nats", "a number", _number(-LARGEST_LOSS, LARGEST_LOSS), repr, "metric"),
         (
             "value_se",

@@ -13,7 +13,7 @@ from mergeplan.errors import InputError, SeveralMetricsError, nearest
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.metrics import rows_about
 from mergeplan.measurements.one_pool import refuse_two_hashes
-from mergeplan.measurements.rows import PARTLY, Measurement, Measurements
+from mergeplan.measurements.rows import LOSS_NAMES, PARTLY, Measurement, Measurements
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import TABLE, decode, read_bytes
@@ -94,7 +94,13 @@ def _row(record: Mapping[str | None, Any], row: int) -> Measurement:
         raise InputError(
             f"row {row}: more cells than the head has columns", "write decimals with a point: 2.5"
         )
-    # A row with a loss is one of losses, whatever else it says.
+    for name in ("metric", "value") if cells.get("loss_nats") else ():
+        if cells.get(name) and cells[name].lower() not in LOSS_NAMES:
+            raise fail(
+                name,
+                "nothing beside `loss_nats`",
+                "give the metric a row of its own, with `metric`, `value` and `better`",
+            )
     other = "metric" if cells.get("loss_nats") or not cells.get("metric") else "loss"
     values: dict[str, Any] = {"row": row}
     for column in COLUMNS:

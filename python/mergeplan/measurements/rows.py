@@ -8,6 +8,8 @@ from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
 
 MACRO = "macro"
+# Of losses in nats, which have a column of their own: of a metric these would be taken for them.
+LOSS_NAMES = ("loss", "losses", "loss_nats")
 
 # n_params, method (empty for the base), options ("{}" for the base), subset, seed (empty for it).
 MergeKey = tuple[float | None, str, str, tuple[str, ...], str]
