@@ -121,6 +121,7 @@ def test_a_check_on_one_document_a_domain_says_why_it_has_no_interval(measured, 
     pool, setup = load_pool(measured / "pool.yml"), Setup(EvaluationOptions(max_tokens=1000))
     checked = check_choice(verdict.best_merge, verdict, selections, pool, rows, setup)
     assert "no interval" not in checked.summary()
+    assert [one["rival"] for one in checked.records()] == [one.name for one in checked.rivals]
     one = replace(checked.rivals[0], gain=replace(checked.rivals[0].gain, se=float("nan")))
     said = replace(checked, rivals=(one, *checked.rivals[1:])).summary()
     assert "no interval is told: it takes two documents" in said

@@ -121,6 +121,7 @@ def calibrated(tmp_path, task, **changes):
 
 def test_a_calibration_runs_tasks_on_every_merge_and_keeps_each_items_score(task, tmp_path):
     done = calibrated(tmp_path, task)
+    assert {"chosen", "base"} <= set(done.to_frame().role)
     rows, _ = read_rows(done.table)
     losses = {row.merge_key: row for row in rows if row.domain == "macro"}
     scores = {row.merge_key: row for row in rows if row.metric == "acc"}

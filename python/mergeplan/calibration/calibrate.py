@@ -7,8 +7,10 @@ ends with the same table.
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mergeplan.calibration.closing import Command, verdict_on
 from mergeplan.calibration.held_back import HeldBack
@@ -24,7 +26,7 @@ from mergeplan.calibration.store import RunStore
 from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted
-from mergeplan.system.progress import Progress
+from mergeplan.system.progress import Shown, shown_as_bar
 from mergeplan.verdict.verdict import Verdict
 
 
@@ -68,6 +70,10 @@ class Calibration(Summarized):
         lines += [self.tally(), *self.reasons, f"table: {self.table}"]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
+    def records(self) -> list[dict[str, Any]]:
+        """Those of the verdict; `load_measurements(table)` has all that was measured."""
+        return [] if self.verdict is None else self.verdict.records()
+
 
 def calibrate(
     pool_file: str | Path,
@@ -75,7 +81,7 @@ def calibrate(
     options: CalibrateOptions | None = None,
     *,
     say: Say = lambda _: None,
-    progress: Progress | None = None,
+    progress: Shown = None,
     conclude: Callable[[RunFolder, Verdict | None], object] = lambda _, __: None,
     command: Command = lambda _: "",
 ) -> Calibration:
@@ -84,7 +90,8 @@ def calibrate(
     Args:
         folder: The run; see `run_folder`. Created, or continued.
         say: Told what each round measures and why.
-        progress: Called with tokens scored and tokens planned.
+        progress: Called with tokens scored and tokens planned; or true for a bar, false for none,
+            `None` for one in a notebook.
         conclude: Called at the end with the verdict, while no other run can work in the folder.
         command: Says how merges are measured that the verdict asks for.
 
@@ -100,9 +107,12 @@ def calibrate(
     pool_file, folder = Path(pool_file), Path(folder)
     options, checked = settle(pool_file, folder, options or CalibrateOptions())
     _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
-    run = Run(checked, options, say, progress)
-    store = RunStore(folder, checked.identity, pool_sizes(checked), say)
-    try:
+    unit = "documents" if options.setup.evaluation.scorer else "tokens"
+    with (
+        shown_as_bar(progress, unit) as told,
+        closing(RunStore(folder, checked.identity, pool_sizes(checked), say)) as store,
+    ):
+        run = Run(checked, options, say, told)
         store.compare_experts(
             checked.pool, say, threads=options.setup.threads, anew=options.choosing is not None
         )
@@ -117,8 +127,6 @@ def calibrate(
         found = run.held_back(verdict, measured, store) if verdict is not None else None
         seconds = time.perf_counter() - begun
         conclude(store.folder, verdict)
-    finally:
-        store.close()
     new = run.measured
     n_measured = len({one.merge.key for one in new})
     faults = [f"{one.merge.key}: {fault}" for one in measured for fault in one.scores.faults()]

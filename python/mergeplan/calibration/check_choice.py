@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mergeplan.calibration.same_models import refuse_other_models
 from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
@@ -97,6 +98,18 @@ class Check(Summarized):
             )
         lines.append(f"  regret beside these subsets: {self.regret:.4f}")
         return "\n".join(lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each merge that it is held against."""
+        return [
+            {
+                "rival": rival.name,
+                "loss": rival.loss.loss_nats,
+                "gain": rival.gain.loss_nats,
+                "gain_se": rival.gain.se,
+            }
+            for rival in self.rivals
+        ]
 
 
 def check_choice(

@@ -16,7 +16,7 @@ from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, 
 from mergeplan.evaluation.sources import Data, files_of
 from mergeplan.measurements.columns import direction
 from mergeplan.system.files import expanded
-from mergeplan.system.progress import Progress
+from mergeplan.system.progress import Shown, shown_as_bar
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +49,26 @@ class Evaluation(Summarized):
         if self.against is None:
             return text
         return text + "\n\n" + self.difference()
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each domain, both means and each task, with the difference from the other
+        model."""
+        data = self.data()
+        value = "value" if self.metric else "loss_nats"
+        rows = [
+            {"domain": name, "metric": data["metric"], "value": row.pop(value), **row}
+            for name, row in data["scores"].items()
+        ]
+        names = ("metric", "value", "se", "n_documents")
+        rows += [{"domain": one["task"], **{n: one[n] for n in names}} for one in data["tasks"]]
+        if self.against is None:
+            return rows
+        apart = [(row[value], row["se"]) for row in data["difference"].values()]
+        apart += [(one["value"], one["se"]) for one in data["task_differences"]]
+        return [
+            {**row, "difference": difference, "difference_se": se}
+            for row, (difference, se) in zip(rows, apart, strict=True)
+        ]
 
     def difference(self) -> str:
         """The table of the differences from the other model, paired by document and by item."""
@@ -110,7 +130,7 @@ def evaluate(
     *,
     dtype: str = "auto",
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Shown = None,
 ) -> Scores:
     """Token cross-entropy of a model on held-out text, in nats per token.
 
@@ -123,7 +143,8 @@ def evaluate(
             takes.
         dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
-        progress: Called with the tokens scored so far, and all of them.
+        progress: Called with the tokens scored so far, and all of them; or true for a bar, false
+            for none, `None` for one in a notebook.
 
     Returns:
         Sums by document; `macro()`, `token_weighted()` and `estimates()` give means.
@@ -149,7 +170,7 @@ def evaluate_fully(
     tasks: tuple[str, ...] = (),
     dtype: str = "auto",
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Shown = None,
 ) -> Evaluation:
     """Also score another model on the same tokens, and run downstream tasks.
 
@@ -177,7 +198,8 @@ def evaluate_fully(
         tokenizer = load_tokenizer(folder) if found is not None else None
         if found is not None and not task_scores:
             try_tasks(found, loaded, tokenizer)
-        scores.append(measure.score(loaded, progress))
+        with shown_as_bar(progress, "documents" if options.scorer else "tokens") as told:
+            scores.append(measure.score(loaded, told))
         if found is not None:
             task_scores.append(tuple(run_tasks(found, loaded, tokenizer)))
         del loaded  # two models need not fit

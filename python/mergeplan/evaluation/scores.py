@@ -12,9 +12,9 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Lt
@@ -194,6 +194,10 @@ class Scores(Summarized):
     def summary(self) -> str:
         """A row for each domain and both means."""
         return scores_table(self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each domain and both means."""
+        return [{"domain": name, **asdict(row)} for name, row in rows_of(self).items()]
 
     def faults(self) -> list[str]:
         """What a reader must know: documents to which the model gives no finite score."""

@@ -14,7 +14,7 @@ from mergeplan.display.text import printable
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.document import to_json
 from mergeplan.system.files import expanded
-from mergeplan.system.progress import Progress
+from mergeplan.system.progress import Shown, shown_as_bar
 
 if TYPE_CHECKING:
     from mergeplan._native import TensorDistance
@@ -107,6 +107,17 @@ class Diff(Summarized):
         """The verdict, and a row for each tensor that differs."""
         return "\n".join([self.verdict(), *diff_rows(self.differing)])
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each tensor, the worst first."""
+        return [
+            {
+                "tensor": one.tensor,
+                "status": one.status,
+                **{name: getattr(one.distance, name, None) for name in _DISTANCE},
+            }
+            for one in self.tensors
+        ]
+
     def data(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         tensors = []
@@ -166,7 +177,7 @@ def diff(
     tolerance_ulp: int = 0,
     ignore_dtype: bool = False,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Shown = None,
 ) -> Diff:
     """Compare two checkpoints.
 
@@ -181,7 +192,8 @@ def diff(
             and infinity stand at the same places.
         ignore_dtype: Judge tensors of different dtypes by their values alone.
         threads: Worker threads; `None` for one on each core.
-        progress: Called some ten times a second with bytes done and bytes in all.
+        progress: Called some ten times a second with bytes done and bytes in all; or true for a
+            bar, false for none, `None` for one in a notebook.
 
     Returns:
         Every tensor of either, the worst first.
@@ -211,13 +223,14 @@ def diff(
         )
     ]
     total = sum(first[name].n_bytes + second[name].n_bytes for name in pairs)
-    distances = tensor_distances(
-        to_json(one.planned({})),
-        to_json(two.planned({})),
-        pairs,
-        threads=threads or os.cpu_count() or 1,
-        progress=(lambda done: progress(done, total)) if progress else None,
-    )
+    with shown_as_bar(progress, "B") as told:
+        distances = tensor_distances(
+            to_json(one.planned({})),
+            to_json(two.planned({})),
+            pairs,
+            threads=threads or os.cpu_count() or 1,
+            progress=(lambda done: told(done, total)) if told else None,
+        )
     by_name = dict(zip(pairs, distances, strict=True))
     found = []
     for name in first.keys() | second.keys():

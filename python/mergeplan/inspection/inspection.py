@@ -92,6 +92,31 @@ class Inspection(Summarized):
         """
         return "\n".join(map(printable, self._lines(tensors)))
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each checkpoint and for each config with what it would write."""
+        checkpoints = [
+            {
+                "path": str(one.path),
+                "tensors": len(one.tensors),
+                "n_bytes": one.n_bytes,
+                "n_params": one.n_params,
+                "architecture": one.architecture,
+                "problems": len(self.problems),
+            }
+            for one in self.checkpoints
+        ]
+        merges = [
+            {
+                "path": str(one.config),
+                "tensors": one.output.tensors if one.output else None,
+                "n_bytes": one.output.n_bytes if one.output else None,
+                "method": one.method,
+                "problems": len(one.problems),
+            }
+            for one in self.merges
+        ]
+        return checkpoints + merges
+
     def _lines(self, tensors: bool) -> Iterator[str]:
         for checkpoint in self.checkpoints:
             yield from _checkpoint(checkpoint, tensors)

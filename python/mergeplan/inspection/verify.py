@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mergeplan.merging.manifest import Manifest, load_manifest
 from mergeplan.system.files import expanded, sha256_of
 from mergeplan.system.jsontext import loads
 from mergeplan.system.pathtext import path_of
-from mergeplan.system.progress import Progress
+from mergeplan.system.progress import Progress, Shown, shown_as_bar
 from mergeplan.system.reading import INDEX, read_bytes
 
 
@@ -76,6 +76,10 @@ class Verification(Summarized):
         """The verdict, and a line for each difference."""
         return "\n".join([self.verdict(), *map(str, self.differences)])
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each difference."""
+        return [asdict(difference) for difference in self.differences]
+
     def differs(self, file: str, expected: str, found: str, tensor: str | None = None) -> None:
         """Note a difference."""
         self.differences.append(Difference(file, tensor, expected, found))
@@ -86,7 +90,7 @@ def verify(
     *,
     inputs: bool = False,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Shown = None,
 ) -> Verification:
     """Check a merge against the manifest that it left.
 
@@ -94,7 +98,8 @@ def verify(
         out: The merge's folder.
         inputs: Also check that the merged files still have the recorded length and time of change.
         threads: Worker threads; `None` for one on each core.
-        progress: Called some ten times a second with bytes done and bytes in all.
+        progress: Called some ten times a second with bytes done and bytes in all; or true for a
+            bar, false for none, `None` for one in a notebook.
 
     Returns:
         What was checked, and every difference; `matches` says whether there is none.
@@ -113,7 +118,8 @@ def verify(
     manifest = load_manifest(folder)
     result = Verification(Path(out))
     readable = _check_files(folder, manifest, result)
-    places = _check_tensors(folder, manifest, readable, result, threads, progress)
+    with shown_as_bar(progress, "B") as told:
+        places = _check_tensors(folder, manifest, readable, result, threads, told)
     _check_index(folder, manifest, places, result)
     for name, digest in sorted(manifest.companions.items()):
         _check_companion(folder, name, digest, result)

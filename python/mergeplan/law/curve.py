@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -109,6 +109,18 @@ class Fit(Summarized):
         ks = ", ".join(str(point.k) for point in self.series.points)
         lines = [f"{name_of(self.series)}: {curve}, R² {self.r2:.5f}, from k = {ks}, on this text"]
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each k that was measured."""
+        names = ("k", "loss", "n_subsets", "n_possible", "spread", "best_loss")
+        return [
+            {
+                **{name: getattr(point, name) for name in names},
+                "best_subset": "+".join(point.best_subset),
+                "expected": self.expect(point.k),
+            }
+            for point in self.series.points
+        ]
 
     @cached_property
     def draws(self) -> PoolMeans | None:

@@ -1,7 +1,7 @@
 """All fits of a file, and how they read."""
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
@@ -162,6 +162,19 @@ class FitResult(Summarized):
         check_number(target_loss, "target_loss", lowest, 1e9)
         check_number(confidence, "confidence", 0.01, 0.999)
         return self.choose(n, method, options).solve(target_loss, confidence)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each fit: the forecast's coefficients."""
+        return [
+            {
+                **fit.series.names(),
+                "floor": fit.series.scale.own(fit.forecast.floor),
+                "tail": fit.forecast.tail,
+                "offset": fit.forecast.offset,
+                "r2": fit.r2,
+            }
+            for fit in self.fits
+        ]
 
     def summary(self, *, warnings: bool = True) -> str:
         """One line for each series with what is known of its fit, one for each law over sizes.

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
@@ -119,6 +120,21 @@ class Candidate(Summarized):
         lines = [f"{name_of(self.fit.series)}: {k}, {loss}", *(f"  {why}" for why in self.reasons)]
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
+    def records(self) -> list[dict[str, Any]]:
+        """One row."""
+        predicted = self.predicted
+        return [
+            {
+                **self.fit.series.names(),
+                "k": self.k,
+                "expected": predicted.loss,
+                "low": predicted.low,
+                "high": predicted.high,
+                "cost": self.cost,
+                "chance": self.chance,
+            }
+        ]
+
 
 @dataclass(frozen=True, repr=False)
 class Recommendation(Summarized):
@@ -152,6 +168,10 @@ class Recommendation(Summarized):
     def reached(self) -> bool:
         """Whether a measured size reaches the goal, or by the law over sizes another does."""
         return self.best.k is not None or self.cheapest is not None
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each candidate, the one to take first."""
+        return [record for candidate in self.candidates for record in candidate.records()]
 
     def summary(self, *, warnings: bool = True, other_texts: bool = True) -> str:
         """What, why, how sure, and what would sharpen it.

@@ -120,6 +120,11 @@ class Series:
         """What its values are of, as `select` names it; empty where the table does not say."""
         return ":".join(part for part in (self.scale.metric, self.domain) if part)
 
+    def names(self) -> dict[str, str | float | None]:
+        """What tells it apart from others, as columns of a table."""
+        names = {name: getattr(self, name) for name in ("method", "options", "n_params")}
+        return {**names, "domain": self.measured}
+
     @property
     def n_billion(self) -> float | None:
         return None if self.n_params is None else self.n_params / 1e9

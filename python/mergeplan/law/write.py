@@ -34,6 +34,10 @@ class ChosenMerge(Summarized):
         """The YAML, with why in its comments."""
         return self.text
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each expert."""
+        return [{"expert": name} for name in self.subset]
+
 
 def choose_merge(
     candidate: Candidate | Recommendation,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from mergeplan.display.summary import Summarized
 from mergeplan.errors import InputError
@@ -125,6 +126,16 @@ class Measurements(Summarized):
             }
             lines.append(f"  {method}, {domain}: {count} of k = {', '.join(map(str, sorted(ks)))}")
         return "\n".join(lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows, with the columns of the file."""
+        return [
+            {
+                name: "+".join(map(str, value)) if isinstance(value, tuple) else value
+                for name, value in vars(row).items()
+            }
+            for row in self.rows
+        ]
 
 
 def target_name(metric: str, domain: str) -> str:

@@ -24,7 +24,7 @@ from mergeplan.merging.workfolder import refuse_removal
 from mergeplan.merging.workspace import Workspace, is_published, open_workspace, remove_leftover
 from mergeplan.system.files import clear_folder
 from mergeplan.system.memory import MemoryWatch
-from mergeplan.system.progress import Progress
+from mergeplan.system.progress import Progress, Shown, shown_as_bar
 
 if TYPE_CHECKING:
     from mergeplan.merging.torch.device import Device
@@ -91,7 +91,7 @@ def merge(
     config: AnyConfig,
     out: str | Path,
     options: MergeOptions | None = None,
-    progress: Progress | None = None,
+    progress: Shown = None,
 ) -> MergeReport:
     """Merge checkpoints into a new folder, by any of mergekit's methods and to its numbers.
 
@@ -101,7 +101,8 @@ def merge(
     Args:
         config: A mergekit configuration: a dict, the path of its YAML, or a validated one.
         out: Folder to create; it is absent or complete at any moment.
-        progress: Called some ten times a second with bytes done and bytes in all.
+        progress: Called some ten times a second with bytes done and bytes in all; or true for a
+            bar, false for none, `None` for one in a notebook.
 
     Returns:
         What was written, and what it took.
@@ -124,7 +125,7 @@ def merge(
 def merge_many(
     wanted: Sequence[MergeRequest],
     options: MergeOptions | None = None,
-    progress: Progress | None = None,
+    progress: Shown = None,
     runner: Runner | None = None,
 ) -> list[MergeReport]:
     """Merge checkpoints into several new folders at once.
@@ -153,7 +154,8 @@ def merge_many(
     watch = MemoryWatch()
     if runner is None:
         runner = _on_devices(devices) if devices else run_here
-    done = _merge_and_publish(checked, options, progress, watch, runner)
+    with shown_as_bar(progress, "B") as told:
+        done = _merge_and_publish(checked, options, told, watch, runner)
     ended = time.perf_counter()
     sync = max((result["sync_seconds"] for result in done.results), default=0.0)
     return [

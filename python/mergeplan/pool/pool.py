@@ -92,6 +92,14 @@ class Pool(Summarized):
             [*lines, f"data: {', '.join(self.data) or 'none'}", f"methods: {', '.join(methods)}"]
         )
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each expert of each base."""
+        return [
+            {"base": str(size.base), "expert": name, "path": str(path)}
+            for size in self.sizes
+            for name, path in size.experts.items()
+        ]
+
     def nearest_size(self, n_params: float) -> int:
         """Index of the base of about n_params parameters.
 

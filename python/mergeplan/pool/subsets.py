@@ -146,6 +146,14 @@ class SubsetMerges(Summarized, tuple[SubsetMerge, ...]):
             )
         return "\n".join(lines)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each merge."""
+        names = ("key", "n_params", "method", "options", "k", "seed")
+        return [
+            {**{name: getattr(one, name) for name in names}, "subset": "+".join(one.subset)}
+            for one in self
+        ]
+
 
 @dataclass(frozen=True)
 class SubsetRow:

@@ -101,6 +101,24 @@ class Selection(Summarized):
         """The choice, how sure it is, and what its experts do."""
         return Selections([self]).summary()
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for the best subset of each k."""
+        table = self.table
+        return [
+            {
+                "method": table.method,
+                "options": table.options,
+                "n_params": table.n_params,
+                "k": k,
+                "subset": "+".join(choice.subset),
+                "value": choice.value,
+                "low": choice.low,
+                "high": choice.high,
+                "measured": choice.measured,
+            }
+            for k, choice in self.by_size.items()
+        ]
+
 
 class Selections(Summarized, tuple[Selection, ...]):
     """What each measured method and base size can give, the best first.
@@ -127,6 +145,10 @@ class Selections(Summarized, tuple[Selection, ...]):
         """Of what could not be fitted, and of the best selection."""
         first: Selection = self[0]
         return self.unfitted + first.warnings
+
+    def records(self) -> list[dict[str, Any]]:
+        """Those of each selection, the best first."""
+        return [record for selection in self for record in selection.records()]
 
     def summary(self) -> str:
         """The best selection, and the others in a line each."""

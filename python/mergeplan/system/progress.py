@@ -1,14 +1,18 @@
-"""One line on stderr: share, amount, rate and time left."""
+"""How far work is: one line on stderr, or a bar in a notebook."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mergeplan.display.text import format_bytes
+from mergeplan.errors import InputError
 from mergeplan.system import signals
 
 # Called with what is done, and with all that there is to do.
 Progress = Callable[[int, int], None]
+# The same; or whether there is a bar, by default in a notebook only.
+Shown = Progress | bool | None
 
 _INTERVAL_SECONDS = 0.1
 
@@ -50,3 +54,41 @@ class ProgressLine:
         if self._shown and self._drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+@contextmanager
+def shown_as_bar(progress: Shown, unit: str) -> Iterator[Progress | None]:
+    """What to call for a function's `progress`; a bar is gone at the end.
+
+    Args:
+        progress: What to call; or true for a bar, false for none, `None` for one in a notebook,
+            where tqdm is installed.
+        unit: What is counted: `B` for bytes.
+
+    Raises:
+        InputError: A bar is wanted, and tqdm is not installed.
+    """
+    if callable(progress) or not (_in_notebook() if progress is None else progress):
+        yield progress if callable(progress) else None
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        if progress is None:
+            yield None
+            return
+        hint = "install it: pip install tqdm"
+        raise InputError("a progress bar needs tqdm", hint) from error
+    with tqdm(unit=unit, unit_scale=True, leave=False) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel of Jupyter runs this: a shell of IPython in a terminal is none."""
+    get = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return getattr(get(), "kernel", None) is not None

@@ -1,7 +1,7 @@
 """One answer of all that is known, and how sure it is."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mergeplan.display.summary import Summarized
 from mergeplan.verdict.contenders import Contender
@@ -93,6 +93,26 @@ class Verdict(Summarized):
             lines += [f"  {line}" for line in to_measure_text(self.to_measure, self.chosen)]
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for what is chosen, the base, the best single expert, and the best merge."""
+        roles = ("chosen", "base", "expert", "best_merge")
+        some = [(role, one) for role in roles if (one := getattr(self, role)) is not None]
+        return [
+            {
+                "role": role,
+                "subset": "+".join(one.merge.subset),
+                "k": one.merge.k,
+                "method": one.merge.method,
+                "options": one.merge.options,
+                "n_params": one.merge.n_params,
+                "value": one.value,
+                "low": one.low,
+                "high": one.high,
+                "measured": one.measured,
+            }
+            for role, one in some
+        ]
 
     def headline(self) -> str:
         """The answer in one sentence."""

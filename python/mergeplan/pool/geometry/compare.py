@@ -22,7 +22,7 @@ from mergeplan.planning.document import to_json
 from mergeplan.pool.bases import check_bases
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.pool import Pool, PoolSize, pool_of
-from mergeplan.system.progress import Progress
+from mergeplan.system.progress import Shown, shown_as_bar
 
 if TYPE_CHECKING:
     from mergeplan._native import TensorSimilarity
@@ -42,14 +42,15 @@ _KINDS = (
 
 
 def similarity(
-    pool: Pool | str | Path, *, threads: int | None = None, progress: Progress | None = None
+    pool: Pool | str | Path, *, threads: int | None = None, progress: Shown = None
 ) -> tuple[Geometry, ...]:
     """Compare the experts of each size of a pool.
 
     Args:
         pool: Its file, or as `load_pool` gives it.
         threads: Worker threads; `None` for one on each core. They change nothing of the result.
-        progress: Called some ten times a second with bytes read of a size, and all of them.
+        progress: Called some ten times a second with bytes read of a size, and all of them; or true
+            for a bar, false for none, `None` for one in a notebook.
 
     Returns:
         One for each base size; matrices are (experts, experts).
@@ -70,9 +71,7 @@ def similarity(
     return tuple(geometry_of(size, threads=threads, progress=progress) for size in pool.sizes)
 
 
-def geometry_of(
-    size: PoolSize, *, threads: int | None = None, progress: Progress | None = None
-) -> Geometry:
+def geometry_of(size: PoolSize, *, threads: int | None = None, progress: Shown = None) -> Geometry:
     """The same for one size."""
     from mergeplan._native import tensor_similarities
 
@@ -85,14 +84,15 @@ def geometry_of(
         name, why = next(iter(left_out.items()), ("", "it has no tensors"))
         raise InputError(f"nothing of `{size.base}` can be compared: `{name}`: {why}")
     total = sum(model.tensors[name].n_bytes for model in (base, *experts) for name in tensors)
-    found = tensor_similarities(
-        to_json(planned_models([base, *experts])),
-        len(experts),
-        tensors,
-        densities=list(DENSITIES),
-        threads=threads or os.cpu_count() or 1,
-        progress=(lambda done: progress(done, total)) if progress else None,
-    )
+    with shown_as_bar(progress, "B") as told:
+        found = tensor_similarities(
+            to_json(planned_models([base, *experts])),
+            len(experts),
+            tensors,
+            densities=list(DENSITIES),
+            threads=threads or os.cpu_count() or 1,
+            progress=(lambda done: told(done, total)) if told else None,
+        )
     parts = [_Part.of(one, len(names)) for one in found]
     layers: dict[int, list[_Part]] = defaultdict(list)
     kinds: dict[str, list[_Part]] = defaultdict(list)

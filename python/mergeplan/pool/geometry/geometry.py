@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,21 @@ class Geometry(Summarized):
         if n > 1:
             lines += ["", *_groups(self)]
         return "\n".join(lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each pair of experts; of one expert with itself, for its norm."""
+        whole, names = self.whole, self.experts
+        return [
+            {
+                "expert": name,
+                "other": names[j],
+                "norm": float(whole.norms[i]),
+                "cosine": float(whole.cosines[i, j]),
+                "same_sign": float(whole.agreement[i, j]),
+            }
+            for i, name in enumerate(names)
+            for j in range(i, len(names))
+        ]
 
 
 def _experts(geometry: Geometry) -> list[str]:
