@@ -236,8 +236,8 @@ def test_a_picture_is_drawn(few, tmp_path):
     out = tmp_path / "select.svg"
     assert cli("select", few, "--front", "python,md", "--plot", out).returncode == 4
     text = out.read_text()
-    assert "best subset" in text
-    assert "a pair against its experts alone" in text
+    assert "▼ best, ■ mean, ▲ worst subset of each k" in text
+    assert "pairs, beyond what each gives any pair" in text
     assert "subsets that none beats on both" in text
 
 

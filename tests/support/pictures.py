@@ -41,14 +41,17 @@ def faults_of(figure) -> list[str]:
 
 
 def _texts(figure) -> Iterator:
-    for axes in figure.axes:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+    # Colour bars too, which are panels within panels.
+    for axes in figure.findobj(Axes):
         for axis in (axes.xaxis, axes.yaxis):
             # Ticks beyond the ends of an axis are not drawn.
             low, high = sorted(axis.get_view_interval())
             for tick in axis.get_major_ticks():
-                tick.label1.set_visible(tick.label1.get_visible() and low <= tick.get_loc() <= high)
-    from matplotlib.text import Text
-
+                for label in (tick.label1, tick.label2):
+                    label.set_visible(label.get_visible() and low <= tick.get_loc() <= high)
     for text in figure.findobj(Text):
         shown = text.get_visible() and text.get_text().strip()
         axes = text.axes

@@ -11,6 +11,10 @@ from mergeplan.law.fit import fit
 from mergeplan.law.panels import band_of
 from mergeplan.law.pictures import fill_law, plot
 from mergeplan.measurements.file import load_measurements
+from mergeplan.selection.fitting import fit_table
+from mergeplan.selection.front import pareto_front
+from mergeplan.selection.pictures import fill_selection
+from mergeplan.selection.select import select
 from tests.support.pictures import faults_of, texts_of
 
 pytest.importorskip("matplotlib")
@@ -114,3 +118,82 @@ def test_few_rows_are_drawn_the_same_again(tmp_path, suffix, start):
     first, second = (file.read_bytes() for file in files)
     assert first.startswith(start)
     assert first == second
+
+
+def pool(path, names, *, measured=15, domains=("code", "text")):
+    """Merges of some experts on two domains, of which two get in each other's way, and the base."""
+    rng = np.random.default_rng(1)
+    own = dict(zip(names, rng.normal(0, 0.03, len(names)), strict=True))
+    subsets = [s for k in range(1, len(names) + 1) for s in itertools.combinations(names, k)]
+    lines = ["method,options,n_params,k,subset,domain,loss_nats"]
+    lines += [f"base,{{}},80592,0,,{domain},1.95" for domain in domains]
+    for number, subset in enumerate(subsets):
+        if number >= measured and len(subset) < len(names):
+            continue
+        for shift, domain in enumerate(domains):
+            worse = 0.04 * ({names[0], names[1]} <= set(subset)) / len(subset)
+            mean = sum(own[name] * (-1) ** shift for name in subset) / len(subset)
+            loss = 1.9 + 0.1 / len(subset) + mean + worse
+            lines.append(f"average,{{}},80592,{len(subset)},{'+'.join(subset)},{domain},{loss:.5f}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def selected(path, front=()):
+    selection = select(path)[0]
+    points = pareto_front([fit_table(selection.table, name) for name in front]) if front else []
+    with canvas() as figure:
+        fill_selection(figure, selection, points, front)
+        return selection, figure, faults_of(figure)
+
+
+def test_a_selection_tells_measured_from_predicted_and_good_pairs_from_bad(tmp_path):
+    names = list("abcde")
+    path = pool(tmp_path / "m.csv", names, measured=12)
+    selection, figure, faults = selected(path, ("code", "text"))
+    assert faults == []
+    predicted, sizes, pairs, helps, front = figure.axes
+    law = selection.law
+    k = (law.weights > 0).sum(1)
+    assert line_of(predicted, "single experts").get_xdata() == pytest.approx(law.left_out[k == 1])
+    dots = np.asarray(predicted.collections[0].get_offsets())
+    assert dots[:, 1] == pytest.approx(law.values[k > 1])
+    assert f"merges of two and more: R² {law.r2:.3f}" in "".join(texts_of(figure))
+    star = line_of(sizes, "choice")
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (selection.best.k, selection.best.value)
+    hollow = {x for one in sizes.lines if one.get_mfc() == "white" for x in one.get_xdata()}
+    solid = {x for one in sizes.lines if one.get_mfc() != "white" for x in one.get_xdata()}
+    assert {3, 4} <= hollow
+    assert 5 not in hollow
+    assert {1, 5} <= solid
+    # a and b get in each other's way: above zero, on a scale that is as long on both sides of it.
+    image = pairs.images[0]
+    order = [text.get_text() for text in pairs.get_xticklabels()]
+    worst = np.unravel_index(np.nanargmax(np.asarray(image.get_array(), float)), (5, 5))
+    assert {order[i] for i in worst} == {"a", "b"}
+    assert image.norm.vmin == -image.norm.vmax
+    assert "better together ← 0 → worse, 0.001 nats" in texts_of(figure)
+    assert [text.get_text() for text in helps.get_xticklabels()] == ["code", "text"]
+    bold = {t.get_text() for t in helps.get_yticklabels() if t.get_fontweight() == "bold"}
+    assert bold == set(selection.best.subset)
+    assert front.get_xlabel() == "code"
+
+
+def test_of_a_metric_blue_is_more_and_a_pair_that_is_better_is_above_zero(tmp_path):
+    path = pool(tmp_path / "m.csv", list("abcd"), domains=("acc",))
+    text = path.read_text().replace("base,{},80592,0,,acc,1.95\n", "")
+    head, *rows = text.replace("loss_nats", "value,better,metric").splitlines()
+    path.write_text("\n".join([head, *(f"{row},higher,acc" for row in rows)]) + "\n")
+    _, figure, faults = selected(path)
+    assert faults == []
+    assert figure.axes[2].images[0].cmap.name == "RdBu"
+    assert any(text.startswith("worse together ← 0 → better") for text in texts_of(figure))
+
+
+def test_names_of_strangers_stay_apart_in_maps_and_lists(tmp_path):
+    path = pool(tmp_path / "m.csv", NAMES[2:], domains=("$x^2$", "<i>_"))
+    _, figure, faults = selected(path, ("$x^2$", "<i>_"))
+    assert faults == []
+    labels = [text.get_text() for text in figure.axes[2].get_yticklabels()]
+    assert len(set(labels)) == len(labels)
+    assert {"<b>&", "_hidden", "модель"} <= set(labels)

@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     help="The pool's YAML, for -o, --check, the geometry, and the command that measures more.",
 )
 @click.option("-o", "--out", type=PATH, help="Write the merge's YAML here.")
-@click.option("--plot", "picture", type=PATH, help="A .png or .svg file.")
+@click.option("--plot", "picture", type=PATH, help="A .png, .pdf or .svg file.")
 @click.option(
     "--lora-exact",
     is_flag=True,
@@ -135,6 +135,7 @@ def command(
     or is as good as --max-loss asks.
     """
     from mergeplan.cli.verdicts import fail_by, written
+    from mergeplan.display.figure import check_picture
     from mergeplan.measurements.rows import named_among
     from mergeplan.selection.data import selection_data
     from mergeplan.selection.fitting import fit_table
@@ -155,6 +156,8 @@ def command(
 
     if pool_file is None and (out is not None or check):
         raise click.UsageError(f"{'--check' if check else '-o'} needs --pool")
+    if picture is not None:
+        check_picture(picture)
     for path in (out, picture):
         if path is not None:
             refuse_existing(path, overwrite=overwrite)

@@ -21,7 +21,7 @@ _WARNINGS = 5  # tensors that are named one by one
     type=PATH,
     help="Write the numbers here, for `mergeplan select --geometry`.",
 )
-@click.option("--plot", "picture", type=PATH, help="A .png or .svg file.")
+@click.option("--plot", "picture", type=PATH, help="A .png, .pdf or .svg file.")
 @overwrite_option
 @threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -40,6 +40,7 @@ def command(
     Prints norms, cosines and sign agreement of the deltas (expert - base), as a whole, by layer
     and by kind of module, and what share of a delta's squared norm trimming would keep.
     """
+    from mergeplan.display.figure import check_picture
     from mergeplan.pool.bases import check_bases
     from mergeplan.pool.geometry.compare import similarity
     from mergeplan.pool.geometry.file import geometry_data, save_geometry
@@ -47,6 +48,8 @@ def command(
     from mergeplan.system.progress import ProgressLine
     from mergeplan.system.writing import refuse_existing
 
+    if picture is not None:
+        check_picture(picture)
     for path in (out, picture):
         if path is not None:
             refuse_existing(path, overwrite=overwrite)

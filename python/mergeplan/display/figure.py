@@ -20,9 +20,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT = "#333333", "#6E6E6E"
 GOOD, BAD = COLOURS[0], COLOURS[1]
-# Values about zero: blue below, red above, white at it. Printed grey the two ends are alike: signs
-# stand in the cells where there is room.
-DIVERGING = "RdBu_r"
 # Inches: 1,080 pixels.
 WIDTH = 7.2
 # Letters of a size that can be read at 1,000 pixels.

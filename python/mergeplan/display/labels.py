@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_UNITS = {0: "", 3: "0.001", 6: "10⁻⁶", 9: "10⁻⁹"}
 # Marks the texts beside a panel that give way to each other.
 _BESIDE = "beside"
 _OTHER_SCRIPTS = (
@@ -42,7 +43,7 @@ def plain(text: str, most: int = 40) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
 
 
-def short_names(names: Sequence[str], most: int = 18) -> list[str]:
+def short_names(names: Sequence[str], most: int = 20) -> list[str]:
     """The same of several, which stay different.
 
     >>> short_names(["code", "c" * 12 + "1" + "d" * 12, "c" * 12 + "2" + "d" * 12], 9)
@@ -69,6 +70,19 @@ def joined(names: Sequence[str], most: int = 48) -> str:
     while left and len(text) + len(plain(left[0], 24)) <= most:
         text += ("+" if text else "") + plain(left.pop(0), 24)
     return f"{text}+{len(left)} more" if left else text
+
+
+def unit_for(most: float) -> tuple[float, str]:
+    """By what numbers are multiplied to be read with few zeros, and the unit that they are in.
+
+    Args:
+        most: The largest of them, without its sign.
+
+    >>> unit_for(0.5), unit_for(0.0031)
+    ((1.0, ''), (1000.0, '0.001'))
+    """
+    power = next((power for power in _UNITS if most * 10**power >= 0.1), max(_UNITS))
+    return float(10**power), _UNITS[power]
 
 
 @cache

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mergeplan.config.labels import in_words
 from mergeplan.display.figure import BAD, FAINT, GOOD, INK
-from mergeplan.display.labels import joined, plain, write_beside
+from mergeplan.display.labels import joined, plain, unit_for, write_beside
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit, Prediction
 from mergeplan.law.merges import Single
@@ -32,7 +32,6 @@ _FAR = 1.0
 _MANY = 1500
 # Points from a panel's edge to what is named beside it, with a bracket between them or without.
 _BRACKET, _EDGE = 14.0, 5.0
-_POWERS = {0: "", 3: "0.001", 6: "10⁻⁶", 9: "10⁻⁹"}
 
 
 @dataclass(frozen=True)
@@ -231,15 +230,14 @@ def draw_residuals(axes: "Axes", fit: Fit, look: Look) -> None:
     """Points with the error that the merges which were not measured leave to a mean."""
     k, left, error = residuals_of(fit)
     most = float(np.abs(left).max() + (0 if error is None else error.max())) or 1.0
-    power = next((p for p in _POWERS if most * 10**p >= 0.1), 9)
-    factor = 10**power
+    factor, power = unit_for(most)
     axes.axhline(0, color=INK, lw=0.8)
     axes.errorbar(
         k, factor * left, yerr=None if error is None else factor * error, fmt=look.marker, ms=4,
         color=look.colour, elinewidth=1, capsize=2,
     )  # fmt: skip
     axes.set_ylim(-1.15 * factor * most, 1.15 * factor * most)
-    unit = " ".join(filter(None, (_POWERS[power], fit.series.scale.unit.strip())))
+    unit = " ".join(filter(None, (power, fit.series.scale.unit.strip())))
     unknown = "; error unknown" if error is None else ""
     axes.set_title(f"measured mean less law{unit and ', '}{unit}{unknown}", fontsize=8)
     axes.set_xlabel("experts merged, k")

@@ -139,6 +139,28 @@ def synergy(law: SubsetLaw) -> Array:
     return matrix + matrix.T
 
 
+def pair_surprise(matrix: Array) -> Array:
+    """What each pair is beyond what its two experts give to any pair, by least squares.
+
+    An expert that is bad alone gains by every partner: what is left tells partners apart.
+
+    Args:
+        matrix: Values of pairs, or `synergy`, which differs by its experts' own alone; shape
+            (n_experts, n_experts), of four experts or more: of fewer nothing is left.
+
+    Returns:
+        The same shape; rows sum to 0.
+    """
+    n = len(matrix)
+    rows, columns = np.triu_indices(n, 1)
+    design = np.zeros((len(rows), n))
+    design[range(len(rows)), rows] = design[range(len(rows)), columns] = 1
+    own = np.linalg.lstsq(design, matrix[rows, columns], rcond=None)[0]
+    left = np.zeros((n, n))
+    left[rows, columns] = matrix[rows, columns] - design @ own
+    return left + left.T
+
+
 def experts_of(law: SubsetLaw, choice: Choice, laws: Mapping[str, SubsetLaw]) -> list[Expert]:
     """What each expert does, the most welcome in the chosen merge first.
 

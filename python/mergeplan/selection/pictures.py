@@ -1,27 +1,35 @@
-"""Pictures of a selection: predicted against measured, loss by k, synergy, and a front."""
+"""The picture of a selection: how far predictions hold, the best by k, pairs, domains, a front."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mergeplan.display.figure import COLOURS, drawing
+from mergeplan.config.labels import in_words
+from mergeplan.display.figure import INK, WIDTH, drawing
+from mergeplan.display.heatmap import Signs, draw_bars, draw_map, height_of
+from mergeplan.display.labels import plain
+from mergeplan.display.text import format_count
 from mergeplan.selection.front import FrontPoint
+from mergeplan.selection.insight import pair_surprise
+from mergeplan.selection.panels import draw_front, draw_predicted, draw_sizes, unit_of
 from mergeplan.selection.selection import Selection
 from mergeplan.system.writing import write_durably
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# A synergy matrix of more experts is not labelled.
-_LABELLED = 25
+# Maps of more experts or domains have a line each.
+_BESIDE = 14
 
 
 def draw_selection(
     selection: Selection,
     out: Path,
-    front: list[FrontPoint],
+    front: Sequence[FrontPoint],
     names: tuple[str, ...] = (),
     *,
     replace: bool = True,
@@ -38,78 +46,114 @@ def draw_selection(
         InputError: Another kind of file, or matplotlib is not installed.
         SurroundingsError: It cannot be written, or something is in the way.
     """
-    rows = 2 if len(front) < 2 or len(names) < 2 else 3
-    write = partial(write_durably, out, replace=replace)
-    with drawing(out, write) as figure:
-        figure.set_size_inches(9.0, 4.2 * rows)
-        grid = figure.add_gridspec(rows, 2)
-        _draw_predicted(figure.add_subplot(grid[0, 0]), selection)
-        _draw_sizes(figure.add_subplot(grid[0, 1]), selection)
-        _draw_synergy(figure.add_subplot(grid[1, 0]), selection)
-        _draw_helps(figure.add_subplot(grid[1, 1]), selection)
-        if rows == 3:
-            _draw_front(figure.add_subplot(grid[2, :]), front, names)
+    with drawing(out, partial(write_durably, out, replace=replace)) as figure:
+        fill_selection(figure, selection, front, names)
 
 
-def _draw_predicted(axes: "Axes", selection: Selection) -> None:
-    law = selection.law
-    k = (law.weights > 0).sum(1)
-    dots = axes.scatter(law.left_out, law.values, c=k, cmap="viridis", s=14)
-    both = [law.values.min(), law.values.max()]
-    axes.plot(both, both, color="#444444", lw=0.8)
-    axes.set_xlabel("predicted without the merge itself")
-    axes.set_ylabel(f"measured, {law.name}")
-    axes.set_title(f"R² {law.r2:.3f} of merges of two and more", loc="left", fontsize=10)
-    axes.figure.colorbar(dots, ax=axes, label="k")
+def fill_selection(
+    figure: "Figure",
+    selection: Selection,
+    front: Sequence[FrontPoint] = (),
+    names: tuple[str, ...] = (),
+) -> None:
+    """Draw into a figure, and give it its height."""
+    experts, domains = len(selection.law.experts), len(selection.laws)
+    beside = max(experts, domains) <= _BESIDE
+    has_front = len(front) > 1 and len(names) > 1
+    map_rows = [height_of(experts)] * (1 if beside else 2)
+    heights = [3.1, *map_rows, *([2.8] if has_front else [])]
+    figure.set_size_inches(WIDTH, 0.7 + sum(heights))
+    lines = iter(figure.add_gridspec(len(heights), 1, height_ratios=heights))
+    first = next(lines).subgridspec(1, 2)
+    draw_predicted(figure.add_subplot(first[0, 0]), selection)
+    draw_sizes(figure.add_subplot(first[0, 1]), selection)
+    second: Any = next(lines)
+    if beside:
+        pair = second.subgridspec(1, 2)
+        places = [pair[0, 0], pair[0, 1]]
+    else:
+        places = [second, next(lines)]
+    _draw_pairs(figure.add_subplot(places[0]), selection, wide=not beside)
+    _draw_helps(figure.add_subplot(places[1]), selection, wide=not beside)
+    if has_front:
+        draw_front(figure.add_subplot(next(lines)), selection, front, names)
+    _head(figure, selection)
 
 
-def _draw_sizes(axes: "Axes", selection: Selection) -> None:
-    sizes, higher = selection.sizes, selection.law.higher
-    k = [size.k for size in sizes]
-    best = [size.highest if higher else size.lowest for size in sizes]
-    worst = [size.lowest if higher else size.highest for size in sizes]
-    axes.plot(k, worst, color=COLOURS[1], marker="v", ms=4, label="worst subset")
-    axes.plot(k, [size.mean for size in sizes], color=COLOURS[6], marker="s", ms=4, label="mean")
-    axes.plot(k, best, color=COLOURS[0], marker="o", ms=4, label="best subset")
-    if selection.base is not None:
-        axes.axhline(selection.base, color="#444444", ls=":", lw=1, label="base")
-    axes.set_xlabel("experts merged, k")
-    axes.set_ylabel(selection.law.name)
-    axes.legend(frameon=False)
+def _order(selection: Selection) -> list[str]:
+    """The most welcome first in the chosen merge, for both maps."""
+    return [expert.name for expert in selection.experts] or list(selection.law.experts)
 
 
-def _draw_synergy(axes: "Axes", selection: Selection) -> None:
-    names, matrix = selection.law.experts, selection.synergy.copy()
-    np.fill_diagonal(matrix, np.nan)
-    axes.grid(False)
-    image = axes.imshow(matrix, cmap="viridis_r")
-    if len(names) <= _LABELLED:
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_title("a pair against its experts alone", loc="left", fontsize=10)
-    axes.figure.colorbar(image, ax=axes)
+def _chosen(selection: Selection) -> tuple[str, ...]:
+    return selection.best.subset if selection.best is not None else ()
 
 
-def _draw_helps(axes: "Axes", selection: Selection) -> None:
-    """What each expert does to each domain in the chosen merge."""
-    experts, domains = selection.experts, list(selection.laws)
-    if not experts:
-        axes.set_axis_off()
+def _draw_pairs(axes: "Axes", selection: Selection, *, wide: bool) -> None:
+    law, order = selection.law, _order(selection)
+    if len(order) < 2:
+        _say(axes, "one expert: there are no pairs")
         return
-    changes = np.array([[expert.helps[d] for d in domains] for expert in experts])
-    most = float(np.abs(changes).max()) or 1.0
-    axes.grid(False)
-    image = axes.imshow(changes, cmap="RdBu_r", vmin=-most, vmax=most)
-    if max(len(domains), len(experts)) <= _LABELLED:
-        axes.set_xticks(range(len(domains)), domains, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(experts)), [expert.name for expert in experts], fontsize=7)
-    axes.set_title("expert (row) on domain (column)", loc="left", fontsize=10)
-    axes.figure.colorbar(image, ax=axes)
+    at = [law.experts.index(name) for name in order]
+    matrix, title = selection.synergy, "a pair against the mean of its two alone"
+    if len(order) > 3:
+        matrix, title = pair_surprise(matrix), "pairs, beyond what each gives any pair"
+    matrix = matrix[np.ix_(at, at)].copy()
+    np.fill_diagonal(matrix, np.nan)
+    words = ("worse together", "better") if law.higher else ("better together", "worse")
+    signs = Signs(*words, good_above=law.higher, unit=unit_of(selection))
+    draw_map(axes, matrix, order, order, signs, title, _chosen(selection), wide=wide)
 
 
-def _draw_front(axes: "Axes", front: list[FrontPoint], names: tuple[str, ...]) -> None:
-    first, second = ([point.values[i] for point in front] for i in (0, 1))
-    axes.plot(first, second, color=COLOURS[0], marker="o", ms=4, lw=0.8)
-    axes.set_xlabel(names[0])
-    axes.set_ylabel(names[1])
-    axes.set_title("subsets that none beats on both", loc="left", fontsize=10)
+def _draw_helps(axes: "Axes", selection: Selection, *, wide: bool) -> None:
+    """What each expert does to each domain in the chosen merge."""
+    domains = list(selection.laws)
+    if not selection.experts:
+        _say(axes, "no merge keeps the bounds")
+        return
+    changes = np.array([[expert.helps[d] for d in domains] for expert in selection.experts])
+    title = "what an expert does to the choice"
+    ways = {law.higher for law in selection.laws.values()}
+    higher = selection.law.higher
+    if len(ways) > 1:
+        # In one direction, so that one colour is good everywhere.
+        higher, title = False, f"{title}; + is worse"
+        changes *= np.array([-1.0 if selection.laws[d].higher else 1.0 for d in domains])
+    words = ("harms", "helps") if higher else ("helps", "harms")
+    signs = Signs(*words, good_above=higher, unit=unit_of(selection))
+    if len(domains) == 1:
+        draw_bars(axes, changes[:, 0], _order(selection), signs, title, _chosen(selection))
+        return
+    draw_map(axes, changes, _order(selection), domains, signs, title, _chosen(selection), wide=wide)
+
+
+def _say(axes: "Axes", text: str) -> None:
+    axes.set_axis_off()
+    axes.set_title(text, fontsize=8)
+
+
+def _head(figure: "Figure", selection: Selection) -> None:
+    from matplotlib.lines import Line2D
+
+    table, law = selection.table, selection.law
+    size = "" if table.n_params is None else f", base of {format_count(table.n_params)}"
+    better = "more" if law.higher else "less"
+    words = plain(in_words(table.method, table.options), 60)
+    figure.suptitle(
+        f"{plain(law.name, 30)} by {words}{size}; {better} is better",
+        x=0.01,
+        ha="left",
+        fontsize=10,
+    )
+
+    def mark(label: str, **look: Any) -> Line2D:
+        return Line2D([], [], label=label, **{"color": INK, "ls": "", "marker": "o", **look})
+
+    key = [
+        mark("measured", ms=5),
+        mark("predicted, with its 90 %", mfc="white", ms=5),
+        mark("one measured merge", ms=2, alpha=0.6),
+    ]
+    if selection.best is not None:
+        key.append(mark("the choice; its experts in bold", marker="*", ms=10, mfc="none"))
+    figure.legend(handles=key, loc="outside lower left", ncols=4)
