@@ -22,6 +22,7 @@ from mergeplan.law.trend import bend_of, steps_of
 from mergeplan.measurements.file import load_measurements, read_rows
 from mergeplan.measurements.metrics import item_error, rows_about
 from mergeplan.measurements.rows import Measurement, Measurements
+from mergeplan.selection.problem import Constraint
 from mergeplan.selection.select import select
 from mergeplan.selection.selection import Wish
 from mergeplan.selection.table import tables_of
@@ -35,6 +36,7 @@ PUBLISHED = DATA / "downstream_8b_5_experts.csv"
 # Of the published benchmarks, as their authors count them.
 ITEMS = {"math_500": 500, "gsm8k": 1319, "ifeval": 541, "harmbench_rta": 320}
 HEAD = "k,metric,value,better"
+ITEMS_EACH = 60
 
 
 def write(tmp_path, text):
@@ -470,6 +472,24 @@ def test_a_name_of_a_metric_says_what_select_chooses_by():
     assert not found[0].law.higher
     with pytest.raises(InputError, match="both a metric and domains are named"):
         select(PUBLISHED, metric="arc", wish=Wish("gsm8k"))
+
+
+def test_a_bound_goes_by_the_expected_values_that_the_choice_goes_by(tmp_path):
+    rng = np.random.default_rng(3)
+    rows = [f"0,acc,0.4,higher,{ITEMS_EACH},"]
+    for k in range(1, 5):
+        for subset in itertools.combinations("abcd", k):
+            share = rng.binomial(ITEMS_EACH, 0.5 + 0.03 * k) / ITEMS_EACH
+            rows.append(f"{k},acc,{share},higher,{ITEMS_EACH},{'+'.join(subset)}")
+    path = write(tmp_path, "\n".join([f"{HEAD},n_items,subset", *rows]) + "\n")
+    free = verdict_from_selections(path, select(path)).chosen
+    highest = max(row.loss_nats for row in read_rows(path)[0])
+    assert highest > free.value + 0.01  # by chance too
+    limit = (highest + free.value) / 2
+    kept = select(path, wish=Wish(keep=(Constraint("acc", limit, below=False),)))
+    assert all(one.best is None for one in kept)
+    found = verdict_from_selections(path, kept)
+    assert found.chosen is None or found.chosen.value >= limit
 
 
 def test_select_makes_a_perplexity_of_losses(tmp_path):

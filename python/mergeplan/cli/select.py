@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     "--keep",
     multiple=True,
     metavar="CODE<=1.10",
-    help="A bound that has to hold; may be given again.",
+    help="A bound that has to hold on the expected value; may be given again.",
 )
 @click.option(
     "--max-loss", type=float, help="Take the smallest merge that is at least as good as this."

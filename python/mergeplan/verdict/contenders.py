@@ -122,13 +122,16 @@ def measured_contenders(known: Iterable[KnownMerge], aim: Aim) -> list[Contender
 
 
 def on_items(
-    known: Iterable[Contender], some: Iterable["Predictions"], aim: Aim
+    known: Iterable[Contender], some: Iterable["Predictions"], aim: Aim, name: str | None = None
 ) -> list[Contender]:
     """What measured values of a metric are expected to be on other items of their kind.
 
     The best of many measured shares is the best by chance too: by the law of single subsets it is
     drawn towards what the others say of it. Where no law was fitted its own error is all there is;
     where some value has none, nothing is said of other items.
+
+    Args:
+        name: Of the law to go by; the one that the predictions' choices are by where it is `None`.
     """
     known = list(known)
     halves = [NINE_IN_TEN * aim.error_of(one.errors) for one in known] if aim.metric else []
@@ -136,7 +139,8 @@ def on_items(
         return known
     found: dict[MergeKey | None, tuple[float, float]] = {}
     for one in some:
-        law = one.laws.get(one.name)
+        name = name or one.name
+        law = one.laws.get(name) or one.table.laws.get(name)
         if law is None or not law.noisy:
             continue
         around = NINE_IN_TEN * law.deviations(law.weights)

@@ -65,16 +65,20 @@ def decide(
     """
     question = question or Question()
     aim = aim_of(rows, question.aim)
-    kept = [(one, aim_of(rows, one.name)) for one in question.bounds.keep]
     if question.target is not None:
         _check(question.target, "target", rows, aim)
-    for constraint, of in kept:
-        _check(constraint.limit, f"bound on `{of.name}`", rows, of)
     every = known_merges(rows)
     known = on_items(measured_contenders(every, aim), predictions, aim)
     predicted = [one for one in predicted_contenders(predictions) if question.bounds.allow(one)]
     # Predictions were chosen within the bounds on values.
-    allowed = [one for one in known if question.bounds.allow(one) and _keeps(one, kept)]
+    allowed = [one for one in known if question.bounds.allow(one)]
+    for bound in question.bounds.keep:
+        of = aim_of(rows, bound.name)
+        _check(bound.limit, f"bound on `{of.name}`", rows, of)
+        # By expected values, as those were: of losses on this text they are the measured ones.
+        values = on_items(measured_contenders(every, of), predictions, of, bound.name)
+        keeping = {one.key for one in values if _keeps(bound, one.value)}
+        allowed = [one for one in allowed if one.key in keeping]
     if not known and not predicted:
         raise InputError(f"no merge was measured on all that `{aim.name}` is of")
     if not allowed and not predicted:
@@ -155,15 +159,8 @@ def _is_part(row: Measurement, aim: Aim) -> bool:
     return row.domain != MACRO
 
 
-def _keeps(one: Contender, kept: Iterable[tuple[Constraint, Aim]]) -> bool:
-    """Whether all bounds hold on what was measured."""
-    for constraint, aim in kept:
-        value = aim.of(one.values)
-        if value is None:
-            return False
-        if value > constraint.limit if constraint.below else value < constraint.limit:
-            return False
-    return True
+def _keeps(bound: Constraint, value: float) -> bool:
+    return value <= bound.limit if bound.below else value >= bound.limit
 
 
 def _nothing(aim: Aim, question: Question) -> Verdict:
