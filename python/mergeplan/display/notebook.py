@@ -43,7 +43,8 @@ def html_of(summary: str, text: str, records: Sequence[Record]) -> str:
         text: Of the summary, what is shown.
     """
     head = summary.lstrip("\n").split("\n", 1)[0]
-    parts = [f"<p>{_text(head)}</p>"]
+    # Columns are no sentence: the table says it.
+    parts = [] if "  " in head else [f"<p>{_text(head)}</p>"]
     if records:
         parts.append(_table(records[:ROWS]))
     if len(records) > ROWS:
