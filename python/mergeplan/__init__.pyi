@@ -62,6 +62,8 @@ from .pool.pool import load_pool as load_pool
 from .pool.sampling import SampleOptions as SampleOptions
 from .pool.sampling import sample as sample
 from .pool.subsets import SubsetMerge as SubsetMerge
+from .reporting.report import Report as Report
+from .reporting.report import report as report
 from .selection.choices import Choice as Choice
 from .selection.problem import Constraint as Constraint
 from .selection.select import chosen_of as chosen_of

@@ -28,6 +28,7 @@ COMMANDS = {
     "select": "name the best experts and weights, from measurements of a few merges",
     "similarity": "compare the experts of a pool by their weights, without any evaluation",
     "plot": "draw the fitted curves with their bands",
+    "report": "one self-contained page of a run: verdict, law, subsets, experts",
     "verify": "check a merge against its manifest",
     "diff": "compare two checkpoints tensor by tensor, in ULPs",
     "mergekit": "run mergekit's own mergekit-yaml with mergeplan's kernels in it",

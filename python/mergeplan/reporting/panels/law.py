@@ -1,0 +1,111 @@
+"""The law of the means: curves with their bands, and what every target asks for."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mergeplan.law.costs import CostModel
+from mergeplan.law.curve import Fit, coefficients_text
+from mergeplan.reporting.core import groups_of
+from mergeplan.reporting.source import Source
+
+# Targets that can be dragged to, of what decides and of the others.
+_STEPS, _FEWER_STEPS = 81, 31
+
+
+def panel(source: Source) -> dict[str, Any] | None:
+    """A curve for each group and target that has one, by `group:target`.
+
+    Returns:
+        `mean`, `low` and `high` by k from 1 to the pool's size, on this text, at 90 %; `law`, the
+        fitted curve itself, which measured means may leave; `points`,
+        the measured means; `targets`, a grid of what could be asked for, with k, the 90 % interval
+        of the crossing, the k that is sure, and the chance of one random subset.
+    """
+    groups = groups_of(source)
+    curves, missing = {}, {}
+    for number, target in enumerate(source.targets):
+        found = source.curves[target.name]
+        if not isinstance(found, tuple):
+            missing[number] = found.message
+            continue
+        for fit in found:
+            series = fit.series
+            group = series.n_params, series.method, series.options
+            if group in groups:
+                steps = _FEWER_STEPS if number else _STEPS
+                curves[f"{groups.index(group)}:{number}"] = _curve(fit, steps)
+    return {"curves": curves, "missing": missing} if curves or missing else None
+
+
+def _curve(fit: Fit, steps: int) -> dict[str, Any]:
+    series = fit.series
+    predicted = [fit.predict(k) for k in range(1, series.pool_size + 1)]
+    costs = CostModel()
+    n_billion = series.n_billion
+    return {
+        "mean": [one.loss for one in predicted],
+        "low": [one.low for one in predicted],
+        "high": [one.high for one in predicted],
+        "law": [series.scale.own(fit.forecast.predict(k)) for k in range(1, series.pool_size + 1)],
+        "points": [
+            {
+                "k": point.k,
+                "mean": point.loss,
+                "n": point.n_subsets,
+                "of": point.n_possible,
+                "error": _error(fit, place),
+            }
+            for place, point in enumerate(series.points)
+        ],
+        "words": coefficients_text(fit.forecast, series.scale),
+        "r2": fit.r2,
+        "text_error": series.loss_se or None,
+        "pool_size": series.pool_size,
+        "targets": _targets(fit, steps),
+        "costs": None
+        if n_billion is None
+        else [costs.cost(n_billion, k) for k in range(1, series.pool_size + 1)],
+        "cost_unit": costs.unit,
+        "warnings": [*fit.warnings, *([fit.voice] if fit.voice else [])],
+    }
+
+
+def _error(fit: Fit, place: int) -> float | None:
+    """Standard error of a measured mean, for which subsets it is of; none where all were."""
+    series = fit.series
+    point = series.points[place]
+    if point.complete:
+        return 0.0
+    if series.covariance:
+        return math.sqrt(max(series.covariance[place][place], 0.0))
+    if fit.spread is None:
+        return None
+    return math.sqrt(fit.spread.variance(point.k) / point.n_subsets * point.share_left)
+
+
+def _targets(fit: Fit, steps: int) -> list[dict[str, Any]]:
+    expected = np.array(fit.expected)
+    margin = 0.15 * float(np.ptp(expected)) or 0.01 * abs(float(expected[0])) or 0.01
+    low, high = float(expected.min()) - margin, float(expected.max()) + margin
+    turned = fit.series.scale.turned
+    found = []
+    for value in np.linspace(low, high, steps).tolist():
+        solution = fit.solve(value)
+        at = solution.k
+        chance = None
+        if fit.spread is not None and at is not None:
+            chance = fit.spread.chance(turned(value), turned(fit.expect(at)), at)
+        found.append(
+            {
+                "value": value,
+                "k": at,
+                "exact": solution.exact,
+                "low": solution.low,
+                "high": solution.high,
+                "sure": solution.confident,
+                "chance": chance,
+            }
+        )
+    return found

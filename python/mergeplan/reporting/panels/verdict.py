@@ -1,0 +1,193 @@
+"""The answer, what it is held against, its YAML and the next command."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mergeplan.config.write import to_yaml
+from mergeplan.display.text import printable
+from mergeplan.errors import InputError
+from mergeplan.measurements.doubts import doubtful_shares, doubtful_sizes, doubtful_texts
+from mergeplan.reporting.core import Group, groups_of, options_text
+from mergeplan.reporting.recipes import relative
+from mergeplan.reporting.source import Source
+from mergeplan.selection.selection import Selections
+from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.known import Merge
+from mergeplan.verdict.verdict import Verdict
+from mergeplan.verdict.write import contender_config, merge_to_write
+
+
+def panel(source: Source) -> dict[str, Any]:
+    """One answer, and everything that speaks against it.
+
+    Returns:
+        `headline`; a light for the base, the best single expert, the chosen, the best
+        merge and all experts; gains, harms, notes and warnings; `yaml` with relative paths, and
+        `folder`, from which they are.
+    """
+    found = source.verdict
+    if isinstance(found, InputError):
+        return {"missing": found.message, "warnings": _warnings(source)}
+    gains = [
+        {
+            "over": in_words(gain.over, source),
+            "value": gain.value,
+            "low": gain.low,
+            "high": gain.high,
+            "chance": gain.chance,
+            "items": gain.items,
+        }
+        for gain in found.gains
+    ]
+    return {
+        "kind": found.kind,
+        "fails": found.fails,
+        "headline": in_words(found.headline(), source),
+        "lights": _lights(source, found),
+        "gains": gains,
+        "harms": [
+            {
+                "domain": harm.domain,
+                "than": harm.than,
+                "value": harm.value,
+                "low": harm.low,
+                "high": harm.high,
+            }
+            for harm in found.harms
+        ],
+        "notes": [in_words(note, source) for note in found.notes],
+        "warnings": _warnings(source),
+        "measure": found.to_measure
+        and {
+            "merges": [in_words(one.merge.name(), source) for one in found.to_measure.merges],
+            "seconds": found.to_measure.seconds,
+            "chance": found.to_measure.chance,
+            "gain": found.to_measure.gain,
+            "command": relative_command(found.to_measure.command, source),
+        },
+        **_yaml(source, found),
+    }
+
+
+def _lights(source: Source, verdict: Verdict) -> list[dict[str, Any]]:
+    named = [
+        ("base", verdict.base),
+        ("best single expert", verdict.expert),
+        ("chosen", verdict.chosen),
+        ("best merge", verdict.best_merge),
+    ]
+    some = [{"role": role, **_contender(source, one)} for role, one in named if one is not None]
+    whole = _whole(source, verdict)
+    some += [] if whole is None else [{"role": "all experts", **whole}]
+    shown: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for one in some:  # what is several of these has one light with all its roles
+        same = shown.setdefault((one["group"], one["experts"], str(one["weights"])), one)
+        if same is not one:
+            same["role"] += f", {one['role']}"
+    return list(shown.values())
+
+
+def _contender(source: Source, one: Contender) -> dict[str, Any]:
+    merge = one.merge
+    groups = groups_of(source)
+    group = merge.n_params, merge.method, merge.options
+    return {
+        "name": in_words(merge.name(), source),
+        "experts": "+".join(merge.subset),
+        "how": ", ".join(filter(None, (merge.method, options_text(merge.options)))),
+        "k": merge.k,
+        "group": groups.index(group) if group in groups else -1,
+        "weights": dict(merge.weights),
+        "value": one.on_this_text,
+        "low": one.low,
+        "high": one.high,
+        "measured": one.measured,
+    }
+
+
+def _whole(source: Source, verdict: Verdict) -> dict[str, Any] | None:
+    """All experts by the method of the answer, where they were measured or are predicted."""
+    one = verdict.chosen if verdict.chosen and verdict.chosen.merge.k else verdict.best_merge
+    if one is None or not isinstance(source.selections, Selections):
+        return None
+    merge = one.merge
+    group = merge.n_params, merge.method, merge.options
+    if merge.k == _most(source, group):
+        return _contender(source, one)
+    for selection in source.selections:
+        table = selection.table
+        choice = selection.by_size.get(len(table.experts))
+        if (table.n_params, table.method, table.options) == group and choice is not None:
+            found = Contender(
+                Merge(*group, choice.weights),
+                choice.value if choice.here is None else choice.here,
+                choice.low,
+                choice.high,
+            )
+            return {**_contender(source, found), "measured": choice.measured}
+    return None
+
+
+def _most(source: Source, group: Group) -> int:
+    """Experts that were measured or named of a group's base."""
+    return max(len(row.subset) for row in source.rows if row.n_params == group[0])
+
+
+def _warnings(source: Source) -> list[str]:
+    """What the commands would say on stderr."""
+    doubts = (
+        doubtful_sizes(source.rows),
+        doubtful_texts(source.rows),
+        doubtful_shares(source.rows),
+    )
+    found = [text for some in doubts for text in some]
+    if isinstance(source.selections, Selections):
+        found += source.selections.warnings
+    notes = () if isinstance(source.verdict, InputError) else source.verdict.notes
+    return [in_words(text, source) for text in dict.fromkeys(found) if text and text not in notes]
+
+
+def _yaml(source: Source, verdict: Verdict) -> dict[str, Any]:
+    """The merge as text, with the pool's paths relative to the pool's folder."""
+    one = merge_to_write(verdict, anyway=True)
+    if one is None:
+        return {"yaml": None, "why_no_yaml": "nothing is to be merged"}
+    if source.pool is None or source.pool_file is None:
+        return {"yaml": None, "why_no_yaml": "name the pool by `--pool` to have it here"}
+    try:
+        config = contender_config(one, source.pool)
+    except InputError as error:
+        return {"yaml": None, "why_no_yaml": error.message}
+    return {
+        "yaml": to_yaml(relative(config, source.pool, source.pool_file), [verdict.headline()]),
+        "folder": source.pool_file.absolute().parent.name,
+        "command": "mergeplan merge merge.yml OUT",
+        "pays": verdict.merge is not None,
+    }
+
+
+def in_words(text: str, source: Source) -> str:
+    """A sentence with methods' options in words, not as JSON."""
+    for _, _, options in groups_of(source):
+        if options != "{}":
+            text = text.replace(options, f"({options_text(options)})")
+    return text
+
+
+def relative_command(command: str, source: Source) -> str:
+    """A command without absolute paths, to be run where the table's or run's folder is.
+
+    What lies elsewhere is named without its folder: where that is, is nobody else's business.
+    """
+    here = source.table.absolute().parent
+    here = here.parent if source.folder is not None else here
+
+    def shown(word: str) -> str:
+        if not Path(word).is_absolute():
+            return word
+        near = os.path.relpath(word, here)
+        return Path(word).name if Path(near).parts[:2] == ("..", "..") else near
+
+    return printable(shlex.join(map(shown, shlex.split(command))))

@@ -1,0 +1,123 @@
+"""Laws of single subsets in a form that a page can evaluate for any ticks and weights.
+
+A law is a sum over its rows: few numbers where few merges were measured, too many for a page where
+there are hundreds. Then its cubic form is short, and with many rows little of its coefficients'
+covariance is left. Where there are neither few rows nor few experts, no interval is given.
+"""
+
+import base64
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.subset_law.law import OMITTED, SubsetLaw
+from mergeplan.subset_law.spread import NINE_IN_TEN
+from mergeplan.subset_law.weightings import seen
+
+Array = NDArray[np.float64]
+
+# Rows that a law is carried by, of 8 · n² / 2 bytes; and terms of a cubic form, of which eleven
+# experts have 364.
+MOST_ROWS, MOST_TERMS = 120, 400
+# Relative error of an interval's width that dropped directions may make; 5 % is promised.
+_DROPPED = 0.01
+
+
+def reduced(law: SubsetLaw) -> dict[str, Any] | None:
+    """A law's predictions and their deviations, misfit included, as the page computes them.
+
+    Returns:
+        `kind` is `rows`, exact, or `terms`, whose intervals are within 5 % of the exact width.
+        `None` where neither is short enough.
+    """
+    common = {
+        "experts": law.experts,
+        "shrinkage": law.shrinkage,
+        "quantile": NINE_IN_TEN,
+        "scale": law.scale,
+        "misfit": float(law.variances[-1]),
+    }
+    if len(law.values) <= MOST_ROWS and law.smaller is None and not law.noisy:
+        return {**common, **_by_rows(law)}
+    if _n_terms(len(law.experts)) <= MOST_TERMS:
+        return {**common, **_by_terms(law)}
+    return None
+
+
+def packed(values: Array, dtype: str) -> str:
+    """Numbers as base64, little-endian."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode()
+
+
+def _by_rows(law: SubsetLaw) -> dict[str, Any]:
+    fitted = [float(one) for one in law.variances[: law.degree]]
+    n = len(law.values)
+    return {
+        "kind": "rows",
+        "fitted": fitted,
+        "omitted": OMITTED * fitted[-1],
+        "constant": law.constant,
+        "n_rows": n,
+        "duals": packed(law.duals, "<f8"),
+        "inverse": packed(law.inverse[np.tril_indices(n)], "<f8"),
+        "points": packed(law.points, "<f8"),
+        "contrast": packed(law.contrast, "<f8"),
+        "geometry": packed(law.geometry, "<f8") if law.by_geometry else None,
+    }
+
+
+def _n_terms(n: int) -> int:
+    return 1 + n + n * (n + 1) // 2 + n * (n + 1) * (n + 2) // 6
+
+
+def terms(seen: Array) -> Array:
+    """1, x_i, x_i·x_j and x_i·x_j·x_l with i ≤ j ≤ l, shape (n, n_terms)."""
+    n_experts = seen.shape[1]
+    columns = [np.ones(len(seen))]
+    for degree in (1, 2, 3):
+        for some in itertools.combinations_with_replacement(range(n_experts), degree):
+            columns.append(np.prod(seen[:, some], axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _by_terms(law: SubsetLaw) -> dict[str, Any]:
+    """The cubic form, and what is left of its coefficients' covariance as a sum of squares.
+
+    The coefficients are found from predictions at more weightings than there are terms: of weights
+    that sum to 1 many sets of coefficients say the same.
+    """
+    own = law.in_seen_weights()
+    n = len(law.experts)
+    rng = np.random.default_rng(0)
+    weights = _weightings(n, law.shrinkage, rng)
+    features = terms(weights)
+    inverse = np.linalg.pinv(features)
+    coefficients = inverse @ own.predict(weights)
+    joint = own.covariances(weights) / law.scale**2 - law.variances[-1] * np.eye(len(weights))
+    values, vectors = np.linalg.eigh(inverse @ joint @ inverse.T)
+    roots = vectors * np.sqrt(np.maximum(values, 0))  # (n_terms, n_terms), the largest last
+    parts = (features @ roots)[:, ::-1] ** 2
+    whole = parts.sum(1) + law.variances[-1]
+    left = whole[:, None] - np.cumsum(parts, axis=1) - law.variances[-1]
+    # A width is the root: half the relative error of its square.
+    enough = np.flatnonzero((left / whole[:, None]).max(0) < 2 * _DROPPED)
+    rank = int(enough[0]) + 1 if len(enough) else parts.shape[1]
+    return {
+        "kind": "terms",
+        "coefficients": packed(coefficients, "<f8"),
+        "rank": rank,
+        "roots": packed(roots[:, ::-1][:, :rank], "<f4"),
+    }
+
+
+def _weightings(n: int, shrinkage: float, rng: np.random.Generator) -> Array:
+    """Subsets and unequal weights, as the law sees them: twice as many as there are terms."""
+    count = max(2 * _n_terms(n), 200)
+    chosen = (rng.random((count, n)) < rng.random((count, 1))).astype(float)
+    chosen[:, 0] += chosen.sum(1) == 0
+    uneven = chosen * rng.exponential(size=(count, n))
+    pairs = np.eye(n)[np.array(list(itertools.combinations_with_replacement(range(n), 2)))].sum(1)
+    every = np.concatenate([pairs, np.ones((1, n)), chosen[: count // 2], uneven[: count // 2]])
+    return seen(every / every.sum(1, keepdims=True), shrinkage)

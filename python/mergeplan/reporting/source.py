@@ -1,0 +1,199 @@
+"""What a page is made of: a table of measurements, and what the run left beside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from mergeplan.errors import InputError, MissingInputError
+from mergeplan.evaluation.item_scores import with_item_scores
+from mergeplan.evaluation.measured import RUN, MeasuredMerge, read_scores
+from mergeplan.evaluation.resampling import Resampling, of_known_items, resampling_beside
+from mergeplan.law.curve import Fit
+from mergeplan.law.fit import fit
+from mergeplan.measurements.file import load_measurements, read_rows
+from mergeplan.measurements.rows import MACRO, Measurement
+from mergeplan.pool.pool import Pool, load_pool
+from mergeplan.selection.select import select
+from mergeplan.selection.selection import Selections
+from mergeplan.system.files import expanded
+from mergeplan.verdict.answer import verdict_of
+from mergeplan.verdict.from_selections import verdict_from_selections
+from mergeplan.verdict.verdict import Verdict
+
+TABLE = "measurements.csv"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a value is of: a domain's loss, their mean, or a metric.
+
+    Attributes:
+        name: As `select` names it.
+        domain, metric: As rows have them.
+    """
+
+    name: str
+    domain: str
+    metric: str
+    higher: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One run, or one table.
+
+    Attributes:
+        name: Of the folder or the file, without its path.
+        table: The CSV.
+        folder: Of the run; `None` of a table alone.
+        pool_file: For the YAML, and the command that measures more.
+        metric: What decides; `None` for the losses.
+    """
+
+    name: str
+    table: Path
+    folder: Path | None
+    rows: tuple[Measurement, ...]
+    pool_file: Path | None = None
+    metric: str | None = None
+    resampling: Resampling | None = field(default=None, repr=False)
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """Its pool, where that was named."""
+        return None if self.pool_file is None else load_pool(self.pool_file)
+
+    @cached_property
+    def targets(self) -> tuple[Target, ...]:
+        """What was measured, what decides first, then its domains, then the others."""
+        found = {
+            row.target: Target(row.target, row.domain, row.metric, row.higher) for row in self.rows
+        }
+        deciding = self.metric or ""
+
+        def order(target: Target) -> tuple[bool, bool, str]:
+            return target.metric != deciding, target.domain != MACRO, target.name
+
+        return tuple(sorted(found.values(), key=order))
+
+    @property
+    def main(self) -> Target:
+        """What decides."""
+        return self.targets[0]
+
+    @cached_property
+    def experts(self) -> tuple[str, ...]:
+        """Every name in the table, in one order for all that the page shows."""
+        return tuple(sorted({name for row in self.rows for name in row.subset}))
+
+    @cached_property
+    def measured(self) -> list[MeasuredMerge]:
+        """A run's merges with their documents' scores, in the order they were measured."""
+        return [] if self.folder is None else read_scores(self.folder)
+
+    @cached_property
+    def selections(self) -> Selections | InputError:
+        """What the law of single subsets says, or why it says nothing."""
+        try:
+            return select(self.table, metric=self.metric)
+        except InputError as error:
+            return error
+
+    @cached_property
+    def curves(self) -> Mapping[str, tuple[Fit, ...] | InputError]:
+        """The law of the means of each target, or why there is none."""
+        tables = {}
+        for metric in dict.fromkeys(one.metric for one in self.targets):
+            data = load_measurements(self.table, metric or None)
+            tables[metric] = replace(data, rows=with_item_scores(self.table, data.rows))
+        found: dict[str, tuple[Fit, ...] | InputError] = {}
+        for one in self.targets:
+            try:
+                # Means that bend are drawn with the law's words on them, not left out.
+                result = fit(tables[one.metric], domain=one.domain or None, anyway=True)
+                found[one.name] = result.fits
+            except InputError as error:
+                found[one.name] = error
+        return found
+
+    @cached_property
+    def verdict(self) -> Verdict | InputError:
+        """What to do, or why nothing can be said."""
+        try:
+            if isinstance(self.selections, Selections):
+                return verdict_from_selections(
+                    self.table, self.selections, metric=self.metric, pool_file=self.pool_file
+                )
+            return verdict_of(self.table, metric=self.metric, pool_file=self.pool_file)
+        except InputError as error:
+            return error
+
+
+def open_source(
+    path: str | Path, *, pool_file: str | Path | None = None, metric: str | None = None
+) -> Source:
+    """A run's folder, or a table of measurements.
+
+    Args:
+        path: Folder or CSV.
+        pool_file: The pool's YAML.
+        metric: What decides; by default the losses, or the first metric of a table without any.
+
+    Raises:
+        MissingInputError: There is no such file or folder, or a run that has measured nothing yet.
+        InputError: The folder is no run, or the table is at fault.
+    """
+    given = expanded(path)
+    folder = given if given.is_dir() else None
+    table = given
+    if folder is not None:
+        table = folder / TABLE
+        if not table.is_file():
+            raise _no_table(folder)
+    elif not given.exists():
+        raise MissingInputError(f"cannot open `{given}`: no such file or folder")
+    rows, _ = read_rows(table)
+    if not rows:
+        raise InputError(f"`{table}` has no rows", "measure some merges: `mergeplan calibrate`")
+    if not any(row.k for row in rows):
+        raise InputError(
+            f"`{table}` has rows of bases only", "measure some merges: `mergeplan calibrate`"
+        )
+    rows = with_item_scores(table, rows)
+    resampling = resampling_beside(table, rows)
+    rows = of_known_items(rows, resampling)
+    return Source(
+        name=given.resolve().name,
+        table=table,
+        folder=folder if folder is not None and (folder / RUN).is_file() else None,
+        rows=rows,
+        pool_file=None if pool_file is None else expanded(pool_file),
+        metric=_deciding(rows, metric, table),
+        resampling=resampling,
+    )
+
+
+def _no_table(folder: Path) -> InputError:
+    if (folder / RUN).is_file():
+        return MissingInputError(
+            f"the run in `{folder}` has measured nothing yet: it has no `{TABLE}`",
+            "let `mergeplan calibrate` finish, or give it the same command again",
+        )
+    return MissingInputError(
+        f"`{folder}` is no run: it has no `{RUN}` and no `{TABLE}`",
+        "name a folder that `mergeplan calibrate -o` wrote, or a CSV of measurements",
+    )
+
+
+def _deciding(rows: Sequence[Measurement], metric: str | None, table: Path) -> str | None:
+    """What decides, `None` for losses: those, or the first metric of a table without any.
+
+    Raises:
+        InputError: The metric is not there.
+    """
+    known = dict.fromkeys(row.metric for row in rows)
+    if metric is not None and metric not in known:
+        names = ", ".join(f"`{name}`" for name in known if name)
+        raise InputError(f"`{table}` has no metric `{metric}`", f"it has {names or 'losses only'}")
+    return (metric if metric is not None else None if "" in known else next(iter(known))) or None

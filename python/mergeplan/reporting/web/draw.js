@@ -1,0 +1,110 @@
+"use strict";
+// Frames with axes, and what dots, bands and brackets look like, the same in all panels.
+
+function frame(box, {width = 760, height = 380, x, y, xLabel, yLabel, left = 62, right = 16,
+  top = 12, bottom = 40, xTicks = null, yTicks = 6, title}) {
+  const svg = d3.select(box).append("svg").attr("viewBox", `0 0 ${width} ${height}`)
+    .attr("role", "img").attr("aria-label", title || `${yLabel} by ${xLabel}`);
+  x.range([left, width - right]);
+  y.range([height - bottom, top]);
+  const across = d3.axisBottom(x), down = d3.axisLeft(y);
+  if (xTicks) across.tickValues(xTicks).tickFormat((value) => value);
+  if (down.ticks) down.ticks(yTicks);
+  svg.append("g").attr("class", "grid")
+    .selectAll("line").data(y.ticks ? y.ticks(yTicks) : []).enter().append("line")
+    .attr("x1", left).attr("x2", width - right).attr("y1", y).attr("y2", y);
+  svg.append("g").attr("class", "axis").attr("transform", `translate(0,${height - bottom})`)
+    .call(across);
+  svg.append("g").attr("class", "axis").attr("transform", `translate(${left},0)`).call(down);
+  svg.append("text").attr("class", "soft").attr("x", (left + width - right) / 2)
+    .attr("y", height - 6).attr("text-anchor", "middle").text(xLabel);
+  svg.append("text").attr("class", "soft").attr("transform", "rotate(-90)")
+    .attr("x", -(top + height - bottom) / 2).attr("y", 14).attr("text-anchor", "middle")
+    .text(yLabel);
+  return svg;
+}
+
+// Bounds with a margin, for a linear scale.
+function around(values, share = 0.06) {
+  const known = values.filter((value) => Number.isFinite(value));
+  if (!known.length) return [0, 1];
+  const [low, high] = d3.extent(known);
+  const margin = share * (high - low) || Math.abs(high) * share || 1;
+  return [low - margin, high + margin];
+}
+
+function tip(selection, text) {
+  selection.append("title").text(text);
+  return selection;
+}
+
+// Labels beside points of one column, moved apart so that none lies on another.
+function apart(labels, gap = 13) {
+  const sorted = [...labels].sort((a, b) => a.y - b.y);
+  for (let i = 1; i < sorted.length; i++)
+    sorted[i].y = Math.max(sorted[i].y, sorted[i - 1].y + gap);
+  return sorted;
+}
+
+function bar(box, {rows, width = 420, row = 24, left = 130, right = 70, label, digits = 4, unit}) {
+  // Bars about zero, with numbers; `rows` are {name, value, low, high, strong}.
+  const height = rows.length * row + 30;
+  const ends = rows.flatMap((one) => [one.value, one.low, one.high, 0]);
+  const x = d3.scaleLinear(around(ends, 0.04), [left, width - right]);
+  const svg = d3.select(box).append("svg").attr("viewBox", `0 0 ${width} ${height}`)
+    .attr("role", "img").attr("aria-label", label);
+  svg.append("line").attr("x1", x(0)).attr("x2", x(0)).attr("y1", 4)
+    .attr("y2", rows.length * row + 4).attr("stroke", "var(--soft)");
+  rows.forEach((one, i) => {
+    const y = i * row + row / 2 + 4, good = unit && unit.higher ? one.value > 0 : one.value < 0;
+    svg.append("text").attr("x", left - 6).attr("y", y + 4).attr("text-anchor", "end")
+      .attr("font-weight", one.strong ? 700 : 400).text(cutName(one.name, 20))
+      .append("title").text(one.name);
+    if (one.value === null) return;
+    svg.append("rect").attr("x", Math.min(x(0), x(one.value))).attr("y", y - row / 4)
+      .attr("width", Math.abs(x(one.value) - x(0))).attr("height", row / 2)
+      .attr("fill", good ? "var(--good)" : "var(--bad)").attr("fill-opacity", 0.75);
+    if (Number.isFinite(one.low) && one.low !== null && one.high !== null)
+      svg.append("line").attr("x1", x(one.low)).attr("x2", x(one.high)).attr("y1", y)
+        .attr("y2", y).attr("stroke", "var(--ink)").attr("stroke-width", 1.4);
+    svg.append("text").attr("x", width - right + 6).attr("y", y + 4)
+      .text(signed(one.value, digits));
+  });
+  svg.append("text").attr("class", "soft").attr("x", left).attr("y", height - 6).text(label);
+  return svg;
+}
+
+function cutName(text, most) {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}
+
+// A matrix of numbers on a scale that diverges about zero.
+function matrix(box, {names, columns = names, values, label, lowGood = true, digits = 3, size = 46}) {
+  const left = 110, top = 78, width = left + columns.length * size + 10;
+  const height = top + names.length * 26 + 26;
+  const most = d3.max(values.flat().filter(Number.isFinite), Math.abs) || 1;
+  const ends = lowGood ? ["var(--good)", "var(--bad)"] : ["var(--bad)", "var(--good)"];
+  const svg = d3.select(box).append("svg").attr("viewBox", `0 0 ${width} ${height}`)
+    .style("max-width", `${width * 1.35}px`).attr("role", "img").attr("aria-label", label);
+  columns.forEach((name, j) => {
+    svg.append("text").attr("transform", `translate(${left + j * size + size / 2},${top - 6}) rotate(-40)`)
+      .text(cutName(name, 14)).append("title").text(name);
+  });
+  names.forEach((name, i) => {
+    svg.append("text").attr("x", left - 6).attr("y", top + i * 26 + 17).attr("text-anchor", "end")
+      .text(cutName(name, 16)).append("title").text(name);
+    columns.forEach((other, j) => {
+      const value = values[i][j];
+      if (value === null || value === undefined) return;
+      const cell = svg.append("g").attr("transform", `translate(${left + j * size},${top + i * 26})`);
+      cell.append("rect").attr("width", size - 1).attr("height", 25)
+        .attr("fill", value < 0 ? ends[0] : ends[1])
+        .attr("fill-opacity", 0.85 * Math.abs(value) / most);
+      cell.append("text").attr("x", size / 2).attr("y", 17).attr("text-anchor", "middle")
+        .attr("font-size", 11).text(fixed(value, digits).replace(/^(−?)0\./, "$1."));
+      tip(cell, `${name}, ${other}: ${signed(value, 5)}`);
+    });
+  });
+  svg.append("text").attr("class", "soft").attr("x", 0).attr("y", height - 6).text(label);
+  return svg;
+}

@@ -1,0 +1,27 @@
+"use strict";
+panel({
+  name: "history",
+  title: "History: merge by merge",
+  on: [],
+  table: (data) => [["merge", "method", "k", "value", "best so far", "tokens", "seconds"],
+    ...data.steps.map((one) => [one.name, one.method, one.k, one.value, one.best, one.tokens, one.seconds])],
+  draw(box, data, run) {
+    const last = data.steps[data.steps.length - 1];
+    box.append(el("p", {text: `${data.steps.length.toLocaleString("en")} merges, ${last.tokens.toLocaleString("en")} tokens or items, ${Math.round(last.seconds).toLocaleString("en")} s of merging and evaluating`}));
+    const halves = el("div", {className: "halves"});
+    box.append(halves);
+    const steps = data.steps.map((one, i) => ({...one, at: i + 1}));
+    const draw = (key, label, area) => {
+      const place = el("div");
+      halves.append(place);
+      const known = steps.filter((one) => one[key] !== null);
+      const x = d3.scaleLinear([1, steps.length], [0, 1]), y = d3.scaleLinear(area ? [0, d3.max(known, (one) => one[key])] : around(known.map((one) => one[key])), [0, 1]);
+      const svg = frame(place, {width: 480, height: 240, x, y, left: 74, xLabel: "merges measured", yLabel: label, yTicks: 5});
+      svg.append("path").attr("d", d3.line().curve(d3.curveStepAfter).x((one) => x(one.at)).y((one) => y(one[key]))(known)).attr("fill", "none").attr("stroke", "var(--c0)").attr("stroke-width", 1.8);
+      if (!area) tip(svg.append("g").selectAll("circle").data(steps.filter((one) => one.k)).enter().append("circle").attr("cx", (one) => x(one.at)).attr("cy", (one) => Math.max(12, Math.min(200, y(one.value)))).attr("r", 2.5).attr("fill", "var(--soft)"),
+        (one) => `${one.name}: ${fixed(one.value)}`);
+    };
+    draw("best", `best so far, ${run.targets[0].label}`, false);
+    draw("seconds", "seconds", true);
+  },
+});

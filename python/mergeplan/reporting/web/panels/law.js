@@ -1,0 +1,184 @@
+"use strict";
+panel({
+  name: "law",
+  title: "Law: what more experts bring",
+  on: ["group", "target", "relative", "pin", "goal"],
+  table(data, run) {
+    const curve = data.curves[`${state.group}:${state.target}`];
+    const rows = [["kind", "k", "experts", "value", "low", "high"]];
+    if (curve) curve.mean.forEach((mean, i) => rows.push(["mean", i + 1, "", mean, curve.low[i], curve.high[i]]));
+    mergesIn(run).forEach((one) => rows.push(["merge", one.k, nameOf(run, one), one.v[state.target], "", ""]));
+    return rows;
+  },
+  draw(box, data, run) {
+    const curve = data.curves[`${state.group}:${state.target}`];
+    const halves = el("div", {className: "split"}), left = el("div"), right = el("div");
+    halves.append(left, right);
+    box.append(halves);
+    drawCurve(left, curve, run);
+    if (curve) drawGoal(right, curve, run);
+    else right.append(el("p", {className: "soft", text: `no curve: ${data.missing[state.target] || "too few k were measured"}`}));
+    const pinned = pinText(run);
+    if (pinned) right.append(el("p", {className: "pin", text: pinned}));
+    else right.append(el("p", {className: "soft noprint", text: "A click on a dot pins that merge in all panels."}));
+    const warned = curve && list(curve.warnings, "warnings");
+    if (warned) box.append(warned);
+  },
+});
+
+function pinText(run) {
+  if (!state.pin) return "";
+  const found = valueOf(run, state.pin);
+  const name = Object.keys(state.pin).join("+");
+  if (!found) return `pinned: ${name}`;
+  const base = baseOf(run), own = findMerge(run, state.pin, state.group);
+  let text = `pinned: ${name}: ${fixed(found.value)} ${found.measured ? "measured" : `predicted, ${fixed(found.low)} to ${fixed(found.high)}`}`;
+  if (base && base.v[state.target] !== null) {
+    const half = own && own.e ? own.e[state.target] : null;
+    const gap = found.value - base.v[state.target];
+    text += `; ${signed(gap)} against the base`;
+    if (half) text += ` (90 % on texts of this kind, paired: ${signed(gap - half)} to ${signed(gap + half)})`;
+  }
+  return text;
+}
+
+function drawCurve(box, curve, run) {
+  const target = state.target, show = (value) => shownValue(run, value);
+  const dots = mergesIn(run).filter((one) => one.v[target] !== null && one.k)
+    .map((one) => ({one, k: one.k, y: show(one.v[target])}));
+  const size = curve ? curve.pool_size : d3.max(dots, (dot) => dot.k) || 1;
+  const base = baseOf(run), choices = run.panels.subsets && run.panels.subsets.choices;
+  const chosen = target === 0 && choices ? choices[state.group] : null;
+  const hollow = chosen ? chosen.by_size.filter((one) => one && !one.measured)
+    .map((one) => ({k: Object.keys(one.weights).length, y: show(one.value), low: show(one.low), high: show(one.high), one})) : [];
+  const values = [...dots.map((dot) => dot.y), ...hollow.flatMap((dot) => [dot.y])];
+  if (curve) values.push(...curve.mean.map(show), ...curve.low.map(show), ...curve.high.map(show));
+  if (base && base.v[target] !== null) values.push(show(base.v[target]));
+  const x = d3.scaleLinear([0.4, size + 0.6], [0, 1]), y = d3.scaleLinear(around(values), [0, 1]).nice();
+  const step = Math.ceil(size / 16), width = 760, right = 128;
+  const svg = frame(box, {width, height: 420, x, y, right, xLabel: "experts merged, k", yLabel: valueLabel(run),
+    xTicks: d3.range(1, size + 1, step), title: "mean curve, its 90 % band on this text, and every measured merge"});
+  if (curve) {
+    const ks = d3.range(1, size + 1), band = d3.area().x((k) => x(k)).y0((k) => y(show(curve.low[k - 1]))).y1((k) => y(show(curve.high[k - 1])));
+    if (curve.low.every((low) => low !== null))
+      svg.append("path").attr("d", band(ks)).attr("fill", color(state.group)).style("fill-opacity", "var(--band)");
+    svg.append("path").attr("d", d3.line().x((k) => x(k)).y((k) => y(show(curve.mean[k - 1])))(ks))
+      .attr("fill", "none").attr("stroke", color(state.group)).attr("stroke-width", 2);
+    for (const point of curve.points) {
+      const half = 1.645 * (point.error || 0);
+      if (half) svg.append("line").attr("x1", x(point.k)).attr("x2", x(point.k)).attr("y1", y(show(point.mean) - half))
+        .attr("y2", y(show(point.mean) + half)).attr("stroke", color(state.group)).attr("stroke-width", 2);
+      tip(svg.append("rect").attr("x", x(point.k) - 4).attr("y", y(show(point.mean)) - 4).attr("width", 8).attr("height", 8)
+        .attr("fill", color(state.group)), `mean of ${point.n} of ${point.of} merges of ${point.k}: ${fixed(point.mean)}`);
+    }
+    textBracket(svg, curve, y, x(size + 0.6) + 10, show);
+  }
+  envelope(svg, x, y, dots, hollow, run);
+  const pinned = state.pin && findMerge(run, state.pin, state.group);
+  const marks = svg.append("g").selectAll("circle").data(dots).enter().append("circle").attr("class", "dot")
+    .attr("cx", (dot) => x(dot.k)).attr("cy", (dot) => y(dot.y)).attr("r", (dot) => (dot.one === pinned ? 6 : 3))
+    .attr("fill", (dot) => (dot.one === pinned ? "var(--accent)" : "var(--soft)")).attr("fill-opacity", 0.75)
+    .on("click", (dot) => set({pin: weightsOf(run, dot.one), ticks: weightsOf(run, dot.one)}));
+  tip(marks, (dot) => `${nameOf(run, dot.one)}: ${fixed(dot.one.v[target])}`
+    + (dot.one.d && dot.one.d[target] !== null ? `, ${signed(dot.one.d[target])} against the base` : ""));
+  const labels = [];
+  if (base && base.v[target] !== null) labels.push({y: y(show(base.v[target])), text: `base ${fixed(base.v[target])}`, line: true});
+  const single = bestOf(dots.filter((dot) => dot.k === 1), run);
+  if (single) labels.push({y: y(single.y), text: `${nameOf(run, single.one)} alone`, line: false});
+  for (const label of labels.filter((one) => one.line))
+    svg.append("line").attr("x1", 62).attr("x2", width - right).attr("y1", label.y).attr("y2", label.y)
+      .attr("stroke", "var(--soft)").attr("stroke-dasharray", "5 4");
+  for (const label of apart(labels))
+    svg.append("text").attr("x", width - right + 26).attr("y", label.y + 4).attr("class", "soft").text(cutName(label.text, 17))
+      .append("title").text(label.text);
+  if (curve) goalLine(svg, curve, x, y, run, width - right);
+  box.append(el("div", {className: "legend"}, [
+    "● measured merges", "■ measured means", "○ predicted best of its k (90 %)", "band: where the mean over all subsets lies, 90 % on this text",
+  ].map((text) => el("span", {text}))));
+}
+
+function bestOf(dots, run) {
+  const sign = run.targets[state.target].higher ? -1 : 1;
+  return dots.length ? dots.reduce((a, b) => (sign * b.y < sign * a.y ? b : a)) : null;
+}
+
+function envelope(svg, x, y, dots, hollow, run) {
+  const sign = run.targets[state.target].higher ? -1 : 1;
+  const byK = d3.nest().key((dot) => dot.k).entries(dots).map((entry) => ({
+    k: +entry.key, best: d3.min(entry.values, (dot) => sign * dot.y) * sign, worst: d3.max(entry.values, (dot) => sign * dot.y) * sign,
+  })).sort((a, b) => a.k - b.k);
+  for (const key of ["best", "worst"])
+    svg.append("path").attr("d", d3.line().x((one) => x(one.k)).y((one) => y(one[key]))(byK)).attr("fill", "none")
+      .attr("stroke", "var(--soft)").attr("stroke-width", 1).attr("stroke-dasharray", "1 3");
+  for (const dot of hollow) {
+    if (Number.isFinite(dot.low)) svg.append("line").attr("x1", x(dot.k)).attr("x2", x(dot.k)).attr("y1", y(dot.low))
+      .attr("y2", y(dot.high)).attr("stroke", "var(--accent)");
+    tip(svg.append("circle").attr("class", "dot").attr("cx", x(dot.k)).attr("cy", y(dot.y)).attr("r", 5).attr("fill", "var(--card)")
+      .attr("stroke", "var(--accent)").attr("stroke-width", 1.6).on("click", () => set({pin: dot.one.weights, ticks: dot.one.weights})),
+    `${Object.keys(dot.one.weights).join("+")}: ${fixed(dot.one.value)} predicted, ${fixed(dot.one.low)} to ${fixed(dot.one.high)}`);
+  }
+}
+
+// The text's error moves every loss alike: it is no doubt about the shape, and drawn apart.
+function textBracket(svg, curve, y, at, show) {
+  if (!curve.text_error) return;
+  const middle = show(curve.mean[curve.mean.length - 1]), half = 1.645 * curve.text_error;
+  const [low, high] = y.domain(), top = Math.min(middle + half, high), bottom = Math.max(middle - half, low);
+  const line = svg.append("g").attr("stroke", "var(--warn)").attr("stroke-width", 1.5);
+  line.append("line").attr("x1", at).attr("x2", at).attr("y1", y(top)).attr("y2", y(bottom));
+  for (const end of [top, bottom]) line.append("line").attr("x1", at - 4).attr("x2", at + 4).attr("y1", y(end)).attr("y2", y(end));
+  tip(line, `other texts of this kind move all values together by ± ${fixed(half)} (90 %)`);
+}
+
+function goalOf(curve) {
+  const targets = curve.targets;
+  if (state.goal === null) return targets[Math.floor(targets.length / 3)];
+  return targets.reduce((a, b) => (Math.abs(b.value - state.goal) < Math.abs(a.value - state.goal) ? b : a));
+}
+
+function goalLine(svg, curve, x, y, run, end) {
+  const goal = goalOf(curve), at = y(shownValue(run, goal.value));
+  const line = svg.append("g").attr("class", "handle");
+  line.append("line").attr("x1", 62).attr("x2", end).attr("y1", at).attr("y2", at).attr("stroke", "var(--good)").attr("stroke-width", 1.6);
+  line.append("line").attr("x1", 62).attr("x2", end).attr("y1", at).attr("y2", at).attr("stroke", "transparent").attr("stroke-width", 16);
+  line.append("text").attr("x", 68).attr("y", at - 5).attr("fill", "var(--good)").style("fill", "var(--good)").text(`target ${fixed(goal.value)}`);
+  if (goal.k !== null) line.append("line").attr("x1", x(goal.k)).attr("x2", x(goal.k)).attr("y1", at).attr("y2", y.range()[0])
+    .attr("stroke", "var(--good)").attr("stroke-dasharray", "3 3");
+  const base = baseOf(run), shift = isRelative(run) ? base.v[state.target] : 0;
+  line.call(d3.drag().on("drag", () => {
+    const value = y.invert(d3.event.y) + shift;
+    set({goal: goalNear(curve, value)});
+  }));
+}
+
+function goalNear(curve, value) {
+  return curve.targets.reduce((a, b) => (Math.abs(b.value - value) < Math.abs(a.value - value) ? b : a)).value;
+}
+
+function drawGoal(box, curve, run) {
+  const goal = goalOf(curve), place = curve.targets.indexOf(goal);
+  const slider = el("input", {type: "range", key: "goal", id: "goal", min: 0, max: curve.targets.length - 1, value: place, step: 1,
+    "aria-label": "target", oninput: (event) => set({goal: curve.targets[+event.target.value].value})});
+  const lines = [
+    ["target", fixed(goal.value)],
+    ["experts", goal.k === null ? "no number of this pool's" : `k = ${goal.k}`],
+    ["crossing", goal.exact === null ? "never" : `k = ${fixed(goal.exact, 2)}`],
+    ["90 % on this text", goal.low === null ? "–" : rangeText(goal)],
+    ["sure (90 %)", goal.sure === null ? "no k" : `k = ${goal.sure}`],
+    ["one random subset", chanceText(goal.chance)],
+    ["cost", curve.costs && goal.k !== null ? `${+curve.costs[goal.k - 1].toPrecision(3)} ${curve.cost_unit}` : "–"],
+  ];
+  box.append(
+    el("h3", {text: "A target, and what it asks for"}),
+    slider,
+    el("table", {id: "goal-table"}, [el("tbody", {}, lines.map(([name, value]) => el("tr", {}, [
+      el("td", {className: "name", text: name}), el("td", {text: value})])))]),
+    el("p", {className: "soft", text: `${curve.words}, R² ${fixed(curve.r2, 5)} in-sample`}));
+  if (curve.text_error)
+    box.append(el("p", {className: "soft", text: `the text's own error, ± ${fixed(1.645 * curve.text_error)} (90 %), moves all values alike: the bracket at the right`}));
+}
+
+function rangeText(goal) {
+  const end = (value) => (value === null || value === Infinity ? "never" : fixed(value, 2));
+  return end(goal.low) === end(goal.high) ? `k = ${end(goal.low)}` : `k = ${end(goal.low)} to ${end(goal.high)}`;
+}
