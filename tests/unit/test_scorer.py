@@ -12,6 +12,7 @@ from mergeplan.evaluation.documents import read_documents, read_objects
 from mergeplan.evaluation.measured import read_scores
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import OwnDocuments, read_files
+from mergeplan.evaluation.scorer import Scorer
 from mergeplan.measurements.file import read_rows
 from tests.support.commands import cli
 from tests.support.pools import write_pool
@@ -299,7 +300,7 @@ def run(tmp_path, scorer, **changes):
     return mergeplan.calibrate(pool, tmp_path / "run", options)
 
 
-def test_a_calibration_by_a_scorer_is_bound_to_its_file(tmp_path):
+def test_a_calibration_by_a_scorer_is_bound_to_its_file(tmp_path, monkeypatch):
     scorer = written(tmp_path, LOSS)
     done = run(tmp_path, scorer)
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -310,7 +311,12 @@ def test_a_calibration_by_a_scorer_is_bound_to_its_file(tmp_path):
     base = {row.domain: row for row in rows if row.k == 0}
     for name, mean in expected.estimates().items():
         assert base[name].loss_nats == pytest.approx(mean.loss_nats, abs=1e-6)
+    # What is measured was tried: nothing is scored again.
+    scored = tmp_path / "scored"
+    monkeypatch.setattr(Scorer, "score", lambda *_, **__: scored.touch())
     assert run(tmp_path, scorer).n_measured == 0
+    assert not scored.exists()
+    monkeypatch.undo()
     scorer.write_text(LOSS + "\n# another\n")
     with pytest.raises(InputError, match="`--scorer` has changed since the run"):
         run(tmp_path, scorer)

@@ -1,6 +1,6 @@
 """What a calibration is asked for, what that means for each method, and what it will take."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mergeplan.config.seed import seed_of
 from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.halves import short_domains
+from mergeplan.evaluation.measured import read_scores
 from mergeplan.evaluation.options import TOKENS, EvaluationOptions
 from mergeplan.evaluation.own_documents import read_files
 from mergeplan.evaluation.resampling import LEAST_GROUPS
@@ -141,12 +142,13 @@ def settle(
     if unasked:
         half = _half_of(load_pool(pool_file), folder, options.setup.evaluation)
     options = _with_half(options, half)
-    checked = check_options(pool_file, options)
+    tried = _scored_bases(folder)
+    checked = check_options(pool_file, options, tried)
     scored = (len(domain.lines) for text in checked.texts for domain in text.domains.values())
     begins = unasked and half == "selection" and _recorded(folder) is None
     if begins and min(scored) < LEAST_GROUPS:
         options = _with_half(options, "all")
-        checked = check_options(pool_file, options)
+        checked = check_options(pool_file, options, tried)
     return options, checked
 
 
@@ -176,14 +178,27 @@ def _recorded(folder: Path) -> RunIdentity | None:
     return before if has_measured(folder) else None
 
 
-def check_options(pool_file: Path, options: CalibrateOptions) -> CheckedCalibration:
+def _scored_bases(folder: Path) -> frozenset[int]:
+    """Sizes whose base a run has scored: its scorer and its tasks, which have to be the same, were
+    tried on it."""
+    if _recorded(folder) is None:
+        return frozenset()
+    return frozenset(one.merge.size for one in read_scores(folder) if not one.merge.k)
+
+
+def check_options(
+    pool_file: Path, options: CalibrateOptions, tried: Collection[int] = ()
+) -> CheckedCalibration:
     """Whatever can be checked before anything is measured.
+
+    Args:
+        tried: Sizes on whose base nothing has to be tried again.
 
     Raises:
         InputError: The pool is at fault, or lacks what is asked for.
     """
     pool = load_pool(pool_file)
-    checked = check_calibration(pool, options.methods, options.setup, options.ks)
+    checked = check_calibration(pool, options.methods, options.setup, options.ks, tried)
     if options.wish.target_loss is not None and not checked.identity.metric:
         Scale().check(options.wish.target_loss)
     domains = options.choosing.domains if options.choosing else None

@@ -1,7 +1,8 @@
 """What is checked before a calibration measures anything."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from mergeplan.calibration.going_on import (
     DTYPE,
@@ -55,13 +56,18 @@ class CheckedCalibration:
 
 
 def check_calibration(
-    pool: Pool, labels: tuple[str, ...], setup: Setup, ks: tuple[int, ...] = ()
+    pool: Pool,
+    labels: tuple[str, ...],
+    setup: Setup,
+    ks: tuple[int, ...] = (),
+    tried: Collection[int] = (),
 ) -> CheckedCalibration:
     """Open every header and encode every text, and lower the merge of all experts.
 
     Args:
         labels: Methods of the pool to calibrate; none for all.
         ks: Sizes of subsets that are asked for.
+        tried: Sizes on whose base the scorer and the tasks have run already.
 
     Raises:
         InputError: A method or a k is not in the pool, a pool has one expert or no texts, models do
@@ -92,7 +98,10 @@ def check_calibration(
             files |= dict.fromkeys(text for one in plan.checkpoints for text in one.warnings)
     tasks = check_tasks(setup.tasks) if setup.tasks else None
     texts = tuple(measure_of(pool, size, setup, tasks) for size in range(len(pool.sizes)))
-    _try_on_bases(pool, texts, tasks, setup)
+    if setup.evaluation.scorer is not None or tasks is not None:
+        for number, measure in enumerate(texts):
+            if number not in tried:
+                _try_on_base(pool.sizes[number].base, measure, tasks, setup)
     evaluation = setup.evaluation
     identity = RunIdentity(
         models=models_of(pool),
@@ -119,15 +128,12 @@ def check_calibration(
     return CheckedCalibration(pool, labels, texts, identity, tasks, warnings)
 
 
-def _try_on_bases(pool: Pool, texts: Sequence[Measure], tasks: Tasks | None, setup: Setup) -> None:
+def _try_on_base(base: Path, measure: Measure, tasks: Tasks | None, setup: Setup) -> None:
     """A scorer on all documents, and tasks on a few of each, before the run begins."""
-    if setup.evaluation.scorer is None and tasks is None:
-        return
-    for size, measure in zip(pool.sizes, texts, strict=True):
-        model = load_for(size.base, setup)
-        measure.check(model)
-        if isinstance(measure, OwnDocuments):
-            measure.check_whole(model)
-        found = try_tasks(tasks, model, load_tokenizer(size.base)) if tasks is not None else []
-        if isinstance(measure, TaskItems):
-            measure.items_of(found)
+    model = load_for(base, setup)
+    measure.check(model)
+    if isinstance(measure, OwnDocuments):
+        measure.check_whole(model)
+    found = try_tasks(tasks, model, load_tokenizer(base)) if tasks is not None else []
+    if isinstance(measure, TaskItems):
+        measure.items_of(found)
