@@ -336,6 +336,9 @@ def test_on_few_documents_first_it_stops_and_goes_on_with_the_same_table(tmp_pat
     assert all(row["data_hash"].startswith(f"{min(hashes)}, part ") for row in some)
     tokens = {int(row["n_tokens"]) for row in rows if not row["text_se"]}
     assert all(int(row["n_tokens"]) < min(tokens) for row in some)
+    scored, every = sum(int(row["n_tokens"]) for row in rows), len(rows) * min(tokens)
+    assert (len(tokens), done.n_tokens) == (1, (scored, every))
+    assert f"{100 * scored / every:.0f} % of the" in done.tally()
     chosen = done.verdict.best_merge
     assert chosen.measured
     lines = (run / "scores.jsonl").read_bytes().splitlines(keepends=True)

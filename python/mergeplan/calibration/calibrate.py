@@ -6,7 +6,7 @@ ends with the same table.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,15 @@ from mergeplan.calibration.options import (
     pool_sizes,
     settle,
 )
+from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.rounds import Run, Say
 from mergeplan.calibration.run_folder import RunFolder
 from mergeplan.calibration.sizes import in_order
 from mergeplan.calibration.store import RunStore
 from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
-from mergeplan.display.text import counted
+from mergeplan.display.text import counted, format_count
+from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.system.progress import Shown, shown_as_bar
 from mergeplan.verdict.verdict import Verdict
 
@@ -37,6 +39,8 @@ class Calibration(Summarized):
     Attributes:
         table: `measurements.csv`.
         n_measured: Merges that were measured now; `n_kept` were there already.
+        n_tokens: Tokens that all of the run's merges were scored on, and what these merges take
+            where each is scored on everything; `None` where each is.
         reasons: Why each method stopped.
         seconds: Of this run; `merging` and `evaluating` are those of all its merges.
         verdict: What to do, by all of the run's merges; `None` where none was measured.
@@ -49,6 +53,7 @@ class Calibration(Summarized):
     table: Path
     n_measured: int
     n_kept: int
+    n_tokens: tuple[int, int] | None
     reasons: tuple[str, ...]
     seconds: float
     merging: float
@@ -61,7 +66,17 @@ class Calibration(Summarized):
         """One line: what was measured now."""
         share = 100 * self.merging / max(self.merging + self.evaluating, 1e-9)
         new = f"measured {counted(self.n_measured, 'merges')} in {self.seconds:.1f} s"
-        return f"{new}, {share:.1f} % of it merging; {self.n_kept} were there already"
+        kept = f"{self.n_kept} were there already"
+        return f"{new}, {share:.1f} % of it merging; {kept}{self._saved()}"
+
+    def _saved(self) -> str:
+        if self.n_tokens is None:
+            return ""
+        some, every = self.n_tokens
+        return (
+            f"; scored are {format_count(some)} tokens, {100 * some / every:.0f} % of the"
+            f" {format_count(every)} that `--tokens all` takes for these merges"
+        )
 
     def summary(self) -> str:
         """The verdict, what was measured, why each method stopped, and where the table is."""
@@ -73,6 +88,13 @@ class Calibration(Summarized):
     def records(self) -> list[dict[str, Any]]:
         """Those of the verdict; `load_measurements(table)` has all that was measured."""
         return [] if self.verdict is None else self.verdict.records()
+
+
+def _tokens(measured: Sequence[MeasuredMerge], checked: CheckedCalibration) -> tuple[int, int]:
+    return (
+        sum(one.scores.n_tokens for one in measured),
+        sum(checked.texts[one.merge.size].n_tokens for one in measured),
+    )
 
 
 def calibrate(
@@ -135,6 +157,7 @@ def calibrate(
         table=table,
         n_measured=n_measured,
         n_kept=len(measured) - n_measured,
+        n_tokens=_tokens(measured, checked) if options.partly else None,
         reasons=tuple(reasons),
         seconds=seconds,
         merging=sum(one.seconds[0] for one in new),
