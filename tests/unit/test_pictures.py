@@ -1,6 +1,7 @@
 """What pictures show: the numbers drawn, every name, and nothing over anything else."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from mergeplan.law.fit import fit
 from mergeplan.law.panels import band_of
 from mergeplan.law.pictures import fill_law, plot
 from mergeplan.measurements.file import load_measurements
+from mergeplan.pool.geometry.geometry import Geometry, TensorGroup, mean_of_pairs
+from mergeplan.pool.geometry.pictures import fill_geometry
 from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.front import pareto_front
 from mergeplan.selection.pictures import fill_selection
@@ -197,3 +200,64 @@ def test_names_of_strangers_stay_apart_in_maps_and_lists(tmp_path):
     labels = [text.get_text() for text in figure.axes[2].get_yticklabels()]
     assert len(set(labels)) == len(labels)
     assert {"<b>&", "_hidden", "модель"} <= set(labels)
+
+
+def geometry(names, layers, kinds):
+    """Deltas that have something in common; those of a last kind are all zero."""
+    rng = np.random.default_rng(0)
+    n = len(names)
+
+    def group(factor=1.0):
+        delta = factor * (rng.normal(size=(n, 60)) + 0.3 * rng.normal(size=60))
+        same = np.sign(delta)[:, None] == np.sign(delta)[None]
+        agreement = same.mean(2) if factor else np.full((n, n), np.nan)
+        return TensorGroup(60, delta @ delta.T, agreement, np.sort(rng.uniform(0, 1, (n, 2)), 1))
+
+    by_kind = {kind: group(float(kind != kinds[-1])) for kind in kinds}
+    by_layer = {layer: group() for layer in range(layers)}
+    return Geometry(Path("b"), tuple(names), 8e4, (0.1, 0.5), group(), by_layer, by_kind, {}, 0)
+
+
+def pictured(found):
+    with canvas() as figure:
+        fill_geometry(figure, found)
+        return figure, faults_of(figure)
+
+
+def test_a_geometry_has_chance_drawn_whole_layers_and_every_expert_named():
+    found = geometry(NAMES, 2, ["attention", "$x$", "norm"])
+    figure, faults = pictured(found)
+    assert faults == []
+    cosines, kept, by_layer, signs, kinds, _ = figure.axes
+    image = cosines.images[0]
+    assert image.norm.vmin == -image.norm.vmax
+    drawn = np.asarray(image.get_array(), float)
+    assert drawn[0, 1] == pytest.approx(found.whole.cosines[0, 1])
+    assert np.isnan(np.diag(drawn)).all()
+    labels = [[text.get_text() for text in axes.get_yticklabels()] for axes in (cosines, kept)]
+    assert labels[0] == labels[1]
+    assert len(set(labels[0])) == len(NAMES)
+    normal = [line.get_xdata()[0] for line in kept.lines if line.get_gid() == "normal"]
+    x = np.linspace(9, 0, 100_001)
+    density = np.exp(-(x**2) / 2) * np.sqrt(2 / np.pi) * (x[0] - x[1])
+    shares = [(x**2 * density)[np.cumsum(density) <= largest].sum() for largest in (0.1, 0.5)]
+    assert normal == pytest.approx(shares, abs=1e-3)
+    marks = [line for line in kept.lines if line.get_linestyle() == "None"]
+    assert [list(one.get_xdata()) for one in marks] == found.whole.kept.T.tolist()
+    means = [mean_of_pairs(group.cosines) for group in found.by_layer.values()]
+    assert line_of(by_layer, "means").get_ydata() == pytest.approx(means)
+    assert line_of(by_layer, "chance").get_ydata()[0] == 0
+    assert line_of(signs, "chance").get_ydata()[0] == 50
+    assert {"unrelated\n0", "chance\n50 %"} <= set(texts_of(figure))
+    low, high = by_layer.get_xlim()
+    assert [tick for tick in by_layer.get_xticks() if low < tick < high] == [0, 1]
+    assert [text.get_text() for text in kinds.get_yticklabels()][-1] == "norm, no delta"
+
+
+@pytest.mark.parametrize(("experts", "layers"), [(1, 3), (50, 200)])
+def test_one_expert_and_fifty_fit(experts, layers):
+    names = [f"org/some-model-{number}" for number in range(experts)]
+    figure, faults = pictured(geometry(names, layers, ["attention", "mlp"]))
+    assert faults == []
+    shown = texts_of(figure)
+    assert all(name in shown for name in names)

@@ -11,6 +11,7 @@ from mergeplan.display.labels import families, put_in_place
 from mergeplan.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 KINDS = (".png", ".pdf", ".svg")
@@ -102,3 +103,10 @@ def drawing(out: Path, write: Callable[[bytes], object]) -> Iterator["Figure"]:
         content = io.BytesIO()
         figure.savefig(content, format=kind, metadata=undated.get(kind, {}))
     write(content.getvalue())
+
+
+def whole_ticks(axes: "Axes") -> None:
+    """An axis of k or of layers has whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))

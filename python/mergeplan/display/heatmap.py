@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.display.figure import BAD, GOOD, INK
-from mergeplan.display.labels import short_names, unit_for
+from mergeplan.display.labels import CELL, short_names, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# Beside another panel, or not, more columns have no number in their cells; of still larger tables
-# not every name is written.
-_NUMBERED, _NUMBERED_WIDE, _NAMED = 9, 20, 60
+# Larger tables have no number in their cells, and of still larger ones not every name is written.
+_NUMBERED, _NAMED = 24, 60
 # Inches of a row of letters.
 _ROW = 0.125
 
@@ -31,12 +30,14 @@ class Signs:
         below, above: In words.
         good_above: Whether blue, which is good, is above zero.
         unit: Behind the numbers; empty for none.
+        scaled: Whether small numbers are written in a unit of their own, such as 0.001.
     """
 
     below: str
     above: str
     good_above: bool = False
     unit: str = ""
+    scaled: bool = True
 
 
 def height_of(rows: int) -> float:
@@ -52,15 +53,12 @@ def draw_map(
     signs: Signs,
     title: str,
     chosen: Collection[str] = (),
-    *,
-    wide: bool = False,
 ) -> None:
     """Draw a table on a scale that diverges about zero.
 
     Args:
         values: Shape (rows, columns); NaN cells stay empty.
         chosen: Rows whose names are bold, and columns where they are the same.
-        wide: Whether it has the picture's whole width.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -69,14 +67,14 @@ def draw_map(
     finite = np.abs(values[np.isfinite(values)])
     most = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
     # Whole numbers, where their unit lets them be.
-    factor, power = unit_for(most / 10)
+    factor, power = unit_for(most / 10) if signs.scaled else (1.0, "")
     shades = Normalize(-factor * most, factor * most)
     colours = "RdBu" if signs.good_above else "RdBu_r"
     axes.imshow(factor * values, colours, norm=shades, aspect="auto")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     _name(axes, rows, columns, chosen)
-    if values.shape[1] <= (_NUMBERED_WIDE if wide else _NUMBERED):
+    if max(values.shape) <= _NUMBERED:
         digits = 0 if factor * most >= 10 else 1 if factor * most >= 1 else 2
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
@@ -90,7 +88,7 @@ def draw_map(
                     va="center",
                     color=colour,
                     fontsize=6,
-                    gid="cell",
+                    gid=CELL,
                 )
     bar = axes.inset_axes((1.03, 0.0, 0.035, 1.0))
     axes.figure.colorbar(ScalarMappable(shades, colours), cax=bar)

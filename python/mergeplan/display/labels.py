@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _UNITS = {0: "", 3: "0.001", 6: "10⁻⁶", 9: "10⁻⁹"}
-# Marks the texts beside a panel that give way to each other.
-_BESIDE = "beside"
+# Mark the texts beside a panel, which give way to each other, and in the cells of a table.
+_BESIDE, CELL = "beside", "cell"
 _OTHER_SCRIPTS = (
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
@@ -134,11 +134,22 @@ def write_beside(axes: "Axes", y: float, text: str, colour: str, *, shift: float
 
 
 def put_in_place(figure: "Figure") -> None:
-    """Lay the figure out once and for all, and move names apart that stand beside a panel."""
+    """Lay the figure out once and for all, move names apart that stand beside a panel, and leave
+    out the numbers of a table whose cells are too narrow for them."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
         _spread(axes)
+        _leave_out(axes)
+
+
+def _leave_out(axes: "Axes") -> None:
+    cells = [text for text in axes.texts if text.get_gid() == CELL]
+    if cells:
+        (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])
+        widest = max(text.get_window_extent().width for text in cells)
+        for text in cells:
+            text.set_visible(bool(widest < right - left))
 
 
 def _spread(axes: "Axes") -> None:

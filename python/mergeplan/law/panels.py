@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.config.labels import in_words
-from mergeplan.display.figure import BAD, FAINT, GOOD, INK
+from mergeplan.display.figure import BAD, FAINT, GOOD, INK, whole_ticks
 from mergeplan.display.labels import joined, plain, unit_for, write_beside
 from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit, Prediction
@@ -242,10 +242,3 @@ def draw_residuals(axes: "Axes", fit: Fit, look: Look) -> None:
     axes.set_title(f"measured mean less law{unit and ', '}{unit}{unknown}", fontsize=8)
     axes.set_xlabel("experts merged, k")
     whole_ticks(axes)
-
-
-def whole_ticks(axes: "Axes") -> None:
-    """An axis of k or of layers has whole numbers only."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mergeplan.config.labels import in_words
-from mergeplan.display.figure import COLOURS, INK, MARKERS
+from mergeplan.display.figure import COLOURS, INK, MARKERS, whole_ticks
 from mergeplan.display.labels import joined, plain, write_beside
 from mergeplan.display.text import counted, format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
-from mergeplan.law.panels import Look, band_of, intervals_of, whole_ticks, words_of
+from mergeplan.law.panels import Look, band_of, intervals_of, words_of
 from mergeplan.law.scans import Scan
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.display.figure import BAD, GOOD, INK
+from mergeplan.display.figure import BAD, GOOD, INK, whole_ticks
 from mergeplan.display.labels import joined, plain, write_beside
 from mergeplan.display.text import format_count
 from mergeplan.selection.front import FrontPoint
@@ -122,7 +122,7 @@ def draw_sizes(axes: "Axes", selection: Selection) -> None:
     axes.set_xlabel("experts merged, k")
     unit = unit_of(selection)
     axes.set_ylabel(f"{plain(law.name, 24)}{unit and ', '}{unit}")
-    _whole_ticks(axes)
+    whole_ticks(axes)
 
 
 def _line(
@@ -191,9 +191,3 @@ def _measured(selection: Selection, point: FrontPoint, names: Sequence[str]) -> 
     share = np.array([[(name in point.subset) / len(point.subset) for name in experts]])
     laws = [selection.table.laws.get(name) for name in names[:2]]
     return all(law is not None and bool(np.isfinite(law.measured(share)[0])) for law in laws)
-
-
-def _whole_ticks(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))

@@ -73,8 +73,8 @@ def fill_selection(
         places = [pair[0, 0], pair[0, 1]]
     else:
         places = [second, next(lines)]
-    _draw_pairs(figure.add_subplot(places[0]), selection, wide=not beside)
-    _draw_helps(figure.add_subplot(places[1]), selection, wide=not beside)
+    _draw_pairs(figure.add_subplot(places[0]), selection)
+    _draw_helps(figure.add_subplot(places[1]), selection)
     if has_front:
         draw_front(figure.add_subplot(next(lines)), selection, front, names)
     _head(figure, selection)
@@ -89,7 +89,7 @@ def _chosen(selection: Selection) -> tuple[str, ...]:
     return selection.best.subset if selection.best is not None else ()
 
 
-def _draw_pairs(axes: "Axes", selection: Selection, *, wide: bool) -> None:
+def _draw_pairs(axes: "Axes", selection: Selection) -> None:
     law, order = selection.law, _order(selection)
     if len(order) < 2:
         _say(axes, "one expert: there are no pairs")
@@ -102,10 +102,10 @@ def _draw_pairs(axes: "Axes", selection: Selection, *, wide: bool) -> None:
     np.fill_diagonal(matrix, np.nan)
     words = ("worse together", "better") if law.higher else ("better together", "worse")
     signs = Signs(*words, good_above=law.higher, unit=unit_of(selection))
-    draw_map(axes, matrix, order, order, signs, title, _chosen(selection), wide=wide)
+    draw_map(axes, matrix, order, order, signs, title, _chosen(selection))
 
 
-def _draw_helps(axes: "Axes", selection: Selection, *, wide: bool) -> None:
+def _draw_helps(axes: "Axes", selection: Selection) -> None:
     """What each expert does to each domain in the chosen merge."""
     domains = list(selection.laws)
     if not selection.experts:
@@ -124,7 +124,7 @@ def _draw_helps(axes: "Axes", selection: Selection, *, wide: bool) -> None:
     if len(domains) == 1:
         draw_bars(axes, changes[:, 0], _order(selection), signs, title, _chosen(selection))
         return
-    draw_map(axes, changes, _order(selection), domains, signs, title, _chosen(selection), wide=wide)
+    draw_map(axes, changes, _order(selection), domains, signs, title, _chosen(selection))
 
 
 def _say(axes: "Axes", text: str) -> None:
