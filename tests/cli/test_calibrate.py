@@ -55,7 +55,7 @@ def test_one_command_leads_to_a_recommendation_that_merges(finished, tmp_path):
     assert (found["n_measured"], found["n_kept"]) == (0, len(rows_of(run)) // 3)
     assert found["reached"]
     assert found["next"] == f"mergeplan merge {run / 'merge.yml'} OUT_DIR"
-    for name in ("law.json", "law.png", "measurements.csv", "merge.yml"):
+    for name in ("law.json", "law.png", "measurements.csv", "merge.yml", "report.html"):
         assert (run / name).stat().st_size > 0
     assert cli("merge", run / "merge.yml", tmp_path / "out").returncode == 0
     chosen = found["verdict"]["chosen"]

@@ -47,7 +47,14 @@ def test_all_that_a_run_writes_is_in_the_list_and_follows_the_umask(mask, tmp_pa
     run, before = tmp_path / "run", os.umask(mask)
     try:
         store = RunStore(run, IDENTITY, (2,))
-        own = ("measurements.csv", "law.json", "law.png", "merge.yml", "held_back.jsonl")
+        own = (
+            "measurements.csv",
+            "law.json",
+            "law.png",
+            "merge.yml",
+            "held_back.jsonl",
+            "report.html",
+        )
         for name in (*own, "geometry.json"):
             store.folder.place(name, "ours")
             (run / name).write_text("mine")

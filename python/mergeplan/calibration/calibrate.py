@@ -106,6 +106,7 @@ def calibrate(
     progress: Shown = None,
     conclude: Callable[[RunFolder, Verdict | None], object] = lambda _, __: None,
     command: Command = lambda _: "",
+    each_round: Callable[[RunFolder], object] = lambda _: None,
 ) -> Calibration:
     """Measure subsets of a pool until its law answers the question, or goes on where it stopped.
 
@@ -116,6 +117,7 @@ def calibrate(
             `None` for one in a notebook.
         conclude: Called at the end with the verdict, while no other run can work in the folder.
         command: Says how merges are measured that the verdict asks for.
+        each_round: Called after each round, when the table has it.
 
     Returns:
         What was measured, and why each method stopped; `table` is what `fit` and `select` take.

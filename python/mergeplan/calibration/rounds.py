@@ -15,6 +15,7 @@ from mergeplan.calibration.options import (
     plans_of,
 )
 from mergeplan.calibration.preflight import CheckedCalibration
+from mergeplan.calibration.run_folder import RunFolder
 from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.sizes import smaller_sizes
 from mergeplan.calibration.store import RunStore
@@ -61,8 +62,10 @@ class Run:
         options: CalibrateOptions,
         say: Say,
         progress: Progress | None,
+        each_round: Callable[[RunFolder], object] = lambda _: None,
     ) -> None:
         self._checked, self._options, self._say = checked, options, say
+        self._each_round = each_round
         self._progress = progress
         self._done = self._planned = 0
         self._noted: set[str] = set()
@@ -192,6 +195,7 @@ class Run:
                     self._say(reasons[-1])
                     del plans[label]
             store.write_table()
+            self._each_round(store.folder)
         return reasons, {key: one for found in seen.values() for key, one in found.items()}
 
     def _smaller(self, size: int) -> list[Measurement]:

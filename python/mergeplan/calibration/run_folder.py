@@ -6,8 +6,9 @@ RUN/
   measurements.csv  the same as a table of means, made anew from scores.jsonl
   law.json, law.png, merge.yml   what the measurements say
   held_back.jsonl   the verdict's merge and its rivals on the other half of the documents
+  report.html       all of it on one page, anew after each round
   geometry.json     how the experts lie to each other, where the best subset is sought
-  written.json      hashes of these six as they were written: what was edited since stays
+  written.json      hashes of these seven as they were written: what was edited since stays
   lock              held by the run that works here
 """
 
@@ -30,7 +31,7 @@ from mergeplan.system.writing import refuse_existing, remove_unfinished, saying,
 
 _WRITTEN = "written.json"
 MEASUREMENTS, LAW, PICTURE, CONFIG = "measurements.csv", "law.json", "law.png", "merge.yml"
-HELD_BACK = "held_back.jsonl"
+HELD_BACK, PAGE = "held_back.jsonl", "report.html"
 
 
 def beside(name: str, number: int = 0) -> str:
@@ -43,7 +44,7 @@ def beside(name: str, number: int = 0) -> str:
     return f"{stem}.new{number or ''}{dot}{ending}"
 
 
-_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY)
+_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY, PAGE)
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 

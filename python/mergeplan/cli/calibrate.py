@@ -112,16 +112,17 @@ def command(
     Experts are merged into a model in memory and scored on the pool's texts; no checkpoint is
     written. Each measurement is kept at once: the same command goes on after a kill. Ends with
     one verdict (keep the base, take a single expert, merge, or measure more), the verdict's
-    merge on documents that had no part in it, and measurements.csv, law.json, law.png and
-    merge.yml in RUN_DIR; with --for select, which asks for the best subset, with what every
-    subset is predicted to give. Exit code 4, and no merge.yml without --anyway, where nothing
-    beats the base or reaches the target.
+    merge on documents that had no part in it, and measurements.csv, law.json, law.png, merge.yml
+    and report.html, a page of all that, in RUN_DIR; with --for select, which asks for the best
+    subset, with what every subset is predicted to give. Exit code 4, and no merge.yml without
+    --anyway, where nothing beats the base or reaches the target.
     """
     from mergeplan.calibration.calibrate import calibrate
     from mergeplan.calibration.config_file import summarize_unfitted
     from mergeplan.calibration.forecast import forecast_calibration
     from mergeplan.errors import InputError
     from mergeplan.pool.pool import load_pool
+    from mergeplan.reporting.in_run import RunPage
     from mergeplan.system.progress import ProgressLine
 
     refuse_other_kind(given["kind"])
@@ -143,8 +144,11 @@ def command(
 
     summaries: list[Summary | ChoiceSummary | BareSummary] = []
 
+    page = RunPage(pool_file)
+
     def conclude(run: "RunFolder", verdict: "Verdict | None") -> None:
         line.clear()
+        page.write(run)
         try:
             summaries.append(_summary(pool_file, run, verdict, given))
         except InputError as error:
@@ -165,6 +169,7 @@ def command(
             progress=line,
             conclude=conclude,
             command=_same_command,
+            each_round=page.after_round,
         )
     except (KeyboardInterrupt, SystemExit):
         line.clear()

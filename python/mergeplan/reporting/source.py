@@ -49,6 +49,7 @@ class Source:
         folder: Of the run; `None` of a table alone.
         pool_file: For the YAML, and the command that measures more.
         metric: What decides; `None` for the losses.
+        brief: Without the curves of what does not decide, which take longest.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Source:
     rows: tuple[Measurement, ...]
     pool_file: Path | None = None
     metric: str | None = None
+    brief: bool = False
     resampling: Resampling | None = field(default=None, repr=False)
 
     @cached_property
@@ -104,11 +106,12 @@ class Source:
     def curves(self) -> Mapping[str, tuple[Fit, ...] | InputError]:
         """The law of the means of each target, or why there is none."""
         tables = {}
-        for metric in dict.fromkeys(one.metric for one in self.targets):
+        targets = self.targets[:1] if self.brief else self.targets
+        for metric in dict.fromkeys(one.metric for one in targets):
             data = load_measurements(self.table, metric or None)
             tables[metric] = replace(data, rows=with_item_scores(self.table, data.rows))
         found: dict[str, tuple[Fit, ...] | InputError] = {}
-        for one in self.targets:
+        for one in targets:
             try:
                 # Means that bend are drawn with the law's words on them, not left out.
                 result = fit(tables[one.metric], domain=one.domain or None, anyway=True)
@@ -131,14 +134,21 @@ class Source:
 
 
 def open_source(
-    path: str | Path, *, pool_file: str | Path | None = None, metric: str | None = None
+    path: str | Path,
+    *,
+    table: Path | None = None,
+    pool_file: str | Path | None = None,
+    metric: str | None = None,
+    brief: bool = False,
 ) -> Source:
     """A run's folder, or a table of measurements.
 
     Args:
         path: Folder or CSV.
+        table: Of the folder; by default `measurements.csv`.
         pool_file: The pool's YAML.
         metric: What decides; by default the losses, or the first metric of a table without any.
+        brief: See `Source`.
 
     Raises:
         MissingInputError: There is no such file or folder, or a run that has measured nothing yet.
@@ -146,9 +156,9 @@ def open_source(
     """
     given = expanded(path)
     folder = given if given.is_dir() else None
-    table = given
+    table = given if table is None else table
     if folder is not None:
-        table = folder / TABLE
+        table = folder / TABLE if table == given else table
         if not table.is_file():
             raise _no_table(folder)
     elif not given.exists():
@@ -170,6 +180,7 @@ def open_source(
         rows=rows,
         pool_file=None if pool_file is None else expanded(pool_file),
         metric=_deciding(rows, metric, table),
+        brief=brief,
         resampling=resampling,
     )
 

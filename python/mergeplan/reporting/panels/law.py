@@ -26,7 +26,10 @@ def panel(source: Source) -> dict[str, Any] | None:
     groups = groups_of(source)
     curves, missing = {}, {}
     for number, target in enumerate(source.targets):
-        found = source.curves[target.name]
+        found = source.curves.get(target.name)
+        if found is None:
+            missing[number] = "not on a run's own page; `mergeplan report` of its folder has it"
+            continue
         if not isinstance(found, tuple):
             missing[number] = found.message
             continue
