@@ -45,6 +45,7 @@ class Calibration(Summarized):
         seconds: Of this run; `merging` and `evaluating` are those of all its merges.
         verdict: What to do, by all of the run's merges; `None` where none was measured.
         held_back: The verdict's merge on the other half of the documents, where they were halved.
+        arithmetic: What `--dtype auto` is, and why; empty where both dtypes were not tried.
         warnings: Texts that could not be scored, losses that are not finite, files that were edited
             and stay.
     """
@@ -60,14 +61,16 @@ class Calibration(Summarized):
     evaluating: float
     verdict: Verdict | None
     held_back: HeldBack | None
+    arithmetic: str
     warnings: tuple[str, ...]
 
     def tally(self) -> str:
-        """One line: what was measured now."""
+        """What was measured now, and in which dtype where that was tried."""
         share = 100 * self.merging / max(self.merging + self.evaluating, 1e-9)
         new = f"measured {counted(self.n_measured, 'merges')} in {self.seconds:.1f} s"
         kept = f"{self.n_kept} were there already"
-        return f"{new}, {share:.1f} % of it merging; {kept}{self._saved()}"
+        line = f"{new}, {share:.1f} % of it merging; {kept}{self._saved()}"
+        return "\n".join(filter(None, (line, self.arithmetic)))
 
     def _saved(self) -> str:
         if self.n_tokens is None:
@@ -140,6 +143,7 @@ def calibrate(
         store.compare_experts(
             checked.pool, say, threads=options.setup.threads, anew=options.choosing is not None
         )
+        arithmetic = run.settle_dtype(store)
         reasons = [
             reason
             for size in in_order(checked.pool, leaning=options.leaning)
@@ -166,6 +170,7 @@ def calibrate(
         evaluating=sum(one.seconds[1] for one in new),
         verdict=verdict,
         held_back=found,
+        arithmetic=arithmetic,
         warnings=(
             *seed_warnings,
             *checked.warnings,

@@ -12,6 +12,8 @@ from mergeplan.evaluation.halves import check_cut
 
 # Options by their names in `run.json`; those of earlier runs have no seed and no half.
 DTYPE, MAX_TOKENS, SEED, HALF = "`--dtype`", "`--max-tokens`", "`--seed`", "`--half`"
+# Where both dtypes were tried; see `dtype_trial`.
+AUTO_DTYPE = "what `--dtype auto` is"
 LORA_EXACT, WINDOWS = "`--lora-exact`", "the windows"
 _OPTIONS = (DTYPE, MAX_TOKENS, SEED, HALF, LORA_EXACT)
 _NEW_RUN = "begin a new run in another folder"

@@ -20,6 +20,16 @@ class Budget:
     tokens: float | None = None
     seconds: float | None = None
 
+    def less(self, spent: "Spending") -> "Budget":
+        """What is left of it; merges that are measured twice count once.
+
+        >>> Budget(9, 100.0).less(Spending(1, 120.0, 5.0))
+        Budget(merges=9, tokens=0.0, seconds=None)
+        """
+        tokens = None if self.tokens is None else max(self.tokens - spent.tokens, 0.0)
+        seconds = None if self.seconds is None else max(self.seconds - spent.seconds, 0.0)
+        return Budget(self.merges, tokens, seconds)
+
 
 @dataclass(frozen=True)
 class Spending:

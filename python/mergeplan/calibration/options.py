@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import CurvePlan
 from mergeplan.calibration.decision import CurveGoal
-from mergeplan.calibration.going_on import HALF
+from mergeplan.calibration.going_on import AUTO_DTYPE, HALF
 from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.limits import Budget
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
@@ -131,8 +131,8 @@ def settle(
 ) -> tuple[CalibrateOptions, CheckedCalibration]:
     """Whatever can be checked before anything is measured, and the half of the documents decided.
 
-    A run that goes on keeps its own. Where `max_tokens` leaves of a half fewer documents than tell
-    anything of other texts, all are scored.
+    A run that goes on keeps its own, and the dtype that `auto` was settled to. Where `max_tokens`
+    leaves of a half fewer documents than tell anything of other texts, all are scored.
 
     Raises:
         InputError: The pool, a text or the run is at fault, or the pool lacks what is asked for.
@@ -149,6 +149,9 @@ def settle(
     if begins and min(scored) < LEAST_GROUPS:
         options = _with_half(options, "all")
         checked = check_options(pool_file, options, tried)
+    before = _recorded(folder)
+    if options.setup.dtype == "auto" and before and AUTO_DTYPE in before.arithmetic:
+        checked = checked.where(AUTO_DTYPE, before.arithmetic[AUTO_DTYPE])
     return options, checked
 
 

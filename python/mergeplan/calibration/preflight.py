@@ -1,7 +1,7 @@
 """What is checked before a calibration measures anything."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergeplan.calibration.going_on import (
@@ -53,6 +53,11 @@ class CheckedCalibration:
     identity: RunIdentity
     tasks: Tasks | None
     warnings: tuple[str, ...]
+
+    def where(self, name: str, value: object) -> "CheckedCalibration":
+        """The same with one more option that decides what a loss is."""
+        arithmetic = {**self.identity.arithmetic, name: value}
+        return replace(self, identity=replace(self.identity, arithmetic=arithmetic))
 
 
 def check_calibration(

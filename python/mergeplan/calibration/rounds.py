@@ -7,13 +7,16 @@ from typing import Any, Protocol
 
 from mergeplan.calibration.closing import still_to_measure, verdict_on
 from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_round
+from mergeplan.calibration.dtype_of_run import settle_dtype
+from mergeplan.calibration.dtype_trial import DtypeTrial
 from mergeplan.calibration.held_back import HeldBack, Measure, held_back
-from mergeplan.calibration.limits import Spending, affordable
+from mergeplan.calibration.limits import Budget, Spending, affordable
 from mergeplan.calibration.options import (
     CalibrateOptions,
     also_merges,
     plans_of,
 )
+from mergeplan.calibration.parts_wanted import parts_wanted, reached, upto_part
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.run_folder import RunFolder
 from mergeplan.calibration.setup import Setup, hash_texts
@@ -72,6 +75,7 @@ class Run:
         self.measured: list[MeasuredMerge] = []
         # What the rounds had measured at each size: a larger one may lean on it.
         self._rows: dict[int, tuple[Measurement, ...]] = {}
+        self._trial: DtypeTrial | None = None
         self._ray: Any = None
         if options.ray is not None:
             from mergeplan.calibration.cluster_executor import check_paths
@@ -79,6 +83,21 @@ class Run:
 
             self._ray = connect(options.ray)
             check_paths(self._ray, checked.pool)
+
+    def settle_dtype(self, store: RunStore) -> str:
+        """Find out what `--dtype auto` is; in words, empty where both dtypes were not tried."""
+        gpus = self._ray is not None and self._ray.cluster_resources().get("GPU", 0)
+        if gpus:
+            return ""
+        found = settle_dtype(self._checked, self._options, store, self._executor, self._say)
+        self._options, self._trial = found.options, found.trial
+        self.measured += found.measured
+        return found.words
+
+    def _budget(self, size: int) -> Budget:
+        """Of each method, without what trying another dtype took."""
+        budget = self._options.budget
+        return budget if self._trial is None else budget.less(self._trial.spent(size))
 
     def of(self, size: int, store: RunStore) -> list[str]:
         """Measure what there is to measure at a size; returns why each method stopped."""
@@ -129,7 +148,7 @@ class Run:
         if not wanted:
             return None
         some = [one for one in own if one.merge.method in (wanted[0].method, BASE)]
-        return affordable(self._options.budget, _spent(some))
+        return affordable(self._budget(wanted[0].size), _spent(some))
 
     def held_back(
         self, verdict: Verdict, measured: Sequence[MeasuredMerge], store: RunStore
@@ -162,7 +181,8 @@ class Run:
         self, size: int, store: RunStore, executor: "_Lazy"
     ) -> tuple[list[str], dict[str, MeasuredMerge]]:
         """Why each method stopped, and what the rounds had measured."""
-        made = plans_of(self._checked, self._options, size, self._smaller(size))
+        options = replace(self._options, budget=self._budget(size))
+        made = plans_of(self._checked, options, size, self._smaller(size))
         plans = {plan.label: plan for plan in made}
         seen: dict[str, dict[str, MeasuredMerge]] = {label: {} for label in plans}
         reasons = []
@@ -181,11 +201,14 @@ class Run:
                     del plans[label]
                 else:
                     rounds[label] = found
-            wanted = {label: self._parts(one, seen[label]) for label, one in rounds.items()}
+            wanted = {
+                label: parts_wanted(self._checked, one, seen[label], partly=self._options.partly)
+                for label, one in rounds.items()
+            }
             merged = {merge: n for some in wanted.values() for merge, n in some.items()}
             self._measure(merged, size, store, executor)
             for label, some in wanted.items():
-                got = [one for merge, n in some.items() if (one := store.at(merge, _upto(n)))]
+                got = [one for merge, n in some.items() if (one := store.at(merge, upto_part(n)))]
                 seen[label] |= {m.merge.key: m for m in got}
                 lost = [m for m in got if not math.isfinite(m.scores.macro().loss_nats)]
                 if lost:
@@ -222,27 +245,12 @@ class Run:
             return next_subset_round(measured, plan, spent, resampling, store.grams, some)
         return next_round(measured, plan, spent)
 
-    def _parts(self, found: Round, seen: Mapping[str, MeasuredMerge]) -> dict[SubsetMerge, int]:
-        """Up to which part of the texts each merge of a round is to be scored."""
-        wanted = {}
-        for merge in found.merges:
-            domains = self._checked.texts[merge.size].domains.values()
-            now = _reached(seen.get(merge.key))
-            wanted[merge] = N_PARTS
-            if self._options.partly and merge not in found.whole:
-                # Parts that add nothing, of domains with few documents, are passed over.
-                more = [n for n in range(now + 1, N_PARTS) if tokens_of(domains, range(now, n))]
-                upto = min(more, default=N_PARTS)
-                if tokens_of(domains, range(upto, N_PARTS)):
-                    wanted[merge] = upto
-        return wanted
-
     def _measure(
         self, wanted: Mapping[SubsetMerge, int], size: int, store: RunStore, executor: "_Lazy"
     ) -> None:
         """Measure what is missing, each up to its part of the texts."""
         merges, texts = list(wanted), self._checked.texts[size]
-        parts = [range(_reached(store.get(merge)), wanted[merge]) for merge in merges]
+        parts = [range(reached(store.get(merge)), wanted[merge]) for merge in merges]
         some = [number for number, own in enumerate(parts) if own]
         whole, domains = range(N_PARTS), texts.domains.values()
         tokens = {
@@ -254,7 +262,7 @@ class Run:
             return
         at_once = not self._options.partly
         given = [None if at_once and own.start == 0 else own for own in parts]
-        upto = {merge.key: _upto(n) for merge, n in wanted.items()}
+        upto = {merge.key: upto_part(n) for merge, n in wanted.items()}
         for measured in executor.get().measure(merges, some, given):
             store.add(replace(measured, parts=upto[measured.merge.key]))
             self.measured.append(measured)
@@ -266,7 +274,7 @@ class Run:
         """What measures merges of a size, as the options say or by another setup."""
         pool, setup = self._checked.pool, other or self._options.setup
         if self._ray is None:
-            if other is not None:
+            if setup.evaluation != self._options.setup.evaluation:
                 return Worker(pool, size, setup)
             return Worker(pool, size, setup, self._checked.texts[size], self._checked.tasks)
         from mergeplan.calibration.cluster_executor import ClusterExecutor
@@ -279,15 +287,6 @@ def _names(found: Round | Stop) -> str:
     if isinstance(found, Stop) or len(found.merges) > _FEW:
         return ""
     return ": " + ", ".join("+".join(merge.subset) or "the base" for merge in found.merges)
-
-
-def _reached(measured: MeasuredMerge | None) -> int:
-    """Up to which part of the texts a merge was scored."""
-    return 0 if measured is None else measured.parts or N_PARTS
-
-
-def _upto(parts: int) -> int | None:
-    return parts if parts < N_PARTS else None
 
 
 def _spent(some: Collection[MeasuredMerge]) -> Spending:

@@ -8,10 +8,12 @@ RUN/
   held_back.jsonl   the verdict's merge and its rivals on the other half of the documents
   report.html       all of it on one page, anew after each round
   geometry.json     how the experts lie to each other, where the best subset is sought
-  written.json      hashes of these seven as they were written: what was edited since stays
+  dtype.jsonl       what `--dtype auto` is, and some merges in both dtypes, where they were tried
+  written.json      hashes of these eight as they were written: what was edited since stays
   lock              held by the run that works here
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from mergeplan.system.writing import refuse_existing, remove_unfinished, saying,
 _WRITTEN = "written.json"
 MEASUREMENTS, LAW, PICTURE, CONFIG = "measurements.csv", "law.json", "law.png", "merge.yml"
 HELD_BACK, PAGE = "held_back.jsonl", "report.html"
+DTYPE_TRIAL = "dtype.jsonl"
 
 
 def beside(name: str, number: int = 0) -> str:
@@ -44,7 +47,7 @@ def beside(name: str, number: int = 0) -> str:
     return f"{stem}.new{number or ''}{dot}{ending}"
 
 
-_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY, PAGE)
+_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY, PAGE, DTYPE_TRIAL)
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 
@@ -134,6 +137,12 @@ class RunFolder:
         except BaseException:
             self._lock.close()
             raise
+
+    def record(self, name: str, value: str) -> None:
+        """Write down in `run.json` what decides what is measured, before anything is."""
+        arithmetic = {**self.identity.arithmetic, name: value}
+        self.identity = dataclasses.replace(self.identity, arithmetic=arithmetic)
+        write_durably(self.path / RUN, self.identity.json(), replace=True)
 
     def check_models(self) -> None:
         """Refuse to keep what was measured while a model changed.

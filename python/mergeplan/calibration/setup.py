@@ -22,8 +22,8 @@ class Setup:
     """How merges are measured.
 
     Attributes:
-        dtype: Of the arithmetic of the evaluation; `auto` for float32 on a CPU and the base's own
-            elsewhere.
+        dtype: Of the arithmetic of the evaluation; `auto` for float32 on a CPU (for a calibration
+            bfloat16 where no decision changes, see `dtype_trial`) and the base's own elsewhere.
         device: `auto`, `cpu` or `cuda`.
         threads: For merging and evaluating; `None` for one on each core.
         memory_limit: Bytes that merging may take beside the model; `None` for the default.
@@ -39,6 +39,12 @@ class Setup:
     lora_exact: bool = False
     allow_vocabulary_mismatch: bool = False
     tasks: tuple[str, ...] = ()
+
+    def on_cpu(self) -> bool:
+        """Whether merges are scored on the CPU."""
+        import torch
+
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
 
     def merging(self, model: Any) -> MergeOptions:
         """How to merge into a model: where it is, but on a CPU by the core."""

@@ -123,8 +123,5 @@ def give_weights(sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
 
 def load_for(base: Path, setup: Setup) -> Any:
     """A base to merge into, in the dtype and on the device of a setup."""
-    import torch
-
-    on_cpu = setup.device == "cpu" or (setup.device == "auto" and not torch.cuda.is_available())
-    dtype = "float32" if setup.dtype == "auto" and on_cpu else setup.dtype
+    dtype = "float32" if setup.dtype == "auto" and setup.on_cpu() else setup.dtype
     return load_for_measure(base, setup.evaluation.scorer, dtype=dtype, device=setup.device)
