@@ -226,6 +226,12 @@ ACC = "metric: acc, aggregation: mean, higher_is_better: true"
             None,
         ),
         (
+            "test_split: test",
+            "test_split: test\ntest_split: train",
+            "key `test_split` stands twice",
+            "leave one of them",
+        ),
+        (
             "doc_to_target: answer",
             "doc_to_target: anser",
             "key `doc_to_target`: expected a column of the data, found `anser`",

@@ -19,7 +19,13 @@ import numpy as np
 
 from mergeplan.errors import InputError, MissingInputError, nearest
 from mergeplan.evaluation.scores import TaskScore, ratio_estimate
-from mergeplan.evaluation.task_faults import is_file, load_fault, refuse_faults, refuse_missing
+from mergeplan.evaluation.task_faults import (
+    is_file,
+    load_fault,
+    refuse_faults,
+    refuse_missing,
+    refuse_twice,
+)
 from mergeplan.measurements.rows import LOSS_NAMES
 from mergeplan.system.ranges import within
 
@@ -80,6 +86,7 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
     for file in files:
         if not Path(file).is_file():
             raise MissingInputError(f"cannot open task `{file}`: no such file")
+        refuse_twice(file)
     names = [task for task in tasks if task not in files]
     # Its own tasks are ten thousand files, which are listed only where one is asked for. A file is
     # loaded by its path: what lies beside it is not asked for, and might run or take its name.

@@ -9,10 +9,12 @@ import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from mergeplan.display.text import listed, shown
 from mergeplan.errors import InputError, nearest
+from mergeplan.system.reading import CODE, read_text
 
 _DATA = "data sets are downloaded at the first use; unset HF_HUB_OFFLINE for that"
 _UNKNOWN = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(.+)'")
@@ -57,6 +59,35 @@ def load_fault(asked: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
     reading = any(frame.f_code.co_name == "download" for frame, _ in frames)
     return InputError(f"{where}: {reason}", _DATA if reading else None)
+
+
+def refuse_twice(file: str) -> None:
+    """Refuse a file in which a key stands twice: the harness takes the last.
+
+    Raises:
+        InputError: One does.
+    """
+    import yaml
+
+    try:
+        nodes = [yaml.compose(read_text(Path(file), CODE), yaml.SafeLoader)]
+    except yaml.YAMLError:
+        return  # the harness says what is wrong
+    seen: set[int] = set()  # aliases may go in circles
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError(f"task `{file}`: key `{key}` stands twice", "leave one of them")
+        nodes += [value for _, value in node.value]
 
 
 def refuse_faults(asked: str, tasks: Mapping[str, Any]) -> None:
