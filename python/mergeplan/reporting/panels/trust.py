@@ -1,5 +1,6 @@
 """Whether to believe it: predictions of what was left out, residuals, tails, other documents."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from mergeplan.evaluation.resampling import Resampling
 from mergeplan.measurements.rows import MergeKey
 from mergeplan.reporting.core import groups_of
 from mergeplan.reporting.source import Source
+from mergeplan.selection.score_link import score_links
 from mergeplan.selection.selection import Selections
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.system.reading import SCORES as KIND
@@ -21,7 +23,8 @@ _HELD_BACK = "held_back.jsonl"
 
 
 def panel(source: Source) -> dict[str, Any] | None:
-    """Left-out predictions by group, tails of the curve, who wins on other documents, `--check`.
+    """Left-out predictions by group, tails of the curve, who wins on other documents, `--check`,
+    and whether the loss speaks for a score.
 
     Returns:
         `None` where none of them is known.
@@ -31,6 +34,7 @@ def panel(source: Source) -> dict[str, Any] | None:
         "tails": _tails(source),
         "winners": _winners(source),
         "held_back": _held_back(source),
+        "links": _links(source),
     }
     return found if any(found.values()) else None
 
@@ -53,6 +57,20 @@ def _left_out(source: Source) -> dict[int, Any]:
             "r2": law.r2,
             "error": law.error,
         }
+    return found
+
+
+def _links(source: Source) -> dict[int, Any]:
+    """Whether the loss speaks for a score, where merges have both."""
+    if not isinstance(source.selections, Selections):
+        return {}
+    groups = groups_of(source)
+    found = {}
+    for one in source.selections:
+        table = one.table
+        if links := score_links(table):
+            group = groups.index((table.n_params, table.method, table.options))
+            found[group] = [asdict(link) for link in links]
     return found
 
 

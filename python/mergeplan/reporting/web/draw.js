@@ -1,14 +1,22 @@
 "use strict";
 // Frames with axes, and what dots, bands and brackets look like, the same in all panels.
 
+// A picture is as wide as its place, up to `most`: its text has then one size everywhere.
+function widthOf(box, most) {
+  return Math.max(280, Math.min(most, box.clientWidth || most));
+}
+
 function frame(box, {width = 760, height = 380, x, y, xLabel, yLabel, left = 62, right = 16,
   top = 12, bottom = 40, xTicks = null, yTicks = 6, title}) {
+  const ticks = Math.floor(width / 60);
   const svg = d3.select(box).append("svg").attr("viewBox", `0 0 ${width} ${height}`)
+    .style("max-width", `${width}px`)
     .attr("role", "img").attr("aria-label", title || `${yLabel} by ${xLabel}`);
   x.range([left, width - right]);
   y.range([height - bottom, top]);
   const across = d3.axisBottom(x), down = d3.axisLeft(y);
-  if (xTicks) across.tickValues(xTicks).tickFormat((value) => value);
+  if (xTicks) across.tickValues(thinned(xTicks, ticks)).tickFormat((value) => value);
+  else across.ticks(Math.min(8, ticks));
   if (down.ticks) down.ticks(yTicks);
   svg.append("g").attr("class", "grid")
     .selectAll("line").data(y.ticks ? y.ticks(yTicks) : []).enter().append("line")
@@ -22,6 +30,11 @@ function frame(box, {width = 760, height = 380, x, y, xLabel, yLabel, left = 62,
     .attr("x", -(top + height - bottom) / 2).attr("y", 14).attr("text-anchor", "middle")
     .text(yLabel);
   return svg;
+}
+
+function thinned(values, most) {
+  const step = Math.ceil(values.length / Math.max(most, 2));
+  return values.filter((_, i) => i % step === 0);
 }
 
 // Bounds with a margin, for a linear scale.
@@ -46,13 +59,13 @@ function apart(labels, gap = 13) {
   return sorted;
 }
 
-function bar(box, {rows, width = 420, row = 24, left = 130, right = 70, label, digits = 4, unit}) {
+function bar(box, {rows, most = 420, row = 24, left = 130, right = 70, label, digits = 4, unit}) {
   // Bars about zero, with numbers; `rows` are {name, value, low, high, strong}.
-  const height = rows.length * row + 30;
+  const height = rows.length * row + 30, width = widthOf(box, most);
   const ends = rows.flatMap((one) => [one.value, one.low, one.high, 0]);
   const x = d3.scaleLinear(around(ends, 0.04), [left, width - right]);
   const svg = d3.select(box).append("svg").attr("viewBox", `0 0 ${width} ${height}`)
-    .attr("role", "img").attr("aria-label", label);
+    .style("max-width", `${width}px`).attr("role", "img").attr("aria-label", label);
   svg.append("line").attr("x1", x(0)).attr("x2", x(0)).attr("y1", 4)
     .attr("y2", rows.length * row + 4).attr("stroke", "var(--soft)");
   rows.forEach((one, i) => {

@@ -84,5 +84,16 @@ function drawAll() {
       el("h2", {text: "Not on this page"}), list(run.notes, "notes")]));
 }
 
+let waiting = null;
+let drawnFor = window.innerWidth;
+window.addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => {
+    if (window.innerWidth === drawnFor) return;
+    drawnFor = window.innerWidth;
+    PANELS.forEach(redraw);
+  }, 150);
+});
+
 drawAll();
 document.body.dataset.ready = "yes";

@@ -20,7 +20,7 @@ panel({
       if (base.v[place] === null || !rows.length) continue;
       const small = el("div", {}, [el("h3", {text: `${target.label}: base ${fixed(base.v[place])}`})]);
       many.append(small);
-      bar(small, {rows, width: 330, left: 110, label: "less the base", unit: {higher: target.higher}});
+      bar(small, {rows, most: 380, left: 110, label: "less the base", unit: {higher: target.higher}});
     }
     const groups = data.groups && Object.values(data.groups);
     box.append(el("p", {className: "soft", text: groups

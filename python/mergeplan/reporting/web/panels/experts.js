@@ -24,7 +24,7 @@ panel({
     const column = (title, rows) => {
       const place = el("div", {}, [el("h3", {text: title})]);
       halves.append(place);
-      bar(place, {rows, label: title, unit, width: 400});
+      bar(place, {rows, label: title, unit, most: 400});
     };
     if (base && base.v[0] !== null)
       column("alone, less the base", some.map((one) => ({name: one.name, value: one.alone - base.v[0], strong: strong(one)})));

@@ -55,9 +55,9 @@ function drawCurve(box, curve, run) {
   if (curve) values.push(...curve.mean.map(show), ...curve.low.map(show), ...curve.high.map(show));
   if (base && base.v[target] !== null) values.push(show(base.v[target]));
   const x = d3.scaleLinear([0.4, size + 0.6], [0, 1]), y = d3.scaleLinear(around(values), [0, 1]).nice();
-  const step = Math.ceil(size / 16), width = 760, right = 128;
-  const svg = frame(box, {width, height: 420, x, y, right, xLabel: "experts merged, k", yLabel: valueLabel(run),
-    xTicks: d3.range(1, size + 1, step), title: "mean curve, its 90 % band on this text, and every measured merge"});
+  const width = widthOf(box, 860), right = width < 560 ? 96 : 128;
+  const svg = frame(box, {width, height: Math.min(420, Math.max(300, 0.6 * width)), x, y, right, xLabel: "experts merged, k", yLabel: width < 560 ? valueLabel(run).split(",")[0] : valueLabel(run),
+    xTicks: d3.range(1, size + 1), title: "mean curve, its 90 % band on this text, and every measured merge"});
   if (curve) {
     const ks = d3.range(1, size + 1), band = d3.area().x((k) => x(k)).y0((k) => y(show(curve.low[k - 1]))).y1((k) => y(show(curve.high[k - 1])));
     if (curve.low.every((low) => low !== null))
@@ -73,7 +73,7 @@ function drawCurve(box, curve, run) {
     }
     textBracket(svg, curve, y, x(size + 0.6) + 10, show);
   }
-  envelope(svg, x, y, dots, hollow, run);
+  envelope(svg, x, y, dots, hollow, run, chosen);
   const pinned = state.pin && findMerge(run, state.pin, state.group);
   const marks = svg.append("g").selectAll("circle").data(dots).enter().append("circle").attr("class", "dot")
     .attr("cx", (dot) => x(dot.k)).attr("cy", (dot) => y(dot.y)).attr("r", (dot) => (dot.one === pinned ? 6 : 3))
@@ -89,7 +89,7 @@ function drawCurve(box, curve, run) {
     svg.append("line").attr("x1", 62).attr("x2", width - right).attr("y1", label.y).attr("y2", label.y)
       .attr("stroke", "var(--soft)").attr("stroke-dasharray", "5 4");
   for (const label of apart(labels))
-    svg.append("text").attr("x", width - right + 26).attr("y", label.y + 4).attr("class", "soft").text(cutName(label.text, 17))
+    svg.append("text").attr("x", width - right + (right > 100 ? 26 : 18)).attr("y", label.y + 4).attr("class", "soft").text(cutName(label.text, right > 100 ? 17 : 12))
       .append("title").text(label.text);
   if (curve) goalLine(svg, curve, x, y, run, width - right);
   box.append(el("div", {className: "legend"}, [
@@ -102,11 +102,19 @@ function bestOf(dots, run) {
   return dots.length ? dots.reduce((a, b) => (sign * b.y < sign * a.y ? b : a)) : null;
 }
 
-function envelope(svg, x, y, dots, hollow, run) {
+// The best and the worst of each k: measured, and where all are predicted of those too.
+function envelope(svg, x, y, dots, hollow, run, chosen) {
   const sign = run.targets[state.target].higher ? -1 : 1;
   const byK = d3.nest().key((dot) => dot.k).entries(dots).map((entry) => ({
     k: +entry.key, best: d3.min(entry.values, (dot) => sign * dot.y) * sign, worst: d3.max(entry.values, (dot) => sign * dot.y) * sign,
   })).sort((a, b) => a.k - b.k);
+  for (const one of chosen ? chosen.sizes : []) {
+    const own = byK.find((each) => each.k === one.k) || byK[byK.push({k: one.k, best: Infinity * sign, worst: -Infinity * sign}) - 1];
+    const ends = [shownValue(run, one.lowest), shownValue(run, one.highest)].sort((a, b) => sign * (a - b));
+    own.best = sign * Math.min(sign * own.best, sign * ends[0]);
+    own.worst = sign * Math.max(sign * own.worst, sign * ends[1]);
+  }
+  byK.sort((a, b) => a.k - b.k);
   for (const key of ["best", "worst"])
     svg.append("path").attr("d", d3.line().x((one) => x(one.k)).y((one) => y(one[key]))(byK)).attr("fill", "none")
       .attr("stroke", "var(--soft)").attr("stroke-width", 1).attr("stroke-dasharray", "1 3");

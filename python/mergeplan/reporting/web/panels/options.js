@@ -16,7 +16,7 @@ panel({
       many.append(small);
       const x = d3.scaleLinear(around(points.map((point) => point.x)), [0, 1]);
       const y = d3.scaleLinear(around(points.map((point) => point.values[state.target])), [0, 1]);
-      const svg = frame(small, {width: 330, height: 210, x, y, xLabel: scan.option, yLabel: run.targets[state.target].label, yTicks: 4, xTicks: points.map((point) => point.x)});
+      const svg = frame(small, {width: widthOf(small, 400), height: 210, x, y, xLabel: scan.option, yLabel: run.targets[state.target].label, yTicks: 4, xTicks: points.map((point) => point.x)});
       svg.append("path").attr("d", d3.line().x((point) => x(point.x)).y((point) => y(point.values[state.target]))(points)).attr("fill", "none").attr("stroke", "var(--c0)");
       tip(svg.append("g").selectAll("circle").data(points).enter().append("circle").attr("cx", (point) => x(point.x)).attr("cy", (point) => y(point.values[state.target])).attr("r", 4).attr("fill", "var(--c0)"),
         (point) => `${scan.option} ${point.x}: ${fixed(point.values[state.target])}`);

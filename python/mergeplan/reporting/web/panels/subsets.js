@@ -218,7 +218,7 @@ function front(box, run) {
   const y = d3.scaleLinear(around([...points.map((one) => one.y), ...(base ? [base.v[b]] : [])]), [0, 1]);
   const place = el("div");
   box.append(place);
-  const svg = frame(place, {width: 760, height: 320, x, y, xLabel: run.targets[a].label, yLabel: run.targets[b].label, title: "front"});
+  const svg = frame(place, {width: widthOf(place, 760), height: 320, x, y, xLabel: run.targets[a].label, yLabel: run.targets[b].label, title: "front"});
   tip(svg.append("g").selectAll("circle").data(points).enter().append("circle").attr("class", "dot").attr("cx", (one) => x(one.x)).attr("cy", (one) => y(one.y))
     .attr("r", (one) => (best.includes(one) ? 4.5 : 2.5)).attr("fill", (one) => (best.includes(one) ? "var(--accent)" : "var(--soft)")).attr("fill-opacity", 0.7)
     .on("click", (one) => set({pin: one.weights, ticks: one.weights})), (one) => `${one.name}: ${fixed(one.x)}, ${fixed(one.y)}`);

@@ -31,6 +31,13 @@ panel({
       place.append(el("table", {}, [el("tbody", {}, data.winners.merges.filter((one) => one.share > 0.004).map((one) => el("tr", {}, [
         el("td", {className: "name", text: `${one.name} by ${one.method}`}), el("td", {text: fixed(one.value)}), el("td", {text: chanceText(one.share)})])))]));
     }
+    const links = (data.links && data.links[state.group]) || [];
+    if (links.length) {
+      const place = add("Does the loss speak for the score? Rank correlation over merges, 90 %");
+      place.append(el("table", {}, [el("tbody", {}, links.map((one) => el("tr", {}, [
+        el("td", {className: "name", text: `${one.loss} and ${one.score}, ${one.n} merges`}), el("td", {text: `${signed(one.rank, 2)} (${signed(one.low, 2)} to ${signed(one.high, 2)})`}),
+        el("td", {text: `choosing by loss costs at most ${fixed(one.cost)}`})])))]));
+    }
     if (data.held_back && data.held_back.length) {
       const place = add("On the other half of the documents");
       place.append(el("table", {}, [el("tbody", {}, data.held_back.map((one) => el("tr", {}, [
@@ -42,7 +49,7 @@ panel({
 
 function leftOut(box, own, run) {
   const every = [...own.measured, ...own.predicted], x = d3.scaleLinear(around(every), [0, 1]), y = d3.scaleLinear(around(every), [0, 1]);
-  const svg = frame(box, {width: 480, height: 330, x, y, xLabel: "predicted without it", yLabel: "measured", yTicks: 5});
+  const svg = frame(box, {width: widthOf(box, 560), height: 330, x, y, xLabel: "predicted without it", yLabel: "measured", yTicks: 5});
   const [low, high] = x.domain();
   svg.append("line").attr("x1", x(low)).attr("y1", y(low)).attr("x2", x(high)).attr("y2", y(high)).attr("stroke", "var(--soft)").attr("stroke-dasharray", "4 4");
   const dots = own.measured.map((value, i) => ({value, at: own.predicted[i], k: own.k[i], names: own.x[i].map((place) => run.experts[place])}));
@@ -57,8 +64,9 @@ function residuals(box, curve) {
   const points = curve.points.map((point) => ({...point, value: point.mean - curve.law[point.k - 1], half: 1.645 * (point.error || 0)}));
   const x = d3.scaleLinear([0.4, curve.pool_size + 0.6], [0, 1]);
   const y = d3.scaleLinear(around(points.flatMap((one) => [one.value - one.half, one.value + one.half, 0]), 0.15), [0, 1]);
-  const svg = frame(box, {width: 480, height: 330, x, y, left: 74, xLabel: "k", yLabel: "mean less curve", yTicks: 5, xTicks: points.map((one) => one.k)});
-  svg.append("line").attr("x1", 74).attr("x2", 464).attr("y1", y(0)).attr("y2", y(0)).attr("stroke", "var(--soft)").attr("stroke-dasharray", "4 4");
+  const width = widthOf(box, 560);
+  const svg = frame(box, {width, height: 330, x, y, left: 74, xLabel: "k", yLabel: "mean less curve", yTicks: 5, xTicks: points.map((one) => one.k)});
+  svg.append("line").attr("x1", 74).attr("x2", width - 16).attr("y1", y(0)).attr("y2", y(0)).attr("stroke", "var(--soft)").attr("stroke-dasharray", "4 4");
   for (const one of points) {
     svg.append("line").attr("x1", x(one.k)).attr("x2", x(one.k)).attr("y1", y(one.value - one.half)).attr("y2", y(one.value + one.half)).attr("stroke", "var(--c1)").attr("stroke-width", 2);
     tip(svg.append("circle").attr("cx", x(one.k)).attr("cy", y(one.value)).attr("r", 4).attr("fill", "var(--c1)"), `k = ${one.k}: ${signed(one.value, 5)}, ${one.n} of ${one.of} measured`);
