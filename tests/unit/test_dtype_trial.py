@@ -136,7 +136,7 @@ class FakeWorker:
 
     Attributes:
         scored: Dtype and key of each merge.
-        shift: Of merges in bfloat16, by the number of experts.
+        shift: Of a merge in bfloat16.
         faster: How many times bfloat16 is.
         left: Merges until it is killed.
     """
@@ -159,7 +159,7 @@ class FakeWorker:
             narrow = self.dtype == "bfloat16"
             loss = 2 - 0.3 * merge.k / (merge.k + 1) + 0.001 * len("".join(merge.subset))
             own = np.random.default_rng([merge.k, *map(ord, merge.key)]).normal(size=3)
-            loss += self.shift(merge.k) if narrow else 0
+            loss += self.shift(merge) if narrow else 0
             domains = {
                 name: DomainScores(
                     one.lines, one.n_tokens, (loss + 0.03 * own[: len(one.lines)]) * one.n_tokens
@@ -237,7 +237,7 @@ def test_a_run_that_is_killed_goes_on_with_its_trial(trying, tmp_path, left):
 
 def test_where_a_decision_changes_all_is_scored_in_float32(trying, tmp_path):
     pool, worker = trying
-    worker.shift = staticmethod(lambda k: 0.2 * (k == 5))
+    worker.shift = staticmethod(lambda merge: 0.2 * (merge.k == 5))
     done = calibrate(pool, tmp_path / "run", options(pool))
     assert done.arithmetic.startswith("float32: in bfloat16 a decision may change: ")
     assert done.arithmetic.count("`html+js+md+perl+python`") == 1
@@ -249,6 +249,25 @@ def test_where_a_decision_changes_all_is_scored_in_float32(trying, tmp_path):
     plain = calibrate(pool, tmp_path / "plain", given)
     assert plain.table.read_bytes() == done.table.read_bytes()
     assert (plain.arithmetic, len(worker.scored)) == ("", 17)
+
+
+def test_every_size_must_agree(trying, tmp_path):
+    pool, worker = trying
+    models = json.loads(pool.read_text())["sizes"][0]
+    write_pool(tmp_path, sizes=[{**models, "n_params": 400_000}, models])
+    every = options(pool).listed
+    some = (*every[:11], every[-1])
+    n_params = load_pool(pool).sizes[1].count_params()
+    small = [replace(merge, size=1, n_params=n_params) for merge in some]
+    given = replace(options(pool), listed=(*some, *small))
+    worker.shift = staticmethod(lambda merge: 0.2 * (merge.k == 5 and merge.size == 1))
+    done = calibrate(pool, tmp_path / "run", given)
+    assert done.arithmetic.startswith("float32: in bfloat16 a decision may change: ")
+    tried = ["float32"] * 14 + ["bfloat16"] * 14
+    assert [dtype for dtype, _ in worker.scored] == tried + ["float32"] * 10
+    worker.shift = staticmethod(lambda _: 0.01)
+    done = calibrate(pool, tmp_path / "other", given)
+    assert done.arithmetic.startswith("bfloat16: 14 merges in both dtypes")
 
 
 def test_where_bfloat16_is_no_faster_one_merge_tells(trying, tmp_path):
