@@ -314,6 +314,29 @@ def test_what_a_tasks_file_says_and_the_harness_would_drop_is_named(
     assert not list((tmp_path / "run").glob("*.csv"))
 
 
+def test_a_task_that_is_a_class_is_held_to_no_columns(task, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from lm_eval.api.task import Task\n"
+        "class Own(Task):\n"
+        "    VERSION, OUTPUT_TYPE = 0, 'loglikelihood'\n"
+        "    def __init__(self, config=None): super().__init__(config=config)\n"
+        "    def download(self, *_, **__): pass\n"
+        "    def has_training_docs(self): return False\n"
+        "    def has_validation_docs(self): return False\n"
+        "    def has_test_docs(self): return True\n"
+        "    def test_docs(self): return [{'x': 'a'}, {'x': 'b'}]\n"
+        "    def doc_to_text(self, doc): return doc['x']\n"
+        "    def doc_to_target(self, doc): return doc['x']\n"
+        "    def construct_requests(self, doc, ctx, **_): ...\n"
+        "    def process_results(self, doc, results): return {'acc': 1.0}\n"
+        "    def aggregation(self): return {'acc': sum}\n"
+        "    def higher_is_better(self): return {'acc': True}\n"
+    )
+    path = tmp_path / "own.yaml"
+    path.write_text("task: own\nclass: !function own.Own\n")
+    assert check_tasks((str(path),)).counts == {"own": 2}
+
+
 def test_a_text_that_is_the_same_for_all_items_is_no_column_that_the_data_lack(task):
     text = task.read_text()
     for new in ("doc_to_text: ''", "doc_to_text: \"{{ 'Which' }}\"", "doc_to_text: Which one?"):

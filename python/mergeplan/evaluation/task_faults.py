@@ -101,7 +101,11 @@ def refuse_faults(asked: str, tasks: Mapping[str, Any]) -> None:
         InputError: A metric, or a key of one, or an aggregation is not known; a key names a column
             that the data lack; or no item has its answer among its choices.
     """
+    from lm_eval.api.task import ConfigurableTask
+
     for name, task in tasks.items():
+        if not isinstance(task, ConfigurableTask):
+            continue  # one of Python reads its data as it likes
         for fault in (*_metrics(task), *_columns(task), *_answers(task)):
             raise InputError(f"`{asked}`, task `{name}`: {fault.message}", fault.hint)
 
