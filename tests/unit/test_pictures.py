@@ -19,6 +19,8 @@ from mergeplan.selection.front import pareto_front
 from mergeplan.selection.pictures import fill_selection
 from mergeplan.selection.select import select
 from tests.support.pictures import faults_of, texts_of
+from tests.support.settings import ROOT
+from tests.tools.gallery import PICTURES, page
 
 pytest.importorskip("matplotlib")
 
@@ -261,3 +263,11 @@ def test_one_expert_and_fifty_fit(experts, layers):
     assert faults == []
     shown = texts_of(figure)
     assert all(name in shown for name in names)
+
+
+def test_the_gallery_shows_what_its_command_draws():
+    docs = ROOT / "docs"
+    assert (docs / "gallery.md").read_text("utf-8") == page()
+    files = sorted((docs / "gallery").iterdir())
+    assert [file.stem for file in files] == sorted(name for name, *_ in PICTURES)
+    assert sum(file.stat().st_size for file in files) < 400_000

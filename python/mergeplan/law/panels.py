@@ -1,6 +1,5 @@
 """One series in a picture: its merges, their means, the law, and what the law leaves."""
 
-import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ class Look:
 def words_of(fit: Fit, width: int = 48, *, size: bool = True) -> str:
     """Method, options and base size, on as many lines as they need."""
     series = fit.series
-    words = plain(in_words(series.method, series.options), 100)
+    words = plain(in_words(series.method, series.options), 60)
     if size and series.n_params is not None:
         words += f", base of {format_count(series.n_params)}"
     return "\n".join(textwrap.wrap(words, width))
@@ -135,13 +134,15 @@ def _head(fit: Fit, singles: Sequence[Single], target: float | None) -> list[str
     named = [one for one in singles if one.subset]
     if named:
         best = min(named, key=lambda one: (scale.turned(one.loss), one.subset))
-        lines.append(f"best of {len(singles)}: {best.loss:#.4g}, {joined(best.subset, 24)}")
+        every = best.k == fit.series.pool_size
+        who = f"all {best.k} experts" if every else joined(best.subset, 24)
+        lines.append(f"best of {len(singles)}: {best.loss:#.4g}, {who}")
     if target is not None:
         found = fit.solve(target)
         if found.k is None:
             return [*lines, f"mean of no k here reaches {target:g}"]
-        open_ended = math.isnan(found.low) or found.low == found.high
-        around = "" if open_ended else f" (90 %: {found.low:.2g} to {found.high:.2g})"
+        low, high = (f"{end:.3g}" for end in (found.low, found.high))
+        around = "" if low == high else f" (90 %: {low} to {high})"
         lines.append(f"mean reaches {target:g} from k = {found.k}{around}")
     return lines
 
@@ -229,7 +230,9 @@ def residuals_of(fit: Fit) -> tuple[Array, Array, Array | None]:
 def draw_residuals(axes: "Axes", fit: Fit, look: Look) -> None:
     """Points with the error that the merges which were not measured leave to a mean."""
     k, left, error = residuals_of(fit)
-    most = float(np.abs(left).max() + (0 if error is None else error.max())) or 1.0
+    most = float(np.abs(left).max() + (0 if error is None else error.max()))
+    # What is left of a curve through all points is rounding.
+    most = most if most > 1e-9 else 1e-3
     factor, power = unit_for(most)
     axes.axhline(0, color=INK, lw=0.8)
     axes.errorbar(

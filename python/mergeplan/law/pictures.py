@@ -21,7 +21,7 @@ from mergeplan.law.loading import fits_of, is_table
 from mergeplan.law.merges import singles_of
 from mergeplan.law.panels import Look, draw_residuals, draw_series
 from mergeplan.law.scans import scans_of
-from mergeplan.law.together import draw_scans, draw_sizes, draw_together
+from mergeplan.law.together import draw_scans, draw_sizes, draw_together, name_beside
 from mergeplan.measurements.file import load_measurements
 from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.system.writing import write_durably
@@ -95,7 +95,7 @@ def fill_law(
     shared = [fits for fits in _by_size(result.fits) if len(fits) > 1]
     scans = scans_of(rows, result.fits[0].series.domain or MACRO)
     columns = 1 if len(fits) == 1 else 2
-    heights = _heights(len(shared), -(-len(fits) // columns), bool(result.joints), bool(scans))
+    heights = _heights(shared, -(-len(fits) // columns), bool(result.joints), bool(scans))
     figure.set_size_inches(WIDTH, 0.7 + sum(heights))
     lines = iter(figure.add_gridspec(len(heights), 1, height_ratios=heights))
     for some in shared:
@@ -110,9 +110,11 @@ def fill_law(
     _head(figure, result, len(result.fits) - len(fits))
 
 
-def _heights(shared: int, rows: int, sizes: bool, scans: bool) -> list[float]:
-    """Inches of each line of panels."""
-    return [2.3] * shared + [3.4] * rows + [2.0] * sizes + [2.2] * scans
+def _heights(shared: Sequence[Sequence[Fit]], rows: int, sizes: bool, scans: bool) -> list[float]:
+    """Inches of each line of panels; methods that share one need room for their names beside."""
+    named = [sum(name_beside(fit).count("\n") + 1 for fit in fits) for fits in shared]
+    together = [max(2.3, 1.0 + 0.14 * (lines + 2)) for lines in named]
+    return together + [3.4] * rows + [2.0] * sizes + [2.2] * scans
 
 
 def _draw_each(

@@ -37,7 +37,7 @@ def draw_together(axes: "Axes", fits: Sequence[Fit], looks: Sequence[Look]) -> N
             axes.fill_between(
                 band.k, band.low, band.high, color=look.colour, alpha=0.25, lw=0, gid="band"
             )
-        write_beside(axes, float(band.middle[-1]), words_of(fit, 26, size=False), look.colour)
+        write_beside(axes, float(band.middle[-1]), name_beside(fit), look.colour)
     series = fits[0].series
     size = "" if series.n_params is None else f" of {format_count(series.n_params)}"
     bases = {fit.series.base_loss for fit in fits} - {None}
@@ -51,6 +51,11 @@ def draw_together(axes: "Axes", fits: Sequence[Fit], looks: Sequence[Look]) -> N
     axes.set_ylabel(series.scale.metric or "loss, nats per token")
     axes.set_xlabel("experts merged, k")
     whole_ticks(axes)
+
+
+def name_beside(fit: Fit) -> str:
+    """What stands beside its line."""
+    return words_of(fit, 26, size=False)
 
 
 def bands_apart(fits: Sequence[Fit]) -> list[bool]:

@@ -48,7 +48,7 @@ def draw_predicted(axes: "Axes", selection: Selection) -> None:
     axes.axline((law.values[0], law.values[0]), slope=1, color=INK, lw=0.8)
     dots = axes.scatter(
         law.left_out[k > 1], law.values[k > 1], c=k[k > 1], cmap="cividis", s=14, gid="merges",
-        rasterized=len(k) > _MANY, vmin=2, vmax=max(3, len(law.experts)),
+        rasterized=len(k) > _MANY, vmin=2, vmax=max(3, len(law.experts)), ec=INK, lw=0.3,
     )  # fmt: skip
     axes.plot(
         law.left_out[k == 1], law.values[k == 1], ls="", marker="^", ms=6, mfc="none", mec=BAD,

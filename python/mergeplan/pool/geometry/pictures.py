@@ -101,7 +101,7 @@ def _draw_kept(axes: "Axes", geometry: Geometry) -> None:
         colour = COLOURS[number % len(COLOURS)]
         axes.axvline(normal_share(density), color=colour, lw=1, ls=":", gid="normal")
         axes.plot(kept[:, number], rows, ls="", marker=marker, ms=5, color=colour)
-        said.append(f"{shape} {100 * density:.3g}")
+        said.append(f"{shape}\N{NO-BREAK SPACE}{100 * density:.3g}")
     for row, norm in enumerate(geometry.whole.norms):
         axes.text(
             1.02, row, f"{norm:.3g}", transform=axes.get_yaxis_transform(), va="center", fontsize=7
