@@ -139,7 +139,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, few: Path) -> None:
     with pytest.raises(MissingInputError, match="is no run"):
         mergeplan.report(tmp_path, out)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(MissingInputError, match="has measured nothing yet"):
+    with pytest.raises(MissingInputError, match="not finished: 0 merges are measured"):
         mergeplan.report(tmp_path, out)
     with pytest.raises(MissingInputError, match="no such file or folder"):
         mergeplan.report(tmp_path / "nothing", out)

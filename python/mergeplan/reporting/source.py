@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from mergeplan.display.text import counted
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.item_scores import with_item_scores
 from mergeplan.evaluation.measured import RUN, MeasuredMerge, read_scores
@@ -187,9 +188,11 @@ def open_source(
 
 def _no_table(folder: Path) -> InputError:
     if (folder / RUN).is_file():
+        n = len(read_scores(folder))
         return MissingInputError(
-            f"the run in `{folder}` has measured nothing yet: it has no `{TABLE}`",
-            "let `mergeplan calibrate` finish, or give it the same command again",
+            f"the run in `{folder}` is not finished: {counted(n, 'merges')} are measured, and it"
+            f" has no `{TABLE}` yet",
+            "wait for `mergeplan calibrate`, or give it the same command again: it goes on",
         )
     return MissingInputError(
         f"`{folder}` is no run: it has no `{RUN}` and no `{TABLE}`",
