@@ -11,16 +11,11 @@ any of which may wrongly seem to be better than the best. On the whole text a di
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.partial import Completed, completed, difference
 from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.pool.subsets import SubsetMerge
-
-# Groups of each domain from which on there is a test: of fewer the spread is hardly known, and a
-# kind of document that one in five is of is missed by chance too often.
-_TESTED = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ def race(
         error: The chance that over all looks the best of them is thrown out.
     """
     keys = {merge.key for merge in some}
-    every = completed(measured, chained=False)
+    every = completed(measured)
     runners = [one for one in every if one.measured.merge.key in keys]
     if not runners:
         return Race(None, (), ())
@@ -79,19 +74,7 @@ def _worse(
 ) -> bool:
     from scipy.special import stdtrit
 
-    if _n_groups(one, best) < _TESTED:
-        return False
     value, se, freedom = difference(one, best, shares, whole)
     if se == 0:
         return value > 0
     return bool(value > stdtrit(freedom, 1 - error) * se)
-
-
-def _n_groups(a: Completed, b: Completed) -> float:
-    """Groups that both were scored on where they are fewest; infinite where all of them were."""
-    found = inf
-    for name, part in a.parts.items():
-        both = part.scored & b.parts[name].scored
-        if not both.all():
-            found = min(found, len(set(part.groups[both].tolist())))
-    return found

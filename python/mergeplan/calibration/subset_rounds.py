@@ -44,6 +44,8 @@ from mergeplan.system.blas import on_one_thread
 Array = NDArray[np.float64]
 
 _EVERY = "every expert, all, and some between"
+# Subsets of middle sizes that are scored on everything where the others are set against them.
+_ANCHORS = 2
 # Rivals on other texts that are scored further before the end, until a test tells them apart: of
 # twelve seeds on the 850 k pool one more names the best, for 2.5 % more tokens; two do no better.
 _CLOSEST = 1
@@ -76,8 +78,9 @@ def next_subset_round(
         # The verdict sets its merge against the best single expert.
         alone = _race(plan, scored, [plan.merge((name,)) for name in plan.names])
         if alone.best in alone.open:
-            said = f"{found.reason}; score the best single expert further"
-            return Round((alone.best,), said)
+            some = (alone.best,)
+            said = f"{found.reason}; score the best single expert on all documents"
+            return Round(some, said, whole=some)
     return found
 
 
@@ -200,8 +203,13 @@ def _begun(plan: SubsetPlan, missing: Sequence[SubsetMerge], reason: str) -> Rou
     if not plan.partly:
         return Round(merges, reason)
     own = plan.merge(plan.names).options
-    ends = (0, len(plan.names))
-    whole = tuple(merge for merge in merges if merge.k in ends or merge.options != own)
+    some = [merge for merge in missing if 1 < merge.k < len(plan.names)]
+    anchors = {merge.key for merge in some[:_ANCHORS]}
+    whole = tuple(
+        merge
+        for merge in merges
+        if merge.k in (0, len(plan.names)) or merge.options != own or merge.key in anchors
+    )
     said = f"{reason}; {len(whole)} on all documents, the others on an eighth"
     return Round(merges, said, whole=whole)
 

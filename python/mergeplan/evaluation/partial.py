@@ -1,11 +1,10 @@
 """Merges that were scored on some of the documents only, set against merges scored on all of them.
 
-Such a merge is compared with a combination of merges that were scored on more (anchors): the
+Such a merge is compared with a combination of merges that were scored on everything (anchors): the
 difference on the documents that it has been scored on, which are a random sample drawn without
 replacement within domains (see `parts`), stands for that on all of them. This is the difference
 estimator of survey sampling (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992,
-sections 6.3 and 7.3), in as many phases as there are parts: of a sample's errors only what the
-anchors do not share is left, and what these were not scored on adds its own (`covariance`). They
+sections 6.3 and 7.3): of a sample's errors only what the anchors do not share is left, and they
 vanish as the sample becomes the whole. The combination follows from the merges' weights alone,
 never from losses, so that the difference is no worse for having been looked for.
 
@@ -16,8 +15,7 @@ are 0.91 to 1.02 times as large.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import dataclass, replace
 from math import inf, sqrt
 
 import numpy as np
@@ -25,9 +23,7 @@ from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import MeasuredMerge
-from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.scores import DomainScores, Scores
-from mergeplan.measurements.rows import MergeKey
 from mergeplan.pool.subsets import SubsetMerge
 
 Array = NDArray[np.float64]
@@ -76,6 +72,19 @@ class Part:
         left, n = sums - sums.sum() / n_tokens.sum() * n_tokens, len(there)
         return float(n**2 / (n - 1) * (left @ left) / n_tokens.sum() ** 2) if n > 1 else np.inf
 
+    def covariance(self, other: "Part") -> float:
+        """Of the means over all documents of two merges, one of which was scored on all that the
+        other was."""
+        n_groups = int(self.groups.max()) + 1
+        fewer, more = sorted((self, other), key=lambda part: int(part.scored.sum()))
+        there = np.unique(fewer.groups[fewer.scored])
+        n_more = len(np.unique(more.groups[more.scored]))
+        if n_more == n_groups or len(there) < 2:
+            return 0.0
+        left = [part.deviations(fewer.scored)[there] for part in (self, other)]
+        within = float(left[0] @ left[1]) / (len(there) - 1) * n_groups**2 / self.total**2
+        return (1 / n_more - 1 / n_groups) * within
+
     def deviations(self, scored: NDArray[np.bool_]) -> Array:
         """Sums of residuals by group, less what their mean makes of so many tokens, (groups,)."""
         n_groups = int(self.groups.max()) + 1
@@ -96,49 +105,31 @@ class Completed:
         measured: Where documents were not scored, with what is expected of them.
         errors: Standard error of each domain's loss on this text; 0 where all was scored.
         n_tokens: Tokens that were scored in each domain.
-        leans: How much of the errors of which merges is in it, its own among them.
     """
 
     measured: MeasuredMerge
     errors: Mapping[str, float]
     n_tokens: Mapping[str, int]
     parts: Mapping[str, Part]
-    leans: Mapping[MergeKey, tuple[Mapping[str, Part], float]] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
         return self.measured.parts is None
 
 
-def completed(measured: Sequence[MeasuredMerge], *, chained: bool = True) -> list[Completed]:
+def completed(measured: Sequence[MeasuredMerge]) -> list[Completed]:
     """Each merge with a loss for every document; without those that nothing whole of their base
     size stands beside.
-
-    Args:
-        chained: Whether a merge is set against those too that were scored on more, but not on
-            everything.
 
     Raises:
         InputError: Scores of a part are not of the same tokens.
     """
-    found: dict[int, Completed] = {}
-    anchors: dict[float, list[Completed]] = {}
-    order = sorted(range(len(measured)), key=lambda i: -_level(measured[i]))
-    for level, places in groupby(order, key=lambda i: _level(measured[i])):
-        done = [
-            (i, _completed(measured[i], anchors.get(measured[i].merge.n_params, [])))
-            for i in places
-            if level == N_PARTS or measured[i].merge.n_params in anchors
-        ]
-        found.update(done)
-        for i, one in done:
-            if (chained or one.whole) and not measured[i].scores.faults():
-                anchors.setdefault(measured[i].merge.n_params, []).append(one)
-    return [found[i] for i in sorted(found)]
-
-
-def _level(one: MeasuredMerge) -> int:
-    return N_PARTS if one.parts is None else one.parts
+    whole: dict[float, list[MeasuredMerge]] = {}
+    for one in measured:
+        if one.parts is None and not one.scores.faults():
+            whole.setdefault(one.merge.n_params, []).append(one)
+    some = [one for one in measured if one.parts is None or one.merge.n_params in whole]
+    return [_completed(one, whole.get(one.merge.n_params, [])) for one in some]
 
 
 def difference(
@@ -203,42 +194,22 @@ def covariance(measured: Sequence[Completed], shares: Mapping[str, float]) -> Ar
     Args:
         shares: Of each domain, which sum to 1.
     """
-    sources = {key: parts for one in measured for key, (parts, _) in one.leans.items()}
-    if not sources:
-        return np.zeros((len(measured), len(measured)))
-    leans = np.zeros((len(measured), len(sources)))
-    for i, one in enumerate(measured):
-        for j, key in enumerate(sources):
-            leans[i, j] = one.leans[key][1] if key in one.leans else 0.0
-    own = np.zeros((len(sources), len(sources)))
-    for name, share in shares.items():
-        own += share**2 * _own([parts[name] for parts in sources.values()])
+    some = [number for number, one in enumerate(measured) if not one.whole]
+    found = np.zeros((len(some), len(some)))
+    for i, one in enumerate(some):
+        for j, other in enumerate(some[: i + 1]):
+            found[i, j] = found[j, i] = sum(
+                share**2 * measured[one].parts[name].covariance(measured[other].parts[name])
+                for name, share in shares.items()
+            )
     # Of different numbers of documents they may contradict each other a little.
-    values, axes = np.linalg.eigh(own)
-    root = leans @ axes * np.sqrt(np.maximum(values, 0))
-    return np.asarray(root @ root.T)
+    values, axes = np.linalg.eigh(found)
+    whole = np.zeros((len(measured), len(measured)))
+    whole[np.ix_(some, some)] = (axes * np.maximum(values, 0)) @ axes.T
+    return whole
 
 
-def _own(parts: Sequence[Part]) -> Array:
-    """Covariance of the means over all documents of residuals, where of two merges one was scored
-    on all that the other was."""
-    n_groups = int(parts[0].groups.max()) + 1
-    n = np.array([len(np.unique(part.groups[part.scored])) for part in parts])
-    found = np.zeros((len(parts), len(parts)))
-    for fewest in set(n) - {1, n_groups}:
-        some = np.flatnonzero(n >= fewest)
-        scored = next(part.scored for part, own in zip(parts, n, strict=True) if own == fewest)
-        left = np.array(
-            [part.deviations(scored) for part, own in zip(parts, n, strict=True) if own >= fewest]
-        )
-        within = left @ left.T / (fewest - 1) * n_groups**2 / parts[0].total ** 2
-        more, least = (which.outer(n[some], n[some]) for which in (np.maximum, np.minimum))
-        where = np.ix_(some, some)
-        found[where] = np.where(least == fewest, (1 / more - 1 / n_groups) * within, found[where])
-    return found
-
-
-def _completed(one: MeasuredMerge, others: Sequence[Completed]) -> Completed:
+def _completed(one: MeasuredMerge, whole: Sequence[MeasuredMerge]) -> Completed:
     scores = one.scores.domains
     n_tokens = {name: int(domain.n_tokens.sum()) for name, domain in scores.items()}
     if one.parts is None:
@@ -246,22 +217,17 @@ def _completed(one: MeasuredMerge, others: Sequence[Completed]) -> Completed:
             name: _part(domain, domain, _finite(domain.nll)) for name, domain in scores.items()
         }
         return Completed(one, dict.fromkeys(scores, 0.0), n_tokens, parts)
-    anchors = [other for other in others if _alike(other.measured.merge, one.merge)] or others
-    shares = _combination([other.measured.merge for other in anchors], one.merge)
-    parts, domains = {}, {}
+    anchors = [other for other in whole if _alike(other.merge, one.merge)] or whole
+    shares = _combination([other.merge for other in anchors], one.merge)
+    parts, errors, domains = {}, {}, {}
     for name, domain in scores.items():
-        every = anchors[0].measured.scores.domains[name]
-        nll = np.stack([anchor.measured.scores.domains[name].nll for anchor in anchors])
+        every = anchors[0].scores.domains[name]
+        nll = np.stack([anchor.scores.domains[name].nll for anchor in anchors])
         parts[name] = part = _part(domain, every, shares @ nll)
-        mean, _, _ = part.mean(part.scored, part.residuals)
+        mean, variance, _ = part.mean(part.scored, part.residuals)
+        errors[name] = sqrt(variance)
         domains[name] = replace(every, nll=_filled(part, mean))
-    leans: dict[MergeKey, tuple[Mapping[str, Part], float]] = {one.merge.merge_key: (parts, 1.0)}
-    for anchor, share in zip(anchors, shares, strict=True):
-        for key, (source, times) in anchor.leans.items():
-            leans[key] = source, leans.get(key, (source, 0.0))[1] + float(share) * times
-    found = Completed(replace(one, scores=Scores(domains)), {}, n_tokens, parts, leans)
-    errors = {name: sqrt(covariance([found], {name: 1.0})[0, 0]) for name in scores}
-    return replace(found, errors=errors)
+    return Completed(replace(one, scores=Scores(domains)), errors, n_tokens, parts)
 
 
 def _alike(anchor: SubsetMerge, merge: SubsetMerge) -> bool:
