@@ -327,3 +327,22 @@ def test_a_real_pool_is_scored_in_bfloat16(tmp_path, monkeypatch):
     for wide, narrow in head["values"].values():
         assert 0 < abs(wide - narrow) < 0.01
         assert round(narrow, 8) in values
+
+
+def test_what_fails_in_bfloat16_is_scored_in_float32(trying, tmp_path, monkeypatch):
+    pool, worker = trying
+
+    class Failing(worker):
+        def measure(self, merges, some, parts=None):
+            if self.dtype == "bfloat16":
+                raise InputError("scorer `own.py`, line 9: TypeError: Got unsupported ScalarType")
+            yield from super().measure(merges, some, parts)
+
+    monkeypatch.setattr(rounds, "Worker", Failing)
+    done = calibrate(pool, tmp_path / "run", options(pool))
+    assert done.arithmetic == (
+        "float32: bfloat16 fails: scorer `own.py`, line 9: TypeError: Got unsupported ScalarType"
+    )
+    assert [dtype for dtype, _ in worker.scored] == ["float32"] * 17
+    again = calibrate(pool, tmp_path / "run", options(pool))
+    assert (again.n_measured, again.arithmetic) == (0, done.arithmetic)

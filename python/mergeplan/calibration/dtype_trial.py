@@ -21,7 +21,8 @@ from mergeplan.calibration.identity import RunIdentity, short_hash
 from mergeplan.calibration.limits import Budget, Spending
 from mergeplan.calibration.run_folder import DTYPE_TRIAL, RunFolder
 from mergeplan.calibration.setup import Setup
-from mergeplan.display.text import counted
+from mergeplan.display.text import counted, cut
+from mergeplan.errors import InputError
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.measured import MeasuredMerge, parse_lines, scores_line
 from mergeplan.evaluation.texts import Texts
@@ -119,11 +120,17 @@ class DtypeTrial:
                 missing = [one for one in some if one.key not in self.found[dtype]]
                 if fault := self._stop(some, budget):
                     return self._decide(FLOAT32, fault)
-                for one in measure(size, dtype, missing) if missing else ():
-                    self.found[dtype][one.merge.key] = one
-                    self._write()
-                    if fault := self._stop(some, budget):
-                        return self._decide(FLOAT32, fault)
+                try:
+                    for one in measure(size, dtype, missing) if missing else ():
+                        self.found[dtype][one.merge.key] = one
+                        self._write()
+                        if fault := self._stop(some, budget):
+                            return self._decide(FLOAT32, fault)
+                except (InputError, RuntimeError) as error:
+                    # A scorer may have numbers of its own, or turn a model's into NumPy's.
+                    if dtype == FLOAT32:
+                        raise
+                    return self._decide(FLOAT32, f"bfloat16 fails: {cut(error, 200)}")
         return self._decide(*self._compare(merges, asked))
 
     def spent(self, size: int) -> Spending:

@@ -9,6 +9,7 @@ from mergeplan.calibration.closing import still_to_measure, verdict_on
 from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_round
 from mergeplan.calibration.dtype_of_run import settle_dtype
 from mergeplan.calibration.dtype_trial import DtypeTrial
+from mergeplan.calibration.going_on import AUTO_DTYPE
 from mergeplan.calibration.held_back import HeldBack, Measure, held_back
 from mergeplan.calibration.limits import Budget, Spending, affordable
 from mergeplan.calibration.options import (
@@ -87,7 +88,7 @@ class Run:
     def settle_dtype(self, store: RunStore) -> str:
         """Find out what `--dtype auto` is; in words, empty where both dtypes were not tried."""
         gpus = self._ray is not None and self._ray.cluster_resources().get("GPU", 0)
-        if gpus:
+        if gpus and AUTO_DTYPE not in store.folder.identity.arithmetic:
             return ""
         found = settle_dtype(self._checked, self._options, store, self._executor, self._say)
         self._options, self._trial = found.options, found.trial
