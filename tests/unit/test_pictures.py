@@ -57,8 +57,8 @@ def drawn(data, target=None):
         return result, figure, faults_of(figure)
 
 
-def line_of(axes, gid):
-    return next(line for line in axes.lines if line.get_gid() == gid)
+def line_of(axes, label):
+    return next(line for line in axes.lines if line.get_label() == label)
 
 
 def test_a_law_shows_each_number_once_and_names_everything(tmp_path):
@@ -80,7 +80,7 @@ def test_a_law_shows_each_number_once_and_names_everything(tmp_path):
     assert last == pytest.approx((whole.loss, whole.low, whole.high))
     assert np.all((band.low <= band.middle) & (band.middle <= band.high))
     assert np.ptp(upper.get_ylim()) < 0.12
-    shapes = [one for one in upper.collections if one.get_gid() == "band"]
+    shapes = [one for one in upper.collections if one.get_label() == "band"]
     assert shapes[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(band.high.max())
     singles = line_of(upper, "singles").get_ydata()
     assert len(singles) == 20  # all but the one merge of eight
@@ -239,7 +239,7 @@ def test_a_geometry_has_chance_drawn_whole_layers_and_every_expert_named():
     labels = [[text.get_text() for text in axes.get_yticklabels()] for axes in (cosines, kept)]
     assert labels[0] == labels[1]
     assert len(set(labels[0])) == len(NAMES)
-    normal = [line.get_xdata()[0] for line in kept.lines if line.get_gid() == "normal"]
+    normal = [line.get_xdata()[0] for line in kept.lines if line.get_label() == "normal"]
     x = np.linspace(9, 0, 100_001)
     density = np.exp(-(x**2) / 2) * np.sqrt(2 / np.pi) * (x[0] - x[1])
     shares = [(x**2 * density)[np.cumsum(density) <= largest].sum() for largest in (0.1, 0.5)]

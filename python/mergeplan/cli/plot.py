@@ -20,7 +20,8 @@ from mergeplan.cli.options.path import PATH
 def command(
     source: Path, out: Path, overwrite: bool, target_loss: float | None, **fitting: Any
 ) -> None:
-    """Draw the curves with 90 % bands, the measured means, residuals, and floors and tails over N.
+    """Draw each curve with its 90 % band, measured means and merges, residuals, and what is over N
+    and over lambda.
 
     Needs matplotlib: pip install 'mergeplan[plot]'.
     """

@@ -70,7 +70,7 @@ def draw_map(
     factor, power = unit_for(most / 10) if signs.scaled else (1.0, "")
     shades = Normalize(-factor * most, factor * most)
     colours = "RdBu" if signs.good_above else "RdBu_r"
-    axes.imshow(factor * values, colours, norm=shades, aspect="auto")
+    axes.imshow(factor * values, cmap=colours, norm=shades, aspect="auto")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     _name(axes, rows, columns, chosen)
@@ -88,7 +88,7 @@ def draw_map(
                     va="center",
                     color=colour,
                     fontsize=6,
-                    gid=CELL,
+                    label=CELL,
                 )
     bar = axes.inset_axes((1.03, 0.0, 0.035, 1.0))
     axes.figure.colorbar(ScalarMappable(shades, colours), cax=bar)

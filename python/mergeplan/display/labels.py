@@ -120,7 +120,7 @@ def write_beside(axes: "Axes", y: float, text: str, colour: str, *, shift: float
         ha="left",
         color=colour,
         fontsize=8,
-        gid=_BESIDE,
+        label=_BESIDE,
         annotation_clip=False,
         arrowprops={
             "arrowstyle": "-",
@@ -144,7 +144,7 @@ def put_in_place(figure: "Figure") -> None:
 
 
 def _leave_out(axes: "Axes") -> None:
-    cells = [text for text in axes.texts if text.get_gid() == CELL]
+    cells = [text for text in axes.texts if text.get_label() == CELL]
     if cells:
         (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])
         widest = max(text.get_window_extent().width for text in cells)
@@ -154,7 +154,7 @@ def _leave_out(axes: "Axes") -> None:
 
 def _spread(axes: "Axes") -> None:
     # Annotations all, of which the list of texts does not say so.
-    texts: list[Any] = [text for text in axes.texts if text.get_gid() == _BESIDE]
+    texts: list[Any] = [text for text in axes.texts if text.get_label() == _BESIDE]
     if not texts:
         return
     points = 72 / axes.figure.dpi

@@ -99,7 +99,9 @@ def draw_series(
     series = fit.series
     _draw_singles(axes, singles, series.scale.higher, look)
     band = band_of(fit)
-    axes.fill_between(band.k, band.low, band.high, color=look.colour, alpha=0.25, lw=0, gid="band")
+    axes.fill_between(
+        band.k, band.low, band.high, color=look.colour, alpha=0.25, lw=0, label="band"
+    )
     axes.plot(band.k, band.middle, color=look.colour, lw=1.6)
     measured = {point.k for point in series.points}
     if series.pool_size <= _MARKED:
@@ -113,7 +115,7 @@ def draw_series(
             ms=4.5,
             mfc="white",
             mec=look.colour,
-            gid="predicted",
+            label="predicted",
         )
     means = [point.loss for point in series.points]
     axes.plot(
@@ -161,7 +163,7 @@ def _draw_singles(axes: "Axes", singles: Sequence[Single], higher: bool, look: L
         y += losses
     axes.plot(
         x, y, ls="", marker="o", ms=2, color=look.colour, alpha=0.35, mew=0,
-        rasterized=len(x) > _MANY, gid="singles",
+        rasterized=len(x) > _MANY, label="singles",
     )  # fmt: skip
     for choose, marker in ((min, "v"), (max, "^")):
         colour = GOOD if (choose is min) != higher else BAD
@@ -206,7 +208,7 @@ def _draw_text_error(axes: "Axes", fit: Fit) -> None:
     cut = ends != (middle - error, middle + error)
     axes.annotate(
         "", (1.015, ends[0]), (1.015, ends[1]), xycoords=axes.get_yaxis_transform(),
-        annotation_clip=False, gid="text error",
+        annotation_clip=False, label="text error",
         arrowprops={"arrowstyle": "<->" if cut else "|-|,widthA=0.25,widthB=0.25", "color": INK,
                     "lw": 1, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8},
     )  # fmt: skip

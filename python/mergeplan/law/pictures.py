@@ -93,7 +93,9 @@ def fill_law(
     fits = result.fits[:_MOST]
     looks = _looks(result.fits)
     shared = [fits for fits in _by_size(result.fits) if len(fits) > 1]
-    scans = scans_of(rows, result.fits[0].series.domain or MACRO)
+    methods = {fit.series.method for fit in result.fits}
+    domain = result.fits[0].series.domain or MACRO
+    scans = [scan for scan in scans_of(rows, domain) if scan.method in methods]
     columns = 1 if len(fits) == 1 else 2
     heights = _heights(shared, -(-len(fits) // columns), bool(result.joints), bool(scans))
     figure.set_size_inches(WIDTH, 0.7 + sum(heights))
@@ -184,9 +186,9 @@ def _key(result: FitResult, figure: "Figure") -> list[Any]:
     return key
 
 
-def _has(figure: "Figure", gid: str) -> bool:
+def _has(figure: "Figure", label: str) -> bool:
     lines = (line for axes in figure.axes for line in axes.lines)
-    return any(line.get_gid() == gid and len(line.get_path()) for line in lines)
+    return any(line.get_label() == label and len(line.get_path()) for line in lines)
 
 
 def _looks(fits: Iterable[Fit]) -> dict[int, Look]:

@@ -35,7 +35,7 @@ def draw_together(axes: "Axes", fits: Sequence[Fit], looks: Sequence[Look]) -> N
         )  # fmt: skip
         if alone:
             axes.fill_between(
-                band.k, band.low, band.high, color=look.colour, alpha=0.25, lw=0, gid="band"
+                band.k, band.low, band.high, color=look.colour, alpha=0.25, lw=0, label="band"
             )
         write_beside(axes, float(band.middle[-1]), name_beside(fit), look.colour)
     series = fits[0].series

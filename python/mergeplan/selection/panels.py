@@ -47,12 +47,12 @@ def draw_predicted(axes: "Axes", selection: Selection) -> None:
     k = (law.weights > 0).sum(1)
     axes.axline((law.values[0], law.values[0]), slope=1, color=INK, lw=0.8)
     dots = axes.scatter(
-        law.left_out[k > 1], law.values[k > 1], c=k[k > 1], cmap="cividis", s=14, gid="merges",
+        law.left_out[k > 1], law.values[k > 1], c=k[k > 1], cmap="cividis", s=14, label="merges",
         rasterized=len(k) > _MANY, vmin=2, vmax=max(3, len(law.experts)), ec=INK, lw=0.3,
     )  # fmt: skip
     axes.plot(
         law.left_out[k == 1], law.values[k == 1], ls="", marker="^", ms=6, mfc="none", mec=BAD,
-        gid="single experts",
+        label="single experts",
     )  # fmt: skip
     axes.plot(law.left_out[k == 0], law.values[k == 0], ls="", marker="x", ms=6, mec=INK)
     lines = ["each measured merge, predicted from the others"]
@@ -88,7 +88,7 @@ def draw_sizes(axes: "Axes", selection: Selection) -> None:
     # By turns left and right of the middle.
     shifts = 0.3 * ((0.5 + 0.618 * np.arange(len(ks))) % 1 - 0.5)
     axes.plot(
-        ks + shifts, values, ls="", marker="o", ms=2, color=INK, alpha=0.3, mew=0, gid="measured",
+        ks + shifts, values, ls="", marker="o", ms=2, color=INK, alpha=0.3, mew=0, label="measured",
         rasterized=len(ks) > _MANY,
     )  # fmt: skip
     k = [size.k for size in sizes]
@@ -110,7 +110,9 @@ def draw_sizes(axes: "Axes", selection: Selection) -> None:
     _line(axes, list(best), chosen, told, GOOD, "v" if not law.higher else "^")
     if selection.best is not None:
         one = selection.best
-        axes.plot([one.k], [one.value], ls="", marker="*", ms=15, mfc="none", mec=INK, gid="choice")
+        axes.plot(
+            [one.k], [one.value], ls="", marker="*", ms=15, mfc="none", mec=INK, label="choice"
+        )
         write_beside(axes, one.value, f"★ choice\n{one.value:#.4g}", INK, shift=5)
     if selection.base is not None:
         n = selection.table.n_params
@@ -163,7 +165,7 @@ def draw_front(
         lines.append(f"{number}  {joined(front[i].subset, 30)}")
         axes.annotate(
             str(number), (first[i], second[i]), (4, 4), textcoords="offset points", fontsize=6,
-            gid="number",
+            label="number",
         )  # fmt: skip
     axes.text(
         1.02, 1.0, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7, linespacing=1.3

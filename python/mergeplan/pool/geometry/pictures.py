@@ -99,7 +99,7 @@ def _draw_kept(axes: "Axes", geometry: Geometry) -> None:
     for number, density in enumerate(geometry.densities):
         marker, shape = _SHAPES[number % len(_SHAPES)]
         colour = COLOURS[number % len(COLOURS)]
-        axes.axvline(normal_share(density), color=colour, lw=1, ls=":", gid="normal")
+        axes.axvline(normal_share(density), color=colour, lw=1, ls=":", label="normal")
         axes.plot(kept[:, number], rows, ls="", marker=marker, ms=5, color=colour)
         said.append(f"{shape}\N{NO-BREAK SPACE}{100 * density:.3g}")
     for row, norm in enumerate(geometry.whole.norms):
@@ -140,10 +140,10 @@ def _draw_layers(
 ) -> None:  # fmt: skip
     layers = list(geometry.by_layer)
     means, low, high = _ranges(list(geometry.by_layer.values()), of, factor)
-    axes.axhline(chance, color=INK, lw=1, ls=":", gid="chance")
+    axes.axhline(chance, color=INK, lw=1, ls=":", label="chance")
     few = len(layers) <= _FEW_LAYERS
     axes.vlines(layers, low, high, color=colour, lw=1 if few else 0.4, alpha=0.5)
-    axes.plot(layers, means, ls="", marker="o", ms=4 if few else 2, color=colour, gid="means")
+    axes.plot(layers, means, ls="", marker="o", ms=4 if few else 2, color=colour, label="means")
     write_beside(axes, chance, said, INK, shift=5)
     axes.set_xlim(min(layers) - 0.5, max(layers) + 0.5)
     whole_ticks(axes)
@@ -158,9 +158,9 @@ def _draw_kinds(
     kinds = list(geometry.by_kind)
     means, low, high = _ranges(list(geometry.by_kind.values()), of, factor)
     rows = range(len(kinds))
-    axes.axvline(chance, color=INK, lw=1, ls=":", gid="chance")
+    axes.axvline(chance, color=INK, lw=1, ls=":", label="chance")
     axes.hlines(rows, low, high, color=colour, lw=1, alpha=0.5)
-    axes.plot(means, rows, ls="", marker="o", ms=5, color=colour, gid="means")
+    axes.plot(means, rows, ls="", marker="o", ms=5, color=colour, label="means")
     named = [
         plain(kind, 16) + ("" if np.isfinite(mean) else ", no delta")
         for kind, mean in zip(kinds, means, strict=True)
