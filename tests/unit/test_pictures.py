@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mergeplan.display.figure import canvas
+from mergeplan.display.figure import GOOD, canvas
 from mergeplan.errors import InputError
 from mergeplan.law.fit import fit
 from mergeplan.law.panels import band_of
@@ -29,7 +29,7 @@ TIES = '"{""density"": 0.2, ""lambda"": %s}"'
 # What a formula, markup, a legend, a short panel or a Latin font would trip over.
 NAMES = [
     "$x_1$", "a$b", "<b>&", "_hidden", "модель", "模型", "org/" + "long-" * 30 + "v1",
-    "org/" + "long-" * 30 + "v2",
+    "org/" + "long-" * 15 + "x-" + "long-" * 15 + "v1",
 ]  # fmt: skip
 
 
@@ -100,12 +100,12 @@ def test_a_law_shows_each_number_once_and_names_everything(tmp_path):
 
 def test_names_of_strangers_are_text_and_stay_apart(tmp_path):
     data = table(tmp_path / "m.csv", NAMES, error="", scan=False)
-    text = (tmp_path / "m.csv").read_text().replace("average", "$\\frac_")
+    text = (tmp_path / "m.csv").read_text().replace("average", "$\\frac_$")
     (tmp_path / "m.csv").write_text(text)
     data = load_measurements(tmp_path / "m.csv")
     _, figure, faults = drawn(data)
     assert faults == []
-    assert any("$\\frac_, base" in text for text in texts_of(figure))
+    assert any("$\\frac_$, base" in text for text in texts_of(figure))
 
 
 def test_a_file_of_another_kind_is_refused_before_anything_is_read(tmp_path):
@@ -166,17 +166,22 @@ def test_a_selection_tells_measured_from_predicted_and_good_pairs_from_bad(tmp_p
     assert f"merges of two and more: R² {law.r2:.3f}" in "".join(texts_of(figure))
     star = line_of(sizes, "choice")
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (selection.best.k, selection.best.value)
-    hollow = {x for one in sizes.lines if one.get_mfc() == "white" for x in one.get_xdata()}
-    solid = {x for one in sizes.lines if one.get_mfc() != "white" for x in one.get_xdata()}
-    assert {3, 4} <= hollow
-    assert 5 not in hollow
-    assert {1, 5} <= solid
+    best = [one for one in sizes.lines if (one.get_marker(), one.get_mec()) == ("v", GOOD)]
+    solid, hollow = (
+        {x for one in best for x in one.get_xdata() if (one.get_mfc() == "white") == open_}
+        for open_ in (False, True)
+    )
+    assert solid == {k for k, choice in selection.by_size.items() if choice.measured}
+    assert hollow == {k for k, choice in selection.by_size.items() if not choice.measured}
+    assert hollow
     # a and b get in each other's way: above zero, on a scale that is as long on both sides of it.
     image = pairs.images[0]
     order = [text.get_text() for text in pairs.get_xticklabels()]
     worst = np.unravel_index(np.nanargmax(np.asarray(image.get_array(), float)), (5, 5))
     assert {order[i] for i in worst} == {"a", "b"}
     assert image.norm.vmin == -image.norm.vmax
+    beyond = np.nansum(np.asarray(image.get_array(), float), axis=0)
+    assert beyond == pytest.approx(np.zeros(5), abs=1e-9)
     assert "better together ← 0 → worse, 0.001 nats" in texts_of(figure)
     assert [text.get_text() for text in helps.get_xticklabels()] == ["code", "text"]
     bold = {t.get_text() for t in helps.get_yticklabels() if t.get_fontweight() == "bold"}
