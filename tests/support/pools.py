@@ -1,6 +1,7 @@
 """Small pools to calibrate, for several tests."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,4 +29,20 @@ def write_pool(folder: Path, **changes: Any) -> Path:
     }
     path = folder / "pool.yml"
     path.write_text(json.dumps({**data, **changes}))
+    return path
+
+
+def copied_pool(folder: Path) -> Path:
+    """The models of `NAMES` in a folder of their own; its pool names them from there."""
+    for name in ("base", *NAMES):
+        shutil.copytree(DEMO_POOL / name, folder / name)
+    path = folder / "pool.yml"
+    path.write_text(
+        json.dumps(
+            {
+                "sizes": [{"base": "base", "experts": {name: name for name in NAMES}}],
+                "methods": {"task_arithmetic": {"lambda": 0.8}, "average": {}},
+            }
+        )
+    )
     return path

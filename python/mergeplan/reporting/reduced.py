@@ -39,7 +39,7 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
         "scale": law.scale,
         "misfit": float(law.variances[-1]),
     }
-    if len(law.values) <= MOST_ROWS and law.smaller is None and not law.noisy:
+    if len(law.values) <= MOST_ROWS and law.smaller is None and law.noise is None:
         return {**common, **_by_rows(law)}
     if _n_terms(len(law.experts)) <= MOST_TERMS:
         return {**common, **_by_terms(law)}
@@ -61,7 +61,8 @@ def _by_rows(law: SubsetLaw) -> dict[str, Any]:
         "constant": law.constant,
         "n_rows": n,
         "duals": packed(law.duals, "<f8"),
-        "inverse": packed(law.inverse[np.tril_indices(n)], "<f8"),
+        # One half of a near singular matrix's inverse is none by itself; that of both's mean is.
+        "inverse": packed(((law.inverse + law.inverse.T) / 2)[np.tril_indices(n)], "<f8"),
         "points": packed(law.points, "<f8"),
         "contrast": packed(law.contrast, "<f8"),
         "geometry": packed(law.geometry, "<f8") if law.by_geometry else None,

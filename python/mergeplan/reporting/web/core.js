@@ -32,12 +32,14 @@ function redraw(one) {
   if (!data) return;
   const body = box.querySelector(".body"), focused = document.activeElement;
   const again = body.contains(focused) ? focused.dataset.key : null;
+  const scrolled = [...body.querySelectorAll(".scroll")].map((each) => each.scrollTop);
   body.replaceChildren();
   one.draw(body, data, currentRun());
+  body.querySelectorAll(".scroll").forEach((each, i) => (each.scrollTop = scrolled[i] || 0));
   box.hidden = !body.textContent && !body.querySelector("svg");
   if (again) {
     const next = [...body.querySelectorAll("[data-key]")].find((e) => e.dataset.key === again);
-    if (next) next.focus();
+    if (next) next.focus({preventScroll: true});
   }
 }
 

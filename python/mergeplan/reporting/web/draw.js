@@ -112,7 +112,7 @@ function matrix(box, {names, columns = names, values, label, lowGood = true, dig
       const cell = svg.append("g").attr("transform", `translate(${left + j * size},${top + i * 26})`);
       cell.append("rect").attr("width", size - 1).attr("height", 25)
         .attr("fill", value < 0 ? ends[0] : ends[1])
-        .attr("fill-opacity", 0.85 * Math.abs(value) / most);
+        .style("fill-opacity", `calc(var(--cell) * ${Math.abs(value) / most})`);
       cell.append("text").attr("x", size / 2).attr("y", 17).attr("text-anchor", "middle")
         .attr("font-size", 11).text(fixed(value, digits).replace(/^(−?)0\./, "$1."));
       tip(cell, `${name}, ${other}: ${signed(value, 5)}`);

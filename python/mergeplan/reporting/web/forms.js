@@ -78,7 +78,7 @@ function byRows(law) {
     });
     return [own, left];
   }
-  const apart = degree === 3 ? null : rows.map((a) => rows.map((b) => split(powers(a, b))[1]));
+  const joint = rows.map((a, i) => rows.map((b, j) => d3.sum(split(powers(a, b))) + (i === j ? law.misfit : 0)));
   function pointOf(x) {
     const seen = geometry
       ? d3.range(e).map((j) => d3.sum(x, (w, i) => w * geometry[i * e + j]))
@@ -98,9 +98,12 @@ function byRows(law) {
     });
     const [own, beyond] = split(powers(point, point));
     let variance = own + beyond + law.misfit;
+    // Not by `inverse`, of which this would be left - cross: the covariance is near singular, and only
+    // in full an error of the shares enters squared.
     for (let i = 0; i < n; i++) {
-      variance += shares[i] * (left - cross[i] - 2 * omitted[i]);
-      if (apart) for (let j = 0; j < n; j++) variance += shares[i] * shares[j] * apart[i][j];
+      let sum = -2 * (cross[i] + omitted[i]);
+      for (let j = 0; j < n; j++) sum += joint[i][j] * shares[j];
+      variance += shares[i] * sum;
     }
     return [value, variance];
   };

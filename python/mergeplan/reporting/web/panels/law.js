@@ -153,9 +153,11 @@ function goalLine(svg, curve, x, y, run, end) {
   if (goal.k !== null) line.append("line").attr("x1", x(goal.k)).attr("x2", x(goal.k)).attr("y1", at).attr("y2", y.range()[0])
     .attr("stroke", "var(--good)").attr("stroke-dasharray", "3 3");
   const base = baseOf(run), shift = isRelative(run) ? base.v[state.target] : 0;
+  // Each step draws the panel anew: where the hand is, is asked of the picture that is there now.
   line.call(d3.drag().on("drag", () => {
-    const value = y.invert(d3.event.y) + shift;
-    set({goal: goalNear(curve, value)});
+    const event = d3.event.sourceEvent, hand = event.changedTouches ? event.changedTouches[0] : event;
+    const [, at] = d3.clientPoint(document.querySelector("#panel-law svg"), hand);
+    set({goal: goalNear(curve, y.invert(at) + shift)});
   }));
 }
 

@@ -60,7 +60,7 @@ function subsetTable(box, run) {
   const filter = el("input", {type: "search", placeholder: "find experts", key: "find", value: sorting.find, "aria-label": "find experts",
     oninput: (event) => { sorting.find = event.target.value; fill(); }});
   const body = el("tbody"), count = el("span", {className: "soft"});
-  const columns = [["name", "experts"], ["k", "k"], ["value", state.relative ? "less the base" : "value"], ["half", "90 % ±"], ["state", ""]];
+  const columns = [["name", "experts"], ["k", "k"], ["value", state.relative ? "less the base" : "value"], ["half", "90 % ±"], ["state", "known as"]];
   const head = el("tr", {}, columns.map(([key, text]) => el("th", {className: key === "name" ? "name" : ""}, [
     el("button", {type: "button", text, "data-sort": key, onclick: () => {
       sorting.down = sorting.column === key ? !sorting.down : false;
@@ -80,7 +80,7 @@ function subsetTable(box, run) {
     count.textContent = `${wanted.length.toLocaleString("en")} merges, ${wanted.filter((one) => one.measured).length.toLocaleString("en")} measured`;
     const pinned = state.pin && Object.keys(state.pin).sort().join("+");
     body.replaceChildren(...wanted.slice(0, 400).map((one) => el("tr", {
-      className: one.name === pinned ? "click pinned" : "click", tabIndex: 0,
+      className: one.name === pinned ? "click pinned" : "click", tabIndex: 0, key: `row ${one.name}`,
       onclick: () => set({pin: one.weights, ticks: one.weights}),
       onkeydown: (event) => event.key === "Enter" && set({pin: one.weights, ticks: one.weights}),
     }, [
