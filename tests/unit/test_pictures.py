@@ -98,6 +98,19 @@ def test_a_law_shows_each_number_once_and_names_everything(tmp_path):
     assert list(scan.lines[1].get_xdata()) == [0.7 if scan.lines[0].get_ydata()[2] < 1.904 else 0.5]
 
 
+def test_a_law_alone_shows_the_spread_that_it_knows(tmp_path):
+    data = table(tmp_path / "m.csv", list("abcdefgh"))
+    result = fit(data, method="average")
+    with canvas() as figure:
+        fill_law(figure, result)
+        assert faults_of(figure) == []
+    upper = figure.axes[0]
+    bars = [np.ptp(one.get_ydata()) / 2 for one in upper.lines if one.get_label() == "spread"]
+    known = [point for point in result.fits[0].series.points if point.spread]
+    assert bars == pytest.approx([point.spread for point in known])
+    assert list(line_of(upper, "best").get_ydata()) == [point.best_loss for point in known]
+
+
 def test_names_of_strangers_are_text_and_stay_apart(tmp_path):
     data = table(tmp_path / "m.csv", NAMES, error="", scan=False)
     text = (tmp_path / "m.csv").read_text().replace("average", "$\\frac_$")

@@ -51,6 +51,11 @@ def words_of(fit: Fit, width: int = 48, *, size: bool = True) -> str:
     return "\n".join(textwrap.wrap(words, width))
 
 
+def measure_of(fit: Fit) -> str:
+    """What its values are of, for an axis."""
+    return plain(fit.series.scale.metric, 24) or "loss, nats per token"
+
+
 def intervals_of(fit: Fit) -> list[tuple[int, Prediction]]:
     """The expected mean at whole k, with its 90 % on this text where the fit has draws."""
     size = fit.series.pool_size
@@ -97,7 +102,10 @@ def draw_series(
 ) -> None:
     """The expected means with their band on this text, measured ones, merges, and levels."""
     series = fit.series
-    _draw_singles(axes, singles, series.scale.higher, look)
+    if singles:
+        _draw_singles(axes, singles, series.scale.higher, look)
+    else:
+        _draw_spread(axes, fit, look)
     band = band_of(fit)
     axes.fill_between(
         band.k, band.low, band.high, color=look.colour, alpha=0.25, lw=0, label="band"
@@ -168,7 +176,24 @@ def _draw_singles(axes: "Axes", singles: Sequence[Single], higher: bool, look: L
     for choose, marker in ((min, "v"), (max, "^")):
         colour = GOOD if (choose is min) != higher else BAD
         ends = [choose(losses) for losses in several.values()]
-        axes.plot(list(several), ends, ls="", marker=marker, ms=4, mfc="none", mec=colour, mew=1)
+        axes.plot(
+            list(several), ends, ls="", marker=marker, ms=4, mfc="none", mec=colour,
+            label="best" if colour == GOOD else "worst",
+        )  # fmt: skip
+
+
+def _draw_spread(axes: "Axes", fit: Fit, look: Look) -> None:
+    """What a law's file knows of single merges: their spread, and the best of each k."""
+    points = [point for point in fit.series.points if point.spread]
+    ends = [(point.k, point.loss, point.spread or 0.0) for point in points]
+    for k, mean, spread in ends:
+        axes.plot([k, k], [mean - spread, mean + spread], lw=0.8, color=look.colour, label="spread")
+    best = [(point.k, point.best_loss) for point in points if point.best_loss is not None]
+    marker = "^" if fit.series.scale.higher else "v"
+    axes.plot(
+        [k for k, _ in best], [loss for _, loss in best], ls="", marker=marker, ms=4, mfc="none",
+        mec=GOOD, label="best",
+    )  # fmt: skip
 
 
 def _draw_levels(axes: "Axes", fit: Fit, target: float | None) -> None:

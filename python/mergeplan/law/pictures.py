@@ -15,11 +15,12 @@ from mergeplan.display.figure import (
     check_picture,
     drawing,
 )
+from mergeplan.display.labels import plain
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.loading import fits_of, is_table
 from mergeplan.law.merges import singles_of
-from mergeplan.law.panels import Look, draw_residuals, draw_series
+from mergeplan.law.panels import Look, draw_residuals, draw_series, measure_of
 from mergeplan.law.scans import scans_of
 from mergeplan.law.together import draw_scans, draw_sizes, draw_together, name_beside
 from mergeplan.measurements.file import load_measurements
@@ -140,21 +141,16 @@ def _draw_each(
             draw_residuals(lower, fit, look)
             upper.tick_params(labelbottom=False)
             if column == 0:
-                upper.set_ylabel(_measure(fit))
-
-
-def _measure(fit: Fit) -> str:
-    scale = fit.series.scale
-    return f"{scale.metric or 'loss, nats per token'}"
+                upper.set_ylabel(measure_of(fit))
 
 
 def _head(figure: "Figure", result: FitResult, left_out: int) -> None:
     """What all panels show, and a key to their marks."""
     series = result.fits[0].series
     scale = series.scale
-    domain = f" ({series.domain})" if series.domain else ""
+    domain = f" ({plain(series.domain, 24)})" if series.domain else ""
     better = scale.word("less", "more")
-    title = f"mean {scale.metric or 'loss'}{domain} of merges of k experts on this text;"
+    title = f"mean {plain(scale.metric, 24) or 'loss'}{domain} of merges of k experts on this text;"
     more = f"; {left_out} more series are not drawn" if left_out else ""
     figure.suptitle(f"{title} {better} is better{more}", x=0.01, ha="left", fontsize=10)
     figure.legend(handles=_key(result, figure), loc="outside lower left", ncols=3)
@@ -176,13 +172,14 @@ def _key(result: FitResult, figure: "Figure") -> list[Any]:
     if any(fit.series.loss_se for fit in result.fits):
         label = "90 % of the text's error, which moves all merges alike"
         key.append(mark(label, marker=_BRACKET, ms=8))
-    if _has(figure, "singles"):
-        best, worst = ("^", "v") if result.fits[0].series.scale.higher else ("v", "^")
-        key += [
-            mark("one measured merge", ms=2, alpha=0.6),
-            mark("best measured of a k", marker=best, mfc="none", mec=GOOD, ms=4),
-            mark("worst measured of a k", marker=worst, mfc="none", mec=BAD, ms=4),
-        ]
+    best, worst = ("^", "v") if result.fits[0].series.scale.higher else ("v", "^")
+    some = (
+        ("singles", mark("one measured merge", ms=2, alpha=0.6)),
+        ("spread", mark("spread of merges, 1 SD", marker="|", ms=8)),
+        ("best", mark("best measured of a k", marker=best, mfc="none", mec=GOOD, ms=4)),
+        ("worst", mark("worst measured of a k", marker=worst, mfc="none", mec=BAD, ms=4)),
+    )
+    key += [one for label, one in some if _has(figure, label)]
     return key
 
 

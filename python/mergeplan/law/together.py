@@ -11,7 +11,7 @@ from mergeplan.display.labels import joined, plain, write_beside
 from mergeplan.display.text import counted, format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.fit_result import FitResult
-from mergeplan.law.panels import Look, band_of, intervals_of, words_of
+from mergeplan.law.panels import Look, band_of, intervals_of, measure_of, words_of
 from mergeplan.law.scans import Scan
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def draw_together(axes: "Axes", fits: Sequence[Fit], looks: Sequence[Look]) -> N
     hidden = len(fits) - sum(apart)
     without = "" if not hidden else "; bands that meet others are left to the panels below"
     axes.set_title(f"all methods{size and ', base'}{size}{without}", fontsize=8)
-    axes.set_ylabel(series.scale.metric or "loss, nats per token")
+    axes.set_ylabel(measure_of(fits[0]))
     axes.set_xlabel("experts merged, k")
     whole_ticks(axes)
 
@@ -134,7 +134,7 @@ def draw_scans(axes: "Axes", scans: Sequence[Scan], result: FitResult) -> None:
     few = f" ({len(some)} of {len(scans)})" if len(some) < len(scans) else ""
     axes.set_title(f"one subset by λ{few}; a ring is its best", fontsize=8)
     axes.set_xlabel("λ")
-    axes.set_ylabel(result.fits[0].series.scale.metric or "loss, nats per token")
+    axes.set_ylabel(measure_of(result.fits[0]))
 
 
 def _whose(scan: Scan) -> str:

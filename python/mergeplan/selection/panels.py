@@ -58,8 +58,9 @@ def draw_predicted(axes: "Axes", selection: Selection) -> None:
     lines = ["each measured merge, predicted from the others"]
     for words, some in (("merges of two and more", k > 1), ("△ single experts", k == 1)):
         share = r2_of(law.left_out[some], law.values[some])
-        if share is not None:
-            lines.append(f"{words}: R² {share:.3f}".replace("-", "−"))
+        if some.any():
+            told = "" if share is None else f": R² {share:.3f}".replace("-", "−")
+            lines.append(f"{words}{told}")
     if (k == 0).any():
         lines[-1] += "; × the base"
     axes.set_title("\n".join(lines), fontsize=8)
