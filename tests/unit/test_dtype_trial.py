@@ -11,6 +11,7 @@ import pytest
 
 from mergeplan.calibration import dtype_of_run, dtype_trial, rounds
 from mergeplan.calibration.calibrate import calibrate
+from mergeplan.calibration.decision import CurveGoal
 from mergeplan.calibration.dtype_rule import Asked, Compared, compare
 from mergeplan.calibration.dtype_trial import LEAST_MERGES, may_try, spread
 from mergeplan.calibration.limits import Budget
@@ -346,3 +347,38 @@ def test_what_fails_in_bfloat16_is_scored_in_float32(trying, tmp_path, monkeypat
     assert [dtype for dtype, _ in worker.scored] == ["float32"] * 17
     again = calibrate(pool, tmp_path / "run", options(pool))
     assert (again.n_measured, again.arithmetic) == (0, done.arithmetic)
+
+
+def test_another_question_of_a_run_in_bfloat16_is_held_against_its_trial(trying, tmp_path):
+    pool, worker = trying
+    given = replace(options(pool), listed=None, methods=("dare",), until=0)
+    done = calibrate(pool, tmp_path / "run", given)
+    assert done.arithmetic.startswith("bfloat16: 7 merges in both dtypes")
+    values = json.loads((tmp_path / "run" / "dtype.jsonl").read_text().splitlines()[0])["values"]
+    # All merges lose 0.01 in bfloat16: one of them reaches this in float32 alone.
+    target = float(np.mean(list(values.values())[-1]))
+    again = calibrate(pool, tmp_path / "run", replace(given, wish=CurveGoal(target_loss=target)))
+    assert again.arithmetic == (
+        "bfloat16, as this run began; by what is asked now a decision may change:"
+        " `html+js+md+perl+python` reaches the target in one dtype alone"
+    )
+    assert {dtype for dtype, _ in worker.scored[7:]} == {"bfloat16"}
+
+
+def in_part(one, shift=0.0):
+    """Its losses, of documents of which the first quarter is easier; of that alone of most."""
+    domain = one.scores.domains["x"]
+    nll = domain.nll + EACH * (shift - 1.0 * (domain.lines < N_DOCUMENTS // 4))
+    upto = None if one.merge.k in (0, 5) else 1
+    some = slice(None, N_DOCUMENTS // 4 if upto else None)
+    scores = Scores({"x": DomainScores(domain.lines[some], domain.n_tokens[some], nll[some])})
+    return replace(one, scores=scores, parts=upto)
+
+
+def test_merges_that_were_scored_in_part_are_compared_on_all_documents():
+    exact = [measured(s, loss, noise=1e-6) for s, loss in LOSSES.items()]
+    up_and_down = 0.01 * np.array([0, 1, -1, 1, -1, 1, -1.0])
+    narrow = [in_part(one, shift) for one, shift in zip(exact, up_and_down, strict=True)]
+    found = compare([in_part(one) for one in exact], narrow, "macro", ASKED)
+    # The easier documents of some would make the values differ by far more.
+    assert found.fault.endswith("more than 0.011 by the values' spread")

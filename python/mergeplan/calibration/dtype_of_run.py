@@ -7,7 +7,14 @@ from typing import Any
 
 from mergeplan.calibration.curve_rounds import Round, next_round
 from mergeplan.calibration.dtype_rule import Asked
-from mergeplan.calibration.dtype_trial import LEAST_WORK, DtypeTrial, may_try, spread, work_of
+from mergeplan.calibration.dtype_trial import (
+    BFLOAT16,
+    LEAST_WORK,
+    DtypeTrial,
+    may_try,
+    spread,
+    work_of,
+)
 from mergeplan.calibration.going_on import AUTO_DTYPE
 from mergeplan.calibration.limits import Budget, Spending
 from mergeplan.calibration.options import CalibrateOptions, plans_of
@@ -58,7 +65,7 @@ def settle_dtype(
     if settled is None and (store.all() or not may_try(options.setup)):
         return DtypeOfRun(options)
     asked = _asked(options, store)
-    trial = DtypeTrial(store.folder, identity, asked)
+    trial = DtypeTrial(store.folder, identity)
     if settled is None and not trial.head.dtype:
         sizes = range(len(checked.pool.sizes))
         rounds = {size: some for size in sizes if (some := _first(checked, options, size))}
@@ -75,6 +82,9 @@ def settle_dtype(
     if trial.head.dtype != settled:
         return DtypeOfRun(options, f"{settled}: as this run began")
     words = f"{settled}: {trial.head.why}"
+    if settled == BFLOAT16 and (fault := trial.compare(asked).fault):
+        # A run has one dtype, and may be asked for something else than at first.
+        words = f"{settled}, as this run began; by what is asked now a decision may change: {fault}"
     say(words)
     new = [one for one in trial.found[settled].values() if store.get(one.merge) is None]
     for one in new:

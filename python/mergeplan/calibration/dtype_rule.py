@@ -101,7 +101,13 @@ def compare(
             if 0 not in (was, is_now):
                 said = f"{_name(one)} is {_WORDS[was]} than {_name(other)}, or {_WORDS[is_now]}"
             return Compared(change, said)
-    best = [int(np.argmin(sign * values)) for values in (first, second)]
+    # Of merges that were scored in part only differences compare, on all documents.
+    base = wide[0].merge.merge_key
+    paired = [
+        np.array([some.difference(one.merge.merge_key, base, shares).loss_nats for one in wide])
+        for some in both
+    ]
+    best = [int(np.argmin(sign * values)) for values in paired]
     if best[0] != best[1]:
         return Compared(change, f"the best is {_name(wide[best[0]])}, or {_name(wide[best[1]])}")
     if asked.target is not None:
@@ -113,7 +119,7 @@ def compare(
     bound = _bound(shifts - (shifts.mean() if asked.target is None else 0.0))
     merged = np.array([one.merge.k > 0 for one in wide])
     limits = {
-        "the values' spread": _OF_SPREAD * float(np.std(first[merged], ddof=1)),
+        "the values' spread": _OF_SPREAD * float(np.std(paired[0][merged], ddof=1)),
         "the paired errors": _OF_ERROR / math.sqrt(2) * float(np.median(errors)),
     }
     for what, limit in limits.items():

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final, Literal, Protocol
 
-from mergeplan.calibration.dtype_rule import LEAST_SPEEDUP, Asked, compare, speedup
+from mergeplan.calibration.dtype_rule import LEAST_SPEEDUP, Asked, Compared, compare, speedup
 from mergeplan.calibration.going_on import AUTO_DTYPE
 from mergeplan.calibration.identity import RunIdentity, short_hash
 from mergeplan.calibration.limits import Budget, Spending
@@ -58,7 +58,7 @@ class Head:
     """First line of `dtype.jsonl`; lines as in `scores.jsonl` follow, those in float32 first.
 
     Attributes:
-        measured: Hash of what the run measures, and of what decides.
+        measured: Hash of what the run measures.
         n_float32: Lines in float32.
         dtype: What it came to; empty before that.
         why: In words.
@@ -78,15 +78,15 @@ class DtypeTrial:
     """The trial of a run, in its file.
 
     Args:
-        identity: Of the run. A trial of something else, or for another question, is none of it.
+        identity: Of the run. A trial of something else is none of it.
 
     Raises:
         InputError: The file is damaged.
     """
 
-    def __init__(self, folder: RunFolder, identity: RunIdentity, asked: Asked) -> None:
+    def __init__(self, folder: RunFolder, identity: RunIdentity) -> None:
         arithmetic = {name: v for name, v in identity.arithmetic.items() if name != AUTO_DTYPE}
-        measured = short_hash([identity.pool_hash(), identity.texts, arithmetic, asdict(asked)])
+        measured = short_hash([identity.pool_hash(), identity.texts, arithmetic])
         self._folder = folder
         self.head = Head(measured)
         self.found: dict[str, dict[str, MeasuredMerge]] = {FLOAT32: {}, BFLOAT16: {}}
@@ -131,7 +131,32 @@ class DtypeTrial:
                     if dtype == FLOAT32:
                         raise
                     return self._decide(FLOAT32, f"bfloat16 fails: {cut(error, 200)}")
-        return self._decide(*self._compare(merges, asked))
+        compared = self.compare(asked)
+        if compared.fault:
+            return self._decide(FLOAT32, f"in bfloat16 a decision may change: {compared.fault}")
+        wide, narrow = (list(some.values()) for some in self.found.values())
+        n, unit = len(narrow), "" if asked.metric else " nats"
+        why = (
+            f"{counted(n, 'merges')} in both dtypes, no decision changes, differences change by at"
+            f" most {compared.change:.2g}{unit}; {speedup(wide, narrow):.1f} times faster"
+        )
+        return self._decide(BFLOAT16, why)
+
+    def compare(self, asked: Asked) -> Compared:
+        """Hold what was scored in both dtypes against each other, at each size."""
+        pairs: dict[int, list[tuple[MeasuredMerge, MeasuredMerge]]] = {}
+        for key, one in self.found[FLOAT32].items():
+            if key in self.found[BFLOAT16]:
+                pairs.setdefault(one.merge.size, []).append((one, self.found[BFLOAT16][key]))
+        change = 0.0
+        for some in pairs.values():
+            wide, narrow = zip(*some, strict=True)
+            for aim in asked.aims:
+                compared = compare(wide, narrow, aim, asked)
+                if compared.fault:
+                    return compared
+                change = max(change, compared.change)
+        return Compared(change)
 
     def spent(self, size: int) -> Spending:
         """What scoring in the other dtype took at a base size."""
@@ -156,26 +181,6 @@ class DtypeTrial:
                 if limit is not None and cost > _OF_BUDGET * limit:
                     return "trying bfloat16 would take more than half of the budget"
         return ""
-
-    def _compare(
-        self,
-        merges: Mapping[int, Sequence[SubsetMerge]],
-        asked: Asked,
-    ) -> tuple[Literal["float32", "bfloat16"], str]:
-        change = 0.0
-        for some in merges.values():
-            wide, narrow = ([found[one.key] for one in some] for found in self.found.values())
-            for aim in asked.aims:
-                compared = compare(wide, narrow, aim, asked)
-                if compared.fault:
-                    return FLOAT32, f"in bfloat16 a decision may change: {compared.fault}"
-                change = max(change, compared.change)
-        wide, narrow = (list(some.values()) for some in self.found.values())
-        n, unit = len(narrow), "" if asked.metric else " nats"
-        return BFLOAT16, (
-            f"{counted(n, 'merges')} in both dtypes, no decision changes, differences change by at"
-            f" most {change:.2g}{unit}; {speedup(wide, narrow):.1f} times faster"
-        )
 
     def _decide(self, dtype: Literal["float32", "bfloat16"], why: str) -> None:
         values = {
