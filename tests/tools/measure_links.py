@@ -10,6 +10,7 @@ table, they count.
 
 import argparse
 import tempfile
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def means(rows, early, metric):
     for size in sorted(set(k[k > early])):
         found, some = few.predict(int(size)), own.values[k == size]
         error = some.std(ddof=1) / len(some) ** 0.5 if len(some) > 1 else 0.0
+        error *= (1 - len(some) / comb(k.max(), size)) ** 0.5
         print(
             f"| {metric or 'loss'} | {size} | {found.loss:.4f} ({found.low:.4f} to"
             f" {found.high:.4f}) | {some.mean():.4f} ± {error:.4f}, of {len(some)} |"
@@ -106,9 +108,12 @@ def subsets(rows, early):
         own = 0.0 if noise is None else noise[rest]
         half = NINE_IN_TEN * np.sqrt(law.deviations(table.weights[rest]) ** 2 + own)
         held = np.abs(found - truth) <= half
-        r2 = 1 - ((found - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
-        rank = spearmanr(found, truth)[0]
-        print(f"| {target.name[:40]} | {len(truth)} | {r2:.2f} | {rank:.2f} | {share(held)} |")
+        said = "the same for all |"
+        if np.ptp(truth) > 0:
+            r2 = 1 - ((found - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
+            said = f"{r2:.2f} | {spearmanr(found, truth)[0]:.2f}"
+        name = target.metric if "," in target.name else target.name
+        print(f"| {name} | {len(truth)} | {said} | {share(held)} |")
         if target not in wanted:
             held_in_all.append(held)
     if held_in_all:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mergeplan.measurements.file import read_rows
+from mergeplan.measurements.columns import COLUMNS
+from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import Measurement
 from mergeplan.selection.score_link import score_links
 from mergeplan.selection.select import select
@@ -92,6 +93,18 @@ def test_select_shows_it(tmp_path):
     said = select(file, wish=Wish("loss")).summary()
     assert "does the loss speak for the score?" in said
     assert "both choose a" in said
+
+
+@pytest.mark.parametrize(("wish", "own"), [("acc:one,acc:two", "acc:"), ("loss", "loss")])
+def test_an_expert_is_said_to_help_in_the_unit_that_decides(tmp_path, wish, own):
+    """A loss may fall by more than any accuracy rises."""
+    rows = table(lambda loss, t: (3 - loss) / 100 / len(t), ("one", "two"))
+    file = tmp_path / "m.csv"
+    file.write_text(table_text(rows, COLUMNS))
+    (found,) = select(file, wish=Wish(wish))
+    for expert in found.experts:
+        assert expert.helps
+        assert all(name.startswith(own) for name in expert.helps)
 
 
 def test_the_loss_of_a_real_pool_speaks_for_its_next_bytes():

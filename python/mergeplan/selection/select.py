@@ -13,7 +13,7 @@ from mergeplan.evaluation.item_scores import with_item_scores
 from mergeplan.evaluation.resampling import Resampling, of_known_items, resampling_beside
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.metrics import rows_about, several_metrics, target_among
-from mergeplan.measurements.rows import MACRO, Measurement, named_among
+from mergeplan.measurements.rows import MACRO, Measurement, named_among, target_name
 from mergeplan.pool.geometry.file import Gram, load_grams
 from mergeplan.selection.active import Confidence, confidence_of, confidence_on_items
 from mergeplan.selection.choices import Choice
@@ -247,7 +247,7 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
             weighted, free = (
                 one if one is not None and one.value > 0 else None for one in (weighted, free)
             )
-    laws = _domain_laws(table)
+    laws = _domain_laws(table, table.target(name).metric)
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
     base = table.value(name, {})
@@ -291,10 +291,12 @@ def how_sure(
     return confidence_of(draws, best, texts=texts, count=count)
 
 
-def _domain_laws(table: Table) -> dict[str, SubsetLaw]:
+def _domain_laws(table: Table, metric: str) -> dict[str, SubsetLaw]:
+    """Of the domains of what decides: a change of another metric has another unit."""
+    names = [name for name, one in table.targets.items() if one.metric == metric]
     laws = {}
-    for name in table.targets:
-        if name == MACRO and len(table.targets) > 1:
+    for name in names:
+        if name == target_name(metric, MACRO) and len(names) > 1:
             continue
         try:
             laws[name] = fit_table(table, name)
