@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from mergeplan.law.diagnose import all_signs
+from mergeplan.law.fit import fit
 from mergeplan.measurements.columns import COLUMNS
 from mergeplan.measurements.file import read_rows, table_text
 from mergeplan.measurements.rows import Measurement
@@ -69,6 +71,21 @@ def test_several_tasks_have_a_mean_before_them():
     assert links[0].noise < links[1].noise
 
 
+def test_means_that_differ_in_the_last_digits_alone_share_their_rank():
+    """(0.1 + 0.2) + 0.3 is not (0.2 + 0.3) + 0.1."""
+    losses = {s: 2 + n / 100 for n, s in enumerate(SUBSETS)}
+    number = {loss: n for n, loss in enumerate(losses.values())}
+    tasks = ("one", "three", "two")
+
+    def score(loss, task):
+        turned = (tasks.index(task) + number[loss]) % 3
+        return (0.1, 0.2, 0.3)[turned] + (number[loss] % 5 == 0) / 2
+
+    link = score_links(tables_of(table(score, tasks, losses=losses))[0])[0]
+    better = [-float(n % 5 == 0) for n in number.values()]
+    assert link.rank == pytest.approx(spearmanr(list(number), better).statistic)
+
+
 def test_the_macro_mean_of_a_metric_stands_for_its_tasks():
     links = score_links(tables_of(table(lambda loss, t: (3 - loss) / len(t), ("one", "macro")))[0])
     assert [(link.score, link.main) for link in links] == [("acc:macro", True), ("acc:one", False)]
@@ -113,3 +130,20 @@ def test_the_loss_of_a_real_pool_speaks_for_its_next_bytes():
     links = {link.score: link for link in score_links(tables_of(rows)[0])}
     found = {name: (round(one.rank, 2), round(one.cost, 4)) for name, one in links.items()}
     assert found == {"top1:macro": (0.95, 0.0019), "four:macro": (0.86, 0.0026)}
+
+
+def test_the_loss_of_a_real_language_model_speaks_for_its_cloze_items():
+    """The figures of docs/select.md; without the items' scores, errors are each merge's own."""
+    file = DATA / "loss_and_cloze_135m.csv"
+    rows, _ = read_rows(file)
+    link = score_links(tables_of(rows)[0])[0]
+    assert (link.score, link.n) == ("acc, mean of 8 tasks", 29)
+    assert [round(x, 2) for x in (link.rank, link.low, link.high)] == [0.65, 0.39, 0.81]
+    assert (link.by_loss, link.by_score) == (("polish", "rust", "spanish"), ("polish",))
+    assert round(link.cost, 4) == 0.0083
+    assert link.noise > 1
+    (found,) = select(file, metric="acc")
+    assert found.best.subset == ("polish",)
+    law = fit(file, metric="acc")
+    assert any("no trend" in sign for sign in all_signs(law))
+    assert law.predict(8).loss == pytest.approx(0.5979, abs=1e-4)

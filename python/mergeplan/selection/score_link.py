@@ -14,6 +14,8 @@ Array = NDArray[np.float64]
 
 # Merges with both that a rank correlation is told from.
 _FEWEST = 5
+# Of a score's range: what differs by less is the same.
+_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _link(table: Table, loss: Target, score: Target, *, main: bool) -> ScoreLink
     ours, theirs = loss.values[both], (-1.0 if score.higher else 1.0) * score.values[both]
     if n < _FEWEST or np.ptp(ours) == 0 or np.ptp(theirs) == 0:
         return None
-    rank = float(spearmanr(ours, theirs).statistic)
+    # Shares of few items are often the same, and their means only but for the last digits.
+    rank = float(spearmanr(ours, np.round(theirs / np.ptp(theirs), _DIGITS)).statistic)
     # Bonett and Wright, Psychometrika 65 (2000): Fisher's z of a rank correlation.
     around = NINE_IN_TEN * np.sqrt((1 + rank**2 / 2) / (n - 3))
     z = np.arctanh(np.clip(rank, -0.999999, 0.999999))
