@@ -18,6 +18,7 @@ from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.front import pareto_front
 from mergeplan.selection.pictures import fill_selection
 from mergeplan.selection.select import select
+from tests.support.commands import cli
 from tests.support.pictures import faults_of, texts_of
 from tests.support.settings import ROOT
 from tests.tools.gallery import PICTURES, page
@@ -122,9 +123,18 @@ def test_names_of_strangers_are_text_and_stay_apart(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused_before_anything_is_read(tmp_path):
+    nothing, out = tmp_path / "none", tmp_path / "law.jpg"
     with pytest.raises(InputError, match=r"cannot draw `.*law\.jpg`") as caught:
-        plot(tmp_path / "none.csv", tmp_path / "law.jpg")
+        plot(nothing, out)
     assert caught.value.hint == "name a file that ends in .png, .pdf or .svg"
+    for words in (
+        ("plot", nothing, "-o"),
+        ("select", nothing, "--plot"),
+        ("similarity", nothing, "--plot"),
+    ):
+        run = cli(*words, out)
+        assert run.returncode == 1
+        assert "cannot draw" in run.stderr
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
