@@ -20,7 +20,7 @@ panel({
       if (base.v[place] === null || !rows.length) continue;
       const small = el("div", {}, [el("h3", {text: `${target.label}: base ${fixed(base.v[place])}`})]);
       many.append(small);
-      bar(small, {rows, most: 380, left: 110, label: "less the base", unit: {higher: target.higher}});
+      bar(small, {rows, most: 380, left: 118, label: "less the base", unit: {higher: target.higher}});
     }
     const groups = data.groups && Object.values(data.groups);
     box.append(el("p", {className: "soft", text: groups
@@ -46,7 +46,7 @@ function domainRows(run, place) {
   if (found) {
     const name = state.pin ? "pinned" : "chosen";
     rows.push(found.measured ? {...row(name, found.measured), strong: true}
-      : {name: `${name} (predicted)`, value: found.value - base.v[place], half: null, low: found.low - base.v[place], high: found.high - base.v[place], strong: true});
+      : {name: `${name}, predicted`, value: found.value - base.v[place], half: null, low: found.low - base.v[place], high: found.high - base.v[place], strong: true});
   }
   const most = d3.max(merges, (one) => one.k), whole = merges.find((one) => one.k === most && one.k === run.groups[state.group].pool_size);
   if (whole) rows.push(row("all experts", whole));

@@ -53,11 +53,12 @@ function leftOut(box, own, run) {
   const [low, high] = x.domain();
   svg.append("line").attr("x1", x(low)).attr("y1", y(low)).attr("x2", x(high)).attr("y2", y(high)).attr("stroke", "var(--soft)").attr("stroke-dasharray", "4 4");
   const dots = own.measured.map((value, i) => ({value, at: own.predicted[i], k: own.k[i], names: own.x[i].map((place) => run.experts[place])}));
+  const colorOf = (dot) => (dot.k ? "var(--c0)" : "var(--warn)");
   tip(svg.append("g").selectAll("circle").data(dots).enter().append("circle").attr("class", "dot").attr("cx", (dot) => x(dot.at)).attr("cy", (dot) => y(dot.value)).attr("r", 3.4)
-    .attr("fill", (dot) => (dot.k === 1 ? "none" : "var(--c0)")).attr("stroke", "var(--c0)").attr("fill-opacity", 0.7)
+    .attr("fill", (dot) => (dot.k === 1 ? "none" : colorOf(dot))).attr("stroke", colorOf).attr("fill-opacity", 0.7)
     .on("click", (dot) => dot.names.length && set({pin: equalWeights(dot.names), ticks: equalWeights(dot.names)})),
   (dot) => `${dot.names.join("+") || "the base"}: ${fixed(dot.value)} measured, ${fixed(dot.at)} predicted`);
-  box.append(el("div", {className: "legend"}, [el("span", {text: "○ single experts"}), el("span", {text: "● merges; R² and error are of these"})]));
+  box.append(el("div", {className: "legend"}, [el("span", {text: "○ single experts"}), el("span", {text: "● merges; R² and error are of these"}), own.k.includes(0) ? el("span", {text: "● in yellow: the base"}) : null].filter(Boolean)));
 }
 
 function residuals(box, curve) {
