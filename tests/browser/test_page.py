@@ -172,12 +172,31 @@ def test_bounds_and_the_front_leave_what_keeps_them(page: Any) -> None:
     page.click("#panel-subsets summary")
     page.locator("[data-key='keep 2']").fill("10")
     assert 0 < page.locator("#subsets tbody tr").count() < count
-    said = page.locator("#panel-subsets details p").inner_text()
+    page.locator("#panel-subsets .ticks input").first.click()
+    said = page.locator("#panel-subsets details p").inner_text()  # still open
     assert re.search(r"--keep 'md<=\d\.\d{4}'", said)
     labels = "#panel-subsets svg[aria-label=front] text.soft"
     assert page.locator(labels).all_text_contents() == ["html", "md"]
     page.select_option("[data-key='front b']", "3")
     assert page.locator(labels).all_text_contents() == ["html", "python"]
+
+
+def test_runs_on_one_page_are_chosen_between(
+    opened: Callable[..., Any], run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "three.csv").write_text("k,loss_nats\n1,2.0\n2,1.9\n4,1.85\n")
+    out = tmp_path / "out.html"
+    mergeplan.report([run, tmp_path / "three.csv"], out)
+    page = opened(out)
+    page.click("#panel-subsets summary")
+    page.locator("[data-key='keep 2']").fill("10")
+    page.select_option("[data-key=run]", "1")
+    assert page.locator("h1").inner_text() == "three.csv: what to merge"
+    assert page.locator("#panel-history").is_hidden()
+    assert "2.0000" in page.locator("#panel-law").text_content()
+    page.select_option("[data-key=run]", "0")
+    assert page.locator("#panel-history").is_visible()
+    assert page.locator("#subsets tbody tr").count() == 31
 
 
 def test_a_dot_pins_its_merge_in_all_panels(page: Any) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_no_path_of_the_machine_is_on_it(few: Path, page: Path) -> None:
     assert "base_model: base" in yaml
     config = run_of(page)["panels"]["subsets"]["pool"]["groups"]
     assert all(own["config"]["base_model"] == "base" for own in config.values())
+
+
+def test_a_fault_is_told_without_the_folder_it_lies_in(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(DATA / "run_5_experts", tmp_path / "run"))
+    geometry = run / "geometry.json"
+    geometry.write_text(geometry.read_text().replace('"pool_hash": "', '"pool_hash": "0'))
+    out = tmp_path / "out.html"
+    mergeplan.report(run, out)
+    assert "`geometry.json` has `pool_hash`" in run_of(out)["panels"]["verdict"]["missing"]
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
 
 
 def test_it_is_small_and_loads_nothing(page: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mergeplan.display.text import format_count
-from mergeplan.measurements.rows import Measurement, MergeKey
-from mergeplan.reporting.source import Source
+from mergeplan.measurements.rows import MACRO, Measurement, MergeKey
+from mergeplan.reporting.source import Source, Target
 from mergeplan.subset_law.spread import NINE_IN_TEN
 
 Group = tuple[float | None, str, str]
@@ -76,7 +76,7 @@ def core_data(source: Source) -> dict[str, Any]:
         "targets": [
             {
                 "name": one.name,
-                "label": _target_label(one.name),
+                "label": _target_label(one),
                 "metric": one.metric,
                 "higher": one.higher,
                 "unit": "" if one.metric else "nats",
@@ -98,12 +98,15 @@ def core_data(source: Source) -> dict[str, Any]:
     }
 
 
-def _target_label(name: str) -> str:
+def _target_label(target: Target) -> str:
     """
-    >>> _target_label("macro"), _target_label("acc:macro"), _target_label("code")
-    ('mean of all domains', 'acc: mean of all domains', 'code')
+    >>> _target_label(Target("macro", "macro", "", False))
+    'mean of all domains'
+    >>> _target_label(Target("acc:code", "code", "acc", True))
+    'acc: code'
     """
-    return name.replace("macro", "mean of all domains").replace(":", ": ")
+    domain = "mean of all domains" if target.domain == MACRO else target.domain
+    return ": ".join(filter(None, (target.metric, domain))) or target.name
 
 
 def _merge(

@@ -108,4 +108,21 @@ def _run(source: Source) -> dict[str, Any]:
     core = core_data(source)
     panels = {name: found for name, panel in PANELS.items() if (found := panel(source)) is not None}
     left_out = [note for one in (core, *panels.values()) for note in one.pop("left_out_notes", ())]
+    files = [source.table, *([] if source.pool_file is None else [source.pool_file])]
+    folders = {
+        f"{own.parent}/" for file in files for own in (file, file.absolute(), file.resolve())
+    }
+    panels = _without([one for one in folders if Path(one).is_absolute()], panels)
     return {"name": source.name, **core, "panels": panels, "notes": left_out}
+
+
+def _without(folders: list[str], value: Any) -> Any:
+    """The same without this machine's folders, which messages name."""
+    if isinstance(value, dict):
+        return {key: _without(folders, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without(folders, one) for one in value]
+    if isinstance(value, str):
+        for folder in folders:
+            value = value.replace(folder, "")
+    return value

@@ -4,7 +4,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const PANELS = [];
-const state = {run: 0, group: 0, target: 0, relative: false, pin: null, goal: null, ticks: null};
+const state = {run: 0, group: 0, target: 0, relative: false, pin: null, goal: null, ticks: null, keeps: new Map()};
 
 // A panel: {name, title, on, draw(box, run), table(run), command(run)}; it is drawn again when one
 // of the keys of the state changes that `on` names.
@@ -33,8 +33,10 @@ function redraw(one) {
   const body = box.querySelector(".body"), focused = document.activeElement;
   const again = body.contains(focused) ? focused.dataset.key : null;
   const scrolled = [...body.querySelectorAll(".scroll")].map((each) => each.scrollTop);
+  const open = [...body.querySelectorAll("details")].map((each) => each.open);
   body.replaceChildren();
   one.draw(body, data, currentRun());
+  body.querySelectorAll("details").forEach((each, i) => (each.open ||= Boolean(open[i])));
   body.querySelectorAll(".scroll").forEach((each, i) => (each.scrollTop = scrolled[i] || 0));
   box.hidden = !body.textContent && !body.querySelector("svg");
   if (again) {
@@ -43,18 +45,26 @@ function redraw(one) {
   }
 }
 
+// Texts as they are shown: what would turn the reading order, and so the figures behind it, is
+// written out.
+function plain(text) {
+  return String(text).replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 // An element: `on…` are listeners, `text` its text, the others its properties or attributes.
 function el(tag, given = {}, children = []) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(given)) {
     if (value === undefined || value === null) continue;
-    if (key === "text") node.textContent = value;
+    if (key === "text") node.textContent = plain(value);
     else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (key === "key") node.dataset.key = value;
     else if (key in node && key !== "list") node[key] = value;
     else node.setAttribute(key, value);
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
+  node.append(...children.filter((child) => child !== null && child !== undefined)
+    .map((child) => (child instanceof Node ? child : plain(child))));
   return node;
 }
 

@@ -25,10 +25,10 @@ function frame(box, {width = 760, height = 380, x, y, xLabel, yLabel, left = 62,
     .call(across);
   svg.append("g").attr("class", "axis").attr("transform", `translate(${left},0)`).call(down);
   svg.append("text").attr("class", "soft").attr("x", (left + width - right) / 2)
-    .attr("y", height - 6).attr("text-anchor", "middle").text(xLabel);
+    .attr("y", height - 6).attr("text-anchor", "middle").text(plain(xLabel));
   svg.append("text").attr("class", "soft").attr("transform", "rotate(-90)")
     .attr("x", -(top + height - bottom) / 2).attr("y", 14).attr("text-anchor", "middle")
-    .text(yLabel);
+    .text(plain(yLabel));
   return svg;
 }
 
@@ -47,7 +47,7 @@ function around(values, share = 0.06) {
 }
 
 function tip(selection, text) {
-  selection.append("title").text(text);
+  selection.append("title").text(typeof text === "function" ? (one) => plain(text(one)) : plain(text));
   return selection;
 }
 
@@ -72,7 +72,7 @@ function bar(box, {rows, most = 420, row = 24, left = 130, right = 70, label, di
     const y = i * row + row / 2 + 4, good = unit && unit.higher ? one.value > 0 : one.value < 0;
     svg.append("text").attr("x", left - 6).attr("y", y + 4).attr("text-anchor", "end")
       .attr("font-weight", one.strong ? 700 : 400).text(cutName(one.name, 20))
-      .append("title").text(one.name);
+      .append("title").text(plain(one.name));
     if (one.value === null) return;
     svg.append("rect").attr("x", Math.min(x(0), x(one.value))).attr("y", y - row / 4)
       .attr("width", Math.abs(x(one.value) - x(0))).attr("height", row / 2)
@@ -83,17 +83,20 @@ function bar(box, {rows, most = 420, row = 24, left = 130, right = 70, label, di
     svg.append("text").attr("x", width - right + 6).attr("y", y + 4)
       .text(signed(one.value, digits));
   });
-  svg.append("text").attr("class", "soft").attr("x", left).attr("y", height - 6).text(label);
+  svg.append("text").attr("class", "soft").attr("x", left).attr("y", height - 6).text(plain(label));
   return svg;
 }
 
 function cutName(text, most) {
-  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+  const whole = plain(text);
+  return whole.length > most ? `${whole.slice(0, most - 1)}…` : whole;
 }
 
 // A matrix of numbers on a scale that diverges about zero.
 function matrix(box, {names, columns = names, values, label, lowGood = true, digits = 3, size = 46}) {
-  const left = 110, top = 78, width = left + columns.length * size + 10;
+  // The last column's name leans out to the right.
+  const beyond = Math.max(10, 5.6 * Math.min(14, columns[columns.length - 1].length) - size / 2);
+  const left = 110, top = 78, width = left + columns.length * size + beyond;
   const height = top + names.length * 26 + 26;
   const most = d3.max(values.flat().filter(Number.isFinite), Math.abs) || 1;
   const ends = lowGood ? ["var(--good)", "var(--bad)"] : ["var(--bad)", "var(--good)"];
@@ -101,11 +104,11 @@ function matrix(box, {names, columns = names, values, label, lowGood = true, dig
     .style("max-width", `${width * 1.35}px`).attr("role", "img").attr("aria-label", label);
   columns.forEach((name, j) => {
     svg.append("text").attr("transform", `translate(${left + j * size + size / 2},${top - 6}) rotate(-40)`)
-      .text(cutName(name, 14)).append("title").text(name);
+      .text(cutName(name, 14)).append("title").text(plain(name));
   });
   names.forEach((name, i) => {
     svg.append("text").attr("x", left - 6).attr("y", top + i * 26 + 17).attr("text-anchor", "end")
-      .text(cutName(name, 16)).append("title").text(name);
+      .text(cutName(name, 16)).append("title").text(plain(name));
     columns.forEach((other, j) => {
       const value = values[i][j];
       if (value === null || value === undefined) return;
@@ -118,6 +121,6 @@ function matrix(box, {names, columns = names, values, label, lowGood = true, dig
       tip(cell, `${name}, ${other}: ${signed(value, 5)}`);
     });
   });
-  svg.append("text").attr("class", "soft").attr("x", 0).attr("y", height - 6).text(label);
+  svg.append("text").attr("class", "soft").attr("x", 0).attr("y", height - 6).text(plain(label));
   return svg;
 }

@@ -31,16 +31,33 @@ function drawTop(changed) {
   }
 }
 
-// A picture as a file of its own: colours are written out, since it has no style sheet.
-function svgText(node) {
-  const copied = node.cloneNode(true), own = [node, ...node.querySelectorAll("*")];
+// Pictures as one file, each under its heading: colours are written out, since it has no style sheet.
+function svgText(pictures) {
+  const {color, backgroundColor} = getComputedStyle(document.querySelector("section.panel"));
+  const all = d3.create("svg:svg"), back = all.append("rect").attr("fill", backgroundColor);
+  let width = 0, height = 0;
+  for (const picture of pictures) {
+    const own = picture.viewBox.baseVal, heading = picture.parentElement.querySelector(":scope > h3");
+    if (heading)
+      all.append("text").attr("x", 8).attr("y", height += 24).attr("fill", color)
+        .attr("font-family", "sans-serif").attr("font-size", "14px").text(heading.textContent);
+    d3.select(all.node().appendChild(standalone(picture))).attr("y", height).attr("width", own.width).attr("height", own.height);
+    width = Math.max(width, own.width);
+    height += own.height;
+  }
+  for (const one of [all, back]) one.attr("width", width).attr("height", height);
+  return new XMLSerializer().serializeToString(all.node());
+}
+
+function standalone(picture) {
+  const copied = picture.cloneNode(true), own = [picture, ...picture.querySelectorAll("*")];
   [copied, ...copied.querySelectorAll("*")].forEach((element, i) => {
     const style = getComputedStyle(own[i]);
-    for (const name of ["fill", "stroke", "font-size", "font-family", "fill-opacity"])
+    element.removeAttribute("style");
+    for (const name of ["fill", "stroke", "font-size", "font-family", "fill-opacity", "stroke-opacity"])
       element.setAttribute(name, style.getPropertyValue(name));
   });
-  copied.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  return new XMLSerializer().serializeToString(copied);
+  return copied;
 }
 
 function copyButtons(one, box) {
@@ -48,7 +65,7 @@ function copyButtons(one, box) {
   const button = (text, what) => el("button", {text, type: "button", title: `copy as ${text}`,
     onclick: (event) => copy(what(), event.currentTarget)});
   return el("div", {className: "copy"}, [
-    one.picture === false ? null : button("SVG", () => svgs().map(svgText).join("\n")),
+    one.picture === false ? null : button("SVG", () => svgText(svgs())),
     one.table ? button("CSV", () => csvText(one.table(currentRun().panels[one.name], currentRun()))) : null,
     one.command ? button("command", () => one.command(currentRun().panels[one.name], currentRun())) : null,
   ]);
@@ -67,7 +84,7 @@ function firstGroup(run) {
 
 function drawAll() {
   const run = currentRun(), main = document.getElementById("panels");
-  Object.assign(state, {group: 0, target: 0, pin: null, goal: null, ticks: null});
+  Object.assign(state, {group: 0, target: 0, pin: null, goal: null, ticks: null, keeps: new Map()});
   predictors.clear();
   state.group = firstGroup(run);
   main.replaceChildren(...PANELS.map((one) => {

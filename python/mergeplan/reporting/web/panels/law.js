@@ -90,7 +90,7 @@ function drawCurve(box, curve, run) {
       .attr("stroke", "var(--soft)").attr("stroke-dasharray", "5 4");
   for (const label of apart(labels))
     svg.append("text").attr("x", width - right + (right > 100 ? 26 : 18)).attr("y", label.y + 4).attr("class", "soft").text(cutName(label.text, right > 100 ? 17 : 12))
-      .append("title").text(label.text);
+      .append("title").text(plain(label.text));
   if (curve) goalLine(svg, curve, x, y, run, width - right);
   box.append(el("div", {className: "legend"}, [
     "● measured merges", "■ measured means", "○ predicted best of its k (90 %)", "band: where the mean over all subsets lies, 90 % on this text",

@@ -2,7 +2,6 @@
 // Beyond so many experts not all subsets are listed, but those that were measured or chosen.
 const MOST_LISTED = 10;
 const sorting = {column: "value", down: false, find: ""};
-const keeps = new Map();
 
 panel({
   name: "subsets",
@@ -49,7 +48,7 @@ function listedSubsets(run) {
 // Bounds that were set by the sliders of `--keep`.
 function kept(run, weights) {
   const base = baseOf(run);
-  for (const [place, limit] of keeps) {
+  for (const [place, limit] of state.keeps) {
     const one = valueOf(run, weights, state.group, place), sign = run.targets[place].higher ? -1 : 1;
     if (one && base && sign * one.value > sign * limit) return false;
   }
@@ -152,22 +151,22 @@ function keepSliders(box, run) {
   const base = baseOf(run), places = d3.range(run.targets.length).filter((place) =>
     place !== state.target && base && base.v[place] !== null && lawOf(run, state.group, place));
   if (places.length < 2 || places.length > 24) return;
-  const details = el("details", {open: keeps.size > 0, className: "noprint"}, [el("summary", {text: "keep domains at least as good as…"})]);
+  const details = el("details", {open: state.keeps.size > 0, className: "noprint"}, [el("summary", {text: "keep domains at least as good as…"})]);
   for (const place of places) {
     const values = mergesIn(run).map((one) => one.v[place]).filter((value) => value !== null), sign = run.targets[place].higher ? -1 : 1;
-    const [low, high] = around([...values, base.v[place]], 0.02), limit = keeps.get(place);
+    const [low, high] = around([...values, base.v[place]], 0.02), limit = state.keeps.get(place);
     const shown = el("span", {text: limit === undefined ? "any" : fixed(limit)});
     details.append(el("div", {className: "weight"}, [el("span", {className: "name", text: run.targets[place].label}),
       el("input", {type: "range", key: `keep ${place}`, min: 0, max: 100, value: limit === undefined ? 100 : 100 * (sign > 0 ? (limit - low) / (high - low) : (high - limit) / (high - low)),
         "aria-label": `keep ${run.targets[place].label}`, onchange: (event) => {
           const share = +event.target.value / 100;
-          if (share >= 1) keeps.delete(place);
-          else keeps.set(place, sign > 0 ? low + share * (high - low) : high - share * (high - low));
+          if (share >= 1) state.keeps.delete(place);
+          else state.keeps.set(place, sign > 0 ? low + share * (high - low) : high - share * (high - low));
           redraw(PANELS.find((one) => one.name === "subsets"));
         }}), shown]));
   }
-  if (keeps.size) {
-    const said = [...keeps].map(([place, limit]) => `--keep '${run.targets[place].name}${run.targets[place].higher ? ">=" : "<="}${limit.toFixed(4)}'`);
+  if (state.keeps.size) {
+    const said = [...state.keeps].map(([place, limit]) => `--keep '${run.targets[place].name}${run.targets[place].higher ? ">=" : "<="}${limit.toFixed(4)}'`);
     details.append(el("p", {className: "soft", text: `the table holds what keeps them; as options: ${said.join(" ")}`}));
   }
   box.append(details);
