@@ -15,10 +15,11 @@ from mergeplan.calibration.decision import CurveGoal
 from mergeplan.calibration.dtype_rule import Asked, Compared, compare
 from mergeplan.calibration.dtype_trial import LEAST_MERGES, may_try, spread
 from mergeplan.calibration.limits import Budget
-from mergeplan.calibration.options import CalibrateOptions, settle
+from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal, settle
 from mergeplan.calibration.setup import Setup
 from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
@@ -382,3 +383,42 @@ def test_merges_that_were_scored_in_part_are_compared_on_all_documents():
     found = compare([in_part(one) for one in exact], narrow, "macro", ASKED)
     # The easier documents of some would make the values differ by far more.
     assert found.fault.endswith("more than 0.011 by the values' spread")
+
+
+def test_several_domains_must_agree_each_by_itself(trying, tmp_path, monkeypatch):
+    pool, worker = trying
+    names = list(load_pool(pool).data)
+
+    class OneTurns(worker):
+        def measure(self, merges, some, parts=None):
+            for one in super().measure(merges, some, parts):
+                domains = dict(one.scores.domains)
+                if self.dtype == "bfloat16":
+                    for name, sign in zip(names, (1, -1), strict=False):
+                        own = domains[name]
+                        shift = 0.4 * sign * (one.merge.k == 1) * own.n_tokens
+                        domains[name] = replace(own, nll=own.nll + shift)
+                yield replace(one, scores=Scores(domains))
+
+    monkeypatch.setattr(rounds, "Worker", OneTurns)
+    choosing = ChoiceGoal(domains=",".join(names))
+    done = calibrate(pool, tmp_path / "run", replace(options(pool), choosing=choosing))
+    # Their mean has not changed at all.
+    assert done.arithmetic.startswith("float32: in bfloat16 a decision may change: ")
+
+
+def test_merges_that_are_scored_in_part_are_tried_in_part():
+    given = []
+
+    class Scoring:
+        def measure(self, merges, some, parts):
+            given.extend(parts)
+            yield from (replace(WIDE[number], merge=merges[number]) for number in some)
+
+    merges = [one.merge for one in WIDE[:2]]
+    upto = {merges[0]: N_PARTS, merges[1]: 1}
+    found = dtype_of_run._scored(
+        {0: upto}, Setup(), lambda *_: Scoring(), 0, dtype_trial.BFLOAT16, merges
+    )
+    assert [one.parts for one in found] == [None, 1]
+    assert given == [None, range(1)]
