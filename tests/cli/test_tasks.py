@@ -314,6 +314,18 @@ def test_what_a_tasks_file_says_and_the_harness_would_drop_is_named(
     assert not list((tmp_path / "run").glob("*.csv"))
 
 
+def test_a_metric_of_generated_text_has_settings_of_its_own_and_no_misspelt_key(task):
+    text = task.read_text().replace("multiple_choice", "generate_until")
+    for key, known in (("ignore_case: true", True), ("agregation: mean", False)):
+        entry = f"metric: exact_match, {key}, higher_is_better: true"
+        task.write_text(text.replace("doc_to_choice: choices\n", "").replace(ACC, entry))
+        if known:
+            assert check_tasks((str(task),)).counts == {"tiny_choice": ITEMS}
+        else:
+            with pytest.raises(InputError, match="found `agregation`"):
+                check_tasks((str(task),))
+
+
 def test_a_task_that_is_a_class_is_held_to_no_columns(task, tmp_path):
     (tmp_path / "own.py").write_text(
         "from lm_eval.api.task import Task\n"
