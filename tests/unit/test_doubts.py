@@ -60,3 +60,11 @@ def test_a_value_that_is_no_share_beside_shares_is_named(tmp_path, metric, value
     assert [text[: len(start)] for text, start in zip(found, said, strict=True)] == said
     if said:
         assert said[0] in cli("fit", path, "--metric", metric).stderr
+
+
+@pytest.mark.parametrize(("wrong", "n", "said"), [(62.5, 40, 1), (1.2, 40, 1), (62.5, 5, 0)])
+def test_one_percent_among_shares_of_no_known_items_is_named(tmp_path, wrong, n, said):
+    path = tmp_path / "m.csv"
+    rows = [f"{1 + place % 6},acc,{0.5 + place / 100},higher\n" for place in range(n)]
+    path.write_text("k,metric,value,better\n" + "".join(rows) + f"3,acc,{wrong},higher\n")
+    assert len(doubtful_shares(read_rows(path)[0])) == said

@@ -7,7 +7,7 @@ ends with the same table.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,11 +135,13 @@ def calibrate(
     options, checked = settle(pool_file, folder, options or CalibrateOptions())
     _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
     unit = "documents" if options.setup.evaluation.scorer else "tokens"
-    with (
-        shown_as_bar(progress, unit) as told,
-        closing(RunStore(folder, checked.identity, pool_sizes(checked), say)) as store,
-    ):
-        run = Run(checked, options, say, told)
+    with ExitStack() as undo:
+        told = undo.enter_context(shown_as_bar(progress, unit))
+        # Before there is a folder: a node of a cluster may not see the models.
+        run = Run(checked, options, say, told, each_round)
+        store = undo.enter_context(
+            closing(RunStore(folder, checked.identity, pool_sizes(checked), say))
+        )
         store.compare_experts(
             checked.pool, say, threads=options.setup.threads, anew=options.choosing is not None
         )

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mergeplan.display.text import format_count
-from mergeplan.measurements.metrics import may_be_share
+from mergeplan.measurements.metrics import NO_SHARE, may_be_share
 from mergeplan.measurements.rows import PARTLY, Measurement
 
 # Two bases of one family are hardly ever nearer to each other.
 _NEAR = 0.05
+# One in so many values outside 0 to 1, of a metric of which no row says that it is of items.
+_FEW_OUTSIDE = 10
 
 
 def doubtful_sizes(rows: Sequence[Measurement]) -> list[str]:
@@ -48,15 +50,21 @@ def doubtful_sizes(rows: Sequence[Measurement]) -> list[str]:
 def doubtful_shares(rows: Sequence[Measurement]) -> list[str]:
     """A word on each metric most of whose values are shares of 0 to 1, and some are none.
 
+    Where no row says that it is of items, one in ten is enough to say that the metric is no share.
+
     Args:
         rows: Of a whole table.
     """
     found = []
-    some = [row for row in rows if may_be_share(row)]
-    for metric in dict.fromkeys(row.metric for row in some):
-        own = [row for row in some if row.metric == metric]
+    for metric in dict.fromkeys(row.metric for row in rows if row.metric):
+        own = [row for row in rows if row.metric == metric]
+        items = [row for row in own if may_be_share(row)]
+        if not items and (NO_SHARE.search(metric) or not own[0].higher):
+            continue
+        most = len(items) / 2 if items else len(own) / _FEW_OUTSIDE
+        own = items or own
         outside = [row for row in own if not 0 <= row.loss_nats <= 1]
-        if 0 < len(outside) < len(own) / 2:
+        if 0 < len(outside) < most:
             found.append(
                 f"row {outside[0].row}, column `value`: `{metric}` of {outside[0].loss_nats:g},"
                 f" where {len(own) - len(outside)} of {len(own)} are shares from 0 to 1"

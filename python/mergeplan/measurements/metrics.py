@@ -12,7 +12,7 @@ from mergeplan.measurements.rows import MACRO, Measurement, domain_name, parse_s
 
 # Made of losses where it is asked for and no row is of it.
 PERPLEXITY = "perplexity"
-_NO_SHARE = re.compile("perplexity|bits", re.IGNORECASE)
+NO_SHARE = re.compile("perplexity|bits", re.IGNORECASE)
 # Beyond this its perplexity is no number.
 _LARGEST_LOSS = 700.0
 
@@ -140,7 +140,7 @@ def own_error(row: Measurement) -> float:
 
 def may_be_share(row: Measurement) -> bool:
     """Whether its value is of items, and none of which it is known that it is no share of them."""
-    return bool(row.metric and row.n_items) and not _NO_SHARE.search(row.metric)
+    return bool(row.metric and row.n_items) and not NO_SHARE.search(row.metric)
 
 
 def _check(row: Measurement, first: Measurement) -> None:
