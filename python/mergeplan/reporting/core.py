@@ -1,10 +1,10 @@
 """What all panels share: experts, targets, groups of merges, and every measured merge."""
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from mergeplan.config.labels import in_words
 from mergeplan.display.text import format_count
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey
 from mergeplan.reporting.source import Source, Target
@@ -13,18 +13,6 @@ from mergeplan.subset_law.spread import NINE_IN_TEN
 Group = tuple[float | None, str, str]
 # Beyond so many differences from the base their intervals are left out.
 MOST_PAIRED = 20_000
-
-
-def options_text(options: str) -> str:
-    """Options in words.
-
-    >>> options_text('{"density": 0.5, "lambda": 1.0}'), options_text("{}")
-    ('density 0.5, lambda 1', '')
-    """
-    return ", ".join(
-        f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
-        for key, value in json.loads(options).items()
-    )
 
 
 def group_of(row: Measurement) -> Group:
@@ -44,9 +32,8 @@ def groups_of(source: Source) -> list[Group]:
 def group_label(group: Group, *, sizes: bool) -> str:
     """A group for people; with its base's size where there are several."""
     n_params, method, options = group
-    parts = [method or "merges", options_text(options)]
-    parts += [f"{format_count(n_params)} base"] if sizes and n_params is not None else []
-    return ", ".join(filter(None, parts))
+    base = f", {format_count(n_params)} base" if sizes and n_params is not None else ""
+    return in_words(method, options) + base
 
 
 def core_data(source: Source) -> dict[str, Any]:
@@ -86,7 +73,6 @@ def core_data(source: Source) -> dict[str, Any]:
         "groups": [
             {
                 "method": group[1],
-                "options": options_text(group[2]),
                 "n_params": group[0],
                 "label": group_label(group, sizes=sizes),
                 "pool_size": _pool_size(source, group),

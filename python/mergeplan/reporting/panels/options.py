@@ -4,8 +4,8 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from mergeplan.config.labels import in_words
 from mergeplan.display.text import format_count
-from mergeplan.reporting.core import options_text
 from mergeplan.reporting.source import Source
 
 _FEWEST = 3
@@ -43,5 +43,5 @@ def panel(source: Source) -> dict[str, Any] | None:
 
 
 def _label(n_params: float | None, method: str, rest: str) -> str:
-    size = "" if n_params is None else f"{format_count(n_params)} base"
-    return ", ".join(filter(None, (method, options_text(rest), size)))
+    size = "" if n_params is None else f", {format_count(n_params)} base"
+    return in_words(method, rest) + size

@@ -5,11 +5,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from mergeplan.config.labels import in_words
 from mergeplan.config.write import to_yaml
 from mergeplan.display.text import printable
 from mergeplan.errors import InputError
 from mergeplan.measurements.doubts import doubtful_shares, doubtful_sizes, doubtful_texts
-from mergeplan.reporting.core import Group, groups_of, options_text
+from mergeplan.reporting.core import Group, groups_of
 from mergeplan.reporting.recipes import relative
 from mergeplan.reporting.source import Source
 from mergeplan.selection.selection import Selections
@@ -32,7 +33,7 @@ def panel(source: Source) -> dict[str, Any]:
         return {"missing": found.message, "warnings": _warnings(source)}
     gains = [
         {
-            "over": in_words(gain.over, source),
+            "over": worded(gain.over, source),
             "value": gain.value,
             "low": gain.low,
             "high": gain.high,
@@ -44,7 +45,7 @@ def panel(source: Source) -> dict[str, Any]:
     return {
         "kind": found.kind,
         "fails": found.fails,
-        "headline": in_words(found.headline(), source),
+        "headline": worded(found.headline(), source),
         "lights": _lights(source, found),
         "gains": gains,
         "harms": [
@@ -57,11 +58,11 @@ def panel(source: Source) -> dict[str, Any]:
             }
             for harm in found.harms
         ],
-        "notes": [in_words(note, source) for note in found.notes],
+        "notes": [worded(note, source) for note in found.notes],
         "warnings": _warnings(source),
         "measure": found.to_measure
         and {
-            "merges": [in_words(one.merge.name(), source) for one in found.to_measure.merges],
+            "merges": [worded(one.merge.name(), source) for one in found.to_measure.merges],
             "seconds": found.to_measure.seconds,
             "chance": found.to_measure.chance,
             "gain": found.to_measure.gain,
@@ -94,9 +95,9 @@ def _contender(source: Source, one: Contender) -> dict[str, Any]:
     groups = groups_of(source)
     group = merge.n_params, merge.method, merge.options
     return {
-        "name": in_words(merge.name(), source),
+        "name": worded(merge.name(), source),
         "experts": "+".join(merge.subset),
-        "how": ", ".join(filter(None, (merge.method, options_text(merge.options)))),
+        "how": in_words(merge.method, merge.options) if merge.method else "",
         "k": merge.k,
         "group": groups.index(group) if group in groups else -1,
         "weights": dict(merge.weights),
@@ -146,7 +147,7 @@ def _warnings(source: Source) -> list[str]:
     if isinstance(source.selections, Selections):
         found += source.selections.warnings
     notes = () if isinstance(source.verdict, InputError) else source.verdict.notes
-    return [in_words(text, source) for text in dict.fromkeys(found) if text and text not in notes]
+    return [worded(text, source) for text in dict.fromkeys(found) if text and text not in notes]
 
 
 def _yaml(source: Source, verdict: Verdict) -> dict[str, Any]:
@@ -168,11 +169,11 @@ def _yaml(source: Source, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def in_words(text: str, source: Source) -> str:
-    """A sentence with methods' options in words, not as JSON."""
-    for _, _, options in groups_of(source):
+def worded(text: str, source: Source) -> str:
+    """A sentence with methods and their options in words, not as JSON."""
+    for _, method, options in groups_of(source):
         if options != "{}":
-            text = text.replace(options, f"({options_text(options)})")
+            text = text.replace(f"{method} {options}", in_words(method, options))
     return text
 
 
