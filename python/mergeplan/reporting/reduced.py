@@ -18,9 +18,9 @@ from mergeplan.subset_law.weightings import seen
 
 Array = NDArray[np.float64]
 
-# Rows that a law is carried by, of 8 · n² / 2 bytes; and terms of a cubic form, of which eleven
-# experts have 364.
-MOST_ROWS, MOST_TERMS = 120, 400
+# Rows that a law is carried by, of 8 · n² / 2 bytes, where it has a short cubic form too and where
+# it has none; and terms of that form, of which eleven experts have 364.
+MOST_ROWS, MOST_ROWS_OF_MANY, MOST_TERMS = 120, 350, 400
 # Relative error of an interval's width that dropped directions may make; 5 % is promised.
 _DROPPED = 0.01
 

@@ -150,11 +150,22 @@ function valueOf(run, weights, group = state.group, target = state.target) {
   const measured = findMerge(run, weights, group);
   if (measured && measured.v[target] !== null)
     return {value: measured.v[target], low: null, high: null, measured};
+  const chosen = target === 0 ? choiceOf(run, weights, group) : null;
+  if (chosen) return {value: chosen.value, low: chosen.low, high: chosen.high, measured: null};
   const law = lawOf(run, group, target);
   if (!law || Object.keys(weights).some((name) => !law.experts.includes(name))) return null;
   const found = law.predict(law.experts.map((name) => weights[name] || 0));
   const half = law.quantile * found.deviation;
   return {value: found.value, low: found.value - half, high: found.value + half, measured: null};
+}
+
+// What `select` expects of the best of its k: the lowest of many predictions is drawn up.
+function choiceOf(run, weights, group) {
+  const choices = run.panels.subsets && run.panels.subsets.choices && run.panels.subsets.choices[group];
+  const names = Object.keys(weights);
+  return ((choices && choices.by_size) || []).find((one) => one && !one.measured
+    && Object.keys(one.weights).length === names.length
+    && names.every((name) => Math.abs((one.weights[name] || 0) - weights[name]) < 1e-6)) || null;
 }
 
 function findMerge(run, weights, group) {

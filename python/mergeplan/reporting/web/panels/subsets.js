@@ -22,7 +22,8 @@ panel({
     if (data.laws) front(box, run);
     const note = data.fits && data.fits[`${state.group}:${state.target}`];
     if (note) box.append(el("p", {className: "soft", text:
-      `the law of single subsets explains ${Math.round(100 * Math.max(note.r2, 0))} % of the variance of merges that were left out; typical error ${fixed(note.error)}`}));
+      `the law of single subsets explains ${Math.round(100 * Math.max(note.r2, 0))} % of the variance of merges that were left out; typical error ${fixed(note.error)}. `
+        + "The best of each k stands with what is expected of it as the best of many, as `select` has it; the others by the law alone."}));
   },
 });
 
