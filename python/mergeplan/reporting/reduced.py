@@ -39,11 +39,11 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
         "scale": law.scale,
         "misfit": float(law.variances[-1]),
     }
-    if len(law.values) <= MOST_ROWS and law.smaller is None and law.noise is None:
+    short = _n_terms(len(law.experts)) <= MOST_TERMS
+    most = MOST_ROWS if short else MOST_ROWS_OF_MANY
+    if len(law.values) <= most and law.smaller is None and law.noise is None:
         return {**common, **_by_rows(law)}
-    if _n_terms(len(law.experts)) <= MOST_TERMS:
-        return {**common, **_by_terms(law)}
-    return None
+    return {**common, **_by_terms(law)} if short else None
 
 
 def packed(values: Array, dtype: str) -> str:
