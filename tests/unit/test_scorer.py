@@ -100,6 +100,11 @@ def test_a_scorer_of_losses_gives_what_evaluate_gives(tmp_path):
         ),
         ("METRIC = 3\nBETTER = 'lower'\ndef score(m, d): ...", "`METRIC`: expected a name, found"),
         ("BETTER = 'lower'\ndef score(m, d): ...", "`BETTER` without `METRIC`"),
+        (
+            "import numpy\nMETRIC, BETTER = 'a', numpy.ones(2)\ndef score(m, d): ...",
+            "`lower` or `higher`, found `array",
+        ),
+        ("METRIC, BETTER = 10**5000, 'lower'\ndef score(m, d): ...", "something of type `int`"),
     ],
 )
 def test_a_file_that_is_no_scorer_is_named(source, message, tmp_path):
@@ -121,10 +126,25 @@ def test_a_scorer_that_is_not_there_is_named(tmp_path):
         ("return [(float('nan'), 1)] * 2", "document 1: expected a finite sum, found nan"),
         ("return [(1.0, 1), (float('inf'), 1)]", "document 2: expected a finite sum"),
         ("return [(-3.0, 1)] * 2", "expected losses in nats, above 0, found -3 for `"),
-        ("return [(1.0, 0)] * 2", "document 1: expected a whole count of 1 or more, found 0"),
-        ("return [(1.0, 1.5)] * 2", "document 1: expected a whole count of 1 or more, found 1.5"),
+        ("return [(1.0, 0)] * 2", "document 1: expected a whole count from 1 to 1e+12, found 0"),
+        (
+            "return [(1.0, 1.5)] * 2",
+            "document 1: expected a whole count from 1 to 1e+12, found 1.5",
+        ),
         ("return [1.0, 2.0]", "document 1: expected a sum and a count"),
         ("return [(1.0, None)] * 2", "document 1: expected a sum and a count"),
+        ("return [(10**400, 1)] * 2", "document 1: expected a finite sum, found nan or one beyond"),
+        ("return [(1.0, 10**400)] * 2", "expected a whole count from 1 to 1e+12, found inf"),
+        ("return [(1.0, 1e13)] * 2", "expected a whole count from 1 to 1e+12, found 1e+13"),
+        ("return [(1.0, True)] * 2", "document 1: expected a sum and a count"),
+        ("return [(1j, 1)] * 2", "document 1: expected a sum and a count"),
+        ("import numpy; return [(numpy.complex64(1), 1)] * 2", "expected a sum and a count"),
+        ("import numpy; return [numpy.array([None, 1])] * 2", "expected a sum and a count"),
+        ("import torch; return [(torch.ones(2), 1)] * 2", "document 1: expected a sum and a count"),
+        ("import torch; return torch.ones(())", "for each of 2 documents, found `tensor(1.)`"),
+        ("return ['11', '11']", "document 1: expected a sum and a count"),
+        ("return [('1', 1)] * 2", "document 1: expected a sum and a count"),
+        ("return [(10**5000, [])] * 2", "found something of type `tuple`"),
         ("return [(1.0, 1)]", "for each of 2 documents, found 1 of them"),
         ("return 3.0", "for each of 2 documents, found `3.0`"),
         ("return None", "for each of 2 documents, found nothing"),
@@ -138,6 +158,27 @@ def test_what_a_scorer_gives_is_checked_on_the_base(body, message, tmp_path):
         own.check(Model())
     assert message in caught.value.message
     assert "mine.py" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "value", ["True", "Decimal(1)", "Fraction(1)", "ones(1, requires_grad=True)"]
+)
+def test_a_sum_may_be_any_real_number(value, tmp_path):
+    source = "from decimal import *\nfrom fractions import *\nfrom torch import ones\n"
+    source += f"def score(m, d):\n    return [({value}, 1)] * len(d)\n"
+    assert prepared(tmp_path, source).score(Model()).macro().loss_nats == 1
+
+
+@pytest.mark.parametrize(
+    "metric", ["a,b", 'a"b', "a'b", "a\nb", "a\x1bb", " a", "a\t", "a:b", "a=b"]
+)
+def test_a_name_that_tables_and_options_cannot_hold_is_no_metric(metric, tmp_path):
+    source = f"METRIC, BETTER = {metric!r}, 'lower'\ndef score(m, d): ..."
+    with pytest.raises(InputError, match="`METRIC`: expected a name without commas, quotes"):
+        mergeplan.load_scorer(written(tmp_path, source))
+    for name in ("a", "top-1 %", "f1"):
+        named = written(tmp_path, f"METRIC, BETTER = {name!r}, 'lower'\ndef score(m, d): ...")
+        assert mergeplan.load_scorer(named).metric == name
 
 
 def test_a_document_without_a_score_is_named_by_its_file_before_any_merge(tmp_path):

@@ -15,12 +15,15 @@ What it measures is known by the hash of its file: another content is another me
 
 import hashlib
 import math
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,10 +32,12 @@ from mergeplan.display.text import cut
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import LOSS_NAMES
 from mergeplan.system.files import expanded
-from mergeplan.system.ranges import within
+from mergeplan.system.ranges import LARGEST, within
 from mergeplan.system.reading import CODE, read_text
 
 _DIRECTIONS = ("lower", "higher")
+# Of a metric: it stands in headers and keys of tables, and in options such as `acc:code=2`.
+_NAME = re.compile(r"[^\s,\"'`:=]([^,\"'`:=]*[^\s,\"'`:=])?")
 _PAIR = "a sum and a count, such as `(loss, n_tokens)` or `(1.0, 1)`"
 # By which a document's sum may move with those beside it: padding rounds, in bfloat16 too.
 _ROUNDING = 1e-2
@@ -120,10 +125,11 @@ class Scorer:
             InputError: It fails, or gives something else.
         """
         found = self._call("score", model, list(documents))
-        if not hasattr(found, "__len__") or len(found) != len(documents):
+        n_found = _length(found)
+        if n_found != len(documents):
             raise self._fault(
                 f"`score`: expected {_PAIR}, for each of {len(documents)} documents, found"
-                f" {f'{len(found)} of them' if hasattr(found, '__len__') else _named(found)}"
+                f" {_named(found) if n_found is None else f'{n_found} of them'}"
             )
         return [self._pair(one, name(place)) for place, one in enumerate(found)]
 
@@ -167,17 +173,23 @@ class Scorer:
             InputError: It is NaN.
         """
         if math.isnan(value):
-            raise self._fault(f"`score`, {name}: expected a finite sum, found {value}")
+            raise self._fault(
+                f"`score`, {name}: expected a finite sum, found {value} or one beyond {LARGEST:g}"
+            )
 
     def _pair(self, pair: Any, name: str) -> tuple[float, int]:
         try:
-            value, count = map(float, pair)
-        except (TypeError, ValueError):
+            value, count = pair
+            if isinstance(pair, str | bytes) or isinstance(count, bool):
+                raise TypeError
+            value, count = _float(value), _float(count)
+        # What is iterated and turned into numbers here is the scorer's own, and fails as it likes.
+        except Exception:
             raise self._fault(f"`score`, {name}: expected {_PAIR}, found {_named(pair)}") from None
-        if not count.is_integer() or count < 1:
+        if not count.is_integer() or not 1 <= count <= LARGEST:
             raise self._fault(
-                f"`score`, {name}: expected a whole count of 1 or more, found {count:g}",
-                "leave out, in `load_documents`, what has nothing to score",
+                f"`score`, {name}: expected a whole count from 1 to {LARGEST:g}, found {count:g}",
+                "leave out, in `load_documents`, what has nothing to score" if count < 1 else None,
             )
         # Beyond the range of files a number is no score either: a run has to be read again.
         return math.nan if None in within((value,)) else value, int(count)
@@ -218,12 +230,18 @@ class Scorer:
             return
         if not isinstance(metric, str) or not metric.strip():
             raise self._fault(f"`METRIC`: expected a name, found {_named(metric)}")
-        if metric.strip().lower() in LOSS_NAMES:
+        if not _NAME.fullmatch(metric) or not metric.isprintable():
+            raise self._fault(
+                "`METRIC`: expected a name without commas, quotes, `:`, `=`, control characters"
+                f" and blanks at its ends, found {_named(metric)}",
+                "it stands in tables and in options",
+            )
+        if metric.lower() in LOSS_NAMES:
             raise self._fault(
                 f"`METRIC`: expected another measure than a loss in nats, found `{metric}`",
                 "leave out `METRIC` and `BETTER` for losses in nats; name another loss by its kind",
             )
-        if better not in _DIRECTIONS:
+        if not isinstance(better, str) or better not in _DIRECTIONS:
             raise self._fault(
                 f"`METRIC` without a direction: expected `BETTER` of `lower` or `higher`, found"
                 f" {_named(better)}"
@@ -279,6 +297,32 @@ def load_scorer(path: str | Path) -> Scorer:
     return scorer
 
 
+def _length(found: Any) -> int | None:
+    """Of a list or an array; `None` of what has none, as an array without dimensions."""
+    try:
+        return len(found)
+    except TypeError:
+        return None
+
+
+def _float(value: Any) -> float:
+    """A number of Python, or an array or a tensor of one.
+
+    Raises:
+        TypeError: It is none: a complex number or a text.
+    """
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, Real | Decimal):
+        raise TypeError
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def _named(value: object) -> str:
     """What was found instead, short."""
-    return "nothing" if value is None else f"`{cut(repr(value), 60)}`"
+    try:
+        return "nothing" if value is None else f"`{cut(repr(value), 60)}`"
+    except Exception:  # of its own class, or a whole number of thousands of digits
+        return f"something of type `{type(value).__name__}`"

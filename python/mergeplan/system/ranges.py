@@ -11,13 +11,13 @@ from mergeplan.errors import InputError
 from mergeplan.system.jsontext import loads
 
 # Beyond these arithmetic in float64 runs out of range; no loss and no model is near them.
-_LARGEST = 1e12
+LARGEST = 1e12
 
 LARGEST_POOL = 10_000
 
-Number = Annotated[float, Ge(-_LARGEST), Le(_LARGEST)]
-Magnitude = Annotated[float, Ge(0), Le(_LARGEST)]
-Positive = Annotated[float, Gt(0), Le(_LARGEST)]
+Number = Annotated[float, Ge(-LARGEST), Le(LARGEST)]
+Magnitude = Annotated[float, Ge(0), Le(LARGEST)]
+Positive = Annotated[float, Gt(0), Le(LARGEST)]
 # Of parameters.
 Params = Annotated[float, Ge(1), Le(1e18)]
 Count = Annotated[int, Ge(0)]
@@ -31,7 +31,7 @@ def within(values: Iterable[float]) -> list[float | None]:
     >>> within((1.5, float("inf"), float("nan"), -1e13))
     [1.5, None, None, None]
     """
-    return [value if abs(value) <= _LARGEST else None for value in values]
+    return [value if abs(value) <= LARGEST else None for value in values]
 
 
 def check_number(value: object, name: str, low: float, high: float, *, whole: bool = False) -> None:
@@ -92,7 +92,7 @@ def parse_options(text: str) -> dict[str, Any]:
 
 
 def _fits(value: object) -> bool:
-    return not isinstance(value, int | float) or abs(value) <= _LARGEST
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
 
 
 def is_json_object(text: str) -> bool:
