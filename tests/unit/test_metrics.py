@@ -255,10 +255,19 @@ def test_a_binomial_error_stands_in_for_one_that_is_not_given():
     row = Measurement(2, 1, 0.5, metric="acc", higher=True, n_items=400)
     assert item_error(row) == pytest.approx(0.025, abs=1e-5)
     given = Measurement(2, 1, 0.5, metric="acc", higher=True, n_items=400, value_se=0.01)
-    assert item_error(given) == 0.01
+    assert item_error(given) == pytest.approx(0.01, rel=0.01)
     assert math.isnan(item_error(Measurement(2, 1, 7.5, metric="ppl", n_items=400)))
     assert math.isnan(item_error(Measurement(2, 1, 0.5, loss_se=0.1)))
     assert item_error(Measurement(2, 1, 1.0, metric="acc", higher=True, n_items=10)) > 0.05
+
+
+@pytest.mark.parametrize(("value", "least"), [(0.0, 0.017), (0.25, 0.013), (1.0, 0.017)])
+def test_a_standard_error_of_nothing_is_not_taken_for_certainty(value, least):
+    """None of 40 right has no spread over its items; the next 40 may have one right."""
+    row = Measurement(2, 1, value, metric="acc", higher=True, n_items=40, value_se=0.0)
+    assert least < item_error(row) < 0.02
+    no_share = Measurement(2, 1, 1.0, metric="bits_per_byte", n_items=40, value_se=0.0)
+    assert item_error(no_share) == 0
 
 
 def test_several_metrics_have_to_be_named_and_losses_are_the_default(tmp_path):

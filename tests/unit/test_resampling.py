@@ -246,3 +246,34 @@ def test_rows_know_their_merge():
     unnamed = Measurement(2, 2, 1.0).merge_key
     assert unnamed != Measurement(2, 3, 1.0).merge_key
     assert unnamed != Measurement(2, 0, 1.0).merge_key == (None, "", "{}", (), "")
+
+
+def right(merge, *items):
+    n = len(items)
+    return MeasuredMerge(
+        merge,
+        Scores({"mc": DomainScores(np.arange(n), np.ones(n, np.int64), np.array(items))}),
+        (1, 1),
+    )
+
+
+def test_merges_that_differ_in_one_item_or_none_are_not_told_apart_with_certainty():
+    """Half an item more on either side: three to one with one item, even with none."""
+    items = np.arange(40.0) % 2
+    one = [right(A, *items), right(B, *items), right(C, 1.0, *items[1:])]
+    found = Resampling.of(one, "acc")
+    shares = {"acc:mc": 1.0}
+    keys = [merge.merge_key for merge in (A, B, C)]
+    moved = found.deviations(keys, shares, draws=20_000)
+    assert np.std(moved[:, 0] - moved[:, 1]) == pytest.approx(1 / 40, rel=0.03)
+    assert 0.7 < np.mean(moved[:, 2] - moved[:, 0] + 1 / 40 > 0) < 0.8
+    # A merge's draws are its own, whoever stands beside it; and it is as good as itself.
+    assert np.array_equal(moved[:, 1], found.deviations(keys[1:2], shares, draws=20_000)[:, 0])
+    assert found.difference(keys[0], keys[0], shares).se == 0
+    apart = difference(one[2].scores, one[0].scores).macro()
+    assert apart == found.difference(keys[2], keys[0], shares)
+    assert apart.se == pytest.approx(math.sqrt(2) / 40, rel=0.02)
+    assert difference(one[0].scores, one[1].scores).macro().se == pytest.approx(1 / 40)
+    # To scores between 0 and 1 nothing is added.
+    graded = [right(merge, *(items * share)) for merge, share in ((A, 0.5), (B, 0.5))]
+    assert difference(graded[0].scores, graded[1].scores).macro().se == 0

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mergeplan.errors import InputError, MissingInputError, nearest
-from mergeplan.evaluation.scores import TaskScore, ratio_estimate
+from mergeplan.evaluation.scores import DISCORDANT, TaskScore, ratio_estimate, right_or_wrong
 from mergeplan.evaluation.task_faults import (
     is_file,
     load_fault,
@@ -285,8 +285,10 @@ def paired(ours: Sequence[TaskScore], theirs: Sequence[TaskScore]) -> list[TaskS
         rival = other[one.task, one.metric]
         se, items = math.nan, ()
         if one.items and len(one.items) == len(rival.items):
-            apart = np.array(one.items) - np.array(rival.items)
-            se = ratio_estimate(apart, np.ones(len(apart)), len(apart)).se
+            apart, each = np.array(one.items) - np.array(rival.items), np.ones(len(one.items))
+            shares = right_or_wrong(each, np.array(one.items), np.array(rival.items))
+            more = DISCORDANT if shares else 0.0
+            se = ratio_estimate(apart, each, len(apart), discordant=more).se
             items = tuple(apart.tolist())
         found.append(replace(one, value=one.value - rival.value, se=se, items=items))
     return found

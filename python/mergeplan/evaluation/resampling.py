@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.measured import SCORES, MeasuredMerge, read_scores, recorded_texts
 from mergeplan.evaluation.partial import completed
-from mergeplan.evaluation.scores import DomainScores, Estimate, mean_estimate, ratio_estimate
+from mergeplan.evaluation.scores import (
+    DISCORDANT,
+    DomainScores,
+    Estimate,
+    mean_estimate,
+    ratio_estimate,
+    right_or_wrong,
+)
 from mergeplan.measurements.metrics import rows_of_known_items
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, domain_name, target_name
 
@@ -39,11 +46,13 @@ class _Domain:
         nll: Shape (merges, groups).
         n_tokens: Shape (texts, groups): each base size has a tokenizer, and so tokens, of its own.
         n_documents: Of each text.
+        discordant: Items that are added to a pair of merges, see `scores`; none of losses.
     """
 
     nll: Array
     n_tokens: Array
     n_documents: tuple[int, ...]
+    discordant: float = 0.0
 
     @property
     def n_groups(self) -> int:
@@ -65,7 +74,13 @@ class _Domain:
             empty = np.full_like(n_tokens, math.nan)
             parts.append(np.divide(weights @ nll, n_tokens, out=empty, where=n_tokens > 0))
         here = nll.sum(0) / self.n_tokens.sum(1)[texts]  # (merges,)
-        return np.asarray(math.sqrt(n / (n - 1)) * (np.concatenate(parts) - here))
+        moved = math.sqrt(n / (n - 1)) * (np.concatenate(parts) - here)
+        if self.discordant and len(merges):
+            # Each merge's own part of them, whatever others are asked for; a pair's adds up.
+            each = math.sqrt(self.discordant / 2) / self.n_tokens.sum(1)[texts]  # (merges,)
+            own = {m: np.random.default_rng([*seed, m, 1]).normal(size=draws) for m in merges}
+            moved += each * np.stack([own[m] for m in merges], 1)
+        return np.asarray(moved)
 
 
 def _weights(rng: np.random.Generator, draws: int, n_groups: int) -> Array:
@@ -196,7 +211,10 @@ class Resampling:
             there = domain.n_tokens[text] > 0
             nll = domain.nll[first, there] - domain.nll[second, there]
             n_tokens = domain.n_tokens[text, there]
-            estimates[name] = ratio_estimate(nll, n_tokens, domain.n_documents[text])
+            more = 0.0 if a == b else domain.discordant
+            estimates[name] = ratio_estimate(
+                nll, n_tokens, domain.n_documents[text], discordant=more
+            )
         return mean_estimate(estimates, parts)
 
     def _shares(self, shares: Mapping[str, float]) -> dict[str, float]:
@@ -251,7 +269,9 @@ def _domain(
     nll[~np.isfinite(nll)] = math.nan
     n_tokens = np.stack([sums(first.n_tokens, text) for text, first in enumerate(firsts)])
     counts = tuple(len(first.lines) for first in firsts)
-    return _Domain(nll, n_tokens, counts)
+    # What a part of the items says of all is no longer 0 or 1: one merge that has all tells.
+    shares = any(right_or_wrong(one.n_tokens, one.nll) for one in merges)
+    return _Domain(nll, n_tokens, counts, DISCORDANT if shares else 0.0)
 
 
 def resampling_beside(table: Path, rows: Iterable[Measurement]) -> Resampling | None:

@@ -64,20 +64,41 @@ class Estimate:
     n_documents: int
 
 
+# Of two models that answer the same items: half an item that one alone has right, and half one that
+# the other has, are added for the error of the difference (Agresti and Min, 2005), lest models that
+# differ in no item, or in one, be told apart with certainty.
+DISCORDANT = 1.0
+
+
+def right_or_wrong(n_tokens: NDArray[Any], *some: NDArray[Any]) -> bool:
+    """Whether some scores are of items that are each right or wrong, 1 or 0.
+
+    Args:
+        n_tokens: Of each document; one for an item.
+    """
+    return bool((n_tokens == 1).all()) and all(np.isin(one, (0, 1)).all() for one in some)
+
+
 def ratio_estimate(
-    nll: NDArray[np.float64], n_tokens: NDArray[np.float64], n_documents: int
+    nll: NDArray[np.float64],
+    n_tokens: NDArray[np.float64],
+    n_documents: int,
+    *,
+    discordant: float = 0.0,
 ) -> Estimate:
     """The token-weighted mean over groups.
 
     Args:
         nll, n_tokens: Sums of each group, both (groups,).
+        discordant: Further items, as many on one side as on the other, that its error is with.
     """
     total, groups = float(n_tokens.sum()), len(nll)
     loss = float(nll.sum()) / total
     residuals = nll - loss * n_tokens  # (groups,)
     se = math.nan
     if groups > 1:
-        se = math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / total
+        squares = groups / (groups - 1) * float(residuals @ residuals) + discordant
+        se = math.sqrt(squares) / total
     return Estimate(loss, se, int(total), n_documents)
 
 
@@ -106,12 +127,14 @@ class DomainScores:
         n_tokens: Tokens scored.
         nll: Sum over the tokens of -ln(probability), in nats; NaN where the model gives none.
         groups: What each belongs to, `None` for a group of its own; empty where none has any.
+        discordant: As for `ratio_estimate`, of a difference.
     """
 
     lines: NDArray[np.int64]  # (documents,)
     n_tokens: NDArray[np.int64]  # (documents,)
     nll: NDArray[np.float64]  # (documents,)
     groups: tuple[str | None, ...] = ()
+    discordant: float = 0.0
 
     def estimate(self) -> Estimate:
         """The token-weighted mean over the documents."""
@@ -119,6 +142,7 @@ class DomainScores:
             np.bincount(self._numbers, self.nll).astype(np.float64),
             np.bincount(self._numbers, self.n_tokens).astype(np.float64),
             len(self.nll),
+            discordant=self.discordant,
         )
 
     def of(self, which: NDArray[np.bool_]) -> "DomainScores":
@@ -271,7 +295,11 @@ def difference(a: Scores, b: Scores) -> Scores:
                     "score both models on the same data, with the same options and tokenizer",
                 )
         paired[name] = DomainScores(
-            first.lines, first.n_tokens, first.nll - second.nll, first.groups or second.groups
+            first.lines,
+            first.n_tokens,
+            first.nll - second.nll,
+            first.groups or second.groups,
+            DISCORDANT if right_or_wrong(first.n_tokens, first.nll, second.nll) else 0.0,
         )
     return Scores(paired)
 

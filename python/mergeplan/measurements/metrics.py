@@ -117,20 +117,23 @@ def rows_of_known_items(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
 def item_error(row: Measurement) -> float:
     """Standard error of a metric's value from its items, if no two merges had one in common.
 
-    As the file says, else √(p(1 − p)/n) of a share p of n items; p is drawn towards ½ by half an
-    item on either side, lest 0 of 50 be taken for certain. NaN of losses, and where neither is
-    said.
+    As the file says, else √(p(1 − p)/n) of a share p of n items. Of shares both are at least what
+    one more item makes of them, half of it wrong and half right, lest 0 of 50, or as many items
+    that all score alike, be taken for certain. NaN of losses, and where neither is said.
 
-    >>> row = Measurement(2, 1, 0.0, metric="acc", higher=True, n_items=50)
+    >>> row = Measurement(2, 1, 0.0, metric="acc", higher=True, n_items=50, value_se=0.0)
     >>> round(item_error(row), 4)
     0.0139
     """
-    if row.metric and row.value_se is not None:
-        return row.value_se
-    if not row.metric or not row.n_items or not 0 <= row.loss_nats <= 1:
-        return math.nan
-    share = (row.n_items * row.loss_nats + 0.5) / (row.n_items + 1)
-    return math.sqrt(share * (1 - share) / row.n_items)
+    value, n = row.loss_nats, row.n_items
+    given = row.value_se if row.metric else None
+    if not may_be_share(row) or not n or not 0 <= value <= 1:
+        return math.nan if given is None else given
+    # The items' mean square; of items that are 0 or 1 their mean.
+    square = value if given is None else min(value, value**2 + given**2 * (n - 1))
+    mean = (n * value + 0.5) / (n + 1)
+    drawn = math.sqrt(((n * square + 0.5) / (n + 1) - mean**2) / n)
+    return drawn if given is None else max(given, drawn)
 
 
 def own_error(row: Measurement) -> float:
