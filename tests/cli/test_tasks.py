@@ -390,6 +390,22 @@ def test_a_file_is_the_task_that_it_holds_and_what_lies_beside_it_does_not_run(t
     assert (tmp_path / "ran").exists()
 
 
+def test_what_a_tasks_own_code_writes_to_stdout_is_no_data_of_ours(task, tmp_path, capfd):
+    (tmp_path / "loud.py").write_text(
+        "import os\nos.write(1, b'loaded ')\n"
+        "def text(doc):\n    os.write(1, b'written ')\n    print('printed')\n"
+        "    return doc['question']\n"
+    )
+    code = task.read_text().replace("doc_to_text: question", "doc_to_text: !function loud.text")
+    task.write_text(code)
+    words = ["evaluate", DEMO_POOL / "python", "--data", EVAL / "python.jsonl", "--tasks", task]
+    run = cli(*words, "--max-tokens", 50, "--json")
+    assert (run.returncode, json.loads(run.stdout)["tasks"][0]["task"]) == (0, "tiny_choice")
+    assert "printed" in run.stderr
+    out, err = capfd.readouterr()
+    assert ("loaded" in err, "written" in err, out) == (True, True, "")
+
+
 def test_of_tasks_that_are_named_one_by_one_none_is_dropped(task):
     words = ["evaluate", DEMO_POOL / "python", "--data", EVAL / "python.jsonl"]
     run = cli(*words, "--tasks", "no_such_task", "--tasks", task)

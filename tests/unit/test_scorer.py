@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -511,13 +513,46 @@ def test_how_many_classifiers_to_merge_is_asked_by_accuracy(points, tmp_path):
     assert (recorded["metric"], recorded["higher"]) == ("accuracy", True)
 
 
-def test_what_a_scorer_prints_is_no_data_of_ours(tmp_path, capsys):
-    file = tmp_path / "loud.py"
-    file.write_text(
-        "print('read')\n"
-        "def score(model, documents):\n"
-        "    print('scored')\n"
-        "    return [(1.0, 1)] * len(documents)\n"
+LOUD = """
+import ctypes, os, subprocess, sys
+
+def say(*words):
+    try:
+        print("print", flush=True)
+        sys.__stdout__.write("buffered ")
+    except OSError:
+        pass  # standard error is closed
+    os.write(1, b"descriptor ")
+    subprocess.run(["echo", "process"])
+    if os.name == "posix":
+        ctypes.CDLL(None).printf(b"C ")
+
+say()
+
+def score(model, documents):
+    say()
+    return [(1.0, 1)] * len(documents)
+"""
+
+
+@pytest.mark.parametrize("closed", ["", "1", "2", "12", "012"])
+def test_what_a_scorer_writes_to_stdout_is_no_data_of_ours(closed, tmp_path):
+    file = written(tmp_path, LOUD, "loud.py")
+    ours = (
+        "import mergeplan, os, sys\n"
+        "sys.stdout.write('before ')\n"
+        f"if '1' in {closed!r}: sys.stdout.flush()\n"
+        f"for closed in {closed!r}: os.close(int(closed))\n"
+        f"found = mergeplan.load_scorer({str(file)!r}).score(None, ['a'])\n"
+        "assert found == [(1.0, 1)]\n"
+        "try: os.write(1, b'after')\n"
+        f"except OSError: assert '1' in {closed!r}\n"
+        f"else: assert '1' not in {closed!r}\n"
+        f"for closed in {closed!r}: os.open(os.devnull, os.O_RDWR)\n"
     )
-    assert mergeplan.load_scorer(file).score(None, ["a"]) == [(1.0, 1)]
-    assert capsys.readouterr() == ("", "read\nscored\n")
+    done = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("before " if "1" in closed else "before after")
+    if "2" not in closed:
+        for word in ("print", "buffered", "descriptor", "process", "C"):
+            assert done.stderr.split().count(word) == 2, (word, done.stderr)

@@ -27,6 +27,7 @@ from mergeplan.evaluation.task_faults import (
     refuse_twice,
 )
 from mergeplan.measurements.rows import LOSS_NAMES
+from mergeplan.system.descriptors import stdout_to_stderr
 from mergeplan.system.ranges import within
 
 _INSTALL = "pip install 'mergeplan[harness]'"
@@ -65,6 +66,7 @@ class Tasks:
         return {"lm-evaluation-harness": version("lm_eval"), **tasks}
 
 
+@stdout_to_stderr()
 def check_tasks(tasks: tuple[str, ...]) -> Tasks:
     """Load the tasks and their data, before any model is.
 
@@ -181,6 +183,7 @@ def run_tasks(tasks: Tasks, model: Any, tokenizer: Any) -> list[TaskScore]:
     return _run(tasks, model, tokenizer)
 
 
+@stdout_to_stderr()
 def _run(tasks: Tasks, model: Any, tokenizer: Any, limit: int | None = None) -> list[TaskScore]:
     import lm_eval
     from lm_eval.models.huggingface import HFLM

@@ -19,7 +19,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -31,6 +30,7 @@ from typing import Any
 from mergeplan.display.text import cut
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import LOSS_NAMES
+from mergeplan.system.descriptors import stdout_to_stderr
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import LARGEST, within
 from mergeplan.system.reading import CODE, read_text
@@ -195,6 +195,7 @@ class Scorer:
         return math.nan if None in within((value,)) else value, int(count)
 
     @cached_property
+    @stdout_to_stderr()
     def _names(self) -> Mapping[str, Any]:
         """What the file defines; it runs when they are first asked for."""
         module = ModuleType(f"mergeplan_scorer_{self.sha256[:16]}")
@@ -202,9 +203,7 @@ class Scorer:
         sys.modules[module.__name__] = module  # where data classes look for their module
         try:
             code = compile(self.source, str(self.path), "exec")
-            # What it prints is no data of ours.
-            with redirect_stdout(sys.stderr):
-                exec(code, module.__dict__)
+            exec(code, module.__dict__)
         except SyntaxError as error:
             raise InputError(f"scorer `{self.path}`, line {error.lineno}: {error.msg}") from error
         except (Exception, SystemExit) as error:
@@ -247,11 +246,10 @@ class Scorer:
                 f" {_named(better)}"
             )
 
+    @stdout_to_stderr()
     def _call(self, name: str, *arguments: Any) -> Any:
         try:
-            function = self._names[name]
-            with redirect_stdout(sys.stderr):
-                return function(*arguments)
+            return self._names[name](*arguments)
         except InputError:
             raise
         except (Exception, SystemExit) as error:
