@@ -406,6 +406,14 @@ def test_what_a_tasks_own_code_writes_to_stdout_is_no_data_of_ours(task, tmp_pat
     assert ("loaded" in err, "written" in err, out) == (True, True, "")
 
 
+def test_a_task_does_not_end_the_command(task, tmp_path):
+    (tmp_path / "ends.py").write_text("def text(doc):\n    raise SystemExit(0)\n")
+    code = task.read_text().replace("doc_to_text: question", "doc_to_text: !function ends.text")
+    task.write_text(code)
+    with pytest.raises(InputError, match="tiny_choice"):
+        check_tasks((str(task),))
+
+
 def test_of_tasks_that_are_named_one_by_one_none_is_dropped(task):
     words = ["evaluate", DEMO_POOL / "python", "--data", EVAL / "python.jsonl"]
     run = cli(*words, "--tasks", "no_such_task", "--tasks", task)

@@ -16,7 +16,7 @@ from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import OwnDocuments, read_files
 from mergeplan.evaluation.scorer import Scorer
 from mergeplan.measurements.file import read_rows
-from tests.support.commands import cli
+from tests.support.commands import cli, cli_process
 from tests.support.pools import write_pool
 from tests.support.settings import DEMO_POOL, EVAL
 
@@ -213,6 +213,26 @@ def test_a_scorer_may_have_data_classes(tmp_path):
 def test_a_scorer_does_not_end_the_command(source, tmp_path):
     with pytest.raises(InputError, match=r"mine\.py`, line 2: SystemExit: 0"):
         prepared(tmp_path, source).check(Model())
+
+
+STOPPED = "import os, signal, sys\nos.kill(os.getpid(), signal.SIGTERM)\nsys.exit(3)\n"
+CAUGHT = """
+import os, signal
+
+def score(model, documents):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException as error:
+        raise RuntimeError("a worker has died") from error
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal of POSIX")
+@pytest.mark.parametrize("source", [STOPPED, CAUGHT])
+def test_a_command_that_is_stopped_while_a_scorer_runs_is_not_the_scorers_fault(source, tmp_path):
+    words = ["--data", EVAL / "html.jsonl", "--scorer", written(tmp_path, source)]
+    done = cli_process("evaluate", DEMO_POOL / "python", *words)
+    assert (done.returncode, "mine.py" in done.stderr) == (143, False), done.stderr
 
 
 def test_a_count_that_depends_on_the_model_is_refused(tmp_path):

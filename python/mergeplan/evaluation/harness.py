@@ -27,6 +27,7 @@ from mergeplan.evaluation.task_faults import (
     refuse_twice,
 )
 from mergeplan.measurements.rows import LOSS_NAMES
+from mergeplan.system import signals
 from mergeplan.system.descriptors import stdout_to_stderr
 from mergeplan.system.ranges import within
 
@@ -116,8 +117,10 @@ def check_tasks(tasks: tuple[str, ...]) -> Tasks:
 def _load(manager: Any, name: str, asked: str) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = manager.load([name])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise load_fault(asked, error) from error
+    finally:
+        signals.raise_again()
     for task in found["tasks"].values():
         if task.get_config("num_fewshot") is None:
             task.set_config("num_fewshot", 0)
@@ -202,10 +205,12 @@ def _run(tasks: Tasks, model: Any, tokenizer: Any, limit: int | None = None) -> 
                     bootstrap_iters=_RESAMPLED,
                     log_samples=True,
                 )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"lm-evaluation-harness failed on {name}: {_reason(error)}", _DATA
             ) from error
+        finally:
+            signals.raise_again()
         found += [
             score
             for task, values in results["results"].items()
@@ -302,5 +307,5 @@ def _plain(value: object) -> str:
     return repr(value) if isinstance(value, bytes | complex) else type(value).__name__
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

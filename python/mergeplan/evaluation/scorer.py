@@ -30,6 +30,7 @@ from typing import Any
 from mergeplan.display.text import cut
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.rows import LOSS_NAMES
+from mergeplan.system import signals
 from mergeplan.system.descriptors import stdout_to_stderr
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import LARGEST, within
@@ -208,6 +209,8 @@ class Scorer:
             raise InputError(f"scorer `{self.path}`, line {error.lineno}: {error.msg}") from error
         except (Exception, SystemExit) as error:
             raise self._failed(error) from error
+        finally:
+            signals.raise_again()
         names = vars(module)
         self._check_functions(names)
         self._check_direction(names.get("METRIC"), names.get("BETTER"))
@@ -254,6 +257,9 @@ class Scorer:
             raise
         except (Exception, SystemExit) as error:
             raise self._failed(error) from error
+        finally:
+            # SIGTERM is a `SystemExit` too, of which a scorer makes what it likes.
+            signals.raise_again()
 
     def _failed(self, error: BaseException) -> InputError:
         """An error of the scorer's own code, with the place in its file."""

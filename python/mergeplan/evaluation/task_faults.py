@@ -31,7 +31,7 @@ def is_file(asked: str) -> bool:
     return asked.endswith((".yaml", ".yml"))
 
 
-def load_fault(asked: str, error: Exception) -> InputError:
+def load_fault(asked: str, error: BaseException) -> InputError:
     """An error of the harness on loading a task, by the key that it is about.
 
     Args:
