@@ -250,6 +250,25 @@ ACC = "metric: acc, aggregation: mean, higher_is_better: true"
             None,
         ),
         (
+            # As one who counts from 1: the last choice is none.
+            "doc_to_target: answer",
+            "doc_to_target: '{{ answer + 1 }}'",
+            f"found `2` for item 2, and none for {ITEMS // 2} of {ITEMS} items",
+            None,
+        ),
+        (
+            ACC,
+            ACC.replace(", higher_is_better: true", ""),
+            "key `metric_list`, metric `acc`: key `higher_is_better` is missing",
+            "write `higher_is_better: true`, or false where less is better",
+        ),
+        (
+            "tiny.jsonl",
+            "tny.jsonl",
+            "key `dataset_kwargs`: no such file `",
+            None,
+        ),
+        (
             "doc_to_choice: choices",
             "doc_to_choice: options",
             "key `doc_to_choice`: expected a column of the data, found `options`",
@@ -406,12 +425,51 @@ def test_what_a_tasks_own_code_writes_to_stdout_is_no_data_of_ours(task, tmp_pat
     assert ("loaded" in err, "written" in err, out) == (True, True, "")
 
 
-def test_a_task_does_not_end_the_command(task, tmp_path):
-    (tmp_path / "ends.py").write_text("def text(doc):\n    raise SystemExit(0)\n")
-    code = task.read_text().replace("doc_to_text: question", "doc_to_text: !function ends.text")
-    task.write_text(code)
-    with pytest.raises(InputError, match="tiny_choice"):
+OWN = """
+def text(doc):
+    raise SystemExit(0)
+def last(doc):
+    return 0 if doc["question"] != "LAST" else 1 // 0
+"""
+LAST = r"key `doc_to_target`, `.*own\.py`, line 5: ZeroDivisionError"
+
+
+@pytest.mark.parametrize(
+    ("key", "function", "message"),
+    [
+        ("doc_to_text", "own.text", r"key `doc_to_text`, `.*own\.py`, line 3: SystemExit: 0"),
+        ("doc_to_target", "own.last", LAST),
+        ("doc_to_text", "broken.text", r"`.*broken\.py`, line 2: AttributeError: 'int' object"),
+    ],
+)
+def test_a_tasks_function_that_fails_is_named_with_its_key_and_line(
+    key, function, message, task, tmp_path
+):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text("x = 1\nx.y\n")
+    data = tmp_path / "tiny.jsonl"
+    last = json.loads(data.read_text().splitlines()[-1]) | {"question": "LAST"}
+    data.write_text(data.read_text() + json.dumps(last) + "\n")
+    text = task.read_text()
+    [line] = [line for line in text.splitlines() if line.startswith(f"{key}:")]
+    task.write_text(text.replace(line, f"{key}: !function {function}"))
+    with pytest.raises(InputError, match=message):
         check_tasks((str(task),))
+
+
+def test_a_function_that_fails_on_a_models_answer_is_named(task, tmp_path):
+    (tmp_path / "own.py").write_text("def scored(doc, results):\n    return {'acc': results[9]}\n")
+    task.write_text(task.read_text() + "process_results: !function own.scored\n")
+    with pytest.raises(InputError, match=r"key `process_results`, `.*own\.py`, line 2: IndexErr"):
+        calibrated(tmp_path, task)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_of_data_without_items_is_named(content, task, tmp_path):
+    (tmp_path / "tiny.jsonl").write_text(content)
+    with pytest.raises(InputError, match=r"`.*tiny\.jsonl` has no items") as caught:
+        check_tasks((str(task),))
+    assert caught.value.hint is None
 
 
 def test_of_tasks_that_are_named_one_by_one_none_is_dropped(task):

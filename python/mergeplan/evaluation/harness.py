@@ -26,13 +26,13 @@ from mergeplan.evaluation.task_faults import (
     refuse_missing,
     refuse_twice,
 )
+from mergeplan.evaluation.task_sources import code_fault, reason_of
 from mergeplan.measurements.rows import LOSS_NAMES
 from mergeplan.system import signals
 from mergeplan.system.descriptors import stdout_to_stderr
 from mergeplan.system.ranges import within
 
 _INSTALL = "pip install 'mergeplan[harness]'"
-_DATA = "data sets are downloaded at the first use; unset HF_HUB_OFFLINE for that"
 # Of what the harness resamples, where a metric is no mean of its items: its default, 100,000, takes
 # minutes for each model.
 _RESAMPLED = 1000
@@ -206,9 +206,8 @@ def _run(tasks: Tasks, model: Any, tokenizer: Any, limit: int | None = None) -> 
                     log_samples=True,
                 )
         except (Exception, SystemExit) as error:
-            raise InputError(
-                f"lm-evaluation-harness failed on {name}: {_reason(error)}", _DATA
-            ) from error
+            reason = code_fault(name, loaded["tasks"].values(), error) or reason_of(error)
+            raise InputError(f"lm-evaluation-harness failed on `{name}`: {reason}") from error
         finally:
             signals.raise_again()
         found += [
@@ -305,7 +304,3 @@ def paired(ours: Sequence[TaskScore], theirs: Sequence[TaskScore]) -> list[TaskS
 def _plain(value: object) -> str:
     """What stands in a hash for what JSON cannot hold; an address in memory would be no content."""
     return repr(value) if isinstance(value, bytes | complex) else type(value).__name__
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

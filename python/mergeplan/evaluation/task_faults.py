@@ -8,12 +8,13 @@ import contextlib
 import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mergeplan.display.text import listed, shown
 from mergeplan.errors import InputError, nearest
+from mergeplan.evaluation.task_sources import code_fault, files_fault, local_files, reason_of
 from mergeplan.system.reading import CODE, read_text
 
 _DATA = "data sets are downloaded at the first use; unset HF_HUB_OFFLINE for that"
@@ -22,8 +23,6 @@ _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _COLUMNS = ("doc_to_text", "doc_to_target", "doc_to_choice")
 _METRIC_KEYS = ["metric", "aggregation", "higher_is_better", "hf_evaluate"]
-# Items whose answers are looked for among their choices.
-_LOOKED_AT = 100
 
 
 def is_file(asked: str) -> bool:
@@ -56,9 +55,14 @@ def load_fault(asked: str, error: BaseException) -> InputError:
         with contextlib.suppress(Exception):
             for fault in chain(_splits(task), _columns(task, str(error)), _answers(task)):
                 return InputError(f"{where}: {fault.message}", fault.hint)
-    reason = " ".join(str(error).split()) or type(error).__name__
-    reading = any(frame.f_code.co_name == "download" for frame, _ in frames)
-    return InputError(f"{where}: {reason}", _DATA if reading else None)
+    if reason := code_fault(asked, tasks[-1:], error):
+        return InputError(f"{where}: {reason}")
+    if any(frame.f_code.co_name == "download" for frame, _ in frames):
+        files = local_files(tasks[-1]) if tasks else []
+        if reason := files_fault(files):
+            return InputError(f"{where}, key `dataset_kwargs`: {reason}")
+        return InputError(f"{where}: {reason_of(error)}", None if files else _DATA)
+    return InputError(f"{where}: {reason_of(error)}")
 
 
 def refuse_twice(file: str) -> None:
@@ -99,15 +103,22 @@ def refuse_faults(asked: str, tasks: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: A metric, or a key of one, or an aggregation is not known; a key names a column
-            that the data lack; or no item has its answer among its choices.
+            that the data lack; an item has its answer not among its choices; or a function fails.
     """
     from lm_eval.api.task import ConfigurableTask
 
     for name, task in tasks.items():
         if not isinstance(task, ConfigurableTask):
             continue  # one of Python reads its data as it likes
-        for fault in (*_metrics(task), *_columns(task), *_answers(task)):
-            raise InputError(f"`{asked}`, task `{name}`: {fault.message}", fault.hint)
+        where = f"`{asked}`, task `{name}`"
+        try:
+            for fault in chain(_metrics(task), _columns(task), _answers(task)):
+                raise InputError(f"{where}: {fault.message}", fault.hint)
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            reason = code_fault(asked, [task], error) or reason_of(error)
+            raise InputError(f"{where}: {reason}") from error
 
 
 def refuse_missing(asked: str, name: str, task: Any, given: Collection[str]) -> None:
@@ -146,6 +157,12 @@ def _metrics(task: Any) -> Iterator[InputError]:
             if key not in _METRIC_KEYS and (hint or not own):
                 expected = f"expected {listed(_METRIC_KEYS)}"
                 yield InputError(f"{where}: {expected}, found {shown(key)}", hint)
+        if "higher_is_better" not in entry:
+            # The harness logs what it takes, and goes on.
+            yield InputError(
+                f"{where}: key `higher_is_better` is missing",
+                "write `higher_is_better: true`, or false where less is better",
+            )
         higher = entry.get("higher_is_better", True)
         if not isinstance(higher, bool):
             yield InputError(
@@ -204,18 +221,17 @@ def _choices(task: Any) -> list[Any]:
 
 
 def _answers(task: Any) -> Iterator[InputError]:
-    """Where no item has its answer among its choices each scores 0, whatever the model."""
+    """An item whose answer is not among its choices scores 0, whatever the model."""
     if task.OUTPUT_TYPE != "multiple_choice" or task.config.process_results or task.multiple_input:
         return
-    pairs = [
-        (task.doc_to_target(doc), task.doc_to_choice(doc))
-        for doc in islice(task.eval_docs, _LOOKED_AT)
-    ]
-    if pairs and not any(_is_among(answer, choices) for answer, choices in pairs):
-        answer, choices = pairs[0]
+    pairs = [(task.doc_to_target(doc), task.doc_to_choice(doc)) for doc in task.eval_docs]
+    wrong = [n for n, (answer, choices) in enumerate(pairs, 1) if not _is_among(answer, choices)]
+    if wrong:
+        answer, choices = pairs[wrong[0] - 1]
         yield InputError(
             f"key `doc_to_target`: expected one of the item's choices, {listed(choices)}, or its"
-            f" number from 0, found {shown(answer)} for item 1, and none for any other"
+            f" number from 0, found {shown(answer)} for item {wrong[0]}, and none for"
+            f" {len(wrong)} of {len(pairs)} items"
         )
 
 
