@@ -538,3 +538,25 @@ def test_means_that_turn_back_have_a_form_that_can(tmp_path):
     plain = fit(write(tmp_path, f"{HEAD},value_se,subset\n" + "".join(means)), pool_size=7)
     (said,) = (sign for sign in all_signs(plain) if sign.startswith("better and worse with k"))
     assert "give a row for each subset" in said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_merge_is_expected_to_be_one_thing_and_the_best_of_the_sizes_is_the_verdict(
+    tmp_path, seed
+):
+    """Beside each other they said that b+c is taken, and that b+c+e is the best."""
+    rng = np.random.default_rng(seed)
+    gains, rows = rng.uniform(0.0, 0.2, 6), [f"{HEAD},n_items,subset\n0,acc,0.4,higher,200,\n"]
+    for k in (1, 2, 3, 6):
+        for some in itertools.combinations(range(6), k):
+            share = 0.4 + gains[list(some)].mean() + 0.08 * (1 - 1 / k)
+            right = rng.binomial(200, share) / 200
+            rows.append(f"{k},acc,{right},higher,200,{'+'.join('abcdef'[i] for i in some)}\n")
+    path = write(tmp_path, "".join(rows))
+    found = select(path)
+    chosen = verdict_from_selections(path, found).chosen
+    measured = [one for one in found[0].by_size.values() if one.here is not None]
+    best = max(measured, key=lambda one: one.value)
+    assert best.subset == chosen.merge.subset
+    said = best.value, best.low, best.high
+    assert said == pytest.approx((chosen.value, chosen.low, chosen.high), abs=1e-9)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mergeplan.selection.choices import Choice, choice_of, subsets_of_size
 from mergeplan.selection.problem import Problem, equal_weights
+from mergeplan.subset_law.expected_rows import expected_rows
 from mergeplan.subset_law.spread import NINE_IN_TEN
 
 Array = NDArray[np.float64]
@@ -140,9 +141,12 @@ def draw_candidates(problem: Problem, good: Iterable[Choice]) -> Draws:
 def settle(problem: Problem, by_size: dict[int, Choice]) -> tuple[dict[int, Choice], Draws]:
     """The best of each size, as good as it may be said to be after it was chosen from many.
 
-    Where a measured subset of the size is better than that, it takes the place.
+    Where a measured subset of the size is better than that, it takes the place; of a metric whose
+    items may move it, by what it is expected to be on other items.
     """
-    draws = draw_candidates(problem, by_size.values())
+    rows = _best_rows(problem)
+    others = (row for k, row in rows.items() if k not in by_size or row.subset != by_size[k].subset)
+    draws = draw_candidates(problem, (*by_size.values(), *others))
     places = {k: draws.place(choice) for k, choice in by_size.items()}
     first = min(places, key=lambda k: draws.expected[places[k]], default=None)
     settled = {}
@@ -155,7 +159,33 @@ def settle(problem: Problem, by_size: dict[int, Choice]) -> tuple[dict[int, Choi
             best = int(measured[np.argmin(draws.expected[measured])])
             if draws.expected[best] < problem.sign * settled[k].value:
                 settled[k] = choice_of(problem, draws.weights[best], choice.gap)
+        row, law = rows.get(k), problem.law
+        if row is not None and (
+            law.is_row(_weights_of(problem, choice))
+            or problem.sign * row.value < problem.sign * settled[k].value
+        ):
+            settled[k] = replace(row, gap=choice.gap)
     return settled, draws
+
+
+def _best_rows(problem: Problem) -> dict[int, Choice]:
+    """Of each size the best of the rows of a noisy law, by what is expected of it."""
+    law = problem.law
+    if not law.noisy:
+        return {}
+    values, deviations = expected_rows(law)
+    members = law.weights > 0
+    shares = members / np.maximum(members.sum(1), 1)[:, None]  # of the base none
+    allowed = (np.abs(law.weights - shares).max(1) < 1e-9) & (problem.excess(law.weights) <= 0)
+    found: dict[int, Choice] = {}
+    for at in np.argsort(problem.sign * values, kind="stable"):
+        k = int((law.weights[at] > 0).sum())
+        if allowed[at] and 0 < k <= problem.largest_k and k not in found:
+            around = NINE_IN_TEN * float(deviations[at])
+            value = float(values[at])
+            one = choice_of(problem, law.weights[at])
+            found[k] = replace(one, value=value, low=value - around, high=value + around)
+    return found
 
 
 def settle_weights(problem: Problem, choice: Choice | None) -> Choice | None:

@@ -34,6 +34,7 @@ from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
+from mergeplan.subset_law.expected_rows import expected_rows
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.subset_law.outlier import aside_text
 from mergeplan.subset_law.spread import NINE_IN_TEN
@@ -251,8 +252,8 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
     base = table.value(name, {})
-    if base is not None and law.noisy and (law.weights.sum(1) == 0).any():
-        base = float(law.predict(np.zeros((1, len(law.experts))))[0])
+    if base is not None and law.noisy and (own := law.weights.sum(1) == 0).any():
+        base = float(expected_rows(law)[0][own][0])
     return Selection(
         table=table,
         law=law,

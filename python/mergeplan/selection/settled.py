@@ -59,7 +59,11 @@ def _on_items(table: Table, law: SubsetLaw, choice: Choice) -> Choice:
     target = table.target(law.name)
     if law.noise is None or target.errors is None:
         return choice
-    half = NINE_IN_TEN * float(np.sqrt(np.nanmean(target.errors**2)))
+    errors = target.errors
+    own = np.array([choice.weights.get(name, 0.0) for name in table.experts])
+    if (row := np.abs(table.weights - own).max(1) < 1e-9).any() and np.isfinite(errors[row]).all():
+        errors = errors[row]
+    half = NINE_IN_TEN * float(np.sqrt(np.nanmean(errors**2)))
     return replace(
         choice,
         low=min(choice.low, choice.value - half),

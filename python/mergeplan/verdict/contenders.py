@@ -15,6 +15,7 @@ from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.settled import settled_of
 from mergeplan.selection.table import Table
+from mergeplan.subset_law.expected_rows import expected_rows
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.known import Aim, KnownMerge, Merge
@@ -143,9 +144,10 @@ def on_items(
         law = one.laws.get(name) or one.table.laws.get(name)
         if law is None or not law.noisy:
             continue
-        around = NINE_IN_TEN * law.deviations(law.weights)
+        values, deviations = expected_rows(law)
+        around = NINE_IN_TEN * deviations
         places = one.table.places(law.weights)
-        for place, value, half in zip(places, law.predict(law.weights), around, strict=True):
+        for place, value, half in zip(places, values, around, strict=True):
             for key in one.table.merges[place]:
                 found.setdefault(key, (float(value), float(half)))
     expected = []
