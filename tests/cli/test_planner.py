@@ -226,7 +226,7 @@ def test_suggest_answers_in_full(demo_pool):
         "on this text, mean of all subsets of 6: ",
         "90 % interval of k on this text",
         "with 90 % confidence on this text: k = 6",
-        "one random subset of that size meets it with a chance of",
+        "of the subsets of that size, all measured",
         "another pool like this one",
         "k80",
         "within 0.004 of the floor from k = ",

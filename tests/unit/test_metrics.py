@@ -37,6 +37,8 @@ PUBLISHED = DATA / "downstream_8b_5_experts.csv"
 ITEMS = {"math_500": 500, "gsm8k": 1319, "ifeval": 541, "harmbench_rta": 320}
 HEAD = "k,metric,value,better"
 ITEMS_EACH = 60
+# Of four experts all subsets but those of three.
+SOME = [s for k in (1, 2, 4) for s in itertools.combinations("abcd", k)]
 
 
 def write(tmp_path, text):
@@ -560,3 +562,43 @@ def test_a_merge_is_expected_to_be_one_thing_and_the_best_of_the_sizes_is_the_ve
     assert best.subset == chosen.merge.subset
     said = best.value, best.low, best.high
     assert said == pytest.approx((chosen.value, chosen.low, chosen.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("target", "met"), [(0.0, 5), (0.15, 4), (0.5, 1)])
+def test_where_all_subsets_were_measured_those_that_meet_a_target_are_counted(target, met):
+    found = recommend(fit(PUBLISHED, metric="gsm8k"), target)
+    singles = [row.loss_nats for row in rows_about(read_rows(PUBLISHED)[0], "gsm8k") if row.k == 1]
+    if found.best.k == 1:
+        assert found.best.chance == sum(one >= target for one in singles) / 5 == met / 5
+        assert f"of the subsets of that size, all measured, {met} of 5 meet it" in found.summary()
+    else:
+        assert 0 < found.best.chance < 1
+
+
+def test_a_chance_mixes_what_was_measured_with_the_law_and_knows_the_end_of_a_share(tmp_path):
+    with PUBLISHED.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "gsm8k"]
+    singles = [row for row in rows if row["k"] == "1" and float(row["value"]) > 0.3]
+    path = tmp_path / "some.csv"
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([*singles, *(row for row in rows if row["k"] != "1")])
+    result = fit(path, metric="gsm8k")
+    assert recommend(result, 0.0).best.chance == 1
+    found = recommend(result, 0.31).best
+    law = result.fits[0].spread.chance(0.69, 1 - result.fits[0].expect(1), 1)
+    assert (found.k, len(singles)) == (1, 2)
+    assert found.chance == pytest.approx(2 / 5 + 3 / 5 * law)
+
+
+def test_no_interval_leaves_the_range_of_a_share(tmp_path):
+    (found,) = select(PUBLISHED, metric="harmbench_rta")
+    assert found.weighted.high == 1.0
+    none = "".join(f"{len(s)},acc,0,higher,200,{'+'.join(s)}\n" for s in SOME)
+    path = write(tmp_path, f"{HEAD},n_items,subset\n0,acc,0,higher,200,\n{none}")
+    (found,) = select(path)
+    verdict = verdict_of(path)
+    for one in (*found.by_size.values(), verdict.chosen):
+        assert 0 == one.low == one.value <= one.high <= 1
+    assert "-0.0000" not in found.summary() + verdict.summary()

@@ -126,9 +126,8 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
     cost = None if n_billion is None else costs.cost(n_billion, at)
     too_dear = goal.budget is not None and cost is not None and cost > goal.budget
     chance = None
-    if fit.spread is not None and goal.target_loss is not None:
-        turned = series.scale.turned
-        chance = fit.spread.chance(turned(goal.target_loss), turned(fit.expect(at)), at)
+    if goal.target_loss is not None:
+        chance = _chance(fit, goal.target_loss, at)
     reasons = _reasons(fit, goal, k, solution)
     if k is not None and too_dear:
         reasons.append(f"it costs {cost:.3g} {costs.unit}, more than the budget of {goal.budget:g}")
@@ -149,6 +148,23 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         reasons=(*reasons, fit.voice) if fit.voice else tuple(reasons),
         warnings=(*fit.warnings, *_warnings(fit, goal, k)),
     )
+
+
+def _chance(fit: Fit, target: float, k: int) -> float | None:
+    """That one random subset of k meets a target: those that were measured as they were, the others
+    by how subsets scatter around their mean; `None` where that is not known."""
+    scale = fit.series.scale
+    point = next((point for point in fit.series.points if point.k == k), None)
+    met = [fit.reaches(value, target) for value in point.values] if point else []
+    if point and met and point.complete:
+        return sum(met) / len(met)
+    if fit.spread is None:
+        return None
+    goal = scale.turned(target)
+    # No share is beyond its end, whatever a normal law says.
+    other = 1.0 if goal >= scale.most else fit.spread.chance(goal, scale.turned(fit.expect(k)), k)
+    left = point.share_left if point and met else 1.0
+    return other if not met else (1 - left) * sum(met) / len(met) + left * other
 
 
 def _affordable(fit: Fit, budget: float, costs: CostModel) -> int | None:

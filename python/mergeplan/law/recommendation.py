@@ -295,7 +295,12 @@ def _certainty(best: Candidate, other_texts: bool) -> list[str]:
             lines.append(
                 f"  with {percent} confidence on this text: k = {solution.confident}{unseen}"
             )
-    if best.chance is not None:
+    measured = best.measured
+    if best.chance is not None and measured is not None and measured.values and measured.complete:
+        n = len(measured.values)
+        meet = f"{round(best.chance * n)} of {n} {'meets' if n == 1 else 'meet'} it"
+        lines.append(f"  of the subsets of that size, all measured, {meet}")
+    elif best.chance is not None:
         lines.append(
             f"  one random subset of that size meets it with a chance of {chance_text(best.chance)}"
         )

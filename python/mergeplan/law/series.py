@@ -48,6 +48,7 @@ class Point:
         n_subsets: How many were measured, of `n_possible`; a merge measured twice counts once.
         spread: Standard deviation over subsets, where two or more were measured.
         best_subset, best_loss: The best of them, where the file names subsets.
+        values: Of the single subsets, where the file gives them and no mean alone.
     """
 
     k: Experts
@@ -57,6 +58,7 @@ class Point:
     spread: Magnitude | None = None
     best_subset: tuple[str, ...] = ()
     best_loss: Number | None = None
+    values: tuple[Number, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -324,6 +326,7 @@ def _point(losses: dict[Merge, list[float]], k: int, pool_size: int, scale: Scal
         spread=variance(values) ** 0.5 if len(values) > 1 else None,
         best_subset=best,
         best_loss=best_loss,
+        values=tuple(sorted(values)) if best or len(values) > 1 else (),
     )
 
 

@@ -29,7 +29,7 @@ from mergeplan.selection.insight import (
 )
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.selection import Selection, Selections, Wish, name_of_table
-from mergeplan.selection.settled import is_loss, settled_of
+from mergeplan.selection.settled import is_loss, settled_of, within_ends
 from mergeplan.selection.sizes import link_sizes, refuse_one_size
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
@@ -248,12 +248,14 @@ def select_from(table: Table, wish: Wish, resampling: Resampling | None = None) 
             weighted, free = (
                 one if one is not None and one.value > 0 else None for one in (weighted, free)
             )
+        ends = table.target(name).ends
+        weighted, free = (one and within_ends(one, ends) for one in (weighted, free))
     laws = _domain_laws(table, table.target(name).metric)
     sizes = sizes_of(law)
     experts = experts_of(law, best, laws) if best is not None else []
     base = table.value(name, {})
     if base is not None and law.noisy and (own := law.weights.sum(1) == 0).any():
-        base = float(expected_rows(law)[0][own][0])
+        base = float(np.clip(expected_rows(law)[0][own][0], *table.target(name).ends))
     return Selection(
         table=table,
         law=law,

@@ -22,7 +22,16 @@ def settled_of(table: Table, problem: Problem) -> tuple[dict[int, Choice], Draws
     by_size, draws = settle(problem, best_by_size(problem))
     if is_loss(table, problem.law.name):
         by_size = _possible(problem, by_size)
-    return {k: _on_items(table, problem.law, one) for k, one in by_size.items()}, draws
+    ends = table.target(problem.law.name).ends
+    return {
+        k: within_ends(_on_items(table, problem.law, one), ends) for k, one in by_size.items()
+    }, draws
+
+
+def within_ends(choice: Choice, ends: tuple[float, float]) -> Choice:
+    """A choice of no value that none can have."""
+    value, low, high = np.clip((choice.value, choice.low, choice.high), *ends).tolist()
+    return replace(choice, value=value, low=low, high=high)
 
 
 def is_loss(table: Table, name: str) -> bool:

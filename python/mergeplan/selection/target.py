@@ -35,6 +35,11 @@ class Target:
     text_errors: Array | None = None
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """What none of its values is beyond."""
+        return ends_of(self.values[np.isfinite(self.values)], self.higher, self.metric)
+
+    @property
     def noise(self) -> Array | None:
         """Variance of what of each value is the merge's own, and else on other items; `None` but of
         metrics of which every measured value has an error."""
@@ -42,6 +47,18 @@ class Target:
         if not self.metric or self.own is None or not np.isfinite(self.own[there]).all():
             return None
         return np.where(there, np.nan_to_num(self.own), 0.0) ** 2
+
+
+def ends_of(values: Array, higher: bool, metric: str) -> tuple[float, float]:
+    """What no value is beyond: 0 and 1 of what may be a share, as far as the values tell, of which
+    more is better; 0 of what is never negative.
+
+    >>> ends_of(np.array([0.2, 0.9]), True, "acc"), ends_of(np.array([-1.0, 0.5]), True, "reward")
+    ((0.0, 1.0), (-inf, inf))
+    """
+    if metric and ((values < 0).any() or (higher and (values > 1).any())):
+        return -np.inf, np.inf
+    return 0.0, 1.0 if metric and higher else np.inf
 
 
 def mean_of(name: str, targets: Sequence[Target], shares: Sequence[float]) -> Target:

@@ -15,6 +15,7 @@ from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.settled import settled_of
 from mergeplan.selection.table import Table
+from mergeplan.selection.target import ends_of
 from mergeplan.subset_law.expected_rows import expected_rows
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.subset_law.spread import NINE_IN_TEN
@@ -151,10 +152,12 @@ def on_items(
             for key in one.table.merges[place]:
                 found.setdefault(key, (float(value), float(half)))
     expected = []
+    ends = ends_of(np.array([one.value for one in known]), aim.higher, aim.metric)
     for other, whole in zip(known, halves, strict=True):
         own = NINE_IN_TEN * aim.error_of(other.own)
         value, half = found.get(other.key, (other.value, own))
-        low, high = value - max(half, whole), value + max(half, whole)
+        wide = max(half, whole)
+        value, low, high = np.clip((value, value - wide, value + wide), *ends).tolist()
         found_here = replace(other, value=value, low=low, high=high, here=other.value)
         expected.append(replace(found_here, apart=half / NINE_IN_TEN))
     return expected
