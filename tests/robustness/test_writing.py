@@ -26,6 +26,7 @@ TABLE = DEMO / "measurements.csv"
 METHOD = ("--method", "task_arithmetic")
 # Each with the name of the file that it writes.
 COMMANDS = {
+    "init": (("init", DEMO, "-o"), "pool.yml"),
     "fit": (("fit", TABLE, *METHOD, "-o"), "law.json"),
     "plot": (("plot", TABLE, *METHOD, "-o"), "law.png"),
     "suggest": (

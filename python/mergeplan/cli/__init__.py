@@ -18,6 +18,7 @@ from mergeplan.errors import MergeplanError, SeveralMetricsError, SurroundingsEr
 from mergeplan.system import signals
 
 COMMANDS = {
+    "init": "write a pool.yml of the models, adapters and texts in some folders",
     "merge": "run a mergekit YAML",
     "inspect": "what is in checkpoints, whether they fit, what a merge of them takes",
     "evaluate": "token cross-entropy on held-out text, in nats per token",

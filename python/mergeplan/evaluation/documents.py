@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mergeplan.display.text import listed
-from mergeplan.errors import InputError, nearest
-from mergeplan.system.reading import TEXTS, decode, read_bytes
+from mergeplan.display.text import format_bytes, listed
+from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.system.reading import TEXTS, decode, open_plain, read_bytes
 
 # What a line may be, beside its `group`; other keys, such as an id, are not looked at.
 KINDS = ("text", "prompt, response", "messages")
@@ -84,6 +84,38 @@ def read_documents(path: Path, *, given: bool = False) -> TextFile:
         MissingInputError: There is no such file.
         InputError: The file, or a line of it, is at fault.
     """
+    raw = read_bytes(path, TEXTS, given=given)
+    kind, documents = _documents(raw, path)
+    return TextFile(path, kind, documents, hashlib.sha256(raw).hexdigest())
+
+
+def first_documents(path: Path, most_bytes: int) -> tuple[str, tuple[Document, ...], bool]:
+    """The documents that a JSON-lines file begins with, as far as so many bytes tell.
+
+    Returns:
+        Their kind, the documents, and whether they are all.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It cannot be read, or one of these lines is at fault.
+    """
+    try:
+        with open_plain(path) as file:
+            raw = file.read(most_bytes + 1)
+    except FileNotFoundError as error:
+        raise MissingInputError(f"cannot open `{path}`: no such file") from error
+    except OSError as error:
+        raise InputError(f"cannot read `{path}`: {error.strerror}") from error
+    whole = len(raw) <= most_bytes
+    if not whole:
+        raw = raw[: raw.rfind(b"\n", 0, most_bytes) + 1]
+        if not raw:
+            raise InputError(f"`{path}`: its first line is longer than {format_bytes(most_bytes)}")
+    return *_documents(raw, path), whole
+
+
+def _documents(raw: bytes, path: Path) -> tuple[str, tuple[Document, ...]]:
+    """All documents of a file, and their one kind."""
     kind = ""
 
     def document(data: dict[str, Any], number: int) -> Document:
@@ -97,7 +129,6 @@ def read_documents(path: Path, *, given: bool = False) -> TextFile:
         kind = found
         return _document(data, kind, number)
 
-    raw = read_bytes(path, TEXTS, given=given)
     documents = _read_lines(raw, path, document)
     if not documents:
         raise InputError(
@@ -105,7 +136,7 @@ def read_documents(path: Path, *, given: bool = False) -> TextFile:
             " `messages`",
             "leave the domain out, or give it text",
         )
-    return TextFile(path, kind, tuple(documents), hashlib.sha256(raw).hexdigest())
+    return kind, tuple(documents)
 
 
 def read_objects(path: Path, *, given: bool = False) -> TextFile:

@@ -25,7 +25,7 @@ from mergeplan.system.yamlfile import read_yaml
 # The label of k = 0 in lists of merges.
 BASE = "base"
 # Sizes are often names (3B) of bases that count a little more or less.
-_SIZE_TOLERANCE = 1.3
+SIZE_TOLERANCE = 1.3
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def nearest_size(counts: Sequence[float], n_params: float, where: str, hint: str
         InputError: None is near.
     """
     ratios = [max(count / n_params, n_params / count) for count in counts]
-    if min(ratios) > _SIZE_TOLERANCE:
+    if min(ratios) > SIZE_TOLERANCE:
         have = ", ".join(format_count(count) for count in counts)
         raise InputError(f"{where} has no base of {format_count(n_params)}: found {have}", hint)
     return ratios.index(min(ratios))
