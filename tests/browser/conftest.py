@@ -1,6 +1,5 @@
 """The report page in a real browser; skipped with its reason where there is none."""
 
-import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +8,13 @@ from typing import Any
 import pytest
 
 import mergeplan
-from tests.support.browser import a_browser, visit, why_no_browser
+from tests.support.browser import Browser, a_browser, why_no_browser
 from tests.support.pools import copied_pool
 from tests.support.settings import DATA
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     # Of a module: playwright's event loop would be in the way of others that want one.
     if reason := why_no_browser():
         pytest.skip(reason)
@@ -39,10 +38,10 @@ def report_page(run: Path) -> Path:
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Any]]:
+def opened(browser: Browser) -> Iterator[Callable[..., Any]]:
     """Opens a file; when the test ends, the page must have been quiet."""
-    with contextlib.ExitStack() as stack:
-        yield lambda path, **options: stack.enter_context(visit(browser, path, **options))
+    yield browser.open
+    assert browser.said == []
 
 
 @pytest.fixture

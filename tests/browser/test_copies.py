@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import mergeplan
-from tests.support.reports import run_of
+from tests.support.browser import Browser
+from tests.support.reports import data_of, run_of
 from tests.support.settings import DATA
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,7 +30,8 @@ FOLDER = "<img src=x onerror=window.ran=6>&copy;"
 
 
 def copied(page: Any, panel: str, kind: str) -> str:
-    page.click(f"#panel-{panel} .copy button[title='copy as {kind}']")
+    button = f"#panel-{panel} .copy button[title='copy as {kind}']"
+    page.evaluate(f"document.querySelector(`{button}`).click()")
     return page.evaluate("window.copied.pop()")
 
 
@@ -81,7 +83,8 @@ def test_each_panel_copies_as_csv_with_its_values(page: Any, report_page: Path) 
 
 
 def test_a_command_is_copied_and_said(page: Any) -> None:
-    said = copied(page, "verdict", "command")
+    page.click("#panel-verdict .copy button[title='copy as command']")
+    [said] = page.evaluate("window.copied")
     assert said.startswith("mergeplan calibrate ")
     assert page.locator("#panel-verdict button", has_text="copied").count() == 1
 
@@ -94,7 +97,7 @@ def test_without_a_clipboard_the_text_is_there_to_be_copied(page: Any) -> None:
 
 @pytest.fixture(scope="session")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recorded run, whose names are traps."""
+    """The recorded run, whose names are traps, and a table of three rows."""
     folder = tmp_path_factory.mktemp("hostile")
     run = Path(shutil.copytree(DATA / "run_5_experts", folder / FOLDER))
     for path in (run / "scores.jsonl", run / "held_back.jsonl", run / "geometry.json"):
@@ -105,7 +108,8 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (run / "measurements.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(table)
     out = folder / "report.html"
-    mergeplan.report(run, out)
+    (folder / "three.csv").write_text("k,loss_nats\n1,2.0\n2,1.9\n4,1.85\n")
+    mergeplan.report([run, folder / "three.csv"], out)
     return out
 
 
@@ -122,10 +126,10 @@ def renamed(value: Any) -> Any:
 def test_hostile_names_are_shown_and_do_nothing(
     opened: Callable[..., Any], hostile_page: Path
 ) -> None:
-    page = opened(hostile_page, viewport={"width": 390, "height": 844})
+    page = opened(hostile_page, width=390)
     panels = page.locator("section.panel").all()
     assert {one.get_attribute("id").removeprefix("panel-") for one in panels} == set(
-        run_of(hostile_page)["panels"]
+        data_of(hostile_page)["runs"][0]["panels"]
     )
     page.locator("#panel-law circle.dot").first.click(force=True)
     page.locator("#panel-subsets tbody tr").first.hover()
@@ -142,7 +146,7 @@ def test_hostile_names_are_shown_and_do_nothing(
     shown = [one.replace("\u202e", "\\u202e") for one in HOSTILE.values()]
     assert sorted(ticks) == sorted(shown[:5])
     assert page.locator("h1").text_content() == f"{FOLDER}: what to merge"
-    assert page.title() == f"{FOLDER} - mergeplan"
+    assert page.title() == f"{FOLDER}, three.csv - mergeplan"
     assert HOSTILE["average"] in page.locator("[data-key=group] option").all_text_contents()
     assert HOSTILE["md"] in page.locator("[data-key=target] option").all_text_contents()
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 391
@@ -153,8 +157,25 @@ def test_hostile_names_are_shown_and_do_nothing(
     ET.fromstring(copied(page, "experts", "SVG"))
 
 
-def test_its_policy_lets_nothing_run_or_load(opened: Callable[..., Any], report_page: Path) -> None:
-    page = opened(report_page, quiet=False)
+def test_runs_on_one_page_are_chosen_between(
+    opened: Callable[..., Any], hostile_page: Path
+) -> None:
+    page = opened(hostile_page)
+    count = page.locator("#subsets tbody tr").count()
+    page.click("#panel-subsets summary")
+    page.locator("[data-key='keep 2']").fill("10")
+    assert page.locator("#subsets tbody tr").count() < count
+    page.select_option("[data-key=run]", "1")
+    assert page.locator("h1").inner_text() == "three.csv: what to merge"
+    assert page.locator("#panel-history").is_hidden()
+    assert "2.0000" in page.locator("#panel-law").text_content()
+    page.select_option("[data-key=run]", "0")
+    assert page.locator("#panel-history").is_visible()
+    assert page.locator("#subsets tbody tr").count() == count
+
+
+def test_its_policy_lets_nothing_run_or_load(browser: Browser, report_page: Path) -> None:
+    page = browser.open(report_page)
     asked: list[str] = []
     page.on("requestfinished", lambda one: asked.append(one.url))
     blocked = page.evaluate("""async () => {

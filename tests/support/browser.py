@@ -25,44 +25,55 @@ def _executable() -> str | None:
 
 
 @contextlib.contextmanager
-def a_browser() -> Iterator[Any]:
-    """One browser; a page is opened in it by `visit`."""
+def a_browser() -> Iterator["Browser"]:
+    """One browser with one page."""
     from playwright.sync_api import sync_playwright
 
     # Chromium refuses its sandbox to root, as which containers run.
     arguments = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_executable(), args=arguments)
-        yield browser
+        yield Browser(browser.new_page())
         browser.close()
 
 
-@contextlib.contextmanager
-def visit(browser: Any, path: Path, *, quiet: bool = True, **options: Any) -> Iterator[Any]:
-    """A page of a file, drawn.
+class Browser:
+    """A page, and what was said and asked for on it since it was opened.
 
-    Args:
-        quiet: Whether it has to say nothing on the console, to fail nowhere, and to ask for nothing
-            but itself.
-        options: Of playwright's `new_context`.
+    Attributes:
+        page: Playwright's.
+        said: Words on the console, errors, dialogs, and requests of anything but the file itself.
     """
-    context = browser.new_context(**options)
-    context.set_default_timeout(8000)
-    page = context.new_page()
-    # What is copied is kept; a browser without a window has no clipboard to look into.
-    page.add_init_script(
-        "window.copied = [];"
-        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) =>"
-        " { window.copied.push(text); }}});"
-    )
-    said: list[str] = []
-    page.on("console", lambda one: said.append(f"console: {one.text}"))
-    page.on("pageerror", lambda one: said.append(f"error: {one}"))
-    page.on("dialog", lambda one: (said.append(f"dialog: {one.message}"), one.dismiss()))
-    page.on("request", lambda one: said.append(f"request: {one.url}"))
-    page.goto(path.as_uri())
-    assert page.evaluate("document.body.dataset.ready") == "yes", said
-    assert said.pop(0) == f"request: {path.as_uri()}"
-    yield page
-    context.close()
-    assert not (quiet and said), said
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.said: list[str] = []
+        page.set_default_timeout(8000)
+        # What is copied is kept; a browser without a window has no clipboard to look into.
+        page.add_init_script(
+            "window.copied = [];"
+            "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) =>"
+            " { window.copied.push(text); }}});"
+        )
+        page.on("console", lambda one: self.said.append(f"console: {one.text}"))
+        page.on("pageerror", lambda one: self.said.append(f"error: {one}"))
+        page.on("dialog", self._dialog)
+        page.on("request", lambda one: self.said.append(f"request: {one.url}"))
+
+    def _dialog(self, dialog: Any) -> None:
+        self.said.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def open(self, path: Path, *, width: int = 1280, scheme: str = "light") -> Any:
+        """The page of a file, drawn anew.
+
+        Args:
+            scheme: `light` or `dark`.
+        """
+        self.page.set_viewport_size({"width": width, "height": 800})
+        self.page.emulate_media(color_scheme=scheme, media="screen")
+        self.said.clear()
+        self.page.goto(path.as_uri())
+        assert self.page.evaluate("document.body.dataset.ready") == "yes", self.said
+        assert self.said.pop(0) == f"request: {path.as_uri()}"
+        return self.page
