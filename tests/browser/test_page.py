@@ -14,6 +14,8 @@ from safetensors.numpy import load_file
 import mergeplan
 from tests.support.commands import cli
 from tests.support.reports import run_of
+from tests.support.settings import DATA, DEMO_POOL
+from tests.tools.check_report import check
 
 NUMBER = re.compile(r"\d\.\d{3}")
 
@@ -287,3 +289,32 @@ def test_printed_it_is_without_its_controls(page: Any) -> None:
     assert page.locator("#panel-verdict .headline").is_visible()
     table = page.locator("#panel-subsets .scroll")
     assert table.evaluate("(one) => one.scrollHeight <= one.clientHeight")
+
+
+def test_all_that_is_shown_of_a_run_is_what_the_commands_say(page: Any, run: Path) -> None:
+    found = check(page, run)
+    assert found.faults == []
+    assert found.compared > 1000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "table",
+    [
+        DEMO_POOL / "measurements.csv",
+        DATA / "real_lm_pool.csv",
+        DATA / "byte_pool_30.csv",
+        DATA / "downstream_8b_5_experts.csv",
+        DATA / "loss_and_scores_270k.csv",
+        DATA / "measured_llama3b_16_experts.csv",
+        DATA / "select_270k_ties.csv",
+    ],
+    ids=lambda path: path.stem,
+)
+def test_all_that_is_shown_of_a_table_is_what_the_commands_say(
+    opened: Callable[..., Any], table: Path, tmp_path: Path
+) -> None:
+    mergeplan.report(table, tmp_path / "out.html")
+    found = check(opened(tmp_path / "out.html"), table)
+    assert found.faults == []
+    assert found.compared > 40

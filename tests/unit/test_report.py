@@ -136,6 +136,21 @@ def test_several_runs_are_on_one_page(few: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_of_domains_alone_is_shown_by_their_mean(tmp_path: Path) -> None:
+    lines = (DATA / "run_5_experts" / "measurements.csv").read_text().splitlines()
+    table, out = tmp_path / "table.csv", tmp_path / "out.html"
+    table.write_text("\n".join(line for line in lines if ",macro," not in line) + "\n")
+    mergeplan.report(table, out)
+    run = run_of(out)
+    assert run["targets"][0]["label"] == "mean of all domains"
+    place = [one["label"] for one in run["groups"]].index("average")
+    law = run["panels"]["subsets"]["laws"][f"{place}:0"]
+    [own] = [one for one in mergeplan.select(table) if one.table.method == "average"]
+    assert law["constant"] == pytest.approx(own.law.constant, abs=1e-6)
+    whole = next(one for one in run["merges"] if one["k"] == 5 and one["g"] == place)
+    assert whole["v"][0] == pytest.approx(sum(whole["v"][1:]) / 3, abs=1e-9)
+
+
 def test_a_table_of_metrics_is_shown_by_its_first(tmp_path: Path) -> None:
     out = tmp_path / "out.html"
     mergeplan.report(DATA / "downstream_8b_5_experts.csv", out)

@@ -74,6 +74,9 @@ class Source:
             row.target: Target(row.target, row.domain, row.metric, row.higher) for row in self.rows
         }
         deciding = self.metric or ""
+        losses = [one for one in found.values() if not one.metric]
+        if len(losses) > 1 and MACRO not in found:  # as every command has it
+            found[MACRO] = Target(MACRO, MACRO, "", False)
 
         def order(target: Target) -> tuple[bool, bool, str]:
             return target.metric != deciding, target.domain != MACRO, target.name
