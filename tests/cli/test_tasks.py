@@ -112,6 +112,47 @@ def test_tasks_stand_in_the_same_table_with_each_items_score(task, tmp_path):
     assert (cli(*words).returncode, cli(*words[:4], "--items", "x.csv").returncode) == (1, 2)
 
 
+def test_tasks_need_no_data_and_stand_in_the_table_of_measurements(task, tmp_path):
+    out, alone = tmp_path / "m.csv", tmp_path / "alone.csv"
+    words = ["evaluate", DEMO_POOL / "python", "--tasks", task, "--as", "subset=python", "-o"]
+    texts = ["--data", EVAL / "python.jsonl", "--max-tokens", 500]
+    without, beside = cli(*words, alone, "--json"), cli(*words, out, *texts, "--json")
+    assert (without.returncode, beside.returncode) == (0, 0), (without.stderr, beside.stderr)
+    found = json.loads(without.stdout)
+    [score] = found["tasks"]
+    assert score["value"] == found["value"] == json.loads(beside.stdout)["tasks"][0]["value"]
+    assert (found["metric"], found["better"]) == ("acc", "higher")
+    rows, _ = read_rows(out)
+    assert [(row.domain, row.metric) for row in rows] == [
+        ("python", ""), ("macro", ""), ("tiny_choice", "acc"),
+    ]  # fmt: skip
+    row = rows[-1]
+    assert (row.loss_nats, row.higher, row.n_items) == (
+        pytest.approx(score["value"]), True, ITEMS,
+    )  # fmt: skip
+    assert row.value_se == pytest.approx(score["se"], rel=1e-5)
+    bare, _ = read_rows(alone)
+    assert [(r.domain, r.metric) for r in bare] == [("tiny_choice", "acc"), ("macro", "acc")]
+    assert (bare[0].value_se, bare[0].n_items) == (row.value_se, ITEMS)
+    # As a calibration writes the same merge.
+    done = calibrated(tmp_path, task)
+    ours = next(r for r in read_rows(done.table)[0] if r.metric and r.subset == ("python",))
+    assert (row.data_hash, row.n_items) == (ours.data_hash, ours.n_items)
+    assert (row.loss_nats, row.value_se) == pytest.approx((ours.loss_nats, ours.value_se))
+    shown = cli(*words[:4], "--against", DEMO_POOL / "html")
+    assert shown.returncode == 0, shown.stderr
+    table, _, apart = shown.stdout.partition("\n\n")
+    assert table.count("tiny_choice") == apart.count("tiny_choice") == 1
+    assert table.split()[:3] == ["domain", "acc", "se"]
+    out.write_text("k,subset,n_params,loss_nats,domain\n")
+    refused = cli(*words, out, *texts)
+    assert "column `metric` is missing" in refused.stderr
+    halved = cli(*words[:4], "--half", "check")
+    assert "items of tasks have no halves" in halved.stderr
+    nothing = cli(*words[:2])
+    assert (nothing.returncode, "--data is missing" in nothing.stderr) == (2, True)
+
+
 def calibrated(tmp_path, task, **changes):
     pool = write_pool(tmp_path, methods={"average": {}}, **changes)
     setup = mergeplan.Setup(device="cpu", tasks=(str(task),))

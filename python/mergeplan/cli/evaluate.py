@@ -31,7 +31,7 @@ _FILE = PATH
     multiple=True,
     help="Run tasks of lm-evaluation-harness too, by name or YAML file: a,b. Repeatable.",
 )
-@click.option("-o", "--out", type=_FILE, help="Append the losses to this measurements.csv.")
+@click.option("-o", "--out", type=_FILE, help="Append what is found to this measurements.csv.")
 @click.option(
     "--as",
     "merge",
@@ -80,17 +80,18 @@ def command(
     from mergeplan.system.progress import ProgressLine
     from mergeplan.system.writing import refuse_existing, write_durably
 
-    if not sources and given["scorer"] is None:
+    if not (sources or tasks or given["scorer"]):
         raise click.UsageError("--data is missing: what to score MODEL on")
     if (out is None) != (not merge):
         raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
     known = parse_merge(merge) if out else {}
     data = find_data(sources)
     options = evaluation_of(given)
-    metric = options.scorer.metric if options.scorer else ""
     if out is not None:
         known.setdefault("n_params", str(count_params(open_checkpoint(str(model)))))
-        columns_of(out, known, metric)  # before the work
+        scored = bool(options.scorer and options.scorer.metric)
+        losses = bool(sources) and not scored
+        columns_of(out, known, losses=losses, metrics=scored or bool(tasks))  # before the work
     if items is not None and not tasks:
         raise click.UsageError("--items are those of --tasks")
     for path in filter(None, (documents, items)):
@@ -118,7 +119,7 @@ def command(
     if as_json:
         print_document("evaluate", {**found.data(), "warnings": warnings})
     else:
-        click.echo(found.table(found.scores, metric or "loss_nats", found.tasks))
+        click.echo(found.table(found.scores, found.metric or "loss_nats", found.tasks))
         if found.against is not None:
             click.echo(
                 f"\n{model} - {against}, paired by document" + (" and item" if tasks else "")
@@ -140,6 +141,8 @@ def command(
             found.scores,
             known,
             data_hash=found.data_hash,
-            metric=metric,
+            metric=found.metric,
             higher=found.higher,
+            tasks=found.beside(found.tasks),
+            task_hashes=found.task_hashes,
         )

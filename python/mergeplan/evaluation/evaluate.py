@@ -1,7 +1,7 @@
 """Evaluate a model: prepare the texts, load, score; and all that the command offers besides."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import finite
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import UNGROUPED
-from mergeplan.evaluation.harness import check_tasks, paired, run_tasks, try_tasks
+from mergeplan.evaluation.harness import Tasks, check_tasks, paired, run_tasks, try_tasks
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import BY_DOCUMENT, EvaluationOptions
 from mergeplan.evaluation.scores import Scores, TaskScore, difference, rows_of, scores_table
 from mergeplan.evaluation.sources import Data, files_of
+from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.measurements.columns import direction
 from mergeplan.system.files import expanded
 from mergeplan.system.progress import Shown, shown_as_bar
@@ -26,6 +27,7 @@ class Evaluation(Summarized):
     Attributes:
         against: Scores of the other model, on the same tokens.
         against_tasks: What the tasks came to of the other model.
+        task_hashes: Of each task's settings and items.
         data_hash: See `Texts.sha256`.
         left_out: Documents of which no token can be scored.
         warnings: On halves that are less independent than they look, where one was scored.
@@ -42,6 +44,7 @@ class Evaluation(Summarized):
     metric: str = ""
     higher: bool = False
     against_tasks: tuple[TaskScore, ...] = ()
+    task_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Losses and tasks, and the paired difference from the other model."""
@@ -60,11 +63,13 @@ class Evaluation(Summarized):
             for name, row in data["scores"].items()
         ]
         names = ("metric", "value", "se", "n_documents")
-        rows += [{"domain": one["task"], **{n: one[n] for n in names}} for one in data["tasks"]]
+        tasks = finite([asdict(one) for one in self.beside(self.tasks)])
+        rows += [{"domain": one["task"], **{n: one[n] for n in names}} for one in tasks]
         if self.against is None:
             return rows
         apart = [(row[value], row["se"]) for row in data["difference"].values()]
-        apart += [(one["value"], one["se"]) for one in data["task_differences"]]
+        differences = self.beside(paired(self.tasks, self.against_tasks))
+        apart += finite([(one.value, one.se) for one in differences])
         return [
             {**row, "difference": difference, "difference_se": se}
             for row, (difference, se) in zip(rows, apart, strict=True)
@@ -88,7 +93,11 @@ class Evaluation(Summarized):
             value: What the scores are.
             tasks: In rows below.
         """
-        return scores_table(scores, tasks, value=value, counted=self.counted)
+        return scores_table(scores, self.beside(tasks), value=value, counted=self.counted)
+
+    def beside(self, tasks: Sequence[TaskScore]) -> list[TaskScore]:
+        """Of tasks, what does not stand among the domains: without data or a scorer some do."""
+        return [t for t in tasks if t.metric != self.metric or t.task not in self.scores.domains]
 
     def data(self) -> dict[str, Any]:
         """Ready for JSON: what is not finite becomes null."""
@@ -175,6 +184,7 @@ def evaluate_fully(
     """Also score another model on the same tokens, and run downstream tasks.
 
     Args:
+        data: As for `evaluate`; without any, and without a scorer, the tasks' items count.
         against: A model with the same tokenizer.
         tasks: See `harness.check_tasks`.
 
@@ -189,7 +199,7 @@ def evaluate_fully(
     options = options or EvaluationOptions()
     folders = [expanded(path) for path in (model, against) if path is not None]
     found = check_tasks(tasks) if tasks else None
-    measure = _measure(folders, files_of(data), options)
+    measure = _measure(folders, files_of(data), options, found)
     scores: list[Scores] = []
     task_scores: list[tuple[TaskScore, ...]] = []
     for folder in folders:
@@ -198,10 +208,13 @@ def evaluate_fully(
         tokenizer = load_tokenizer(folder) if found is not None else None
         if found is not None and not task_scores:
             try_tasks(found, loaded, tokenizer)
-        with shown_as_bar(progress, "documents" if options.scorer else "tokens") as told:
-            scores.append(measure.score(loaded, told))
+        if not isinstance(measure, TaskItems):
+            with shown_as_bar(progress, "documents" if options.scorer else "tokens") as told:
+                scores.append(measure.score(loaded, told))
         if found is not None:
             task_scores.append(tuple(run_tasks(found, loaded, tokenizer)))
+        if isinstance(measure, TaskItems):
+            scores.append(measure.scores_of(task_scores[-1]))
         del loaded  # two models need not fit
     ungrouped = [UNGROUPED] if options.half != "all" and measure.cut == BY_DOCUMENT else []
     return Evaluation(
@@ -214,11 +227,18 @@ def evaluate_fully(
         measure.metric,
         measure.higher,
         task_scores[1] if len(task_scores) > 1 else (),
+        # As a calibration's table has them.
+        {name: sha256[:16] for name, sha256 in found.hashes.items()} if found is not None else {},
     )
 
 
-def _measure(folders: list[Path], files: dict[str, Path], options: EvaluationOptions) -> Measure:
-    """What the models are scored by, on the same documents."""
+def _measure(
+    folders: list[Path],
+    files: dict[str, Path],
+    options: EvaluationOptions,
+    tasks: Tasks | None,
+) -> Measure:
+    """What the models are scored by, on the same documents; without any, by the tasks' items."""
     from mergeplan.evaluation.hashes import tokenizer_content
     from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
     from mergeplan.evaluation.own_documents import OwnDocuments
@@ -226,6 +246,10 @@ def _measure(folders: list[Path], files: dict[str, Path], options: EvaluationOpt
 
     if options.scorer is not None:
         return OwnDocuments.prepare(files, options, given=True)
+    if tasks is not None and not files:
+        if options.half != "all":
+            raise InputError("`half`: items of tasks have no halves", "give data, or leave it out")
+        return TaskItems.of(tasks)
     contexts = [context_of(load_model_config(folder)) for folder in folders]
     tokenizer, *others = [load_tokenizer(folder) for folder in folders]
     if any(tokenizer_content(other) != tokenizer_content(tokenizer) for other in others):

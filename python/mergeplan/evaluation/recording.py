@@ -1,14 +1,15 @@
-"""Append a model's losses to `measurements.csv`."""
+"""Append what a model came to to `measurements.csv`."""
 
 import csv
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mergeplan.display.text import is_unicode, listed
 from mergeplan.errors import InputError, MissingInputError, nearest
-from mergeplan.evaluation.scores import Scores
+from mergeplan.evaluation.scores import Scores, TaskScore
 from mergeplan.measurements.columns import COLUMNS, direction, write_se
 from mergeplan.measurements.rows import MACRO
 from mergeplan.system.csvtext import open_table
@@ -56,12 +57,14 @@ def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
     return merge
 
 
-def columns_of(path: Path, merge: Mapping[str, str], metric: str = "") -> list[str]:
+def columns_of(
+    path: Path, merge: Mapping[str, str], *, losses: bool = True, metrics: bool = False
+) -> list[str]:
     """The columns to write, which a file that exists decides.
 
     Args:
         merge: See `parse_merge`.
-        metric: What is measured; empty for losses in nats.
+        losses, metrics: Of which there will be rows.
 
     Raises:
         InputError: It lacks a column without which the rows would lose their meaning.
@@ -71,11 +74,12 @@ def columns_of(path: Path, merge: Mapping[str, str], metric: str = "") -> list[s
     try:
         _, columns = open_table(read_text(path, TABLE).splitlines(), path)
     except MissingInputError:
-        left_out = "loss" if metric else "metric"
+        left_out = [about for about, some in (("loss", losses), ("metric", metrics)) if not some]
         # Here every model is scored on the whole text.
-        return [c.name for c in COLUMNS if c.about != left_out and c.name != "text_se"]
+        return [c.name for c in COLUMNS if c.about not in left_out and c.name != "text_se"]
     told = [key for key, value in merge.items() if value not in ("", "{}")]
-    for column in (*told, "domain", *(_METRIC if metric else ("loss_nats",))):
+    needed = (*(("loss_nats",) if losses else ()), *(_METRIC if metrics else ()))
+    for column in (*told, "domain", *needed):
         if column not in columns:
             raise InputError(
                 f"`{path}`: column `{column}` is missing; found {listed(columns)}",
@@ -92,8 +96,10 @@ def append(
     data_hash: str,
     metric: str = "",
     higher: bool = False,
+    tasks: Sequence[TaskScore] = (),
+    task_hashes: Mapping[str, str] | None = None,
 ) -> None:
-    """Append a row for each domain and one for the macro mean, in one step.
+    """Append a row for each domain, one for the macro mean and one for each task, in one step.
 
     What is there stays byte for byte, and what another `append` adds meanwhile stays too.
 
@@ -102,6 +108,8 @@ def append(
         data_hash: `Texts.sha256`.
         metric: What was measured; empty for losses in nats.
         higher: Whether more of it is better.
+        tasks: Of them, what says which way is better and is finite.
+        task_hashes: Of each task.
 
     Raises:
         InputError: A loss is not finite, or the file lacks a column.
@@ -109,15 +117,17 @@ def append(
     """
     if faults := scores.faults():
         raise InputError(f"`{path}`: nothing was appended: {faults[0]}")
+    measured = _measured(scores, metric, higher, data_hash)
+    measured += [
+        _task_cells(one, (task_hashes or {}).get(one.task, ""))
+        for one in tasks
+        if one.better and math.isfinite(one.value)
+    ]
+    metrics = any("metric" in cells for cells in measured)
     while True:
         with holding(path) as exists:
-            text = _rows(
-                columns_of(path, merge, metric),
-                _measured(scores, metric, higher),
-                merge,
-                data_hash,
-                header=not exists,
-            )
+            columns = columns_of(path, merge, losses=not metric, metrics=metrics)
+            text = _rows(columns, measured, merge, header=not exists)
             before = read_bytes(path, TABLE) if exists else b""
             if before and not before.endswith(b"\n"):
                 before += b"\n"
@@ -127,36 +137,53 @@ def append(
                 continue  # another has just begun the file
 
 
-def _measured(scores: Scores, metric: str, higher: bool) -> dict[str, dict[str, object]]:
+def _measured(scores: Scores, metric: str, higher: bool, data_hash: str) -> list[dict[str, object]]:
     """The cells of each domain and of the macro mean that say what was measured."""
     rows = {**scores.estimates(), MACRO: scores.macro()}
     if metric:
-        better = direction(higher)
-        return {
-            name: {
+        return [
+            {
+                "domain": name,
                 "metric": metric,
                 "value": f"{row.loss_nats:.9g}",
                 "value_se": write_se(row.se),
                 "n_items": row.n_tokens,
-                "better": better,
+                "better": direction(higher),
+                "data_hash": data_hash,
             }
             for name, row in rows.items()
-        }
-    return {
-        name: {
+        ]
+    return [
+        {
+            "domain": name,
             "loss_nats": f"{row.loss_nats:.9g}",
             "loss_se": write_se(row.se),
             "n_tokens": row.n_tokens,
+            "data_hash": data_hash,
         }
         for name, row in rows.items()
+    ]
+
+
+def _task_cells(score: TaskScore, data_hash: str) -> dict[str, object]:
+    """The same of a task, as a calibration's table has it."""
+    se = write_se(score.se)
+    return {
+        "domain": score.task,
+        "metric": score.metric,
+        "value": f"{score.value:.9g}",
+        "value_se": se,
+        # Without an error it would be taken for a share of the items.
+        "n_items": score.n_documents or "" if se else "",
+        "better": score.better,
+        "data_hash": data_hash,
     }
 
 
 def _rows(
     columns: list[str],
-    measured: Mapping[str, Mapping[str, object]],
+    measured: Sequence[Mapping[str, object]],
     merge: Mapping[str, str],
-    data_hash: str,
     *,
     header: bool,
 ) -> str:
@@ -164,6 +191,5 @@ def _rows(
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     if header:
         writer.writeheader()
-    for name, cells in measured.items():
-        writer.writerow({**merge, "domain": name, **cells, "data_hash": data_hash})
+    writer.writerows({**merge, **cells} for cells in measured)
     return text.getvalue()
