@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -216,6 +217,9 @@ def test_bfloat16_is_taken_for_all_and_nothing_is_scored_twice(trying, tmp_path)
             tmp_path / "run",
             replace(options(pool), setup=Setup(dtype="float32", device="cpu")),
         )
+    # What `auto` came to may be said.
+    narrow = replace(options(pool), setup=Setup(dtype="bfloat16", device="cpu"))
+    assert calibrate(pool, tmp_path / "run", narrow).arithmetic == done.arithmetic
     (tmp_path / "run" / "dtype.jsonl").unlink()
     bare = calibrate(pool, tmp_path / "run", replace(options(pool), listed=(), also=(NAMES[:3],)))
     assert bare.arithmetic == "bfloat16: as this run began"
@@ -250,7 +254,7 @@ def test_where_a_decision_changes_all_is_scored_in_float32(trying, tmp_path):
     given = replace(options(pool), setup=Setup(dtype="float32", device="cpu"))
     plain = calibrate(pool, tmp_path / "plain", given)
     assert plain.table.read_bytes() == done.table.read_bytes()
-    assert (plain.arithmetic, len(worker.scored)) == ("", 17)
+    assert (plain.arithmetic, len(worker.scored)) == ("float32: by `--dtype`", 17)
 
 
 def test_every_size_must_agree(trying, tmp_path):
@@ -303,12 +307,38 @@ def test_little_work_is_not_worth_a_trial(trying, tmp_path, monkeypatch):
     pool, worker = trying
     monkeypatch.setattr(dtype_of_run, "LEAST_WORK", dtype_trial.LEAST_WORK)
     done = calibrate(pool, tmp_path / "run", options(pool))
-    assert done.arithmetic == ""
-    assert [dtype for dtype, _ in worker.scored] == ["auto"] * 17
+    assert done.arithmetic == "float32: as `auto` is on a CPU without a trial of bfloat16"
+    assert done.arithmetic in done.summary()
+    assert [dtype for dtype, _ in worker.scored] == ["float32"] * 17
     assert not (tmp_path / "run" / "dtype.jsonl").exists()
-    # What began without a trial goes on without one.
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["arithmetic"]
+    assert (recorded["`--dtype`"], recorded["what `--dtype auto` is"]) == ("auto", "float32")
+    # What began without a trial goes on without one, also where its dtype is said.
     monkeypatch.setattr(dtype_of_run, "LEAST_WORK", 0)
-    assert calibrate(pool, tmp_path / "run", options(pool)).arithmetic == ""
+    for dtype in ("auto", "float32"):
+        given = replace(options(pool), setup=Setup(dtype=dtype, device="cpu"))
+        again = calibrate(pool, tmp_path / "run", given)
+        assert (again.arithmetic, again.n_measured) == ("float32: as this run began", 0)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["arithmetic"] == recorded
+    narrow = replace(options(pool), setup=Setup(dtype="bfloat16", device="cpu"))
+    with pytest.raises(InputError, match="`--dtype` was auto in the run"):
+        calibrate(pool, tmp_path / "run", narrow)
+
+
+@pytest.mark.parametrize(("own", "used"), [("bfloat16", "bfloat16"), (None, "auto")])
+def test_elsewhere_than_on_a_cpu_the_bases_own_dtype_is_told(
+    own, used, trying, tmp_path, monkeypatch
+):
+    pool, worker = trying
+    monkeypatch.setattr(Setup, "on_cpu", lambda _: False)
+    monkeypatch.setattr(
+        dtype_of_run, "open_stored", lambda _: SimpleNamespace(config={"torch_dtype": own})
+    )
+    done = calibrate(pool, tmp_path / "run", options(pool))
+    said = {"bfloat16": "bfloat16: the base's own", "auto": "auto: each base's own dtype"}
+    assert (done.arithmetic, {dtype for dtype, _ in worker.scored}) == (said[used], {used})
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["arithmetic"]
+    assert recorded.get("what `--dtype auto` is") == own
 
 
 def test_a_real_pool_is_scored_in_bfloat16(tmp_path, monkeypatch):

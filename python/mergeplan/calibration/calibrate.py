@@ -45,7 +45,7 @@ class Calibration(Summarized):
         seconds: Of this run; `merging` and `evaluating` are those of all its merges.
         verdict: What to do, by all of the run's merges; `None` where none was measured.
         held_back: The verdict's merge on the other half of the documents, where they were halved.
-        arithmetic: What `--dtype auto` is, and why; empty where both dtypes were not tried.
+        arithmetic: In which dtype merges are scored, and why.
         warnings: Texts that could not be scored, losses that are not finite, files that were edited
             and stay.
     """
@@ -65,7 +65,7 @@ class Calibration(Summarized):
     warnings: tuple[str, ...]
 
     def tally(self) -> str:
-        """What was measured now, and in which dtype where that was tried."""
+        """What was measured now, and in which dtype."""
         share = 100 * self.merging / max(self.merging + self.evaluating, 1e-9)
         new = f"measured {counted(self.n_measured, 'merges')} in {self.seconds:.1f} s"
         kept = f"{self.n_kept} were there already"

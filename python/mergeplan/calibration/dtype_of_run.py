@@ -9,6 +9,7 @@ from mergeplan.calibration.curve_rounds import Round, next_round
 from mergeplan.calibration.dtype_rule import Asked
 from mergeplan.calibration.dtype_trial import (
     BFLOAT16,
+    FLOAT32,
     LEAST_WORK,
     DtypeTrial,
     may_try,
@@ -24,7 +25,9 @@ from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.store import RunStore
 from mergeplan.calibration.subset_plan import SubsetPlan
 from mergeplan.calibration.subset_rounds import next_subset_round
+from mergeplan.checkpoints.opening import open_stored
 from mergeplan.evaluation.measured import MeasuredMerge
+from mergeplan.evaluation.options import DTYPES
 from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.measurements.metrics import domains_of, targets_of
 from mergeplan.measurements.rows import MACRO, Measurements, target_name
@@ -41,13 +44,13 @@ class DtypeOfRun:
 
     Attributes:
         options: The run's, with that dtype.
-        words: It, and why; empty where both dtypes were not tried.
+        words: It, and why.
         trial: Where both were.
         measured: Merges of the trial, kept in the run's store now.
     """
 
     options: CalibrateOptions
-    words: str = ""
+    words: str
     trial: DtypeTrial | None = None
     measured: tuple[MeasuredMerge, ...] = ()
 
@@ -62,8 +65,10 @@ def settle_dtype(
     """Find out what `auto` is: as the run began, or by a trial before it measures anything."""
     identity = store.folder.identity
     settled = identity.arithmetic.get(AUTO_DTYPE)
+    if settled is None and options.setup.dtype != "auto":
+        return DtypeOfRun(options, f"{options.setup.dtype}: by `--dtype`")
     if settled is None and (store.all() or not may_try(options.setup)):
-        return DtypeOfRun(options)
+        return _untried(checked, options, store)
     asked = _asked(options, store)
     trial = DtypeTrial(store.folder, identity)
     if settled is None and not trial.head.dtype:
@@ -71,7 +76,7 @@ def settle_dtype(
         rounds = {size: some for size in sizes if (some := _first(checked, options, size))}
         tried = {size: spread(some) for size, some in rounds.items()}
         if not tried or not all(tried.values()) or _work(checked, rounds) < LEAST_WORK:
-            return DtypeOfRun(options)
+            return _untried(checked, options, store)
         say("scoring some merges in float32, and in bfloat16, which may be faster")
         scored = partial(_scored, rounds, options.setup, make_executor)
         trial.run(tried, scored, options.budget, asked)
@@ -90,6 +95,25 @@ def settle_dtype(
     for one in new:
         store.add(one)
     return DtypeOfRun(options, words, trial, tuple(new))
+
+
+def _untried(checked: CheckedCalibration, options: CalibrateOptions, store: RunStore) -> DtypeOfRun:
+    """`auto` without a trial: float32 on a CPU, and what the bases say elsewhere."""
+    if options.setup.on_cpu():
+        dtype, why = FLOAT32, "as `auto` is on a CPU without a trial of bfloat16"
+    else:
+        configs = [open_stored(str(size.base)).config for size in checked.pool.sizes]
+        own = {str(one.get("dtype") or one.get("torch_dtype")) for one in configs}
+        dtype, why = own.pop(), "the base's own"
+        if own or dtype not in DTYPES:
+            return DtypeOfRun(options, "auto: each base's own dtype")
+    if store.all():
+        # Of an earlier version: where it began, nobody wrote down.
+        return DtypeOfRun(options, f"{dtype}: {why}")
+    store.folder.record(AUTO_DTYPE, dtype)
+    return DtypeOfRun(
+        replace(options, setup=replace(options.setup, dtype=dtype)), f"{dtype}: {why}"
+    )
 
 
 def _asked(options: CalibrateOptions, store: RunStore) -> Asked:

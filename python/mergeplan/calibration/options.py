@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mergeplan.calibration.curve_rounds import CurvePlan
 from mergeplan.calibration.decision import CurveGoal
-from mergeplan.calibration.going_on import AUTO_DTYPE, HALF
+from mergeplan.calibration.going_on import AUTO_DTYPE, DTYPE, HALF
 from mergeplan.calibration.identity import RunIdentity
 from mergeplan.calibration.limits import Budget
 from mergeplan.calibration.preflight import CheckedCalibration, check_calibration
@@ -150,8 +150,10 @@ def settle(
         options = _with_half(options, "all")
         checked = check_options(pool_file, options, tried)
     before = _recorded(folder)
-    if options.setup.dtype == "auto" and before and AUTO_DTYPE in before.arithmetic:
-        checked = checked.where(AUTO_DTYPE, before.arithmetic[AUTO_DTYPE])
+    settled = before and before.arithmetic.get(AUTO_DTYPE)
+    if settled and options.setup.dtype in ("auto", settled):
+        # What `auto` came to may also be said.
+        checked = checked.where(DTYPE, "auto").where(AUTO_DTYPE, settled)
     return options, checked
 
 

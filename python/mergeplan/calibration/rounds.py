@@ -86,10 +86,11 @@ class Run:
             check_paths(self._ray, checked.pool)
 
     def settle_dtype(self, store: RunStore) -> str:
-        """Find out what `--dtype auto` is; in words, empty where both dtypes were not tried."""
+        """Find out what `--dtype auto` is; in words."""
         gpus = self._ray is not None and self._ray.cluster_resources().get("GPU", 0)
-        if gpus and AUTO_DTYPE not in store.folder.identity.arithmetic:
-            return ""
+        settled = AUTO_DTYPE in store.folder.identity.arithmetic
+        if gpus and self._options.setup.dtype == "auto" and not settled:
+            return "auto: float32 on CPUs, the base's own on GPUs"
         found = settle_dtype(self._checked, self._options, store, self._executor, self._say)
         self._options, self._trial = found.options, found.trial
         self.measured += found.measured
