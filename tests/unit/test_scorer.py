@@ -16,6 +16,7 @@ from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import OwnDocuments, read_files
 from mergeplan.evaluation.scorer import Scorer
 from mergeplan.measurements.file import read_rows
+from mergeplan.system import signals
 from tests.support.commands import cli, cli_process
 from tests.support.pools import write_pool
 from tests.support.settings import DEMO_POOL, EVAL
@@ -139,6 +140,7 @@ def test_a_scorer_that_is_not_there_is_named(tmp_path):
         ("return [(1.0, 10**400)] * 2", "expected a whole count from 1 to 1e+12, found inf"),
         ("return [(1.0, 1e13)] * 2", "expected a whole count from 1 to 1e+12, found 1e+13"),
         ("return [(1.0, True)] * 2", "document 1: expected a sum and a count"),
+        ("import torch; return [(1.0, torch.tensor(True))] * 2", "expected a sum and a count"),
         ("return [(1j, 1)] * 2", "document 1: expected a sum and a count"),
         ("import numpy; return [(numpy.complex64(1), 1)] * 2", "expected a sum and a count"),
         ("import numpy; return [numpy.array([None, 1])] * 2", "expected a sum and a count"),
@@ -216,23 +218,22 @@ def test_a_scorer_does_not_end_the_command(source, tmp_path):
 
 
 STOPPED = "import os, signal, sys\nos.kill(os.getpid(), signal.SIGTERM)\nsys.exit(3)\n"
-CAUGHT = """
-import os, signal
-
-def score(model, documents):
-    try:
-        os.kill(os.getpid(), signal.SIGTERM)
-    except BaseException as error:
-        raise RuntimeError("a worker has died") from error
-"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal of POSIX")
-@pytest.mark.parametrize("source", [STOPPED, CAUGHT])
-def test_a_command_that_is_stopped_while_a_scorer_runs_is_not_the_scorers_fault(source, tmp_path):
-    words = ["--data", EVAL / "html.jsonl", "--scorer", written(tmp_path, source)]
+def test_a_command_that_is_stopped_while_a_scorer_runs_is_not_the_scorers_fault(
+    tmp_path, monkeypatch
+):
+    words = ["--data", EVAL / "html.jsonl", "--scorer", written(tmp_path, STOPPED)]
     done = cli_process("evaluate", DEMO_POOL / "python", *words)
     assert (done.returncode, "mine.py" in done.stderr) == (143, False), done.stderr
+    # A scorer may catch it, and make something else of it.
+    own = prepared(tmp_path, "def score(m, d):\n    raise RuntimeError('a worker has died')\n")
+    with pytest.raises(InputError, match="a worker has died"):
+        own.check(Model())
+    monkeypatch.setattr(signals, "_asked", [SystemExit(143)])
+    with pytest.raises(SystemExit, match="143"):
+        own.check(Model())
 
 
 def test_a_count_that_depends_on_the_model_is_refused(tmp_path):

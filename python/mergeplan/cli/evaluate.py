@@ -23,7 +23,8 @@ _FILE = PATH
     "sources",
     multiple=True,
     metavar="DATA",
-    help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable.",
+    help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable."
+    " --tasks and --scorer can do without.",
 )
 @click.option("--against", type=_FILE, help="Also score this model; print MODEL - AGAINST, paired.")
 @click.option(

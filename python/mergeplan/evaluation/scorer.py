@@ -181,6 +181,7 @@ class Scorer:
     def _pair(self, pair: Any, name: str) -> tuple[float, int]:
         try:
             value, count = pair
+            value, count = _plain(value), _plain(count)
             if isinstance(pair, str | bytes) or isinstance(count, bool):
                 raise TypeError
             value, count = _float(value), _float(count)
@@ -309,13 +310,17 @@ def _length(found: Any) -> int | None:
         return None
 
 
+def _plain(value: Any) -> Any:
+    """What an array or a tensor of one number holds."""
+    return value.item() if hasattr(value, "item") else value
+
+
 def _float(value: Any) -> float:
-    """A number of Python, or an array or a tensor of one.
+    """A number of Python as a float.
 
     Raises:
         TypeError: It is none: a complex number or a text.
     """
-    value = value.item() if hasattr(value, "item") else value
     if not isinstance(value, Real | Decimal):
         raise TypeError
     try:
