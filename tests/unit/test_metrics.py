@@ -29,6 +29,7 @@ from mergeplan.selection.table import tables_of
 from mergeplan.subset_law.fit import fit_subset_law
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.answer import verdict_of
+from mergeplan.verdict.from_law import verdict_from_law
 from mergeplan.verdict.from_selections import verdict_from_selections
 from tests.support.settings import DATA
 
@@ -602,3 +603,29 @@ def test_no_interval_leaves_the_range_of_a_share(tmp_path):
     for one in (*found.by_size.values(), verdict.chosen):
         assert 0 == one.low == one.value <= one.high <= 1
     assert "-0.0000" not in found.summary() + verdict.summary()
+
+
+def test_where_all_merges_score_alike_no_k_and_no_lambda_is_told(tmp_path):
+    rows = "".join(f"{len(s)},acc,0.25,higher,200,{'+'.join(s)}\n" for s in SOME)
+    path = write(tmp_path, f"{HEAD},n_items,subset\n0,acc,0.25,higher,200,\n{rows}")
+    result = fit(path)
+    found = recommend(result)
+    assert "all merges score alike, 0.2500" in found.summary()
+    assert not any(word in found.summary() for word in ("k = ", "asks for"))
+    assert [sign.partition(":")[0] for sign in all_signs(result)] == ["no trend"]
+    for verdict in (verdict_of(path), verdict_from_law(found)):
+        assert (verdict.kind, verdict.lambda_to_try) == ("base", None)
+    assert "all 12 that were measured score alike, 0.2500" in verdict_of(path).notes
+
+
+@pytest.mark.parametrize("metric", ["ifeval", "harmbench_rta"])
+def test_where_means_have_no_trend_no_k_interval_or_sure_k_is_told(tmp_path, metric):
+    """By their errors, or, where these are not known, by a law that explains nothing."""
+    path = with_items(tmp_path, metric) if metric == "ifeval" else PUBLISHED
+    for target in (None, 0.24):
+        best = recommend(fit(path, metric=metric), target)
+        assert best.summary().startswith("no number of experts is told for")
+        for word in ("interval of k", "confidence", "k80", "crosses", "asks for"):
+            assert word not in best.summary()
+        assert "no k is told" in best.best.summary()
+    assert "asks for 4 of 5" in recommend(fit(PUBLISHED, metric="math_500")).summary()

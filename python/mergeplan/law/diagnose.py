@@ -13,7 +13,7 @@ from mergeplan.law.joint_draws import SIZE_EFFECT
 from mergeplan.law.posterior import MAX_OFFSET
 from mergeplan.law.series import name_of
 from mergeplan.law.spread import known_covariance
-from mergeplan.law.trend import clearest_steps
+from mergeplan.law.trend import alike, clearest_steps, trendless
 
 # Differences below this many standard errors are taken for chance.
 _CLEAR = 2.0
@@ -125,14 +125,13 @@ def _upturn(fit: Fit) -> Diagnosis | None:
 def _against(fit: Fit) -> Diagnosis | None:
     """Means of a metric that do not all go the law's way, or that go no way."""
     worse, better = clearest_steps(fit.series)
-    some = [step for step in (better, worse) if step is not None]
-    if some and all(step.error is not None and not step.clear for step in some):
-        return Diagnosis(
-            "no trend",
-            "of all pairs of k none differs by more than its error makes: the most do "
-            + some[0].text(),
-            "do not choose a k by it: measure more items, or look at single subsets by `select`",
-        )
+    unknown = worse is not None and better is not None and worse.error is None
+    if (why := trendless(fit.series, fit.r2)) and not unknown:
+        advice = "do not choose a k by it: measure more items, or look at single subsets"
+        advice += " by `select`"
+        if alike(fit.series):
+            advice = "measure what tells merges apart: harder or easier items, or more of them"
+        return Diagnosis("no trend", why, advice)
     if worse is None or better is None:
         return None
     if worse.error is None:
@@ -232,7 +231,7 @@ def _tail(fit: Fit) -> Diagnosis | None:
 
 def _rising(fit: Fit) -> Diagnosis | None:
     scale = fit.series.scale
-    if fit.law.tail > 0:
+    if fit.law.tail > 0 or alike(fit.series):
         return None
     return Diagnosis(
         "no gain from merging",
@@ -243,7 +242,7 @@ def _rising(fit: Fit) -> Diagnosis | None:
 
 def _base(fit: Fit) -> Diagnosis | None:
     base, pool = fit.series.base_loss, fit.series.pool_size
-    if base is None or not fit.reaches(base, fit.expect(pool)):
+    if base is None or fit.reaches(fit.expect(pool), base):  # as good is not better
         return None
     lambda_ = _lambda(fit)
     return Diagnosis(

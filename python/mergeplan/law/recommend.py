@@ -10,6 +10,7 @@ from mergeplan.law.curve import Fit, TargetK
 from mergeplan.law.fit_result import FitResult
 from mergeplan.law.recommendation import Candidate, CostedMerge, Goal, Recommendation
 from mergeplan.law.series import Series
+from mergeplan.law.trend import trendless
 from mergeplan.system.blas import on_one_thread
 
 # The paper's simplest method, and the share of the loss below which a better one is not worth it.
@@ -146,7 +147,7 @@ def _candidate(fit: Fit, goal: Goal, costs: CostModel) -> Candidate:
         next_cost=None if n_billion is None else costs.cost(n_billion, at + 1) - (cost or 0.0),
         cost=cost,
         reasons=(*reasons, fit.voice) if fit.voice else tuple(reasons),
-        warnings=(*fit.warnings, *_warnings(fit, goal, k)),
+        warnings=(*fit.warnings, *(() if trendless(series, fit.r2) else _warnings(fit, goal, k))),
     )
 
 

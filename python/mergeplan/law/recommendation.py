@@ -11,6 +11,7 @@ from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import AtScale, Fit, Prediction, TargetK, coefficients_text
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.law.series import Point, name_of
+from mergeplan.law.trend import trendless
 from mergeplan.system.ranges import check_number
 
 
@@ -112,8 +113,15 @@ class Candidate(Summarized):
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def no_trend(self) -> str | None:
+        """Why no k is to be chosen by its means; then none is told to people."""
+        return trendless(self.fit.series, self.fit.r2)
+
     def summary(self) -> str:
         """What it would merge, what that is expected to give, and why."""
+        if self.no_trend:
+            return f"{name_of(self.fit.series)}: no k is told, {self.no_trend}"
         k = f"k = {self.k}" if self.k is not None else "not reached"
         scale = self.fit.series.scale
         loss = f"{self.predicted.loss:.4f}{scale.unit} expected on this text"
@@ -193,6 +201,8 @@ class Recommendation(Summarized):
             wish = f"for {where} of {goal.target_loss:g}"
         else:
             wish = f"for a loss of {goal.target_loss:g} nats on {where}"
+        if best.no_trend:
+            return f"no number of experts is told {wish}: {best.no_trend}"
         if best.k is not None:
             size = (
                 "" if series.n_params is None else f" of {format_count(series.n_params)} parameters"

@@ -17,6 +17,8 @@ from mergeplan.law.spread import fit_spread, known_covariance
 # Chance that of all pairs of k one differs by more than is taken for chance, either way. At two
 # standard errors for each pair one merge of all experts with few items refused a sound curve.
 _CHANCE = 0.025
+# Where errors are not known, a law of means that turn back says nothing below this R².
+_EXPLAINED = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,35 @@ def bend_of(series: Series) -> str | None:
         f"{series.scale.name} becomes better and worse with k by more than its error:"
         f" {better.text()}; {worse.text()}"
     )
+
+
+def alike(series: Series) -> bool:
+    """Whether all merges that were measured have one value."""
+    losses = {point.loss for point in series.points}
+    return len(losses) == 1 and not any(point.spread for point in series.points)
+
+
+def trendless(series: Series, r2: float) -> str | None:
+    """Why nothing is to be said of how a mean changes with k; `None` where something is.
+
+    Args:
+        r2: Share of the variance of the means that the law explains.
+    """
+    if alike(series):
+        return f"all merges score alike, {series.points[0].loss:.4f}"
+    worse, better = clearest_steps(series)
+    some = [step for step in (better, worse) if step is not None]
+    if some and all(step.error is not None and not step.clear for step in some):
+        return (
+            "of all pairs of k none differs by more than its error makes: the most do"
+            f" {some[0].text()}"
+        )
+    if worse and better and (worse.error is None or better.error is None) and r2 < _EXPLAINED:
+        return (
+            f"the law explains {max(r2, 0.0):.0%} of how the means differ: {better.text()};"
+            f" {worse.text()}"
+        )
+    return None
 
 
 def clearest_steps(series: Series) -> tuple[Step | None, Step | None]:

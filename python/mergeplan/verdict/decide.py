@@ -29,6 +29,7 @@ from mergeplan.verdict.notes import (
     on_open,
     on_outliers,
     on_predictions,
+    on_ties,
     within,
 )
 from mergeplan.verdict.verdict import Kind, Verdict
@@ -119,6 +120,7 @@ def decide(
             *on_nothing_compared(
                 alone=field_.is_alone(chosen), no_merges=bool(field_.first_merges(chosen))
             ),
+            *on_ties(known),
             *on_another_size(kind, field_.paying_elsewhere(chosen)),
             *on_outliers(predictions),
             *on_lacking(every, aim),
@@ -186,4 +188,6 @@ def _lambda(
     if kind not in ("base", "expert"):
         return None
     own = [one for one in known if one.merge.n_params == chosen.merge.n_params]
+    if len({one.on_this_text for one in own}) == 1:
+        return None  # all alike, and so is what lies between
     return lambda_to_try(own, None if base is None else base.value, aim.sign)

@@ -6,6 +6,7 @@ from mergeplan.display.text import format_count
 from mergeplan.law.curve import Fit
 from mergeplan.law.recommendation import Candidate, Recommendation
 from mergeplan.law.series import Series
+from mergeplan.law.trend import alike
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.lambdas import strength_of
@@ -39,6 +40,8 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
 
     merge = min(named, key=lambda one: (cost(one), one.merge.k), default=None)
     k, mean = _k_that_pays(best, base)
+    if best.no_trend:  # what was measured, and no draws around it
+        mean = min(sign * point.loss for point in series.points)
     expected = best.fit.predict(k).loss
     lowest = min(mean, cost(merge))
     option = recommendation.cheapest
@@ -72,13 +75,18 @@ def verdict_from_law(recommendation: Recommendation) -> Verdict:
         expert=expert,
         best_merge=merge,
         reached=reached,
-        lambda_to_try=_half(best.fit) if kind in ("base", "expert") else None,
+        lambda_to_try=(
+            _half(best.fit) if kind in ("base", "expert") and not alike(series) else None
+        ),
         k=k,
         pool_size=series.pool_size,
         expected=expected,
         method=series.method,
         where=where,
-        notes=_notes(kind, merge, k, series),
+        notes=(
+            *_notes(kind, merge, k, series),
+            *([f"no k is to be chosen by its means: {best.no_trend}"] if best.no_trend else ()),
+        ),
     )
 
 

@@ -12,6 +12,9 @@ from mergeplan.verdict.known import Aim, KnownMerge
 from mergeplan.verdict.unmeasured import Open
 from mergeplan.verdict.words import base_size
 
+# So many merges that have one value are a sign, and fewer a matter of course.
+_FEWEST_TIES = 3
+
 
 def within(bounds: Bounds) -> str:
     """The bounds, for a sentence on what keeps them."""
@@ -72,6 +75,14 @@ def on_outliers(predictions: Sequence[Predictions]) -> list[str]:
     """Rows that no law of the others comes near, of what decides."""
     laws = [one.laws[one.name] for one in predictions if one.name in one.laws]
     return list(dict.fromkeys(text for law in laws for text in aside_text(law)))
+
+
+def on_ties(known: Sequence[Contender]) -> list[str]:
+    """A word where all that was measured has one value."""
+    values = {one.on_this_text for one in known}
+    if len(known) < _FEWEST_TIES or len(values) > 1:
+        return []
+    return [f"all {len(known)} that were measured score alike, {values.pop():.4f}"]
 
 
 def on_another_size(kind: str, merge: Contender | None) -> list[str]:
