@@ -54,6 +54,8 @@ from .merging.options import MergeRequest as MergeRequest
 from .merging.streaming import Sweep as Sweep
 from .merging.streaming import merge_into as merge_into
 from .merging.streaming import stream as stream
+from .onboarding.doctor import Diagnosis as Diagnosis
+from .onboarding.doctor import doctor as doctor
 from .onboarding.init import NewPool as NewPool
 from .onboarding.init import init as init
 from .pool.geometry.compare import similarity as similarity

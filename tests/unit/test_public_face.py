@@ -58,6 +58,7 @@ def test_results_print_a_screen_and_tell_the_whole(demo_pool, few_measured, merg
         mergeplan.diff(demo_pool / "base", report.out),
         mergeplan.load_pool(demo_pool / "pool.yml"),
         mergeplan.init(demo_pool, dry_run=True),
+        mergeplan.doctor(),
         mergeplan.load_measurements(rows),
         mergeplan.sample(demo_pool / "pool.yml", tmp_path / "s"),
         law.fits[0],

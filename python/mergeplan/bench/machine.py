@@ -3,10 +3,10 @@
 import os
 import platform
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from mergeplan._native import __version__
+from mergeplan.system.machine import cpu_model, memory_bytes, usable_cores
 
 
 def has_mergekit() -> bool:
@@ -21,10 +21,10 @@ def describe_machine(with_mergekit: bool) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     machine: dict[str, Any] = {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "memory_bytes": _memory_bytes(),
+        "usable_cores": usable_cores(),
+        "memory_bytes": memory_bytes(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "mergeplan": __version__,
@@ -36,19 +36,3 @@ def describe_machine(with_mergekit: bool) -> dict[str, Any]:
         except PackageNotFoundError:
             machine[name] = None
     return machine
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -34,6 +34,7 @@ COMMANDS = {
     "diff": "compare two checkpoints tensor by tensor, in ULPs",
     "mergekit": "run mergekit's own mergekit-yaml with mergeplan's kernels in it",
     "bench": "measure merges on this machine beside mergekit and a plain copy",
+    "doctor": "what this machine has for mergeplan, and what would be slow or fail",
     "demo": "the whole path on a small bundled pool",
 }
 

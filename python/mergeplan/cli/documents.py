@@ -15,6 +15,7 @@ VERSIONS = {
     "bench": 1,
     "calibrate": 1,
     "diff": 1,
+    "doctor": 1,
     "evaluate": 1,
     "fit": 1,
     "forecast": 1,
