@@ -4,12 +4,15 @@ import csv
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.active import first_subsets
+from mergeplan.selection.select import select
+from mergeplan.selection.selection import worse_weights
 from tests.support.checkpoints import weights_of
 from tests.support.commands import cli
 from tests.support.merges import run_mergekit
@@ -323,3 +326,17 @@ def test_domains_of_the_only_metric_go_by_their_own_names(tmp_path):
         json.loads(cli("select", table, "--domains", "x", "--json").stdout)["verdict"]["aim"]
         == "acc:x"
     )
+
+
+def test_weights_that_are_no_better_than_a_subset_are_not_recommended():
+    """The best of measured ones has 0.8630; weights are predicted to have 0.8567."""
+    for weights in ("simplex", "equal"):
+        run = cli("select", PUBLISHED, "--metric", "harmbench_rta", "--weights", weights)
+        said = "no better than the best subset: expert1+expert4 has 0.8630" in run.stderr
+        assert said == (weights == "simplex"), run.stderr
+        assert "`--weights simplex` takes them" not in run.stdout
+    (found,) = select(PUBLISHED, metric="harmbench_rta")
+    assert worse_weights(found, found.best) == ""
+    better = replace(found.weighted, value=0.87)
+    assert worse_weights(found, better) == ""
+    assert "`--weights equal` takes it" in worse_weights(found, found.weighted)

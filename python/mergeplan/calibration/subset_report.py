@@ -15,7 +15,7 @@ from mergeplan.measurements.rows import MACRO, target_name
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.select import select_each
-from mergeplan.selection.selection import Selection, Selections, Wish
+from mergeplan.selection.selection import Selection, Selections, Wish, worse_weights
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.table import tables_of
 from mergeplan.verdict.verdict import Verdict
@@ -68,7 +68,14 @@ def summarize_choice(
     words += ["--method", first.table.method]
     words += ["--transfer", transfer] if transfer != AUTO else []
     kinds = {"free": first.free, "simplex": first.weighted}
-    kind = next((name for name, choice in kinds.items() if choice is not None), None)
+    kind = next(
+        (
+            name
+            for name, one in kinds.items()
+            if one is not None and worse_weights(first, one) == ""
+        ),
+        None,
+    )
     words += ["--weights", kind] if kind else []
     next_command = shlex.join([*words, "--pool", str(pool_file), "-o", "weighted.yml"])
     files = ", ".join(map(str, filter(None, (table, config))))

@@ -143,7 +143,7 @@ def command(
     from mergeplan.selection.pictures import draw_selection
     from mergeplan.selection.problem import parse_constraint
     from mergeplan.selection.select import select
-    from mergeplan.selection.selection import Wish
+    from mergeplan.selection.selection import Wish, worse_weights
     from mergeplan.system.writing import refuse_existing
     from mergeplan.verdict.data import answer_data, verdict_data
     from mergeplan.verdict.from_selections import (
@@ -194,6 +194,8 @@ def command(
                 wanted=wanted, seed=scoring["seed"],
             )  # fmt: skip
     doubts = [*doubts_of_table(source), *selections.warnings]
+    asked = {"simplex": first.weighted, "free": first.free}.get(weights)
+    doubts += [why] if asked is not None and (why := worse_weights(first, asked)) else []
     doubts += checked.warnings if checked is not None else ()
     if as_json:
         data = {

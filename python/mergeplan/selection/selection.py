@@ -177,6 +177,19 @@ class Selections(Summarized, tuple[Selection, ...]):
         return "\n".join(lines)
 
 
+def worse_weights(selection: Selection, choice: Choice) -> str:
+    """Why some weights are not to be taken; empty where they are predicted to be better than the
+    best subset."""
+    best, sign = selection.best, -1.0 if selection.law.higher else 1.0
+    if best is None or choice.equal or sign * choice.value < sign * best.value:
+        return ""
+    how = "" if best.measured or best.here is not None else "predicted "
+    return (
+        f"these weights are predicted to have {choice.value:.4f}, no better than the best subset:"
+        f" {'+'.join(best.subset)} has {how}{best.value:.4f}; `--weights equal` takes it"
+    )
+
+
 def name_of_table(table: Table) -> str:
     """Method, options and base size."""
     options = "" if table.options == "{}" else f" {table.options}"
