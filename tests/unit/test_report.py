@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mergeplan
-from mergeplan.errors import InputError, MissingInputError
+from mergeplan.errors import InputError, MergeplanError, MissingInputError
 from mergeplan.reporting.core import core_data
 from mergeplan.reporting.reduced import MOST_ROWS, reduced
 from mergeplan.reporting.source import open_source
@@ -75,14 +75,12 @@ def test_no_path_of_the_machine_is_on_it(few: Path, page: Path) -> None:
     assert all(own["config"]["base_model"] == "base" for own in config.values())
 
 
-def test_a_fault_is_told_without_the_folder_it_lies_in(tmp_path: Path) -> None:
+def test_a_run_whose_geometry_is_of_another_pool_has_no_page(tmp_path: Path) -> None:
     run = Path(shutil.copytree(DATA / "run_5_experts", tmp_path / "run"))
     geometry = run / "geometry.json"
     geometry.write_text(geometry.read_text().replace('"pool_hash": "', '"pool_hash": "0'))
-    out = tmp_path / "out.html"
-    mergeplan.report(run, out)
-    assert "`geometry.json` has `pool_hash`" in run_of(out)["panels"]["verdict"]["missing"]
-    assert str(tmp_path) not in out.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="geometry.json` has `pool_hash`"):
+        mergeplan.report(run, tmp_path / "out.html")
 
 
 def test_it_is_small_and_loads_nothing(page: Path) -> None:
@@ -203,3 +201,32 @@ def test_the_form_of_a_law_of_many_rows_is_within_five_per_cent() -> None:
 
 def test_a_difference_from_the_base_has_no_interval_from_few_documents(few: Path) -> None:
     assert all("e" not in one for one in core_data(open_source(few))["merges"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fit", "-o"),
+        ("select", "-o"),
+        ("suggest", "--pool", DEMO / "pool.yml", "-o"),
+        ("plot", "-o"),
+    ],
+)
+def test_nothing_writes_over_what_it_reads(few: Path, tmp_path: Path, words) -> None:
+    own = tmp_path / ("few.svg" if words[0] == "plot" else "few.csv")
+    own.write_bytes(few.read_bytes())
+    command, *rest = words
+    rest = ["--pool", DEMO / "pool.yml", *rest] if command == "select" else rest
+    done = cli(command, own, *rest, own, "--overwrite")
+    assert done.returncode == 1
+    assert "is what is read" in done.stderr
+    assert own.read_bytes() == few.read_bytes()
+
+
+def test_a_page_replaces_no_file_of_a_run_but_its_own(tmp_path: Path, few: Path) -> None:
+    page = tmp_path / "few.html"
+    page.write_bytes(few.read_bytes())
+    for out in (page, tmp_path / "page.pdf"):
+        with pytest.raises(MergeplanError, match=r"what is read|a page is HTML"):
+            mergeplan.report(page, out, overwrite=True)
+    assert page.read_bytes() == few.read_bytes()

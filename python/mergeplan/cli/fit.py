@@ -40,7 +40,7 @@ def command(
     from mergeplan.system.writing import refuse_existing
 
     if out is not None:
-        refuse_existing(out, overwrite=overwrite)
+        refuse_existing(out, overwrite=overwrite, inputs=(measurements,))
     result = fit(measurements, **fitting)
     if out is not None:
         save_law(result, out, replace=overwrite)

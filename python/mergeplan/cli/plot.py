@@ -32,7 +32,7 @@ def command(
     from mergeplan.system.writing import refuse_existing
 
     check_picture(out)
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, inputs=(source,))
     rows = load_measurements(source, fitting["metric"]) if is_table(source) else None
     result = load(source, **fitting)
     plot(result, out, target_loss, measurements=rows, replace=overwrite)

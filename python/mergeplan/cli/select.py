@@ -160,7 +160,7 @@ def command(
         check_picture(picture)
     for path in (out, picture):
         if path is not None:
-            refuse_existing(path, overwrite=overwrite)
+            refuse_existing(path, overwrite=overwrite, inputs=(source, pool_file, geometry))
     wish = Wish(domains, tuple(map(parse_constraint, keep)), max_loss, max_experts)
     if no_geometry and geometry is not None:
         raise click.UsageError("--geometry and --no-geometry exclude each other")

@@ -52,7 +52,7 @@ def command(
         check_picture(picture)
     for path in (out, picture):
         if path is not None:
-            refuse_existing(path, overwrite=overwrite)
+            refuse_existing(path, overwrite=overwrite, inputs=(pool_file,))
     line = ProgressLine(quiet=quiet)
     try:
         pool = load_pool(pool_file)

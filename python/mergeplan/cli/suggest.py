@@ -99,7 +99,7 @@ def command(
 
     refuse_pool_alone(pool_file, out)
     if out is not None:
-        refuse_existing(out, overwrite=overwrite)
+        refuse_existing(out, overwrite=overwrite, inputs=(source, pool_file, cost_file))
     costs = load_costs(cost_file) if cost_file else CostModel()
     goal = Goal(target_loss, fraction, epsilon, budget, confidence)
     fits, missing = fits_or_why(source, fitting)

@@ -1,10 +1,11 @@
 """The page of one or more runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mergeplan.calibration.run_folder import NAMES, PAGE
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted, format_bytes
 from mergeplan.errors import InputError
@@ -28,11 +29,13 @@ class Report(Summarized):
         out: Where it is.
         n_bytes: Its size.
         notes: What did not fit on it.
+        warnings: What could not be shown, and why.
     """
 
     out: Path
     n_bytes: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Where it is, how large, and what did not fit."""
@@ -46,7 +49,9 @@ def report(
     *,
     pool_file: str | Path | None = None,
     metric: str | None = None,
+    pool_size: int | None = None,
     overwrite: bool = False,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Report:
     """Write one self-contained page: verdict, law, subsets, experts, and what they rest on.
 
@@ -55,7 +60,9 @@ def report(
         out: The page, a file of HTML.
         pool_file: The pool's YAML, for the merge's own and for commands.
         metric: What decides; by default the losses, or the first metric of a table without any.
-        overwrite: Whether a file that is there may be replaced.
+        pool_size: Number of experts that there are, where a table does not say it.
+        overwrite: Whether a file that is there may be replaced; none of the sources' ever is.
+        say: Told what takes a while.
 
     Returns:
         Where the page is, and what did not fit on it.
@@ -74,11 +81,27 @@ def report(
     if not paths:
         raise InputError("no run and no table is named")
     out = expanded(out)
-    refuse_existing(out, overwrite=overwrite)
-    some = [open_source(path, pool_file=pool_file, metric=metric) for path in paths]
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"`{out}`: a page is HTML", "name it `report.html`")
+    refuse_existing(out, overwrite=overwrite, inputs=_inputs(paths, pool_file))
+    some = [
+        open_source(path, pool_file=pool_file, metric=metric, pool_size=pool_size) for path in paths
+    ]
+    room = sum(one.room for one in some[:1]) // len(some)
+    some = [replace(one, room=room) for one in some]
+    for one in some:
+        say(f"{one.name}: {len(one.rows):,} rows")
+        one.read()
     text, notes = report_text(some)
     write_durably(out, text, replace=overwrite)
-    return Report(out, len(text.encode()), notes)
+    return Report(out, len(text.encode()), notes, tuple(w for one in some for w in one.warnings))
+
+
+def _inputs(paths: Sequence[str | Path], pool_file: str | Path | None) -> Iterator[Path]:
+    """What is read: tables, pool, and the files of runs but for their own page."""
+    for path in map(expanded, [*paths, *([pool_file] if pool_file else [])]):
+        yield path
+        yield from (path / name for name in NAMES if name != PAGE)
 
 
 @on_one_thread

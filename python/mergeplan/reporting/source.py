@@ -10,11 +10,12 @@ from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.item_scores import with_item_scores
 from mergeplan.evaluation.measured import RUN, MeasuredMerge, read_scores
 from mergeplan.evaluation.resampling import Resampling, of_known_items, resampling_beside
-from mergeplan.law.curve import Fit
 from mergeplan.law.fit import fit
+from mergeplan.law.fit_result import FitResult
 from mergeplan.measurements.file import load_measurements, read_rows
 from mergeplan.measurements.rows import MACRO, Measurement
 from mergeplan.pool.pool import Pool, load_pool
+from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.select import select
 from mergeplan.selection.selection import Selections
 from mergeplan.system.files import expanded
@@ -50,7 +51,9 @@ class Source:
         folder: Of the run; `None` of a table alone.
         pool_file: For the YAML, and the command that measures more.
         metric: What decides; `None` for the losses.
+        pool_size: Number of experts that there are, where the table does not say it.
         brief: Without the curves of what does not decide, which take longest.
+        room: Bytes that its laws may take on the page.
     """
 
     name: str
@@ -59,7 +62,9 @@ class Source:
     rows: tuple[Measurement, ...]
     pool_file: Path | None = None
     metric: str | None = None
+    pool_size: int | None = None
     brief: bool = False
+    room: int = 1_600_000
     resampling: Resampling | None = field(default=None, repr=False)
 
     @cached_property
@@ -107,19 +112,23 @@ class Source:
             return error
 
     @cached_property
-    def curves(self) -> Mapping[str, tuple[Fit, ...] | InputError]:
+    def curves(self) -> Mapping[str, FitResult | InputError]:
         """The law of the means of each target, or why there is none."""
         tables = {}
         targets = self.targets[:1] if self.brief else self.targets
         for metric in dict.fromkeys(one.metric for one in targets):
             data = load_measurements(self.table, metric or None)
             tables[metric] = replace(data, rows=with_item_scores(self.table, data.rows))
-        found: dict[str, tuple[Fit, ...] | InputError] = {}
+        found: dict[str, FitResult | InputError] = {}
         for one in targets:
             try:
                 # Means that bend are drawn with the law's words on them, not left out.
-                result = fit(tables[one.metric], domain=one.domain or None, anyway=True)
-                found[one.name] = result.fits
+                found[one.name] = fit(
+                    tables[one.metric],
+                    domain=one.domain or None,
+                    pool_size=self.pool_size,
+                    anyway=True,
+                )
             except InputError as error:
                 found[one.name] = error
         return found
@@ -136,6 +145,18 @@ class Source:
         except InputError as error:
             return error
 
+    def read(self) -> None:
+        """Fit everything that the panels show."""
+        _ = self.selections, self.curves, self.verdict
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why there is no verdict, and what the run's documents lack."""
+        found = []
+        if isinstance(self.verdict, InputError):
+            found.append(f"`{self.table}`: no verdict: {self.verdict.message}")
+        return tuple(found)
+
 
 def open_source(
     path: str | Path,
@@ -143,6 +164,7 @@ def open_source(
     table: Path | None = None,
     pool_file: str | Path | None = None,
     metric: str | None = None,
+    pool_size: int | None = None,
     brief: bool = False,
 ) -> Source:
     """A run's folder, or a table of measurements.
@@ -152,7 +174,7 @@ def open_source(
         table: Of the folder; by default `measurements.csv`.
         pool_file: The pool's YAML.
         metric: What decides; by default the losses, or the first metric of a table without any.
-        brief: See `Source`.
+        pool_size, brief: See `Source`.
 
     Raises:
         MissingInputError: There is no such file or folder, or a run that has measured nothing yet.
@@ -175,6 +197,7 @@ def open_source(
             f"`{table}` has rows of bases only", "measure some merges: `mergeplan calibrate`"
         )
     rows = with_item_scores(table, rows)
+    grams_beside(table, rows)  # what is damaged is no page's matter
     resampling = resampling_beside(table, rows)
     rows = of_known_items(rows, resampling)
     return Source(
@@ -184,6 +207,7 @@ def open_source(
         rows=rows,
         pool_file=None if pool_file is None else expanded(pool_file),
         metric=_deciding(rows, metric, table),
+        pool_size=pool_size,
         brief=brief,
         resampling=resampling,
     )

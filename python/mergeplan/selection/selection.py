@@ -213,7 +213,7 @@ def _head(selection: Selection) -> list[str]:
     lines = [f"by {by} {has}: {', '.join(best.subset)}"]
     lines.append(f"  {_value(best, law)}")
     if selection.confidence is not None:
-        lines += _sure(selection.confidence)
+        lines += sure_lines(selection.confidence)
     if best.gap:
         lines.append(f"  at most {best.gap:.4f} above the lowest that the form allows at this k")
     if selection.base is not None:
@@ -254,8 +254,12 @@ def _value(choice: Choice, law: SubsetLaw) -> str:
     return f"{choice.value:.{digits}f} predicted, {said}"
 
 
-def _sure(sure: Confidence) -> list[str]:
-    """The chance on this text, and on texts of this kind or why there is none."""
+def sure_lines(sure: Confidence) -> list[str]:
+    """The chance on this text, and on texts of this kind or why there is none.
+
+    Returns:
+        Lines, indented.
+    """
     lines = []
     if sure.chance is not None and not sure.no_chance:
         lines.append(

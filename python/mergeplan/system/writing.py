@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -46,8 +46,12 @@ class ExistsError(SurroundingsError):
     """There is a file already, and nothing says that it may be replaced."""
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
+def refuse_existing(path: Path, *, overwrite: bool, inputs: Iterable[Path | None] = ()) -> None:
     """Refuse, before the work, a file that could not be written at its end.
+
+    Args:
+        overwrite: Whether a file that is there may be replaced.
+        inputs: What is read, which is never replaced.
 
     Raises:
         ExistsError: It exists, and is not to be replaced.
@@ -57,6 +61,9 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     with saying(path):
         if _mode_of(path) is not None and not overwrite:
             raise ExistsError(f"`{path}` exists", "choose another name, or pass `--overwrite`")
+    for one in inputs:
+        if one is not None and path.exists() and one.exists() and one.samefile(path):
+            raise ExistsError(f"`{path}` is what is read", "choose another name")
     if not path.absolute().parent.is_dir():
         raise MissingInputError(f"cannot write `{path}`: there is no such folder")
 

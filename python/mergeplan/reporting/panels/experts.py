@@ -8,30 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.display.text import finite
-from mergeplan.errors import InputError
 from mergeplan.pool.geometry.file import GeometryFile, Gram
 from mergeplan.reporting.core import groups_of
 from mergeplan.reporting.source import Source
 from mergeplan.selection.geometry import GEOMETRY, grams_beside
+from mergeplan.selection.insight import pair_surprise
 from mergeplan.selection.selection import Selection, Selections
 from mergeplan.system.reading import GEOMETRY as GEOMETRY_KIND
 from mergeplan.system.strict import load_strictly
 
 Array = NDArray[np.float64]
 
+# Of so many experts nothing is left of pairs that each expert's own part does not explain.
+_LEAST_PAIRED = 3
+
 
 def panel(source: Source) -> dict[str, Any] | None:
-    """By group: experts' effects and the pairs' synergy, its mean taken off; and the geometry.
+    """By group: experts' effects, what pairs are beyond what each expert gives to any pair, and
+    the geometry.
 
     Returns:
         `order` is one for all matrices: alike experts beside each other.
     """
     if not isinstance(source.selections, Selections):
         return None
-    try:
-        grams = grams_beside(source.table, source.rows)
-    except InputError:
-        grams = ()
+    grams = grams_beside(source.table, source.rows)
     groups = groups_of(source)
     found = {}
     for one in source.selections:
@@ -44,14 +45,14 @@ def panel(source: Source) -> dict[str, Any] | None:
 def _group(one: Selection, cosines: Array | None) -> dict[str, Any]:
     n = len(one.law.experts)
     pairs = one.synergy
-    off = ~np.eye(n, dtype=bool)
-    mean = float(pairs[off].mean()) if n > 1 else 0.0
-    like = cosines if cosines is not None else -pairs
+    mean = float(pairs[~np.eye(n, dtype=bool)].mean()) if n > 1 else 0.0
+    beyond = pair_surprise(pairs) if n > _LEAST_PAIRED else np.zeros((n, n))
+    like = cosines if cosines is not None else -beyond
     return {
         "names": one.law.experts,
         "experts": [asdict(expert) for expert in one.experts],
         "drop": one.drop,
-        "pairs": np.where(off, pairs - mean, 0.0).tolist(),
+        "pairs": beyond.tolist(),
         "pairs_mean": mean,
         "cosines": None if cosines is None else cosines.tolist(),
         "order": in_order(like) if n > 2 else list(range(n)),
@@ -91,10 +92,7 @@ def _geometry(source: Source) -> list[dict[str, Any]] | None:
     path = source.table.parent / GEOMETRY
     if source.folder is None or not path.is_file():
         return None
-    try:
-        file = load_strictly(path, GeometryFile, GEOMETRY_KIND)
-    except InputError:
-        return None
+    file = load_strictly(path, GeometryFile, GEOMETRY_KIND)
     sizes = []
     for size in file.sizes:
         parts = {

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import Fit, coefficients_text
+from mergeplan.law.diagnose import diagnose, diagnosis_lines
+from mergeplan.law.trend import trendless
 from mergeplan.reporting.core import groups_of
 from mergeplan.reporting.source import Source
 
@@ -30,10 +33,10 @@ def panel(source: Source) -> dict[str, Any] | None:
         if found is None:
             missing[number] = "not on a run's own page; `mergeplan report` of its folder has it"
             continue
-        if not isinstance(found, tuple):
+        if isinstance(found, InputError):
             missing[number] = found.message
             continue
-        for fit in found:
+        for fit in found.fits:
             series = fit.series
             group = series.n_params, series.method, series.options
             if group in groups:
@@ -71,7 +74,13 @@ def _curve(fit: Fit, steps: int) -> dict[str, Any]:
         if n_billion is None
         else [costs.cost(n_billion, k) for k in range(1, series.pool_size + 1)],
         "cost_unit": costs.unit,
-        "warnings": [*fit.warnings, *([fit.voice] if fit.voice else [])],
+        "spread": None if fit.spread is None or series.scale.metric else fit.spread.scale,
+        "no_trend": trendless(series, fit.r2),
+        "warnings": [
+            *fit.warnings,
+            *diagnosis_lines(diagnose(fit)),
+            *([fit.voice] if fit.voice else []),
+        ],
     }
 
 

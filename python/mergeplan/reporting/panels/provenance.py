@@ -24,11 +24,16 @@ def panel(source: Source) -> dict[str, Any]:
     ]
     pools = sorted({row.pool_hash for row in source.rows if row.pool_hash})
     texts = sorted({row.data_hash for row in source.rows if row.data_hash})
-    lines += [["pool", one] for one in pools] + [["texts", one] for one in texts[:4]]
+    lines += [["pool", one] for one in pools]
+    lines += (
+        [["texts", ", ".join(texts[:6]) + (" and more" if len(texts) > 6 else "")]] if texts else []
+    )
     run = None if source.folder is None else recorded_texts(source.folder)
     if run is not None:
         lines += [["halves", str(run.halves)]]
         for name, value in sorted(run.arithmetic.items()):
-            if value not in (None, False):
-                lines.append([name.strip("`"), str(value)])
+            given = value if isinstance(value, list) else [value]
+            shown = ", ".join(str(one) for one in given if one not in (None, False))
+            if shown:
+                lines.append([name.replace("`", ""), shown])
     return {"lines": lines}

@@ -11,9 +11,6 @@ from mergeplan.reporting.source import Source
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.selection import Selection, Selections
 
-# Bytes of all laws together: the page has to stay under 3 MB.
-MOST_BYTES = 1_600_000
-
 
 def panel(source: Source) -> dict[str, Any] | None:
     """Laws by `group:target`, and what `select` chooses of each group.
@@ -35,9 +32,9 @@ def panel(source: Source) -> dict[str, Any] | None:
             if law is None:
                 continue
             fits[f"{group}:{number}"] = {"r2": law.r2, "error": law.error}
-            found = reduced(law) if spent < MOST_BYTES else None
+            found = reduced(law) if spent < source.room else None
             size = len(json.dumps(found))
-            if found is None or spent + size > MOST_BYTES:
+            if found is None or spent + size > source.room:
                 left_out += 1
                 continue
             spent += size

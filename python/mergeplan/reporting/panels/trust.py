@@ -84,7 +84,7 @@ def _tails(source: Source) -> list[dict[str, Any]]:
             "group": groups.index(group),
             "tails": [{"name": one.name, "error": one.left_out} for one in fit.tails],
         }
-        for fit in fits
+        for fit in fits.fits
         if fit.tails
         and (group := (fit.series.n_params, fit.series.method, fit.series.options)) in groups
     ]

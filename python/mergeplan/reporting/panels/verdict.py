@@ -9,12 +9,15 @@ from mergeplan.config.labels import in_words
 from mergeplan.config.write import to_yaml
 from mergeplan.display.text import printable
 from mergeplan.errors import InputError
+from mergeplan.evaluation.edited import edited_rows
+from mergeplan.law.diagnose import all_signs
 from mergeplan.measurements.doubts import doubtful_shares, doubtful_sizes, doubtful_texts
 from mergeplan.reporting.core import Group, groups_of
 from mergeplan.reporting.recipes import relative
 from mergeplan.reporting.source import Source
-from mergeplan.selection.selection import Selections
+from mergeplan.selection.selection import Selection, Selections, sure_lines
 from mergeplan.verdict.contenders import Contender
+from mergeplan.verdict.from_selections import better_weights
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.verdict import Verdict
 from mergeplan.verdict.write import contender_config, merge_to_write
@@ -60,6 +63,8 @@ def panel(source: Source) -> dict[str, Any]:
         ],
         "notes": [worded(note, source) for note in found.notes],
         "warnings": _warnings(source),
+        "sure": _sure(source, found),
+        "predicted": found.chosen is not None and not found.chosen.measured,
         "measure": found.to_measure
         and {
             "merges": [worded(one.merge.name(), source) for one in found.to_measure.merges],
@@ -102,6 +107,7 @@ def _contender(source: Source, one: Contender) -> dict[str, Any]:
         "group": groups.index(group) if group in groups else -1,
         "weights": dict(merge.weights),
         "value": one.on_this_text,
+        "expected": None if one.here is None else one.value,
         "low": one.low,
         "high": one.high,
         "measured": one.measured,
@@ -137,24 +143,61 @@ def _most(source: Source, group: Group) -> int:
 
 
 def _warnings(source: Source) -> list[str]:
-    """What the commands would say on stderr."""
+    """What the commands would say on stderr, of the answer's method and size."""
     doubts = (
         doubtful_sizes(source.rows),
         doubtful_texts(source.rows),
         doubtful_shares(source.rows),
     )
     found = [text for some in doubts for text in some]
-    if isinstance(source.selections, Selections):
-        found += source.selections.warnings
+    if source.folder is not None:
+        found.append(edited_rows(source.table, source.rows))
+    selection = _of_answer(source)
+    found += () if selection is None else selection.warnings
+    found += source.selections.unfitted if isinstance(source.selections, Selections) else ()
+    curve = source.curves[source.main.name]
+    if not isinstance(curve, InputError):
+        found += all_signs(curve)
     notes = () if isinstance(source.verdict, InputError) else source.verdict.notes
     return [worded(text, source) for text in dict.fromkeys(found) if text and text not in notes]
+
+
+def _of_answer(source: Source) -> Selection | None:
+    """What the law of single subsets says of the answer's method and size."""
+    if not isinstance(source.selections, Selections) or isinstance(source.verdict, InputError):
+        return None
+    verdict = source.verdict
+    one = verdict.chosen if verdict.chosen and verdict.chosen.merge.k else verdict.best_merge
+    for selection in source.selections:
+        table = selection.table
+        if one is not None and (table.n_params, table.method, table.options) == (
+            one.merge.n_params,
+            one.merge.method,
+            one.merge.options,
+        ):
+            return selection
+    return None
+
+
+def _sure(source: Source, verdict: Verdict) -> list[str]:
+    """How sure the best subset is, and whether other weights are predicted to be better."""
+    selection = _of_answer(source)
+    if selection is None or selection.best is None or selection.confidence is None:
+        return []
+    lines = [f"the best subset of its method, {'+'.join(selection.best.subset)}:"]
+    lines += sure_lines(selection.confidence)
+    better = better_weights(selection, verdict)
+    return [worded(line.strip(), source) for line in (*lines, *([better] if better else []))]
 
 
 def _yaml(source: Source, verdict: Verdict) -> dict[str, Any]:
     """The merge as text, with the pool's paths relative to the pool's folder."""
     one = merge_to_write(verdict, anyway=True)
     if one is None:
-        return {"yaml": None, "why_no_yaml": "nothing is to be merged"}
+        why = "nothing is to be merged"
+        if verdict.kind == "k":
+            why = "only a number of experts is known: a column `subset` would name them"
+        return {"yaml": None, "why_no_yaml": why}
     if source.pool is None or source.pool_file is None:
         return {"yaml": None, "why_no_yaml": "name the pool by `--pool` to have it here"}
     try:
