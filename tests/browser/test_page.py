@@ -183,7 +183,7 @@ def test_bounds_and_the_front_leave_what_keeps_them(page: Any) -> None:
     assert page.locator(labels).all_text_contents() == ["html", "python"]
 
 
-def test_a_dot_pins_its_merge_in_all_panels(page: Any) -> None:
+def test_a_dot_pins_its_merge_in_all_panels(page: Any, report_page: Path) -> None:
     assert page.locator("tr.pinned").count() == 0
     bold = page.locator("#panel-experts svg text[font-weight='700']")
     assert bold.count() == 0
@@ -193,7 +193,11 @@ def test_a_dot_pins_its_merge_in_all_panels(page: Any) -> None:
     assert page.locator("tr.pinned td").first.inner_text() == "html+perl"
     assert ticked(page) == {"html", "perl"}
     assert set(bold.all_text_contents()) == {"htmlhtml", "perlperl"}  # each with its tip
-    assert "pinned" in page.locator("#panel-domains svg").first.text_content()
+    run = run_of(report_page)
+    group, pair = int(page.input_value("[data-key=group]")), [0, 3]  # html, perl
+    own = next(one for one in run["merges"] if one["g"] == group and one["x"] == pair)
+    shown = page.locator("#panel-domains svg").first.text_content()
+    assert f"pinned{own['d'][1]:+.4f}".replace("-", "−") in shown.replace("pinnedpinned", "pinned")
 
 
 def test_it_works_without_a_mouse(page: Any) -> None:
