@@ -7,7 +7,8 @@ decide      `verdict_of` (what to do, by all that is known), `fit`, `suggest` (h
             the law), `select` (which experts and weights), `plot`, `similarity`
 merge       `merge` (a YAML, or a dict, into a folder), `merge_many`, `merge_into` (a loaded model),
             `stream` (tensor by tensor), `Sweep` (many merges of the same models)
-check       `doctor` (this machine), `inspect` (before), `verify` (after), `diff`
+check       `doctor` (this machine), `inspect` (before), `verify` (after), `diff`; `replay`: is a
+            stranger's file that merge
 
 A result prints as a summary of a screen at most; `summary()` is the whole. Errors are
 `MergeplanError`s: what is wrong and where, and a hint.

@@ -26,6 +26,8 @@ from .inspection.diff import Diff as Diff
 from .inspection.diff import diff as diff
 from .inspection.inspect import inspect as inspect
 from .inspection.inspection import Inspection as Inspection
+from .inspection.replay import replay as replay
+from .inspection.replayed import Replay as Replay
 from .inspection.verify import Verification as Verification
 from .inspection.verify import verify as verify
 from .law.costs import CostModel as CostModel

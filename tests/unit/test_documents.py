@@ -17,7 +17,7 @@ from tests.support.documents import SCHEMAS, check_document, schema, validator
 from tests.support.merges import config_text
 
 # What a command prints in the place of the document of its own name.
-OTHERS = {"calibrate": {"forecast"}, "merge": {"merges", "plan"}}
+OTHERS = {"calibrate": {"forecast"}, "merge": {"merges", "plan"}, "verify": {"replay"}}
 
 
 def commands_with_json() -> set[str]:

@@ -44,7 +44,7 @@ def test_public_functions_say_what_they_take_give_and_raise():
 
 def test_results_print_a_screen_and_tell_the_whole(demo_pool, few_measured, merged, tmp_path):
     rows = demo_pool / "measurements.csv"
-    _, report = merged
+    config, report = merged
     law = mergeplan.fit(rows)
     results = [
         law,
@@ -55,6 +55,8 @@ def test_results_print_a_screen_and_tell_the_whole(demo_pool, few_measured, merg
         mergeplan.inspect(demo_pool / "base"),
         mergeplan.inspect([demo_pool / "base", demo_pool / "js"]),
         mergeplan.verify(report.out),
+        mergeplan.replay(report.out, config),
+        mergeplan.replay(demo_pool / "html", config),
         mergeplan.diff(demo_pool / "base", report.out),
         mergeplan.load_pool(demo_pool / "pool.yml"),
         mergeplan.init(demo_pool, dry_run=True),

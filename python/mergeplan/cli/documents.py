@@ -23,6 +23,7 @@ VERSIONS = {
     "merge": 1,
     "merges": 1,
     "plan": 1,
+    "replay": 1,
     "sample": 1,
     "select": 1,
     "similarity": 1,
