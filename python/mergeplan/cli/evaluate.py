@@ -9,7 +9,7 @@ from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
-from mergeplan.cli.options.path import PATH
+from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
 
 _WARNINGS = 5  # texts that are named one by one
@@ -22,6 +22,7 @@ _FILE = PATH
     "--data",
     "sources",
     multiple=True,
+    shell_complete=complete_files,
     metavar="DATA",
     help="A .jsonl file, name=file, a folder of .jsonl files, or a pool.yml. Repeatable."
     " --tasks and --scorer can do without.",

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.options.overwrite import overwrite_option
-from mergeplan.cli.options.path import PATH
+from mergeplan.cli.options.path import PATH, complete_files
 
 
 @click.command("init")
@@ -28,6 +28,7 @@ from mergeplan.cli.options.path import PATH
 @click.option(
     "--data",
     multiple=True,
+    shell_complete=complete_files,
     metavar="TEXTS",
     help="A .jsonl file, `name=file`, or a folder of such. [default: those in FOLDER]",
 )

@@ -8,13 +8,20 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.path import complete_files
 
 # What mergekit-yaml takes is mergekit's to say; only `--help` is ours.
 PASS_ON = {"ignore_unknown_options": True}
 
 
 @click.command("mergekit", context_settings=PASS_ON)
-@click.argument("arguments", metavar="CONFIG.yml OUT_DIR [FLAGS]", nargs=-1, type=click.UNPROCESSED)
+@click.argument(
+    "arguments",
+    metavar="CONFIG.yml OUT_DIR [FLAGS]",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=complete_files,
+)
 def command(arguments: tuple[str, ...]) -> None:
     """Run mergekit's own mergekit-yaml, with mergeplan's kernels behind its methods.
 

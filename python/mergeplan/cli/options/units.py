@@ -3,9 +3,12 @@
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -46,6 +49,13 @@ class DeviceName(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         except InputError as error:
             self.fail(str(error), param, ctx)
         return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(n) for n in ("auto", "cpu", "cuda") if n.startswith(incomplete)]
 
 
 BYTES = ByteCount()
