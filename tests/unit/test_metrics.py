@@ -629,3 +629,28 @@ def test_where_means_have_no_trend_no_k_interval_or_sure_k_is_told(tmp_path, met
             assert word not in best.summary()
         assert "no k is told" in best.best.summary()
     assert "asks for 4 of 5" in recommend(fit(PUBLISHED, metric="math_500")).summary()
+
+
+def test_rows_that_lack_an_error_are_counted_where_others_have_one(tmp_path):
+    lines = [
+        f"{len(s)},acc,{0.3 + 0.01 * i},higher,{'' if i < 5 else 200},{'+'.join(s)}\n"
+        for i, s in enumerate(SOME)
+    ]
+    path = write(tmp_path, f"{HEAD},n_items,subset\n0,acc,0.25,higher,200,\n{''.join(lines)}")
+    said = "5 of 12 values have neither `value_se` nor `n_items`"
+    assert any(said in note for note in verdict_of(path).notes)
+    assert "in 5 of 12 values: give" in select(path).summary()
+    none = write(tmp_path, path.read_text().replace(",200,", ",,"))
+    assert any("neither `value_se` nor" in note for note in verdict_of(none).notes)
+    assert " of 12 values" not in select(none).summary()
+
+
+def test_a_perplexity_is_told_in_its_own_words():
+    file = DATA / "loss_and_scores_270k.csv"
+    assert "nothing reaches 1;" in verdict_of(file, 1.0, metric="perplexity").headline()
+    with pytest.raises(InputError, match="`perplexity` is never below 1, and the target is 0.5"):
+        verdict_of(file, 0.5, metric="perplexity")
+    said = select(file, metric="perplexity").summary()
+    assert "118 merges of k = 1, 2, 4, 6, 9; left out" in said
+    assert "macro and top1:macro of 118 merges" in said
+    assert "macro and perplexity" not in said

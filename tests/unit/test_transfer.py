@@ -215,7 +215,7 @@ def test_what_is_chosen_without_an_expert_says_so(small, large, tmp_path):
 def test_single_experts_alone_are_too_few_also_beside_a_smaller_size(small, large):
     alone = [row for row in large if row.k < 2]
     _, linked = tables(small, alone)
-    with pytest.raises(InputError, match="10 merges of k = 1 are too few") as caught:
+    with pytest.raises(InputError, match="9 merges of k = 1 are too few") as caught:
         select_from(linked, Wish())
     assert caught.value.hint.endswith("some pairs, and all of them merged")
     # With all of them merged it is fitted, and every number is one.
@@ -252,8 +252,8 @@ def test_one_size_only_is_refused_where_transfer_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("kept", "why", "hint"),
     [
-        (lambda row: row.k in (0, 9), "2 merges of k = 9 are too few", "measure every single exp"),
-        (lambda row: row.k < 2, "10 merges of k = 1 are too few", "measure every single expert"),
+        (lambda row: row.k in (0, 9), "1 merge of k = 9 is too few", "measure every single exp"),
+        (lambda row: row.k < 2, "9 merges of k = 1 are too few", "measure every single expert"),
     ],
 )
 def test_a_larger_size_that_cannot_be_fitted_is_told_and_refused_where_transfer_is_asked_for(
@@ -286,7 +286,7 @@ def test_a_smaller_size_that_cannot_be_fitted_is_told_and_refused_where_transfer
 ):
     path = written(tmp_path, [row for row in small if row.k in (0, 9)], some(large, 30))
     (found,) = select(path)
-    why = "average at 80.6k cannot be fitted: `macro`: 2 merges of k = 9 are too few"
+    why = "average at 80.6k cannot be fitted: `macro`: 1 merge of k = 9 is too few"
     assert f"no smaller size helps to predict this one: {why}" in found.warnings
     with pytest.raises(InputError) as caught:
         select(path, transfer="required")

@@ -83,6 +83,8 @@ class Scale:
             if target <= 0:
                 raise InputError(f"a loss is above 0, and the {what} is {target:g}")
             return
+        if "perplexity" in self.metric.lower() and not self.higher and target < 1:
+            raise InputError(f"{self.name} is never below 1, and the {what} is {target:g}")
         if not self.natural or 0 <= self.turned(target) <= self.most:
             return
         ends = "a share from 0 to 1" if self.higher else "never below 0"

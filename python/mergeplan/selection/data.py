@@ -25,7 +25,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
         "options": table.options,
         "n_params": table.n_params,
         "target": law.name,
-        "n_merges": len(law.values),
+        "n_merges": int((law.weights > 0).any(1).sum()),
         "k_measured": law.sizes,
         "r2_left_out": law.r2,
         "error_left_out": law.error,

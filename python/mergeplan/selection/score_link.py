@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.measurements.metrics import PERPLEXITY
 from mergeplan.measurements.rows import MACRO, target_name
 from mergeplan.selection.table import Table
 from mergeplan.selection.target import Target
@@ -82,7 +83,8 @@ def score_links(table: Table) -> tuple[ScoreLink, ...]:
         return ()
     by_metric: dict[tuple[str, bool], list[Target]] = {}
     for one in table.targets.values():
-        if one.metric:
+        # A perplexity is the loss in other words.
+        if one.metric not in ("", PERPLEXITY):
             by_metric.setdefault((one.metric, one.higher), []).append(one)
     found = []
     for tasks in by_metric.values():

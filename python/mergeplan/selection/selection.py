@@ -200,8 +200,9 @@ def name_of_table(table: Table) -> str:
 def _head(selection: Selection) -> list[str]:
     law, best = selection.law, selection.best
     pool = len(law.experts)
+    n_merges = int((law.weights > 0).any(1).sum())
     fit = (
-        f"  {len(law.values)} merges of k = {', '.join(map(str, law.sizes))}; left out one by one,"
+        f"  {n_merges} merges of k = {', '.join(map(str, law.sizes))}; left out one by one,"
         f" predictions explain {max(law.r2, 0):.1%} of the variance, error {law.error:.4f}"
         f"{', by how the experts lie to each other' if law.by_geometry else ''}"
         f"{_transfer(law)}"

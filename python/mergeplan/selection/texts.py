@@ -44,9 +44,14 @@ def texts_of(
     """
     shares = parse_shares(law.name)
     known = resampling is not None and resampling.knows(shares)
-    if table.target(law.name).metric and not known:
+    target = table.target(law.name)
+    if target.metric and not known:
+        some = np.isfinite(target.values)
+        lacking = 0 if target.errors is None else int(np.isnan(target.errors[some]).sum())
+        of = f" in {lacking} of {int(some.sum())} values" if lacking else ""
         return Unknown(
-            f"nothing says how far its items may move `{law.name}`: give `value_se` or `n_items`",
+            f"nothing says how far its items may move `{law.name}`{of}: give `value_se` or"
+            " `n_items`",
             no_chance=True,
         )
     if resampling is None:

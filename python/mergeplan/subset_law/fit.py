@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.display.text import counted
 from mergeplan.errors import InputError
 from mergeplan.subset_law.form import (
     HIGHEST_DEGREE,
@@ -85,8 +86,10 @@ def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
     if missing:
         raise InputError(f"`{name}`: no merge with the expert `{missing[0]}` was measured")
     if len(weights) < FEWEST or len(sizes) < 2:
+        n = int((weights > 0).any(1).sum())
+        few = f"{'is' if n == 1 else 'are'} too few"
         raise InputError(
-            f"`{name}`: {len(weights)} merges of k = {', '.join(map(str, sizes))} are too few",
+            f"`{name}`: {counted(n, 'merges')} of k = {', '.join(map(str, sizes))} {few}",
             "measure every single expert, some pairs, and all of them merged",
         )
 

@@ -116,7 +116,7 @@ def decide(
         within=within(question.bounds) if len(field_.allowed) < len(known) else "",
         few_documents=resampling is not None and not resampling.enough(aim.shares),
         notes=(
-            *on_base_and_texts(chosen, base, base in allowed, aim, resampling),
+            *on_base_and_texts(chosen, base, base in allowed, aim, resampling, known),
             *on_nothing_compared(
                 alone=field_.is_alone(chosen), no_merges=bool(field_.first_merges(chosen))
             ),

@@ -1,5 +1,6 @@
 """What limits a verdict, in sentences."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from mergeplan.display.text import listed
@@ -146,11 +147,13 @@ def on_base_and_texts(
     base_counts: bool,
     aim: Aim,
     resampling: Resampling | None,
+    known: Sequence[Contender],
 ) -> list[str]:
     """Whether the base counts, and why nothing is said of other texts.
 
     Args:
         base_counts: Whether it keeps the bounds.
+        known: All that was measured.
     """
     found = []
     if base is None:
@@ -166,10 +169,14 @@ def on_base_and_texts(
             " their own here, merges that answer the same ones would be told apart more surely"
         )
     elif by_errors and not chosen.deviation:
-        found.append(
-            "no chance on items of this kind is told: neither `value_se` nor `n_items` says how far"
-            " its items may move it"
-        )
+        lacking = sum(math.isnan(aim.error_of(one.errors)) for one in known)
+        none = "neither `value_se` nor `n_items` says how far its items may move it"
+        if 0 < lacking < len(known):
+            none = (
+                f"{lacking} of {len(known)} values have neither `value_se` nor `n_items`, which say"
+                " how far items may move them"
+            )
+        found.append(f"no chance on items of this kind is told: {none}")
     elif not by_errors and resampling is None:
         found.append(
             "on this text only: no losses of single documents stand beside the table, so that"

@@ -128,7 +128,7 @@ class Verdict(Summarized):
             return f"the base reaches {self.target:g} by itself: nothing is to be merged"
         if self.reached:
             return f"nothing{self.within} beats the base"
-        return f"nothing{self.within} reaches {'' if self.higher else 'a loss of '}{self.target:g}"
+        return f"nothing{self.within} reaches {'' if self.metric else 'a loss of '}{self.target:g}"
 
     def _answer(self) -> str:
         chosen = self.chosen
