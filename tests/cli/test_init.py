@@ -139,7 +139,40 @@ def test_config_files_tell_the_base(tmp_path):
     model(tmp_path / "start")
     model(tmp_path / "x", _name_or_path="org/start")
     model(tmp_path / "y", _name_or_path="../start")
-    assert made(tmp_path).sizes[0].why == "other models' `_name_or_path` names it"
+    assert made(tmp_path).sizes[0].why == "config.json or the card of another model names it"
+
+
+@pytest.mark.parametrize("key", ["base_model: org/start", "base_model:\n  - 'org/start'"])
+def test_a_models_card_tells_the_base(tmp_path, key):
+    model(tmp_path / "start")
+    model(tmp_path / "x")
+    (tmp_path / "x" / "README.md").write_text(f"---\nlicense: mit\n{key}\ntags: [a]\n---\nWords\n")
+    assert made(tmp_path).sizes[0].base.name == "start"
+
+
+def test_the_card_of_a_merge_or_words_below_its_head_tell_nothing(tmp_path):
+    model(tmp_path / "start")
+    model(tmp_path / "x")
+    for text in (
+        "---\nbase_model:\n- org/start\n- org/other\n---\n",
+        "---\nlicense: mit\n---\nbase_model: org/start\n",
+    ):
+        (tmp_path / "x" / "README.md").write_text(text)
+        with pytest.raises(mergeplan.InputError, match="nothing tells which"):
+            mergeplan.init(tmp_path)
+
+
+def test_models_of_the_hubs_cache_have_the_names_of_the_hub(tmp_path):
+    for name in ("start-base", "code"):
+        place = tmp_path / f"models--org--{name}"
+        model(place / "snapshots" / "0a1b")
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text("0a1b")
+    (tmp_path / "models--org--old" / "snapshots").mkdir(parents=True)
+    found = made(tmp_path)
+    assert found.sizes[0].base.name == "start-base"
+    assert found.sizes[0].experts["code"].name == "0a1b"
+    assert "hub's cache" in why(found, tmp_path / "models--org--old")
 
 
 def test_two_bases_are_never_chosen_between_in_silence(small):
@@ -151,7 +184,7 @@ def test_two_bases_are_never_chosen_between_in_silence(small):
     assert not (small / "pool.yml").exists()
     run = cli("init", small, "--base", small / "other-base")
     assert run.returncode == 0
-    assert "`--base` names it\n  3 experts (3 whole): base, code, law" in run.stdout
+    assert "`--base` names it\n  3 experts (3 whole): pool-base, code, law" in run.stdout
     adapter(small / "lora", "../code")
     adapter(small / "lora2", "../law")
     with pytest.raises(mergeplan.InputError, match="2 models could be the base: .*code.*law"):
@@ -314,6 +347,17 @@ def test_thousands_of_files_and_folders_are_passed_over(small):
     assert not made(small).left_out
 
 
+def test_a_link_and_the_folder_itself_have_the_names_that_people_gave_them(tmp_path, monkeypatch):
+    model(tmp_path / "store" / "0a1b")
+    model(tmp_path / "pool" / "base")
+    (tmp_path / "pool" / "code").symlink_to("../store/0a1b")
+    monkeypatch.chdir(model(tmp_path / "pool" / "law"))
+    found = mergeplan.init([".", "../code", "../base"])
+    assert list(found.sizes[0].experts) == ["law", "code"]
+    assert found.path.resolve() == tmp_path / "pool" / "pool.yml"
+    assert "code: code\n" in found.text
+
+
 def test_experts_of_one_name_and_folders_two_levels_deep(small):
     model(small / "more" / "code")
     model(small / "more" / "deep" / "er" / "unseen")
@@ -353,6 +397,19 @@ def test_a_long_text_is_judged_by_its_beginning(small):
     (small / "long.jsonl").write_text(line * 12)
     text = made(small).domains["long"]
     assert (text.n_documents, text.whole) == (10, False)
+
+
+def test_the_parts_of_a_data_set_are_no_domains(small):
+    for n in range(101):
+        texts(small / "shards" / f"{n}.jsonl", 1)
+    found = made(small)
+    assert list(found.domains) == ["code"]
+    assert "101 texts in one folder" in why(found, small / "shards" / "*.jsonl")
+
+
+def test_a_base_that_is_no_folder_is_refused(small):
+    run = cli("init", small, "--base", "org/name")
+    assert (run.returncode, "is not a folder" in run.stderr) == (1, True)
 
 
 def test_nothing_to_find_is_one_answer(tmp_path):

@@ -12,10 +12,16 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.checkpoints.spelling import spelling
 from mergeplan.display.text import counted
 from mergeplan.errors import InputError, MergeplanError
-from mergeplan.onboarding.looking import Adapter, Model, name_in, paths, reason
+from mergeplan.onboarding.looking import Adapter, Model, folder_name, name_in, paths, reason
+from mergeplan.system.reading import open_plain
 
 HINT = "say which is the base: `--base FOLDER`"
 _WORDS = re.compile(r"[\W_]+")
+_CARD_BYTES = 16_384
+# Of a list with several the model is a merge of them, and none is its base.
+_CARD_BASE = re.compile(
+    r"---\n(?:(?!---).*\n)*?base_model:[ ]*(?:\n[ ]*-[ ]+)?([^\s\[\]]+)[ ]*\n(?![ ]*-[ ])"
+)
 
 # Of a model: names and shapes of its tensors, without the rows of the vocabulary.
 _Build = frozenset[tuple[str, tuple[int, ...]]]
@@ -65,15 +71,24 @@ def named_base(adapter: Adapter, models: Mapping[str, Model]) -> tuple[Model | N
         except MergeplanError:
             return None, f"{names} is not here"
     try:
-        found = models.get(os.path.realpath(place)) or Model(place, open_checkpoint(str(place)))
+        found = models.get(os.path.realpath(place)) or open_model(place)
     except (MergeplanError, OSError) as error:
         return None, f"{names} cannot be merged: {reason(error)}"
     return found, ""
 
 
+def open_model(place: Path) -> Model:
+    """A model that was not looked for.
+
+    Raises:
+        InputError: It cannot be opened.
+    """
+    return Model(place, open_checkpoint(str(place)), folder_name(place))
+
+
 def _is_called(model: Model, name: str) -> bool:
-    """Whether a folder has a hub id's last part, or a path's, for a name."""
-    return model.place.name == name.partition("@")[0].rstrip("/").rpartition("/")[2]
+    """Whether a model has a hub id's last part, or a path's, for a name."""
+    return model.name == name.partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
 def base_in(
@@ -93,19 +108,32 @@ def base_in(
         verb = "names" if count == 1 else "name"
         return _only(named, f"{counted(count, 'adapters')} {verb} it as the base")
     told = [model for model in group if any(_tells(other, model) for other in group)]
-    called = [model for model in group if "base" in _WORDS.split(model.place.name.lower())]
+    called = [model for model in group if "base" in _WORDS.split(model.name.lower())]
     if len(group) == 1 or not (told or called):
         return None
-    why = "other models' `_name_or_path` names it" if told else "its folder is called so"
+    why = "config.json or the card of another model names it" if told else "its folder is called so"
     return _only([model for model in group if model in told or model in called], why)
 
 
 def _tells(other: Model, model: Model) -> bool:
-    """Whether a model's config.json says that it was made from another."""
-    named = name_in(other.checkpoint.config, "_name_or_path")
-    if not named or other is model:
-        return False
-    return os.path.realpath(other.place / named) == model.key or _is_called(model, named)
+    """Whether a model's config.json or card says that it was made from another."""
+    named = [name_in(other.checkpoint.config, "_name_or_path"), *_bases_of_card(other.place)]
+    return other is not model and any(
+        os.path.realpath(other.place / name) == model.key or _is_called(model, name)
+        for name in named
+        if name
+    )
+
+
+def _bases_of_card(place: Path) -> list[str]:
+    """What the head of a model's card names as `base_model`: one, or a list of one."""
+    try:
+        with open_plain(place / "README.md") as file:
+            text = file.read(_CARD_BYTES).decode("utf-8", "replace")
+    except (OSError, InputError):
+        return []
+    found = _CARD_BASE.match(text.replace("\r\n", "\n"))
+    return [found[1].strip("'\"")] if found else []
 
 
 def _only(candidates: Sequence[Model], why: str) -> tuple[Model, str]:

@@ -22,6 +22,7 @@ from mergeplan.merging.manifest import NAME as MANIFEST
 # Folders in a folder that is given, and those in them.
 LEVELS = 2
 _TEXTS = ".jsonl"
+_MOST_TEXTS = 100
 # Texts of other kinds, as they are named where no other text is found.
 _OTHER_TEXTS = re.compile(r".*\.(txt|parquet|arrow|jsonl\.(gz|zst|xz|bz2))", re.IGNORECASE)
 _TRAINING = re.compile(r"(.*[-_.])?train(ing)?([-_.].*)?", re.IGNORECASE)
@@ -45,10 +46,12 @@ class Model:
 
     Attributes:
         place: As it was found.
+        name: The folder's, or that of the training or of the hub's model that it belongs to.
     """
 
     place: Path
     checkpoint: Checkpoint
+    name: str
 
     @property
     def key(self) -> str:
@@ -62,6 +65,7 @@ class Adapter:
 
     place: Path
     named: str
+    name: str
 
 
 @dataclass
@@ -69,7 +73,6 @@ class Found:
     """What folders hold.
 
     Attributes:
-        names: What an expert is called whose folder has another name.
         left_out: What was passed over, and why.
         other_texts: Of how many files of other kinds each folder could be made texts.
     """
@@ -77,7 +80,6 @@ class Found:
     models: list[Model] = field(default_factory=list)
     adapters: list[Adapter] = field(default_factory=list)
     texts: list[Path] = field(default_factory=list)
-    names: dict[Path, str] = field(default_factory=dict)
     left_out: dict[Path, str] = field(default_factory=dict)
     other_texts: Counter[Path] = field(default_factory=Counter)
 
@@ -116,7 +118,7 @@ def look_into(folders: Sequence[Path]) -> Found:
     return found
 
 
-def _look(place: Path, levels: int, found: Found, seen: set[str]) -> None:
+def _look(place: Path, levels: int, found: Found, seen: set[str], name: str = "") -> None:
     real = os.path.realpath(place)
     if real in seen:
         return
@@ -131,14 +133,16 @@ def _look(place: Path, levels: int, found: Found, seen: set[str]) -> None:
     elif made := next((what for name, what in _MADE.items() if name in files), None):
         found.left_out[place] = made
     elif has_weights(place) or ADAPTER_CONFIG in files or _PIPELINE in files:
-        _take(place, found)
+        _take(place, name or folder_name(place), found)
+    elif _SNAPSHOTS in folders and (snapshot := _snapshot(place)) is not None:
+        _look(snapshot, 0, found, seen, place.name.rpartition("--")[2])
     else:
-        found.texts += [place / name for name in files if name.endswith(_TEXTS)]
+        _take_texts(place, [name for name in files if name.endswith(_TEXTS)], found)
         found.other_texts[place] += sum(bool(_OTHER_TEXTS.fullmatch(name)) for name in files)
         before = found._count
         if levels and _SNAPSHOTS not in folders:
-            for folder in _last_of_training(place, folders, found):
-                _look(folder, levels - 1, found, seen)
+            for folder, own in _last_of_training(place, folders, found):
+                _look(folder, levels - 1, found, seen, own)
         if found._count == before and _is_meant(files, folders):
             found.left_out[place] = no_model(place).message
 
@@ -164,27 +168,57 @@ def _is_meant(files: Iterable[str], folders: Iterable[str]) -> bool:
     )
 
 
-def _last_of_training(place: Path, folders: list[str], found: Found) -> list[Path]:
-    """The folders to look into: of a training's checkpoints, the last that holds a model."""
+def folder_name(place: Path) -> str:
+    """A folder's name, also where a path such as `.` does not say it; a link's is its own."""
+    return place.name if place.name not in ("", "..") else place.resolve().name
+
+
+def _snapshot(place: Path) -> Path | None:
+    """The files of a model in the hub's cache: those of `main`, or the only ones."""
+    try:
+        revisions = [path.name for path in (place / _SNAPSHOTS).iterdir()]
+    except OSError:
+        return None
+    try:
+        main = (place / "refs" / "main").read_text("ascii").strip()
+    except (OSError, ValueError):
+        main = ""
+    if main in revisions:
+        return place / _SNAPSHOTS / main
+    return place / _SNAPSHOTS / revisions[0] if len(revisions) == 1 else None
+
+
+def _take_texts(place: Path, names: list[str], found: Found) -> None:
+    if len(names) > _MOST_TEXTS:
+        found.left_out[place / f"*{_TEXTS}"] = (
+            f"{len(names):,} texts in one folder are parts of a data set, and no domains: `--data`"
+            " names those that are"
+        )
+    else:
+        found.texts += [place / name for name in names]
+
+
+def _last_of_training(place: Path, folders: list[str], found: Found) -> list[tuple[Path, str]]:
+    """The folders to look into, and their names where they have another: of a training's
+    checkpoints, the last that holds a model."""
     numbers = {name: int(m[1]) for name in folders if (m := _CHECKPOINT.fullmatch(name))}
-    others = [place / name for name in folders if name not in numbers]
+    others = [(place / name, "") for name in folders if name not in numbers]
     steps = [place / name for name in sorted(numbers, key=lambda name: numbers[name])]
     steps = [step for step in steps if has_weights(step) or is_adapter(step)]
     if not steps:
-        return [place / name for name in folders]
-    found.names[steps[-1]] = place.name
+        return [(place / name, "") for name in folders]
     for step in steps[:-1]:
         found.left_out[step] = f"an earlier checkpoint of the training of `{steps[-1].name}`"
-    return [*others, steps[-1]]
+    return [*others, (steps[-1], folder_name(place))]
 
 
-def _take(place: Path, found: Found) -> None:
+def _take(place: Path, name: str, found: Found) -> None:
     try:
         if is_adapter(place):
             named = name_in(adapter_config(place), "base_model_name_or_path")
-            found.adapters.append(Adapter(place, named))
+            found.adapters.append(Adapter(place, named, name))
         else:
-            found.models.append(Model(place, open_checkpoint(str(place))))
+            found.models.append(Model(place, open_checkpoint(str(place)), name))
     except (MergeplanError, OSError) as error:
         found.left_out[place] = reason(error)
 

@@ -9,14 +9,14 @@ from typing import NoReturn
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.heads import count_params
-from mergeplan.checkpoints.opening import open_checkpoint, open_expert
+from mergeplan.checkpoints.opening import open_expert
 from mergeplan.display.text import format_count
 from mergeplan.errors import InputError, MergeplanError, MissingInputError
 from mergeplan.inspection.compatibility import compare
-from mergeplan.onboarding.bases import HINT, base_in, given_in, groups_of, named_base
+from mergeplan.onboarding.bases import HINT, base_in, given_in, groups_of, named_base, open_model
 from mergeplan.onboarding.looking import Found, Model, paths, reason
 from mergeplan.planning.options import PlanOptions
-from mergeplan.pool.pool import SIZE_TOLERANCE
+from mergeplan.pool.pool import BASE, SIZE_TOLERANCE
 
 # What an expert's name may not hold in a pool, or in an option.
 _REFUSED = re.compile(r"[+,\s]+")
@@ -44,9 +44,10 @@ class Size:
     def add(self, place: Path, name: str, note: str) -> None:
         """Add an expert, under a name of its own."""
         name = _REFUSED.sub("-", name)
-        longer = _REFUSED.sub("-", f"{place.parent.name}-{name}")
+        longer = _REFUSED.sub("-", f"{place.absolute().parent.name}-{name}")
         numbered = (f"{longer}-{number}" for number in itertools.count(2))
-        free = next(n for n in itertools.chain((name, longer), numbered) if n not in self.experts)
+        taken = {BASE, *self.experts}
+        free = next(n for n in itertools.chain((name, longer), numbered) if n not in taken)
         self.experts[free] = place
         self.notes[free] = note
 
@@ -67,7 +68,9 @@ def find_sizes(found: Found, given: Sequence[Path] = ()) -> list[Size]:
     models = {model.key: model for model in found.models}
     chosen = {}
     for path in given:
-        model = Model(path, open_checkpoint(str(path)))
+        if not path.is_dir():
+            raise MissingInputError(f"the base `{path}` is not a folder", "give the base's folder")
+        model = open_model(path)
         chosen[model.key] = models.setdefault(model.key, model)
     named = {adapter.place: named_base(adapter, models) for adapter in found.adapters}
     by_base: dict[str, list[Path]] = {}
@@ -100,7 +103,7 @@ def _add_model(size: Size, model: Model, found: Found) -> None:
     if why:
         found.left_out[model.place] = f"does not fit the base `{size.base.place}`: {why}"
     else:
-        size.add(model.place, found.names.get(model.place, model.place.name), "")
+        size.add(model.place, model.name, "")
 
 
 def _add_adapters(
@@ -128,8 +131,7 @@ def _add_adapters(
                 fitting.append(size)
         if len(fitting) == 1:
             note = "adapter" if own else f"adapter; {why or f'names `{adapter.named}`'}; it fits"
-            name = found.names.get(adapter.place, adapter.place.name)
-            fitting[0].add(adapter.place, name, note)
+            fitting[0].add(adapter.place, adapter.name, note)
         elif fitting:
             bases = paths(size.base.place for size in fitting)
             found.left_out[adapter.place] = f"{why}: it fits several bases, {bases}"
