@@ -213,9 +213,11 @@ def test_it_works_without_a_mouse(page: Any) -> None:
     name = seen[-1].removeprefix("row ")
     assert page.locator("tr.pinned td").first.inner_text() == name
     assert page.evaluate("document.activeElement.dataset.key") == f"row {name}"
-    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert page.locator("tr.pinned td").first.inner_text() != name
+    page.keyboard.press("Escape")
+    assert page.locator("tr.pinned").count() == 0
 
     page.locator("[data-key='tick js']").focus()
     was = ticked(page)

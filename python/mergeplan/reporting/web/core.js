@@ -159,6 +159,15 @@ function valueOf(run, weights, group = state.group, target = state.target) {
   return {value: found.value, low: found.value - half, high: found.value + half, measured: null};
 }
 
+// The verdict's merge, or where the base or an expert is the answer the best merge: {group, weights,
+// role}; null without a verdict.
+function answerOf(run) {
+  const lights = (run.panels.verdict && run.panels.verdict.lights) || [];
+  const merge = (one) => one.k > 0 && one.group >= 0;
+  return lights.find((one) => one.role.includes("chosen") && merge(one))
+    || lights.find((one) => one.role.includes("best merge") && merge(one)) || null;
+}
+
 // What `select` expects of the best of its k: the lowest of many predictions is drawn up.
 function choiceOf(run, weights, group) {
   const choices = run.panels.subsets && run.panels.subsets.choices && run.panels.subsets.choices[group];

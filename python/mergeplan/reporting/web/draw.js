@@ -25,11 +25,17 @@ function frame(box, {width = 760, height = 380, x, y, xLabel, yLabel, left = 62,
     .call(across);
   svg.append("g").attr("class", "axis").attr("transform", `translate(${left},0)`).call(down);
   svg.append("text").attr("class", "soft").attr("x", (left + width - right) / 2)
-    .attr("y", height - 6).attr("text-anchor", "middle").text(plain(xLabel));
+    .attr("y", height - 6).attr("text-anchor", "middle").call(named, xLabel, (width - left - right) / 6);
   svg.append("text").attr("class", "soft").attr("transform", "rotate(-90)")
     .attr("x", -(top + height - bottom) / 2).attr("y", 14).attr("text-anchor", "middle")
-    .text(plain(yLabel));
+    .call(named, yLabel, (height - top - bottom) / 6);
   return svg;
+}
+
+// A text that has so much room; what is cut is its title.
+function named(selection, text, most) {
+  selection.text(cutName(text, Math.floor(most)));
+  if (text.length > most) selection.append("title").text(plain(text));
 }
 
 function thinned(values, most) {
@@ -79,7 +85,8 @@ function bar(box, {rows, most = 420, row = 24, left = 130, right = 70, label, di
       .attr("fill", good ? "var(--good)" : "var(--bad)").attr("fill-opacity", 0.75);
     if (Number.isFinite(one.low) && one.low !== null && one.high !== null)
       svg.append("line").attr("x1", x(one.low)).attr("x2", x(one.high)).attr("y1", y)
-        .attr("y2", y).attr("stroke", "var(--ink)").attr("stroke-width", 1.4);
+        .attr("y2", y).attr("stroke", "var(--ink)").attr("stroke-width", 1.4)
+        .attr("stroke-dasharray", one.predicted ? "3 2" : null);
     svg.append("text").attr("x", width - right + 6).attr("y", y + 4)
       .text(signed(one.value, digits));
   });
@@ -100,8 +107,11 @@ function matrix(box, {names, columns = names, values, label, lowGood = true, dig
   const height = top + names.length * 26 + 26;
   const most = d3.max(values.flat().filter(Number.isFinite), Math.abs) || 1;
   const ends = lowGood ? ["var(--good)", "var(--bad)"] : ["var(--bad)", "var(--good)"];
-  const svg = d3.select(box).append("svg").attr("viewBox", `0 0 ${width} ${height}`)
-    .style("max-width", `${width * 1.35}px`).attr("role", "img").attr("aria-label", label);
+  // Cells keep their size: what is wider than its place is scrolled.
+  const place = el("div", {className: "wide", tabIndex: 0});
+  box.append(place);
+  const svg = d3.select(place).append("svg").attr("viewBox", `0 0 ${width} ${height}`)
+    .style("width", `${width}px`).attr("role", "img").attr("aria-label", label);
   columns.forEach((name, j) => {
     svg.append("text").attr("transform", `translate(${left + j * size + size / 2},${top - 6}) rotate(-40)`)
       .text(cutName(name, 14)).append("title").text(plain(name));

@@ -112,5 +112,7 @@ window.addEventListener("resize", () => {
   }, 150);
 });
 
+document.addEventListener("keydown", (event) => event.key === "Escape" && set({pin: null, ticks: null}));
+
 drawAll();
 document.body.dataset.ready = "yes";

@@ -20,12 +20,14 @@ panel({
       if (base.v[place] === null || !rows.length) continue;
       const small = el("div", {}, [el("h3", {text: `${target.label}: base ${fixed(base.v[place])}`})]);
       many.append(small);
-      bar(small, {rows, most: 380, left: 118, label: "less the base", unit: {higher: target.higher}});
+      bar(small, {rows, most: 400, left: 138, label: "less the base", unit: {higher: target.higher}});
     }
     const groups = data.groups && Object.values(data.groups);
     box.append(el("p", {className: "soft", text: groups
-      ? `lines: 90 % on texts of this kind, paired by document (${d3.min(groups)} to ${d3.max(groups)} groups a domain)`
-      : "no intervals: the table does not hold what each document scored"}));
+      ? `${d3.min(groups) < 5 ? "no paired intervals: under five groups of documents in a domain" : `lines: 90 % on texts of this kind, paired by document (${d3.min(groups)} to ${d3.max(groups)} groups a domain)`}; of what is predicted, dashed, 90 % on this text alone`
+      : "no paired intervals: the table does not hold what each document scored; of what is predicted, dashed, 90 % on this text"}));
+    const answer = answerOf(run);
+    if (answer && !state.pin) box.append(el("p", {className: "soft", text: `${answerName(answer)}: ${answer.name}`}));
   },
 });
 
@@ -42,18 +44,21 @@ function domainRows(run, place) {
   if (own) rows.push(row("its own expert", own));
   const best = singles.length ? singles.reduce((a, b) => (sign * b.v[place] < sign * a.v[place] ? b : a)) : null;
   if (best && best !== own) rows.push(row(`${run.experts[best.x[0]]} alone`, best));
-  const chosen = state.pin || chosenWeights(run), found = chosen && valueOf(run, chosen, state.group, place);
-  if (found) {
-    const name = state.pin ? "pinned" : "chosen";
+  const answer = answerOf(run);
+  const some = state.pin ? [["pinned", state.pin, state.group]] : answer ? [[answerName(answer), answer.weights, answer.group]] : [];
+  for (const [name, weights, group] of some) {
+    const found = valueOf(run, weights, group, place);
+    if (!found) continue;
     rows.push(found.measured ? {...row(name, found.measured), strong: true}
-      : {name: `${name}, predicted`, value: found.value - base.v[place], half: null, low: found.low - base.v[place], high: found.high - base.v[place], strong: true});
+      : {name: `${name}, predicted`, value: found.value - base.v[place], half: null, low: found.low - base.v[place],
+        high: found.high - base.v[place], strong: true, predicted: true});
   }
   const most = d3.max(merges, (one) => one.k), whole = merges.find((one) => one.k === most && one.k === run.groups[state.group].pool_size);
   if (whole) rows.push(row("all experts", whole));
   return rows;
 }
 
-function chosenWeights(run) {
-  const choices = run.panels.subsets && run.panels.subsets.choices && run.panels.subsets.choices[state.group];
-  return choices && choices.best ? choices.best.weights : null;
+// The verdict's merge, whatever method is in view.
+function answerName(answer) {
+  return answer.role.includes("chosen") ? "chosen" : "best merge";
 }

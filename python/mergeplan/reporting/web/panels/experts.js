@@ -16,6 +16,7 @@ panel({
       box.append(el("p", {className: "soft", text: "nothing is predicted of this method and size"}));
       return;
     }
+    box.append(onlyMain(run));
     const higher = run.targets[0].higher, unit = {higher}, base = baseOf(run);
     const halves = el("div", {className: "many"});
     box.append(halves);
@@ -29,8 +30,8 @@ panel({
     if (base && base.v[0] !== null)
       column("alone, less the base", some.map((one) => ({name: one.name, value: one.alone - base.v[0], strong: strong(one)})));
     column("on average, as it joins a merge", some.map((one) => ({name: one.name, value: one.average, strong: strong(one)})));
-    column("in the chosen merge", some.map((one) => ({name: one.name, value: one.here, strong: strong(one)})));
-    box.append(el("p", {className: "soft", text: `${higher ? "above" : "below"} zero is better. ${own.drop.length ? `The chosen merge is better without: ${own.drop.join(", ")}.` : ""}`}));
+    column("in the best subset here", some.map((one) => ({name: one.name, value: one.here, strong: strong(one)})));
+    box.append(el("p", {className: "soft", text: `${higher ? "above" : "below"} zero is better. The best subset of this method and size: ${bestHere(run)}.${own.drop.length ? ` Worse to have, there and on average: ${own.drop.join(", ")}.` : ""}`}));
     const domains = Object.keys(some[0] ? some[0].helps : {});
     const maps = el("div", {className: "halves"});
     box.append(maps);
@@ -46,8 +47,8 @@ panel({
     const names = own.order.map((place) => own.names[place]);
     const sorted = (values) => own.order.map((i) => own.order.map((j) => (i === j ? null : values[i][j])));
     if (names.length > 1)
-      add("Pairs, their mean taken off", `a pair less its two experts alone is ${signed(own.pairs_mean)} on average; ${higher ? "above" : "below"} zero a pair gains more than that`,
-        (place) => matrix(place, {names, values: sorted(own.pairs), label: "synergy of pairs less its mean", lowGood: !higher, digits: 3}));
+      add("Pairs, beyond what each expert gives any pair", `a pair less its two experts alone is ${signed(own.pairs_mean)} on average; ${higher ? "above" : "below"} zero two experts gain more from each other than from others`,
+        (place) => matrix(place, {names, values: sorted(own.pairs), label: "pairs beyond their experts' own parts", lowGood: !higher, digits: 4}));
     if (own.cosines)
       add("Cosines of the experts' changes", "the same order; near zero they change the model in unlike directions",
         (place) => matrix(place, {names, values: sorted(own.cosines), label: "cosine", lowGood: false, digits: 2}));
@@ -69,4 +70,14 @@ function geometryParts(box, size) {
         ...part.norms.map((norm) => el("td", {text: +norm.toPrecision(3), title: `${Math.round(100 * norm / most)} % of the largest`}))])))])]));
   }
   box.append(el("p", {className: "soft", text: "by chance cosines are 0 and signs agree in 50 %"}));
+}
+
+// These panels are of what decides, whatever domain is in view.
+function onlyMain(run) {
+  return state.target === 0 ? "" : el("p", {className: "soft", text: `of ${run.targets[0].label}, which decides; the domain that is chosen above does not change this`});
+}
+
+function bestHere(run) {
+  const choices = run.panels.subsets.choices && run.panels.subsets.choices[state.group];
+  return choices && choices.best ? Object.keys(choices.best.weights).sort().join("+") : "none";
 }

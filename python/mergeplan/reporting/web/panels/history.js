@@ -18,7 +18,7 @@ panel({
       const x = d3.scaleLinear([1, steps.length], [0, 1]), y = d3.scaleLinear(area ? [0, d3.max(known, (one) => one[key])] : around(known.map((one) => one[key])), [0, 1]);
       const svg = frame(place, {width: widthOf(place, 560), height: 240, x, y, left: 74, xLabel: "merges measured", yLabel: label, yTicks: 5});
       svg.append("path").attr("d", d3.line().curve(d3.curveStepAfter).x((one) => x(one.at)).y((one) => y(one[key]))(known)).attr("fill", "none").attr("stroke", "var(--c0)").attr("stroke-width", 1.8);
-      if (!area) tip(svg.append("g").selectAll("circle").data(steps.filter((one) => one.k)).enter().append("circle").attr("cx", (one) => x(one.at)).attr("cy", (one) => Math.max(12, Math.min(200, y(one.value)))).attr("r", 2.5).attr("fill", "var(--soft)"),
+      if (!area) tip(svg.append("g").selectAll("circle").data(steps.filter((one) => one.k && y(one.value) >= 12 && y(one.value) <= 200)).enter().append("circle").attr("cx", (one) => x(one.at)).attr("cy", (one) => y(one.value)).attr("r", 2.5).attr("fill", "var(--soft)"),
         (one) => `${one.name}: ${fixed(one.value)}`);
     };
     if (data.looks.length) looks(halves, data.looks, run);
@@ -37,7 +37,7 @@ function looks(box, some, run) {
     svg.append("line").attr("x1", x(one.merges)).attr("x2", x(one.merges)).attr("y1", y(one.low)).attr("y2", y(one.high)).attr("stroke", "var(--c0)").attr("stroke-width", 2);
     tip(svg.append("circle").attr("cx", x(one.merges)).attr("cy", y(one.value)).attr("r", 4).attr("fill", "var(--c0)"),
       `${one.merges} merges: ${one.name}, ${fixed(one.value)} (${fixed(one.low)} to ${fixed(one.high)}), the best with a chance of ${chanceText(one.chance)}`);
-    if (one.chance !== null) svg.append("text").attr("class", "soft").attr("x", x(one.merges) + 5).attr("y", y(one.value) - 6).attr("font-size", 11).text(chanceText(one.chance));
+    if (one.chance !== null) svg.append("text").attr("class", "soft").attr("text-anchor", "end").attr("x", x(one.merges) - 5).attr("y", y(one.value) - 6).attr("font-size", 11).text(chanceText(one.chance));
   }
   place.append(el("p", {className: "soft", text: "lines: 90 % on this text; numbers: the chance that it is the best of all subsets on this text"}));
 }

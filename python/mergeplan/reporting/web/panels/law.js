@@ -71,7 +71,7 @@ function drawCurve(box, curve, run) {
       tip(svg.append("rect").attr("x", x(point.k) - 4).attr("y", y(show(point.mean)) - 4).attr("width", 8).attr("height", 8)
         .attr("fill", color(state.group)), `mean of ${point.n} of ${point.of} merges of ${point.k}: ${fixed(point.mean)}`);
     }
-    textBracket(svg, curve, y, x(size + 0.6) + 10, show);
+    if (!isRelative(run)) textBracket(svg, curve, y, x(size + 0.6) + 10, show);
   }
   envelope(svg, x, y, dots, hollow, run, chosen);
   const pinned = state.pin && findMerge(run, state.pin, state.group);
@@ -82,7 +82,7 @@ function drawCurve(box, curve, run) {
   tip(marks, (dot) => `${nameOf(run, dot.one)}: ${fixed(dot.one.v[target])}`
     + (dot.one.d && dot.one.d[target] !== null ? `, ${signed(dot.one.d[target])} against the base` : ""));
   const labels = [];
-  if (base && base.v[target] !== null) labels.push({y: y(show(base.v[target])), text: `base ${fixed(base.v[target])}`, line: true});
+  if (base && base.v[target] !== null) labels.push({y: y(show(base.v[target])), text: `base ${fixed(show(base.v[target]))}`, line: true});
   const single = bestOf(dots.filter((dot) => dot.k === 1), run);
   if (single) labels.push({y: y(single.y), text: `${nameOf(run, single.one)} alone`, line: false});
   for (const label of labels.filter((one) => one.line))
@@ -91,7 +91,7 @@ function drawCurve(box, curve, run) {
   for (const label of apart(labels))
     svg.append("text").attr("x", width - right + (right > 100 ? 26 : 18)).attr("y", label.y + 4).attr("class", "soft").text(cutName(label.text, right > 100 ? 17 : 12))
       .append("title").text(plain(label.text));
-  if (curve) goalLine(svg, curve, x, y, run, width - right);
+  if (curve && !curve.no_trend) goalLine(svg, curve, x, y, run, width - right);
   box.append(el("div", {className: "legend"}, [
     "● measured merges", "■ measured means", "○ predicted best of its k (90 %)", "band: where the mean over all subsets lies, 90 % on this text",
   ].map((text) => el("span", {text}))));
@@ -149,7 +149,7 @@ function goalLine(svg, curve, x, y, run, end) {
   const line = svg.append("g").attr("class", "handle");
   line.append("line").attr("x1", 62).attr("x2", end).attr("y1", at).attr("y2", at).attr("stroke", "var(--good)").attr("stroke-width", 1.6);
   line.append("line").attr("x1", 62).attr("x2", end).attr("y1", at).attr("y2", at).attr("stroke", "transparent").attr("stroke-width", 16);
-  line.append("text").attr("x", 68).attr("y", at - 5).attr("fill", "var(--good)").style("fill", "var(--good)").text(`target ${fixed(goal.value)}`);
+  line.append("text").attr("x", end - 4).attr("text-anchor", "end").attr("y", at - 5).attr("fill", "var(--good)").style("fill", "var(--good)").text(`target ${fixed(shownValue(run, goal.value))}`);
   if (goal.k !== null) line.append("line").attr("x1", x(goal.k)).attr("x2", x(goal.k)).attr("y1", at).attr("y2", y.range()[0])
     .attr("stroke", "var(--good)").attr("stroke-dasharray", "3 3");
   const base = baseOf(run), shift = isRelative(run) ? base.v[state.target] : 0;
@@ -166,7 +166,13 @@ function goalNear(curve, value) {
 }
 
 function drawGoal(box, curve, run) {
-  const goal = goalOf(curve), place = curve.targets.indexOf(goal);
+  if (curve.no_trend) {
+    box.append(el("h3", {text: "No number of experts"}), el("p", {text: `no k is told: ${curve.no_trend}`}));
+    return;
+  }
+  const goal = goalOf(curve), place = curve.targets.indexOf(goal), base = baseOf(run);
+  const sign = run.targets[state.target].higher ? -1 : 1;
+  const byBase = base && base.v[state.target] !== null && sign * base.v[state.target] <= sign * goal.value;
   const slider = el("input", {type: "range", key: "goal", id: "goal", min: 0, max: curve.targets.length - 1, value: place, step: 1,
     "aria-label": "target", oninput: (event) => set({goal: curve.targets[+event.target.value].value})});
   const lines = [
@@ -178,12 +184,17 @@ function drawGoal(box, curve, run) {
     ["one random subset", chanceText(goal.chance)],
     ["cost", curve.costs && goal.k !== null ? `${+curve.costs[goal.k - 1].toPrecision(3)} ${curve.cost_unit}` : "–"],
   ];
-  box.append(
+  box.append(...[
     el("h3", {text: "A target, and what it asks for"}),
-    slider,
+    el("div", {className: "bar"}, [slider, el("input", {type: "number", key: "goal-number", "aria-label": "target as a number", step: "any",
+      value: goal.value.toFixed(4), onchange: (event) => event.target.value !== "" && set({goal: +event.target.value})})]),
+    state.goal !== null && Math.abs(goal.value - state.goal) > 5e-5
+      ? el("p", {className: "soft", text: `read at ${fixed(goal.value)}, the nearest of ${curve.targets.length} that the page has; \`mergeplan suggest --target\` takes any`}) : null,
+    byBase ? el("p", {className: "warned", text: `the base reaches it by itself (${fixed(base.v[state.target])}): nothing is to be merged for this target`}) : null,
     el("table", {id: "goal-table"}, [el("tbody", {}, lines.map(([name, value]) => el("tr", {}, [
       el("td", {className: "name", text: name}), el("td", {text: value})])))]),
-    el("p", {className: "soft", text: `${curve.words}, R² ${fixed(curve.r2, 5)} in-sample`}));
+    el("p", {className: "soft", text: `${curve.words}, R² ${fixed(curve.r2, 5)} in-sample`}),
+  ].filter(Boolean));
   if (curve.text_error)
     box.append(el("p", {className: "soft", text: `the text's own error, ± ${fixed(1.645 * curve.text_error)} (90 %), moves all values alike: the bracket at the right`}));
 }

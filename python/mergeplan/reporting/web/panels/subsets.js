@@ -1,6 +1,7 @@
 "use strict";
 // Beyond so many experts not all subsets are listed, but those that were measured or chosen.
 const MOST_LISTED = 10;
+const MOST_SHOWN = 400;
 const sorting = {column: "value", down: false, find: ""};
 
 panel({
@@ -59,7 +60,7 @@ function kept(run, weights) {
 function subsetTable(box, run) {
   const filter = el("input", {type: "search", placeholder: "find experts", key: "find", value: sorting.find, "aria-label": "find experts",
     oninput: (event) => { sorting.find = event.target.value; fill(); }});
-  const body = el("tbody"), count = el("span", {className: "soft"});
+  const ending = el("p", {className: "soft"}), body = el("tbody"), count = el("span", {className: "soft"});
   const columns = [["name", "experts"], ["k", "k"], ["value", state.relative ? "less the base" : "value"], ["half", "90 % ±"], ["state", "known as"]];
   const head = el("tr", {}, columns.map(([key, text]) => el("th", {className: key === "name" ? "name" : ""}, [
     el("button", {type: "button", text, "data-sort": key, onclick: () => {
@@ -69,7 +70,7 @@ function subsetTable(box, run) {
     }})])));
   const every = listedSubsets(run);
   box.append(el("div", {className: "bar noprint"}, [filter, count]),
-    el("div", {className: "scroll"}, [el("table", {id: "subsets"}, [el("thead", {}, [head]), body])]));
+    el("div", {className: "scroll"}, [el("table", {id: "subsets"}, [el("thead", {}, [head]), body])]), ending);
   function fill() {
     const words = sorting.find.toLowerCase().split(/[\s+,]+/).filter(Boolean);
     const sign = run.targets[state.target].higher && sorting.column === "value" ? -1 : 1;
@@ -79,10 +80,19 @@ function subsetTable(box, run) {
     wanted.sort((a, b) => (sorting.down ? d3.descending : d3.ascending)(key(a), key(b)));
     count.textContent = `${wanted.length.toLocaleString("en")} merges, ${wanted.filter((one) => one.measured).length.toLocaleString("en")} measured`;
     const pinned = state.pin && Object.keys(state.pin).sort().join("+");
-    body.replaceChildren(...wanted.slice(0, 400).map((one) => el("tr", {
-      className: one.name === pinned ? "click pinned" : "click", tabIndex: 0, key: `row ${one.name}`,
+    ending.textContent = wanted.length > MOST_SHOWN ? `the first ${MOST_SHOWN} are shown; search for others` : wanted.length ? "" : "none: loosen the search or the bounds";
+    body.replaceChildren(...wanted.slice(0, MOST_SHOWN).map((one, i) => el("tr", {
+      className: one.name === pinned ? "click pinned" : "click", tabIndex: i ? -1 : 0, key: `row ${one.name}`,
       onclick: () => set({pin: one.weights, ticks: one.weights}),
-      onkeydown: (event) => event.key === "Enter" && set({pin: one.weights, ticks: one.weights}),
+      onkeydown: (event) => {
+        const row = event.currentTarget;
+        if (event.key === "Enter") set({pin: one.weights, ticks: one.weights});
+        const near = {ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling}[event.key];
+        if (near) {
+          event.preventDefault();
+          near.focus();
+        }
+      },
     }, [
       el("td", {className: "name", text: one.name}), el("td", {text: one.k}), el("td", {text: fixed(shownValue(run, one.value))}),
       el("td", {text: one.low === null ? "0" : fixed((one.high - one.low) / 2)}), el("td", {text: one.measured ? "measured" : "predicted"}),
@@ -102,7 +112,10 @@ function explorer(box, data, run) {
       const next = Object.keys(ticks).filter((other) => other !== name);
       if (event.target.checked) next.push(name);
       if (next.length) set({ticks: equalWeights(next.sort())});
-      else event.target.checked = true;
+      else {
+        event.target.checked = true;
+        words.append(el("p", {className: "warned", text: "one expert at least"}));
+      }
     }}), name]))));
   const found = valueOf(run, ticks), words = el("div", {id: "predicted"});
   if (found) {
@@ -125,6 +138,7 @@ function explorer(box, data, run) {
   keepSliders(box, run);
   box.append(el("h3", {text: "YAML"}));
   const yaml = yamlOf(run, ticks);
+  if (yaml) box.append(el("button", {type: "button", text: "copy the YAML", onclick: (event) => copy(yaml, event.currentTarget)}));
   box.append(yaml ? el("pre", {id: "explorer-yaml", text: yaml, tabIndex: 0})
     : el("p", {className: "soft", text: "write the page with `--pool` for the YAML of any ticks"}));
 }
@@ -211,7 +225,10 @@ function front(box, run) {
     const [first, second] = [a, b].map((place) => valueOf(run, one.weights, state.group, place));
     return first && second ? {...one, x: first.value, y: second.value} : null;
   }).filter(Boolean);
-  if (!points.length) return;
+  if (!points.length) {
+    box.append(el("p", {className: "soft", text: "no subset keeps the bounds and has both"}));
+    return;
+  }
   const [sx, sy] = [a, b].map((place) => (run.targets[place].higher ? -1 : 1));
   const best = points.filter((one) => !points.some((other) => sx * other.x <= sx * one.x && sy * other.y <= sy * one.y && (other.x !== one.x || other.y !== one.y)));
   const base = baseOf(run), x = d3.scaleLinear(around([...points.map((one) => one.x), ...(base ? [base.v[a]] : [])]), [0, 1]);

@@ -2,7 +2,7 @@
 panel({
   name: "trust",
   title: "Trust: how well it predicts",
-  on: ["group", "pin"],
+  on: ["group", "target", "pin"],
   table(data, run) {
     const own = data.left_out && data.left_out[state.group];
     return [["experts", "measured", "predicted without it"],
@@ -10,7 +10,7 @@ panel({
   },
   draw(box, data, run) {
     const halves = el("div", {className: "halves"});
-    box.append(halves);
+    box.append(onlyMain(run), halves);
     const add = (title) => {
       const place = el("div", {}, [el("h3", {text: title})]);
       halves.append(place);

@@ -20,7 +20,10 @@ panel({
     box.append(el("div", {className: "lights"}, data.lights.map((one) => {
       const better = base ? sign * (base.value - one.value) : 0;
       const kind = isBase(one) || !base || better === 0 ? "even" : better > 0 ? "good" : "bad";
-      const interval = one.measured ? "measured" : `predicted, ${fixed(one.low)} to ${fixed(one.high)}`;
+      const range = `${fixed(one.low)} to ${fixed(one.high)}`;
+      const interval = one.expected !== null
+        ? `${one.measured ? "measured" : "predicted"}; ${fixed(one.expected)} expected on items of this kind, 90 % ${range}`
+        : one.measured ? "measured" : `predicted, 90 % on this text ${range}`;
       const against = base && !isBase(one)
         ? `${fixed(Math.abs(better))} ${better >= 0 ? "better" : "worse"} than the base` : "";
       return el("div", {className: `light ${kind}`}, [
@@ -34,8 +37,9 @@ panel({
     box.append(...data.gains.map((one) => el("p", {text: gainText(one)})));
     const harms = d3.nest().key((one) => one.than).entries(data.harms).map((entry) =>
       `worse than ${entry.key}: ${entry.values.map((one) => `${one.domain} by ${fixed(one.value)}`
-        + (one.low === null ? "" : ` (90 %: ${signed(one.low)} to ${signed(one.high)})`)).join(", ")}`);
-    for (const some of [list(harms, "warnings"), list(data.warnings, "warnings"), list(data.notes, "notes")])
+        + (one.low === null ? "" : ` (${signed(one.low)} to ${signed(one.high)})`)).join(", ")}`
+      + (entry.values.every((one) => one.low === null) ? "" : data.predicted ? "; 90 %, predicted on this text" : "; 90 % on texts of this kind, paired"));
+    for (const some of [list(data.sure, "notes"), list(harms, "warnings"), list(data.warnings, "warnings"), list(data.notes, "notes")])
       if (some) box.append(some);
     if (data.measure) box.append(...measureParts(data.measure));
     box.append(el("h3", {text: data.pays === false ? "YAML of the best merge, though merging does not pay" : "YAML"}));
