@@ -1,5 +1,6 @@
 """The report page as a reader has it: seen, clicked, and used without a mouse."""
 
+import csv
 import itertools
 import re
 from collections.abc import Callable
@@ -301,6 +302,43 @@ def test_all_that_is_shown_of_a_run_is_what_the_commands_say(page: Any, run: Pat
     found = check(page, run)
     assert found.faults == []
     assert found.compared > 1000
+
+
+def test_seeds_of_a_subset_are_shown_by_their_mean(
+    opened: Callable[..., Any], run: Path, tmp_path: Path
+) -> None:
+    rows = list(csv.DictReader((run / "measurements.csv").read_text().splitlines()))
+    average = [row for row in rows if row["method"] in ("base", "average")]
+    again = [
+        {**row, "seed": "7", "loss_nats": f"{float(row['loss_nats']) + 0.002 * len(row['subset'])}"}
+        for row in average
+        if row["k"] != "0"
+    ]
+    table = tmp_path / "seeds.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([*average, *again])
+    mergeplan.report(table, tmp_path / "out.html")
+    page = opened(tmp_path / "out.html")
+    assert check(page, table).faults == []
+    page.locator("#panel-law circle.dot", has_text="seed 7").first.click(force=True)
+    assert "measured, the mean of 2 seeds" in page.locator("#panel-law .pin").inner_text()
+
+
+def test_no_interval_is_promised_where_none_is_drawn(page: Any) -> None:
+    panel = page.locator("#panel-domains")
+    assert "lines: 90 % on texts of this kind" in panel.inner_text()
+    page.evaluate("currentRun().merges.forEach((one) => delete one.e); PANELS.forEach(redraw)")
+    assert "lines:" not in panel.inner_text()
+    assert "no intervals on other texts: some domain has fewer than five" in panel.inner_text()
+
+
+def test_a_target_is_asked_of_its_own_curve(page: Any) -> None:
+    page.evaluate("set", {"goal": 0.5})
+    page.select_option("[data-key=target]", "1")
+    slider = page.locator("#goal")
+    assert slider.input_value() == str(int(slider.get_attribute("max")) // 3)
 
 
 @pytest.mark.long

@@ -224,7 +224,7 @@ def _experts(found: Check, page: Any, document: Any) -> None:
             wanted = {
                 "alone": None if document["base"] is None else one["alone"] - document["base"],
                 "on average": one["average"],
-                "in the chosen": one["here"],
+                "in the best": one["here"],
             }
             for start, value in wanted.items():
                 if title.startswith(start) and value is not None:

@@ -4,6 +4,8 @@ import csv
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import pytest
 import mergeplan
 from mergeplan.errors import InputError, MergeplanError, MissingInputError
 from mergeplan.reporting.core import core_data
+from mergeplan.reporting.in_run import RunPage
+from mergeplan.reporting.panels import law, verdict
 from mergeplan.reporting.reduced import MOST_ROWS, reduced
 from mergeplan.reporting.source import open_source
 from mergeplan.system.writing import ExistsError
@@ -60,9 +64,9 @@ def test_its_numbers_are_those_of_the_commands(few: Path, page: Path) -> None:
             assert (mean, low) == pytest.approx((fit.predict(k).loss, fit.predict(k).low), abs=1e-6)
         asked = curve["targets"][40]
         assert asked["k"] == fit.solve(asked["value"]).k
-    verdict = mergeplan.verdict_of(few)
+    found = mergeplan.verdict_of(few)
     light = next(one for one in run["panels"]["verdict"]["lights"] if "chosen" in one["role"])
-    assert light["value"] == pytest.approx(verdict.chosen.value, abs=1e-6)
+    assert light["value"] == pytest.approx(found.chosen.value, abs=1e-6)
 
 
 def test_no_path_of_the_machine_is_on_it(few: Path, page: Path) -> None:
@@ -230,3 +234,57 @@ def test_a_page_replaces_no_file_of_a_run_but_its_own(tmp_path: Path, few: Path)
         with pytest.raises(MergeplanError, match=r"what is read|a page is HTML"):
             mergeplan.report(page, out, overwrite=True)
     assert page.read_bytes() == few.read_bytes()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A recorded run of five experts."""
+    return Path(shutil.copytree(DATA / "run_5_experts", tmp_path / "run"))
+
+
+def test_of_few_documents_nothing_is_said_of_other_texts(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def errors() -> set[float | None]:
+        panel = law.panel(open_source(run))
+        return {one["text_error"] for one in panel["curves"].values()}
+
+    assert None not in errors()
+    monkeypatch.setattr("mergeplan.evaluation.resampling.LEAST_GROUPS", 1000)
+    assert errors() == {None}
+
+
+def test_whom_it_harms_is_said_as_suggest_says_it(run: Path) -> None:
+    said = mergeplan.verdict_of(run / "measurements.csv").summary()
+    harms = verdict.panel(open_source(run))["harms"]
+    assert harms
+    assert all(f"  {line}\n" in said for line in harms)
+
+
+def test_a_run_writes_its_page_after_rounds_while_that_is_quick(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Folder:
+        path, identity = run, SimpleNamespace(metric="")
+        placed: ClassVar[list[str]] = []
+
+        def at(self, name: str) -> Path:
+            return run / name
+
+        def place(self, name: str, text: str) -> Path:
+            self.placed.append(name)
+            return run / name
+
+    folder, now = Folder(), [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def slow_text(sources: object) -> tuple[str, tuple[str, ...]]:
+        now[0] += 1.0
+        return "", ()
+
+    monkeypatch.setattr("mergeplan.reporting.in_run.report_text", slow_text)
+    page = RunPage(DEMO / "pool.yml")
+    for after, count in ((1.0, 1), (9.0, 1), (2.0, 2)):
+        now[0] += after
+        page.after_round(folder)
+        assert folder.placed == ["report.html"] * count

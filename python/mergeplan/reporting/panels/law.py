@@ -12,6 +12,7 @@ from mergeplan.law.diagnose import diagnose, diagnosis_lines
 from mergeplan.law.trend import trendless
 from mergeplan.reporting.core import groups_of
 from mergeplan.reporting.source import Source
+from mergeplan.verdict.verdict import Verdict
 
 # Targets that can be dragged to, of what decides and of the others.
 _STEPS, _FEWER_STEPS = 81, 31
@@ -26,7 +27,9 @@ def panel(source: Source) -> dict[str, Any] | None:
         the measured means; `targets`, a grid of what could be asked for, with k, the 90 % interval
         of the crossing, the k that is sure, and the chance of one random subset.
     """
-    groups = groups_of(source)
+    groups, verdict = groups_of(source), source.verdict
+    # As for the commands: of fewer than five documents nothing is said of other texts.
+    few = isinstance(verdict, Verdict) and verdict.few_documents
     curves, missing = {}, {}
     for number, target in enumerate(source.targets):
         found = source.curves.get(target.name)
@@ -41,7 +44,10 @@ def panel(source: Source) -> dict[str, Any] | None:
             group = series.n_params, series.method, series.options
             if group in groups:
                 steps = _FEWER_STEPS if number else _STEPS
-                curves[f"{groups.index(group)}:{number}"] = _curve(fit, steps)
+                curve = _curve(fit, steps)
+                if few and not series.scale.metric:
+                    curve["text_error"] = None
+                curves[f"{groups.index(group)}:{number}"] = curve
     return {"curves": curves, "missing": missing} if curves or missing else None
 
 

@@ -32,8 +32,17 @@ def panel(source: Source) -> dict[str, Any]:
     if run is not None:
         lines += [["halves", str(run.halves)]]
         for name, value in sorted(run.arithmetic.items()):
-            given = value if isinstance(value, list) else [value]
-            shown = ", ".join(str(one) for one in given if one not in (None, False))
-            if shown:
-                lines.append([name.replace("`", ""), shown])
+            if text := _as_text(value):
+                lines.append([name.replace("`", ""), text])
     return {"lines": lines}
+
+
+def _as_text(value: Any) -> str:
+    """An option's value; nothing of one that was not given.
+
+    >>> _as_text(0), _as_text([None, None]), _as_text(["a1", 60])
+    ('0', '', 'a1, 60')
+    """
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_as_text, value)))
+    return "" if value is None or value is False else str(value)

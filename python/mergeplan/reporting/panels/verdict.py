@@ -20,6 +20,7 @@ from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.from_selections import better_weights
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.verdict import Verdict
+from mergeplan.verdict.words import harms_text
 from mergeplan.verdict.write import contender_config, merge_to_write
 
 
@@ -52,19 +53,14 @@ def panel(source: Source) -> dict[str, Any]:
         "lights": _lights(source, found),
         "gains": gains,
         "harms": [
-            {
-                "domain": harm.domain,
-                "than": harm.than,
-                "value": harm.value,
-                "low": harm.low,
-                "high": harm.high,
-            }
-            for harm in found.harms
+            worded(line, source)
+            for line in harms_text(
+                found.harms, predicted=found.chosen is not None and not found.chosen.measured
+            )
         ],
         "notes": [worded(note, source) for note in found.notes],
         "warnings": _warnings(source),
         "sure": _sure(source, found),
-        "predicted": found.chosen is not None and not found.chosen.measured,
         "measure": found.to_measure
         and {
             "merges": [worded(one.merge.name(), source) for one in found.to_measure.merges],

@@ -20,6 +20,8 @@ function set(changes) {
   const changed = Object.keys(changes).filter((key) => state[key] !== changes[key]);
   Object.assign(state, changes);
   if (!changed.length) return;
+  // A target of one curve is none of another's.
+  if (!changed.includes("goal") && (changed.includes("group") || changed.includes("target"))) state.goal = null;
   if (changed.includes("run")) drawAll();
   else PANELS.forEach((one) => changed.some((key) => one.on.includes(key)) && redraw(one));
   drawTop(changed);
@@ -145,11 +147,11 @@ function lawOf(run, group = state.group, target = state.target) {
   return {experts: law.experts, quantile: law.quantile, predict: predictors.get(law)};
 }
 
-// What a weighting gives: measured where it was, else predicted with its 90 % interval.
+// What a weighting gives: the mean of its seeds where it was measured, else predicted with its 90 % interval.
 function valueOf(run, weights, group = state.group, target = state.target) {
-  const measured = findMerge(run, weights, group);
-  if (measured && measured.v[target] !== null)
-    return {value: measured.v[target], low: null, high: null, measured};
+  const same = mergesOf(run, weights, group).filter((one) => one.v[target] !== null);
+  if (same.length)
+    return {value: d3.mean(same, (one) => one.v[target]), low: null, high: null, measured: same};
   const chosen = target === 0 ? choiceOf(run, weights, group) : null;
   if (chosen) return {value: chosen.value, low: chosen.low, high: chosen.high, measured: null};
   const law = lawOf(run, group, target);
@@ -177,16 +179,17 @@ function choiceOf(run, weights, group) {
     && names.every((name) => Math.abs((one.weights[name] || 0) - weights[name]) < 1e-6)) || null;
 }
 
-function findMerge(run, weights, group) {
+// The merges of a weighting that were measured: several where it was merged by several seeds.
+function mergesOf(run, weights, group) {
   const names = Object.keys(weights);
-  return mergesIn(run, group).find((one) => {
+  return mergesIn(run, group).filter((one) => {
     if (one.x.length !== names.length || one.k !== names.length) return false;
     return one.x.every((place, i) => {
       const own = one.w ? one.w[i] : 1 / one.k;
       const theirs = weights[run.experts[place]];
       return theirs !== undefined && Math.abs(own - theirs) < 1e-6;
     });
-  }) || null;
+  });
 }
 
 function equalWeights(names) {

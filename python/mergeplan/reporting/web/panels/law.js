@@ -26,13 +26,17 @@ panel({
   },
 });
 
+function measuredText(found) {
+  return found.measured.length > 1 ? `measured, the mean of ${found.measured.length} seeds` : "measured";
+}
+
 function pinText(run) {
   if (!state.pin) return "";
   const found = valueOf(run, state.pin);
   const name = Object.keys(state.pin).join("+");
   if (!found) return `pinned: ${name}`;
-  const base = baseOf(run), own = findMerge(run, state.pin, state.group);
-  let text = `pinned: ${name}: ${fixed(found.value)} ${found.measured ? "measured" : `predicted, ${fixed(found.low)} to ${fixed(found.high)}`}`;
+  const base = baseOf(run), same = mergesOf(run, state.pin, state.group), own = same.length === 1 ? same[0] : null;
+  let text = `pinned: ${name}: ${fixed(found.value)} ${found.measured ? measuredText(found) : `predicted, ${fixed(found.low)} to ${fixed(found.high)}`}`;
   if (base && base.v[state.target] !== null) {
     const half = own && own.e ? own.e[state.target] : null;
     const gap = found.value - base.v[state.target];
@@ -74,12 +78,12 @@ function drawCurve(box, curve, run) {
     if (!isRelative(run)) textBracket(svg, curve, y, x(size + 0.6) + 10, show);
   }
   envelope(svg, x, y, dots, hollow, run, chosen);
-  const pinned = state.pin && findMerge(run, state.pin, state.group);
+  const pinned = state.pin ? mergesOf(run, state.pin, state.group) : [];
   const marks = svg.append("g").selectAll("circle").data(dots).enter().append("circle").attr("class", "dot")
-    .attr("cx", (dot) => x(dot.k)).attr("cy", (dot) => y(dot.y)).attr("r", (dot) => (dot.one === pinned ? 6 : 3))
-    .attr("fill", (dot) => (dot.one === pinned ? "var(--accent)" : "var(--soft)")).attr("fill-opacity", 0.75)
+    .attr("cx", (dot) => x(dot.k)).attr("cy", (dot) => y(dot.y)).attr("r", (dot) => (pinned.includes(dot.one) ? 6 : 3))
+    .attr("fill", (dot) => (pinned.includes(dot.one) ? "var(--accent)" : "var(--soft)")).attr("fill-opacity", 0.75)
     .on("click", (dot) => set({pin: weightsOf(run, dot.one), ticks: weightsOf(run, dot.one)}));
-  tip(marks, (dot) => `${nameOf(run, dot.one)}: ${fixed(dot.one.v[target])}`
+  tip(marks, (dot) => `${nameOf(run, dot.one)}${dot.one.seed ? `, seed ${dot.one.seed}` : ""}: ${fixed(dot.one.v[target])}`
     + (dot.one.d && dot.one.d[target] !== null ? `, ${signed(dot.one.d[target])} against the base` : ""));
   const labels = [];
   if (base && base.v[target] !== null) labels.push({y: y(show(base.v[target])), text: `base ${fixed(show(base.v[target]))}`, line: true});
@@ -134,7 +138,8 @@ function textBracket(svg, curve, y, at, show) {
   const [low, high] = y.domain(), top = Math.min(middle + half, high), bottom = Math.max(middle - half, low);
   const line = svg.append("g").attr("stroke", "var(--warn)").attr("stroke-width", 1.5);
   line.append("line").attr("x1", at).attr("x2", at).attr("y1", y(top)).attr("y2", y(bottom));
-  for (const end of [top, bottom]) line.append("line").attr("x1", at - 4).attr("x2", at + 4).attr("y1", y(end)).attr("y2", y(end));
+  // Without a cap it goes on beyond the picture.
+  for (const end of [middle + half, middle - half].filter((one) => one >= low && one <= high)) line.append("line").attr("x1", at - 4).attr("x2", at + 4).attr("y1", y(end)).attr("y2", y(end));
   tip(line, `other texts of this kind move all values together by ± ${fixed(half)} (90 %)`);
 }
 

@@ -120,7 +120,7 @@ function explorer(box, data, run) {
   const found = valueOf(run, ticks), words = el("div", {id: "predicted"});
   if (found) {
     words.append(el("div", {className: "predicted", id: "predicted-value", text: found.low === null
-      ? `${fixed(shownValue(run, found.value))} measured`
+      ? `${fixed(shownValue(run, found.value))} ${measuredText(found)}`
       : `${fixed(shownValue(run, found.value))} predicted, ${fixed(shownValue(run, found.low))} to ${fixed(shownValue(run, found.high))}`}));
     words.append(el("p", {className: "soft", text: `${valueLabel(run)}; interval 90 %, on this text`}));
   } else words.append(el("p", {className: "soft", text: "no prediction: this page carries no law of this group and domain"}));

@@ -35,11 +35,7 @@ panel({
       ]);
     })));
     box.append(...data.gains.map((one) => el("p", {text: gainText(one)})));
-    const harms = d3.nest().key((one) => one.than).entries(data.harms).map((entry) =>
-      `worse than ${entry.key}: ${entry.values.map((one) => `${one.domain} by ${fixed(one.value)}`
-        + (one.low === null ? "" : ` (${signed(one.low)} to ${signed(one.high)})`)).join(", ")}`
-      + (entry.values.every((one) => one.low === null) ? "" : data.predicted ? "; 90 %, predicted on this text" : "; 90 % on texts of this kind, paired"));
-    for (const some of [list(data.sure, "notes"), list(harms, "warnings"), list(data.warnings, "warnings"), list(data.notes, "notes")])
+    for (const some of [list(data.sure, "notes"), list(data.harms, "warnings"), list(data.warnings, "warnings"), list(data.notes, "notes")])
       if (some) box.append(some);
     if (data.measure) box.append(...measureParts(data.measure));
     box.append(el("h3", {text: data.pays === false ? "YAML of the best merge, though merging does not pay" : "YAML"}));
