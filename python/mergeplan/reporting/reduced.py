@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 MOST_ROWS, MOST_ROWS_OF_MANY, MOST_TERMS = 120, 350, 400
 # Relative error of an interval's width that dropped directions may make; 5 % is promised.
 _DROPPED = 0.01
+# Weightings that a form is held against, and by how much its values and widths may be off.
+_CHECKED, _ROUNDED, _PROMISED = 60, 1e-6, 0.05
 
 
 def reduced(law: SubsetLaw) -> dict[str, Any] | None:
@@ -43,7 +45,8 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
     most = MOST_ROWS if short else MOST_ROWS_OF_MANY
     if len(law.values) <= most and law.smaller is None and law.noise is None:
         return {**common, **_by_rows(law)}
-    return {**common, **_by_terms(law)} if short else None
+    form = _by_terms(law) if short else None
+    return None if form is None else {**common, **form}
 
 
 def packed(values: Array, dtype: str) -> str:
@@ -83,11 +86,12 @@ def terms(seen: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def _by_terms(law: SubsetLaw) -> dict[str, Any]:
+def _by_terms(law: SubsetLaw) -> dict[str, Any] | None:
     """The cubic form, and what is left of its coefficients' covariance as a sum of squares.
 
     The coefficients are found from predictions at more weightings than there are terms: of weights
-    that sum to 1 many sets of coefficients say the same.
+    that sum to 1 many sets of coefficients say the same. `None` where other weightings show that
+    the form is not the law's: a law that leans on a smaller size may be lost in rounding.
     """
     own = law.in_seen_weights()
     n = len(law.experts)
@@ -105,6 +109,13 @@ def _by_terms(law: SubsetLaw) -> dict[str, Any]:
     # A width is the root: half the relative error of its square.
     enough = np.flatnonzero((left / whole[:, None]).max(0) < 2 * _DROPPED)
     rank = int(enough[0]) + 1 if len(enough) else parts.shape[1]
+    fresh = _weightings(n, law.shrinkage, np.random.default_rng(1))[-_CHECKED:]
+    others = terms(fresh)
+    off = np.abs(others @ coefficients - own.predict(fresh)).max()
+    variance = ((others @ roots[:, ::-1][:, :rank]) ** 2).sum(1) + law.variances[-1]
+    widths = law.scale * np.sqrt(variance) / own.deviations(fresh)
+    if off > _ROUNDED or np.abs(widths - 1).max() > _PROMISED:
+        return None
     return {
         "kind": "terms",
         "coefficients": packed(coefficients, "<f8"),
