@@ -43,8 +43,8 @@ def panel(source: Source) -> dict[str, Any] | None:
         choices[group] = _choices(selection)
     notes = (
         [
-            f"{counted(left_out, 'laws')} of single subsets did not fit on the page: for their"
-            " ticks and weights ask `mergeplan select`"
+            f"{counted(left_out, 'laws')} of single subsets are not on the page, too large or lost in"
+            " rounding: for their ticks and weights ask `mergeplan select`"
         ]
         if left_out
         else []
