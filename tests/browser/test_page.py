@@ -296,6 +296,10 @@ def test_printed_it_is_without_its_controls(page: Any) -> None:
     assert page.locator("#panel-verdict .headline").is_visible()
     table = page.locator("#panel-subsets .scroll")
     assert table.evaluate("(one) => one.scrollHeight <= one.clientHeight")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert [one for one in page.evaluate(CONTRASTS) if one[0] < 4.5] == []
+    style = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert style == "rgb(255, 255, 255)"
 
 
 def test_all_that_is_shown_of_a_run_is_what_the_commands_say(page: Any, run: Path) -> None:

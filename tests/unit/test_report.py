@@ -105,6 +105,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     mergeplan.report(table, out)
     text = out.read_text(encoding="utf-8")
     assert not any(name in text for name in HOSTILE[:2])
+    assert "<title>&lt;i&gt;table.csv - mergeplan</title>" in text
     assert "<i>table" not in text
     assert sorted(run_of(out)["experts"]) == sorted(HOSTILE)
 
@@ -288,3 +289,21 @@ def test_a_run_writes_its_page_after_rounds_while_that_is_quick(
         now[0] += after
         page.after_round(folder)
         assert folder.placed == ["report.html"] * count
+
+
+def test_differences_from_the_base_have_the_commands_intervals(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = mergeplan.verdict_of(run / "measurements.csv")
+    [gain] = [one for one in found.gains if one.over == "the base"]
+    core = core_data(open_source(run))
+    [own] = [
+        one
+        for one in core["merges"]
+        if one["v"][0] == pytest.approx(found.chosen.value, abs=1e-9) and one["k"]
+    ]
+    half = own["e"][0]
+    assert -own["d"][0] == pytest.approx(gain.value, abs=1e-6)
+    assert half == pytest.approx((gain.high - gain.low) / 2, rel=0.05)  # that one is of draws
+    monkeypatch.setattr("mergeplan.evaluation.resampling.LEAST_GROUPS", 1000)
+    assert all("e" not in one for one in core_data(open_source(run))["merges"])
