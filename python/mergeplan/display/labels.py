@@ -139,6 +139,8 @@ def put_in_place(figure: "Figure") -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
+        # The solver rounds as its variables lie in memory; the same numbers give the same file.
+        axes.set_position([round(edge, 6) for edge in axes.get_position().bounds])
         _spread(axes)
         _leave_out(axes)
 

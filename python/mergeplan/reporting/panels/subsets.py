@@ -43,7 +43,7 @@ def panel(source: Source) -> dict[str, Any] | None:
         choices[group] = _choices(selection)
     notes = (
         [
-            f"{counted(left_out, 'laws')} of single subsets are not on the page, too large or lost in"
+            f"{counted(left_out, 'laws')} of single subsets are left out, too large or lost in"
             " rounding: for their ticks and weights ask `mergeplan select`"
         ]
         if left_out
