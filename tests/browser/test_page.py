@@ -199,6 +199,13 @@ def test_a_dot_pins_its_merge_in_all_panels(page: Any, report_page: Path) -> Non
     own = next(one for one in run["merges"] if one["g"] == group and one["x"] == pair)
     shown = page.locator("#panel-domains svg").first.text_content()
     assert f"pinned{own['d'][1]:+.4f}".replace("-", "−") in shown.replace("pinnedpinned", "pinned")
+    said = page.locator("#panel-law .pin").inner_text()
+    gap, half = own["d"][0], own["e"][0]
+    numbers = [number(one) for one in re.findall(r"[−+]\d\.\d{4}", said)]
+    assert numbers == pytest.approx([gap, gap - half, gap + half], abs=6e-5)
+    line = page.evaluate("domainRows(currentRun(), 1).find((one) => one.name === 'pinned')")
+    ends = line["value"] - line["low"], line["high"] - line["value"]
+    assert ends == pytest.approx((own["e"][1], own["e"][1]))
 
 
 def test_it_works_without_a_mouse(page: Any) -> None:
