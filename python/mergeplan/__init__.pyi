@@ -7,6 +7,8 @@ from .calibration.limits import Budget as Budget
 from .calibration.options import CalibrateOptions as CalibrateOptions
 from .calibration.options import ChoiceGoal as ChoiceGoal
 from .calibration.setup import Setup as Setup
+from .calibration.status import RunStatus as RunStatus
+from .calibration.status import status as status
 from .demo.demo import DEMO_POOL as DEMO_POOL
 from .errors import ContentError as ContentError
 from .errors import InputError as InputError

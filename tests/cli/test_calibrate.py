@@ -227,7 +227,7 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == code
-    assert "the same command goes on" in errors
+    assert f"this goes on:\n  mergeplan calibrate {pool} -o {run} --quiet -j 1\n" in errors
     assert "Traceback" not in errors
 
 

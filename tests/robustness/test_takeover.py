@@ -54,6 +54,7 @@ def test_all_that_a_run_writes_is_in_the_list_and_follows_the_umask(mask, tmp_pa
             "merge.yml",
             "held_back.jsonl",
             "report.html",
+            "status.json",
         )
         for name in (*own, "geometry.json", "dtype.jsonl"):
             store.folder.place(name, "ours")

@@ -23,6 +23,7 @@ from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.rounds import Run, Say
 from mergeplan.calibration.run_folder import RunFolder
 from mergeplan.calibration.sizes import in_order
+from mergeplan.calibration.status import record_status
 from mergeplan.calibration.store import RunStore
 from mergeplan.config.seed import seed_of
 from mergeplan.display.summary import Summarized
@@ -119,7 +120,8 @@ def calibrate(
         progress: Called with tokens scored and tokens planned; or true for a bar, false for none,
             `None` for one in a notebook.
         conclude: Called at the end with the verdict, while no other run can work in the folder.
-        command: Says how merges are measured that the verdict asks for.
+        command: Says how merges are measured that the verdict asks for; of none, how the run goes
+            on.
         each_round: Called after each round, when the table has it.
 
     Returns:
@@ -142,6 +144,7 @@ def calibrate(
         store = undo.enter_context(
             closing(RunStore(folder, checked.identity, pool_sizes(checked), say))
         )
+        record_status(store.folder, command(()))
         store.compare_experts(
             checked.pool, say, threads=options.setup.threads, anew=options.choosing is not None
         )
@@ -157,6 +160,7 @@ def calibrate(
         found = run.held_back(verdict, measured, store) if verdict is not None else None
         seconds = time.perf_counter() - begun
         conclude(store.folder, verdict)
+        record_status(store.folder, command(()), verdict)
     new = run.measured
     n_measured = len({one.merge.key for one in new})
     faults = [f"{one.merge.key}: {fault}" for one in measured for fault in one.scores.faults()]

@@ -9,7 +9,8 @@ RUN/
   report.html       all of it on one page, anew after each round
   geometry.json     how the experts lie to each other, where the best subset is sought
   dtype.jsonl       what `--dtype auto` is, and some merges in both dtypes, where they were tried
-  written.json      hashes of these eight as they were written: what was edited since stays
+  status.json       the command that goes on, and at the end the verdict
+  written.json      hashes of these nine as they were written: what was edited since stays
   lock              held by the run that works here
 """
 
@@ -34,7 +35,7 @@ from mergeplan.system.writing import refuse_existing, remove_unfinished, saying,
 _WRITTEN = "written.json"
 MEASUREMENTS, LAW, PICTURE, CONFIG = "measurements.csv", "law.json", "law.png", "merge.yml"
 HELD_BACK, PAGE = "held_back.jsonl", "report.html"
-DTYPE_TRIAL = "dtype.jsonl"
+DTYPE_TRIAL, STATUS = "dtype.jsonl", "status.json"
 
 
 def beside(name: str, number: int = 0) -> str:
@@ -47,7 +48,7 @@ def beside(name: str, number: int = 0) -> str:
     return f"{stem}.new{number or ''}{dot}{ending}"
 
 
-_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY, PAGE, DTYPE_TRIAL)
+_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY, PAGE, DTYPE_TRIAL, STATUS)
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 

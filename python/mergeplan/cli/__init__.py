@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "token cross-entropy on held-out text, in nats per token",
     "sample": "choose subsets of a pool to measure, and write their YAMLs",
     "calibrate": "measure merges of a pool in memory until its law says how many to merge",
+    "status": "how a run of calibrate stands, and the command that goes on",
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "select": "name the best experts and weights, from measurements of a few merges",

@@ -174,7 +174,8 @@ def command(
         )
     except (KeyboardInterrupt, SystemExit):
         line.clear()
-        click.echo(f"what is measured stays in `{folder}`; the same command goes on", err=True)
+        click.echo(f"what is measured stays in `{folder}`; this goes on:", err=True)
+        click.echo(f"  {_same_command(())}", err=True)
         raise
     finally:
         line.clear()
@@ -191,7 +192,9 @@ def command(
 
 
 def _same_command(merges: "Sequence[Contender]") -> str:
-    """This very command, with some merges to be measured beside."""
+    """This very command; where merges are named, with those measured beside and no others."""
+    if not merges:
+        return shlex.join(["mergeplan", *sys.argv[1:]])
     words, given = iter(sys.argv[1:]), []
     for word in words:
         if word == "--also":

@@ -27,6 +27,7 @@ VERSIONS = {
     "sample": 1,
     "select": 1,
     "similarity": 1,
+    "status": 1,
     "suggest": 1,
     "verify": 1,
 }

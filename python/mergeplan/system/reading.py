@@ -46,6 +46,7 @@ INDEX = Kind(256_000_000)  # of shards
 HEADER = Kind(100_000_000)  # of a safetensors file: the format's own bound
 MANIFEST = Kind(256_000_000, "manifest")  # where no plan says how many tensors there are
 RECORD = Kind(256_000_000, "record")  # of what workers have merged
+STATUS = Kind(1_000_000, "status")
 
 _PIECE_BYTES = 1 << 20
 # How long a pipe that a user names may be without a writer.

@@ -111,6 +111,7 @@ def targets(at: Path) -> list[Target]:
     """
     # What is not read at the moment of a call would be imported within its limit of time.
     from mergeplan.calibration.identity import RunIdentity
+    from mergeplan.calibration.status import RunRecord
     from mergeplan.checkpoints.code import code_of
     from mergeplan.checkpoints.vocabulary import read_ids, token_files
     from mergeplan.config.seed import random_seed_in
@@ -128,7 +129,7 @@ def targets(at: Path) -> list[Target]:
     from mergeplan.pool.pool import load_pool
     from mergeplan.pool.sampling import load_sample
     from mergeplan.pool.subsets import read_subsets
-    from mergeplan.system.reading import RUN
+    from mergeplan.system.reading import RUN, STATUS
     from mergeplan.system.strict import load_strictly
     from mergeplan.system.yamlfile import read_yaml
 
@@ -167,6 +168,8 @@ def targets(at: Path) -> list[Target]:
             "code": {"lines": [1, 2], "n_tokens": [3, 4], "nll": [1.5, None], "groups": ["a", None]}
         },
     }
+    said = {"answer": "base", "headline": "h", "text": "t", "exit_code": 4}
+    status = {"command": "c", "folder": "/", "verdict": said}
     run = {"models": {"base": [["f", 1, 2, "h"]]}, "texts": {"0": "x"}, "arithmetic": {"b": 1}}
     return [
         Target("config", "c.yml", (_CONFIG, _SLICES, _PLAIN), yaml_, config, cost=4),
@@ -194,6 +197,10 @@ def targets(at: Path) -> list[Target]:
         Target(
             *("run", "run/run.json", (json.dumps(run).encode(),), json_),
             lambda f: load_strictly(f / "run" / "run.json", RunIdentity, RUN),
+        ),
+        Target(
+            *("status", "run/status.json", (json.dumps(status).encode(),), json_),
+            lambda f: load_strictly(f / "run" / "status.json", RunRecord, STATUS),
         ),
         Target(
             *("scores", "run/scores.jsonl", ((json.dumps(line) + "\n").encode() * 2,)),
