@@ -1,6 +1,8 @@
 """The report page without a browser: its numbers, its texts, and what bad input gets."""
 
 import csv
+import itertools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +16,7 @@ import mergeplan
 from mergeplan.errors import InputError, MergeplanError, MissingInputError
 from mergeplan.reporting.core import core_data
 from mergeplan.reporting.in_run import RunPage
-from mergeplan.reporting.panels import law, verdict
+from mergeplan.reporting.panels import experts, history, law, options, trust, verdict
 from mergeplan.reporting.reduced import MOST_ROWS, reduced
 from mergeplan.reporting.source import open_source
 from mergeplan.system.writing import ExistsError
@@ -307,3 +309,42 @@ def test_differences_from_the_base_have_the_commands_intervals(
     assert half == pytest.approx((gain.high - gain.low) / 2, rel=0.05)  # that one is of draws
     monkeypatch.setattr("mergeplan.evaluation.resampling.LEAST_GROUPS", 1000)
     assert all("e" not in one for one in core_data(open_source(run))["merges"])
+
+
+def test_a_fault_is_told_without_the_folder_it_lies_in(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(table: Path, **_: object) -> None:
+        raise InputError(f"`{table}` is at fault")
+
+    monkeypatch.setattr("mergeplan.reporting.source.select", fault)
+    out = tmp_path / "out.html"
+    mergeplan.report(few, out)
+    assert run_of(out)["panels"]["subsets"]["missing"] == "`few.csv` is at fault"
+    assert str(few.parent) not in out.read_text(encoding="utf-8")
+
+
+def test_history_scans_and_winners_hold_what_was_measured(run: Path) -> None:
+    source = open_source(run)
+    steps = history.panel(source)["steps"]
+    best = np.minimum.accumulate([one["value"] if one["k"] else np.inf for one in steps])
+    assert [one["best"] or np.inf for one in steps] == best.tolist()
+    assert all(a["tokens"] <= b["tokens"] for a, b in itertools.pairwise(steps))
+
+    [scan] = options.panel(source)["scans"]
+    measured = {
+        json.loads(row.options)["lambda"]: row.loss_nats
+        for row in source.rows
+        if row.method == "task_arithmetic" and row.k == 5 and row.target == source.main.name
+    }
+    assert {one["x"]: one["values"][0] for one in scan["points"]} == measured
+
+    winners = trust.panel(source)["winners"]["merges"]
+    assert max(winners, key=lambda one: one["share"]) == min(winners, key=lambda one: one["value"])
+    assert sum(one["share"] for one in winners) == pytest.approx(1)
+
+
+def test_a_pair_is_what_it_gives_beyond_its_experts(run: Path) -> None:
+    for one in experts.panel(open_source(run))["groups"].values():
+        assert np.array(one["pairs"]).sum(1) == pytest.approx(0, abs=1e-9)
+        assert np.abs(one["pairs"]).max() > 1e-4
