@@ -144,6 +144,34 @@ def test_changes_that_are_smaller_than_a_step_are_told_too(strength, adapted, tm
     assert not far
     assert found.verified == (strength == 1)
     assert {0: "not applied", 0.5: "strength", 1: "equal"}[strength] in found.counts
+    assert all(abs(t.factor - 0.5) < 1e-3 for t in found.tensors if t.factor is not None)
+
+
+def test_a_base_that_was_rounded_before_its_adapter_came_is_verified(tmp_path):
+    """Where a change is no larger than a step, a quarter of the elements are a step away."""
+    settings = {"r": 4, "lora_alpha": 0.05, "target_modules": LINEAR}
+    make_base(tmp_path / "base", torch.float32, hidden_size=96)
+    make_adapter(tmp_path / "base", tmp_path / "adapter", **settings)
+    for load, expected in ((torch.float32, {"equal"}), (torch.bfloat16, {"rounding", "equal"})):
+        out = by_peft(tmp_path, tmp_path / str(load), 1, load, torch.bfloat16)
+        found = replay(out, adapter=tmp_path / "adapter", base=tmp_path / "base")
+        assert found.verified, found
+        assert set(found.counts) == expected
+
+
+def test_packed_experts_are_held_against_their_own_part(tmp_path):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": 40}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 3}
+    for number, name in enumerate(("base", "a")):
+        torch.manual_seed(number)
+        MixtralForCausalLM(MixtralConfig(**sizes, **heads)).save_pretrained(tmp_path / name)
+    parameters = {"weight": 0.7, "density": 0.4}
+    text = config_text("ties", [tmp_path / "a"], base=tmp_path / "base", parameters=parameters)
+    run_mergeplan(text, tmp_path / "out")
+    found = replay(tmp_path / "out", parse_config(text))
+    assert found.counts == {"equal": len(load_tensors(tmp_path / "base"))}
 
 
 def verdict_on(adapted: Path, tensors: dict, folder: Path, shards: int = 1, **config):
@@ -222,6 +250,14 @@ def test_what_is_missing_added_or_of_another_shape_is_named(adapted, tmp_path):
     assert "inverse frequencies" in found.notes[-1]
 
 
+def test_a_model_that_peft_still_wraps_is_called_that(adapted, tmp_path):
+    base = load_tensors(adapted / "base")
+    inside = {name.replace("_proj.", "_proj.base_layer."): tensor for name, tensor in base.items()}
+    found = verdict_on(adapted, inside, tmp_path / "out")
+    assert found.counts == {"missing": 20, "extra": 20, "equal": 7}
+    assert "saved without being merged" in found.notes[-1]
+
+
 def test_a_tied_head_may_be_left_out_or_stored_twice(tmp_path):
     make_base(tmp_path / "base", tie_word_embeddings=True)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
@@ -234,6 +270,16 @@ def test_a_tied_head_may_be_left_out_or_stored_twice(tmp_path):
     found = verdict_on(tmp_path, twice, tmp_path / "twice")
     assert found.counts == {"equal": 27}
     assert any("stored there too" in one.detail for one in found.tensors)
+    base = load_tensors(tmp_path / "base")
+    (tmp_path / "stored").mkdir()
+    head = {"lm_head.weight": base["model.embed_tokens.weight"].clone()}
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    save_checkpoint(tmp_path / "stored" / "base", base | head, config)
+    found = replay(
+        tmp_path / "once", adapter=tmp_path / "adapter", base=tmp_path / "stored" / "base"
+    )
+    assert found.counts == {"equal": 27}
+    assert any("left out there" in one.detail for one in found.tensors)
     other = once | {"lm_head.weight": once["model.embed_tokens.weight"] * 1.5}
     found = verdict_on(tmp_path, other, tmp_path / "other")
     assert (found.tensors[0].tensor, found.tensors[0].status) == ("lm_head.weight", "unknown")

@@ -74,6 +74,16 @@ def bytes_equal(x: Side, r: Side, elements: int) -> Closeness:
     return Closeness("unknown" if differing else "equal", elements, differing)
 
 
+def untouched(x: Side, r: Side) -> Closeness:
+    """The verdict on what is the base bit for bit, and the replay is not."""
+    n = len(x.raw) * 8 // bits(x.dtype)
+    sums = _Sums()
+    for begin, end in pieces(n):
+        sums.add(x.values(begin, end), r.values(begin, end), None, None)
+    distance = _ratio(sums.residual, sums.rr) ** 0.5
+    return Closeness("not applied", n, sums.differing, 0.0, x.dtype, relative_l2=distance)
+
+
 def judge(
     x: Side, r: Side, w: Side | None, b: Side | None, replay_dtype: str, tolerance: float | None
 ) -> Closeness:
@@ -116,14 +126,17 @@ def judge(
     def allowed(dtype: str) -> float:
         return steps_allowed(dtype) if tolerance is None else tolerance
 
-    fits = factor is not None and near.f <= allowed(grid)
+    # δ was rounded to float32 itself, and the factor enlarges what that left.
+    own = abs(factor) if factor is not None and bits(grid) == 32 else 0.0
+    fits = factor is not None and near.f <= allowed(grid) + own
     if sums.is_whole() or (fits and factor is not None and abs(factor - 1) < _NEAR):
         for ulps, dtype in ((near.r, coarse), (near.w, grid)):
             if ulps <= allowed(dtype) and tolerance != 0:
                 return replace(found, status="rounding", ulps=ulps, ulp_dtype=dtype)
     if b is None or not sums.moved:
         return replace(found, ulps=near.r)
-    if near.b <= allowed(grid) and sums.is_nothing():
+    part = fits and factor is not None and abs(factor) > _MOST_NOISE
+    if near.b <= allowed(grid) and sums.is_nothing() and not part:
         return replace(found, status="not applied", ulps=near.b, ulp_dtype=grid)
     if fits:
         return replace(found, status="strength", ulps=near.f, ulp_dtype=grid, factor=factor)
@@ -164,15 +177,15 @@ class _Nearness:
             scale = np.maximum(scale, np.abs(b))
         own = step(scale, grid)
         w = r if w is None else w
-        self.r = max(self.r, _most(x - r, step(scale, coarse)))
-        self.w = max(self.w, _most(x - w, own) - 0.5)
+        self.r = max(self.r, _most(x, r, step(scale, coarse)))
+        self.w = max(self.w, _most(x, w, own) - 0.5)
         if b is None:
             return
-        self.b = max(self.b, _most(x - b, own) - 0.5)
+        self.b = max(self.b, _most(x, b, own) - 0.5)
         if factor is not None:
             target = b + factor * (w - b)
             own = step(np.maximum(scale, np.abs(target)), grid)
-            self.f = max(self.f, _most(x - target, own) - 0.5)
+            self.f = max(self.f, _most(x, target, own) - 0.5)
 
 
 def steps_allowed(dtype: str) -> float:
@@ -184,8 +197,11 @@ def steps_allowed(dtype: str) -> float:
     return 2 if bits(dtype) == 16 else 16
 
 
-def _most(difference: Values, one: Values) -> float:
-    return float((np.abs(difference) / one).max(initial=0.0))
+def _most(a: Values, b: Values, one: Values) -> float:
+    """Steps between two, at most; what is not finite in one of them is told elsewhere."""
+    with np.errstate(invalid="ignore"):
+        steps = np.abs(a - b) / one
+    return float(steps.max(initial=0.0, where=np.isfinite(steps)))
 
 
 def _ratio(a: float, b: float) -> float:
@@ -195,8 +211,9 @@ def _ratio(a: float, b: float) -> float:
 def _factor(x: Side, w: Side, b: Side, n: int, grid: str, rms: float) -> float | None:
     """The factor whose result, rounded as x is, has moved along δ as far as x has.
 
-    Least squares in steps, since small values tell it more exactly. Alone they are off where
-    changes are no larger than a step, of which rounding takes more or less than it gives.
+    Least squares in steps, since small values tell it more exactly. In 16 bits they are off where
+    changes are no larger than a step, of which rounding takes more or less than it gives; how far
+    the rounded result moves rises with the factor, so that halving an interval finds it.
     """
     stride = max(n // _SAMPLE, 1)
     x_, w_, b_ = (
@@ -208,15 +225,20 @@ def _factor(x: Side, w: Side, b: Side, n: int, grid: str, rms: float) -> float |
     wanted, length = float(along @ (x_ - b_)), float(along @ delta)
     if not length:
         return None
-    factor = wanted / length
-    for _ in range(12):
-        moved = float(along @ (rounded(b_ + factor * delta, grid) - b_))
-        if not moved or not wanted or not 0.1 < wanted / moved < 10:
-            break
-        factor *= wanted / moved
-        if abs(wanted / moved - 1) < 1e-9:
-            break
-    return factor
+    if bits(grid) > 16 or not wanted:
+        return wanted / length
+
+    def moved(factor: float) -> float:
+        return float(along @ (rounded(b_ + factor * delta, grid) - b_))
+
+    sign = 1.0 if wanted > 0 else -1.0
+    low, high = 0.0, 1.0
+    while moved(sign * high) * sign < abs(wanted) and high < 1e3:
+        low, high = high, 2 * high
+    while high - low > 1e-4 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if moved(sign * middle) * sign < abs(wanted) else (low, middle)
+    return sign * (low + high) / 2
 
 
 class _Sums:

@@ -44,10 +44,10 @@ class Source:
         )
         return [Side(*region) for region in regions]
 
-    def named(self, tensor: str) -> Side | None:
-        """A tensor in float32; `None` where there is none."""
+    def named(self, tensor: str, dtype: str = "F32") -> Side | None:
+        """A tensor by its name; `None` where there is none."""
         number = self._numbers.get(tensor)
-        return None if number is None else self.read(number, ["F32"])[0]
+        return None if number is None else self.read(number, [dtype])[0]
 
 
 def part(side: Side, begin: int, n: int) -> Side:

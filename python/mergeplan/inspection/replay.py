@@ -118,12 +118,14 @@ def _notes(run: Rerun, tensors: Sequence[ReplayedTensor]) -> Iterator[str]:
             yield f"no one factor fits: from {low:.3g} to {high:.3g}"
     changed = [one for one in tensors if one.changes and one.differing is not None]
     if changed and all(one.status == "not applied" for one in changed):
-        yield "nothing of this merge was applied: what it changes is the base's there"
+        yield f"nothing of this merge was applied: what it changes is as in `{run.begins_with}`"
     if any(one.status == "unknown" and not one.changes for one in tensors):
-        yield "tensors that this merge leaves as the base's differ too: another base?"
+        yield f"tensors that this merge leaves as in `{run.begins_with}` differ too: another base?"
     if any("masks" in one.detail for one in tensors):
         seed = "no seed was given (0 was taken)" if run.seedless else "another program draws others"
         yield f"random masks: {seed}, so what differs may be this merge nevertheless"
+    if any(".base_layer." in name for name in run.pairs.extra):
+        yield "`.base_layer.` is a name of peft's inside: the model was saved without being merged"
     if run.pairs.passed_over:
         some = next(iter(run.pairs.passed_over.items()))
         count = len(run.pairs.passed_over)

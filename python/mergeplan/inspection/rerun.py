@@ -10,11 +10,12 @@ import numpy as np
 from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor, planned_models
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES
 from mergeplan.checkpoints.heads import has_row_per_token
+from mergeplan.checkpoints.names import parts_of
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError
-from mergeplan.inspection.closeness import Closeness, bytes_equal, judge
+from mergeplan.inspection.closeness import Closeness, bytes_equal, judge, untouched
 from mergeplan.inspection.in_memory import Source, leaves_as_is, origin, part, widened_input
 from mergeplan.inspection.pairs import Pair, pair
 from mergeplan.inspection.replayed import ReplayedTensor, Status, torch_name
@@ -72,6 +73,12 @@ class Rerun:
             options=options.planning(),
         )
 
+    @property
+    def begins_with(self) -> str:
+        """The name of the base, or of the first model where there is none."""
+        base = self._config.base_model
+        return self.plan.stored[0].name if base is None else parts_of(base)[0]
+
     def _check(self, found: Checkpoint) -> None:
         if self.plan.fallback is not None:
             raise InputError(
@@ -90,7 +97,7 @@ class Rerun:
         how: Merge = Copy((at,))
         if self._found.made:
             how = Group(FLOATS[tensor.dtype], Passthrough(None), None, (at,))
-        return Job(one.theirs, tensor.shape, tensor.dtype, how)
+        return Job(one.tensor, tensor.shape, tensor.dtype, how)
 
     @cached_property
     def _by_own_name(self) -> dict[str, Tensor]:
@@ -207,6 +214,9 @@ class Rerun:
             return Closeness("equal", n, changes=not leaves_as_is(self.plan, job)), False
         if not is_floating(x.dtype):
             return bytes_equal(x, r, n), False
+        own = self._bases.named(job.tensor, x.dtype) if x.dtype in FLOATS else None
+        if own and x.dtype == r.dtype and np.array_equal(x.raw, part(own, one.begin, n).raw):
+            return untouched(x, r), False
         b = self._bases.named(job.tensor)
         w = self._wide.named(job.tensor) if b is not None else None
         w, b = (None if side is None else part(side, one.begin, n) for side in (w, b))
