@@ -199,6 +199,14 @@ def test_an_adapter_of_an_impossible_base_goes_where_it_fits(small, named):
     assert "it fits" in found.sizes[0].notes["odd"]
 
 
+def test_adapters_that_name_each_other_are_no_bases(small):
+    adapter(small / "one", "../two")
+    adapter(small / "two", "../one")
+    assert {"one", "two"} <= set(made(small).sizes[0].experts)
+    run = cli("inspect", small / "one")
+    assert (run.returncode, "has an adapter of its own" in run.stderr) == (1, True)
+
+
 def test_models_that_nothing_tells_apart_are_listed(tmp_path):
     for name in ("one", "two"):
         model(tmp_path / name)

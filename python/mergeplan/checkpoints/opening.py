@@ -155,12 +155,16 @@ def _adapted(name: str, base: str | None, folder: Path, options: OpenOptions) ->
     found = read_weights(file)
     refuse_empty(folder, found)
     adapter = Checkpoint(str(folder), folder, file, found.tensors, config)
+    upon = InputError(
+        f"model `{name}`: the base `{base}` has an adapter of its own",
+        "merge that into its base by peft's `merge_and_unload` first",
+    )
+    # Before it is opened: adapters may name each other, or themselves.
+    if Path(base).is_dir() and is_adapter(Path(base)):
+        raise upon
     below = open_checkpoint(base, options) if given else _trained_on(base, folder, options)
     if below.is_adapted:
-        raise InputError(
-            f"model `{name}`: the base `{base}` has an adapter of its own",
-            "merge that into its base by peft's `merge_and_unload` first",
-        )
+        raise upon
     return adapted(name, below, adapter, options.lora)
 
 
