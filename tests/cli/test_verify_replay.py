@@ -98,3 +98,18 @@ def test_a_seed_may_be_given(small_models):
     run = cli("verify", out, "--config", small_models / "c.yml")
     assert run.returncode == 1
     assert run.stdout.startswith("could not tell: 0 of 2 tensors equal")
+
+
+def test_names_from_strangers_move_no_cursor(merged, config, tmp_path):
+    evil = tmp_path / "e\x1b[2J"
+    tensors = {f"\x1b{name}": tensor for name, tensor in load_tensors(merged.parent / "a").items()}
+    for name in ("base", "copy"):
+        save_checkpoint(evil / name, tensors)
+    save_checkpoint(evil / "a", {name: tensor + 1 for name, tensor in tensors.items()})
+    text = config_text(
+        "task_arithmetic", [evil / "a"], base=evil / "base", parameters={"weight": 1}
+    )
+    config.write_text(text)
+    run = cli("verify", evil / "copy", "--config", config)
+    assert (run.returncode, run.stdout.count("\\x1b")) == (1, 3)
+    assert run.stdout.replace("\n", "").isprintable()

@@ -6,6 +6,7 @@ from pathlib import Path
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import AnyConfig, loaded_config
+from mergeplan.display.text import printable
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.inspection.replayed import Replay, ReplayedTensor
 from mergeplan.inspection.rerun import Rerun
@@ -75,7 +76,8 @@ def replay(
             if told:
                 told(done, total)
     tensors.sort(key=lambda one: one.badness)
-    return Replay(Path(out), tuple(tensors), tuple(_notes(run, tensors)), run.plan.warnings)
+    notes = tuple(map(printable, _notes(run, tensors)))
+    return Replay(Path(out), tuple(tensors), notes, run.plan.warnings)
 
 
 def _config_of(
