@@ -10,7 +10,7 @@ from mergeplan.evaluation.documents import first_documents
 from mergeplan.evaluation.halves import LEAST, count_halves
 from mergeplan.evaluation.sources import find_data
 from mergeplan.measurements.rows import MACRO, domain_name
-from mergeplan.onboarding.looking import Found, reason
+from mergeplan.onboarding.looking import Found, plain_name, reason
 
 # So much of a file is looked at.
 _LOOKED_AT = 1 << 20
@@ -70,9 +70,9 @@ def find_domains(found: Found, data: Sequence[str] = ()) -> dict[str, DomainText
         except (MergeplanError, OSError) as error:
             found.left_out[path] = reason(error)
             continue
-        stem = path.stem
+        stem = plain_name(path.stem)
         if stem in domains or domain_name(stem) == MACRO:
-            stem = f"{path.parent.name}-{stem}"
+            stem = plain_name(f"{path.parent.name}-{stem}")
         if stem in domains:
             found.left_out[path] = f"another text is called `{stem}`: `{domains[stem].path}`"
         else:

@@ -31,6 +31,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _WEIGHTS = re.compile(
     r".*\.(safetensors|bin|pt|pth|gguf|onnx|h5|msgpack|distcp|nemo|incomplete|aria2)"
 )
+_REFUSED = re.compile(r"[+,=\s\x00-\x1f\x7f-\x9f]+")
 _PIPELINE, _SNAPSHOTS = "model_index.json", "snapshots"
 # Who wrote them says that these folders are no experts.
 _MADE = {
@@ -171,6 +172,15 @@ def _is_meant(files: Iterable[str], folders: Iterable[str]) -> bool:
 def folder_name(place: Path) -> str:
     """A folder's name, also where a path such as `.` does not say it; a link's is its own."""
     return place.name if place.name not in ("", "..") else place.resolve().name
+
+
+def plain_name(text: str) -> str:
+    """A name for an expert or a domain: pools and options part theirs at `+`, `,` and `=`.
+
+    >>> plain_name("math, easy"), plain_name("code")
+    ('math-easy', 'code')
+    """
+    return _REFUSED.sub("-", text)
 
 
 def _snapshot(place: Path) -> Path | None:

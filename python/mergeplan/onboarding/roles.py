@@ -1,7 +1,6 @@
 """Which models are bases, and which are experts of which base: never a guess in silence."""
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,9 @@ from mergeplan.display.text import format_count
 from mergeplan.errors import InputError, MergeplanError, MissingInputError
 from mergeplan.inspection.compatibility import compare
 from mergeplan.onboarding.bases import HINT, base_in, given_in, groups_of, named_base, open_model
-from mergeplan.onboarding.looking import Found, Model, paths, reason
+from mergeplan.onboarding.looking import Found, Model, paths, plain_name, reason
 from mergeplan.planning.options import PlanOptions
 from mergeplan.pool.pool import BASE, SIZE_TOLERANCE
-
-# What an expert's name may not hold in a pool, or in an option.
-_REFUSED = re.compile(r"[+,\s]+")
 
 
 @dataclass
@@ -43,8 +39,8 @@ class Size:
 
     def add(self, place: Path, name: str, note: str) -> None:
         """Add an expert, under a name of its own."""
-        name = _REFUSED.sub("-", name)
-        longer = _REFUSED.sub("-", f"{place.absolute().parent.name}-{name}")
+        name = plain_name(name)
+        longer = plain_name(f"{place.absolute().parent.name}-{name}")
         numbered = (f"{longer}-{number}" for number in itertools.count(2))
         taken = {BASE, *self.experts}
         free = next(n for n in itertools.chain((name, longer), numbered) if n not in taken)
