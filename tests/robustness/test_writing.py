@@ -355,6 +355,7 @@ REASONS = {
     "planning/mergekit/process.py": "its own standard output",
     "cli/streams.py": "the null device, in place of a closed stream",
     "system/reading.py": "opens to read",
+    "system/descriptors.py": "opens the null device",
 }
 CHANGES = {
     *("write_text", "write_bytes", "savefig", "unlink", "rename", "renames", "rmtree", "rmdir"),

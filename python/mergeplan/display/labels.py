@@ -140,7 +140,8 @@ def put_in_place(figure: "Figure") -> None:
     figure.set_layout_engine("none")
     for axes in figure.axes:
         # The solver rounds as its variables lie in memory; the same numbers give the same file.
-        axes.set_position([round(edge, 6) for edge in axes.get_position().bounds])
+        left, bottom, width, height = (round(edge, 6) for edge in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
         _spread(axes)
         _leave_out(axes)
 
