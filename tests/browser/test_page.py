@@ -345,6 +345,27 @@ def test_no_interval_is_promised_where_none_is_drawn(page: Any) -> None:
     assert "no intervals on other texts: some domain has fewer than five" in panel.inner_text()
 
 
+def test_what_was_scored_on_a_part_of_the_text_is_expected_not_measured(
+    opened: Callable[..., Any], run: Path, tmp_path: Path
+) -> None:
+    rows = list(csv.DictReader((run / "measurements.csv").read_text().splitlines()))
+    rows = [row for row in rows if row["method"] in ("base", "average")]
+    for row in rows:
+        row["text_se"] = "0.005" if row["k"] == "2" else ""
+    table = tmp_path / "parts.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    mergeplan.report(table, tmp_path / "out.html")
+    page = opened(tmp_path / "out.html")
+    known = page.locator("#subsets tbody tr", has_text="html+perl").first.locator("td").last
+    assert known.inner_text() == "predicted"
+    assert check(page, table).faults == []
+    page.locator("#panel-law circle.dot", has_text="on a part of the text").first.click(force=True)
+    assert " predicted, " in page.locator("#panel-law .pin").inner_text()
+
+
 def test_a_target_is_asked_of_its_own_curve(page: Any) -> None:
     page.evaluate("set", {"goal": 0.5})
     page.select_option("[data-key=target]", "1")

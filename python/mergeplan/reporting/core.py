@@ -7,6 +7,7 @@ from typing import Any
 from mergeplan.config.labels import in_words
 from mergeplan.display.text import format_count
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey
+from mergeplan.reporting.parts import predict_parts
 from mergeplan.reporting.source import Source, Target
 from mergeplan.subset_law.spread import NINE_IN_TEN
 
@@ -43,7 +44,7 @@ def core_data(source: Source) -> dict[str, Any]:
         `merges` holds for each its group (`g`, -1 for a base), size (`n`), experts by number (`x`),
         weights where they are not equal (`w`), seed, and by target: values (`v`), differences from
         the base (`d`), and half widths of their 90 % intervals (`e`), paired by document, where
-        there are five groups or more.
+        there are five groups or more; and `p` as `predict_parts` adds it.
     """
     groups, targets = groups_of(source), source.targets
     place = {target.name: number for number, target in enumerate(targets)}
@@ -57,6 +58,7 @@ def core_data(source: Source) -> dict[str, Any]:
     for one in found.values():
         _fill_macro(one, source)
     notes = _differences(source, found, rows)
+    predict_parts(source, found)
     sizes = len({group[0] for group in groups}) > 1
     return {
         "experts": source.experts,

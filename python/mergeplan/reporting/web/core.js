@@ -150,10 +150,17 @@ function lawOf(run, group = state.group, target = state.target) {
 // What a weighting gives: the mean of its seeds where it was measured, else predicted with its 90 % interval.
 function valueOf(run, weights, group = state.group, target = state.target) {
   const same = mergesOf(run, weights, group).filter((one) => one.v[target] !== null);
-  if (same.length)
-    return {value: d3.mean(same, (one) => one.v[target]), low: null, high: null, measured: same};
+  const whole = same.filter((one) => !one.p);
+  if (whole.length)
+    return {value: d3.mean(whole, (one) => one.v[target]), low: null, high: null, measured: whole};
   const chosen = target === 0 ? choiceOf(run, weights, group) : null;
   if (chosen) return {value: chosen.value, low: chosen.low, high: chosen.high, measured: null};
+  // Scored on a part of the text: what that makes the law expect on the whole.
+  const part = same.find((one) => one.p[target]);
+  if (part) {
+    const [value, half] = part.p[target];
+    return {value, low: value - half, high: value + half, measured: null};
+  }
   const law = lawOf(run, group, target);
   if (!law || Object.keys(weights).some((name) => !law.experts.includes(name))) return null;
   const found = law.predict(law.experts.map((name) => weights[name] || 0));

@@ -41,6 +41,11 @@ function domainRows(run, place) {
   const merges = mergesIn(run).filter((one) => one.v[place] !== null && one.x.length);
   // The error of a mean over seeds is not told.
   const row = (name, some) => {
+    const part = some[0].p && some[0].p[place];
+    if (part) {
+      const expected = part[0] - base.v[place];
+      return {name: `${name}, predicted`, value: expected, half: null, low: expected - part[1], high: expected + part[1], predicted: true};
+    }
     const half = some.length === 1 && some[0].e ? some[0].e[place] : null, value = d3.mean(some, (one) => one.v[place]) - base.v[place];
     return {name, value, half, low: half === null ? null : value - half, high: half === null ? null : value + half};
   };

@@ -35,7 +35,7 @@ function pinText(run) {
   const found = valueOf(run, state.pin);
   const name = Object.keys(state.pin).join("+");
   if (!found) return `pinned: ${name}`;
-  const base = baseOf(run), same = mergesOf(run, state.pin, state.group), own = same.length === 1 ? same[0] : null;
+  const base = baseOf(run), same = mergesOf(run, state.pin, state.group), own = same.length === 1 && !same[0].p ? same[0] : null;
   let text = `pinned: ${name}: ${fixed(found.value)} ${found.measured ? measuredText(found) : `predicted, ${fixed(found.low)} to ${fixed(found.high)}`}`;
   if (base && base.v[state.target] !== null) {
     const half = own && own.e ? own.e[state.target] : null;
@@ -81,9 +81,9 @@ function drawCurve(box, curve, run) {
   const pinned = state.pin ? mergesOf(run, state.pin, state.group) : [];
   const marks = svg.append("g").selectAll("circle").data(dots).enter().append("circle").attr("class", "dot")
     .attr("cx", (dot) => x(dot.k)).attr("cy", (dot) => y(dot.y)).attr("r", (dot) => (pinned.includes(dot.one) ? 6 : 3))
-    .attr("fill", (dot) => (pinned.includes(dot.one) ? "var(--accent)" : "var(--soft)")).attr("fill-opacity", 0.75)
+    .attr("fill", (dot) => (pinned.includes(dot.one) ? "var(--accent)" : "var(--soft)")).attr("fill-opacity", (dot) => (dot.one.p ? 0.3 : 0.75))
     .on("click", (dot) => set({pin: weightsOf(run, dot.one), ticks: weightsOf(run, dot.one)}));
-  tip(marks, (dot) => `${nameOf(run, dot.one)}${dot.one.seed ? `, seed ${dot.one.seed}` : ""}: ${fixed(dot.one.v[target])}`
+  tip(marks, (dot) => `${nameOf(run, dot.one)}${dot.one.seed ? `, seed ${dot.one.seed}` : ""}${dot.one.p ? ", on a part of the text" : ""}: ${fixed(dot.one.v[target])}`
     + (dot.one.d && dot.one.d[target] !== null ? `, ${signed(dot.one.d[target])} against the base` : ""));
   const labels = [];
   if (base && base.v[target] !== null) labels.push({y: y(show(base.v[target])), text: `base ${fixed(show(base.v[target]))}`, line: true});
@@ -97,7 +97,7 @@ function drawCurve(box, curve, run) {
       .append("title").text(plain(label.text));
   if (curve && !curve.no_trend) goalLine(svg, curve, x, y, run, width - right);
   box.append(el("div", {className: "legend"}, [
-    "● measured merges", "■ measured means", "○ predicted best of its k (90 %)", "band: where the mean over all subsets lies, 90 % on this text",
+    "● measured merges", ...(dots.some((dot) => dot.one.p) ? ["● pale: on a part of the text"] : []), "■ measured means", "○ predicted best of its k (90 %)", "band: where the mean over all subsets lies, 90 % on this text",
   ].map((text) => el("span", {text}))));
 }
 
