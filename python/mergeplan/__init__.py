@@ -2,7 +2,8 @@
 
 What the commands do, these functions do, with the same names:
 
-measure     `init` (a pool of what is there), `sample`, `evaluate`, `calibrate`; `Pool`
+measure     `init` (a pool of what is there), `sample`, `evaluate`, `compare` (several models),
+            `calibrate`; `Pool`
 decide      `verdict_of` (what to do, by all that is known), `fit`, `suggest` (how many experts, by
             the law), `select` (which experts and weights), `plot`, `similarity`
 merge       `merge` (a YAML, or a dict, into a folder), `merge_many`, `merge_into` (a loaded model),

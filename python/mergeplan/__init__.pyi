@@ -17,6 +17,8 @@ from .errors import MergeplanError as MergeplanError
 from .errors import MissingInputError as MissingInputError
 from .errors import SurroundingsError as SurroundingsError
 from .errors import UnreachableError as UnreachableError
+from .evaluation.compare import compare as compare
+from .evaluation.comparison import Comparison as Comparison
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluate import evaluate_fully as evaluate_fully

@@ -22,6 +22,7 @@ COMMANDS = {
     "merge": "run a mergekit YAML",
     "inspect": "what is in checkpoints, whether they fit, what a merge of them takes",
     "evaluate": "token cross-entropy on held-out text, in nats per token",
+    "compare": "several models by domains, and their completions of the same prompts",
     "sample": "choose subsets of a pool to measure, and write their YAMLs",
     "calibrate": "measure merges of a pool in memory until its law says how many to merge",
     "status": "how a run of calibrate stands, and the command that goes on",

@@ -14,6 +14,7 @@ import click
 VERSIONS = {
     "bench": 1,
     "calibrate": 1,
+    "compare": 1,
     "diff": 1,
     "doctor": 1,
     "evaluate": 1,

@@ -6,13 +6,12 @@ from typing import Any
 import click
 
 from mergeplan.cli.documents import print_document
-from mergeplan.cli.messages import warn
+from mergeplan.cli.messages import warn, warn_left_out
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
 
-_WARNINGS = 5  # texts that are named one by one
 _FILE = PATH
 
 
@@ -127,10 +126,7 @@ def command(
                 f"\n{model} - {against}, paired by document" + (" and item" if tasks else "")
             )
             click.echo(found.difference())
-    for message in found.left_out[:_WARNINGS]:
-        warn(message)
-    if len(found.left_out) > _WARNINGS:
-        warn(f"{len(found.left_out) - _WARNINGS} more texts are left out")
+    warn_left_out(found.left_out)
     for message in warnings:
         warn(message)
     if documents is not None:

@@ -1,14 +1,26 @@
 """What commands say on stderr."""
 
+from collections.abc import Sequence
+
 import click
 
 from mergeplan.cli.streams import ReaderLeftError
 from mergeplan.errors import SurroundingsError, legible
 
+_TEXTS = 5  # that are named one by one
+
 
 def warn(message: str) -> None:
     """A warning on stderr."""
     click.echo(f"warning: {legible(message)}", err=True)
+
+
+def warn_left_out(texts: Sequence[str]) -> None:
+    """Of texts that are not scored, the first by name."""
+    for message in texts[:_TEXTS]:
+        warn(message)
+    if len(texts) > _TEXTS:
+        warn(f"{len(texts) - _TEXTS} more texts are left out")
 
 
 def report(line: str) -> None:

@@ -1,7 +1,7 @@
 """Evaluate a model: prepare the texts, load, score; and all that the command offers besides."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mergeplan.evaluation.sources import Data, files_of
 from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.measurements.columns import direction
 from mergeplan.system.files import expanded
-from mergeplan.system.progress import Shown, shown_as_bar
+from mergeplan.system.progress import Progress, Shown, shown_as_bar
 
 
 @dataclass(frozen=True, repr=False)
@@ -194,42 +194,85 @@ def evaluate_fully(
     Raises:
         InputError: As `evaluate`, or the tokenizers differ, or a task is at fault.
     """
+    models = [path for path in (model, against) if path is not None]
+    first, *others = evaluate_each(
+        models, data, options, tasks=tasks, dtype=dtype, device=device, progress=progress
+    )
+    if not others:
+        return first
+    return replace(first, against=others[0].scores, against_tasks=others[0].tasks)
+
+
+def evaluate_each(
+    models: Sequence[str | Path],
+    data: Data,
+    options: EvaluationOptions | None = None,
+    *,
+    tasks: tuple[str, ...] = (),
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: Shown = None,
+    visit: Callable[[Path, Any], None] | None = None,
+) -> list[Evaluation]:
+    """Score several models on the same tokens, one in memory at a time.
+
+    Args:
+        data, tasks: As for `evaluate_fully`.
+        visit: Called with each model's folder and the model, once it is scored.
+
+    Returns:
+        Each model's scores, in the order of the models.
+
+    Raises:
+        InputError: As `evaluate_fully`.
+    """
     from mergeplan.evaluation.loading import load_for_measure, load_tokenizer
 
     options = options or EvaluationOptions()
-    folders = [expanded(path) for path in (model, against) if path is not None]
+    folders = [expanded(path) for path in models]
     found = check_tasks(tasks) if tasks else None
     measure = _measure(folders, files_of(data), options, found)
-    scores: list[Scores] = []
-    task_scores: list[tuple[TaskScore, ...]] = []
-    for folder in folders:
+    ungrouped = [UNGROUPED] if options.half != "all" and measure.cut == BY_DOCUMENT else []
+    # As a calibration's table has them.
+    hashes = {name: sha256[:16] for name, sha256 in found.hashes.items()} if found else {}
+    evaluations: list[Evaluation] = []
+    for number, folder in enumerate(folders):
         loaded = load_for_measure(folder, options.scorer, dtype=dtype, device=device)
         measure.check(loaded)
-        tokenizer = load_tokenizer(folder) if found is not None else None
-        if found is not None and not task_scores:
-            try_tasks(found, loaded, tokenizer)
+        task_scores: tuple[TaskScore, ...] = ()
+        if found is not None:
+            tokenizer = load_tokenizer(folder)
+            if not evaluations:
+                try_tasks(found, loaded, tokenizer)
         if not isinstance(measure, TaskItems):
             with shown_as_bar(progress, "documents" if options.scorer else "tokens") as told:
-                scores.append(measure.score(loaded, told))
+                scores = measure.score(loaded, told and _among(told, number, len(folders)))
         if found is not None:
-            task_scores.append(tuple(run_tasks(found, loaded, tokenizer)))
+            task_scores = tuple(run_tasks(found, loaded, tokenizer))
         if isinstance(measure, TaskItems):
-            scores.append(measure.scores_of(task_scores[-1]))
+            scores = measure.scores_of(task_scores)
+        if visit is not None:
+            visit(folder, loaded)
         del loaded  # two models need not fit
-    ungrouped = [UNGROUPED] if options.half != "all" and measure.cut == BY_DOCUMENT else []
-    return Evaluation(
-        scores[0],
-        scores[1] if len(scores) > 1 else None,
-        task_scores[0] if task_scores else (),
-        measure.sha256,
-        measure.left_out,
-        (*measure.faults, *ungrouped),
-        measure.metric,
-        measure.higher,
-        task_scores[1] if len(task_scores) > 1 else (),
-        # As a calibration's table has them.
-        {name: sha256[:16] for name, sha256 in found.hashes.items()} if found is not None else {},
-    )
+        evaluations.append(
+            Evaluation(
+                scores,
+                None,
+                task_scores,
+                measure.sha256,
+                measure.left_out,
+                (*measure.faults, *ungrouped),
+                measure.metric,
+                measure.higher,
+                task_hashes=hashes,
+            )
+        )
+    return evaluations
+
+
+def _among(told: Progress, number: int, count: int) -> Progress:
+    """Progress of one of several models, as that of all of them."""
+    return lambda done, total: told(number * total + done, count * total)
 
 
 def _measure(
@@ -252,10 +295,24 @@ def _measure(
         return TaskItems.of(tasks)
     contexts = [context_of(load_model_config(folder)) for folder in folders]
     tokenizer, *others = [load_tokenizer(folder) for folder in folders]
-    if any(tokenizer_content(other) != tokenizer_content(tokenizer) for other in others):
-        raise InputError(
-            " and ".join(f"`{folder}`" for folder in folders) + " have different tokenizers",
-            "losses per token of different tokens cannot be compared",
-        )
+    content = tokenizer_content(tokenizer)
+    differing = {
+        folder: found
+        for folder, other in zip(folders[1:], others, strict=True)
+        if (found := tokenizer_content(other)) != content
+    }
+    for folder, (tokens, _) in differing.items():
+        if tokens != content[0]:
+            raise InputError(
+                f"`{folders[0]}` and `{folder}` have different tokenizers",
+                "losses per token of different tokens cannot be compared",
+            )
     context = min((length for length in contexts if length is not None), default=None)
-    return Texts.prepare(files, tokenizer, options, context=context, given=True)
+    texts = Texts.prepare(files, tokenizer, options, context=context, given=True)
+    if differing and texts.conversations:
+        raise InputError(
+            f"`{folders[0]}` and `{next(iter(differing))}` have different chat templates",
+            "they would be scored on different tokens of `messages`; texts, and prompts with"
+            " responses, need no template",
+        )
+    return texts

@@ -50,6 +50,7 @@ class Texts:
         cut: How the halves are cut; see `halves.cut_of`.
         left_out: Documents of which no token can be scored.
         faults: Of the halves, where one of them is scored; see `halves.faults_across`.
+        conversations: Whether a chat template writes some of the texts.
     """
 
     domains: dict[str, Domain]
@@ -59,6 +60,7 @@ class Texts:
     faults: tuple[str, ...]
     _windows: list["Window"] = field(repr=False)
     _batch_tokens: int | None = field(repr=False)
+    conversations: bool = False
     _batches: dict[tuple["torch.device", int | None], list["Batch"]] = field(
         default_factory=dict, repr=False
     )
@@ -127,6 +129,7 @@ class Texts:
             tuple(faults),
             pieces,
             options.batch_tokens,
+            any(file.kind == "messages" for file in files.values()),
         )
 
     @property
