@@ -14,9 +14,13 @@ from threading import Event
 import pytest
 import yaml
 
+import mergeplan
 from mergeplan.calibration import identity
+from mergeplan.calibration.limits import Spending
+from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.calibration.preflight import check_calibration
 from mergeplan.calibration.setup import Setup
+from mergeplan.cli.merges_line import merges_text
 from mergeplan.pool.pool import load_pool
 from mergeplan.system.files import lock
 from tests.support.checkpoints import load_tensors, save_checkpoint
@@ -324,3 +328,36 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
         refused = calibrate(pool, run)
     assert refused.returncode == 1
     assert "another calibration is working" in refused.stderr
+
+
+def test_progress_never_goes_back_and_a_run_that_goes_on_does_not_repeat_itself(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    lines = (run / "scores.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "scores.jsonl").write_bytes(b"".join(lines[:-1]))
+    said: list[str] = []
+    told: list[tuple[Spending, Spending]] = []
+    shares: list[float] = []
+    done = mergeplan.calibrate(
+        finished / "pool.yml",
+        run,
+        CalibrateOptions(setup=Setup(threads=1)),
+        say=said.append,
+        progress=lambda scored, most: shares.append(scored / most),
+        each_merge=lambda *both: told.append(both),
+    )
+    assert (done.n_measured, done.n_kept) == (1, len(lines) - 1)
+    assert said[0] == f"going on: {len(lines) - 1} merges are measured already"
+    assert not [text for text in said if "first round" in text and "27 merges" in text]
+    assert sum("to narrow it" in text or "the verdict asks" in text for text in said) == 1
+    assert [(most.merges, most.tokens) for _, most in told] == [(72, told[0][1].tokens)] * len(told)
+    assert told[-1][0].merges == len(lines)
+    assert shares == sorted(shares)
+    assert shares[-1] < 1
+
+
+def test_the_line_says_merges_and_tokens_of_the_most_there_can_be():
+    done, most = Spending(12, 3e4), Spending(48, 12e4)
+    said = merges_text(done, most, "items", 1e4, 5.0)
+    assert said == " 25 %  12 of 48 merges at most, 30,000 items  2,000/s  45 s left at most"
+    assert merges_text(done, most, "items") == " 25 %  12 of 48 merges at most, 30,000 items"

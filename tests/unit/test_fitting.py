@@ -165,3 +165,15 @@ def test_an_unknown_method_or_domain_is_guessed():
 def test_a_k_beyond_the_pool_is_refused():
     with pytest.raises(InputError, match="column `k`: k = 10 is measured, but the pool size is 9"):
         mergeplan.fit(PUBLISHED, pool_size=9)
+
+
+def test_a_lambda_scan_of_its_own_is_no_series_that_lacks_points(tmp_path):
+    scan = "".join(f'a,"{{""lambda"": {s}}}",4,1.{n}\n' for n, s in enumerate((0.3, 0.8, 1.0)))
+    curve = "".join(f'a,"{{""lambda"": 0.5}}",{k},{1 + 1 / k}\n' for k in (1, 2, 4))
+    head, alone = "method,options,k,loss_nats\n", "b,{},4,1.2\n"
+    result = mergeplan.fit(write(tmp_path / "m.csv", head + curve + scan + alone), pool_size=9)
+    assert result.skipped == ("b: needs losses at two different k or more",)
+    # Where no lambda has a curve, each is said to lack one.
+    with pytest.raises(InputError, match="two different k") as caught:
+        mergeplan.fit(write(tmp_path / "n.csv", head + scan), pool_size=9)
+    assert caught.value.message.count("two different k") == 3

@@ -20,7 +20,7 @@ from mergeplan.calibration.options import (
     settle,
 )
 from mergeplan.calibration.preflight import CheckedCalibration
-from mergeplan.calibration.rounds import Run, Say
+from mergeplan.calibration.rounds import EachMerge, Run, Say
 from mergeplan.calibration.run_folder import RunFolder
 from mergeplan.calibration.sizes import in_order
 from mergeplan.calibration.status import record_status
@@ -111,18 +111,21 @@ def calibrate(
     conclude: Callable[[RunFolder, Verdict | None], object] = lambda _, __: None,
     command: Command = lambda _: "",
     each_round: Callable[[RunFolder], object] = lambda _: None,
+    each_merge: EachMerge | None = None,
 ) -> Calibration:
     """Measure subsets of a pool until its law answers the question, or goes on where it stopped.
 
     Args:
         folder: The run; see `run_folder`. Created, or continued.
         say: Told what each round measures and why.
-        progress: Called with tokens scored and tokens planned; or true for a bar, false for none,
-            `None` for one in a notebook.
+        progress: Called with tokens scored and the most that may be; or true for a bar, false for
+            none, `None` for one in a notebook.
         conclude: Called at the end with the verdict, while no other run can work in the folder.
         command: Says how merges are measured that the verdict asks for; of none, how the run goes
             on.
         each_round: Called after each round, when the table has it.
+        each_merge: Called after each merge with what is measured, also by earlier calls, and with
+            the most that the run may take: merges and tokens.
 
     Returns:
         What was measured, and why each method stopped; `table` is what `fit` and `select` take.
@@ -140,11 +143,13 @@ def calibrate(
     with ExitStack() as undo:
         told = undo.enter_context(shown_as_bar(progress, unit))
         # Before there is a folder: a node of a cluster may not see the models.
-        run = Run(checked, options, say, told, each_round)
+        run = Run(checked, options, say, told, each_round, each_merge)
         store = undo.enter_context(
             closing(RunStore(folder, checked.identity, pool_sizes(checked), say))
         )
         record_status(store.folder, command(()))
+        if kept := store.all():
+            say(f"going on: {counted(len(kept), 'merges')} are measured already")
         store.compare_experts(
             checked.pool, say, threads=options.setup.threads, anew=options.choosing is not None
         )

@@ -73,14 +73,13 @@ def summarize(
     files = [table, law, *filter(None, (plot, config))]
     lines += [f"files: {', '.join(map(str, files))}", f"next: {next_command}"]
     warnings = [f"{name_of(one.series)}: {text}" for one in result.fits for text in one.warnings]
-    skipped = [text for text in result.skipped if "two different k" not in text]
     return Summary(
         law=law,
         plot=plot,
         config=config,
         recommendation=recommendation,
         scans=scans,
-        warnings=(*skipped, *warnings, *beside.best.warnings, *all_signs(result)),
+        warnings=(*result.skipped, *warnings, *beside.best.warnings, *all_signs(result)),
         next_command=next_command,
         text="\n".join(lines),
     )

@@ -75,27 +75,14 @@ def forecast_calibration(
         go_on(folder, before, checked.identity)
     mean = sum(sum(one.seconds) for one in kept) / len(kept) if kept else 0.0
     found, sizes = [], []
-    for merge in options.listed or ():
-        once = Spending(1, checked.texts[merge.size].n_tokens, _seconds(kept, checked, merge.size))
-        found.append(Part(once, once))
-    for size in in_order(checked.pool, leaning=options.leaning) if options.listed is None else ():
-        first, each = len(found), _seconds(kept, checked, size)
-        tokens = checked.texts[size].n_tokens
-        leaning = False
-        for plan in plans_of(checked, options, size):
-            if isinstance(plan, SubsetPlan):
-                leaning = plan.leaning
-                found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=each))
-            else:
-                found.append(curve_forecast(plan, tokens_each=tokens, seconds_each=each))
-        named = len(also_merges(checked, options, size))
-        once = Spending(named, named * tokens, named * each)
-        found.append(Part(once, once))
-        own = found[first:]
+    for size in in_order(checked.pool, leaning=options.leaning):
+        own, leaning = _at(checked, options, size, _seconds(kept, checked, size))
+        found += own
         least, most = _sum(one.least for one in own), _sum(one.most for one in own)
         n_params = checked.pool.sizes[size].count_params()
         why = not_alike(checked.pool, size) if options.leaning else ""
-        sizes.append(SizeForecast(n_params, least, most, leaning, why))
+        if options.listed is None:
+            sizes.append(SizeForecast(n_params, least, most, leaning, why))
     least, most = _sum(one.least for one in found), _sum(one.most for one in found)
     compared = options.choosing is not None and not (folder / GEOMETRY).is_file()
     return CalibrationForecast(
@@ -106,6 +93,34 @@ def forecast_calibration(
         tuple(sizes),
         compared_bytes=_weight_bytes(checked.identity) if compared else 0,
     )
+
+
+def most_of(checked: CheckedCalibration, options: CalibrateOptions) -> Spending:
+    """The most merges and tokens that a calibration takes, whatever was measured already.
+
+    Raises:
+        InputError: As for the first round.
+    """
+    sizes = range(len(checked.pool.sizes))
+    return _sum(part.most for size in sizes for part in _at(checked, options, size)[0])
+
+
+def _at(
+    checked: CheckedCalibration, options: CalibrateOptions, size: int, seconds_each: float = 0.0
+) -> tuple[list[Part], bool]:
+    """What a size takes by each method and by what is named, and whether it leans on another."""
+    tokens = checked.texts[size].n_tokens
+    found, leaning = [], False
+    for plan in plans_of(checked, options, size) if options.listed is None else ():
+        if isinstance(plan, SubsetPlan):
+            leaning = plan.leaning
+            found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=seconds_each))
+        else:
+            found.append(curve_forecast(plan, tokens_each=tokens, seconds_each=seconds_each))
+    named = sum(merge.size == size for merge in options.listed or ())
+    named += len(also_merges(checked, options, size))
+    once = Spending(named, named * tokens, named * seconds_each)
+    return [*found, Part(once, once)], leaning
 
 
 def _weight_bytes(identity: RunIdentity) -> int:

@@ -9,6 +9,7 @@ from mergeplan.calibration.closing import still_to_measure, verdict_on
 from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_round
 from mergeplan.calibration.dtype_of_run import settle_dtype
 from mergeplan.calibration.dtype_trial import DtypeTrial
+from mergeplan.calibration.forecast import most_of
 from mergeplan.calibration.going_on import AUTO_DTYPE
 from mergeplan.calibration.held_back import HeldBack, Measure, held_back
 from mergeplan.calibration.limits import Budget, Spending, affordable
@@ -31,7 +32,6 @@ from mergeplan.display.text import counted, format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.resampling import Resampling
-from mergeplan.evaluation.texts import tokens_of
 from mergeplan.measurements.metrics import rows_of_known_items
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.pool import BASE
@@ -40,6 +40,8 @@ from mergeplan.system.progress import Progress
 from mergeplan.verdict.verdict import Verdict
 
 Say = Callable[[str], None]
+# Told what is measured, also of earlier, and what a run takes at most.
+EachMerge = Callable[[Spending, Spending], object]
 # A round of no more merges is spelt out.
 _FEW = 8
 # Rounds in which the verdict's own merges are measured: then it stands on what is known.
@@ -67,11 +69,14 @@ class Run:
         say: Say,
         progress: Progress | None,
         each_round: Callable[[RunFolder], object] = lambda _: None,
+        each_merge: EachMerge | None = None,
     ) -> None:
         self._checked, self._options, self._say = checked, options, say
         self._each_round = each_round
-        self._progress = progress
-        self._done = self._planned = 0
+        self._progress, self._each_merge = progress, each_merge
+        self._most: Spending | None = None
+        # Of each merge that was asked for, how many tokens it was scored on.
+        self._scored: dict[str, int] = {}
         self._noted: set[str] = set()
         self.measured: list[MeasuredMerge] = []
         # What the rounds had measured at each size: a larger one may lean on it.
@@ -141,7 +146,8 @@ class Run:
             if not wanted:
                 break
             names = ", ".join("+".join(merge.subset) for merge in wanted)
-            self._say(f"{self._name(size)}the verdict asks for {names}")
+            if any(store.at(merge, None) is None for merge in wanted):
+                self._say(f"{self._name(size)}the verdict asks for {names}")
             measure(wanted)
         return reasons
 
@@ -189,12 +195,12 @@ class Run:
         seen: dict[str, dict[str, MeasuredMerge]] = {label: {} for label in plans}
         reasons = []
         while plans:
-            rounds: dict[str, Round] = {}
+            wanted: dict[str, dict[SubsetMerge, int]] = {}
             for label, plan in list(plans.items()):
                 found = self._next(plan, store, seen[label])
                 told = f"{self._name(size)}{label}: {found.reason}{_names(found)}"
-                self._say(told)
                 if isinstance(found, Stop):
+                    self._say(told)
                     for note in found.notes:
                         if (said := f"{label}: {note}") not in self._noted:
                             self._noted.add(said)
@@ -202,11 +208,12 @@ class Run:
                     reasons.append(told)
                     del plans[label]
                 else:
-                    rounds[label] = found
-            wanted = {
-                label: parts_wanted(self._checked, one, seen[label], partly=self._options.partly)
-                for label, one in rounds.items()
-            }
+                    wanted[label] = parts_wanted(
+                        self._checked, found, seen[label], partly=self._options.partly
+                    )
+                    # Of a round that an earlier run has measured nothing is said again.
+                    if any(n > reached(store.get(one)) for one, n in wanted[label].items()):
+                        self._say(told)
             merged = {merge: n for some in wanted.values() for merge, n in some.items()}
             self._measure(merged, size, store, executor)
             for label, some in wanted.items():
@@ -251,15 +258,11 @@ class Run:
         self, wanted: Mapping[SubsetMerge, int], size: int, store: RunStore, executor: "_Lazy"
     ) -> None:
         """Measure what is missing, each up to its part of the texts."""
-        merges, texts = list(wanted), self._checked.texts[size]
+        merges = list(wanted)
         parts = [range(reached(store.get(merge)), wanted[merge]) for merge in merges]
         some = [number for number, own in enumerate(parts) if own]
-        whole, domains = range(N_PARTS), texts.domains.values()
-        tokens = {
-            merges[n].key: texts.n_tokens if parts[n] == whole else tokens_of(domains, parts[n])
-            for n in some
-        }
-        self._planned += sum(tokens.values())
+        for merge in merges:
+            self._count(store.get(merge))
         if not some:
             return
         at_once = not self._options.partly
@@ -268,9 +271,24 @@ class Run:
         for measured in executor.get().measure(merges, some, given):
             store.add(replace(measured, parts=upto[measured.merge.key]))
             self.measured.append(measured)
-            self._done += tokens[measured.merge.key]
-            if self._progress:
-                self._progress(self._done, self._planned)
+            self._count(store.get(measured.merge))
+            self._tell()
+
+    def _count(self, measured: MeasuredMerge | None) -> None:
+        if measured is not None:
+            self._scored[measured.merge.key] = measured.scores.n_tokens
+
+    def _tell(self) -> None:
+        """How far the run is: of what it takes at most, so that it never goes backwards."""
+        if self._progress is None and self._each_merge is None:
+            return
+        self._most = self._most or most_of(self._checked, self._options)
+        merges, tokens = len(self._scored), sum(self._scored.values())
+        most = Spending(max(self._most.merges, merges), max(self._most.tokens, tokens))
+        if self._progress:
+            self._progress(tokens, int(most.tokens))
+        if self._each_merge:
+            self._each_merge(Spending(merges, tokens), most)
 
     def _executor(self, size: int, other: Setup | None = None) -> Any:
         """What measures merges of a size, as the options say or by another setup."""

@@ -121,10 +121,10 @@ def command(
     from mergeplan.calibration.calibrate import calibrate
     from mergeplan.calibration.config_file import summarize_unfitted
     from mergeplan.calibration.forecast import forecast_calibration
+    from mergeplan.cli.merges_line import MergesLine
     from mergeplan.errors import InputError
     from mergeplan.pool.pool import load_pool
     from mergeplan.reporting.in_run import RunPage
-    from mergeplan.system.progress import ProgressLine
 
     refuse_other_kind(given["kind"])
     options = _options(pool_file, given)
@@ -136,7 +136,7 @@ def command(
         else:
             click.echo(_forecast(found, unit))
         return
-    line = ProgressLine(quiet=quiet, amount=lambda n: f"{n:,.0f} {unit}")
+    line = MergesLine(quiet=quiet, unit=unit)
 
     def say(text: str) -> None:
         line.clear()
@@ -167,10 +167,11 @@ def command(
             folder,
             options,
             say=say,
-            progress=line,
+            progress=False,
             conclude=conclude,
             command=_same_command,
             each_round=page.after_round,
+            each_merge=line.tell,
         )
     except (KeyboardInterrupt, SystemExit):
         line.clear()

@@ -125,8 +125,7 @@ def command(
     warnings = doubts_of_table(source)
     warnings += [f"no curve of means: {missing}"] if missing is not None else []
     if fits is not None and beside is not None:
-        # Of a lambda scan each lambda is measured at one k alone.
-        warnings += [text for text in fits.skipped if "two different k" not in text]
+        warnings += fits.skipped
         warnings += (*beside.warnings, *beside.best.warnings, *all_signs(fits))
     if as_json:
         data = {

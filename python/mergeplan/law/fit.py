@@ -5,7 +5,8 @@ stand in for a variance that falls like 1/k; where subsets were measured one by 
 each mean is known, and takes their place, with a lack of fit that is estimated.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def fit(
         skipped.append(f"{data.unequal} rows of unequal weights are left out")
     for series in all_series:
         if len(series.points) < 2:
-            skipped.append(f"{name_of(series)}: needs losses at two different k or more")
+            if not _is_of_a_scan(series, all_series):
+                skipped.append(f"{name_of(series)}: needs losses at two different k or more")
         elif form == FORMS[0] and not anyway and (bend := bend_of(series)):
             skipped.append(f"{name_of(series)}: no law of the means: {bend}")
             hint = "`select` predicts single subsets, whatever their means do"
@@ -129,6 +131,18 @@ def fit(
         elif len(pools) == len(members):
             joints.append(fit_joint(members, seed=seed, robust=robust))
     return FitResult(tuple(fits), data.sha256, tuple(joints), tuple(skipped))
+
+
+def _is_of_a_scan(series: Series, every: Sequence[Series]) -> bool:
+    """Whether it is another lambda, at one k, of a method that has a curve: it is to have none."""
+
+    def rest(one: Series) -> tuple[object, ...]:
+        options = json.loads(one.options)
+        # An average at less strength is recorded as task arithmetic.
+        kept = {name: value for name, value in options.items() if name not in ("lambda", "method")}
+        return one.method, one.n_params, one.domain, kept
+
+    return any(len(one.points) > 1 and rest(one) == rest(series) for one in every)
 
 
 def fit_series(series: Series, *, form: str = FORMS[0], robust: bool = False, seed: int = 0) -> Fit:

@@ -33,12 +33,9 @@ class ProgressLine:
         self._drawn = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        signals.raise_again()
-        now = time.monotonic()
-        if not self._shown or now - self._drawn < _INTERVAL_SECONDS:
+        if not self.due():
             return
-        self._drawn = now
-        elapsed = now - self._begun
+        elapsed = self._drawn - self._begun
         rate = done / elapsed if elapsed else 0.0
         left = f"{(total - done) / rate:.0f} s left" if rate else ""
         share = 100 * done / total if total else 100.0
@@ -46,6 +43,18 @@ class ProgressLine:
             f"{share:3.0f} %  {self._amount(done)} of {self._amount(total)}"
             f"  {self._amount(rate)}/s  {left}"
         )
+        self.draw(line)
+
+    def due(self) -> bool:
+        """Whether to draw now: where a person watches, ten times a second."""
+        signals.raise_again()
+        now = time.monotonic()
+        if not self._shown or now - self._drawn < _INTERVAL_SECONDS:
+            return False
+        self._drawn = now
+        return True
+
+    def draw(self, line: str) -> None:
         sys.stderr.write(f"\r\x1b[K{line}")
         sys.stderr.flush()
 
