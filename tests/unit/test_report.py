@@ -18,7 +18,7 @@ from mergeplan.reporting.core import core_data
 from mergeplan.reporting.in_run import RunPage
 from mergeplan.reporting.panels import experts, history, law, options, trust, verdict
 from mergeplan.reporting.reduced import MOST_ROWS, reduced
-from mergeplan.reporting.source import open_source
+from mergeplan.reporting.source import Source, open_source
 from mergeplan.system.writing import ExistsError
 from tests.support.commands import cli
 from tests.support.reports import data_of, run_of
@@ -281,7 +281,8 @@ def test_a_run_writes_its_page_after_rounds_while_that_is_quick(
     folder, now = Folder(), [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
-    def slow_text(sources: object) -> tuple[str, tuple[str, ...]]:
+    def slow_text(sources: list[Source]) -> tuple[str, tuple[str, ...]]:
+        assert all(one.brief for one in sources)
         now[0] += 1.0
         return "", ()
 
