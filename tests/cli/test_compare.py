@@ -18,12 +18,13 @@ from mergeplan.evaluation.evaluate import Evaluation
 from mergeplan.evaluation.prompts import Prompt
 from mergeplan.evaluation.scores import DomainScores, Scores, TaskScore
 from tests.support.commands import cli
-from tests.support.settings import DEMO_POOL, EVAL
+from tests.support.settings import DEMO_POOL, EVAL, ROOT
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+SCORER = ROOT / "examples" / "scorers" / "next_tokens.py"
 BASE, HTML, MD = (DEMO_POOL / name for name in ("base", "html", "md"))
 
 
@@ -199,6 +200,27 @@ def test_completions_are_greedy_whatever_the_folder_asks_for(tmp_path):
     assert tokenizer.decode(ids[0, begun:]) == ours.text
 
 
+def test_a_prompt_that_a_model_cannot_take_leaves_the_others_theirs(tmp_path):
+    odd = tmp_path / "odd"
+    shutil.copytree(BASE, odd)
+    path = odd / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    added = settings["added_tokens"]
+    added.append({**added[-1], "id": 258, "content": "<|new|>"})
+    path.write_text(json.dumps(settings))
+    path = tmp_path / "p.txt"
+    path.write_text(f"a<|new|>\n{'b' * 600}\n{'c' * 510}\n")
+    found = mergeplan.compare([odd, BASE], prompts=path, max_new_tokens=3)
+    [[strange, long, tight], [plain, *_]] = found.completions
+    assert strange == Completion(
+        "a<|new|>", fault="its tokenizer gives token 258, the model knows 258"
+    )
+    assert (plain.prompt, plain.fault, plain.n_tokens) == ("a<|new|>", "", 3)
+    assert long.fault == "600 tokens leave no room in a context of 512"
+    assert (tight.n_tokens, tight.fault) == (2, "")
+    assert "odd (its tokenizer gives token 258, the model knows 258)" in found.summary()
+
+
 def test_completions_cannot_leave_their_place_on_a_page_or_a_terminal():
     done = Completion("<s>a ", "```\n\x1b[2Jx ", 3, True)
     other = Completion("a ", "y", 1, False)
@@ -245,6 +267,7 @@ def test_what_cannot_be_compared_is_said(tmp_path):
         ("line 1", "expected `text`, `prompt`"): [BASE, HTML, "--prompt", "none.jsonl"],
         (".txt or .jsonl",): [BASE, HTML, "--prompt", "p.md"],
         ("no such file",): [BASE, HTML, "--prompt", "gone.txt"],
+        ("prompts and a scorer",): [BASE, HTML, *data, "--prompt", "p.txt", "--scorer", SCORER],
         ("holds no completions",): [BASE, HTML, "--prompt", "p.txt", "--format", "csv"],
     }
     for words, given in faults.items():

@@ -92,7 +92,7 @@ def test_an_extra_that_is_missing_is_named_with_what_needs_it(monkeypatch):
     run = cli("doctor")
     assert run.returncode == 0
     assert re.search(r"^missing +eval +torch is not installed$", run.stdout, re.MULTILINE)
-    assert "needed for `evaluate`, `calibrate`, `merge --device`" in run.stdout
+    assert "needed for `evaluate`, `compare`, `calibrate`, `merge --device`" in run.stdout
     assert "`pip install 'mergeplan[eval]'`" in run.stdout
 
 

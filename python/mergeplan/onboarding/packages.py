@@ -34,9 +34,10 @@ class Extra:
 
 EXTRAS = {
     "eval": Extra(
-        {"torch": ">=2.4", "transformers": ">=4.56"}, "`evaluate`, `calibrate`, `merge --device`"
+        {"torch": ">=2.4", "transformers": ">=4.56"},
+        "`evaluate`, `compare`, `calibrate`, `merge --device`",
     ),
-    "harness": Extra({"lm-eval": ">=0.4.13"}, "`--tasks` of `evaluate` and `calibrate`"),
+    "harness": Extra({"lm-eval": ">=0.4.13"}, "`--tasks` of `evaluate`, `compare` and `calibrate`"),
     "hub": Extra({"huggingface_hub": ">=0.30"}, "models by their hub ids"),
     "mergekit": Extra(
         {"mergekit": "==0.1.5"}, "`mergekit`, tokenizer options, `modules`, `bench` beside mergekit"
