@@ -60,6 +60,8 @@ from .merging.options import MergeRequest as MergeRequest
 from .merging.streaming import Sweep as Sweep
 from .merging.streaming import merge_into as merge_into
 from .merging.streaming import stream as stream
+from .onboarding.check import Check as Check
+from .onboarding.check import check as check
 from .onboarding.doctor import Diagnosis as Diagnosis
 from .onboarding.doctor import doctor as doctor
 from .onboarding.init import NewPool as NewPool

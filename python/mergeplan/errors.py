@@ -1,9 +1,13 @@
 """Errors for people: what and where, then a hint. Every class carries its exit code."""
 
 import re
+from collections.abc import Sequence
+from typing import NoReturn
 
 # Of one name or value in a message, and of a message.
 _LONGEST_NAME, _LONGEST = 500, 1500
+# Of the faults of one file, that are said with their lines.
+MOST_FAULTS = 20
 _LONG_NAME = re.compile(r"`([^`]{400})[^`]+([^`]{100})`")
 
 
@@ -45,7 +49,39 @@ def legible(message: str) -> str:
 
 
 class InputError(MergeplanError, ValueError):
-    """An input file, key or value is not what it must be."""
+    """An input file, key or value is not what it must be.
+
+    Attributes:
+        excerpt: The line of the file, and below it a caret; empty where there is none.
+    """
+
+    excerpt: str = ""
+
+
+class SeveralFaultsError(InputError):
+    """A file has several faults; the message is that of the first, and how many follow.
+
+    Args:
+        faults: All of them, two or more.
+    """
+
+    def __init__(self, faults: Sequence[InputError]) -> None:
+        self.faults = tuple(faults)
+        first, more = self.faults[0], len(self.faults) - 1
+        rest = "another fault" if more == 1 else f"{more} other faults"
+        super().__init__(f"{first.message}; and {rest}", first.hint)
+
+    def __reduce__(self) -> "tuple[type, tuple[tuple[InputError, ...]]]":  # type: ignore[override]
+        return type(self), (self.faults,)
+
+
+def raise_all(faults: Sequence[InputError]) -> NoReturn:
+    """Raise one fault as it is, several as one.
+
+    Raises:
+        InputError: Always.
+    """
+    raise faults[0] if len(faults) == 1 else SeveralFaultsError(faults)
 
 
 class MissingInputError(InputError, FileNotFoundError):

@@ -13,13 +13,22 @@ import click
 
 from mergeplan._native import __version__, tell_bus_errors
 from mergeplan.cli import streams
-from mergeplan.display.text import cut
-from mergeplan.errors import MergeplanError, SeveralMetricsError, SurroundingsError, legible
+from mergeplan.display.text import counted, cut
+from mergeplan.errors import (
+    MOST_FAULTS,
+    InputError,
+    MergeplanError,
+    SeveralFaultsError,
+    SeveralMetricsError,
+    SurroundingsError,
+    legible,
+)
 from mergeplan.system import signals
 
 COMMANDS = {
     "init": "write a pool.yml of the models, adapters and texts in some folders",
     "merge": "run a mergekit YAML",
+    "check": "everything that is wrong with a config or a pool, or what it would do",
     "inspect": "what is in checkpoints, whether they fit, what a merge of them takes",
     "evaluate": "token cross-entropy on held-out text, in nats per token",
     "compare": "several models by domains, and their completions of the same prompts",
@@ -137,6 +146,14 @@ def _told(error: BaseException) -> int:
     if isinstance(error, SeveralMetricsError):
         again = shlex.join(["mergeplan", *sys.argv[1:], "--metric", error.metric])
         return _fail(error.message, f"name one, such as `{again}`", error.exit_code)
+    if isinstance(error, SeveralFaultsError):
+        for fault in error.faults[:MOST_FAULTS]:
+            _fail(fault.message, fault.hint, fault.exit_code, fault.excerpt)
+        if (more := len(error.faults) - MOST_FAULTS) > 0:
+            _say(f"error: and {counted(more, 'other faults')}")
+        return error.exit_code
+    if isinstance(error, InputError):
+        return _fail(error.message, error.hint, error.exit_code, error.excerpt)
     if isinstance(error, MergeplanError):
         return _fail(error.message, error.hint, error.exit_code)
     if isinstance(error, MemoryError):
@@ -159,10 +176,12 @@ def _told(error: BaseException) -> int:
 _LIMITS = "`ulimit -a` shows the limits of this shell; a container has limits of its own"
 
 
-def _fail(message: str, hint: str | None, code: int) -> int:
+def _fail(message: str, hint: str | None, code: int, excerpt: str = "") -> int:
     _say(f"error: {legible(message)}")
+    if excerpt:
+        _say(excerpt)
     if hint:
-        _say(f"\nhint: {hint}")
+        _say(f"hint: {hint}" if excerpt else f"\nhint: {hint}")
     return code
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import yaml
 
-from mergeplan.config.dialect import TOP_LEVEL, Faults, Reader
+from mergeplan.config.dialect import TOP_LEVEL, Faults, LayoutReader, Reader
 from mergeplan.config.dialect_values import NATIVE_DTYPES, check_tokenizer, dtype_name, model_name
 from mergeplan.config.methods import METHODS, Method
 from mergeplan.config.other_tools import refuse_other_tools, refuse_several
 from mergeplan.config.scopes import ModelInput, Module, Settings
 from mergeplan.config.seed import check_random_seed
 from mergeplan.config.values import kind_of
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import InputError, nearest, raise_all
+from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import CONFIG, read_text
 from mergeplan.system.yamlfile import parse_yaml
@@ -156,8 +157,9 @@ def read_config(path: Path, *, given: bool = True) -> tuple[MergeConfig | None, 
         MissingInputError: There is no such file.
         InputError: It cannot be read.
     """
-    config, faults = examine(read_text(path, CONFIG, given=given))
-    return config, [InputError(f"`{path}`: {e.message}", e.hint) for e in faults]
+    text = read_text(path, CONFIG, given=given)
+    config, faults = examine(text)
+    return config, with_excerpts(faults, text, f"`{path}`: ")
 
 
 def parse_config(text: str) -> MergeConfig:
@@ -171,7 +173,7 @@ def parse_config(text: str) -> MergeConfig:
 
 def _without_faults(config: MergeConfig | None, faults: list[InputError]) -> MergeConfig:
     if config is None or faults:
-        raise faults[0]
+        raise_all(faults)
     return config
 
 
@@ -188,18 +190,17 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
         return None, faults
     faults.check_keys(data, TOP_LEVEL, "")
     method = faults.attempt(_method, data)
-    if method is None:
-        return None, faults
     base_model = None
     if data.get("base_model"):
         base_model = faults.attempt(model_name, data["base_model"], "base_model")
-    reader = Reader(method, base_model, faults)
+    reader = Reader(method, base_model, faults) if method else LayoutReader(base_model, faults)
     parameters = reader.parameters(data.get("parameters"), "parameters", False)
     modules = reader.modules(data, parameters)
     dtype = faults.attempt(dtype_name, data.get("dtype"), "dtype")
     out_dtype = faults.attempt(dtype_name, data.get("out_dtype"), "out_dtype")
     faults.attempt(_check_tokenizers, data)
-    if not modules:
+    random_seed = faults.attempt(check_random_seed, data.get("random_seed"))
+    if not modules or method is None:
         return None, faults
     config = MergeConfig(
         method=method,
@@ -212,7 +213,7 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
         needs_mergekit=_beyond_names(data, dtype, out_dtype),
         tokenizer_source=_tokenizer_source(data),
         sets_template=data.get("chat_template") is not None,
-        random_seed=faults.attempt(check_random_seed, data.get("random_seed")),
+        random_seed=random_seed,
         warnings=tuple(reader.warnings),
     )
     return config, faults

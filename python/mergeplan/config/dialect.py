@@ -4,6 +4,8 @@ Faults are gathered instead of stopping at the first, so that `inspect` can list
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mergeplan.config.dialect_values import layer_range, model_name
@@ -318,6 +320,17 @@ class Reader:
             elif path is not None and (layers is not None or known is MODEL):
                 found.append(ModelInput(path, settings, layers))
         return found
+
+
+class LayoutReader(Reader):
+    """Reads a config whose method is not known, but for options and how many models there are."""
+
+    def __init__(self, base_model: str | None, faults: Faults) -> None:
+        any_ = replace(METHODS["linear"], options=MappingProxyType({}), base="optional")
+        super().__init__(replace(any_, min_inputs=0, max_inputs=None), base_model, faults)
+
+    def parameters(self, value: object, where: str, in_model: bool) -> Settings:
+        return {}
 
 
 def _kind_of_list(value: object) -> str:

@@ -15,12 +15,13 @@ from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.labels import method_of
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, raise_all
+from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import Seed
-from mergeplan.system.reading import POOL
+from mergeplan.system.reading import POOL, read_text
 from mergeplan.system.strict import CLOSED, fit_strictly
-from mergeplan.system.yamlfile import read_yaml
+from mergeplan.system.yamlfile import yaml_of
 
 # The label of k = 0 in lists of merges.
 BASE = "base"
@@ -145,11 +146,16 @@ def load_pool(path: str | Path) -> Pool:
         (80592.0, 9)
     """
     path = expanded(path)
-    file = fit_strictly(read_yaml(path, POOL, given=True), PoolFile, f"pool `{path}`")
+    text = read_text(path, POOL, given=True)
+    named = f"cannot read pool `{path}`: "
     try:
+        data = yaml_of(text, path, POOL)
+        named = f"pool `{path}`: "
+        file = fit_strictly(data, PoolFile, f"pool `{path}`")
+        named = f"`{path}`: "
         return _pool(file, path.resolve().parent)
     except InputError as error:
-        raise type(error)(f"`{path}`: {error.message}", error.hint) from error
+        raise_all(with_excerpts(getattr(error, "faults", [error]), text, named))
 
 
 def pool_of(pool: Pool | str | Path) -> Pool:
@@ -209,10 +215,22 @@ class PoolFile:
 def _pool(file: PoolFile, folder: Path) -> Pool:
     methods = {label: options or {} for label, options in (file.methods or {}).items()}
     methods = methods or {"average": {}}
+    faults: list[InputError] = []
+    sizes = []
     for label, options in methods.items():
-        method_of(label, options)
+        try:
+            method_of(label, options)
+        except InputError as error:
+            faults.append(InputError(f"`methods.{label}`: {error.message}", error.hint))
+    for number, size in enumerate(file.sizes):
+        try:
+            sizes.append(_size(size, f"sizes[{number}]", folder))
+        except InputError as error:
+            faults.append(error)
+    if faults:
+        raise_all(faults)
     return Pool(
-        sizes=tuple(_size(size, f"sizes[{i}]", folder) for i, size in enumerate(file.sizes)),
+        sizes=tuple(sizes),
         data={domain: _path(text, folder) for domain, text in (file.data or {}).items()},
         methods=methods,
         random_seed=file.random_seed,

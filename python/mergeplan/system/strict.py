@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mergeplan.display.text import cut, shown
-from mergeplan.errors import InputError, nearest
+from mergeplan.errors import MOST_FAULTS, InputError, nearest, raise_all
 from mergeplan.system.jsontext import loads, whole
 from mergeplan.system.reading import Kind, read_text
 
@@ -77,10 +77,10 @@ def parse_strictly(text: str, shape: type[Shape], where: str, hint: str | None =
 
 
 def fit_strictly(data: Any, shape: type[Shape], where: str, hint: str | None = None) -> Shape:
-    """Data of YAML or JSON as a dataclass.
+    """Data of YAML, which a person wrote, as a dataclass.
 
     Raises:
-        InputError: It does not fit; the message names the field.
+        InputError: It does not fit; the message names the field, and every one that does not.
     """
     try:
         if (key := next(_odd_keys(data), None)) is not None:
@@ -90,7 +90,7 @@ def fit_strictly(data: Any, shape: type[Shape], where: str, hint: str | None = N
         raise InputError(f"{where}: a value holds itself, or a number is too long", hint) from error
     except TypeError as error:
         raise InputError(f"{where}: expected texts and numbers: {error}", hint) from error
-    return _validated(text, shape, where, hint)
+    return _validated(text, shape, where, hint, several=True)
 
 
 def _odd_keys(data: Any) -> Iterator[object]:
@@ -119,7 +119,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _readers: dict[object, Any] = {}
 
 
-def _validated(text: str, shape: type[Shape], where: str, hint: str | None) -> Shape:
+def _validated(
+    text: str, shape: type[Shape], where: str, hint: str | None, *, several: bool = False
+) -> Shape:
     from pydantic import TypeAdapter, ValidationError
 
     if shape not in _readers:
@@ -128,11 +130,22 @@ def _validated(text: str, shape: type[Shape], where: str, hint: str | None) -> S
         found: Shape = _readers[shape].validate_json(text, strict=True)
     except ValidationError as error:
         # A misspelt key is what makes another one missing.
-        faults = error.errors(include_url=False)
-        first = min(faults, key=lambda fault: fault["type"] not in _UNKNOWN)
-        message, own_hint = _fault(first, shape)
-        raise InputError(f"{where}: {message}", own_hint or hint) from error
+        faults = sorted(
+            error.errors(include_url=False), key=lambda fault: fault["type"] not in _UNKNOWN
+        )
+        told = [_fault(fault, shape) for fault in _own(faults)[: MOST_FAULTS if several else 1]]
+        raise_all([InputError(f"{where}: {message}", own or hint) for message, own in told])
     return found
+
+
+def _own(faults: list[Any]) -> list[Any]:
+    """Without a list that is too short for want of entries which have faults themselves."""
+    places = [fault["loc"] for fault in faults]
+    return [
+        fault
+        for fault in faults
+        if not any(len(p) > (n := len(fault["loc"])) and p[:n] == fault["loc"] for p in places)
+    ]
 
 
 def _fault(error: Any, shape: type) -> tuple[str, str | None]:

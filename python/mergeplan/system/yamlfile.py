@@ -101,6 +101,16 @@ def parse_yaml(text: str) -> Any:
         raise InputError(f"invalid YAML: {why}") from error
 
 
+def compose(text: str) -> yaml.Node | None:
+    """Where in YAML text its values stand; `None` of what no loader takes, or of nothing."""
+    try:
+        for _ in _documents(text):
+            pass
+        return yaml.compose(text, _Loader)
+    except Exception:  # as `parse_leniently`
+        return None
+
+
 def parse_leniently(text: str) -> Any:
     """What YAML text says to a plain loader: of a key that stands twice the last; `None` where it
     says nothing, or what no loader takes.
@@ -180,7 +190,15 @@ def read_yaml(path: Path, kind: Kind, *, given: bool = False) -> Any:
         MissingInputError: There is no such file.
         InputError: It cannot be read, or is no YAML.
     """
-    text = read_text(path, kind, given=given)
+    return yaml_of(read_text(path, kind, given=given), path, kind)
+
+
+def yaml_of(text: str, path: Path, kind: Kind) -> Any:
+    """What the text of a file says.
+
+    Raises:
+        InputError: It is no YAML.
+    """
     try:
         return parse_yaml(text)
     except InputError as error:

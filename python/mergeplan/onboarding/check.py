@@ -1,0 +1,144 @@
+"""Everything that is wrong with a config or a pool, before anything is run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mergeplan.calibration.forecast import most_of
+from mergeplan.calibration.options import CalibrateOptions, check_options
+from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint, open_expert
+from mergeplan.config.config import read_config
+from mergeplan.display.summary import Summarized
+from mergeplan.display.text import counted, format_count, printable
+from mergeplan.errors import InputError, MergeplanError
+from mergeplan.inspection.inspect import inspect
+from mergeplan.pool.pool import Pool, load_pool
+from mergeplan.system.excerpts import with_excerpts
+from mergeplan.system.files import expanded
+from mergeplan.system.reading import POOL, read_text
+from mergeplan.system.yamlfile import parse_leniently
+
+
+@dataclass(frozen=True, repr=False)
+class Check(Summarized):
+    """What is wrong with a file.
+
+    Attributes:
+        faults: All of them, each with the line that it is about where there is one.
+        does: What it would do, where there are none.
+    """
+
+    path: Path
+    faults: tuple[InputError, ...]
+    does: str
+
+    def summary(self) -> str:
+        """Every fault with its line; or that there are none, and what the file would do."""
+        if not self.faults:
+            return f"{self.path} is fine\n{self.does}"
+        lines = [f"{self.path}: {counted(len(self.faults), 'faults')}"]
+        for fault in self.faults:
+            hint = f"hint: {fault.hint}" if fault.hint else ""
+            lines += filter(None, (f"error: {fault.message}", fault.excerpt, hint))
+        return "\n".join(lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each fault."""
+        return [{"message": one.message, "hint": one.hint} for one in self.faults]
+
+
+def check(path: str | Path) -> Check:
+    """Look for everything that is wrong with a config or a pool; nothing is written.
+
+    Args:
+        path: A merge's config, or a `pool.yml`, which has `sizes`.
+
+    Returns:
+        All faults: keys and values, models that are not there or do not fit, texts. Without any,
+        what the file would do.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It cannot be read.
+    """
+    path = expanded(path)
+    data = parse_leniently(read_text(path, POOL))
+    is_pool = isinstance(data, dict) and "sizes" in data and "merge_method" not in data
+    return _check_pool(path) if is_pool else _check_config(path)
+
+
+def _check_config(path: Path) -> Check:
+    _, faults = read_config(path)
+    text = read_text(path, POOL)
+    found = inspect([path])
+    [merge] = found.merges
+    rest = [InputError(one.message, one.hint) for one in merge.problems if one.kind != "config"]
+    faults += with_excerpts(rest, text)
+    return Check(path, tuple(faults), found.summary())
+
+
+def _check_pool(path: Path) -> Check:
+    text = read_text(path, POOL)
+    try:
+        pool = load_pool(path)
+    except InputError as error:
+        return Check(path, getattr(error, "faults", (error,)), "")
+    faults = [*_closed_models(pool), *_absent_texts(pool)]
+    does = ""
+    if not faults:
+        try:
+            does = _does(path, pool)
+        except InputError as error:
+            faults += getattr(error, "faults", (error,))
+    return Check(path, tuple(with_excerpts(faults, text)), does)
+
+
+def _closed_models(pool: Pool) -> list[InputError]:
+    """Of each model that cannot be opened, why."""
+    faults = []
+    here = OpenOptions(download=False)
+    for number, size in enumerate(pool.sizes):
+        where = f"sizes[{number}]"
+        try:
+            open_checkpoint(str(size.base), here)
+        except MergeplanError as error:
+            faults.append(InputError(f"`{where}.base`: {error.message}", error.hint))
+            continue
+        for name, folder in size.experts.items():
+            try:
+                open_expert(folder, size.base)
+            except MergeplanError as error:
+                what = f"`{where}.experts.{name}`"
+                faults.append(InputError(f"{what}: {error.message}", error.hint))
+    return faults
+
+
+def _absent_texts(pool: Pool) -> list[InputError]:
+    return [
+        InputError(f"`data.{domain}`: there is no file `{path}`")
+        for domain, path in pool.data.items()
+        if not path.exists()
+    ]
+
+
+def _does(path: Path, pool: Pool) -> str:
+    """What `calibrate` would measure; the texts are read for it.
+
+    Raises:
+        InputError: What it would refuse.
+    """
+    lines = [
+        f"{counted(len(size.experts), 'experts')} of `{printable(str(size.base))}`,"
+        f" {format_count(size.count_params())} parameters"
+        for size in pool.sizes
+    ]
+    lines.append(f"merged by {', '.join(pool.methods)}")
+    if not pool.data:
+        return "\n".join([*lines, "without `data`: `calibrate` needs it, `--scorer` or `--tasks`"])
+    options = CalibrateOptions()
+    most = most_of(check_options(path, options), options)
+    lines.append(
+        f"scored on {', '.join(pool.data)}: `mergeplan calibrate` measures"
+        f" {counted(most.merges, 'merges')} at most, {most.tokens:,.0f} tokens"
+    )
+    return "\n".join(lines)

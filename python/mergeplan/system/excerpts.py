@@ -1,0 +1,105 @@
+"""Where in a YAML text a fault is: its line, and a caret below what is at fault."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import yaml
+
+from mergeplan.errors import MOST_FAULTS, InputError
+from mergeplan.system.yamlfile import compose
+
+_NAMED = re.compile(r"`([^`]+)`")
+_LINE = re.compile(r"\bline (\d+)(?:, column (\d+))?")
+# Faults of a key itself, and not of what it says.
+_OF_KEYS = re.compile(r"unknown (key|option)|does nothing|exclude each other|expected one of `")
+_WIDTH, _BEFORE = 100, 60
+
+
+def with_excerpts(faults: Sequence[InputError], text: str, named: str = "") -> list[InputError]:
+    """The faults of a text, each with the line that it is about where one can be found.
+
+    Args:
+        faults: Each names its key first, as `models[0].parameters.weight`, or a value, or a line.
+        text: YAML, or what is none.
+        named: How the file is named, before what each says.
+    """
+    root, lines, found = compose(text), text.splitlines(), []
+    for number, fault in enumerate(faults):
+        message = fault.message.removeprefix(named)
+        found.append(type(fault)(f"{named}{message}", fault.hint))
+        if number < MOST_FAULTS:
+            found[-1].excerpt = fault.excerpt or _excerpt(message, root, lines)
+    return found
+
+
+def _excerpt(message: str, root: yaml.Node | None, lines: list[str]) -> str:
+    named = _NAMED.search(message)
+    node = None
+    if root is not None and named is not None:
+        node = _node_at(root, named[1], of_key=bool(_OF_KEYS.search(message)))
+    if node is not None:
+        start, end = node.start_mark, node.end_mark
+        last = end.column if end.line == start.line else None
+        return _drawn(lines, start.line, start.column, last)
+    if found := _LINE.findall(message):
+        line, column = found[-1]
+        return _drawn(lines, int(line) - 1, int(column) - 1 if column else None, None)
+    return ""
+
+
+def _node_at(root: yaml.Node, path: str, *, of_key: bool) -> yaml.Node | None:
+    """What a path such as `models[0].weight` leads to, as far as it leads; or, where it begins with
+    no key, the value that is so named (`merge_method: ties` of `ties`)."""
+    node, key = root, None
+    while path:
+        if isinstance(node, yaml.MappingNode):
+            path = path.removeprefix(".")
+            known = [pair for pair in node.value if _leads(pair[0], path)]
+            if not known:
+                break
+            key, node = max(known, key=lambda pair: len(pair[0].value))
+            path = path[len(key.value) :]
+        elif isinstance(node, yaml.SequenceNode) and (match := re.match(r"\[(\d+)\]", path)):
+            if int(match[1]) >= len(node.value):
+                break
+            key = node = node.value[int(match[1])]
+            path = path[match.end() :]
+        else:
+            break
+    if key is None:
+        return next((value for value in _values(root) if value.value == path), None)
+    return node if isinstance(node, yaml.ScalarNode) and node.value and not of_key else key
+
+
+def _values(node: yaml.Node) -> Iterator[yaml.Node]:
+    """All texts in it that are no keys."""
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+        return
+    for entry in node.value:
+        yield from _values(entry[1] if isinstance(node, yaml.MappingNode) else entry)
+
+
+def _leads(key: yaml.Node, path: str) -> bool:
+    if not isinstance(key, yaml.ScalarNode) or not path.startswith(key.value):
+        return False
+    return path[len(key.value) :][:1] in ("", ".", "[")
+
+
+def _drawn(lines: list[str], number: int, column: int | None, end: int | None) -> str:
+    if not 0 <= number < len(lines):
+        return ""
+    line = "".join(c if c.isprintable() else " " for c in lines[number])
+    column = len(line) - len(line.lstrip()) if column is None else column
+    end = max(len(line.rstrip()) if end is None else end, column + 1)
+    cut = max(column - _BEFORE, 0) if len(line) > _WIDTH else 0
+    shown, below = line[cut : cut + _WIDTH], line[cut:column]
+    head = f"{number + 1} | "
+    carets = "^" * min(_wide(line[column:end]) or 1, _WIDTH - (column - cut))
+    return f"  {head}{shown}\n  {' ' * (len(head) - 2)}| {' ' * _wide(below)}{carets}"
+
+
+def _wide(text: str) -> int:
+    """Columns that a terminal gives it."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
