@@ -9,8 +9,10 @@ import time
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from mergeplan.config.methods import METHODS
+from mergeplan.merging import preflight
 from tests.support.checkpoints import save_checkpoint
 from tests.support.commands import cli
 from tests.support.merges import config_text
@@ -335,3 +337,70 @@ def test_a_merge_of_names_alone_is_inspected_at_once_and_without_mergekit(small_
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=small_models, capture_output=True)
     assert run.returncode == 0, run.stderr.decode()
+
+
+def test_a_merge_that_merge_would_refuse_is_not_said_to_run(config, demo_pool, monkeypatch):
+    out = config.parent / "out"
+    assert cli("inspect", config, "--out", out).stdout.endswith("this merge can run\n")
+    (config.parent / "out.partial").mkdir()
+    left = cli("inspect", config, "--out", out)
+    assert (left.returncode, "can run" in left.stdout) == (1, False)
+    assert cli("merge", config, out).returncode == 1
+    # A dtype that is left to mergekit's executor, which takes memory of its own.
+    models = [demo_pool / name for name in ("js", "md")]
+    config.write_text(config_text("linear", models, parameters={"weight": 1}, dtype="float64"))
+    assert cli("inspect", config).stdout.endswith("this merge can run\n")
+    monkeypatch.setattr(preflight, "available_bytes", lambda: 1)
+    short = cli("inspect", config)
+    assert (short.returncode, "can run" in short.stdout) == (1, False)
+    assert "are left to mergekit's executor, and the free memory is too low" in short.stdout
+
+
+def test_an_adapter_shows_its_rank_alpha_and_targets(small_models):
+    folder = small_models / "lora"
+    folder.mkdir()
+    names = [f"layers.0.{kind}_proj" for kind in ("q", "v")]
+    save_checkpoint(small_models / "m", {f"{name}.weight": torch.ones(4, 4) for name in names})
+    factors = {"A": torch.ones(2, 4), "B": torch.ones(4, 2)}
+    tensors = {
+        f"base_model.model.{name}.lora_{key}.weight": value.clone()
+        for name in names
+        for key, value in factors.items()
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 16}
+    settings["base_model_name_or_path"] = str(small_models / "m")
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    said = "adapter    rank 2, alpha 16, on 2 modules: `q_proj`, `v_proj`\n"
+    assert said in cli("inspect", folder).stdout
+    code, found = inspect(folder)
+    assert (code, found["checkpoints"][0]["adapter"]["ranks"]) == (0, [2])
+    assert inspect(small_models / "m")[1]["checkpoints"][0]["adapter"] is None
+
+
+def test_a_config_in_the_place_of_a_model_is_called_that(config):
+    run = cli("diff", config, config.parent / "a")
+    assert run.returncode == 1
+    assert f"error: model `{config}` is a YAML file, and no model\n" in run.stderr
+    assert f"hint: if it is a merge's config, run it first: `mergeplan merge {config}" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["inspect", "--tensorz"], "no such option `--tensorz`", "see `mergeplan inspect --help`"),
+        (["inspect"], "missing argument `PATH...`", "see `mergeplan inspect --help`"),
+        (["inspec"], "no such command `inspec`; did you mean", "see `mergeplan --help`"),
+    ],
+)
+def test_what_click_refuses_is_said_as_we_say_it(words, message, hint):
+    run = cli(*words)
+    assert (run.returncode, run.stdout) == (2, "")
+    # Between its versions click puts a colon before the option's name, or quotes around it.
+    assert run.stderr.replace(": --tensorz", " `--tensorz`").startswith(f"error: {message}")
+    assert run.stderr.endswith(f"\n\nhint: {hint}\n")
+
+
+def test_without_arguments_the_help_is_shown():
+    run = cli()
+    assert "\nCommands:\n" in run.stdout + run.stderr

@@ -175,7 +175,7 @@ def test_integer_buffers_are_copied_where_all_agree(small_models):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        ([], 2, "Missing argument"),
+        ([], 2, "missing argument"),
         (["c.yml"], 2, "expected CONFIG.yml and OUT_DIR"),
         (["c.yml", "out", "--threads", "0"], 2, "threads"),
         (["c.yml", "out", "--out-shard-size", "5 apples"], 2, "expected bytes such as 5GB"),

@@ -90,6 +90,11 @@ def _open_folder(name: str, folder: Path, options: OpenOptions) -> Checkpoint:
 
 def _open_file(name: str, path: Path, shard_too: bool) -> Checkpoint:
     """A single file, with what lies beside it for its config and tokenizer."""
+    if path.suffix.lower() in (".yml", ".yaml"):
+        raise InputError(
+            f"model `{name}` is a YAML file, and no model",
+            f"if it is a merge's config, run it first: `mergeplan merge {path} OUT_DIR`",
+        )
     if path.suffix not in _FILES and not path.name.endswith(".index.json"):
         raise InputError(
             f"model `{name}` is a file of an unknown kind",

@@ -4,6 +4,7 @@ Commands are imported when they run, so that `--help` is quick. They may import 
 """
 
 import os
+import re
 import shlex
 import sys
 from importlib import import_module
@@ -88,8 +89,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS and not name.startswith("-"):
             from mergeplan.errors import nearest
 
-            hint = nearest(name, list(COMMANDS)) or "see `mergeplan --help`"
-            raise click.UsageError(f"no such command `{name}`; {hint}", ctx)
+            near = nearest(name, list(COMMANDS))
+            raise click.UsageError(f"no such command `{name}`{f'; {near}' if near else ''}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -129,8 +130,7 @@ def _run() -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _misused(error)
     except (KeyboardInterrupt, click.Abort):
         raise KeyboardInterrupt from None
     except SystemExit:
@@ -139,6 +139,19 @@ def _run() -> int:
         return 0
     except BaseException as error:
         return _told(error)
+
+
+def _misused(error: click.ClickException) -> int:
+    """Say it as we say what is wrong; returns click's exit code."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()  # the help, since there are no arguments
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    message = error.format_message().rstrip(".")
+    if "`" not in message:  # as it is where the words are click's
+        message = re.sub(r"'([^']*)'", r"`\1`", message)
+    hint = f"see `{context.command_path} --help`" if context is not None else None
+    return _fail(message[:1].lower() + message[1:], hint, error.exit_code)
 
 
 def _told(error: BaseException) -> int:

@@ -1,11 +1,15 @@
 """What a checkpoint's headers and its `config.json` say of it."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
 from mergeplan.checkpoints.heads import count_params, embedding, head_of
+
+# The first factor of a module's update, of r rows.
+_FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?A(?:\.|$)")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,24 @@ class ShapeCount:
 
 
 @dataclass(frozen=True)
+class AdapterFacts:
+    """A LoRA that is added to a checkpoint.
+
+    Attributes:
+        ranks: Of its factors, each once.
+        alpha: As its settings have it, or `None`.
+        targets: The modules that it changes, by the last part of their names.
+        modules: How many they are.
+    """
+
+    path: Path
+    ranks: tuple[int, ...]
+    alpha: float | None
+    targets: tuple[str, ...]
+    modules: int
+
+
+@dataclass(frozen=True)
 class CheckpointFacts:
     """One checkpoint.
 
@@ -59,6 +81,7 @@ class CheckpointFacts:
         architecture: As `config.json` has it, or `None`.
         vocabulary: Rows of the embedding, or `None`.
         head: See `head_of`.
+        adapter: What is added to it, or `None`.
     """
 
     name: str
@@ -72,6 +95,7 @@ class CheckpointFacts:
     vocabulary: int | None
     head: str
     tensors: tuple[TensorFacts, ...]
+    adapter: AdapterFacts | None = None
 
 
 def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
@@ -96,6 +120,27 @@ def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
             TensorFacts(name, tensor.dtype, tensor.shape, tensor.file, tensor.n_bytes)
             for name, tensor in tensors.items()
         ),
+        adapter=next(map(_adapter, filter(_is_adapter, checkpoint.sources)), None),
+    )
+
+
+def _is_adapter(source: Checkpoint) -> bool:
+    return "peft_type" in source.config
+
+
+def _adapter(source: Checkpoint) -> AdapterFacts:
+    found = {
+        module[1]: tensor.shape[0]
+        for name, tensor in source.tensors.items()
+        if (module := _FACTOR.match(name)) and tensor.shape
+    }
+    alpha = source.config.get("lora_alpha")
+    return AdapterFacts(
+        path=source.path,
+        ranks=tuple(sorted(set(found.values()))),
+        alpha=alpha if isinstance(alpha, int | float) else None,
+        targets=tuple(sorted({name.rpartition(".")[2] for name in found})),
+        modules=len(found),
     )
 
 

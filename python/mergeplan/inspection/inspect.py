@@ -32,7 +32,9 @@ from mergeplan.inspection.inspection import (
     TensorOptions,
 )
 from mergeplan.merging.options import MergeOptions
+from mergeplan.merging.preflight import check_fallback
 from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
+from mergeplan.merging.workspace import check_leftover
 from mergeplan.planning.lowering import ResolvedTensor
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
@@ -222,10 +224,16 @@ def _surroundings(
         )
         hint = "raise `--memory-limit`" + (", or use fewer threads" if found.threads > 1 else "")
         problems.append(Refusal("memory", None, None, message, hint))
+    if not options.allow_fallback_memory:
+        try:
+            check_fallback(plan, options.memory_limit)
+        except MergeplanError as error:
+            problems.append(problem_of("memory", error))
     if out is not None:
         place = out.resolve()
         try:
             refuse_overlap(place, plan.input_paths, overwrite=options.overwrite)
+            check_leftover(place, resume=options.resume, discard=options.discard)
             refuse_occupied(place, names, overwrite=options.overwrite)
             check_space(place, found.disk.needed_bytes)
         except MergeplanError as error:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.display.summary import Summarized
-from mergeplan.display.text import format_bytes, format_count, printable
+from mergeplan.display.text import counted, format_bytes, format_count, listed, printable
 from mergeplan.inspection.compatibility import Refusal
-from mergeplan.inspection.facts import CheckpointFacts, DtypeShare, FileFacts
+from mergeplan.inspection.facts import AdapterFacts, CheckpointFacts, DtypeShare, FileFacts
 from mergeplan.inspection.forecast import FallbackForecast, MemoryForecast, MergeForecast
 
 # Entries of a list before the rest is only counted.
@@ -136,11 +136,21 @@ def _checkpoint(facts: CheckpointFacts, tensors: bool) -> Iterator[str]:
     model += [f"vocabulary {facts.vocabulary}"] if facts.vocabulary is not None else []
     yield f"  model      {', '.join([*model, f'head {facts.head}'])}"
     yield f"  files      {_files(facts.files, tensors)}"
+    if facts.adapter is not None:
+        yield f"  adapter    {_adapter(facts.adapter)}"
     if tensors and facts.tensors:
         width = max(len(tensor.name) for tensor in facts.tensors)
         for tensor in facts.tensors:
             shape = str(list(tensor.shape))
             yield f"  {tensor.name:{width}}  {tensor.dtype:7}  {shape:16}  {tensor.file}"
+
+
+def _adapter(facts: AdapterFacts) -> str:
+    """Its rank, alpha and targets."""
+    ranks = ", ".join(map(str, facts.ranks))
+    alpha = "none" if facts.alpha is None else f"{facts.alpha:g}"
+    targets = listed(facts.targets)
+    return f"rank {ranks}, alpha {alpha}, on {counted(facts.modules, 'modules')}: {targets}"
 
 
 def _summary(facts: CheckpointFacts) -> str:
@@ -157,6 +167,8 @@ def _merge(merge: MergeInspection, tensors: bool) -> Iterator[str]:
     yield f"{merge.config}: {method}{on}, {count} model{'' if count == 1 else 's'}"
     for model in merge.models:
         yield f"  {_summary(model)}, {_dtypes(model.dtypes)}"
+        if model.adapter is not None:
+            yield f"    adapter {_adapter(model.adapter)}"
     if merge.output:
         output = merge.output
         yield (

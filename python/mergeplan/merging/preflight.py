@@ -82,7 +82,7 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
     limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
     if not options.allow_fallback_memory:
         for plan in plans:
-            _check_fallback(plan, options.memory_limit)
+            check_fallback(plan, options.memory_limit)
     read = [path for plan in plans for path in plan.input_paths]
     merges = []
     needed: dict[Path, int] = {}
@@ -144,7 +144,12 @@ def fallback_memory(fallback: Fallback, limit: int | None) -> tuple[int, int | N
     return own + fallback.memory_bytes, limit if limit is not None else free and own + free
 
 
-def _check_fallback(plan: MergePlan, limit: int | None) -> None:
+def check_fallback(plan: MergePlan, limit: int | None) -> None:
+    """Refuse what mergekit's executor needs more memory for than there may be.
+
+    Raises:
+        InputError: It does.
+    """
     if plan.fallback is None:
         return
     needed, allowed = fallback_memory(plan.fallback, limit)
