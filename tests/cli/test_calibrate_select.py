@@ -226,7 +226,7 @@ def test_options_of_the_other_question_are_usage_errors(tmp_path, kind, option):
     done = calibrate(write_pool(tmp_path), tmp_path / "run", "--for", kind, *option)
     assert done.returncode == 2
     assert f"has no meaning with --for {kind}" in done.stderr
-    assert "--" in done.stderr.split("Error:")[1].split("has no")[0]
+    assert "--" in done.stderr.split("error:")[1].split("has no")[0]
     assert not (tmp_path / "run").exists()
 
 
