@@ -167,7 +167,7 @@ def test_the_demo_runs_the_whole_path(tmp_path):
     assert "forecast for k = 9: 1.9042, measured 1.9044" in run.stdout
     assert "asks for 6 of 9 experts" in run.stdout
     # The verdict's merge was predicted; measured, it has the same loss.
-    assert "cheader+html+js+json+mande+manfr by task_arithmetic" in run.stdout
+    assert "cheader+html+js+json+mande+manfr by task arithmetic" in run.stdout
     assert ": 1.9034" in run.stdout
     assert "this very merge was measured: 1.9034; base: 1.9068" in run.stdout
     assert (tmp_path / "demo" / "merged" / "model.safetensors").exists()

@@ -160,7 +160,7 @@ def test_a_measured_merge_of_another_lambda_is_written_as_it_was_measured(demo_p
     out = tmp_path / "merge.yml"
     run = cli("select", rows, "--pool", demo_pool / "pool.yml", "-o", out)
     assert run.returncode == 0, run.stderr
-    assert 'merge html+json by task_arithmetic {"lambda": 0.7}' in run.stdout.splitlines()[0]
+    assert "merge html+json by task arithmetic, λ 0.7" in run.stdout.splitlines()[0]
     assert yaml.safe_load(out.read_text())["parameters"]["lambda"] == 0.7
 
 

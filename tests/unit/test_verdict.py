@@ -131,7 +131,7 @@ def test_a_larger_base_that_is_better_than_every_merge_is_kept(bounds):
     assert (verdict.kind, verdict.fails, verdict.chosen.merge.n_params) == ("base", True, 1e9)
     assert "keep the base at 1B: no merge is better than it (the best" in verdict.headline()
     assert (verdict.best_merge.value, verdict.lambda_to_try) == (0.59, 0.25)
-    assert "merging pays at 80.6k, where code+html by task_arithmetic" in verdict.summary()
+    assert "merging pays at 80.6k, where code+html by task arithmetic" in verdict.summary()
     # A merge of the larger size that beats that base is taken, and of a target the cheapest.
     better = [*rows, row("html", 0.55, **large), row("code+html+math", 0.5, **large)]
     assert decide(better, (), Question(bounds=bounds)).chosen.value == 0.5

@@ -51,7 +51,7 @@ def head(kind: str) -> dict[str, Any]:
 
 def _plain(data: Any) -> Any:
     """Data as JSON has it: what is not finite is null, paths are text, and options, which are
-    canonical text to us, are an object."""
+    canonical text to us, are an object; in sentences they are words."""
     if isinstance(data, Mapping):
         return {
             str(key): json.loads(value)
@@ -65,4 +65,8 @@ def _plain(data: Any) -> Any:
         return data if math.isfinite(data) else None
     if dataclasses.is_dataclass(data) and not isinstance(data, type):
         return _plain(dataclasses.asdict(data))
+    if isinstance(data, str):
+        from mergeplan.config.labels import worded
+
+        return worded(data)
     return str(data) if isinstance(data, PurePath) else data

@@ -1,6 +1,7 @@
 """Labels of methods: what measurements and pools call a method with its options."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,25 @@ def in_words(label: str, options: str) -> str:
     given = json.loads(options)
     named = [f"{'λ' if key == 'lambda' else key} {_value(given[key])}" for key in given]
     return ", ".join([words or "all rows", *named])
+
+
+_LABELLED = re.compile(r"([^\W\d]\w*) (\{[^{}]*\})")
+
+
+def worded(text: str) -> str:
+    """A sentence in which methods' options are words, not JSON.
+
+    >>> worded('a+b by task_arithmetic {"lambda": 0.4}: 1.9034')
+    'a+b by task arithmetic, λ 0.4: 1.9034'
+    """
+
+    def said(found: re.Match[str]) -> str:
+        try:
+            return in_words(found[1], found[2])
+        except json.JSONDecodeError:
+            return found[0]
+
+    return _LABELLED.sub(said, text)
 
 
 def _value(value: object) -> str:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from mergeplan.config.labels import in_words
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import chance_text, format_count
@@ -74,12 +75,11 @@ class CostedMerge:
             One line for people.
         """
         size = "" if self.n_params is None else f" at {format_count(self.n_params)}"
-        by = f" by {self.method}" if self.method else ""
-        settings = "" if self.options == "{}" else f" {self.options}"
+        by = f" by {in_words(self.method, self.options)}" if self.method else ""
         note = ""
         if self.forecast:
             note = f" (size not measured; {self.low:.4f} to {self.high:.4f})"
-        return f"k = {self.k}{size}{by}{settings}: {self.loss:.4f} for {self.cost:.3g}{note}"
+        return f"k = {self.k}{size}{by}: {self.loss:.4f} for {self.cost:.3g}{note}"
 
 
 @dataclass(frozen=True, repr=False)

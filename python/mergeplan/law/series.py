@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, MinLen, Predicate
 
-from mergeplan.config.labels import elects
+from mergeplan.config.labels import elects, in_words
 from mergeplan.display.text import format_count, listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.law.averaged import Averaged, averaged_of
@@ -354,7 +354,5 @@ def _effects(losses: dict[Merge, list[float]], scale: Scale) -> list[ExpertEffec
 
 def name_of(series: Series) -> str:
     """A series: method, options that differ from the defaults, and base size."""
-    label = series.method or "all rows"
-    options = "" if series.options == "{}" else f" {series.options}"
     size = "" if series.n_params is None else f" at {format_count(series.n_params)}"
-    return f"{label}{options}{size}"
+    return in_words(series.method, series.options) + size

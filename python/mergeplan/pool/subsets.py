@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Predicate
 
-from mergeplan.config.labels import draws_masks
+from mergeplan.config.labels import draws_masks, in_words
 from mergeplan.config.write import base_config, merge_config, to_yaml
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count, shown
@@ -140,10 +140,8 @@ class SubsetMerges(Summarized, tuple[SubsetMerge, ...]):
         """A line for each: k, method with its options, and the experts."""
         lines = [f"{len(self)} merges"]
         for one in self:
-            options = "" if one.options == "{}" else f" {one.options}"
-            lines.append(
-                f"  k = {one.k}, {one.method}{options}: {', '.join(one.subset) or 'the base'}"
-            )
+            how = in_words(one.method, one.options)
+            lines.append(f"  k = {one.k}, {how}: {', '.join(one.subset) or 'the base'}")
         return "\n".join(lines)
 
     def records(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mergeplan.config.labels import in_words
 from mergeplan.config.transfer import LEAST_SHARE
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
@@ -192,9 +193,8 @@ def worse_weights(selection: Selection, choice: Choice) -> str:
 
 def name_of_table(table: Table) -> str:
     """Method, options and base size."""
-    options = "" if table.options == "{}" else f" {table.options}"
     size = "" if table.n_params is None else f" at {format_count(table.n_params)}"
-    return f"{table.method or 'all rows'}{options}{size}"
+    return in_words(table.method, table.options) + size
 
 
 def _head(selection: Selection) -> list[str]:

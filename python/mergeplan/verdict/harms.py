@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from mergeplan.config.labels import in_words
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.verdict.contenders import Contender
@@ -93,8 +94,7 @@ def _own_name(own: Contender | None) -> str:
     """The domain's own expert, and at which strength it was measured where it is not as it is."""
     if own is None or own.merge.is_expert:
         return "the domain's own expert"
-    options = "" if own.merge.options == "{}" else f" {own.merge.options}"
-    return f"the domain's own expert by {own.merge.method}{options}"
+    return f"the domain's own expert by {in_words(own.merge.method, own.merge.options)}"
 
 
 def _own(domain: str, singles: Sequence[Contender]) -> Contender | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import nan, sqrt
 from statistics import fmean
 
-from mergeplan.config.labels import method_of
+from mergeplan.config.labels import in_words, method_of
 from mergeplan.errors import InputError, nearest
 from mergeplan.measurements.metrics import item_error, own_error, several_metrics
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
@@ -63,9 +63,8 @@ class Merge:
             return "the base"
         if self.is_expert:
             return f"the expert `{self.subset[0]}`"
-        options = "" if self.options == "{}" else f" {self.options}"
         seed = f", seed {self.seed}" if self.seed not in ("", "0") else ""
-        by = f" by {self.method}{options}{seed}" if self.method else ""
+        by = f" by {in_words(self.method, self.options)}{seed}" if self.method else ""
         if self.k == 1 and self.equal:
             return f"the expert `{self.subset[0]}`{by}"
         if self.equal:

@@ -43,8 +43,8 @@ def panel(source: Source) -> dict[str, Any] | None:
         choices[group] = _choices(selection)
     notes = (
         [
-            f"{counted(left_out, 'laws')} of single subsets are left out, too large or lost in"
-            " rounding: for their ticks and weights ask `mergeplan select`"
+            f"left out: {counted(left_out, 'laws')} of single subsets, too large or lost in"
+            " rounding; ask `mergeplan select` for other ticks and weights"
         ]
         if left_out
         else []

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from mergeplan.config.labels import in_words
+from mergeplan.config.labels import in_words, worded
 from mergeplan.config.write import to_yaml
 from mergeplan.display.text import printable
 from mergeplan.errors import InputError
@@ -37,7 +37,7 @@ def panel(source: Source) -> dict[str, Any]:
         return {"missing": found.message, "warnings": _warnings(source)}
     gains = [
         {
-            "over": worded(gain.over, source),
+            "over": worded(gain.over),
             "value": gain.value,
             "low": gain.low,
             "high": gain.high,
@@ -49,21 +49,21 @@ def panel(source: Source) -> dict[str, Any]:
     return {
         "kind": found.kind,
         "fails": found.fails,
-        "headline": worded(found.headline(), source),
+        "headline": worded(found.headline()),
         "lights": _lights(source, found),
         "gains": gains,
         "harms": [
-            worded(line, source)
+            worded(line)
             for line in harms_text(
                 found.harms, predicted=found.chosen is not None and not found.chosen.measured
             )
         ],
-        "notes": [worded(note, source) for note in found.notes],
+        "notes": [worded(note) for note in found.notes],
         "warnings": _warnings(source),
         "sure": _sure(source, found),
         "measure": found.to_measure
         and {
-            "merges": [worded(one.merge.name(), source) for one in found.to_measure.merges],
+            "merges": [worded(one.merge.name()) for one in found.to_measure.merges],
             "seconds": found.to_measure.seconds,
             "chance": found.to_measure.chance,
             "gain": found.to_measure.gain,
@@ -96,7 +96,7 @@ def _contender(source: Source, one: Contender) -> dict[str, Any]:
     groups = groups_of(source)
     group = merge.n_params, merge.method, merge.options
     return {
-        "name": worded(merge.name(), source),
+        "name": worded(merge.name()),
         "experts": "+".join(merge.subset),
         "how": in_words(merge.method, merge.options) if merge.method else "",
         "k": merge.k,
@@ -155,7 +155,7 @@ def _warnings(source: Source) -> list[str]:
     if not isinstance(curve, InputError):
         found += all_signs(curve)
     notes = () if isinstance(source.verdict, InputError) else source.verdict.notes
-    return [worded(text, source) for text in dict.fromkeys(found) if text and text not in notes]
+    return [worded(text) for text in dict.fromkeys(found) if text and text not in notes]
 
 
 def _of_answer(source: Source) -> Selection | None:
@@ -183,7 +183,7 @@ def _sure(source: Source, verdict: Verdict) -> list[str]:
     lines = [f"the best subset of its method, {'+'.join(selection.best.subset)}:"]
     lines += sure_lines(selection.confidence)
     better = better_weights(selection, verdict)
-    return [worded(line.strip(), source) for line in (*lines, *([better] if better else []))]
+    return [worded(line.strip()) for line in (*lines, *([better] if better else []))]
 
 
 def _yaml(source: Source, verdict: Verdict) -> dict[str, Any]:
@@ -206,14 +206,6 @@ def _yaml(source: Source, verdict: Verdict) -> dict[str, Any]:
         "command": "mergeplan merge merge.yml OUT",
         "pays": verdict.merge is not None,
     }
-
-
-def worded(text: str, source: Source) -> str:
-    """A sentence with methods and their options in words, not as JSON."""
-    for _, method, options in groups_of(source):
-        if options != "{}":
-            text = text.replace(f"{method} {options}", in_words(method, options))
-    return text
 
 
 def relative_command(command: str, source: Source) -> str:
