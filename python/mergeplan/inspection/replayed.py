@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mergeplan.checkpoints.dtypes import TORCH_NAMES
 from mergeplan.display.summary import Summarized
@@ -23,19 +23,7 @@ Status = Literal[
     "equal",
 ]
 # Worst first.
-ORDER: tuple[Status, ...] = (
-    "missing",
-    "extra",
-    "shape",
-    "dtype",
-    "unknown",
-    "not applied",
-    "strength",
-    "could not tell",
-    "threshold",
-    "rounding",
-    "equal",
-)
+ORDER: tuple[Status, ...] = get_args(Status)
 VERIFIED = frozenset({"equal", "rounding", "threshold"})
 _WORDS: dict[Status, str] = {
     "missing": "missing in the checkpoint",
