@@ -301,6 +301,10 @@ def test_printed_it_is_without_its_controls(page: Any) -> None:
     assert len(shown) > 10
     assert not any(shown)
     assert page.locator("#panel-verdict .headline").is_visible()
+    rows = page.locator("#subsets tbody tr").evaluate_all(
+        "(some) => some.filter((one) => one.checkVisibility()).length"
+    )
+    assert 0 < rows <= 25
     table = page.locator("#panel-subsets .scroll")
     assert table.evaluate("(one) => one.scrollHeight <= one.clientHeight")
     page.emulate_media(media="print", color_scheme="dark")
@@ -394,3 +398,13 @@ def test_all_that_is_shown_of_a_table_is_what_the_commands_say(
     found = check(opened(tmp_path / "out.html"), table)
     assert found.faults == []
     assert found.compared > 40
+
+
+def test_the_headline_says_what_the_answer_comes_to(page: Any, report_page: Path) -> None:
+    verdict = run_of(report_page)["panels"]["verdict"]
+    chosen = next(one for one in verdict["lights"] if "chosen" in one["role"])
+    [gain] = [one for one in verdict["gains"] if one["over"] == "the base"]
+    said = page.locator("#panel-verdict .headline").inner_text()
+    assert said.startswith(verdict["headline"])
+    assert f": {chosen['value']:.4f}, {abs(gain['value']):.4f} better than the base" in said
+    assert ("paired, 90 %" in said) == (gain["low"] is not None)

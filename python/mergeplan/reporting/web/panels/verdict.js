@@ -14,7 +14,7 @@ panel({
       if (warned) box.append(warned);
       return;
     }
-    box.append(el("p", {className: "headline", text: data.headline}));
+    box.append(el("p", {className: "headline", text: `${data.headline}${inNumbers(data)}`}));
     const higher = run.targets[0].higher, sign = higher ? -1 : 1;
     const base = data.lights.find((one) => isBase(one));
     box.append(el("div", {className: "lights"}, data.lights.map((one) => {
@@ -47,6 +47,15 @@ panel({
     } else box.append(el("p", {className: "soft", text: data.why_no_yaml}));
   },
 });
+
+// What the answer comes to, and by how much that is better than the base.
+function inNumbers(data) {
+  const chosen = data.lights.find((one) => one.role.includes("chosen"));
+  const gain = data.gains.find((one) => one.over === "the base");
+  if (!chosen || !chosen.k || !gain) return "";
+  const said = `: ${fixed(chosen.value)}, ${fixed(Math.abs(gain.value))} ${gain.value >= 0 ? "better" : "worse"} than the base`;
+  return gain.low === null ? said : `${said} (${signed(gain.low)} to ${signed(gain.high)}, paired, 90 %)`;
+}
 
 function gainText(one) {
   const said = `${fixed(Math.abs(one.value))} ${one.value >= 0 ? "better" : "worse"} than ${one.over} on this text`;
