@@ -11,7 +11,7 @@ import click
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, task_names
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.question import question_options, refuse_other_kind
 from mergeplan.cli.options.units import BYTES, Integers, threads_option
@@ -255,7 +255,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         given["memory_limit"],
         given["lora_exact"],
         given["allow_vocabulary_mismatch"],
-        tuple(filter(None, ",".join(given["tasks"]).split(","))),
+        task_names(given["tasks"]),
     )
     choosing = given["kind"] == "select"
     return CalibrateOptions(

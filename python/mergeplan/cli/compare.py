@@ -7,7 +7,7 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn, warn_left_out
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, task_names
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
 
@@ -95,7 +95,7 @@ def command(
             options,
             prompts=prompt,
             max_new_tokens=max_new_tokens,
-            tasks=tuple(filter(None, ",".join(tasks).split(","))),
+            tasks=task_names(tasks),
             dtype=given["dtype"],
             device=given["device"],
             progress=line,

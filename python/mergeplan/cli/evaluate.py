@@ -7,7 +7,7 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn, warn_left_out
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, task_names
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
@@ -107,7 +107,7 @@ def command(
             data,
             options,
             against=against,
-            tasks=tuple(filter(None, ",".join(tasks).split(","))),
+            tasks=task_names(tasks),
             dtype=given["dtype"],
             device=given["device"],
             progress=line,

@@ -8,26 +8,11 @@ from mergeplan.config.labels import in_words
 from mergeplan.display.text import format_count
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey
 from mergeplan.reporting.parts import predict_parts
-from mergeplan.reporting.source import Source, Target
+from mergeplan.reporting.source import Group, Source, Target, group_of
 from mergeplan.subset_law.spread import NINE_IN_TEN
 
-Group = tuple[float | None, str, str]
 # Beyond so many differences from the base their intervals are left out.
 MOST_PAIRED = 20_000
-
-
-def group_of(row: Measurement) -> Group:
-    """Which merges a row belongs to."""
-    return row.n_params, row.method, row.options
-
-
-def groups_of(source: Source) -> list[Group]:
-    """Methods, options and sizes that merges were measured at, those with most rows first."""
-    counts: dict[Group, int] = {}
-    for row in source.rows:
-        if row.k:
-            counts[group_of(row)] = counts.get(group_of(row), 0) + 1
-    return sorted(counts, key=lambda group: (-counts[group], str(group)))
 
 
 def group_label(group: Group, *, sizes: bool) -> str:
@@ -46,7 +31,7 @@ def core_data(source: Source) -> dict[str, Any]:
         the base (`d`), and half widths of their 90 % intervals (`e`), paired by document, where
         there are five groups or more; and `p` as `predict_parts` adds it.
     """
-    groups, targets = groups_of(source), source.targets
+    groups, targets = source.groups, source.targets
     place = {target.name: number for number, target in enumerate(targets)}
     experts = {name: number for number, name in enumerate(source.experts)}
     found: dict[MergeKey, dict[str, Any]] = {}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mergeplan.measurements.rows import MergeKey
-from mergeplan.reporting.source import Source
+from mergeplan.reporting.source import Source, group_of
 from mergeplan.selection.selection import Selections
 from mergeplan.subset_law.spread import NINE_IN_TEN
 
@@ -18,7 +18,7 @@ def predict_parts(source: Source, merges: Mapping[MergeKey, dict[str, Any]]) -> 
         return
     for one in source.selections:
         table = one.table
-        group = table.n_params, table.method, table.options
+        group = group_of(table)
         own = [merges[key] for key in merges if key in partial and key[:3] == group]
         weights = np.zeros((len(own), len(table.experts)))
         for line, merge in zip(weights, own, strict=True):

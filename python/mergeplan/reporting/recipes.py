@@ -7,7 +7,6 @@ from typing import Any
 from mergeplan.config.write import merge_config
 from mergeplan.errors import InputError
 from mergeplan.pool.pool import Pool, method_in, size_in
-from mergeplan.reporting.core import groups_of
 from mergeplan.reporting.source import Source
 
 
@@ -22,7 +21,7 @@ def recipes(source: Source) -> dict[str, Any] | None:
     if pool is None or pool_file is None:
         return None
     found = {}
-    for number, (n_params, method, options) in enumerate(groups_of(source)):
+    for number, (n_params, method, options) in enumerate(source.groups):
         try:
             label, settings = method_in(method, options, pool)
             size = size_in(n_params, pool)

@@ -87,7 +87,7 @@ def report(
     some = [
         open_source(path, pool_file=pool_file, metric=metric, pool_size=pool_size) for path in paths
     ]
-    room = sum(one.room for one in some[:1]) // len(some)
+    room = some[0].room // len(some)
     some = [replace(one, room=room) for one in some]
     for one in some:
         say(f"{one.name}: {len(one.rows):,} rows")

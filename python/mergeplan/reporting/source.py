@@ -1,10 +1,13 @@
 """What a page is made of: a table of measurements, and what the run left beside it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
+from mergeplan.calibration.run_folder import MEASUREMENTS
 from mergeplan.display.text import counted
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.item_scores import with_item_scores
@@ -23,7 +26,23 @@ from mergeplan.verdict.answer import verdict_of
 from mergeplan.verdict.from_selections import verdict_from_selections
 from mergeplan.verdict.verdict import Verdict
 
-TABLE = "measurements.csv"
+Group = tuple[float | None, str, str]
+
+
+class Grouped(Protocol):
+    """What is of one base size, method and options: a row, a table, a series, a merge."""
+
+    @property
+    def n_params(self) -> float | None: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def options(self) -> str: ...
+
+
+def group_of(one: Grouped) -> Group:
+    """Which merges it belongs to."""
+    return one.n_params, one.method, one.options
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,12 @@ class Source:
             return target.metric != deciding, target.domain != MACRO, target.name
 
         return tuple(sorted(found.values(), key=order))
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Sizes, methods and options that merges were measured at, those with most rows first."""
+        counts = Counter(group_of(row) for row in self.rows if row.k)
+        return sorted(counts, key=lambda group: (-counts[group], str(group)))
 
     @property
     def main(self) -> Target:
@@ -184,7 +209,7 @@ def open_source(
     folder = given if given.is_dir() else None
     table = given if table is None else table
     if folder is not None:
-        table = folder / TABLE if table == given else table
+        table = folder / MEASUREMENTS if table == given else table
         if not table.is_file():
             raise _no_table(folder)
     elif not given.exists():
@@ -218,11 +243,11 @@ def _no_table(folder: Path) -> InputError:
         n = len(read_scores(folder))
         return MissingInputError(
             f"the run in `{folder}` is not finished: {counted(n, 'merges')} are measured, and it"
-            f" has no `{TABLE}` yet",
+            f" has no `{MEASUREMENTS}` yet",
             "wait for `mergeplan calibrate`, or give it the same command again: it goes on",
         )
     return MissingInputError(
-        f"`{folder}` is no run: it has no `{RUN}` and no `{TABLE}`",
+        f"`{folder}` is no run: it has no `{RUN}` and no `{MEASUREMENTS}`",
         "name a folder that `mergeplan calibrate -o` wrote, or a CSV of measurements",
     )
 

@@ -87,3 +87,12 @@ def evaluation_of(given: dict[str, Any], written: int | None = None) -> Evaluati
     seed = written if given["seed"] is None else given["seed"]
     scorer = load_scorer(given["scorer"]) if given["scorer"] else None
     return EvaluationOptions(**chosen, seed=seed or 0, scorer=scorer)
+
+
+def task_names(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Tasks that were named one by one, or several joined by commas.
+
+    >>> task_names(("a,b", "c.yaml"))
+    ('a', 'b', 'c.yaml')
+    """
+    return tuple(filter(None, ",".join(given).split(",")))

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from mergeplan.display.text import finite
 from mergeplan.pool.geometry.file import GeometryFile, Gram
-from mergeplan.reporting.core import groups_of
-from mergeplan.reporting.source import Source
+from mergeplan.reporting.source import Source, group_of
 from mergeplan.selection.geometry import GEOMETRY, grams_beside
 from mergeplan.selection.insight import pair_surprise
 from mergeplan.selection.selection import Selection, Selections
@@ -33,11 +32,11 @@ def panel(source: Source) -> dict[str, Any] | None:
     if not isinstance(source.selections, Selections):
         return None
     grams = grams_beside(source.table, source.rows)
-    groups = groups_of(source)
+    groups = source.groups
     found = {}
     for one in source.selections:
         table = one.table
-        group = groups.index((table.n_params, table.method, table.options))
+        group = groups.index(group_of(table))
         found[group] = _group(one, _cosines(grams, one))
     return {"groups": found, "geometry": _geometry(source)}
 

@@ -10,8 +10,7 @@ from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import Fit, coefficients_text
 from mergeplan.law.diagnose import diagnose, diagnosis_lines
 from mergeplan.law.trend import trendless
-from mergeplan.reporting.core import groups_of
-from mergeplan.reporting.source import Source
+from mergeplan.reporting.source import Source, group_of
 from mergeplan.verdict.verdict import Verdict
 
 # Targets that can be dragged to, of what decides and of the others.
@@ -27,7 +26,7 @@ def panel(source: Source) -> dict[str, Any] | None:
         the measured means; `targets`, a grid of what could be asked for, with k, the 90 % interval
         of the crossing, the k that is sure, and the chance of one random subset.
     """
-    groups, verdict = groups_of(source), source.verdict
+    groups, verdict = source.groups, source.verdict
     # As for the commands: of fewer than five documents nothing is said of other texts.
     few = isinstance(verdict, Verdict) and verdict.few_documents
     curves, missing = {}, {}
@@ -41,7 +40,7 @@ def panel(source: Source) -> dict[str, Any] | None:
             continue
         for fit in found.fits:
             series = fit.series
-            group = series.n_params, series.method, series.options
+            group = group_of(series)
             if group in groups:
                 steps = _FEWER_STEPS if number else _STEPS
                 curve = _curve(fit, steps)

@@ -4,10 +4,9 @@ import json
 from typing import Any
 
 from mergeplan.display.text import counted
-from mergeplan.reporting.core import groups_of
 from mergeplan.reporting.recipes import recipes
 from mergeplan.reporting.reduced import reduced
-from mergeplan.reporting.source import Source
+from mergeplan.reporting.source import Source, group_of
 from mergeplan.selection.choices import Choice
 from mergeplan.selection.selection import Selection, Selections
 
@@ -21,11 +20,11 @@ def panel(source: Source) -> dict[str, Any] | None:
     """
     if not isinstance(source.selections, Selections):
         return {"missing": source.selections.message}
-    groups, names = groups_of(source), [target.name for target in source.targets]
+    groups, names = source.groups, [target.name for target in source.targets]
     laws: dict[str, Any] = {}
     fits: dict[str, Any] = {}
     choices, left_out, spent = {}, 0, 0
-    some = [(one, groups.index(_group(one))) for one in source.selections]
+    some = [(one, groups.index(group_of(one.table))) for one in source.selections]
     for number, name in enumerate(names):
         for selection, group in some:
             law = selection.law if name == selection.law.name else selection.laws.get(name)
@@ -56,10 +55,6 @@ def panel(source: Source) -> dict[str, Any] | None:
         "pool": recipes(source),
         "left_out_notes": notes,
     }
-
-
-def _group(selection: Selection) -> tuple[float | None, str, str]:
-    return selection.table.n_params, selection.table.method, selection.table.options
 
 
 def _choices(selection: Selection) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from mergeplan.calibration.run_folder import HELD_BACK
 from mergeplan.errors import InputError
 from mergeplan.evaluation.measured import parse_scores
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.measurements.rows import MergeKey
-from mergeplan.reporting.core import groups_of
-from mergeplan.reporting.source import Source
+from mergeplan.reporting.source import Source, group_of
 from mergeplan.selection.score_link import score_links
 from mergeplan.selection.selection import Selections
 from mergeplan.subset_law.spread import NINE_IN_TEN
@@ -19,7 +19,6 @@ from mergeplan.system.reading import read_bytes
 
 # Merges that are held against each other over documents drawn again, and draws.
 _RIVALS, _DRAWS = 12, 2000
-_HELD_BACK = "held_back.jsonl"
 
 
 def panel(source: Source) -> dict[str, Any] | None:
@@ -42,11 +41,11 @@ def panel(source: Source) -> dict[str, Any] | None:
 def _left_out(source: Source) -> dict[int, Any]:
     if not isinstance(source.selections, Selections):
         return {}
-    groups = groups_of(source)
+    groups = source.groups
     found = {}
     for one in source.selections:
         law, table = one.law, one.table
-        found[groups.index((table.n_params, table.method, table.options))] = {
+        found[groups.index(group_of(table))] = {
             "k": (law.weights > 0).sum(1).tolist(),
             "measured": law.values.tolist(),
             "predicted": law.left_out.tolist(),
@@ -64,12 +63,12 @@ def _links(source: Source) -> dict[int, Any]:
     """Whether the loss speaks for a score, where merges have both."""
     if not isinstance(source.selections, Selections):
         return {}
-    groups = groups_of(source)
+    groups = source.groups
     found = {}
     for one in source.selections:
         table = one.table
         if links := score_links(table):
-            group = groups.index((table.n_params, table.method, table.options))
+            group = groups.index(group_of(table))
             found[group] = [asdict(link) for link in links]
     return found
 
@@ -78,15 +77,14 @@ def _tails(source: Source) -> list[dict[str, Any]]:
     fits = source.curves[source.main.name]
     if isinstance(fits, InputError):
         return []
-    groups = groups_of(source)
+    groups = source.groups
     return [
         {
             "group": groups.index(group),
             "tails": [{"name": one.name, "error": one.left_out} for one in fit.tails],
         }
         for fit in fits.fits
-        if fit.tails
-        and (group := (fit.series.n_params, fit.series.method, fit.series.options)) in groups
+        if fit.tails and (group := group_of(fit.series)) in groups
     ]
 
 
@@ -136,7 +134,7 @@ def _shares_of_wins(
 
 def _held_back(source: Source) -> list[dict[str, Any]]:
     """What was scored on the other half of the documents."""
-    path = None if source.folder is None else source.folder / _HELD_BACK
+    path = None if source.folder is None else source.folder / HELD_BACK
     if path is None or not path.is_file():
         return []
     # Its first line says of which texts it is.

@@ -12,9 +12,8 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.edited import edited_rows
 from mergeplan.law.diagnose import all_signs
 from mergeplan.measurements.doubts import doubtful_shares, doubtful_sizes, doubtful_texts
-from mergeplan.reporting.core import Group, groups_of
 from mergeplan.reporting.recipes import relative
-from mergeplan.reporting.source import Source
+from mergeplan.reporting.source import Group, Source, group_of
 from mergeplan.selection.selection import Selection, Selections, sure_lines
 from mergeplan.verdict.contenders import Contender
 from mergeplan.verdict.from_selections import better_weights
@@ -93,8 +92,8 @@ def _lights(source: Source, verdict: Verdict) -> list[dict[str, Any]]:
 
 def _contender(source: Source, one: Contender) -> dict[str, Any]:
     merge = one.merge
-    groups = groups_of(source)
-    group = merge.n_params, merge.method, merge.options
+    groups = source.groups
+    group = group_of(merge)
     return {
         "name": worded(merge.name()),
         "experts": "+".join(merge.subset),
@@ -112,25 +111,23 @@ def _contender(source: Source, one: Contender) -> dict[str, Any]:
 
 def _whole(source: Source, verdict: Verdict) -> dict[str, Any] | None:
     """All experts by the method of the answer, where they were measured or are predicted."""
-    one = verdict.chosen if verdict.chosen and verdict.chosen.merge.k else verdict.best_merge
+    one, selection = _merge_of(verdict), _of_answer(source)
     if one is None or not isinstance(source.selections, Selections):
         return None
-    merge = one.merge
-    group = merge.n_params, merge.method, merge.options
-    if merge.k == _most(source, group):
+    group = group_of(one.merge)
+    if one.merge.k == _most(source, group):
         return _contender(source, one)
-    for selection in source.selections:
-        table = selection.table
-        choice = selection.by_size.get(len(table.experts))
-        if (table.n_params, table.method, table.options) == group and choice is not None:
-            found = Contender(
-                Merge(*group, choice.weights),
-                choice.value if choice.here is None else choice.here,
-                choice.low,
-                choice.high,
-            )
-            return {**_contender(source, found), "measured": choice.measured}
-    return None
+    choice = None if selection is None else selection.by_size.get(len(selection.table.experts))
+    if choice is None:
+        return None
+    value = choice.value if choice.here is None else choice.here
+    found = Contender(Merge(*group, choice.weights), value, choice.low, choice.high)
+    return {**_contender(source, found), "measured": choice.measured}
+
+
+def _merge_of(verdict: Verdict) -> Contender | None:
+    """What the answer merges, or the best merge where it merges nothing."""
+    return verdict.chosen if verdict.chosen and verdict.chosen.merge.k else verdict.best_merge
 
 
 def _most(source: Source, group: Group) -> int:
@@ -162,15 +159,9 @@ def _of_answer(source: Source) -> Selection | None:
     """What the law of single subsets says of the answer's method and size."""
     if not isinstance(source.selections, Selections) or isinstance(source.verdict, InputError):
         return None
-    verdict = source.verdict
-    one = verdict.chosen if verdict.chosen and verdict.chosen.merge.k else verdict.best_merge
+    one = _merge_of(source.verdict)
     for selection in source.selections:
-        table = selection.table
-        if one is not None and (table.n_params, table.method, table.options) == (
-            one.merge.n_params,
-            one.merge.method,
-            one.merge.options,
-        ):
+        if one is not None and group_of(selection.table) == group_of(one.merge):
             return selection
     return None
 

@@ -92,10 +92,6 @@ function chanceText(chance) {
   return chance < 0.01 ? "under 1 %" : `${Math.round(100 * chance)} %`;
 }
 
-function sumsTo(weights) {
-  return d3.sum(weights);
-}
-
 // What the merges of the group in view are held against.
 function baseOf(run, group = state.group) {
   const size = group < 0 ? null : run.groups[group].n_params;

@@ -145,7 +145,7 @@ function explorer(box, data, run) {
 
 // One weight is set, the others keep their proportions, and all sum to what they did.
 function reweighed(ticks, name, value) {
-  const sum = sumsTo(Object.values(ticks)), rest = sum - ticks[name];
+  const sum = d3.sum(Object.values(ticks)), rest = sum - ticks[name];
   if (Object.keys(ticks).length === 1) return ticks;
   const own = Math.min(value, sum - 0.001);
   return Object.fromEntries(Object.entries(ticks).map(([other, weight]) =>
