@@ -1,6 +1,5 @@
 """The law of the means: curves with their bands, and what every target asks for."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from mergeplan.errors import InputError
 from mergeplan.law.costs import CostModel
 from mergeplan.law.curve import Fit, coefficients_text
 from mergeplan.law.diagnose import diagnose, diagnosis_lines
+from mergeplan.law.spread import item_variances, known_covariance
 from mergeplan.law.trend import trendless
 from mergeplan.reporting.source import Source, group_of
 from mergeplan.verdict.verdict import Verdict
@@ -66,9 +66,9 @@ def _curve(fit: Fit, steps: int) -> dict[str, Any]:
                 "mean": point.loss,
                 "n": point.n_subsets,
                 "of": point.n_possible,
-                "error": _error(fit, place),
+                "error": error,
             }
-            for place, point in enumerate(series.points)
+            for point, error in zip(series.points, _errors(fit), strict=True)
         ],
         "words": coefficients_text(fit.forecast, series.scale),
         "r2": fit.r2,
@@ -79,7 +79,6 @@ def _curve(fit: Fit, steps: int) -> dict[str, Any]:
         if n_billion is None
         else [costs.cost(n_billion, k) for k in range(1, series.pool_size + 1)],
         "cost_unit": costs.unit,
-        "spread": None if fit.spread is None or series.scale.metric else fit.spread.scale,
         "no_trend": trendless(series, fit.r2),
         "warnings": [
             *fit.warnings,
@@ -89,17 +88,15 @@ def _curve(fit: Fit, steps: int) -> dict[str, Any]:
     }
 
 
-def _error(fit: Fit, place: int) -> float | None:
-    """Standard error of a measured mean, for which subsets it is of; none where all were."""
+def _errors(fit: Fit) -> list[float | None]:
+    """Standard error of each measured mean, as the fit weighs them; `None` where it is unknown."""
     series = fit.series
-    point = series.points[place]
-    if point.complete:
-        return 0.0
-    if series.covariance:
-        return math.sqrt(max(series.covariance[place][place], 0.0))
-    if fit.spread is None:
-        return None
-    return math.sqrt(fit.spread.variance(point.k) / point.n_subsets * point.share_left)
+    covariance = known_covariance(series, fit.spread)
+    if covariance is None:
+        return [0.0 if point.complete else None for point in series.points]
+    k = np.array([point.k for point in series.points], np.float64)
+    found: list[float | None] = np.sqrt(np.diag(covariance) + item_variances(series, k)).tolist()
+    return found
 
 
 def _targets(fit: Fit, steps: int) -> list[dict[str, Any]]:
