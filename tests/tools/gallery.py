@@ -12,6 +12,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests.support.browser import a_browser
+
 FOLDER = Path("docs") / "gallery"
 PAGE = Path("docs") / "gallery.md"
 # `select` says by 4 that nothing beats the base.
@@ -20,6 +22,13 @@ _FINE = (0, 4)
 _DATA, _POOL = "tests/data", "python/mergeplan/demo/pool"
 # Name, what it shows, and the command without where it writes to.
 PICTURES = (
+    (
+        "report",
+        "The first screen of the page that `report` writes, and that `calibrate` leaves in its run:"
+        " what to do, with what it gains and whom it harms, and what more experts bring. 29 averages"
+        " of eight LoRA experts of SmolLM2-135M-Instruct.",
+        f"report {_DATA}/loss_and_cloze_135m.csv -o",
+    ),
     (
         "law",
         "A calibration of two methods; `calibrate` writes such a `law.png`. The band is of the"
@@ -69,8 +78,8 @@ PICTURES = (
 
 _HEAD = """# Gallery
 
-Pictures of `mergeplan plot`, `select --plot` and `similarity --plot`, which also write `.pdf` and
-`.svg`. `python -m tests.tools.gallery` makes this page and its pictures anew, each by the command
+Pictures of `mergeplan report`, `plot`, `select --plot` and `similarity --plot`, of which the last
+three also write `.pdf` and `.svg`. `python -m tests.tools.gallery` makes this page and its pictures anew, each by the command
 above it, from data that the repository holds.
 
 Filled is measured and hollow is predicted. Blue is better and orange or red is worse. The colours
@@ -83,12 +92,13 @@ def main() -> None:
     """Draw all, and write the page."""
     FOLDER.mkdir(exist_ok=True)
     for name, _, words in PICTURES:
-        out = FOLDER / f"{name}.png"
+        out = FOLDER / f"{name}{_suffix(words)}"
         command = [sys.executable, "-m", "mergeplan", *words.split(), str(out), "--overwrite"]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode not in _FINE:
             sys.exit(run.stderr)
-        out.write_bytes(_smaller(out.read_bytes()))
+        png = _first_screen(out) if out.suffix == ".html" else out.read_bytes()
+        out.with_suffix(".png").write_bytes(_smaller(png))
     PAGE.write_text(page(), "utf-8")
 
 
@@ -96,10 +106,25 @@ def page() -> str:
     """What docs/gallery.md holds."""
     parts = [_HEAD]
     for name, shows, words in PICTURES:
-        command = f"mergeplan {words} {name}.png"
+        command = f"mergeplan {words} {name}{_suffix(words)}"
         text = "\n".join(textwrap.wrap(shows, 100))
         parts.append(f"## {name}\n{text}\n\n    {command}\n\n![{name}](gallery/{name}.png)\n")
     return "\n".join(parts)
+
+
+def _suffix(words: str) -> str:
+    return ".html" if words.startswith("report ") else ".png"
+
+
+def _first_screen(page: Path) -> bytes:
+    """The page's verdict and law, as a browser draws them; the page itself is not kept."""
+    with a_browser() as browser:
+        drawn = browser.open(page.absolute(), width=1200)
+        bottom = drawn.locator("#panel-law").bounding_box()
+        drawn.set_viewport_size({"width": 1200, "height": int(bottom["y"] + bottom["height"]) + 8})
+        png: bytes = drawn.screenshot()
+    page.unlink()
+    return png
 
 
 def _smaller(png: bytes) -> bytes:
