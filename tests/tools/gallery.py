@@ -25,8 +25,8 @@ PICTURES = (
     (
         "report",
         "The first screen of the page that `report` writes, and that `calibrate` leaves in its run:"
-        " what to do, with what it gains and whom it harms, and what more experts bring. 29 averages"
-        " of eight LoRA experts of SmolLM2-135M-Instruct.",
+        " what to do, with what it gains and whom it harms, and what more experts bring. 29"
+        " averages of eight LoRA experts of SmolLM2-135M-Instruct.",
         f"report {_DATA}/loss_and_cloze_135m.csv -o",
     ),
     (
@@ -79,8 +79,8 @@ PICTURES = (
 _HEAD = """# Gallery
 
 Pictures of `mergeplan report`, `plot`, `select --plot` and `similarity --plot`, of which the last
-three also write `.pdf` and `.svg`. `python -m tests.tools.gallery` makes this page and its pictures anew, each by the command
-above it, from data that the repository holds.
+three also write `.pdf` and `.svg`. `python -m tests.tools.gallery` makes this page and its pictures
+anew, each by the command above it, from data that the repository holds.
 
 Filled is measured and hollow is predicted. Blue is better and orange or red is worse. The colours
 are Okabe and Ito's, which colour-blind people tell apart, and markers differ beside. Names stand at
