@@ -1,0 +1,39 @@
+"""The pages hold together: links lead somewhere on GitHub too, and nothing is left out of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mergeplan.measurements.columns import COLUMNS
+from tests.support.settings import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+_CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.M | re.S)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    for link in _LINK.findall(_CODE.sub("", page.read_text("utf-8"))):
+        if link.startswith(("http:", "https:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_relative_to(ROOT), link
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_column_of_a_table_of_measurements_is_on_its_page():
+    text = (DOCS / "formats.md").read_text("utf-8")
+    section = text.partition("## `measurements.csv`")[2].partition("\n## ")[0]
+    assert {column.name for column in COLUMNS} <= set(re.findall(r"`(\w+)`", section))
