@@ -139,6 +139,7 @@ def test_what_was_edited_in_a_run_stays(finished, tmp_path):
     assert (run / "merge.new.yml").read_bytes() == ours
     assert f"warning: `{run / 'merge.yml'}` was edited since it was written, and st" in done.stderr
     assert f"next: mergeplan merge {run / 'merge.new.yml'} OUT_DIR" in done.stdout
+    assert f"\nreport: {run / 'report.html'}, for a browser\n" in done.stdout
 
 
 def test_a_folder_that_is_no_run_is_not_taken_over(finished, tmp_path):

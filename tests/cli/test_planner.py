@@ -171,7 +171,11 @@ def test_the_demo_runs_the_whole_path(tmp_path):
     assert ": 1.9034" in run.stdout
     assert "this very merge was measured: 1.9034; base: 1.9068" in run.stdout
     assert (tmp_path / "demo" / "merged" / "model.safetensors").exists()
-    assert cli("demo").returncode == 0
+    made = cli("init", tmp_path / "demo", "--dry-run")
+    assert "9 experts (9 whole)" in made.stderr + made.stdout
+    assert "4 domains: js, json, md, python" in made.stderr + made.stdout
+    done = cli("demo")
+    assert (done.returncode, "nothing is kept" in done.stdout) == (0, True)
 
 
 @pytest.mark.parametrize("ending", spread(["svg", "png"], 1))

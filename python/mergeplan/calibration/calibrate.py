@@ -69,8 +69,8 @@ class Calibration(Summarized):
         """What was measured now, and in which dtype."""
         share = 100 * self.merging / max(self.merging + self.evaluating, 1e-9)
         new = f"measured {counted(self.n_measured, 'merges')} in {self.seconds:.1f} s"
-        kept = f"{self.n_kept} were there already"
-        line = f"{new}, {share:.1f} % of it merging; {kept}{self._saved()}"
+        kept = f"; {self.n_kept} were there already" if self.n_kept else ""
+        line = f"{new}, {share:.1f} % of it merging{kept}{self._saved()}"
         return "\n".join(filter(None, (line, self.arithmetic)))
 
     def _saved(self) -> str:

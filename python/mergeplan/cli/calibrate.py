@@ -144,12 +144,12 @@ def command(
             click.echo(text, err=True)
 
     summaries: list[Summary | ChoiceSummary | BareSummary] = []
-
+    pages: list[Path | None] = []
     page = RunPage(pool_file)
 
     def conclude(run: "RunFolder", verdict: "Verdict | None") -> None:
         line.clear()
-        page.write(run)
+        pages.append(page.write(run))
         try:
             summaries.append(_summary(pool_file, run, verdict, given))
         except InputError as error:
@@ -185,6 +185,8 @@ def command(
         print_document("calibrate", _as_data(done, summary))
     else:
         click.echo(_text(done, summary))
+        for path in filter(None, pages):
+            click.echo(f"report: {path}, for a browser")
     if not quiet:
         for warning in (*done.warnings, *summary.warnings):
             warn(warning)

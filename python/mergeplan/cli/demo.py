@@ -12,7 +12,7 @@ from mergeplan.cli.options.path import PATH
     "-o",
     "--out",
     type=PATH,
-    help="Keep the files in this folder. [default: a temporary one]",
+    help="Keep models, texts and the merge in this folder. [default: a temporary one]",
 )
 def command(out: Path | None) -> None:
     """Run the whole path on a small pool that comes with mergeplan.
@@ -28,4 +28,4 @@ def command(out: Path | None) -> None:
         run_demo(out, click.echo)
         return
     with tempfile.TemporaryDirectory(prefix="mergeplan-demo-") as folder:
-        run_demo(Path(folder), click.echo)
+        run_demo(Path(folder), click.echo, keep=False)

@@ -22,6 +22,7 @@ from mergeplan.verdict.field import Question
 from mergeplan.verdict.write import contender_yaml, merge_to_write
 
 DEMO_POOL = Path(__file__).parent / "pool"
+_TEXTS = Path(__file__).parent / "texts"
 METHOD = "task_arithmetic"
 TARGET_LOSS = 1.9055
 # The paper's three-point calibration (Section 4.2); k = 0 is the base.
@@ -31,16 +32,23 @@ HELD_OUT = (6, 9)
 MEASURED = 60
 
 
-def run_demo(folder: Path, say: Callable[[str], object]) -> None:
-    """Run the demo; `merge.yml` and `merged` end up in `folder`. Each step is told to `say`.
+def run_demo(folder: Path, say: Callable[[str], object], *, keep: bool = True) -> None:
+    """Run the demo; `merge.yml`, `merged` and what to go on with end up in `folder`.
+
+    Args:
+        folder: Made if need be.
+        say: Is told each step.
+        keep: Whether the reader can go on with the folder: then the pool's models are copied to
+            `models` in it, and texts to measure them on to `texts`.
 
     Raises:
-        SurroundingsError: The folder cannot be written to, or holds one of the two.
+        SurroundingsError: The folder cannot be written to, or holds one of these.
     """
     begun = time.perf_counter()
     make_folder(folder)
     config, merged = folder / "merge.yml", folder / "merged"
-    for path in (config, merged):
+    models, texts = folder / "models", folder / "texts"
+    for path in (config, merged, models, texts):
         if os.path.lexists(path):
             raise ExistsError(f"`{path}` exists", "choose another folder, or move it away")
     pool_file = DEMO_POOL / "pool.yml"
@@ -86,4 +94,22 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     ]
     if losses:
         say(f"   this very merge was measured: {losses[0]:.4f}; base: {everything.base_loss:.4f}")
-    say(f"\ndone in {time.perf_counter() - begun:.2f} s; files in {folder}")
+    say(f"\ndone in {time.perf_counter() - begun:.2f} s")
+    if not keep:
+        say("nothing is kept; `mergeplan demo -o first` keeps models, texts and this merge")
+        return
+    for model in (size.base, *size.experts.values()):
+        _copy(DEMO_POOL / model, models)
+    _copy(_TEXTS, folder)
+    say(
+        f"kept in {folder}: {config.name}, {merged.name}/, {models.name}/ (the base and its experts),"
+        f" {texts.name}/ (held-out text of four kinds)"
+    )
+    say(f"next: mergeplan init {folder} -o pool.yml")
+
+
+def _copy(source: Path, into: Path) -> None:
+    """A folder of files, with the permissions of new ones."""
+    for path in sorted(source.iterdir()):
+        make_folder(into / source.name)
+        write_durably(into / source.name / path.name, path.read_bytes(), replace=False)
