@@ -69,7 +69,8 @@ def test_without_a_base_the_first_model_donates():
         ("- model: b", "- model: {path: b}", "expected a path, found a mapping", None),
         ("models:", "slices: []\nmodels:", "expected one of `models`, `slices` and", None),
         ("dtype: torch.bfloat16", "dtype: float32\ndtype: float16", "`dtype` stands twice", None),
-        ("models:", "models: [", "invalid YAML", None),
+        ("models:", "models: [", "invalid YAML: line 5, column 3: ", None),
+        ("    parameters", "\tparameters", "invalid YAML: line 6, column 1: found a tab", "spaces"),
     ],
 )
 def test_what_is_wrong_is_named_with_a_way_out(old, new, message, hint):

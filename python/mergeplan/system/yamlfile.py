@@ -97,8 +97,19 @@ def parse_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        why = cut(" ".join(str(error).split()), 300)
-        raise InputError(f"invalid YAML: {why}") from error
+        raise _invalid(error, text) from error
+
+
+def _invalid(error: Exception, text: str) -> InputError:
+    """What is no YAML, with its place and without the parser's name for the text."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return InputError(f"invalid YAML: {cut(' '.join(str(error).split()), 300)}")
+    line, column = error.problem_mark.line, error.problem_mark.column
+    where = f"invalid YAML: line {line + 1}, column {column + 1}"
+    if "".join(text.splitlines()[line : line + 1])[column : column + 1] == "\t":
+        return InputError(f"{where}: found a tab", "indent by spaces: YAML takes no tabs there")
+    during = f", {error.context}" if error.context else ""
+    return InputError(f"{where}: {cut(error.problem, 200)}{during}")
 
 
 def compose(text: str) -> yaml.Node | None:
