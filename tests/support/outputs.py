@@ -185,13 +185,14 @@ def _assert_same_tokenizer(ours: Path, theirs: Path) -> None:
 
 
 def _assert_same_card(ours: Path, theirs: Path) -> None:
-    """The model card's front matter, which the hub reads, and the config's text."""
+    """The model card's front matter, which the hub reads, and the config's text, of which the
+    manifest has what mergekit has in a file of its own."""
     found, expected = (_front_matter(folder / "README.md") for folder in (ours, theirs))
     assert found["base_model"] == expected["base_model"]
     assert found["library_name"] == expected["library_name"]
     assert set(found["tags"]) == {*expected["tags"], "mergeplan"}
-    name = "mergekit_config.yml"
-    assert (ours / name).read_text() == (theirs / name).read_text()
+    manifest = json.loads((ours / "mergeplan_manifest.json").read_text())
+    assert manifest["config"] == (theirs / "mergekit_config.yml").read_text()
 
 
 def _front_matter(path: Path) -> dict[str, Any]:

@@ -105,10 +105,10 @@ def test_the_card_names_method_models_and_seed(small_models):
     run_mergeplan(text, small_models / "out", seed=17)
     card = (small_models / "out" / "README.md").read_text()
     assert "[Linear DARE](https://arxiv.org/abs/2311.03099)" in card
-    assert f"on top of `{small_models / 'base'}`" in card
-    assert f"- `{small_models / 'a'}`" in card
+    assert "on top of `base`" in card
+    assert "- `a`" in card
     assert "Seed of random masks: 17." in card
-    assert text.rstrip() in card
+    assert (small_models / "out" / "mergekit_config.yml").read_text().rstrip() in card
     manifest = json.loads((small_models / "out" / "mergeplan_manifest.json").read_text())
     assert manifest["seed"] == 17
 

@@ -1,6 +1,7 @@
 """Models of the Hugging Face hub, found in its cache or downloaded there by huggingface_hub."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from mergeplan.errors import MissingInputError, SurroundingsError
@@ -68,6 +69,9 @@ def find_model(name: str, *, cache: str | None, download: bool) -> Path:
             folder = snapshot([*_SMALL, "*.bin"])
         if download:
             snapshot(_DEEPER, [])
+            # For its licence: whoever works offline from an older cache goes without.
+            with suppress(LocalEntryNotFoundError):
+                snapshot(["README.md"])
     except LocalEntryNotFoundError as error:
         which = f"{model} --revision {revision}" if revision else model
         raise MissingInputError(

@@ -45,6 +45,13 @@ if TYPE_CHECKING:
 )
 @click.option("--copy-tokenizer/--no-copy-tokenizer", default=True, help="[default: copy]")
 @click.option("--write-model-card/--no-write-model-card", default=True, help="[default: write]")
+@click.option(
+    "--license",
+    "licence",
+    metavar="ID",
+    help="The licence of the merge, by the hub's word for it, such as apache-2.0.  [default: that"
+    " in which the cards of all its models agree]",
+)
 @click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity all the same.")
 @click.option(
     "--memory-limit",
@@ -98,6 +105,7 @@ def command(
     out_shard_size: int,
     copy_tokenizer: bool,
     write_model_card: bool,
+    licence: str | None,
     allow_nonfinite: bool,
     memory_limit: int | None,
     allow_fallback_memory: bool,
@@ -144,6 +152,7 @@ def command(
         discard=discard,
         copy_tokenizer=copy_tokenizer,
         write_model_card=write_model_card,
+        license=licence,
         **of_mergekit,
     )
     if ray is not None and options.device is not None:

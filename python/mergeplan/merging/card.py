@@ -5,9 +5,10 @@ from pathlib import Path
 import yaml
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.names import hub_ids
 from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import printable
+from mergeplan.merging.licences import Licences, read_licences
+from mergeplan.merging.public import PublicNames
 from mergeplan.merging.replacing import CARD, CARD_CONFIG
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.writing import write_durably
@@ -15,49 +16,93 @@ from mergeplan.system.writing import write_durably
 HUB = "https://huggingface.co"
 
 
-def write_card(folder: Path, name: str, config: MergeConfig, plan: MergePlan) -> None:
-    """README.md, and the config verbatim under mergekit's name for it."""
-    method = config.method
-    title = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
-    on_base = f" on top of {_linked(config.compared_with)}" if config.compared_with else ""
-    models = [model.path for model in config.models]
-    front = {
-        "base_model": list(dict.fromkeys(hub_id for model in models for hub_id in hub_ids(model))),
-        "library_name": "transformers",
-        "tags": ["mergekit", "merge", "mergeplan"],
-    }
-    bullets = "\n".join(f"- {_linked(model)}" for model in models if model != config.compared_with)
-    card = f"""---
-{yaml.safe_dump(front, sort_keys=False).rstrip()}
----
-# {printable(name)}
+class Card:
+    """What a merge says of itself to others.
 
-Merged by mergeplan {__version__} with the method {title}{on_base}.
+    Args:
+        licence: The one that the user sets; `None` for that in which the models' cards agree.
+    """
+
+    def __init__(self, config: MergeConfig, plan: MergePlan, licence: str | None = None) -> None:
+        self._config, self._plan = config, plan
+        self.names = PublicNames(config)
+        stored = [(self.names.of(model.name), model.path) for model in plan.stored]
+        self.licences = read_licences(stored, licence)
+
+    @property
+    def config_text(self) -> str:
+        """The YAML, with names of folders instead of paths."""
+        return self.names.config_text
+
+    def text(self, title: str) -> str:
+        """README.md."""
+        config, plan, names = self._config, self._plan, self.names
+        method = config.method
+        how = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
+        base = config.compared_with
+        on_base = f" on top of {self._linked(base)}" if base else ""
+        listed = [model.path for model in config.models if model.path != base]
+        bullets = "\n".join(f"- {self._linked(model)}" for model in listed)
+        return f"""---
+{yaml.safe_dump(self._front_matter(), sort_keys=False, allow_unicode=True).rstrip()}
+---
+# {printable(title)}
+
+Merged by mergeplan {__version__} with the method {how}{on_base}.
 Seed of random masks: {plan.data.seed}.
 
 ## Models
 
 {bullets}
 
-{_left_out(plan.left_out)}## Configuration
+{_licences(self.licences)}{_left_out(plan.left_out, names)}## Configuration
 
 ```yaml
-{config.text.rstrip()}
+{self.config_text.rstrip()}
 ```
 """
-    write_durably(folder / CARD, card, replace=True)
-    write_durably(folder / CARD_CONFIG, config.text, replace=True)
+
+    def _front_matter(self) -> dict[str, object]:
+        models = [model.path for model in self._config.models]
+        on_hub = dict.fromkeys(one for model in models for one in self.names.hub_ids(model))
+        licence = self.licences.licence
+        return {
+            "base_model": list(on_hub),
+            **({"base_model_relation": "merge"} if on_hub else {}),
+            "library_name": "diffusers" if self._plan.donor.is_component else "transformers",
+            **(licence.front_matter() if licence else {}),
+            "tags": ["mergekit", "merge", "mergeplan"],
+        }
+
+    def _linked(self, model: str) -> str:
+        """A model's name, which leads to the hub where it is from there."""
+        found = self.names.hub_ids(model)
+        name = self.names.of(model)
+        return f"[{name}]({HUB}/{found[0]})" if found else f"`{name}`"
 
 
-def _left_out(left_out: dict[str, str]) -> str:
+def write_card(folder: Path, title: str, card: Card) -> None:
+    """README.md, and the config under mergekit's name for it."""
+    write_durably(folder / CARD, card.text(title), replace=True)
+    write_durably(folder / CARD_CONFIG, card.config_text, replace=True)
+
+
+def _licences(licences: Licences) -> str:
+    """A section on the licences of the models, and on that of the merge where there is none."""
+    rows = [f"| {name} | {one or 'none stated'} |" for name, one in licences.of_models.items()]
+    if licences.licence is not None:
+        said = ""
+    elif any(licences.of_models.values()):
+        said = "\n\nNo licence is set for this merge: those of its models are not all the same."
+    else:
+        said = "\n\nNo licence is set for this merge: its models' cards state none."
+    table = "\n".join(["| model | licence |", "|---|---|", *rows])
+    return f"## Licences\n\n{table}{said}\n\n"
+
+
+def _left_out(left_out: dict[str, str], names: PublicNames) -> str:
     """A section on the tensors that the output lacks, if there are any."""
     if not left_out:
         return ""
-    lines = "\n".join(f"- `{name}`: {reason}" for name, reason in left_out.items())
+    lines = "\n".join(f"- `{name}`: {names.within(why)}" for name, why in left_out.items())
     return f"## Left out\n\nSome model has these tensors, and the output has not:\n\n{lines}\n\n"
-
-
-def _linked(model: str) -> str:
-    """A model's name, which leads to the hub where it is from there."""
-    found = hub_ids(model)
-    return f"[{model}]({HUB}/{found[0]})" if found else f"`{model}`"

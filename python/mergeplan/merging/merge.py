@@ -11,7 +11,7 @@ from mergeplan.config.config import AnyConfig
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import ContentError, InputError, MissingInputError
-from mergeplan.merging.card import write_card
+from mergeplan.merging.card import Card, write_card
 from mergeplan.merging.checked import CheckedMerge, CheckedMerges
 from mergeplan.merging.companions import copy_donated, write_config, write_index, write_planned
 from mergeplan.merging.fallback import write_given
@@ -292,6 +292,6 @@ def _write_companions(
     if plan.companions is not None:
         write_planned(folder, plan.companions)
     if options.write_model_card:
-        write_card(folder, checked.out.name, checked.config, plan)
+        write_card(folder, checked.out.name, Card(checked.config, plan, options.license))
     inputs = checked.state.inputs
     write_manifest(folder, plan, checked.config, inputs, files, hashes, result["inputs"])

@@ -8,6 +8,7 @@ from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES
 from mergeplan.checkpoints.opening import OpenOptions
 from mergeplan.config.config import AnyConfig
 from mergeplan.errors import InputError
+from mergeplan.merging.licences import check_id
 from mergeplan.planning.options import PlanOptions
 from mergeplan.system.ranges import check_number, check_seed
 
@@ -20,7 +21,7 @@ class MergeOptions:
     """How to run a merge, beside its config: into a folder, into memory, or several at once.
 
     Merges into memory write no folder, and pass over what is about one: `max_shard_bytes`,
-    `overwrite`, `resume`, `discard`, `copy_tokenizer`, `write_model_card`.
+    `overwrite`, `resume`, `discard`, `copy_tokenizer`, `write_model_card`, `license`.
 
     Attributes:
         seed: Seed of random masks, 0 to 2**64 - 1; `None` for the config's `random_seed`, else 0.
@@ -40,6 +41,8 @@ class MergeOptions:
         resume: Go on from what an interrupted run left, if there is anything.
         discard: Throw that away.
         copy_tokenizer, write_model_card: Whether those files are written.
+        license: The licence that the model card gives the merge, by the hub's word for it, such as
+            `apache-2.0`; `None` for the one that the cards of all models give.
         lora_merge_dtype: Torch name of the dtype to which base + adapter is rounded; `None` for the
             base's own.
         lora_exact: Keep base + adapter in float32 instead.
@@ -66,6 +69,7 @@ class MergeOptions:
     discard: bool = False
     copy_tokenizer: bool = True
     write_model_card: bool = True
+    license: str | None = None
     lora_merge_dtype: str | None = None
     lora_exact: bool = False
     transformers_cache: str | None = None
@@ -86,6 +90,8 @@ class MergeOptions:
         for name in ("memory_limit", "vram_limit"):
             if (value := getattr(self, name)) is not None:
                 check_number(value, name, 1, 2**63 - 1, whole=True)
+        if self.license is not None:
+            check_id(self.license)
         if self.lora_merge_dtype is not None and self.lora_merge_dtype not in STORED_NAMES:
             known = ", ".join(FLOATS.values())
             raise InputError(

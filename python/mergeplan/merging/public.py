@@ -1,0 +1,129 @@
+"""How models are called before others: by hub ids and names of folders, never by whole paths."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mergeplan.checkpoints.names import hub_ids, parts_of
+from mergeplan.config.config import MergeConfig
+from mergeplan.errors import InputError
+from mergeplan.system.files import expanded, is_there
+from mergeplan.system.yamlfile import parse_yaml
+
+# As the hub's cache lays its models out.
+_CACHED = re.compile(r"/models--(?:([\w.-]+?)--)?([\w.-]+)/snapshots/(\w+)$")
+_SEPARATOR = re.compile(r"[/\\~]")
+# The start of an absolute path, also in a comment; not that of an address.
+_ABSOLUTE = re.compile(r"(?<![\w/\\:.])(?:~|[A-Za-z]:)?[/\\]\w")
+_LONGEST = 4096
+
+
+class PublicNames:
+    """The public names of the models of a config."""
+
+    def __init__(self, config: MergeConfig) -> None:
+        self._config = config
+
+    def of(self, name: str) -> str:
+        """The public name of a model, which may have an adapter behind a `+`."""
+        if not _may_be_path(name):
+            return name
+        return "+".join(self._of_parts.get(part, part) for part in parts_of(name))
+
+    def hub_ids(self, name: str) -> list[str]:
+        """The hub's repositories of a model, also where a path leads into the hub's cache."""
+        found = []
+        for part in parts_of(name):
+            cached = _cached(part)
+            found += [cached[0]] if cached else hub_ids(part)
+        return found
+
+    def within(self, text: str) -> str:
+        """A text in which paths of models may stand."""
+        for part in sorted(self._of_parts, key=len, reverse=True):
+            if _SEPARATOR.search(part):
+                text = text.replace(part, self._of_parts[part])
+        return text
+
+    @cached_property
+    def config_text(self) -> str:
+        """The YAML: as it was written, or without comments where it held paths."""
+        data = parse_yaml(self._config.text)
+        public = self._renamed(data)
+        if public == data and not _ABSOLUTE.search(self._config.text):
+            return self._config.text
+        return yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
+
+    def _renamed(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: self._renamed(value) for key, value in data.items()}
+        if isinstance(data, list):
+            return list(map(self._renamed, data))
+        return self.of(data) if isinstance(data, str) else data
+
+    @cached_property
+    def _of_parts(self) -> dict[str, str]:
+        """What has another name in public, and that name."""
+        # A bare name in the YAML is a model's, or a word of the language.
+        written = filter(_SEPARATOR.search, _texts(parse_yaml(self._config.text)))
+        texts = [*filter(_may_be_path, written), *(model.path for model in self._config.models)]
+        parts = dict.fromkeys(part for text in texts for part in parts_of(text))
+        cached = {part: "@".join(found) for part in parts if (found := _cached(part))}
+        places = {part: place for part in parts if (place := _place(part)) is not None}
+        return {**_told_apart(places), **cached}
+
+
+def _may_be_path(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST and text.isprintable()
+
+
+def _texts(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from _texts(value)
+
+
+def _place(part: str) -> Path | None:
+    """The whole path of what a text names on this machine; `None` where it names nothing there."""
+    try:
+        path = expanded(part)
+    except InputError:
+        return None
+    there = path.is_absolute() or is_there(path)
+    # The name that was given, and not that of what a link leads to.
+    return Path(os.path.normpath(path.absolute())) if there else None
+
+
+def _cached(part: str) -> tuple[str, str] | None:
+    """Repository and revision of a folder in the hub's cache."""
+    place = _place(part)
+    found = _CACHED.search(place.as_posix()) if place is not None else None
+    if found is None:
+        return None
+    org, name, revision = found.groups()
+    return f"{org}/{name}" if org else name, revision
+
+
+def _told_apart(places: dict[str, Path]) -> dict[str, str]:
+    """Names of folders; where two are alike, with as many of the folders above as it takes."""
+    lengths = dict.fromkeys(places, 1)
+    for _ in range(max((len(path.parts) for path in places.values()), default=0)):
+        ends = {part: path.parts[-lengths[part] :] for part, path in places.items()}
+        for part, path in places.items():
+            alike = (other for other, found in ends.items() if found == ends[part])
+            if any(places[other] != path for other in alike):
+                lengths[part] += 1
+    return {part: _end(path, lengths[part]) for part, path in places.items()}
+
+
+def _end(path: Path, length: int) -> str:
+    names = path.parts[1:][-length:] or ("model",)
+    # `a/b` alone would be a repository of the hub.
+    return names[0] if len(names) == 1 else "/".join([".", *names])

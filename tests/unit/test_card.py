@@ -1,0 +1,168 @@
+"""The model card: names without paths, and licences."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mergeplan.config.config import parse_config
+from mergeplan.errors import InputError
+from mergeplan.merging.licences import Licence, Licences, licence_of
+from mergeplan.merging.public import PublicNames
+from tests.support.merges import config_text, run_mergeplan
+
+
+def give_licence(folder: Path, **front: object) -> None:
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A model\n")
+
+
+def front_matter(folder: Path) -> dict:
+    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+@pytest.mark.parametrize("given", ["whole", "relative", "home"])
+def test_what_a_merge_leaves_for_others_names_no_path(given, small_models, monkeypatch):
+    monkeypatch.chdir(small_models / "a")
+    monkeypatch.setenv("HOME", str(small_models))
+    start = {"whole": str(small_models), "relative": "..", "home": "~"}[given]
+    text = config_text(
+        "ties",
+        [f"{start}/a", f"{start}/b/"],
+        base=f"{start}/base",
+        parameters={"weight": 1, "density": 0.5},
+    )
+    text = f"# as in {small_models}/notes.txt\n{text}"
+    out = small_models / "out"
+    run_mergeplan(text, out)
+    for file in ("README.md", "mergekit_config.yml"):
+        said = (out / file).read_text()
+        assert [path for path in (str(small_models), "../", "~") if path in said] == []
+    config = yaml.safe_load((out / "mergekit_config.yml").read_text())
+    assert config["base_model"] == "base"
+    assert [model["model"] for model in config["models"]] == ["a", "b"]
+    assert "- `a`\n- `b`\n" in (out / "README.md").read_text()
+    # What resumes and verifies needs them.
+    assert json.loads((out / "mergeplan_manifest.json").read_text())["config"] == text
+
+
+def test_a_config_without_paths_stays_as_it_was_written():
+    text = """# why: https://example.org/a
+merge_method: linear
+models:
+  - {model: org/a@main, parameters: {weight: 1}}   # the first
+  - {model: org/b, parameters: {weight: 1e-1}}
+"""
+    assert PublicNames(parse_config(text)).config_text == text
+
+
+def names_of(*models: object) -> list[str]:
+    names = PublicNames(parse_config(config_text("linear", models, parameters={"weight": 1})))
+    return [names.of(str(model)) for model in models]
+
+
+def test_folders_of_one_name_are_told_apart_by_the_folders_above():
+    paths = ["/me/x/run/step", "/me/y/run/step", "/me/y/other", "org/step"]
+    assert names_of(*paths) == ["./x/run/step", "./y/run/step", "other", "org/step"]
+    assert names_of("/me/x/step", "/me/x/step/") == ["step", "step"]
+
+
+def test_a_folder_of_the_hubs_cache_is_its_repository():
+    folder = "/me/hub/models--org--some-name/snapshots/0a1b"
+    names = PublicNames(parse_config(config_text("linear", [f"{folder}+/me/lora", "/me/b"])))
+    assert names.of(f"{folder}+/me/lora") == "org/some-name@0a1b+lora"
+    assert names.hub_ids(f"{folder}+/me/lora") == ["org/some-name"]
+    assert names.hub_ids("org/a@main+org/lora") == ["org/a", "org/lora"]
+
+
+def merged(folder: Path, **options: object) -> Path:
+    text = config_text(
+        "linear", [folder / "a", folder / "b"], base=folder / "base", parameters={"weight": 1}
+    )
+    run_mergeplan(text, folder / "out", **options)
+    return folder / "out"
+
+
+def test_a_licence_that_all_models_have_is_the_merges(small_models):
+    other = {"license": "other", "license_name": "ours", "license_link": "https://example.org"}
+    for name in ("base", "a", "b"):
+        give_licence(small_models / name, **other)
+    found = front_matter(merged(small_models))
+    assert {key: found[key] for key in other} == other
+
+
+def test_licences_that_differ_are_listed_and_none_is_set(small_models):
+    give_licence(small_models / "base", license="apache-2.0")
+    give_licence(small_models / "a", license=["MIT"])
+    out = merged(small_models)
+    assert "license" not in front_matter(out)
+    card = (out / "README.md").read_text()
+    assert "| a | mit |\n| b | none stated |\n| base | apache-2.0 |\n" in card
+    assert "No licence is set" in card
+
+
+def test_a_licence_that_the_user_sets_is_the_cards(small_models):
+    give_licence(small_models / "base", license="apache-2.0")
+    out = merged(small_models, license="mit")
+    assert front_matter(out)["license"] == "mit"
+    assert "No licence is set" not in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        b"# No head",
+        b"---\nlicense: [\n---\n",
+        b"---\nlicense: {a: b}\n---\n",
+        b"---\nlicense: 'a\\nb'\n---\n",
+        b"---\n- license\n---\n",
+        b"---\nlicense:\n---\n",
+        b"\xff\xfe",
+        b"---\nlicense: &a [*a]\n---\n",
+        b"---\nlicense: mit\n" + b"#" * 1_000_001 + b"\n---\n",
+    ],
+)
+def test_a_card_that_says_nothing_of_use_has_no_licence(readme, tmp_path):
+    (tmp_path / "README.md").write_bytes(readme)
+    assert licence_of(tmp_path) is None
+
+
+def licences(chosen: str | None, **models: str | None) -> Licences:
+    return Licences({name: one and Licence((one,)) for name, one in models.items()}, chosen)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "models"),
+    [
+        (None, {"a": "llama3.1", "b": "llama3.1"}),
+        ("mit", {"a": "apache-2.0", "b": None}),
+        ("llama3.1", {"a": "llama3.1", "b": "mit"}),
+        ("cc-by-nc-4.0", {"a": "cc-by-nc-4.0", "b": "mit"}),
+        ("other", {"a": "cc-by-nc-4.0", "b": "llama3.1"}),
+    ],
+)
+def test_licences_that_go_together_may_be_published(chosen, models):
+    assert licences(chosen, **models).check().ids == (chosen or "llama3.1",)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "models", "message"),
+    [
+        (None, {"a": "mit", "b": None}, r"no licence .*\(`a`: mit, `b`: none\)"),
+        (None, {"a": "other", "b": "other"}, "no licence"),
+        ("mit", {"a": "cc-by-nc-nd-4.0"}, "`a`, cc-by-nc-nd-4.0, forbids to publish"),
+        (None, {"a": "cc-by-nd-4.0"}, "forbids to publish"),
+        ("apache-2.0", {"a": "mit", "b": "cc-by-nc-4.0"}, "`b` may not be used commercially"),
+        ("llama3", {"a": "llama3", "b": "cc-by-nc-4.0"}, "`b` may not be used commercially"),
+        ("mit", {"a": "gemma"}, "`a` has terms of its own"),
+        ("mit", {"a": "gpl-3.0"}, "`a` has terms of its own"),
+    ],
+)
+def test_a_licence_that_forbids_is_one_clear_answer(chosen, models, message):
+    with pytest.raises(InputError, match=message):
+        licences(chosen, **models).check()
+
+
+def test_a_licence_that_is_none_by_its_form_is_refused(small_models):
+    with pytest.raises(InputError, match="`license`: expected the hub's word"):
+        merged(small_models, license="Apache License, Version 2.0")
