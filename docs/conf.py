@@ -11,11 +11,22 @@ project = "mergeplan"
 version = release = __version__
 copyright = "the mergeplan authors, Apache-2.0"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 source_suffix = {".md": "markdown"}
 
 # Anchors are GitHub's, so that a link works there and here.
 myst_heading_anchors = 4
+
+# Docstrings and help have `code` in single backticks, and options that begin with --.
+default_role = "literal"
+smartquotes = False
+napoleon_use_ivar = True
+napoleon_preprocess_types = False
+autodoc_typehints = "description"
+autodoc_typehints_format = "short"
+autodoc_typehints_description_target = "documented"
+# Of types only public names of ours have a place here.
+nitpick_ignore_regex = [("py:.*", r"(?!mergeplan\.\w+$).*")]
 
 html_theme = "furo"
 html_title = f"mergeplan {release}"

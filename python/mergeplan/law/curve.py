@@ -248,7 +248,7 @@ class Fit(Summarized):
 
     @property
     def best_k(self) -> int:
-        """The k with the best expected mean: all experts, but where the curve turns back."""
+        """The k with the best expected mean; all experts, but where the curve turns back."""
         size, sign = self.series.pool_size, self.series.scale.sign
         return min(range(size, 0, -1), key=lambda k: sign * self.expected[k - 1])
 

@@ -80,7 +80,7 @@ class Measurement:
 
     @property
     def merge_key(self) -> MergeKey:
-        """Which merge it is of: the same for every domain and metric.
+        """Which merge it is of, the same for every domain and metric.
 
         What tells merges of one subset apart stands in its last part: the seed, and weights that
         are not equal. Rows of one k that name no experts have one key.

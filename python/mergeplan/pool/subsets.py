@@ -100,7 +100,7 @@ class SubsetMerge:
 
     @cached_property
     def key(self) -> str:
-        """A name for files: readable, and by its hash unique over options and seeds as well.
+        """A name for files, readable, and by its hash unique over options and seeds as well.
 
         No `+`, which mergekit would read as a LoRA adapter.
         """

@@ -77,7 +77,7 @@ class Verdict(Summarized):
 
     @property
     def fails(self) -> bool:
-        """Whether nothing beats the base, or nothing reaches the target: exit code 4."""
+        """Whether nothing beats the base, or nothing reaches the target; exit code 4."""
         nothing = self.chosen is not None and self.base is not None and not self.chosen.merge.k
         return self.kind == "base" or nothing or not self.reached
 
