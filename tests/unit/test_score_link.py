@@ -125,7 +125,7 @@ def test_an_expert_is_said_to_help_in_the_unit_that_decides(tmp_path, wish, own)
 
 
 def test_the_loss_of_a_real_pool_speaks_for_its_next_bytes():
-    """The figures of docs/select.md."""
+    """The figures of docs/evidence/select.md."""
     rows, _ = read_rows(DATA / "loss_and_scores_270k.csv")
     links = {link.score: link for link in score_links(tables_of(rows)[0])}
     found = {name: (round(one.rank, 2), round(one.cost, 4)) for name, one in links.items()}
@@ -133,7 +133,7 @@ def test_the_loss_of_a_real_pool_speaks_for_its_next_bytes():
 
 
 def test_the_loss_of_a_real_language_model_speaks_for_its_cloze_items():
-    """The figures of docs/select.md; without the items' scores, errors are each merge's own."""
+    """The figures of docs/evidence/select.md; without the items' scores, errors are each merge's own."""
     file = DATA / "loss_and_cloze_135m.csv"
     rows, _ = read_rows(file)
     link = score_links(tables_of(rows)[0])[0]
