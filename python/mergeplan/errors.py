@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Of one name or value in a message, and of a message.
 _LONGEST_NAME, _LONGEST = 500, 1500
@@ -17,9 +17,13 @@ class MergeplanError(Exception):
     Args:
         message: What is wrong and where; lower case, no full stop, names in backticks.
         hint: What to do about it.
+
+    Attributes:
+        about: The value of a YAML file that it is about, where the message may not name it.
     """
 
     exit_code = 1
+    about: str = ""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         self.message = legible(message)
@@ -53,9 +57,20 @@ class InputError(MergeplanError, ValueError):
 
     Attributes:
         excerpt: The line of the file, and below it a caret; empty where there is none.
+        line: The line's number, from 1.
     """
 
     excerpt: str = ""
+    line: int | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = {"about": self.about, "excerpt": self.excerpt, "line": self.line}
+        return type(self), (self.message, self.hint), place
+
+    @property
+    def faults(self) -> "tuple[InputError, ...]":
+        """All that is wrong; alone, it is this one."""
+        return (self,)
 
 
 class SeveralFaultsError(InputError):
@@ -66,21 +81,30 @@ class SeveralFaultsError(InputError):
     """
 
     def __init__(self, faults: Sequence[InputError]) -> None:
-        self.faults = tuple(faults)
-        first, more = self.faults[0], len(self.faults) - 1
-        rest = "another fault" if more == 1 else f"{more} other faults"
+        self._faults = tuple(faults)
+        first, *others = self._faults
+        rest = "another fault" if len(others) == 1 else f"{len(others)} other faults"
         super().__init__(f"{first.message}; and {rest}", first.hint)
+        if hasattr(self, "add_note"):  # what a traceback shows below
+            for other in others[: MOST_FAULTS - 1]:
+                hint = f" (hint: {other.hint})" if other.hint else ""
+                self.add_note(f"and: {other.message}{hint}")
 
-    def __reduce__(self) -> "tuple[type, tuple[tuple[InputError, ...]]]":  # type: ignore[override]
-        return type(self), (self.faults,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._faults,)
+
+    @property
+    def faults(self) -> tuple[InputError, ...]:
+        return self._faults
 
 
-def raise_all(faults: Sequence[InputError]) -> NoReturn:
+def raise_all(errors: Sequence[InputError]) -> NoReturn:
     """Raise one fault as it is, several as one.
 
     Raises:
         InputError: Always.
     """
+    faults = [fault for error in errors for fault in error.faults]
     raise faults[0] if len(faults) == 1 else SeveralFaultsError(faults)
 
 

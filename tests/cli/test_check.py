@@ -5,11 +5,15 @@ import pickle
 import re
 
 import pytest
+import torch
 
 import mergeplan
 from mergeplan.errors import InputError, SeveralFaultsError
+from mergeplan.merging.options import MergeRequest
 from mergeplan.system.excerpts import with_excerpts
+from tests.support.checkpoints import save_checkpoint
 from tests.support.commands import cli
+from tests.support.merges import config_text
 from tests.support.pools import write_pool
 
 SEVEN = """\
@@ -114,3 +118,92 @@ def test_a_caret_stands_below_wide_letters_and_in_long_lines():
     first, second = with_excerpts([InputError("`模型.a`: odd"), InputError("`b`: odd")], text)
     assert first.excerpt == "  1 | 模型: {a: 1}\n    | " + " " * 10 + "^"
     assert max(map(len, second.excerpt.splitlines())) <= 110
+
+
+def broken_models(folder):
+    """Models that cannot be opened, each in a way of its own, and what is said of it."""
+    for name in ("shards", "damaged", "empty"):
+        (folder / name).mkdir()
+    index = {"weight_map": {"w": "model-00001-of-00001.safetensors"}}
+    (folder / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "damaged" / "model.safetensors").write_bytes(b"\xff" * 20)
+    settings = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    save_checkpoint(folder / "quantised", {"w.qweight": torch.ones(2, dtype=torch.int32)}, settings)
+    return {
+        "gone": "not a folder",
+        "shards": "model-00001-of-00001.safetensors",
+        "damaged": "header",
+        "quantised": "gptq",
+        "empty": "no safetensors checkpoint",
+    }
+
+
+@pytest.mark.parametrize("command", ["merge", "dry run", "inspect", "check"])
+def test_models_that_cannot_be_opened_take_one_run_on_every_command(command, config):
+    folder = config.parent
+    told = broken_models(folder)
+    models = "".join(f"  - model: {folder / name}\n" for name in told)
+    config.write_text(f"merge_method: linear\nparameters: {{weight: 1}}\nmodels:\n{models}")
+    out = (folder / "out",) if command in ("merge", "dry run") else ()
+    more = ("--dry-run",) if command == "dry run" else ()
+    run = cli("merge" if more else command, config, *out, *more)
+    assert run.returncode == 1
+    said = run.stdout if command == "inspect" else run.stderr
+    lines = {number: str(folder / name) for number, name in enumerate(told, 4)}
+    assert places(said) == lines
+    assert all(words in said for words in told.values())
+    assert not (folder / "out").exists()
+
+
+def test_what_is_wrong_with_the_config_and_its_models_is_said_together(config):
+    folder = config.parent
+    text = f"merge_method: linear\ndtipe: x\nmodels:\n  - model: {folder / 'gone'}\n"
+    config.write_text(text + f"    parameters: {{weight: 1}}\n  - model: {folder / 'a'}\n")
+    run = cli("merge", config, folder / "out")
+    assert places(run.stderr) == {2: "dtipe", 4: str(folder / "gone")}
+    with pytest.raises(SeveralFaultsError) as caught:
+        mergeplan.merge(config, folder / "out")
+    assert [one.line for one in caught.value.faults] == [2, 4]
+
+
+def test_models_that_do_not_fit_are_all_named_and_options_that_some_lack(config):
+    folder = config.parent
+    odd = {"p": (3, 3), "q": (2, 2)}
+    for name, shape in odd.items():
+        save_checkpoint(folder / name, {"w": torch.ones(shape)})
+    models = "".join(f"  - model: {folder / name}\n" for name in ("a", *odd))
+    config.write_text(f"merge_method: linear\nparameters: {{weight: 1}}\nmodels:\n{models}")
+    run = cli("merge", config, folder / "out")
+    assert set(places(run.stderr).values()) >= {str(folder / name) for name in odd}
+    models = f"  - model: {folder / 'a'}\n  - model: {folder / 'b'}\n"
+    config.write_text(f"merge_method: linear\nmodels:\n{models}")
+    run = cli("merge", config, folder / "out")
+    assert places(run.stderr) == {3: str(folder / "a"), 4: str(folder / "b")}
+    assert run.stderr.count("`weight` is missing") == 2
+
+
+def test_a_sweep_says_each_fault_once_by_the_config_that_has_it_first(config):
+    gone = [config.parent / f"gone-{n}" for n in range(2)]
+    wanted = []
+    for number, models in enumerate(([gone[0]], gone)):
+        path = config.parent / f"c{number}.yml"
+        path.write_text(config_text("linear", models, parameters={"weight": 1}))
+        wanted.append(MergeRequest(path, config.parent / f"out{number}"))
+    with pytest.raises(SeveralFaultsError) as caught:
+        mergeplan.merge_many(wanted)
+    said = [(one.message.split("`")[1], one.about) for one in caught.value.faults]
+    expected = [(config.parent / f"c{n}.yml", gone[n]) for n in range(2)]
+    assert said == [(str(path), str(model)) for path, model in expected]
+    notes = caught.value.__notes__
+    assert any(str(gone[1]) in note for note in notes)
+
+
+def test_mergekit_plans_and_merges_in_memory_say_all_models_too(config):
+    gone = [config.parent / f"gone-{n}" for n in range(2)]
+    for more in ({}, {"tokenizer_source": "union"}, {"dtype": "float64"}):
+        text = config_text("linear", gone, parameters={"weight": 1}, **more)
+        config.write_text(text)
+        with pytest.raises(SeveralFaultsError) as caught:
+            mergeplan.Sweep([config])
+        assert [one.about for one in caught.value.faults] == list(map(str, gone))
+        assert all(one.excerpt for one in caught.value.faults)

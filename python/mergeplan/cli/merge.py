@@ -214,9 +214,17 @@ def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[MergeRequest]":
     if len(paths) != 1:
         raise click.UsageError(f"expected OUT_ROOT beside --many, found {len(paths)} paths")
     from mergeplan.config.config import load_config
+    from mergeplan.errors import InputError, raise_all
     from mergeplan.pool.subsets import read_subsets
 
-    return [
-        MergeRequest(load_config(row.config, given=False), paths[0] / row.key, row.merge.seed)
-        for row in read_subsets(many)
-    ]
+    wanted: list[MergeRequest] = []
+    faults: list[InputError] = []
+    for row in read_subsets(many):
+        try:
+            config = load_config(row.config, given=False)
+            wanted.append(MergeRequest(config, paths[0] / row.key, row.merge.seed))
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise_all(faults)
+    return wanted

@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -40,6 +40,7 @@ class MergeConfig:
         sets_template: Whether the config sets the chat template.
         random_seed: Seed of random masks, where nobody gives another; see `seed.seed_of`.
         warnings: What the config says to no effect, or to one that few expect.
+        file: That it was read from; `None` where it was none.
     """
 
     method: Method
@@ -54,6 +55,7 @@ class MergeConfig:
     sets_template: bool = False
     random_seed: int | None = None
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    file: Path | None = field(default=None, compare=False)
 
     @cached_property
     def models(self) -> tuple[ModelInput, ...]:
@@ -159,7 +161,8 @@ def read_config(path: Path, *, given: bool = True) -> tuple[MergeConfig | None, 
     """
     text = read_text(path, CONFIG, given=given)
     config, faults = examine(text)
-    return config, with_excerpts(faults, text, f"`{path}`: ")
+    found = config and replace(config, file=path)
+    return found, with_excerpts(faults, text, f"`{path}`: ")
 
 
 def parse_config(text: str) -> MergeConfig:

@@ -63,9 +63,11 @@ def resolve(
     if spec.required:
         where = f"model `{model}`, " if model else ""
         place = "give each model" if model else "give the merge"
-        raise InputError(
+        error = InputError(
             f"`{option}` is missing for {where}tensor `{tensor}`",
             f"{place} `parameters: {{{option}: ...}}`, with a value that every filter"
             " falls back to",
         )
+        error.about = model or ""
+        raise error
     return spec.default

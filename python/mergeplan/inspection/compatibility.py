@@ -2,19 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Key
 from mergeplan.checkpoints.dtypes import WIDE
 from mergeplan.checkpoints.heads import head_of
-from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
+from mergeplan.checkpoints.opening import OpenOptions
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.methods import METHODS
-from mergeplan.errors import MergeplanError
+from mergeplan.errors import InputError, MergeplanError
 from mergeplan.planning.architecture import architecture_differences
 from mergeplan.planning.conversation import conversation_differences
-from mergeplan.planning.jobs import dtype_faults, make_job
+from mergeplan.planning.faults import complaints
+from mergeplan.planning.jobs import dtype_faults
 from mergeplan.planning.lowering import sums_alone
+from mergeplan.planning.opening import try_to_open
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import Outputs, find_outputs
 from mergeplan.planning.pairing import (
@@ -32,6 +34,7 @@ from mergeplan.planning.vocabularies import (
     compare_vocabularies,
     folders_of,
 )
+from mergeplan.system.excerpts import mark_lines
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Refusal:
             `memory` or `output`.
         model: Whose it is, as it was given; `None` where it is nobody's own.
         tensor: The tensor, or the first of `tensors` alike.
+        line, excerpt: Where the config says it, and that line with a caret below.
     """
 
     kind: str
@@ -51,26 +55,48 @@ class Refusal:
     message: str
     hint: str | None
     tensors: int = 1
+    line: int | None = None
+    excerpt: str = ""
+
+    def error(self) -> InputError:
+        """The same as an error."""
+        more = f" (and {self.tensors - 1} tensors more)" if self.tensors > 1 else ""
+        error = InputError(self.message + more, self.hint)
+        error.about, error.line, error.excerpt = self.model or "", self.line, self.excerpt
+        return error
 
 
 def problem_of(kind: str, error: MergeplanError, model: str | None = None) -> Refusal:
     """A caught error as a problem."""
-    return Refusal(kind, model, None, error.message, error.hint)
+    found = Refusal(kind, model or error.about or None, None, error.message, error.hint)
+    if isinstance(error, InputError):
+        return replace(found, line=error.line, excerpt=error.excerpt)
+    return found
+
+
+def with_lines(problems: Iterable[Refusal], config: MergeConfig) -> list[Refusal]:
+    """Problems with the lines of the config's file that they are about."""
+    problems = list(problems)
+    if config.file is None:
+        return problems
+    errors = [one.error() for one in problems]
+    mark_lines(errors, config.text)
+    return [
+        replace(one, line=error.line, excerpt=error.excerpt)
+        for one, error in zip(problems, errors, strict=True)
+    ]
 
 
 def open_all(
     names: Iterable[str], opening: OpenOptions | None = None, *, shard_too: bool = False
 ) -> tuple[list[Checkpoint], list[Refusal]]:
     """Open what can be opened; the rest, and folders given twice, are problems."""
+    every, errors = try_to_open(names, opening, shard_too=shard_too)
+    problems = [problem_of("open", error) for error in errors]
     opened: list[Checkpoint] = []
-    problems = []
     seen: dict[Key, str] = {}
-    for name in names:
-        try:
-            checkpoint = open_checkpoint(name, opening, shard_too=shard_too)
-        except MergeplanError as error:
-            problems.append(problem_of("open", error, name))
-            continue
+    for checkpoint in every:
+        name = checkpoint.name
         if checkpoint.key in seen:
             message = f"`{seen[checkpoint.key]}` and `{name}` are the same checkpoint"
             problems.append(Refusal("open", name, None, message, "give each once"))
@@ -153,28 +179,10 @@ def option_problems(
     config: MergeConfig, outputs: Outputs, checkpoints: list[Checkpoint]
 ) -> list[Refusal]:
     """Options that are missing or do not fit, tensors with the same complaint together."""
-    found: dict[str, Refusal] = {}
-    for tensor in outputs.tensors:
-        match = tensor.match
-        if dtype_faults(match, tensor.sources(checkpoints)):
-            continue
-        try:
-            make_job(config, tensor, checkpoints)
-        except MergeplanError as error:
-            complaint = error.message
-            for name in {match.name, *tensor.names}:
-                complaint = complaint.replace(name, "")
-            tensors = found[complaint].tensors + 1 if complaint in found else 1
-            first = found.get(complaint)
-            found[complaint] = Refusal(
-                "option",
-                None,
-                first.tensor if first else match.name,
-                first.message if first else error.message,
-                error.hint,
-                tensors,
-            )
-    return list(found.values())
+    return [
+        replace(problem_of("option", one.error), tensor=one.tensor, tensors=one.tensors)
+        for one in complaints(config, outputs.tensors, checkpoints)
+    ]
 
 
 def lone_warnings(checkpoint: Checkpoint) -> list[str]:

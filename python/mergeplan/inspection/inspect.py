@@ -18,6 +18,7 @@ from mergeplan.inspection.compatibility import (
     open_all,
     option_problems,
     problem_of,
+    with_lines,
 )
 from mergeplan.inspection.facts import (
     FileFacts,
@@ -140,7 +141,7 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
         method=config.method.name,
         base=config.compared_with,
         models=tuple(checkpoint_facts(checkpoint) for checkpoint in checkpoints),
-        problems=tuple(problems),
+        problems=tuple(with_lines(problems, config)),
         warnings=tuple(dict.fromkeys([*config.warnings, *warnings])),
         output=planned.output if planned else None,
         forecast=planned.forecast if planned else None,

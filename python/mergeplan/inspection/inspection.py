@@ -274,6 +274,7 @@ def _problems(problems: Sequence[Refusal], everything: bool) -> Iterator[str]:
         for problem in shown:
             more = f" (and {problem.tensors - 1} tensors more)" if problem.tensors > 1 else ""
             yield f"problem: {problem.message}{more}"
+            yield from problem.excerpt.splitlines()
         if len(group) > len(shown):
             where = f" in `{group[0].model}`" if group[0].model else ""
             yield f"problem: {len(group) - len(shown)} more like this{where}; `--tensors` lists all"

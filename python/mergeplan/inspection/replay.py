@@ -5,12 +5,13 @@ from pathlib import Path
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.opening import open_checkpoint
-from mergeplan.config.config import AnyConfig, loaded_config
+from mergeplan.config.config import AnyConfig
 from mergeplan.display.text import printable
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.inspection.replayed import Replay, ReplayedTensor
 from mergeplan.inspection.rerun import Rerun
 from mergeplan.merging.options import MergeOptions
+from mergeplan.planning.opening import faultless
 from mergeplan.system.files import expanded
 from mergeplan.system.progress import Shown, shown_as_bar
 from mergeplan.system.ranges import check_number
@@ -63,7 +64,7 @@ def replay(
     if tolerance_ulp is not None:
         check_number(tolerance_ulp, "tolerance_ulp", 0, 1e9)
     found = _opened(expanded(out))
-    loaded = loaded_config(_config_of(config, adapter, base))
+    loaded = faultless(_config_of(config, adapter, base), options.planning().opening)
     run = Rerun(loaded, options, found)
     names = run.pairs
     tensors = [ReplayedTensor(name, "missing") for name in names.missing]

@@ -4,12 +4,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mergeplan.config.config import loaded_config
+from mergeplan.config.config import MergeConfig
 from mergeplan.config.seed import seed_of
 from mergeplan.display.text import format_bytes
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, raise_all
 from mergeplan.merging.checked import CheckedMerge, CheckedMerges
 from mergeplan.merging.companions import companion_bytes, copied_names, missing_companions
 from mergeplan.merging.manifest import InputRows
@@ -18,8 +17,10 @@ from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
 from mergeplan.merging.state import MergeState
 from mergeplan.merging.workspace import check_leftover, is_published, partial_folder
+from mergeplan.planning.opening import faultless
 from mergeplan.planning.plan import Fallback, MergePlan
 from mergeplan.planning.planner import build_plan
+from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import (
     allow_open_files,
     check_space,
@@ -28,9 +29,6 @@ from mergeplan.system.files import (
 )
 from mergeplan.system.memory import anonymous_bytes, available_bytes, default_limit
 from mergeplan.system.pathtext import path_text
-
-if TYPE_CHECKING:
-    pass
 
 # Anonymous memory that Python may take on while the core runs.
 RESERVE_BYTES = 8 << 20
@@ -60,21 +58,12 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
             raise InputError(f"output `{place}` lies inside that of another merge")
         with creating(place):
             partial_folder(place).exists()  # a name that is too long for the system
-    configs = [loaded_config(one.config) for one in wanted]
+    configs = [faultless(one.config, options.planning().opening) for one in wanted]
     seeds = [
         seed_of(config.random_seed, options.seed if one.seed is None else one.seed, "the config")
         for config, one in zip(configs, wanted, strict=True)
     ]
-    plans = [
-        build_plan(
-            config,
-            seed=seed,
-            max_shard_bytes=options.max_shard_bytes,
-            allow_nonfinite=options.allow_nonfinite,
-            options=options.planning(),
-        )
-        for config, (seed, _) in zip(configs, seeds, strict=True)
-    ]
+    plans = _plans(configs, [seed for seed, _ in seeds], options)
     allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
     family = PreparedFamily([plan.json() for plan in plans])
     threads = options.threads or os.cpu_count() or 1
@@ -114,6 +103,38 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         check_space(spot, n_bytes)
     work_bytes = forecast["work_bytes"]
     return CheckedMerges(tuple(merges), family, threads, limit, core, work_bytes)
+
+
+def _plans(
+    configs: Sequence[MergeConfig], seeds: Sequence[int], options: MergeOptions
+) -> list[MergePlan]:
+    """Plan all merges.
+
+    Raises:
+        InputError: What is wrong with any of them; with several, by the config that has it first.
+    """
+    plans = []
+    faults: dict[tuple[str, str], InputError] = {}
+    for config, seed in zip(configs, seeds, strict=True):
+        try:
+            plan = build_plan(
+                config,
+                seed=seed,
+                max_shard_bytes=options.max_shard_bytes,
+                allow_nonfinite=options.allow_nonfinite,
+                options=options.planning(),
+            )
+            plans.append(plan)
+        except InputError as error:
+            if len(configs) == 1:
+                raise
+            named = f"`{config.file}`: " if config.file else ""
+            said = with_excerpts(error.faults, config.text, named) if named else error.faults
+            for fault, one in zip(error.faults, said, strict=True):
+                faults.setdefault((fault.about, fault.message), one)
+    if faults:
+        raise_all([*faults.values()])
+    return plans
 
 
 def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:

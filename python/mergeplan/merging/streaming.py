@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import STORED_NAMES
-from mergeplan.config.config import AnyConfig, MergeConfig, loaded_config
+from mergeplan.config.config import AnyConfig, MergeConfig
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
@@ -14,6 +14,7 @@ from mergeplan.merging.parameters import places_in, ties_head
 from mergeplan.merging.pieces import Places, empty, pieces
 from mergeplan.merging.targets import bytes_of, check_apart, places_of, takes_as_it_is
 from mergeplan.planning.document import Job
+from mergeplan.planning.opening import faultless
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files
@@ -233,7 +234,7 @@ def merge_into(
 
 
 def _plan(config: AnyConfig, options: MergeOptions, seed: int | None) -> MergePlan:
-    loaded = loaded_config(config)
+    loaded = faultless(config, options.planning().opening)
     plan = build_plan(
         loaded,
         seed=seed_of(loaded.random_seed, seed, "the config")[0],

@@ -7,7 +7,6 @@ from typing import Any
 from mergeplan.calibration.forecast import most_of
 from mergeplan.calibration.options import CalibrateOptions, check_options
 from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint, open_expert
-from mergeplan.config.config import read_config
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted, format_count, printable
 from mergeplan.errors import InputError, MergeplanError
@@ -68,13 +67,8 @@ def check(path: str | Path) -> Check:
 
 
 def _check_config(path: Path) -> Check:
-    _, faults = read_config(path)
-    text = read_text(path, POOL)
     found = inspect([path])
-    [merge] = found.merges
-    rest = [InputError(one.message, one.hint) for one in merge.problems if one.kind != "config"]
-    faults += with_excerpts(rest, text)
-    return Check(path, tuple(faults), found.summary())
+    return Check(path, tuple(one.error() for one in found.merges[0].problems), found.summary())
 
 
 def _check_pool(path: Path) -> Check:
@@ -82,14 +76,14 @@ def _check_pool(path: Path) -> Check:
     try:
         pool = load_pool(path)
     except InputError as error:
-        return Check(path, getattr(error, "faults", (error,)), "")
+        return Check(path, error.faults, "")
     faults = [*_closed_models(pool), *_absent_texts(pool)]
     does = ""
     if not faults:
         try:
             does = _does(path, pool)
         except InputError as error:
-            faults += getattr(error, "faults", (error,))
+            faults += error.faults
     return Check(path, tuple(with_excerpts(faults, text)), does)
 
 

@@ -10,7 +10,7 @@ from mergeplan.config.config import MergeConfig
 from mergeplan.config.methods import METHODS, Method
 from mergeplan.config.resolve import resolve
 from mergeplan.config.scopes import Settings
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, raise_all
 from mergeplan.planning.document import Copy, Job
 from mergeplan.planning.lowering import (
     Dtypes,
@@ -107,6 +107,7 @@ def resolve_options(
     base = None
     inputs = []
     each = []
+    faults: list[InputError] = []
     own = [key for key, option in method.options.items() if option.per_input]
     for source, reference, name in zip(tensor.piece.sources, references, tensor.names, strict=True):
         if source.path == tensor.piece.base:
@@ -114,7 +115,12 @@ def resolve_options(
             continue
         inputs.append((source.path, reference))
         scopes = (source.parameters, *tensor.scopes)
-        each.append(_values(method, own, scopes, name, tensor, source.path, settled))
+        try:
+            each.append(_values(method, own, scopes, name, tensor, source.path, settled))
+        except InputError as error:  # of each model that lacks an option
+            faults.append(error)
+    if faults:
+        raise_all(faults)
     name = tensor.match.name
     rest = [key for key in method.options if key not in own]
     shared = _values(method, rest, tensor.scopes, name, tensor, None, settled)

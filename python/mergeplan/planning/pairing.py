@@ -1,6 +1,5 @@
 """Which tensor of each model belongs to which output tensor."""
 
-import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -72,8 +71,6 @@ class PairingOptions:
     one_row_per_token: Collection[str] = ()
 
 
-# So many patterns are written out in a hint.
-_PATTERNS = 4
 AS_ASKED = "as `--allow-left-out` asks"
 
 
@@ -102,43 +99,6 @@ def unused_patterns(patterns: Iterable[str], left_out: Iterable[str]) -> list[st
         for pattern in patterns
         if not any(is_allowed(name, (pattern,)) for name in names)
     ]
-
-
-def first_fault(faults: list[Fault]) -> InputError:
-    """The first of some faults, as the error of the whole; it says how many are like it."""
-    first = faults[0]
-    alike = sum(fault.kind == first.kind for fault in faults) - 1
-    if not alike:
-        return first.error
-    more = f" (and {alike} more like it; `mergeplan inspect` lists all)"
-    hint = first.error.hint
-    if first.kind == "missing":
-        names = [fault.tensor for fault in faults if fault.kind == first.kind]
-        hint = _packed_hint(names) or _missing_hint(names)
-    return type(first.error)(first.error.message + more, hint)
-
-
-def _missing_hint(names: Iterable[str]) -> str:
-    """What to do about tensors that some model lacks: all of them in a few patterns."""
-    patterns = list(dict.fromkeys(re.sub(r"\d+", "*", name) for name in names))
-    flags = " ".join(f"--allow-left-out '{pattern}'" for pattern in patterns[:_PATTERNS])
-    rest = f" and so on for {len(patterns) - _PATTERNS} more" if len(patterns) > _PATTERNS else ""
-    return (
-        f"all models of a merge must have the same architecture; `{flags}`{rest} leaves them out of"
-        " the output"
-    )
-
-
-def _packed_hint(names: Iterable[str]) -> str | None:
-    """What to do where one model has a mixture's experts packed, and another one by one."""
-    names = list(names)
-    packed = any(re.search(r"\.experts\.(gate_up|up|down)_proj$", name) for name in names)
-    if not packed or not any(re.search(r"\.experts\.\d+\.", name) for name in names):
-        return None
-    return (
-        "one model has its experts packed into one tensor a layer, another one by one: load the"
-        " packed one by transformers' `from_pretrained` and save it anew by `save_pretrained`"
-    )
 
 
 def respelled(checkpoint: Checkpoint, donor: Checkpoint) -> Checkpoint:

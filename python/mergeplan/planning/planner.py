@@ -9,26 +9,25 @@ from mergeplan.checkpoints.checkpoint import (
     Checkpoint,
     planned_models,
     read_model_config,
-    refuse_duplicates,
     with_sources,
 )
 from mergeplan.checkpoints.dtypes import most_common_dtype
-from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import MergeConfig
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, raise_all
 from mergeplan.planning.architecture import architecture_differences
 from mergeplan.planning.buffers import with_equal_buffers
 from mergeplan.planning.conversation import conversation_differences
 from mergeplan.planning.derived import DerivedModels
 from mergeplan.planning.document import Plan
+from mergeplan.planning.faults import job_faults, told
 from mergeplan.planning.jobs import Settled, make_job
 from mergeplan.planning.model_config import check_config, config_for, with_vocabulary
+from mergeplan.planning.opening import open_models
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import OutputTensor, find_outputs
 from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packings_of
 from mergeplan.planning.pairing import (
     PairingOptions,
-    first_fault,
     left_out_warnings,
     respelled,
     unused_patterns,
@@ -47,6 +46,7 @@ from mergeplan.planning.rows import (
 from mergeplan.planning.slicing import beyond_names
 from mergeplan.planning.tokens import Tokens
 from mergeplan.planning.vocabularies import compare_vocabularies, folders_of
+from mergeplan.system.excerpts import mark_lines
 from mergeplan.system.memory import collection_paused
 
 GENERATION_FILE = "generation_config.json"
@@ -73,7 +73,17 @@ def build_plan(
         "allow_nonfinite": allow_nonfinite,
     }
     options = options or PlanOptions()
-    plan = with_equal_buffers(_plan(config, options, head))
+    try:
+        return _checked(config, options, _plan(config, options, head))
+    except InputError as error:
+        if config.file is not None:
+            mark_lines(error.faults, config.text)
+        raise
+
+
+def _checked(config: MergeConfig, options: PlanOptions, plan: MergePlan) -> MergePlan:
+    """A plan with what its models' settings and tokens say to it."""
+    plan = with_equal_buffers(plan)
     vocabularies = compare_vocabularies(config, plan.checkpoints, plan.donor.name)
     shapes = {name: shape for job in plan.data.jobs for name, shape in job.stored.items()}
     warnings = [
@@ -88,8 +98,7 @@ def build_plan(
 def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
     if config.needs_mergekit:
         return _plan_by_mergekit(config, config.needs_mergekit, options, head)
-    checkpoints = [open_checkpoint(model.path, options.opening) for model in config.models]
-    refuse_duplicates(checkpoints)
+    checkpoints = open_models((model.path for model in config.models), options.opening)
     why = beyond_names(config, checkpoints)
     if why:
         return _plan_by_mergekit(config, why, options, head)
@@ -98,7 +107,7 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     pairing = pairing_options(config, checkpoints, options)
     outputs = find_outputs(config, checkpoints, pairing)
     if outputs.faults:
-        raise first_fault(outputs.faults)
+        raise_all(told(outputs.faults))
     if not outputs.tensors:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
     derived = DerivedModels(len(with_sources(checkpoints)))
@@ -107,7 +116,10 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     tensors, tokens, rows = one
     tensors = _packed(config, tensors, checkpoints, donor, options, derived)
     settled: Settled = {}
-    made = [make_job(config, tensor, checkpoints, settled) for tensor in tensors]
+    try:
+        made = [make_job(config, tensor, checkpoints, settled) for tensor in tensors]
+    except InputError as error:
+        raise_all(job_faults(config, tensors, checkpoints) or [error])
     jobs = tuple(job for job, _ in made)
     return MergePlan(
         data=Plan(

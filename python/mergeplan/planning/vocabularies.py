@@ -15,7 +15,7 @@ from mergeplan.checkpoints.vocabulary import (
 )
 from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import printable
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, raise_all
 
 _HINT = (
     "`tokenizer_source: base` or `union` in the config gives each token its own row;"
@@ -55,10 +55,12 @@ class Mismatch:
             allow: Whether rows are merged all the same.
 
         Raises:
-            InputError: The first fault, unless it is allowed.
+            InputError: All faults, unless they are allowed.
         """
         if self.faults and not allow:
-            raise self.faults[0][1]
+            for model, fault in self.faults:
+                fault.about = model
+            raise_all([fault for _, fault in self.faults])
         return self.allowed()
 
 

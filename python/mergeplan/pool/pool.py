@@ -155,7 +155,7 @@ def load_pool(path: str | Path) -> Pool:
         named = f"`{path}`: "
         return _pool(file, path.resolve().parent)
     except InputError as error:
-        raise_all(with_excerpts(getattr(error, "faults", [error]), text, named))
+        raise_all(with_excerpts(error.faults, text, named))
 
 
 def pool_of(pool: Pool | str | Path) -> Pool:

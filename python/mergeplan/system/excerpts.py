@@ -24,28 +24,38 @@ def with_excerpts(faults: Sequence[InputError], text: str, named: str = "") -> l
         text: YAML, or what is none.
         named: How the file is named, before what each says.
     """
-    root, lines, found = compose(text), text.splitlines(), []
-    for number, fault in enumerate(faults):
-        message = fault.message.removeprefix(named)
-        found.append(type(fault)(f"{named}{message}", fault.hint))
-        if number < MOST_FAULTS:
-            found[-1].excerpt = fault.excerpt or _excerpt(message, root, lines)
+    found = []
+    for fault in faults:
+        found.append(type(fault)(f"{named}{fault.message.removeprefix(named)}", fault.hint))
+        found[-1].about = fault.about
+    mark_lines(found, text, named)
     return found
 
 
-def _excerpt(message: str, root: yaml.Node | None, lines: list[str]) -> str:
+def mark_lines(faults: Sequence[InputError], text: str, named: str = "") -> None:
+    """Give each of some faults the line that it is about, as `with_excerpts` does."""
+    root, lines = compose(text), text.splitlines()
+    for fault in faults[:MOST_FAULTS]:
+        place = _place(fault.about, fault.message.removeprefix(named), root)
+        if excerpt := _drawn(lines, *place):
+            fault.excerpt, fault.line = excerpt, place[0] + 1
+
+
+def _place(about: str, message: str, root: yaml.Node | None) -> tuple[int, int | None, int | None]:
+    """Line and columns of what a fault is about; line -1 where it cannot be found."""
     named = _NAMED.search(message)
     node = None
-    if root is not None and named is not None:
+    if root is not None and about:
+        node = next((value for value in _values(root) if value.value == about), None)
+    if node is None and root is not None and named is not None:
         node = _node_at(root, named[1], of_key=bool(_OF_KEYS.search(message)))
     if node is not None:
         start, end = node.start_mark, node.end_mark
-        last = end.column if end.line == start.line else None
-        return _drawn(lines, start.line, start.column, last)
+        return start.line, start.column, end.column if end.line == start.line else None
     if found := _LINE.findall(message):
         line, column = found[-1]
-        return _drawn(lines, int(line) - 1, int(column) - 1 if column else None, None)
-    return ""
+        return int(line) - 1, int(column) - 1 if column else None, None
+    return -1, None, None
 
 
 def _node_at(root: yaml.Node, path: str, *, of_key: bool) -> yaml.Node | None:

@@ -24,7 +24,7 @@ def no_base(bench: Bench) -> Done:
     return bench.edit("base_model: base\n", "")
 
 
-@produces("`OPTION` is missing for model `NAME`, tensor `TENSOR`")
+@produces("`OPTION` is missing for model `NAME`, tensor `TENSOR`…")
 def no_weight(bench: Bench) -> Done:
     return bench.edit("weight: 1, ", "")
 

@@ -13,9 +13,8 @@ from mergekit.merge import _model_out_config
 from mergekit.options import MergeOptions
 from mergekit.tokenizer import BuildTokenizer
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, planned_models, refuse_duplicates
+from mergeplan.checkpoints.checkpoint import Checkpoint, planned_models
 from mergeplan.checkpoints.dtypes import most_common_dtype
-from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.checkpoints.plan_models import Model, TensorRef
 from mergeplan.checkpoints.quantised import without_settings
 from mergeplan.config.config import MergeConfig
@@ -35,6 +34,7 @@ from mergeplan.planning.mergekit.models import (
 )
 from mergeplan.planning.mergekit.repairs import Planner, ordered_vocabularies, with_whole_prefixes
 from mergeplan.planning.mergekit.silence import quietly
+from mergeplan.planning.opening import open_models
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.pairing import AS_ASKED, is_allowed, left_out_warnings
 from mergeplan.planning.plan import MergePlan
@@ -71,8 +71,7 @@ def plan(
 def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
     asked = OrderedConfiguration.model_validate(yaml.safe_load(config.text))
     references = references_of(asked)
-    checkpoints = [open_checkpoint(str(reference), options.opening) for reference in references]
-    refuse_duplicates(checkpoints)
+    checkpoints = open_models(map(str, references), options.opening)
     opened = [open_model(r, c) for r, c in zip(references, checkpoints, strict=True)]
     models = dict(zip(opened, checkpoints, strict=True))
     if len(models) < len(checkpoints):

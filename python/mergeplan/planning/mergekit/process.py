@@ -194,8 +194,7 @@ def reply(request: Request[object], out: BinaryIO) -> None:
     try:
         answer = request.answer()
     except MergeplanError as error:
-        # Tracebacks and causes stay here.
-        answer = type(error)(error.message, error.hint)
+        answer = error  # pickle leaves its traceback and cause here
     except Exception as error:
         if _is_ours(error):
             raise
