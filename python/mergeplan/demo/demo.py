@@ -101,10 +101,8 @@ def run_demo(folder: Path, say: Callable[[str], object], *, keep: bool = True) -
     for model in (size.base, *size.experts.values()):
         _copy(DEMO_POOL / model, models)
     _copy(_TEXTS, folder)
-    say(
-        f"kept in {folder}: {config.name}, {merged.name}/, {models.name}/ (the base and its experts),"
-        f" {texts.name}/ (held-out text of four kinds)"
-    )
+    kept = f"{config.name}, {merged.name}/, {models.name}/ (the base and its experts)"
+    say(f"kept in {folder}: {kept}, {texts.name}/ (held-out text of four kinds)")
     say(f"next: mergeplan init {folder} -o pool.yml")
 
 
