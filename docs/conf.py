@@ -36,7 +36,9 @@ HERE = Path(__file__).parent
 
 
 def prepare(app: Sphinx, page: str, source: list[str]) -> None:
-    """Take the contents for pages that are there, so that one may be written after its line."""
+    """Make pages outside `docs` downloads, and list those that are there alone."""
+    out = "../" * (page.count("/") + 1)
+    source[0] = re.sub(rf"\]\({re.escape(out)}(?=[\w/.-]+\.md\))", f"](path:{out}", source[0])
     if page == "index":
         names = re.findall(r"^[\w/-]+$", source[0], re.M)
         for name in names:

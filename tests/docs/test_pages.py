@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mergeplan.cli import COMMANDS
 from mergeplan.measurements.columns import COLUMNS
 from tests.support.settings import ROOT
 
@@ -31,6 +32,11 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
         assert target.is_relative_to(ROOT), link
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_page_of_commands_has_every_command():
+    text = (DOCS / "commands.md").read_text("utf-8")
+    assert set(COMMANDS) == set(re.findall(r"^mergeplan (\w+)", text, re.M))
 
 
 def test_every_column_of_a_table_of_measurements_is_on_its_page():

@@ -133,7 +133,7 @@ def test_the_loss_of_a_real_pool_speaks_for_its_next_bytes():
 
 
 def test_the_loss_of_a_real_language_model_speaks_for_its_cloze_items():
-    """The figures of docs/evidence/select.md; without the items' scores, errors are each merge's own."""
+    """The figures of docs/evidence/select.md; without scores of items, errors are per merge."""
     file = DATA / "loss_and_cloze_135m.csv"
     rows, _ = read_rows(file)
     link = score_links(tables_of(rows)[0])[0]
