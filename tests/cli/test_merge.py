@@ -1,11 +1,13 @@
 """`mergeplan merge` as a user meets it."""
 
 import json
+import re
+import shutil
 
 import pytest
 
 from mergeplan.merging.manifest import NAME
-from tests.support.checkpoints import load_tensors, weights_of
+from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli
 from tests.support.merges import config_text
 
@@ -38,11 +40,30 @@ def test_json_reports_what_was_done(config, small_models):
     assert report["written_bytes"] == written
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(config, small_models):
-    run = cli("merge", config, small_models / "out", "--dry-run")
-    plan = json.loads(run.stdout)
-    assert [job["tensor"] for job in plan["jobs"]] == ["x", "y"]
-    assert not (small_models / "out").exists()
+def test_a_dry_run_says_what_inspect_says_or_as_json_the_plan_and_writes_nothing(
+    config, small_models
+):
+    out = small_models / "out"
+    run = cli("merge", config, out, "--dry-run")
+    assert "\n  this merge can run\n" in run.stdout
+    measured = re.compile(r"  writes .*|  memory .*")  # of the disk and of this process
+    inspected = cli("inspect", config, "--out", out).stdout
+    assert measured.sub("", run.stdout) == measured.sub("", inspected)
+    found = json.loads(cli("merge", config, out, "--dry-run", "--json").stdout)
+    assert [job["tensor"] for job in found["plans"][0]["jobs"]] == ["x", "y"]
+    assert not out.exists()
+
+
+def test_a_dry_run_warns_of_what_inspect_warns_of(config, small_models):
+    config.write_text(config.read_text() + "dtype: float32\n")
+    for name in ("base", "a", "b"):
+        tensors = {k: t.bfloat16() for k, t in load_tensors(small_models / name).items()}
+        shutil.rmtree(small_models / name)
+        save_checkpoint(small_models / name, tensors)
+    said = cli("inspect", config).stderr
+    assert "tensors become float32 out of 16-bit inputs" in said
+    assert cli("merge", config, small_models / "out", "--dry-run").stderr == said
+    assert cli("merge", config, small_models / "out", "--dry-run", "-q").stderr == ""
 
 
 def test_paths_in_a_config_are_relative_to_where_it_runs(small_models):

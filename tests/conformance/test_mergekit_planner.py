@@ -661,7 +661,7 @@ def test_a_plan_is_the_same_in_every_process(tmp_path):
     plans = set()
     for seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": seed}
-        command = ("merge", tmp_path / "c.yml", tmp_path / "out", "--dry-run")
+        command = ("merge", tmp_path / "c.yml", tmp_path / "out", "--dry-run", "--json")
         done = cli_process(*command, env=environment)
         assert done.returncode == 0, done.stderr
         plans.add(done.stdout)

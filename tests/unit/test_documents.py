@@ -12,9 +12,7 @@ import pytest
 
 from mergeplan.cli import group
 from mergeplan.cli.documents import VERSIONS, print_document
-from tests.support.commands import cli
 from tests.support.documents import SCHEMAS, check_document, schema, validator
-from tests.support.merges import config_text
 
 # What a command prints in the place of the document of its own name.
 OTHERS = {"calibrate": {"forecast"}, "merge": {"merges", "plan"}, "verify": {"replay"}}
@@ -58,16 +56,6 @@ def test_what_json_lacks_is_null_and_what_is_data_is_no_text(capsys):
     assert found == {"format": "mergeplan.bench", "version": 1, **expected}
     with pytest.raises(KeyError):
         print_document("nothing", {})
-
-
-def test_the_plan_of_a_dry_run_has_its_format_only_where_it_is_asked_for(small_models):
-    models = [small_models / "a", small_models / "b"]
-    (small_models / "c.yml").write_text(config_text("linear", models, parameters={"weight": 1}))
-    plain, named = (
-        json.loads(cli("merge", "c.yml", "out", "--dry-run", *more, cwd=small_models).stdout)
-        for more in ((), ("--json",))
-    )
-    assert named["plans"] == [plain]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
 
 if TYPE_CHECKING:
-    from mergeplan.merging.options import MergeRequest
+    from collections.abc import Sequence
+
+    from mergeplan.merging.checked import CheckedMerge
+    from mergeplan.merging.options import MergeOptions, MergeRequest
     from mergeplan.merging.runner import Runner
 
 
@@ -87,7 +90,12 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="Spread the output's shards over a Ray cluster: `auto`, its address, or `local`.",
 )
-@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check everything, say what `inspect` says of the merge, write nothing; with --json, print"
+    " the plan.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "-q",
@@ -133,7 +141,6 @@ def command(
     from mergeplan.merging.merge import merge_many, merged_line
     from mergeplan.merging.options import MergeOptions
     from mergeplan.merging.preflight import check_merges
-    from mergeplan.planning.document import to_json
     from mergeplan.system.progress import ProgressLine
 
     options = MergeOptions(
@@ -161,13 +168,7 @@ def command(
         raise click.UsageError("--resume and --discard exclude each other")
     wanted = _wanted(paths, many)
     if dry_run:
-        checked = check_merges(wanted, options).merges
-        warnings = sorted({warning for one in checked for warning in one.warnings})
-        for warning in warnings:
-            warn(warning)
-        plans = [one.plan.data for one in checked]
-        document = {**head("plan"), "plans": plans, "warnings": warnings}
-        click.echo(to_json(document if as_json else plans if many else plans[0], indent=1))
+        _say_what_would_be(check_merges(wanted, options).merges, options, as_json, quiet)
         return
     line = ProgressLine(quiet=quiet)
     try:
@@ -193,6 +194,27 @@ def command(
             print_document("merge", data[0])
     else:
         report(merged_line(reports, paths[-1]))
+
+
+def _say_what_would_be(
+    checked: "Sequence[CheckedMerge]", options: "MergeOptions", as_json: bool, quiet: bool
+) -> None:
+    """What `inspect` says of merges that can run; as JSON, their plans."""
+    from mergeplan.inspection.inspect import inspect
+    from mergeplan.planning.document import to_json
+
+    found = [] if as_json else [inspect([one.config], options, out=one.out) for one in checked]
+    told = dict.fromkeys(w for one in found for merge in one.merges for w in merge.warnings)
+    told |= dict.fromkeys(warning for one in checked for warning in one.warnings)
+    for warning in () if quiet else told:
+        warn(warning)
+    if as_json:
+        plans = [one.plan.data for one in checked]
+        click.echo(to_json({**head("plan"), "plans": plans, "warnings": list(told)}, indent=1))
+    for one in found:
+        click.echo(one.summary())
+    if not all(one.fits for one in found):
+        click.get_current_context().exit(1)
 
 
 def _runner(ray: str | None) -> "Runner | None":

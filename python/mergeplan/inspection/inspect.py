@@ -105,8 +105,9 @@ def _is_config(one: AnyConfig) -> bool:
 
 
 def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) -> MergeInspection:
-    path = Path(given) if isinstance(given, str | Path) else Path("the config")
     config, faults = examined(given)
+    path = Path(given) if isinstance(given, str | Path) else None
+    path = path or (config and config.file) or Path("the config")
     problems = [problem_of("config", fault) for fault in faults]
     if config is None:
         return MergeInspection(path, None, None, (), tuple(problems), (), None, None, ())
