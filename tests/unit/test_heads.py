@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
+from mergeplan.checkpoints.head_names import embedding_of, is_head
 from mergeplan.checkpoints.heads import (
     TIED_BY_DEFAULT,
     counted_twice,
-    embedding_of,
     head_name,
     head_of,
-    is_head,
     stand_in,
     ties,
     untied,

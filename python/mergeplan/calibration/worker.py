@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.calibration.setup import Setup, measure_of
-from mergeplan.checkpoints.heads import heads_in
+from mergeplan.checkpoints.head_names import heads_in
 from mergeplan.evaluation.harness import Tasks, check_tasks, run_tasks
 from mergeplan.evaluation.loading import load_for_measure, load_tokenizer
 from mergeplan.evaluation.measure import Measure

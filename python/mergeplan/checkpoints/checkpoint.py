@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.head_names import may_be_of_words
 from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.checkpoints.plan_models import (
     Cast,
@@ -154,6 +155,11 @@ class Checkpoint:
     def key(self) -> Key:
         """What makes two checkpoints the same."""
         return (bool(self.made), self.path, tuple(self.files))
+
+    @cached_property
+    def of_words(self) -> tuple[str, ...]:
+        """The tensors that may be heads or embeddings, by their names."""
+        return tuple(filter(may_be_of_words, self.tensors))
 
     @property
     def stem(self) -> str:

@@ -10,41 +10,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
+from mergeplan.checkpoints.head_names import (
+    EMBEDDING,
+    EMBEDDING_ALONE,
+    HALF,
+    embedding_of,
+    heads_in,
+    is_head,
+)
 from mergeplan.checkpoints.spelling import spelling
 
 _TIE, _TEXT = "tie_word_embeddings", "text_config"
-# Ends of names in what the classes of transformers tie (`_tied_weights_keys`); the module around a
-# head and its embedding comes before.
-_HEAD = re.compile(
-    r"(?P<around>(?:.*?\.)??)(?:lm_head|lm_head\.decoder|lm_head\.out_proj|embed_out"
-    r"|generator_lm_head|(?:cls\.)?predictions\.decoder|vocab_projector)\.weight"
-)
-# Other modules have these words too. InternLM2 has `output`, ChatGLM `output_layer`.
-_ALONE = {
-    f"{word}.weight"
-    for word in (
-        "decoder",
-        "decoder.output_projection",
-        "head",
-        "head.decoder",
-        "lm_loss",
-        "mlm_score.decoder",
-        "output",
-        "output_layer",
-        "output_projection",
-        "pred_layer.proj",
-        "proj_out",
-    )
-}
-_EMBEDDING = re.compile(
-    r"(?P<around>(?:.*?\.)??)(?:(?P<shared>shared)|embed_tokens|wte|embed_in|tok_embeddings"
-    r"|tokens_embed|word_embeddings?)\.weight"
-)
-# Mamba's and CTRL's.
-_EMBEDDING_ALONE = ("embeddings.weight", "embedding.weight", "w.weight")
-_HALF = re.compile(
-    r"(?P<around>(?:.*?\.)??)(?:text_)?(?:encoder|decoder)\.(?:embed_tokens|word_embeddings)\.weight"
-)
 # Architectures whose head is not called `lm_head`.
 _HEADS = {
     "biogpt": "output_projection.weight",
@@ -93,54 +69,13 @@ xmod yoso youtu zamba zamba2 zaya
 TIED_BY_DEFAULT = frozenset(_TIED.split())
 
 
-def is_head(name: str) -> bool:
-    """Whether a tensor makes logits, by its name."""
-    spelled = spelling(name)
-    return spelled in _ALONE or _HEAD.fullmatch(spelled) is not None
-
-
-def has_row_per_token(name: str) -> bool:
-    """Whether a tensor has a row for each token, by its name: an embedding, a head, its bias."""
-    spelled = spelling(name)
-    if spelled.endswith("predictions.bias") or is_head(f"{name.removesuffix('.bias')}.weight"):
-        return True
-    embeds = _EMBEDDING.fullmatch(spelled) or _HALF.fullmatch(spelled)
-    return is_head(name) or embeds is not None or spelled in _EMBEDDING_ALONE
-
-
-def heads_in(names: Iterable[str]) -> list[str]:
-    """The heads among some tensors."""
-    return [name for name in names if is_head(name)]
-
-
-def embedding_of(head: str, names: Iterable[str]) -> str | None:
-    """The embedding that a head is tied to, if it is tied; `None` where there is none.
-
-    Args:
-        names: All tensors of the model. Of several embeddings it is the one that both halves
-            share, then the decoder's, then the one with the shortest name.
-    """
-    found = _HEAD.fullmatch(spelling(head))
-    around = found["around"] if found else ""
-    ranked = []
-    for name in names:
-        spelled = spelling(name)
-        match = _EMBEDDING.fullmatch(spelled)
-        if match and match["around"].startswith(around):
-            of_encoder = "encoder." in spelled
-            ranked.append((match["shared"] is None, of_encoder, spelled.count("."), name))
-        elif spelled.removeprefix(around) in _EMBEDDING_ALONE:
-            ranked.append((True, False, spelled.count("."), name))
-    return min(ranked)[-1] if ranked else None
-
-
 def ties(checkpoint: Checkpoint) -> bool:
     """Whether a model's head is its embedding.
 
     config.json says so, at the top or in `text_config`; where it does not, the architecture's
     default; where that is unknown or config.json contradicts itself, whether no head is stored.
     """
-    return ties_by(checkpoint.config, checkpoint.tensors)
+    return ties_by(checkpoint.config, checkpoint.of_words)
 
 
 def ties_by(config: Mapping[str, Any], names: Iterable[str]) -> bool:
@@ -179,14 +114,14 @@ def head_of(checkpoint: Checkpoint) -> str:
     Returns:
         `own`, `tied` (none is stored; the embedding serves), `stored though tied`, or `none`.
     """
-    if heads_in(checkpoint.tensors):
+    if heads_in(checkpoint.of_words):
         return "stored though tied" if ties(checkpoint) else "own"
     return "tied" if ties(checkpoint) and embedding(checkpoint) else "none"
 
 
 def embedding(checkpoint: Checkpoint) -> Tensor | None:
     """The matrix of the vocabulary's vectors."""
-    name = embedding_of("lm_head.weight", checkpoint.tensors)
+    name = embedding_of("lm_head.weight", checkpoint.of_words)
     return None if name is None else checkpoint.tensors[name]
 
 
@@ -195,13 +130,13 @@ def stand_in(name: str, checkpoint: Checkpoint) -> str | None:
 
     Tying is symmetric: what is stored serves for the others, head or embedding.
     """
-    tensors = checkpoint.tensors
+    tensors = checkpoint.of_words
     if is_head(name):
         return embedding_of(name, tensors) if ties(checkpoint) else None
     spelled = spelling(name)
-    if half := _HALF.fullmatch(spelled):
+    if half := HALF.fullmatch(spelled):
         return embedding_of(half["around"] + "lm_head.weight", tensors)
-    if spelled in _EMBEDDING_ALONE or _EMBEDDING.fullmatch(spelled):
+    if spelled in EMBEDDING_ALONE or EMBEDDING.fullmatch(spelled):
         heads = heads_in(tensors)
         if len(heads) == 1 and ties(checkpoint) and embedding(checkpoint) is None:
             return heads[0]
@@ -213,11 +148,11 @@ def head_name(checkpoint: Checkpoint) -> str | None:
 
     Models that fill in masked words are left out: their heads are more than a matrix.
     """
-    for name in heads_in(checkpoint.tensors):
+    for name in heads_in(checkpoint.of_words):
         return name
     if not makes_words(checkpoint):
         return None
-    found = embedding_of("lm_head.weight", checkpoint.tensors)
+    found = embedding_of("lm_head.weight", checkpoint.of_words)
     if found is None or "embeddings.word_embeddings" in found:
         return None
     # Vision-language models once had the head inside of their language model.
@@ -235,7 +170,7 @@ def makes_words(checkpoint: Checkpoint) -> bool:
 def counted_twice(checkpoint: Checkpoint) -> set[str]:
     """Tensors that are stored beside what they are tied to."""
     return (
-        set(heads_in(checkpoint.tensors)) if head_of(checkpoint) == "stored though tied" else set()
+        set(heads_in(checkpoint.of_words)) if head_of(checkpoint) == "stored though tied" else set()
     )
 
 

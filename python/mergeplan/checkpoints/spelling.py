@@ -8,11 +8,11 @@ was `language_model.model.layers`, a trunk saved alone loses its `transformer.`,
 from collections.abc import Iterable
 
 # Modules that hold a whole model, or its language model, and no tensors of their own.
-_WRAPPERS = {"model", "language_model", "transformer", "thinker", "timm_model"}
-_WRAPPERS |= {"base_model", "module", "_orig_mod", "_orig_module", "_forward_module"}
-_WRAPPERS |= {"_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"}
+WRAPPERS = {"model", "language_model", "transformer", "thinker", "timm_model"}
+WRAPPERS |= {"base_model", "module", "_orig_mod", "_orig_module", "_forward_module"}
+WRAPPERS |= {"_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"}
 # Wrappers inside a tower alone (`vision_tower.vision_model.`): at the head they name the tower.
-_INSIDE = {"vision_model"}
+INSIDE = {"vision_model"}
 # How transformers calls the trunk of each architecture (`base_model_prefix`), at the head alone.
 _TRUNKS = """
 aimv2 albert align altclip audio_spectrogram_transformer backbone beit bert biogpt bit blip
@@ -83,7 +83,7 @@ def _taken_apart(name: str) -> tuple[str, str]:
     kept: list[str] = []
     *modules, last = name.split(".")
     for module in modules:
-        if module in _WRAPPERS or (kept and module in _INSIDE):
+        if module in WRAPPERS or (kept and module in INSIDE):
             continue
         if not kept and not trunk and module in TRUNKS:
             trunk = module

@@ -9,7 +9,7 @@ import numpy as np
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor, planned_models
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES
-from mergeplan.checkpoints.heads import has_row_per_token
+from mergeplan.checkpoints.head_names import has_row_per_token
 from mergeplan.checkpoints.names import parts_of
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.config import MergeConfig

@@ -8,7 +8,8 @@ from mergeplan._native import __version__
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING, Checkpoint
 from mergeplan.checkpoints.content import same_content
 from mergeplan.checkpoints.donated import donated_by
-from mergeplan.checkpoints.heads import embedding_of, heads_in, untied
+from mergeplan.checkpoints.head_names import embedding_of, heads_in
+from mergeplan.checkpoints.heads import untied
 from mergeplan.checkpoints.lfs import refuse_pointer
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.planning.plan import Companions, MergePlan

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.heads import embedding_of, heads_in
+from mergeplan.checkpoints.head_names import embedding_of, heads_in
 from mergeplan.checkpoints.passed_over import text_layer
 from mergeplan.config.config import MergeConfig
 from mergeplan.errors import InputError

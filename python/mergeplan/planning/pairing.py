@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.dtypes import BUFFERS
-from mergeplan.checkpoints.heads import has_row_per_token, stand_in
+from mergeplan.checkpoints.head_names import has_row_per_token
+from mergeplan.checkpoints.heads import stand_in
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.checkpoints.spelling import by_spelling, same_tensor
 from mergeplan.errors import InputError, MissingInputError

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, with_sources
-from mergeplan.checkpoints.heads import heads_in, ties_by
+from mergeplan.checkpoints.head_names import heads_in
+from mergeplan.checkpoints.heads import ties_by
 from mergeplan.checkpoints.plan_models import Derived, TensorRef
 from mergeplan.planning.document import Input, Job, Plan
 from mergeplan.planning.lowering import ResolvedTensor

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mergeplan.checkpoints import heads
+from mergeplan.checkpoints import head_names, heads
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.layers import layer_of
 from mergeplan.checkpoints.plan_models import Rows, TensorRef
@@ -97,7 +97,7 @@ def has_row_per_token(name: str, shape: tuple[int, ...], n_rows: int | None) -> 
     Args:
         n_rows: Rows of the model's embedding.
     """
-    return n_rows is not None and shape[:1] == (n_rows,) and heads.has_row_per_token(name)
+    return n_rows is not None and shape[:1] == (n_rows,) and head_names.has_row_per_token(name)
 
 
 def why_rows_must_stay(checkpoint: Checkpoint) -> InputError | None:
@@ -133,7 +133,7 @@ def _stays(name: str, shape: tuple[int, ...], n_rows: int) -> bool:
     if _ACROSS.search(name):
         return True
     high = shape[:1] == (n_rows,) and layer_of(name) is None
-    return high and not heads.has_row_per_token(name)
+    return high and not head_names.has_row_per_token(name)
 
 
 def _vocabulary_sizes(config: Mapping[str, Any]) -> set[int]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.heads import heads_in, ties
+from mergeplan.checkpoints.head_names import heads_in
+from mergeplan.checkpoints.heads import ties
 from mergeplan.checkpoints.passed_over import BEHIND_THE_LAST, reason_to_pass_over
 from mergeplan.config.config import MergeConfig
 from mergeplan.config.scopes import ModelInput
@@ -96,7 +97,7 @@ def layer_views(
 def own_heads(checkpoints: Sequence[Checkpoint]) -> set[str]:
     """The heads of models that have one beside their embedding."""
     untied = [checkpoint for checkpoint in checkpoints if not ties(checkpoint)]
-    return {name for checkpoint in untied for name in heads_in(checkpoint.tensors)}
+    return {name for checkpoint in untied for name in heads_in(checkpoint.of_words)}
 
 
 def depth_within(tensor: str, first: int, count: int) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from mergeplan.checkpoints.adapters.keys import Change
 from mergeplan.checkpoints.adapters.tied import Tie
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.heads import heads_in, is_head
+from mergeplan.checkpoints.head_names import heads_in, is_head
 from mergeplan.checkpoints.spelling import by_spelling, same_tensor, spelling
 from mergeplan.errors import InputError
 
@@ -51,7 +51,7 @@ def _find(name: str, spelled: dict[str, str], tie: Tie | None, base: Checkpoint)
     if found is not None and same_tensor(name, found):
         return found
     if is_head(name):
-        heads = heads_in(base.tensors) or ([tie.head] if tie else [])
+        heads = heads_in(base.of_words) or ([tie.head] if tie else [])
         if len(heads) == 1:
             return heads[0]
     # Models with code of their own have prefixes that are not known.

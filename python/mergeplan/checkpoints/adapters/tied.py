@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from mergeplan.checkpoints.adapters.keys import Change
 from mergeplan.checkpoints.adapters.settings import BY_PEFT
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.heads import embedding_of, head_name, makes_words, ties
+from mergeplan.checkpoints.head_names import embedding_of
+from mergeplan.checkpoints.heads import head_name, makes_words, ties
 from mergeplan.errors import InputError
 
 
@@ -25,7 +26,7 @@ class Tie:
 def tie_of(base: Checkpoint) -> Tie | None:
     """Head and embedding of a base that ties them."""
     head = head_name(base)
-    embedding = embedding_of(head or "lm_head.weight", base.tensors)
+    embedding = embedding_of(head or "lm_head.weight", base.of_words)
     if head is None or embedding is None or not ties(base):
         return None
     return Tie(head, embedding)
@@ -103,7 +104,7 @@ def _in_place(name: str, tie: Tie, base: Checkpoint, adapter: Checkpoint) -> Inp
 
 def _refuse_masked(placed: dict[str, Change], base: Checkpoint, adapter: Checkpoint) -> None:
     """A head that is more than a matrix stays tied, where it is not written out."""
-    embedding = embedding_of("lm_head.weight", base.tensors)
+    embedding = embedding_of("lm_head.weight", base.of_words)
     if embedding in placed and head_name(base) is None and makes_words(base) and ties(base):
         raise InputError(
             f"`{adapter.path}`: the adapter changes `{embedding}`, which the head of"
