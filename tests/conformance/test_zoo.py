@@ -33,8 +33,8 @@ DRAWN = 8
 
 
 def share() -> list[str]:
-    """Classes of which docs/zoo.md says that all is right: all of them, or those above and some."""
-    right = right_rows((ROOT / "docs" / "zoo.md").read_text())
+    """Classes of which the zoo's page says that all is right: all, or those above and some."""
+    right = right_rows((ROOT / "docs" / "evidence" / "zoo.md").read_text())
     if FULL:
         return right
     return [*ALWAYS, *random.Random(20).sample(sorted(set(right) - set(ALWAYS)), DRAWN)]

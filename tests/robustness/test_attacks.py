@@ -1,4 +1,4 @@
-"""A seeded share of the attacks of `tests/tools/attacks`; docs/robustness.md has the long runs."""
+"""A seeded share of `tests/tools/attacks`; docs/evidence/robustness.md has the long runs."""
 
 import shutil
 import subprocess

@@ -1,10 +1,10 @@
-"""docs/asks.md names every ask, and tests that exist."""
+"""docs/evidence/asks.md names every ask, and tests that exist."""
 
 import re
 
 from tests.support.settings import ROOT
 
-ASKS = (ROOT / "docs" / "asks.md").read_text("utf-8")
+ASKS = (ROOT / "docs" / "evidence" / "asks.md").read_text("utf-8")
 
 
 def test_every_ask_has_an_answer_and_a_test_that_exists():

@@ -1,6 +1,6 @@
 """Try every class of transformers that has a language-model head, and write the table.
 
-    python -m tests.tools.zoo --out docs/zoo.md
+    python -m tests.tools.zoo --out docs/evidence/zoo.md
 
 For each class a tiny base and two fine-tunes are merged by linear and TIES, with and without a
 tokenizer's source, in one file and in shards, with tied and untied heads; see `trial`. Rows are

@@ -27,8 +27,8 @@ transformers packs a mixture's experts, on the packed tensor); `from_pretrained`
 it does not report of the base; every tensor that it has loaded is the expected one; config and
 tokenizer load as the base's. Of mergekit names are not asked, and a last place may differ.
 
-`python -m tests.tools.zoo --out docs/zoo.md` writes this page, and `tests/conformance/test_zoo.py`
-tries a share of its rows.
+`python -m tests.tools.zoo --out docs/evidence/zoo.md` writes this page, and
+`tests/conformance/test_zoo.py` tries a share of its rows.
 """
 
 

@@ -2,7 +2,7 @@
 //!
 //! Each input is a valid one with some changes. Whatever it is, the core must return, without a
 //! panic, without memory out of proportion, and soon; and what it accepts must hold together.
-//! `docs/robustness.md` has the commands.
+//! `docs/evidence/robustness.md` has the commands.
 
 // The helpers below are part of the tests, which may unwrap.
 #![allow(clippy::unwrap_used)]
