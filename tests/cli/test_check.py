@@ -138,6 +138,20 @@ def broken_models(folder):
     }
 
 
+def test_json_has_every_fault_with_its_line_or_what_the_file_would_do(config, tmp_path):
+    run = cli("check", config, "--json")
+    found = json.loads(run.stdout)
+    assert (run.returncode, found["fine"], found["faults"]) == (0, True, [])
+    assert found["does"].startswith(f"{config}: ties on ")
+    config.write_text(SEVEN)
+    run = cli("check", config, "--json")
+    found = json.loads(run.stdout)
+    assert (run.returncode, run.stderr, found["fine"], found["does"]) == (1, "", False, "")
+    assert {one["line"] for one in found["faults"]} == LINES.keys()
+    pool = json.loads(cli("check", write_pool(tmp_path / "pool"), "--json").stdout)
+    assert (pool["fine"], pool["path"]) == (True, str(tmp_path / "pool" / "pool.yml"))
+
+
 @pytest.mark.parametrize("command", ["merge", "dry run", "inspect", "check"])
 def test_models_that_cannot_be_opened_take_one_run_on_every_command(command, config):
     folder = config.parent

@@ -88,6 +88,25 @@ def test_a_real_pool_is_written_and_calibrate_takes_it(demo_pool, tmp_path):
     assert "at least:" in run.stdout
 
 
+def test_json_says_what_was_taken_and_left_out(small):
+    adapter(small / "lora", "../base")
+    (small / "odd").mkdir()
+    (small / "odd" / "model.safetensors").write_bytes(b"x")
+    run = cli("init", small, "--dry-run", "--json")
+    found = json.loads(run.stdout)
+    assert (run.returncode, run.stderr, found["written"]) == (0, "", False)
+    [size] = found["sizes"]
+    assert size["base"] == str(small / "base")
+    kinds = {one["name"]: one["adapter"] for one in size["experts"]}
+    assert kinds == {"code": False, "law": False, "lora": True}
+    assert [one["name"] for one in found["domains"]] == ["code"]
+    assert [one["path"] for one in found["left_out"]] == [str(small / "odd")]
+    assert not (small / "pool.yml").exists()
+    written = json.loads(cli("init", small, "--json").stdout)
+    assert written["written"]
+    assert Path(written["path"]).read_text() == written["text"] == found["text"]
+
+
 def test_a_file_that_is_there_stays_until_told_and_a_dry_run_only_prints(small):
     run = cli("init", small, "--dry-run")
     assert run.stdout.startswith("# A pool for mergeplan")

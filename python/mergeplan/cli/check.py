@@ -4,13 +4,15 @@ from pathlib import Path
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.options.path import PATH
 
 
 @click.command("check")
 @click.argument("path", metavar="CONFIG_OR_POOL", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
-def command(ctx: click.Context, path: Path) -> None:
+def command(ctx: click.Context, path: Path, as_json: bool) -> None:
     """Say everything that is wrong with a config or a pool, or what it would do.
 
     Keys and values, each with its line; models that are not there or do not fit; texts. Nothing is
@@ -19,6 +21,9 @@ def command(ctx: click.Context, path: Path) -> None:
     from mergeplan.onboarding.check import check
 
     found = check(path)
-    click.echo(found.summary(), err=bool(found.faults))
+    if as_json:
+        print_document("check", found.data())
+    else:
+        click.echo(found.summary(), err=bool(found.faults))
     if found.faults:
         ctx.exit(1)

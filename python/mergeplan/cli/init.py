@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from mergeplan.cli.documents import print_document
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH, complete_files
 
@@ -34,6 +35,7 @@ from mergeplan.cli.options.path import PATH, complete_files
 )
 @overwrite_option
 @click.option("--dry-run", is_flag=True, help="Print the file on stdout; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was taken, as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No word of what was taken.")
 def command(
     folders: tuple[Path, ...],
@@ -42,6 +44,7 @@ def command(
     data: tuple[str, ...],
     overwrite: bool,
     dry_run: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Write a pool.yml, with comments, of the models, adapters and texts in FOLDER.
@@ -56,6 +59,9 @@ def command(
     from mergeplan.onboarding.init import init
 
     made = init(folders, out, bases=bases, data=data, overwrite=overwrite, dry_run=dry_run)
+    if as_json:
+        print_document("init", {"written": not dry_run, **made.data()})
+        return
     if dry_run:
         click.echo(made.text, nl=False)
     if not quiet:

@@ -43,7 +43,17 @@ class Check(Summarized):
 
     def records(self) -> list[dict[str, Any]]:
         """A row for each fault."""
-        return [{"message": one.message, "hint": one.hint} for one in self.faults]
+        return [{"line": one.line, "message": one.message, "hint": one.hint} for one in self.faults]
+
+    def data(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        rows = zip(self.records(), self.faults, strict=True)
+        return {
+            "fine": not self.faults,
+            "faults": [{**row, "excerpt": fault.excerpt} for row, fault in rows],
+            "path": self.path,
+            "does": "" if self.faults else self.does,
+        }
 
 
 def check(path: str | Path) -> Check:

@@ -66,6 +66,33 @@ class NewPool(Summarized):
             for name, path in size.experts.items()
         ]
 
+    def data(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "path": self.path,
+            "sizes": [
+                {
+                    "base": size.base.place,
+                    "n_params": size.n_params,
+                    "why": size.why,
+                    "experts": [
+                        {
+                            "name": name,
+                            "path": path,
+                            "adapter": is_adapter(path),
+                            "note": size.notes[name],
+                        }
+                        for name, path in size.experts.items()
+                    ],
+                }
+                for size in self.sizes
+            ],
+            "domains": [{"name": name, **vars(text)} for name, text in self.domains.items()],
+            "left_out": [{"path": path, "why": why} for path, why in self.left_out.items()],
+            "missing": self.missing,
+            "text": self.text,
+        }
+
 
 def init(
     folders: str | Path | Sequence[str | Path],
