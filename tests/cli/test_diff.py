@@ -22,13 +22,20 @@ def test_the_table_lists_what_differs_worst_first(tmp_path):
     save_checkpoint(tmp_path / "b", b)
     run = cli("diff", "a", "b", cwd=tmp_path)
     assert run.returncode == 1
-    head, z, y, summary = run.stdout.splitlines()
-    assert head.split()[0] == "tensor"
-    assert z.split() == ["z", "differs", "100", "%", "1", "1", "8388608", "8.39e+06", "-"]
-    assert y.split() == ["y", "differs", "100", "%", "1.19e-07", "1.19e-07", "1", "1", "-"]
-    assert summary == "2 of 3 tensors differ, 1 are equal; at most 8388608 ULP apart"
+    head, z, y, summary, whole = run.stdout.splitlines()
+    assert head.split() == [
+        *("tensor", "status", "share", "relative", "L2", "cosine", "differing"),
+        *("max", "|d|", "max", "ULP", "NaN"),
+    ]
+    assert z.split() == ["z", "differs", "100", "%", "1", "1.000000", "100", "%", "1", ">128", "-"]
+    assert y.split() == [
+        *("y", "differs", "1.42e-12", "%", "1.19e-07", "1.000000"),
+        *("100", "%", "1.19e-07", "1", "-"),
+    ]
+    assert summary == "2 of 3 tensors differ, 1 equal"
+    assert whole == "in all: relative L2 0.577, cosine 0.942809"
     run = cli("diff", "a", "b", "--tolerance-ulp", 1, cwd=tmp_path)
-    assert "1 of 3 tensors differ, 2 are equal within 1 ULP" in run.stdout
+    assert "1 of 3 tensors differ, 2 equal within 1 ULP" in run.stdout
 
 
 def test_json_has_every_tensor(tmp_path):
@@ -42,6 +49,8 @@ def test_json_has_every_tensor(tmp_path):
     first, second = data["tensors"]
     assert (first["tensor"], first["status"], first["b"]) == ("only", "only in a", None)
     assert second["distance"]["unmatched"] == 1
+    assert (second["distance"]["finite"], second["distance"]["cosine"]) == (1, 1.0)
+    assert data["whole"]["relative_l2"] == 0
     assert second["a"] == {"dtype": "F32", "shape": [2], "file": "model.safetensors"}
 
 
@@ -54,3 +63,15 @@ def test_a_file_is_a_checkpoint_too(small_models):
     run = cli("diff", a / "model.safetensors", a)
     assert run.returncode == 0
     assert cli("diff", a, small_models / "b" / "model.safetensors").returncode == 1
+
+
+def test_a_config_or_an_adapter_in_place_of_a_model_is_called_that(demo_pool, tmp_path):
+    base, config = demo_pool / "base", tmp_path / "merge.yml"
+    config.write_text("merge_method: linear\n")
+    run = cli("diff", base, config)
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"error: `{config}` is a YAML file, and no model\n\n"
+        f"hint: `mergeplan merge {config} OUT_DIR` makes the model of a merge's config;"
+        f" `mergeplan verify DIR --config {config}` asks whether DIR is that model\n"
+    )

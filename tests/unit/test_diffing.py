@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergeplan.inspection.diff import diff
+from mergeplan.inspection.tensor_diff import diff_rows
 from tests.support.checkpoints import save_checkpoint
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -26,6 +27,26 @@ def pair(tmp_path, a: dict, b: dict, **options):
     return diff(tmp_path / "a", tmp_path / "b", **options)
 
 
+def vectors(a: torch.Tensor, b: torch.Tensor) -> dict:
+    """Relative L2, cosine and norms of what is finite on both sides, by numpy in float64."""
+    x, y = a.double().numpy().ravel(), b.double().numpy().ravel()
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    norms = [float(np.linalg.norm(side)) for side in (x - y, x, y)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = 0.0 if norms[0] == norms[1] == 0 else float(np.divide(norms[0], norms[1]))
+    cosine = float(x @ y) / (norms[1] * norms[2]) if norms[1] and norms[2] else None
+    names = ("relative_l2", "cosine", "norm_difference", "norm_a", "norm_b")
+    return dict(zip(names, (relative, cosine, *norms), strict=True))
+
+
+def near(expected: dict) -> dict:
+    return {
+        key: None if value is None else pytest.approx(value, rel=1e-9, abs=0)
+        for key, value in expected.items()
+    }
+
+
 def only(found):
     (tensor,) = found.tensors
     return tensor
@@ -41,10 +62,12 @@ def test_distances_are_their_definition(dtype, n, tmp_path):
         (a.float() + 1e-2 * torch.randn(n, generator=generator)).to(dtype),
         a,
     )
-    found = only(pair(tmp_path, {"x": a}, {"x": b})).distance
+    tensor = only(pair(tmp_path, {"x": a}, {"x": b}))
+    found = tensor.distance
     distance = np.abs(a.double().numpy() - b.double().numpy())
     ulp = np.abs(ordinal(a) - ordinal(b))
-    assert found.elements == n
+    assert found.elements == found.finite == n
+    assert tensor.vectors.data() == near(vectors(a, b))
     assert found.differing == np.count_nonzero(distance)
     assert found.max_difference == distance.max(initial=0)
     assert found.max_ulp == ulp.max(initial=0)
@@ -64,6 +87,7 @@ def test_across_dtypes_ulps_are_counted_in_the_coarser(first, second, tmp_path):
     assert tensor.distance.ulp_dtype == str(coarser).removeprefix("torch.")
     ulp = np.abs(ordinal(a.to(coarser)) - ordinal(b.to(coarser)))
     assert tensor.distance.max_ulp == ulp.max()
+    assert tensor.vectors.data() == near(vectors(a, b))
     assert tensor.status == ("differs" if first == second else "dtype")
 
 
@@ -146,8 +170,86 @@ def test_what_cannot_be_compared_comes_first(tmp_path):
     ]
 
 
+def test_the_worst_has_the_largest_share_of_the_squared_difference(tmp_path):
+    a = {"large": torch.full((100,), 10.0), "tiny": torch.full((4,), 1e-8), "ids": torch.arange(3)}
+    a |= {"bad": torch.ones(5), "same": torch.ones(2)}
+    b = {"large": torch.full((100,), 10.1), "tiny": torch.full((4,), -1e-8)}
+    b |= {"ids": torch.arange(3) + 1, "bad": torch.tensor([1.0] * 4 + [np.nan])}
+    b |= {"same": torch.ones(2)}
+    found = pair(tmp_path, a, b)
+    # Nothing is as bad as a NaN; what has no value in a vector comes before what has a share.
+    assert [t.tensor for t in found.tensors] == ["bad", "ids", "large", "tiny", "same"]
+    shares = {t.tensor: t.share for t in found.tensors}
+    assert shares["ids"] is None
+    assert shares["large"] == pytest.approx(1, abs=1e-9)
+    assert 0 < shares["tiny"] < 1e-12
+    assert (shares["bad"], shares["same"]) == (0, 0)
+    names = ("large", "tiny", "bad", "same")
+    whole = vectors(*(torch.cat([side[name] for name in names]) for side in (a, b)))
+    assert found.whole.data() == near(whole)
+    assert found.verdict().splitlines()[1] == (
+        "in all: relative L2 0.01, cosine 1.000000;"
+        " left out: 1 tensor not compared by value, 1 element NaN or infinite"
+    )
+
+
+def test_a_model_of_zeros_and_an_empty_tensor_have_words(tmp_path):
+    zeros, ones = torch.zeros(4), torch.ones(4)
+    a = {"from": zeros, "to": ones, "both": zeros.clone(), "empty": torch.ones(0, 3)}
+    b = {"from": ones, "to": zeros, "both": zeros.clone(), "empty": torch.ones(0, 3)}
+    found = pair(tmp_path, a, b)
+    of = {t.tensor: t for t in found.tensors}
+    assert [of[name].vectors.relative_l2 for name in a] == [np.inf, 1, 0, 0]
+    assert [of[name].vectors.cosine for name in a] == [None] * 4
+    rows = {row.split()[0]: row for row in diff_rows(found.tensors)}
+    assert rows["from"].split()[2:6] == ["50", "%", "A", "is"]
+    assert "equal, empty" in rows["empty"]
+    nothing = pair(tmp_path / "n", {"x": zeros}, {"x": ones})
+    assert nothing.verdict().endswith(
+        "in all: relative L2 A is 0, no cosine, one side being all zeros"
+    )
+    nan = torch.full((4,), float("nan"))
+    (row,) = diff_rows(pair(tmp_path / "nan", {"x": nan}, {"x": ones}).differing)[1:]
+    assert row.split() == [
+        *("x", "differs,", "nothing", "finite,", "4", "not", "finite", "on", "one", "side"),
+        *("0", "%", "-", "-", "100", "%", "0", "0", "4", "/", "0"),
+    ]
+    integers = pair(tmp_path / "i", {"x": torch.ones(2).int()}, {"x": torch.zeros(2).int()})
+    assert integers.whole is None
+    assert integers.verdict() == "1 of 1 tensor differ, 0 equal"
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_ulps_are_told_of_rounding_only(dtype, tmp_path):
+    a = torch.ones(3).to(dtype)
+    for steps, told in ((128, 128), (129, None)):
+        b = a.clone()
+        b.view(BITS[dtype])[0] += steps
+        tensor = only(pair(tmp_path / str(steps), {"x": a}, {"x": b}))
+        assert (tensor.distance.max_ulp, tensor.max_ulp) == (steps, told)
+        assert tensor.numbers()["max_ulp"] == told
+        assert (tensor.numbers()["mean_ulp"] is None) == (told is None)
+    # On either side of 0 two values are far apart by steps, and near by every other measure.
+    a, b = torch.tensor([1e-4, 1.0]).to(dtype), torch.tensor([-1e-4, 1.0]).to(dtype)
+    tensor = only(pair(tmp_path / "sign", {"x": a}, {"x": b}))
+    assert tensor.max_ulp is None
+    assert tensor.vectors.relative_l2 < 3e-4
+
+
+@given(st.lists(st.tuples(*[st.floats(width=32, allow_subnormal=True)] * 2), max_size=70))
+def test_any_values_have_the_sums_of_their_definition(tmp_path_factory, pairs):
+    a, b = (torch.tensor([p[side] for p in pairs], dtype=torch.float32) for side in (0, 1))
+    tensor = only(pair(tmp_path_factory.mktemp("d"), {"x": a}, {"x": b}))
+    found, expected = tensor.vectors.data(), vectors(a, b)
+    cosine, wanted = found.pop("cosine"), expected.pop("cosine")
+    assert found == near(expected)
+    # Terms of either sign may cancel.
+    assert cosine == (None if wanted is None else pytest.approx(wanted, abs=1e-9))
+    assert tensor.distance.finite == int((a.isfinite() & b.isfinite()).sum())
+
+
 def numbers(found) -> list:
-    names = ("differing", "max_difference", "mean_difference", "max_ulp", "mean_ulp")
+    names = ("differing", "max_difference", "mean_difference", "max_ulp", "mean_ulp", "sums")
     return [(t.tensor, *(getattr(t.distance, name) for name in names)) for t in found.tensors]
 
 

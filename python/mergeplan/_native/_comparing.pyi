@@ -9,7 +9,8 @@ class TensorDistance:
 
     NaN equals NaN, and 0 equals -0. An element is unmatched where it differs and one of the two is
     NaN or infinite; maxima and means are over all other elements. Tensors that are not float32,
-    bfloat16 or float16 are compared by their bytes: their differences and ULPs are `None`.
+    bfloat16 or float16 are compared by their bytes: their differences, ULPs and sums are `None`.
+    Sums are in float64, over the elements that are finite on both sides.
     """
 
     @property
@@ -27,6 +28,10 @@ class TensorDistance:
     @property
     def unmatched(self) -> int:
         """Differing elements of which one is NaN or infinite."""
+
+    @property
+    def finite(self) -> int | None:
+        """Elements that are finite on both sides."""
 
     @property
     def nan_a(self) -> int:
@@ -51,6 +56,10 @@ class TensorDistance:
     @property
     def mean_ulp(self) -> float | None:
         """Mean number of steps."""
+
+    @property
+    def sums(self) -> list[float] | None:
+        """Sums of (a - b)², a², b² and a·b."""
 
 def tensor_distances(
     a: str,

@@ -40,12 +40,16 @@ def command(
 ) -> None:
     """Compare checkpoints A and B, folders or files, tensor by tensor.
 
-    float32, bfloat16 and float16 are compared by value; ULPs are steps between neighbouring
-    values of the dtype, of the coarser one where the dtypes differ. NaN equals NaN, 0 equals -0,
-    and an element that is NaN or infinite on one side only always differs. Other dtypes are
-    compared by their bytes. Exit code 0: equal. 1: they differ.
+    Worst first, by share of the whole squared difference, with relative L2 (|A - B| / |A|) and
+    cosine of each tensor and of all. float32, bfloat16 and float16 are compared by value: NaN
+    equals NaN, 0 equals -0, and an element that is NaN or infinite on one side only always differs.
+    Other dtypes are compared by their bytes. ULPs are steps between neighbouring values of the
+    dtype, of the coarser one where the dtypes differ; they tell of rounding, so that where some
+    element is more than 128 off, or the tensor holds no floats, none are told. Exit code 0: equal.
+    1: they differ.
     """
-    from mergeplan.inspection.diff import diff, diff_rows
+    from mergeplan.inspection.diff import diff
+    from mergeplan.inspection.tensor_diff import diff_rows
     from mergeplan.system.progress import ProgressLine
 
     line = ProgressLine(quiet=quiet)

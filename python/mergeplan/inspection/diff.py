@@ -3,15 +3,16 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.checkpoints.opening import open_stored
 from mergeplan.display.summary import Summarized
-from mergeplan.display.table import align_columns
-from mergeplan.display.text import printable
+from mergeplan.display.text import counted
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.inspection.tensor_diff import Side, Status, TensorDiff, diff_rows, l2_text
+from mergeplan.inspection.vectors import VectorDistance, vector_distance
 from mergeplan.planning.document import to_json
 from mergeplan.system.files import expanded
 from mergeplan.system.progress import Shown, shown_as_bar
@@ -19,64 +20,11 @@ from mergeplan.system.progress import Shown, shown_as_bar
 if TYPE_CHECKING:
     from mergeplan._native import TensorDistance
 
-Status = Literal["equal", "differs", "only in a", "only in b", "shape", "dtype"]
-_HEAD = ("tensor", "status", "differing", "max |d|", "mean |d|", "max ULP", "mean ULP", "NaN")
-_DISTANCE = (
-    "elements",
-    "differing",
-    "ulp_dtype",
-    "unmatched",
-    "nan_a",
-    "nan_b",
-    "max_difference",
-    "mean_difference",
-    "max_ulp",
-    "mean_ulp",
-)
-# Worst first; whoever misses a tensor cannot be loaded.
-_ORDER: tuple[Status, ...] = ("only in a", "only in b", "shape", "dtype", "differs", "equal")
-
-
-@dataclass(frozen=True)
-class Side:
-    """A tensor in one of the checkpoints; `dtype` is safetensors' name."""
-
-    dtype: str
-    shape: list[int]
-    file: str
-    n_bytes: int
-
-
-@dataclass(frozen=True)
-class TensorDiff:
-    """One tensor of two checkpoints.
-
-    Attributes:
-        status: `dtype` where the dtypes differ, whether or not the values could be compared.
-        a, b: Where it is; `None` on the side that lacks it.
-        distance: `None` where the two cannot be compared.
-    """
-
-    tensor: str
-    status: Status
-    a: Side | None
-    b: Side | None
-    distance: "TensorDistance | None" = None
-
-    @property
-    def badness(self) -> tuple[float, ...]:
-        """Sorts the worst first."""
-        found = self.distance
-        if found is None:
-            return (_ORDER.index(self.status),)
-        share = found.differing / max(found.elements, 1)
-        order = _ORDER.index(self.status)
-        return (order, -found.unmatched, -(found.max_ulp or 0), -(found.mean_ulp or 0), -share)
-
 
 @dataclass(frozen=True, repr=False)
 class Diff(Summarized):
-    """Every tensor of two checkpoints, the worst first.
+    """Every tensor of two checkpoints, the worst first: what cannot be compared, what is NaN or
+    infinite on one side only, and then by share of the squared difference.
 
     Attributes:
         tolerance_ulp: No element of a tensor that counts as equal is farther off than this.
@@ -91,17 +39,39 @@ class Diff(Summarized):
         """The tensors that do not count as equal."""
         return tuple(tensor for tensor in self.tensors if tensor.status != "equal")
 
+    @property
+    def whole(self) -> VectorDistance | None:
+        """All tensors whose values were compared, taken as one vector; `None` without any."""
+        return vector_distance(tensor.distance for tensor in self.tensors)
+
     def verdict(self) -> str:
-        """One line."""
+        """A line or two: how many tensors differ, and how far the models are apart in all."""
         differing, total = len(self.differing), len(self.tensors)
         within = f" within {self.tolerance_ulp} ULP" if self.tolerance_ulp else ""
         if not differing:
-            return f"equal{within}: {total} tensors"
-        worst = max((t.distance.max_ulp or 0 for t in self.differing if t.distance), default=0)
-        at_most = f"; at most {worst} ULP apart" if worst else ""
-        return (
-            f"{differing} of {total} tensors differ, {total - differing} are equal{within}{at_most}"
+            return f"equal{within}: {counted(total, 'tensors')}"
+        said = (
+            f"{differing} of {counted(total, 'tensors')} differ, {total - differing} equal{within}"
         )
+        ulps = [t.max_ulp for t in self.differing if t.vectors]
+        steps = [count for count in ulps if count is not None]
+        if steps and len(steps) == len(ulps):
+            said += f"; at most {max(steps)} ULP apart"
+        if self.whole is None:
+            return said
+        return f"{said}\nin all: {_in_words(self.whole)}{self._left_out()}"
+
+    def _left_out(self) -> str:
+        """What the numbers of the whole do not speak of."""
+        found = [tensor.distance for tensor in self.tensors]
+        tensors = sum(not tensor.vectors for tensor in self.differing)
+        elements = sum(one.elements - one.finite for one in found if one and one.finite is not None)
+        parts = []
+        if tensors:
+            parts.append(f"{counted(tensors, 'tensors')} not compared by value")
+        if elements:
+            parts.append(f"{counted(elements, 'elements')} NaN or infinite")
+        return f"; left out: {', '.join(parts)}" if parts else ""
 
     def summary(self) -> str:
         """The verdict, and a row for each tensor that differs."""
@@ -110,24 +80,18 @@ class Diff(Summarized):
     def records(self) -> list[dict[str, Any]]:
         """A row for each tensor, the worst first."""
         return [
-            {
-                "tensor": one.tensor,
-                "status": one.status,
-                **{name: getattr(one.distance, name, None) for name in _DISTANCE},
-            }
-            for one in self.tensors
+            {"tensor": one.tensor, "status": one.status, **one.numbers()} for one in self.tensors
         ]
 
     def data(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         tensors = []
         for tensor in self.tensors:
-            found = tensor.distance
             sides = {
                 name: side and {"dtype": side.dtype, "shape": side.shape, "file": side.file}
                 for name, side in (("a", tensor.a), ("b", tensor.b))
             }
-            distance = found and {name: getattr(found, name) for name in _DISTANCE}
+            distance = tensor.numbers() if tensor.distance else None
             entry = {
                 "tensor": tensor.tensor,
                 "status": tensor.status,
@@ -139,35 +103,10 @@ class Diff(Summarized):
             "equal": not self.differing,
             "tolerance_ulp": self.tolerance_ulp,
             "differing": len(self.differing),
+            "whole": self.whole and self.whole.data(),
             "read_bytes": self.read_bytes,
             "tensors": tensors,
         }
-
-
-def diff_rows(tensors: tuple[TensorDiff, ...]) -> list[str]:
-    """A head and a row for each tensor; nothing for none."""
-    if not tensors:
-        return []
-    return align_columns([_HEAD, *(_row(tensor) for tensor in tensors)], left=2)
-
-
-def _row(tensor: TensorDiff) -> tuple[str, ...]:
-    status: str = tensor.status
-    if tensor.a and tensor.b and status == "shape":
-        status = f"shape {tensor.a.shape} / {tensor.b.shape}"
-    elif tensor.a and tensor.b and status == "dtype":
-        status = f"dtype {tensor.a.dtype} / {tensor.b.dtype}"
-    found = tensor.distance
-    name = printable(tensor.tensor)
-    if found is None:
-        return (name, status, *["-"] * 6)
-    share = f"{100 * found.differing / max(found.elements, 1):.3g} %"
-    if found.unmatched:
-        status += f", {found.unmatched} not finite on one side"
-    nan = f"{found.nan_a} / {found.nan_b}" if found.nan_a or found.nan_b else "-"
-    numbers = (found.max_difference, found.mean_difference, found.max_ulp, found.mean_ulp)
-    cells = ["-" if n is None else f"{n}" if isinstance(n, int) else f"{n:.3g}" for n in numbers]
-    return (name, status, share, *cells, nan)
 
 
 def diff(
@@ -181,10 +120,17 @@ def diff(
 ) -> Diff:
     """Compare two checkpoints.
 
-    Values of float32, bfloat16 and float16 are compared, across these dtypes too; there both are
-    widened to float32 for the difference, and rounded to the coarser dtype (bfloat16 before
-    float16 before float32) for the ULPs. NaN equals NaN and 0 equals -0. Other dtypes are compared
-    by their bytes. Of a quantised model it is what the files hold, in 8 bits beside its scales.
+    Values of float32, bfloat16 and float16 are compared, across these dtypes too. Of each tensor,
+    and of all as one vector, there are the relative L2, ‖a - b‖ / ‖a‖, and the cosine, from sums in
+    float64 over the elements that are finite on both sides, in an order that no number of threads
+    changes. NaN equals NaN and 0 equals -0; an element that is NaN or infinite on one side only
+    differs, whatever the tolerance. Other dtypes are compared by their bytes alone. Of a quantised
+    model it is what the files hold, in 8 bits beside its scales.
+
+    ULPs are steps between neighbouring values of the dtype; where the dtypes differ both are
+    rounded to the coarser (bfloat16 before float16 before float32) for them. They tell rounding
+    apart, and nothing else: where some element is more than 128 steps off, or the tensor holds no
+    floats, there are none.
 
     Args:
         a, b: Folders of checkpoints, or files.
@@ -215,7 +161,7 @@ def diff(
     first, second = _sides(one), _sides(two)
     pairs = [
         name
-        for name in first.keys() & second.keys()
+        for name in sorted(first.keys() & second.keys())
         if first[name].shape == second[name].shape
         and (
             first[name].dtype == second[name].dtype
@@ -232,13 +178,25 @@ def diff(
             progress=(lambda done: told(done, total)) if told else None,
         )
     by_name = dict(zip(pairs, distances, strict=True))
+    whole = vector_distance(distances)
     found = []
     for name in first.keys() | second.keys():
         a_side, b_side, distance = first.get(name), second.get(name), by_name.get(name)
         status = _status(a_side, b_side, distance, tolerance_ulp, ignore_dtype)
-        found.append(TensorDiff(name, status, a_side, b_side, distance))
+        own = vector_distance([distance])
+        share = None
+        if own and whole:
+            # Where nothing differs, no tensor has a part in it.
+            share = own.squared_difference / (whole.squared_difference or 1.0)
+        found.append(TensorDiff(name, status, a_side, b_side, distance, share))
     found.sort(key=lambda tensor: (tensor.badness, tensor.tensor))
     return Diff(tuple(found), total, tolerance_ulp)
+
+
+def _in_words(whole: VectorDistance) -> str:
+    cosine = whole.cosine
+    angle = "no cosine, one side being all zeros" if cosine is None else f"cosine {cosine:.6f}"
+    return f"relative L2 {l2_text(whole)}, {angle}"
 
 
 def _stored(path: Path) -> Checkpoint:
@@ -246,11 +204,18 @@ def _stored(path: Path) -> Checkpoint:
         raise MissingInputError(
             f"`{path}` does not exist", "give the folder of a checkpoint, or its file"
         )
+    if path.suffix.lower() in (".yml", ".yaml"):
+        raise InputError(
+            f"`{path}` is a YAML file, and no model",
+            f"`mergeplan merge {path} OUT_DIR` makes the model of a merge's config;"
+            f" `mergeplan verify DIR --config {path}` asks whether DIR is that model",
+        )
     checkpoint = open_stored(str(path), shard_too=True)
     if checkpoint.made:
         raise InputError(
             f"`{path}` is an adapter, not a whole model",
-            "merge it with its base by `merge_method: passthrough`, and compare the output",
+            "merge it with its base by `merge_method: passthrough`, and compare the output; or ask"
+            f" whether a folder is that merge: `mergeplan verify DIR --adapter {path} --base BASE`",
         )
     return checkpoint
 

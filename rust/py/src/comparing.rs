@@ -15,12 +15,14 @@ pub(crate) struct TensorDistance {
     differing: u64,
     ulp_dtype: Option<String>,
     unmatched: u64,
+    finite: Option<u64>,
     nan_a: u64,
     nan_b: u64,
     max_difference: Option<f64>,
     mean_difference: Option<f64>,
     max_ulp: Option<u32>,
     mean_ulp: Option<f64>,
+    sums: Option<[f64; 4]>,
 }
 
 impl From<Distance> for TensorDistance {
@@ -31,12 +33,14 @@ impl From<Distance> for TensorDistance {
             differing: found.differing,
             ulp_dtype: values.map(|v| v.ulp_dtype.name().to_owned()),
             unmatched: values.map_or(0, |v| v.unmatched),
+            finite: values.map(|v| v.finite),
             nan_a: values.map_or(0, |v| v.nan_a),
             nan_b: values.map_or(0, |v| v.nan_b),
             max_difference: values.map(|v| v.max_difference),
             mean_difference: values.map(|v| v.mean_difference),
             max_ulp: values.map(|v| v.max_ulp),
             mean_ulp: values.map(|v| v.mean_ulp),
+            sums: values.map(|v| v.sums),
         }
     }
 }

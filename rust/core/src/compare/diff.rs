@@ -6,8 +6,7 @@
 
 use crate::checkpoint::{Checkpoint, Reader, TensorEntry};
 use crate::error::{Error, Result};
-use crate::kernels::distance::{count_nan, measure, ordinals, Run, Tally};
-use crate::kernels::elementwise::SUM_LANES;
+use crate::kernels::distance::{measure, measure_same, ordinals, Run, Sums, Tally, Terms};
 use crate::number::Float;
 use crate::work::{over_runs, pieces, Control, BLOCK, DEFAULT_CHUNK};
 
@@ -30,6 +29,8 @@ pub struct ValueDistance {
     pub ulp_dtype: Float,
     /// Differing elements of which one is NaN or infinite.
     pub unmatched: u64,
+    /// Elements that are finite on both sides: the sums are over these.
+    pub finite: u64,
     /// NaN in the first tensor.
     pub nan_a: u64,
     /// NaN in the second tensor.
@@ -42,6 +43,8 @@ pub struct ValueDistance {
     pub max_ulp: u32,
     /// Mean distance in ULPs.
     pub mean_ulp: f64,
+    /// Sums of `(a − b)²`, `a²`, `b²` and `a·b`, over the finite elements.
+    pub sums: [f64; 4],
 }
 
 /// The distances of the tensors `names`, in that order. Does not depend on `threads`.
@@ -139,25 +142,30 @@ impl<'a> Pair<'a> {
         Ok(Self { a, b, floats, units })
     }
 
-    /// The blocks' results in one; differences are added in the order of the blocks.
-    fn fold<'t>(&self, blocks: impl Iterator<Item = &'t (Tally, f64)>) -> Distance {
+    /// The blocks' results in one; sums are added in the order of the blocks.
+    fn fold<'t>(&self, blocks: impl Iterator<Item = &'t Block>) -> Distance {
         let mut total = Tally::default();
-        let mut sum_difference = 0.0;
-        for (tally, difference) in blocks {
+        let mut sums = Terms::default();
+        for (tally, terms) in blocks {
             total.merge(tally);
-            sum_difference += difference;
+            for (sum, term) in sums.iter_mut().zip(terms) {
+                *sum += term;
+            }
         }
+        let [sum_difference, sums @ ..] = sums;
         let elements = self.units as u64;
         let measured = (elements - total.unmatched).max(1) as f64;
         let values = self.floats.map(|(a, b)| ValueDistance {
             ulp_dtype: coarser(a, b),
             unmatched: total.unmatched,
+            finite: total.finite,
             nan_a: total.nan_a,
             nan_b: total.nan_b,
             max_difference: total.max_difference,
             mean_difference: sum_difference / measured,
             max_ulp: total.max_ulp,
             mean_ulp: total.sum_ulp as f64 / measured,
+            sums,
         });
         Distance { elements, differing: total.differing, values }
     }
@@ -177,6 +185,9 @@ fn coarser(a: Float, b: Float) -> Float {
     }
 }
 
+/// What was found in a block, and its sums.
+type Block = (Tally, Terms<f64>);
+
 /// A worker's buffers.
 #[derive(Default)]
 struct Worker {
@@ -186,8 +197,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// One block's tally, and its sum of differences.
-    fn block(&mut self, pair: &Pair, block: std::ops::Range<usize>) -> Result<(Tally, f64)> {
+    fn block(&mut self, pair: &Pair, block: std::ops::Range<usize>) -> Result<Block> {
         let [scratch_a, scratch_b] = &mut self.scratch;
         let bytes_a = pair.a.read(block.start, block.len(), scratch_a)?;
         let bytes_b = pair.b.read(block.start, block.len(), scratch_b)?;
@@ -198,20 +208,19 @@ impl Worker {
                 let units = bytes_a.chunks(pair.a.size).zip(bytes_b.chunks(pair.b.size));
                 units.filter(|(a, b)| a != b).count() as u64
             };
-            return Ok((Tally { differing, ..Tally::default() }, 0.0));
+            return Ok((Tally { differing, ..Tally::default() }, Terms::default()));
         };
         let ulp_dtype = coarser(dtype_a, dtype_b);
         let same = dtype_a == dtype_b && bytes_a == bytes_b;
         let mut total = Tally::default();
-        let mut sums = [0.0; SUM_LANES];
+        let mut sums = Sums::default();
         let chunks_a = bytes_a.chunks(DEFAULT_CHUNK * pair.a.size);
         let chunks_b = bytes_b.chunks(DEFAULT_CHUNK * pair.b.size);
         let [a, b] = &mut self.runs;
         for (bytes_a, bytes_b) in chunks_a.zip(chunks_b) {
             widen(dtype_a, bytes_a, &mut a.values);
             if same {
-                let nan = u64::from(count_nan(&a.values));
-                total.merge(&Tally { nan_a: nan, nan_b: nan, ..Tally::default() });
+                total.merge(&measure_same(&mut a.values, &mut sums));
                 continue;
             }
             widen(dtype_b, bytes_b, &mut b.values);
@@ -228,7 +237,7 @@ impl Worker {
             }
             total.merge(&measure(a, b, &mut sums));
         }
-        Ok((total, sums.iter().sum()))
+        Ok((total, sums.map(|lanes| lanes.iter().sum())))
     }
 }
 
@@ -292,6 +301,8 @@ mod tests {
         let values = one.values.unwrap();
         let exact: f64 = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()).sum();
         assert!((values.mean_difference * length as f64 / exact - 1.0).abs() < 1e-12);
+        let dot: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        assert!((values.sums[3] / dot - 1.0).abs() < 1e-12);
         assert_eq!(one.elements, length as u64);
     }
 

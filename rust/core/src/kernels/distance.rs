@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ordinal(bits)  = sign ? -magnitude : magnitude      neighbours differ by 1, and -0 is 0
-//! |a - b|        in float64, added to accumulator index % 16
+//! |a - b|, (a - b)², a², b², a·b   in float64, added to accumulator index % 16
 //! ulps           = |ordinal(a) - ordinal(b)|          an integer, so its sum has no order
 //! ```
 //! NaN and infinity have no distance from anything else. They are counted, then blanked in both
@@ -13,13 +13,22 @@ use multiversion::multiversion;
 use crate::kernels::elementwise::SUM_LANES;
 use crate::number::Float;
 
-/// What was found in one or more runs, but for the sum of the differences.
+/// Of each pair `|a − b|`, `(a − b)²`, `a²`, `b²` and `a·b`, which in float64 neither overflow nor
+/// vanish.
+pub(crate) type Terms<T> = [T; 5];
+
+/// Their sums in lanes; lane by lane, and then block by block, is the one order of additions.
+pub(crate) type Sums = Terms<[f64; SUM_LANES]>;
+
+/// What was found in one or more runs, but for the sums.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Tally {
     /// Elements whose values differ. NaN equals NaN, and 0 equals -0.
     pub differing: u64,
     /// Those of them that have no distance: one is NaN or infinite.
     pub unmatched: u64,
+    /// Elements that are finite on both sides.
+    pub finite: u64,
     /// NaN in the first run.
     pub nan_a: u64,
     /// NaN in the second run.
@@ -37,6 +46,7 @@ impl Tally {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.differing += other.differing;
         self.unmatched += other.unmatched;
+        self.finite += other.finite;
         self.nan_a += other.nan_a;
         self.nan_b += other.nan_b;
         self.max_difference = self.max_difference.max(other.max_difference);
@@ -54,12 +64,13 @@ pub(crate) struct Run {
     pub ordinals: Vec<i32>,
 }
 
-/// Compare two runs of at most a block. `sums` receives `|a − b|`, element `i` in lane `i % 16`.
+/// Compare two runs of at most a block. `sums` receives the [`Terms`] of element `i` in lane `i % 16`.
 /// Elements without a distance are set to zero in both runs.
-pub(crate) fn measure(a: &mut Run, b: &mut Run, sums: &mut [f64; SUM_LANES]) -> Tally {
+pub(crate) fn measure(a: &mut Run, b: &mut Run, sums: &mut Sums) -> Tally {
     let [differing, nonfinite, nan_a, nan_b] = count(&a.values, &b.values);
     let mut tally = Tally {
         differing: differing.into(),
+        finite: a.values.len() as u64 - u64::from(nonfinite),
         nan_a: nan_a.into(),
         nan_b: nan_b.into(),
         ..Tally::default()
@@ -67,20 +78,21 @@ pub(crate) fn measure(a: &mut Run, b: &mut Run, sums: &mut [f64; SUM_LANES]) -> 
     if nonfinite > 0 {
         tally.unmatched = blank_nonfinite(a, b);
     }
-    if differing > 0 {
-        tally.max_difference = add_differences(&a.values, &b.values, sums);
-    }
-    // Outside that condition: values that round to one value of a coarser dtype differ, and values
-    // that are equal never have a distance there.
+    tally.max_difference = add_terms(&a.values, &b.values, sums);
     let (max, sum) = ulps(&a.ordinals, &b.ordinals);
     (tally.max_ulp, tally.sum_ulp) = (max, sum.into());
     tally
 }
 
-/// Elements that are NaN.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub(crate) fn count_nan(values: &[f32]) -> u32 {
-    values.iter().map(|value| u32::from(value.is_nan())).sum()
+/// The same of a run and itself, whose ordinals nobody needs.
+pub(crate) fn measure_same(values: &mut [f32], sums: &mut Sums) -> Tally {
+    let [_, nonfinite, nan, _] = count(values, values);
+    if nonfinite > 0 {
+        values.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = 0.0);
+    }
+    add_terms(values, values, sums);
+    let finite = values.len() as u64 - u64::from(nonfinite);
+    Tally { finite, nan_a: nan.into(), nan_b: nan.into(), ..Tally::default() }
 }
 
 /// Differing elements, elements where either is not finite, NaN in `a`, NaN in `b`.
@@ -113,18 +125,31 @@ fn blank_nonfinite(a: &mut Run, b: &mut Run) -> u64 {
     unmatched
 }
 
+/// Adds up the terms, and returns the largest `|a − b|`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn add_differences(a: &[f32], b: &[f32], sums: &mut [f64; SUM_LANES]) -> f64 {
-    let mut local = *sums;
+fn add_terms(a: &[f32], b: &[f32], sums: &mut Sums) -> f64 {
+    let [mut absolute, mut squared, mut aa, mut bb, mut ab] = *sums;
     let mut largest = [0.0_f64; SUM_LANES];
-    for (a, b) in a.chunks(SUM_LANES).zip(b.chunks(SUM_LANES)) {
-        for lane in 0..a.len().min(b.len()) {
-            let difference = (f64::from(a[lane]) - f64::from(b[lane])).abs();
-            local[lane] += difference;
-            largest[lane] = if difference > largest[lane] { difference } else { largest[lane] };
+    let mut add = |lane: usize, a: f32, b: f32| {
+        let (a, b) = (f64::from(a), f64::from(b));
+        let difference = (a - b).abs();
+        absolute[lane] += difference;
+        squared[lane] += difference * difference;
+        aa[lane] += a * a;
+        bb[lane] += b * b;
+        ab[lane] += a * b;
+        largest[lane] = if difference > largest[lane] { difference } else { largest[lane] };
+    };
+    let (mut chunks_a, mut chunks_b) = (a.chunks_exact(SUM_LANES), b.chunks_exact(SUM_LANES));
+    for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
+        for lane in 0..SUM_LANES {
+            add(lane, a[lane], b[lane]);
         }
     }
-    *sums = local;
+    for (lane, (a, b)) in chunks_a.remainder().iter().zip(chunks_b.remainder()).enumerate() {
+        add(lane, *a, *b);
+    }
+    *sums = [absolute, squared, aa, bb, ab];
     largest.into_iter().fold(0.0, f64::max)
 }
 
@@ -183,29 +208,32 @@ mod tests {
     }
 
     /// The definition, one element after the other.
-    fn plain(a: &[f32], b: &[f32]) -> (Tally, f64) {
+    fn plain(a: &[f32], b: &[f32]) -> (Tally, Sums) {
         let mut tally = Tally::default();
-        let mut lanes = [0.0; SUM_LANES];
+        let mut sums = Sums::default();
         for (i, (&x, &y)) in a.iter().zip(b).enumerate() {
             tally.nan_a += u64::from(x.is_nan());
             tally.nan_b += u64::from(y.is_nan());
-            if x == y || (x.is_nan() && y.is_nan()) {
-                continue;
-            }
-            tally.differing += 1;
+            let differs = x != y && !(x.is_nan() && y.is_nan());
+            tally.differing += u64::from(differs);
             if !x.is_finite() || !y.is_finite() {
-                tally.unmatched += 1;
+                tally.unmatched += u64::from(differs);
                 continue;
             }
+            tally.finite += 1;
             let place = |v: f32| (v.abs().to_bits() as i64) * if v < 0.0 { -1 } else { 1 };
             let ulp = place(x).abs_diff(place(y));
-            let difference = (f64::from(x) - f64::from(y)).abs();
-            lanes[i % SUM_LANES] += difference;
+            let (u, v) = (f64::from(x), f64::from(y));
+            let difference = (u - v).abs();
+            let terms = [difference, difference * difference, u * u, v * v, u * v];
+            for (lanes, term) in sums.iter_mut().zip(terms) {
+                lanes[i % SUM_LANES] += term;
+            }
             tally.max_difference = tally.max_difference.max(difference);
             tally.max_ulp = tally.max_ulp.max(ulp as u32);
             tally.sum_ulp += u128::from(ulp);
         }
-        (tally, lanes.iter().sum())
+        (tally, sums)
     }
 
     fn any_bits() -> impl Strategy<Value = f32> {
@@ -223,12 +251,14 @@ mod tests {
         ) {
             let a: Vec<f32> = pairs.iter().map(|pair| pair.0).collect();
             let b: Vec<f32> = pairs.iter().map(|p| if p.2 { p.0 } else { p.1 }).collect();
-            let mut sums = [0.0; SUM_LANES];
-            let found = measure(&mut run(&a), &mut run(&b), &mut sums);
-            let (expected, sum) = plain(&a, &b);
-            prop_assert_eq!(found, expected);
-            prop_assert_eq!(sums.iter().sum::<f64>(), sum);
-            prop_assert_eq!(u64::from(count_nan(&a)), expected.nan_a);
+            for (a, b) in [(&a, &b), (&a, &a)] {
+                let mut sums = Sums::default();
+                let found = measure(&mut run(a), &mut run(b), &mut sums);
+                prop_assert_eq!((found, sums), plain(a, b));
+            }
+            let mut sums = Sums::default();
+            let found = measure_same(&mut a.clone(), &mut sums);
+            prop_assert_eq!((found, sums), plain(&a, &a));
         }
     }
 
@@ -252,9 +282,13 @@ mod tests {
 
     #[test]
     fn the_farthest_values_have_a_distance() {
-        let mut sums = [0.0; SUM_LANES];
+        let mut sums = Sums::default();
         let found = measure(&mut run(&[f32::MAX]), &mut run(&[f32::MIN]), &mut sums);
         assert_eq!(found.max_ulp, 2 * f32::MAX.to_bits());
         assert_eq!(found.max_difference, 2.0 * f64::from(f32::MAX));
+        assert!(sums.iter().flatten().all(|sum| sum.is_finite()));
+        let mut sums = Sums::default();
+        measure(&mut run(&[1e-45]), &mut run(&[-1e-45]), &mut sums);
+        assert!(sums.iter().all(|lanes| lanes[0] != 0.0));
     }
 }
