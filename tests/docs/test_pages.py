@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
-from mergeplan.cli import COMMANDS
+from mergeplan.cli import COMMANDS, group
 from mergeplan.measurements.columns import COLUMNS
 from tests.support.settings import ROOT
 
@@ -13,6 +14,12 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.M | re.S)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def command(name: str) -> click.Command:
+    found = group.get_command(click.Context(group), name)
+    assert found is not None
+    return found
 
 
 def anchors(page: Path) -> set[str]:
@@ -43,3 +50,28 @@ def test_every_column_of_a_table_of_measurements_is_on_its_page():
     text = (DOCS / "formats.md").read_text("utf-8")
     section = text.partition("## `measurements.csv`")[2].partition("\n## ")[0]
     assert {column.name for column in COLUMNS} <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_every_schema_is_linked():
+    text = (DOCS / "json.md").read_text("utf-8")
+    assert {path.name for path in (DOCS / "schemas").iterdir()} == set(
+        re.findall(r"\]\(schemas/([\w.]+)\)", text)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_of_a_command_that_is_shown_exists(page):
+    for block in re.findall(
+        r"^```(?:sh|console|bash)\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S
+    ):
+        for line in block.replace("\\\n", " ").splitlines():
+            if shown := re.search(r"(?:^|\$ |/)mergeplan (\w+)(.*)$", line.partition(" #")[0]):
+                name, rest = shown.groups()
+                assert name in COMMANDS, line
+                if name != "mergekit":  # whose options are mergekit's
+                    known = {
+                        flag for o in command(name).params for flag in (*o.opts, *o.secondary_opts)
+                    }
+                    assert set(re.findall(r"(?<= )--?[a-zA-Z][\w-]*", rest)) <= known | {
+                        "--help"
+                    }, line
