@@ -291,7 +291,7 @@ def add_groups(folder: Path) -> Path:
 
 CHANGES = {
     "an expert": (change_expert, (), "expert `html` has changed"),
-    "a text": (change_text, (), "the text of size 1 has changed"),
+    "a text": (change_text, (), "the pool's text has changed since the run"),
     "groups": (add_groups, (), "the data now carries `group`, and the halves of the run in"),
     "an option": (write_pool, ("--max-tokens", "50"), "`--max-tokens` was not given in"),
     "arithmetic": (write_pool, ("--dtype", "bfloat16"), "`--dtype` was auto in"),

@@ -249,6 +249,9 @@ def test_one_size_only_is_refused_where_transfer_is_asked_for(tmp_path):
         ChoiceGoal(transfer="on")
 
 
+EXPECTED = "expected 4 or more, of two different k"
+
+
 @pytest.mark.parametrize(
     ("kept", "why", "hint"),
     [
@@ -260,7 +263,7 @@ def test_a_larger_size_that_cannot_be_fitted_is_told_and_refused_where_transfer_
     small, large, tmp_path, demo_pool, kept, why, hint
 ):
     path = written(tmp_path, small, [row for row in large if kept(row)])
-    said = f"average at 269k cannot be fitted: `macro`: {why}"
+    said = f"average at 269k cannot be fitted: `macro`: {why}, {EXPECTED}"
     found = select(path)
     assert [one.table.n_params for one in found] == [SMALL]
     assert found.warnings[0].startswith(f"{said}; {hint}")
@@ -287,6 +290,7 @@ def test_a_smaller_size_that_cannot_be_fitted_is_told_and_refused_where_transfer
     path = written(tmp_path, [row for row in small if row.k in (0, 9)], some(large, 30))
     (found,) = select(path)
     why = "average at 80.6k cannot be fitted: `macro`: 1 merge of k = 9 is too few"
+    why = f"{why}, {EXPECTED}"
     assert f"no smaller size helps to predict this one: {why}" in found.warnings
     with pytest.raises(InputError) as caught:
         select(path, transfer="required")

@@ -74,7 +74,8 @@ def _compare(
             hint = (
                 f"add sizes at the end of `sizes` and leave the others as they are, or {_NEW_RUN}"
             )
-        raise InputError(_changed(name, recorded, found, folder), hint)
+        said = "the pool's text" if name in now.texts and len(now.texts) == 1 else name
+        raise InputError(_changed(said, name in recorded, name in found, folder), hint)
 
 
 def _size_of(name: str) -> int:
@@ -89,7 +90,8 @@ def _compare_options(folder: Path, recorded: dict[str, Any], found: dict[str, An
         if old.get(name) == new.get(name) or (name in (SEED, HALF) and name not in old):
             continue
         if name not in (*_OPTIONS, "`--max-length`", "`--stride`"):
-            raise InputError(_changed(name, old, new, folder), f"put it back, or {_NEW_RUN}")
+            said = _changed(name, name in old, name in new, folder)
+            raise InputError(said, f"put it back, or {_NEW_RUN}")
         was, is_now = _said(old.get(name)), _said(new.get(name))
         option = name.strip("`")
         again = f"give `{option} {was}` again"
@@ -116,11 +118,9 @@ def _said(value: object) -> str:
     return "given" if value is True else str(value)
 
 
-def _changed(
-    name: str, recorded: Mapping[str, object], found: Mapping[str, object], folder: Path
-) -> str:
-    what = "is new in" if name not in recorded else "has changed since"
-    what = "is no longer in" if name not in found else what
+def _changed(name: str, recorded: bool, found: bool, folder: Path) -> str:
+    what = "has changed since" if recorded else "is new in"
+    what = what if found else "is no longer in"
     return (
         f"{name} {what} the run in `{folder}`: what was measured there cannot be mixed with new"
         " measurements"

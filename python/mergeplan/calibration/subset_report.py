@@ -119,7 +119,14 @@ def _by_method(table: Path, wish: Wish, transfer: str) -> Selections:
         faults += fits.faults
         unfitted += fits.unfitted
     if not found:
-        raise faults[0] if faults else InputError("no merge was measured: there is nothing to fit")
+        raise (
+            faults[0]
+            if faults
+            else InputError(
+                "no merge was measured: there is nothing to fit",
+                "only the base was, or nothing: the same command with a larger `--budget` goes on",
+            )
+        )
     # Without bounds: every selection has a best.
     sign = -1.0 if found[0].law.higher else 1.0
     found.sort(key=lambda one: sign * one.best.value if one.best else float("inf"))

@@ -78,10 +78,15 @@ def find_model(name: str, *, cache: str | None, download: bool) -> Path:
             f"model `{name}` is not a folder, and not in the hub's cache",
             f"if it is a hub id: `hf download {which}`",
         ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as e:
+    except GatedRepoError as error:
+        raise MissingInputError(
+            f"model `{name}` is gated: the hub gives it to those alone who accepted its conditions",
+            "accept them on its page, then log in with that account: `hf auth login`, or HF_TOKEN",
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as e:
         raise MissingInputError(
             f"model `{name}` is not a folder, and not on the hub: {_first_line(e)}",
-            "check the name; models with conditions need `hf auth login`",
+            "check the name; private models need `hf auth login`",
         ) from e
     except OSError as error:
         raise SurroundingsError(f"cannot download `{name}`: {_first_line(error)}") from error

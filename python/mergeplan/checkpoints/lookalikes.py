@@ -115,6 +115,11 @@ def no_model(folder: Path) -> MergeplanError:
         )
     files = sorted(path.name for pattern in _WEIGHTS for path in folder.glob(pattern))
     trainers = {path.name for pattern in _TRAINER for path in folder.glob(pattern)}
+    if adapters := [name for name in files if name.startswith("adapter_model.")]:
+        return MissingInputError(
+            f"`{folder}` holds `{adapters[0]}` without its `adapter_config.json`",
+            "fetch that too, from the same place: it has the rank, alpha and base of the adapter",
+        )
     if named := [name for name in files if name not in {*trainers, "optimizer.bin"}]:
         return MissingInputError(
             f"`{folder}` holds no file that a model is read from by default, but {_some(named)}",

@@ -185,7 +185,10 @@ def _trained_on(base: str, folder: Path, options: OpenOptions) -> Checkpoint:
         return open_checkpoint(base, replace(options, download=False) if by_name else options)
     except (QuantisedError, MissingInputError) as error:
         if isinstance(error, MissingInputError) and not by_name:
-            raise
+            raise MissingInputError(
+                f"`{folder}`: the base that the adapter names: {error.message}",
+                f"{error.hint}; another place is written as `base+adapter`",
+            ) from error
         raise InputError(
             f"`{folder}`: the adapter was trained on `{base}`, which is quantised",
             "write `base+adapter` with the folder or hub id of the unquantised base",

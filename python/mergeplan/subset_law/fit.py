@@ -89,7 +89,8 @@ def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
         n = int((weights > 0).any(1).sum())
         few = f"{'is' if n == 1 else 'are'} too few"
         raise InputError(
-            f"`{name}`: {counted(n, 'merges')} of k = {', '.join(map(str, sizes))} {few}",
+            f"`{name}`: {counted(n, 'merges')} of k = {', '.join(map(str, sizes))} {few},"
+            f" expected {FEWEST} or more, of two different k",
             "measure every single expert, some pairs, and all of them merged",
         )
 

@@ -65,3 +65,12 @@ def interrupted(bench: Bench) -> Done:
     process.send_signal(runs.signal.SIGCONT)
     ended = runs.end(process)
     return Done([], ended.code, ended.stdout, ended.stderr)
+
+
+@produces("`FILE` changed during the merge: expected …, found …")
+def another_file(bench: Bench) -> Done:
+    process = runs.start_halted(bench.folder, "--threads", 1, at="journal:2")
+    bench.weights.touch()
+    process.send_signal(runs.signal.SIGCONT)
+    ended = runs.end(process)
+    return Done([], ended.code, ended.stdout, ended.stderr)

@@ -1,0 +1,84 @@
+"""What the machine, or its Python, does not have."""
+
+import importlib.metadata
+import resource
+import sys
+
+import torch
+
+from tests.support import runs
+from tests.support.commands import Done
+from tests.support.troubles.bench import CONFIG, Bench, produces
+from tests.support.troubles.models import reshard
+from tests.support.troubles.tables import ALL, HEAD, PAIRS, SINGLES, ask
+
+
+def without(bench: Bench, *packages: str) -> None:
+    """As where these packages are not installed."""
+    for package in packages:
+        for name in [*sys.modules, package]:
+            if name == package or name.startswith(f"{package}."):
+                bench.patch.setitem(sys.modules, name, None)
+
+
+@produces("drawing needs matplotlib")
+def no_matplotlib(bench: Bench) -> Done:
+    without(bench, "matplotlib")
+    return ask(bench, "plot", HEAD + SINGLES + PAIRS + ALL, "-o", "law.png")
+
+
+@produces("tasks need lm-evaluation-harness: …")
+def no_harness(bench: Bench) -> Done:
+    without(bench, "lm_eval")
+    return bench.run("evaluate", "a", "--tasks", "arc_easy")
+
+
+@produces("evaluating needs torch and transformers: …")
+def no_transformers(bench: Bench) -> Done:
+    without(bench, "transformers")
+    (bench.folder / "texts.jsonl").write_text('{"text": "a few words"}\n')
+    return bench.run("evaluate", "a", "--data", "texts.jsonl")
+
+
+@produces("… needs mergekit, which is not installed")
+def no_mergekit(bench: Bench) -> Done:
+    def version(package: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    bench.patch.setattr(importlib.metadata, "version", version)
+    return bench.merge(text=f"{CONFIG}tokenizer_source: union\n")
+
+
+@produces("running on Ray needs the package `ray`")
+def no_ray(bench: Bench) -> Done:
+    without(bench, "ray")
+    return bench.merge("--ray", "local")
+
+
+@produces("device `NAME`: torch finds no GPU")
+def no_gpu(bench: Bench) -> Done:
+    bench.patch.setattr(torch.cuda, "is_available", lambda: False)
+    return bench.merge("--device", "cuda")
+
+
+@produces("device `NAME`: the VRAM limit is N MiB, and N MiB are free")
+def full_gpu(bench: Bench) -> Done:
+    cuda = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "empty_cache": lambda: None,
+        "mem_get_info": lambda _: (3 << 30, 80 << 30),
+    }
+    for name, answer in cuda.items():
+        bench.patch.setattr(torch.cuda, name, answer)
+    return bench.merge("--device", "cuda", "--vram-limit", "8GiB")
+
+
+@produces("cannot open `FILE`: Too many open files (os error 24)")
+def few_files(bench: Bench) -> Done:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+
+    reshard(bench, 20)
+    ended = runs.end(runs.start(bench.folder, fresh=True, first=limit))
+    return Done([], ended.code, ended.stdout, ended.stderr)
