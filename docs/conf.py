@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 from sphinx.application import Sphinx
 
 from mergeplan import __version__
@@ -48,5 +49,13 @@ def prepare(app: Sphinx, page: str, source: list[str]) -> None:
                 source[0] = re.sub(rf"^{name}\n", "", source[0], flags=re.M)
 
 
+def escape(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Help is plain text but for its `code`: bars and single asterisks are what they are."""
+    special = re.compile(r"\||(?<!\*)\*(?!\*)")
+    lines[:] = [line if line.startswith("..") else special.sub(r"\\\g<0>", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", prepare)
+    for part in ("description", "options"):
+        app.connect(f"sphinx-click-process-{part}", escape)
