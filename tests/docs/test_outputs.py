@@ -6,7 +6,7 @@ from tests.support.pages import is_as_told, renewed, steps_of
 from tests.support.settings import ROOT
 from tests.support.warm import warm_programs
 
-PAGES = ("start",)
+PAGES = ("start", "merge")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ x: 1
 ```
 <!-- run: echo hidden > b -->
 ```sh
-cat a/file.yml b; exit 3  # exit code 3
+cat a/file.yml b; exit 3  # with exit code 3
 ```
 ```text
 # a/file.yml

@@ -9,7 +9,7 @@ Of a page's fenced blocks
 - behind a comment `<!-- not run: WHY -->` nothing is done with it.
 
 A comment `<!-- run: COMMAND -->` runs too: what a page takes from another one. A block fails by its
-last command's exit code, where the block does not have `# exit code N`.
+last command's exit code, where the block does not have `exit code N` in a comment.
 """
 
 import os
@@ -29,7 +29,7 @@ MASKS = (
 _DECIMAL = re.compile(r"\d+\.\d{3,}")
 _BLOCK = re.compile(
     r"^(?P<skip><!-- not run: .*? -->\n+)?```(?P<kind>\w+)\n(?P<text>.*?)^```$"
-    r"|^<!-- run: (?P<hidden>.*?) -->$",
+    r"|^<!-- run: (?P<hidden>.*?)\s-->$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -64,7 +64,7 @@ def steps_of(page: str) -> Iterator[Step]:
         elif kind == "console":
             yield from _console(text, line, found.start("text"))
         elif kind in ("sh", "python"):
-            code = re.search(r"# exit code (\d+)", text)
+            code = re.search(r"#.* exit code (\d+)", text)
             program = "bash" if kind == "sh" else "python"
             step = Step(line, program, text, code=int(code[1]) if code else 0)
         elif named := re.match(r"# ([\w./-]+\.\w+)\n", text):
@@ -75,7 +75,7 @@ def steps_of(page: str) -> Iterator[Step]:
 
 def _console(text: str, line: int, start: int) -> Iterator[Step]:
     for found in re.finditer(r"^\$ (.*\n)((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
-        code = re.search(r"# exit code (\d+)", found[1])
+        code = re.search(r"#.* exit code (\d+)", found[1])
         at = line + 1 + text.count("\n", 0, found.start())
         span = (start + found.start(2), start + found.end(2))
         yield Step(at, "bash", found[1], found[2], span, int(code[1]) if code else 0)
@@ -99,7 +99,7 @@ def run_step(step: Step, folder: Path, programs: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=100,
     )
     return done.returncode, done.stdout
 

@@ -77,7 +77,7 @@ def _import() -> None:
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.read()
+    os.read(0, 1)  # not `sys.stdin`, whose lock the forked would inherit
     os._exit(0)
 
 
@@ -120,7 +120,10 @@ def _run(words: list[str]) -> None:
     else:
         sys.argv = arguments
         sys.path[0] = str(Path.cwd())
-        runpy.run_path(arguments[0], run_name="__main__")
+        if arguments[0] == "-":
+            exec(compile(sys.stdin.read(), "<stdin>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_path(arguments[0], run_name="__main__")
 
 
 if __name__ == "__main__":
