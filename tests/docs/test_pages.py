@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
+from mergeplan.calibration import run_folder
 from mergeplan.cli import COMMANDS, group
 from mergeplan.measurements.columns import COLUMNS
 from tests.support.settings import ROOT
@@ -75,3 +76,11 @@ def test_every_option_of_a_command_that_is_shown_exists(page):
                     assert set(re.findall(r"(?<= )--?[a-zA-Z][\w-]*", rest)) <= known | {
                         "--help"
                     }, line
+
+
+def test_every_file_of_a_run_is_on_its_page():
+    text = (DOCS / "formats.md").read_text("utf-8")
+    section = text.partition("## A run's folder")[2].partition("\n## ")[0]
+    files = re.findall(r"^  ([\w.]+)  +\S", run_folder.__doc__ or "", re.M)
+    assert len(files) > 9
+    assert set(files) <= set(re.findall(r"`([\w.]+)`", section))
