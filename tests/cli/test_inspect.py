@@ -390,6 +390,11 @@ def test_a_config_in_the_place_of_a_model_is_called_that(config):
     [
         (["inspect", "--tensorz"], "no such option `--tensorz`", "see `mergeplan inspect --help`"),
         (["inspect"], "missing argument `PATH...`", "see `mergeplan inspect --help`"),
+        (
+            ["merge", "c.yml", "out", "--memory-limit", "4x"],
+            "invalid value for `--memory-limit`: expected bytes such as 5GB or 512MiB, found `4x`",
+            "see `mergeplan merge --help`",
+        ),
         (["inspec"], "no such command `inspec`; did you mean", "see `mergeplan --help`"),
     ],
 )

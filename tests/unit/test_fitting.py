@@ -154,6 +154,22 @@ def test_a_bad_file_is_named_by_row_and_column(rows, message, tmp_path):
     assert message in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("head", "hint"),
+    [
+        ("k;loss_nats", "by commas, and not by `;`"),
+        ("k\tloss_nats", "by commas, and not by tabs"),
+        ("k,loss", "if `loss` is meant, name it `loss_nats`"),
+        ("K,loss_nats", "if `K` is meant, name it `k`"),
+        ("size,result", "needed are `k` and `loss_nats`"),
+    ],
+)
+def test_a_column_that_is_not_there_is_looked_for_among_the_others(head, hint, tmp_path):
+    with pytest.raises(InputError, match="is missing; found") as caught:
+        mergeplan.fit(write(tmp_path / "m.csv", f"{head}\n"))
+    assert hint in caught.value.hint
+
+
 def test_an_unknown_method_or_domain_is_guessed():
     with pytest.raises(InputError, match="no rows of method `ties`"):
         mergeplan.fit(PUBLISHED, method="ties")

@@ -148,8 +148,9 @@ def _misused(error: click.ClickException) -> int:
         return error.exit_code
     context = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".")
-    if "`" not in message:  # as it is where the words are click's
-        message = re.sub(r"'([^']*)'", r"`\1`", message)
+    # Where a word of ours has backticks, only the option is click's.
+    quoted = r"'(-[^']*)'" if "`" in message else r"'([^']*)'"
+    message = re.sub(quoted, r"`\1`", message)
     hint = f"see `{context.command_path} --help`" if context is not None else None
     return _fail(message[:1].lower() + message[1:], hint, error.exit_code)
 

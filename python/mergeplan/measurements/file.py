@@ -5,11 +5,12 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mergeplan.display.text import listed, parse_count, shown
-from mergeplan.errors import InputError, SeveralMetricsError, nearest
+from mergeplan.errors import InputError, SeveralMetricsError
 from mergeplan.measurements.columns import COLUMNS, Column
 from mergeplan.measurements.metrics import rows_about
 from mergeplan.measurements.one_pool import refuse_two_hashes
@@ -43,7 +44,9 @@ def load_measurements(path: str | Path, metric: str | None = None) -> Measuremen
     whole = [row for row in some if row.text_se is None]
     rows = tuple(row for row in whole if not row.weights)
     if not rows:
-        raise InputError(f"`{path}` has no rows of equally weighted merges")
+        what = "no rows of equally weighted merges" if every else "no rows"
+        hint = "measure some: `mergeplan sample`, or `mergeplan calibrate`"
+        raise InputError(f"`{path}` has {what}", hint)
     return Measurements(rows, sha256, len(whole) - len(rows), len(some) - len(whole))
 
 
@@ -58,6 +61,17 @@ def read_rows(path: Path) -> tuple[tuple[Measurement, ...], str]:
     return _parse_rows(decode(raw, path), str(path)), hashlib.sha256(raw).hexdigest()
 
 
+def _instead_of(missing: str, columns: list[str]) -> str:
+    """What to do about a column that is not there."""
+    for mark, named in ((";", "`;`"), ("\t", "tabs")):
+        if len(columns) == 1 and mark in columns[0]:
+            return f"columns are separated by commas, and not by {named}"
+    by_spelling = {column.lower(): column for column in columns}
+    if near := get_close_matches(missing, by_spelling, n=1):
+        return f"if `{by_spelling[near[0]]}` is meant, name it `{missing}`"
+    return "needed are `k` and `loss_nats`, or `metric`, `value` and `better` instead"
+
+
 def _parse_rows(text: str, path: str) -> tuple[Measurement, ...]:
     reader, columns = open_table(text.splitlines(), path)
     for column in COLUMNS:
@@ -67,8 +81,7 @@ def _parse_rows(text: str, path: str) -> tuple[Measurement, ...]:
         if name not in columns:
             raise InputError(
                 f"`{path}`: column `{name}` is missing; found {listed(columns)}",
-                nearest(name, columns)
-                or "needed are `k` and `loss_nats`, or `metric`, `value` and `better` instead",
+                _instead_of(name, columns),
             )
     try:
         rows = tuple(_row(record, reader.line_num) for record in reader)
