@@ -67,6 +67,13 @@ def test_folders_of_one_name_are_told_apart_by_the_folders_above():
     assert names_of("/me/x/step", "/me/x/step/") == ["step", "step"]
 
 
+def test_a_folder_whose_name_is_no_text_can_be_named(tmp_path, monkeypatch):
+    odd = tmp_path / "caf\udce9"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert names_of(".") == ["caf\\udce9"]
+
+
 def test_a_folder_of_the_hubs_cache_is_its_repository():
     folder = "/me/hub/models--org--some-name/snapshots/0a1b"
     names = PublicNames(parse_config(config_text("linear", [f"{folder}+/me/lora", "/me/b"])))

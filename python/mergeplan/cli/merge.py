@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from mergeplan.merging.runner import Runner
 
 
+def _repository(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
+    if name is None:
+        return None
+    from mergeplan.hub.client import check_repository
+
+    try:
+        check_repository(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+    return name
+
+
 @click.command("merge")
 @click.argument("paths", metavar="CONFIG.yml OUT_DIR", nargs=-1, required=True, type=PATH)
 @click.option(
@@ -55,6 +67,14 @@ if TYPE_CHECKING:
     help="The licence of the merge, by the hub's word for it, such as apache-2.0.  [default: that"
     " in which the cards of all its models agree]",
 )
+@click.option(
+    "--push-to-hub",
+    metavar="ORG/NAME",
+    callback=_repository,
+    help="Then verify the merge, and push it to this repository of the hub, which is made; what may"
+    " forbid it is asked before the merge.",
+)
+@click.option("--public", is_flag=True, help="Let all see that repository.  [default: private]")
 @click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity all the same.")
 @click.option(
     "--memory-limit",
@@ -114,6 +134,8 @@ def command(
     copy_tokenizer: bool,
     write_model_card: bool,
     licence: str | None,
+    push_to_hub: str | None,
+    public: bool,
     allow_nonfinite: bool,
     memory_limit: int | None,
     allow_fallback_memory: bool,
@@ -166,21 +188,42 @@ def command(
         raise click.UsageError("--ray spreads merges over CPUs: leave --device out")
     if resume and discard:
         raise click.UsageError("--resume and --discard exclude each other")
+    if public and push_to_hub is None:
+        raise click.UsageError("--public goes with --push-to-hub")
+    if push_to_hub is not None and (many is not None or not write_model_card):
+        other = "--many" if many is not None else "--no-write-model-card"
+        raise click.UsageError(f"--push-to-hub and {other} exclude each other")
     wanted = _wanted(paths, many)
+    push = None
+    if push_to_hub is not None:
+        from mergeplan.hub.push import Push
+
+        quiet_hub = quiet or not sys.stderr.isatty()
+        push = Push(push_to_hub, public=public, licence=licence, quiet=quiet_hub)
     if dry_run:
-        _say_what_would_be(check_merges(wanted, options).merges, options, as_json, quiet)
+        checked = check_merges(wanted, options).merges
+        if push is not None:
+            push.prepare(checked[0], create=False)
+        _say_what_would_be(checked, options, as_json, quiet)
         return
     line = ProgressLine(quiet=quiet)
+    approve = None if push is None else lambda checked: push.prepare(checked.merges[0])
+    merged, pushed = False, None
     try:
-        reports = merge_many(wanted, options, line, _runner(ray))
+        reports = merge_many(wanted, options, line, _runner(ray), approve)
+        merged = True
+        if push is not None:
+            push.verify(threads, line)
+            line.clear()
+            pushed = push.send()
     except BaseException as error:
         line.clear()
         for note in getattr(error, "__notes__", ()):
             if "`resume`" not in note:
                 continue  # a hint, which is printed with the message
-            given = [word for word in sys.argv[1:] if word not in ("--resume", "--discard")]
-            again = shlex.join(["mergeplan", *given, "--resume"])
-            click.echo(note.replace("`resume`", f"`{again}`"), err=True)
+            click.echo(note.replace("`resume`", f"`{_again()}`"), err=True)
+        if merged:
+            click.echo(f"the merge is whole in `{paths[-1]}`; `{_again()}` pushes it", err=True)
         raise
     line.clear()
     if not quiet:
@@ -191,9 +234,18 @@ def command(
         if many:
             print_document("merges", {"merges": data})
         else:
-            print_document("merge", data[0])
+            hub = {"hub": dataclasses.asdict(pushed)} if pushed else {}
+            print_document("merge", {**data[0], **hub})
     else:
         report(merged_line(reports, paths[-1]))
+        if pushed:
+            report(pushed.line())
+
+
+def _again() -> str:
+    """The command that goes on."""
+    given = [word for word in sys.argv[1:] if word not in ("--resume", "--discard")]
+    return shlex.join(["mergeplan", *given, "--resume"])
 
 
 def _say_what_would_be(

@@ -1,7 +1,7 @@
 """Run a merge: config → plan → layout → stream → publish."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +127,7 @@ def merge_many(
     options: MergeOptions | None = None,
     progress: Shown = None,
     runner: Runner | None = None,
+    approve: Callable[[CheckedMerges], object] | None = None,
 ) -> list[MergeReport]:
     """Merge checkpoints into several new folders at once.
 
@@ -139,6 +140,8 @@ def merge_many(
         options: For all of them.
         progress: As for `merge`.
         runner: What merges; by default the devices of the options, or the core, in this process.
+        approve: Called once everything is checked, before the first output byte; what it raises
+            ends the run.
 
     Returns:
         A report for each, in the order of `wanted`; times are those of all of them.
@@ -150,6 +153,8 @@ def merge_many(
     options = options or MergeOptions()
     checked = check_merges(wanted, options)
     devices = _devices(options) if runner is None else []
+    if approve is not None:
+        approve(checked)
     planned = time.perf_counter()
     watch = MemoryWatch()
     if runner is None:

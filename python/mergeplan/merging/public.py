@@ -11,6 +11,7 @@ import yaml
 
 from mergeplan.checkpoints.names import hub_ids, parts_of
 from mergeplan.config.config import MergeConfig
+from mergeplan.display.text import printable
 from mergeplan.errors import InputError
 from mergeplan.system.files import expanded, is_there
 from mergeplan.system.yamlfile import parse_yaml
@@ -126,4 +127,4 @@ def _told_apart(places: dict[str, Path]) -> dict[str, str]:
 def _end(path: Path, length: int) -> str:
     names = path.parts[1:][-length:] or ("model",)
     # `a/b` alone would be a repository of the hub.
-    return names[0] if len(names) == 1 else "/".join([".", *names])
+    return printable(names[0] if len(names) == 1 else "/".join([".", *names]))

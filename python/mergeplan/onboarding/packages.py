@@ -38,7 +38,7 @@ EXTRAS = {
         "`evaluate`, `compare`, `calibrate`, `merge --device`",
     ),
     "harness": Extra({"lm-eval": ">=0.4.13"}, "`--tasks` of `evaluate`, `compare` and `calibrate`"),
-    "hub": Extra({"huggingface_hub": ">=0.30"}, "models by their hub ids"),
+    "hub": Extra({"huggingface_hub": ">=0.30"}, "models by their hub ids, `merge --push-to-hub`"),
     "mergekit": Extra(
         {"mergekit": "==0.1.5"}, "`mergekit`, tokenizer options, `modules`, `bench` beside mergekit"
     ),

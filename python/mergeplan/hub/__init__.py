@@ -1,0 +1,1 @@
+"""Publishing merges on the Hugging Face hub."""
