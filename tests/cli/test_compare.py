@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import mergeplan
 from mergeplan.evaluation.columns import columns_of
@@ -133,6 +134,63 @@ def test_tasks_are_columns_with_their_own_direction():
     assert (columns_of(unknown)[-1].best, columns_of(unknown)[-1].separated) == (None, False)
     text = Comparison(("a", "b"), tuple(columns_of(unknown)), (), (), "", (), ()).summary()
     assert "without items' scores or a direction to compare by: `quiz acc`" in text
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory) -> tuple[Path, Path]:
+    """A LoRA of peft on the demo's base, its head too, and what `merge_and_unload` makes of it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("lora")
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "up_proj", "lm_head"], init_lora_weights=False
+    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(BASE), config)
+    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    shutil.copytree(BASE, folder / "merged")
+    (folder / "merged" / "model.safetensors").unlink()
+    whole = model.merge_and_unload()
+    whole.config.tie_word_embeddings = False
+    whole.save_pretrained(folder / "merged")
+    return folder / "adapter", folder / "merged"
+
+
+def test_an_adapter_on_a_base_is_a_model_and_nothing_is_written_for_it(lora, tmp_path):
+    adapter, merged = lora
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("# Install\n")
+    before = {path: path.stat().st_mtime_ns for path in adapter.parent.rglob("*")}
+    models = (f"{BASE}+{adapter}", adapter, merged, BASE)
+    data = ("--data", EVAL / "md.jsonl", "--max-tokens", 500)
+    run = cli("compare", *models, *data, "--prompt", prompts, "--max-new-tokens", 5, "--json", "-q")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["models"] == ["base+adapter", "adapter", "merged", "base"]
+    values = {one["model"]: one["value"] for one in found["scores"] if one["domain"] == "md"}
+    assert values["base+adapter"] == values["adapter"]
+    assert values["base+adapter"] == pytest.approx(values["merged"], abs=1e-5)
+    assert abs(values["base+adapter"] - values["base"]) > 0.01
+    said = {one["model"]: one["text"] for one in found["completions"]}
+    assert said["base+adapter"] == said["merged"]
+    assert {path: path.stat().st_mtime_ns for path in adapter.parent.rglob("*")} == before
+
+
+def test_an_adapter_that_does_not_fit_or_is_not_there_is_told(lora, tmp_path):
+    adapter, _ = lora
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a\n")
+    run = cli("compare", BASE, f"{BASE}+{tmp_path / 'gone'}", "--prompt", prompts)
+    assert run.returncode == 1
+    assert f"`{tmp_path / 'gone'}` is not a folder" in run.stderr
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    odd = shutil.copytree(adapter, tmp_path / "odd")
+    (odd / "adapter_config.json").write_text(json.dumps(settings | {"r": 5}))
+    run = cli("compare", BASE, f"{BASE}+{odd}", "--prompt", prompts)
+    assert run.returncode == 1
+    assert f"{odd}" in run.stderr
 
 
 def test_a_broken_template_shows_in_the_completions_and_not_in_the_loss(tmp_path):

@@ -200,8 +200,7 @@ def test_merges_into_memory_have_the_head_that_is_written(tied, tmp_path):
     from transformers import AutoModelForCausalLM
 
     import mergeplan
-    from mergeplan.calibration.worker import give_weights
-    from mergeplan.merging.streaming import Sweep
+    from mergeplan.merging.streaming import Sweep, give_weights
 
     own = make_adapter(tied, tmp_path / "own", **MERGED["the embedding replaced"])
     plain = make_adapter(tied, tmp_path / "plain", 1, **Q)

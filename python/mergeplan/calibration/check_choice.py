@@ -7,7 +7,7 @@ from typing import Any
 
 from mergeplan.calibration.same_models import refuse_other_models
 from mergeplan.calibration.setup import Setup, hash_texts, prepare_texts
-from mergeplan.calibration.worker import give_weights, load_for
+from mergeplan.calibration.worker import load_for
 from mergeplan.config.write import base_config
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted
@@ -18,7 +18,7 @@ from mergeplan.evaluation.scores import Estimate, Scores, difference
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.metrics import domains_of
 from mergeplan.measurements.rows import MACRO
-from mergeplan.merging.streaming import Sweep
+from mergeplan.merging.streaming import Sweep, give_weights
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.selection import Selection, Selections
 from mergeplan.subset_law.spread import NINE_IN_TEN

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.calibration.setup import Setup, measure_of
-from mergeplan.checkpoints.head_names import heads_in
 from mergeplan.evaluation.harness import Tasks, check_tasks, run_tasks
 from mergeplan.evaluation.loading import load_for_measure, load_tokenizer
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.evaluation.texts import Texts
-from mergeplan.merging.parameters import places_in, tie_as
-from mergeplan.merging.streaming import Sweep
+from mergeplan.merging.streaming import Sweep, give_weights
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
 
@@ -111,14 +109,6 @@ class Worker:
         while len(self._replicas) < min(wanted, most):
             self._replicas.append(copy.deepcopy(self._model))
         return self._replicas
-
-
-def give_weights(sweep: Sweep, targets: list[tuple[int, Any]]) -> None:
-    """Give each model the weights of its merge, in one pass."""
-    for n, model in targets:
-        stores_head = bool(heads_in(sweep.shapes(n)))
-        tie_as(model, own_head=sweep.has_own_head(n), stores_head=stores_head)
-    sweep.merge_into([(n, places_in(model, sweep.shapes(n))) for n, model in targets])
 
 
 def load_for(base: Path, setup: Setup) -> Any:

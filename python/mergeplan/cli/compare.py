@@ -66,6 +66,9 @@ def command(
 ) -> None:
     """Several MODELs by domains, and what each makes of the same prompts.
 
+    A MODEL is a folder, or `base+adapter` with the folders of a base and of a LoRA, which are
+    merged in memory.
+
     Values are means with standard errors, as `evaluate` gives them. The best of a domain is marked
     only where the 90 % interval of its difference from every other model, paired by document or
     group, leaves 0 out. Completions are greedy, with each model's own tokenizer and chat template,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.names import parts_of
 from mergeplan.errors import InputError
 from mergeplan.evaluation.columns import columns_of
 from mergeplan.evaluation.comparison import Comparison
@@ -32,7 +33,7 @@ def compare(
     """Models by domains, and which of them is better than every other; one in memory at a time.
 
     Args:
-        models: Local folders, two or more; for `data`, of one tokenizer.
+        models: Local folders, or `base+adapter`, two or more; for `data`, of one tokenizer.
         data: As for `evaluate`; with `tasks`, a scorer or `prompts` none is needed.
         prompts: A `.txt` of one prompt a line, or a `.jsonl` with `text`, `prompt` or `messages`:
             each model completes them greedily.
@@ -118,13 +119,20 @@ def short_names(folders: Sequence[Path]) -> tuple[str, ...]:
 
     >>> short_names([Path("/a/x/merged"), Path("/a/y/merged"), Path("/a/base")])
     ('x/merged', 'y/merged', 'base')
+    >>> short_names([Path("/a/base+/a/lora")])
+    ('base+lora',)
     """
-    parts = [folder.absolute().parts for folder in folders]
+    parts = [[Path(p).absolute().parts for p in parts_of(str(folder))] for folder in folders]
 
-    def name(own: tuple[str, ...]) -> str:
+    def ends(own: list[tuple[str, ...]], depth: int) -> str:
+        return "+".join(str(Path(*one[-depth:])) for one in own)
+
+    def name(own: list[tuple[str, ...]]) -> str:
         depth = 1
-        while depth < len(own) and sum(other[-depth:] == own[-depth:] for other in parts) > 1:
+        while depth < max(map(len, own)) and (
+            sum(ends(other, depth) == ends(own, depth) for other in parts) > 1
+        ):
             depth += 1
-        return str(Path(*own[-depth:]))
+        return ends(own, depth)
 
     return tuple(map(name, parts))

@@ -9,6 +9,7 @@ from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.options import DTYPES
 from mergeplan.evaluation.scorer import Scorer
+from mergeplan.merging.streaming import Sweep, give_weights
 from mergeplan.system.devices import check_gpu, parse_device
 
 # No code from a model's folder runs, and nobody is asked whether it may.
@@ -47,14 +48,14 @@ def load_tokenizer(folder: Path) -> Any:
         InputError: The folder has none, or one that transformers cannot read.
     """
     transformers = import_transformers()
-    open_stored(str(folder))
-    if not any((folder / name).is_file() for name in VOCABULARIES):
+    place = _place(folder, open_stored(str(folder)))
+    if not any((place / name).is_file() for name in VOCABULARIES):
         raise MissingInputError(
             f"model `{folder}` has no tokenizer: expected a `tokenizer.json` or another vocabulary",
             "copy the tokenizer's files from the base into the folder",
         )
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        return transformers.AutoTokenizer.from_pretrained(place, **_LOCAL)
     except Exception as error:
         raise InputError(f"cannot read the tokenizer of `{folder}`: {_line(error)}") from error
 
@@ -68,30 +69,37 @@ def load_model_config(folder: Path) -> Any:
     transformers = import_transformers()
     if folder.is_file():
         raise InputError(f"model `{folder}` is a file", "give the folder that holds it")
-    config = open_stored(str(folder)).config
+    checkpoint = open_stored(str(folder))
+    config, place = checkpoint.config, _place(folder, checkpoint)
     if not config:
         raise MissingInputError(
             f"model `{folder}` has no `config.json`", "copy the base's into the folder"
         )
     try:
-        found = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+        found = transformers.AutoConfig.from_pretrained(place, **_LOCAL)
     except Exception as error:
         raise InputError(
-            f"`{folder}/config.json`: transformers {transformers.__version__} knows no"
+            f"`{place}/config.json`: transformers {transformers.__version__} knows no"
             f" `model_type` `{config.get('model_type', '')}`: {_line(error)}",
             "a newer transformers may know it: `pip install -U transformers`",
         ) from error
     if type(found) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(
-            f"`{folder}/config.json`: `model_type` `{found.model_type}` is no causal language model"
+            f"`{place}/config.json`: `model_type` `{found.model_type}` is no causal language model"
         )
     return found
+
+
+def _place(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Where a model's config and tokenizer lie: those of an adapter's base."""
+    return folder if folder.is_dir() and not checkpoint.is_adapted else checkpoint.path
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> Any:
     """A causal language model, ready to score.
 
     Args:
+        folder: A model's, an adapter's, or `base+adapter`, which is merged in memory.
         dtype: `auto` for the checkpoint's own.
         device: `auto` for CUDA where there is one.
 
@@ -107,6 +115,11 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
     place = _device(device)
     config = load_model_config(folder)
     checkpoint = open_stored(str(folder))
+    if checkpoint.is_adapted:
+        model = load_model(checkpoint.path, dtype=dtype, device=device)
+        merge = {"merge_method": "passthrough", "models": [{"model": str(folder)}]}
+        give_weights(Sweep(merge), [(0, model)])
+        return model
     # transformers knows no shards without their index.
     alone = isinstance(checkpoint.weights, tuple)
     known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]

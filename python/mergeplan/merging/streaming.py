@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import STORED_NAMES
+from mergeplan.checkpoints.head_names import heads_in
 from mergeplan.config.config import AnyConfig, MergeConfig
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
-from mergeplan.merging.parameters import places_in, ties_head
+from mergeplan.merging.parameters import places_in, tie_as, ties_head
 from mergeplan.merging.pieces import Places, empty, pieces
 from mergeplan.merging.targets import bytes_of, check_apart, places_of, takes_as_it_is
 from mergeplan.planning.document import Job
@@ -231,6 +232,14 @@ def merge_into(
             "load the model with `tie_word_embeddings=False`",
         )
     sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
+
+
+def give_weights(sweep: Sweep, targets: Sequence[tuple[int, "torch.nn.Module"]]) -> None:
+    """Give each model the weights of its merge, in one pass, and tie or untie its head as that."""
+    for n, model in targets:
+        stores_head = bool(heads_in(sweep.shapes(n)))
+        tie_as(model, own_head=sweep.has_own_head(n), stores_head=stores_head)
+    sweep.merge_into([(n, places_in(model, sweep.shapes(n))) for n, model in targets])
 
 
 def _plan(config: AnyConfig, options: MergeOptions, seed: int | None) -> MergePlan:
