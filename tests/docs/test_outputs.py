@@ -6,7 +6,7 @@ from tests.support.pages import is_as_told, renewed, steps_of
 from tests.support.settings import ROOT
 from tests.support.warm import warm_programs
 
-PAGES = ("start", "merge")
+PAGES = ("start", "merge", "plan")
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def _serve(address: str) -> None:
 
 
 def _import() -> None:
+    import matplotlib.backends.backend_agg
     import scipy.optimize
     import scipy.stats
     import torch
@@ -72,7 +73,7 @@ def _import() -> None:
     import mergeplan.cli.calibrate
     import mergeplan.merging.merge
 
-    assert all((scipy.stats, scipy.optimize, torch, mergeplan.cli.calibrate, mergeplan.merging))
+    assert all((scipy.stats, scipy.optimize, matplotlib.backends, torch, mergeplan.merging))
     assert transformers.AutoModelForCausalLM, transformers.Qwen2ForCausalLM
 
 
