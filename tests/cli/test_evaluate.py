@@ -11,6 +11,7 @@ import threading
 
 import pytest
 
+from mergeplan import merge
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.evaluation.recording import append, columns_of, parse_merge
 from mergeplan.evaluation.scores import DocumentLosses, Scores
@@ -124,6 +125,30 @@ def test_help_is_quick_and_loads_nothing_heavy():
 def test_out_and_as_belong_together(given):
     run = cli("evaluate", "model", "--data", "d.jsonl", *given)
     assert (run.returncode, "-o and --as belong together" in run.stderr) == (2, True)
+
+
+def test_a_merge_is_recorded_as_what_its_manifest_says(tmp_path):
+    models = [{"model": str(DEMO_POOL / name)} for name in ("html", "js")]
+    config = {"merge_method": "task_arithmetic", "base_model": str(DEMO_POOL / "base")}
+    parameters = {"weight": 0.5, "lambda": 0.8}
+    merge({**config, "models": models, "parameters": parameters}, tmp_path / "out")
+    words = ["evaluate", "out", "--data", EVAL / "md.jsonl", "--max-tokens", 200, "-o", "m.csv"]
+    run = cli(*words, "--as", "k=3", cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stderr.startswith(
+        "error: --as `k=3` contradicts `out/mergeplan_manifest.json`: found k `2 (html+js)`\n"
+    )
+    run = cli(*words, "--as", "pool_size=9", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    said = "out, by its manifest: task arithmetic, λ 0.8, of html + js on base\n\ndomain"
+    assert run.stdout.startswith(said)
+    for row in load_measurements(tmp_path / "m.csv").rows:
+        assert (row.method, row.options, row.k) == ("task_arithmetic", '{"lambda": 0.8}', 2)
+        assert (row.subset, row.pool_size, row.weights) == (("html", "js"), 9, ())
+    (tmp_path / "out" / "mergeplan_manifest.json").write_text("{")
+    run = cli(*words[:-2], cwd=tmp_path)
+    assert (run.returncode, "warning: " in run.stderr) == (0, True)
+    assert cli(*words, cwd=tmp_path).returncode == 1
 
 
 def test_models_with_different_tokenizers_are_not_compared(tmp_path):

@@ -11,6 +11,7 @@ from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, 
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
+from mergeplan.errors import MergeplanError
 
 _FILE = PATH
 
@@ -38,7 +39,8 @@ _FILE = PATH
     "merge",
     multiple=True,
     metavar="KEY=VALUE",
-    help="With -o, what MODEL is: k=0, or subset=code+algebra, method=ties. Repeatable.",
+    help="With -o, what MODEL is: k=0, or subset=code+algebra, method=ties. Repeatable. What the"
+    " manifest of a merge of ours says need not be given.",
 )
 @click.option("--items", type=_FILE, help="Write each item's score of the tasks to this CSV.")
 @click.option("--documents", type=_FILE, help="Write each document's loss to this CSV.")
@@ -69,24 +71,35 @@ def command(
     it is a part of. Each token is scored once. Standard errors are clustered by group, or by
     document where there is none; the macro mean counts every domain alike. With --scorer, a measure
     of your own of any model that torch runs.
+
+    The manifest beside a merge of ours says what MODEL is: -o records that method, with its
+    options, experts and weights, and refuses an --as that contradicts it.
     """
     from mergeplan.checkpoints.heads import count_params
     from mergeplan.checkpoints.opening import open_checkpoint
     from mergeplan.display.text import format_count
     from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
+    from mergeplan.evaluation.provenance import provenance
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
     from mergeplan.evaluation.scores import documents_csv, items_csv
-    from mergeplan.evaluation.sources import find_data
+    from mergeplan.evaluation.sources import find_data, names_in_pools
     from mergeplan.system.progress import ProgressLine
     from mergeplan.system.writing import refuse_existing, write_durably
 
     if not (sources or tasks or given["scorer"]):
         raise click.UsageError("--data is missing: what to score MODEL on")
-    if (out is None) != (not merge):
-        raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
-    known = parse_merge(merge) if out else {}
     data = find_data(sources)
+    try:
+        made = provenance(model, names_in_pools(sources))
+    except MergeplanError as error:
+        if out is not None:
+            raise
+        made = None
+        warn(str(error))
+    if (out is None) != (not merge) and not (out and made):
+        raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
+    known = parse_merge(merge, made) if out else {}
     options = evaluation_of(given)
     if out is not None:
         known.setdefault("n_params", str(count_params(open_checkpoint(str(model)))))
@@ -118,8 +131,11 @@ def command(
     for name, scores in ((model, found.scores), (against, found.against)):
         warnings += [f"model `{name}`, {fault}" for fault in scores.faults()] if scores else []
     if as_json:
-        print_document("evaluate", {**found.data(), "warnings": warnings})
+        told = {"merge": made and made.data(), "warnings": warnings}
+        print_document("evaluate", {**found.data(), **told})
     else:
+        if made is not None:
+            click.echo(f"{model}, by its manifest: {made}\n")
         click.echo(found.table(found.scores, found.metric or "loss_nats", found.tasks))
         if found.against is not None:
             click.echo(

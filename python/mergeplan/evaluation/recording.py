@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mergeplan.display.text import is_unicode, listed
 from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.evaluation.contradictions import filled
+from mergeplan.evaluation.provenance import Provenance
 from mergeplan.evaluation.scores import Scores, TaskScore
 from mergeplan.measurements.columns import COLUMNS, direction, write_se
 from mergeplan.measurements.rows import MACRO
@@ -23,11 +25,14 @@ _MERGE = [column.name for column in COLUMNS if column.about == "merge"]
 _METRIC = ("metric", "value", "better")
 
 
-def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
+def parse_merge(given: tuple[str, ...], known: Provenance | None = None) -> dict[str, str]:
     """What `--as KEY=VALUE` say of the merge; k is counted where only the subset is given.
 
+    Args:
+        known: What its manifest says, which fills the gaps.
+
     Raises:
-        InputError: An unknown key, no value, or neither k nor subset.
+        InputError: An unknown key, no value, neither k nor subset, or the manifest says otherwise.
     """
     merge: dict[str, str] = {}
     for entry in given:
@@ -42,6 +47,8 @@ def parse_merge(given: tuple[str, ...]) -> dict[str, str]:
         if not equals or key in merge:
             raise InputError(f"--as `{entry}`: expected one KEY=VALUE for each key")
         merge[key] = value.strip()
+    if known is not None:
+        merge = filled(merge, known)
     if "k" not in merge and "subset" in merge:
         merge["k"] = str(len([name for name in merge["subset"].split("+") if name]))
     if not merge.get("k", "").isdecimal():

@@ -83,3 +83,13 @@ def _find(source: str) -> dict[str, Path]:
     if not path.exists():
         raise MissingInputError(f"data `{source}` is not there", _HINT)
     raise InputError(f"data `{source}`: expected a file ending in {_ENDING}", _HINT)
+
+
+def names_in_pools(sources: tuple[str, ...]) -> dict[Path, str]:
+    """What the pools among some sources call the models in which folders."""
+    from mergeplan.pool.pool import load_pool
+
+    paths = [input_path(source) for source in sources]
+    pools = [load_pool(path) for path in paths if path.suffix in (".yml", ".yaml")]
+    sizes = [size for pool in pools for size in pool.sizes]
+    return {path.resolve(): name for size in sizes for name, path in size.experts.items()}
