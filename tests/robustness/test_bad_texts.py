@@ -218,14 +218,21 @@ def test_weights_that_are_missing_are_never_drawn_at_random(folder):
     tensors = load_tensors(folder)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"1 tensors .* missing .* `model.layers.1.mlp.up_proj"):
+    with pytest.raises(InputError, match=r"missing .* 1 in all, .*`model.layers.1.mlp.up_proj"):
         load_model(folder)
 
 
 def test_weights_of_another_shape(folder):
     change_config(folder, intermediate_size=64)
-    with pytest.raises(InputError, match="mismatch"):
+    with pytest.raises(InputError, match=r"of another shape .* 6 in all, such as `model\.layers"):
         load_model(folder)
+
+
+def test_settings_that_a_known_architecture_refuses(folder):
+    change_config(folder, num_hidden_layers=5)
+    with pytest.raises(InputError, match=r"refuses it: .*`num_hidden_layers` \(5\)") as caught:
+        load_model(folder)
+    assert caught.value.hint is None
 
 
 def test_a_hub_id_and_a_missing_folder():

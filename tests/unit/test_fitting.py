@@ -170,6 +170,13 @@ def test_a_column_that_is_not_there_is_looked_for_among_the_others(head, hint, t
     assert hint in caught.value.hint
 
 
+def test_a_run_in_the_place_of_its_table_is_told_where_that_is(tmp_path):
+    table = write(tmp_path / "measurements.csv", "k,loss_nats\n")
+    with pytest.raises(InputError, match="it is a folder") as caught:
+        mergeplan.fit(tmp_path)
+    assert caught.value.hint == f"give the table in it: `{table}`"
+
+
 def test_an_unknown_method_or_domain_is_guessed():
     with pytest.raises(InputError, match="no rows of method `ties`"):
         mergeplan.fit(PUBLISHED, method="ties")

@@ -78,6 +78,11 @@ def load_model_config(folder: Path) -> Any:
     try:
         found = transformers.AutoConfig.from_pretrained(place, **_LOCAL)
     except Exception as error:
+        if config.get("model_type") in transformers.CONFIG_MAPPING:
+            raise InputError(
+                f"`{folder}/config.json`: transformers {transformers.__version__} refuses it:"
+                f" {_line(error)}"
+            ) from error
         raise InputError(
             f"`{place}/config.json`: transformers {transformers.__version__} knows no"
             f" `model_type` `{config.get('model_type', '')}`: {_line(error)}",
@@ -133,6 +138,8 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
+            # Else it raises, and says in a log alone which they are.
+            ignore_mismatched_sizes=True,
             **_LOCAL,
         )
     except Exception as error:
@@ -143,12 +150,13 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
         if bars:
             transformers.utils.logging.enable_progress_bar()
     # transformers would go on, with random weights in their place.
-    for what in ("missing_keys", "mismatched_keys"):
+    for what, are in (("missing_keys", "missing"), ("mismatched_keys", "of another shape")):
         if found[what]:
-            name = sorted(map(str, found[what]))[0]
+            first = sorted(found[what])[0]
+            name = first if isinstance(first, str) else first[0]  # of a shape that differs, both
             raise InputError(
-                f"model `{folder}`: {len(found[what])} tensors of `config.json` are"
-                f" {what.removesuffix('_keys')} in the checkpoint, such as `{name}`",
+                f"model `{folder}`: `config.json` asks for tensors that are {are} in the"
+                f" checkpoint, {len(found[what])} in all, such as `{name}`",
                 "config.json and the weights belong to different models",
             )
     return model.to(place).eval()

@@ -57,6 +57,10 @@ def read_rows(path: Path) -> tuple[tuple[Measurement, ...], str]:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
+    if path.is_dir():
+        there = path / "measurements.csv"
+        hint = f"give the table in it: `{there}`" if there.is_file() else "give a CSV file"
+        raise InputError(f"cannot read `{path}`: it is a folder", hint)
     raw = read_bytes(path, TABLE, given=True)
     return _parse_rows(decode(raw, path), str(path)), hashlib.sha256(raw).hexdigest()
 

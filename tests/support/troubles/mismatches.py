@@ -50,3 +50,24 @@ def other_tokens(bench: Bench) -> Done:
     other_ids(bench)
     (bench.folder / "texts.jsonl").write_text('{"text": "a few words"}\n')
     return bench.run("compare", "a", "b", "--data", "texts.jsonl")
+
+
+def evaluate(bench: Bench) -> Done:
+    """Score `b` on a few words."""
+    (bench.folder / "texts.jsonl").write_text('{"text": "a few words"}\n')
+    return bench.run("evaluate", "b", "--data", "texts.jsonl")
+
+
+@produces("model `NAME` has no tokenizer: expected a `tokenizer.json` or another vocabulary")
+def no_tokenizer(bench: Bench) -> Done:
+    for path in (bench.folder / "b").glob("tokenizer*"):
+        path.unlink()
+    return evaluate(bench)
+
+
+@produces(
+    "model `NAME`: `config.json` asks for tensors that are … in the checkpoint, N in all, such as …"
+)
+def other_settings(bench: Bench) -> Done:
+    bench.settings("config.json", intermediate_size=64)
+    return evaluate(bench)
