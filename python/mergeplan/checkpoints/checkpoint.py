@@ -57,7 +57,7 @@ class Tensor:
         return prod(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A tensor of another checkpoint."""
 
@@ -65,7 +65,7 @@ class Part:
     tensor: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Derivation:
     """How a tensor that is stored nowhere is computed; see `rust/core/src/plan/models.rs`.
 
@@ -137,13 +137,13 @@ class Checkpoint:
         """Whether an adapter is added to it."""
         return any(how.kind in ("cast", "lora") for how in self.made.values())
 
-    @property
+    @cached_property
     def sources(self) -> list["Checkpoint"]:
         """The checkpoints that this one is read from: itself, where it is stored."""
-        found = {p.checkpoint.key: p.checkpoint for how in self.made.values() for p in how.parts}
-        return list(found.values()) or [self]
+        every = {id(p.checkpoint): p.checkpoint for how in self.made.values() for p in how.parts}
+        return list({one.key: one for one in every.values()}.values()) or [self]
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
         """All files that hold its tensors, sorted; an adapter's come last."""
         if self.made:

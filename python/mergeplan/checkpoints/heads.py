@@ -6,7 +6,9 @@ transformers takes where an architecture's config.json does not say, and of the 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
@@ -176,5 +178,6 @@ def counted_twice(checkpoint: Checkpoint) -> set[str]:
 
 def count_params(checkpoint: Checkpoint) -> int:
     """Elements of all tensors, tied ones once."""
-    twice = counted_twice(checkpoint)
-    return sum(t.n_elements for name, t in checkpoint.tensors.items() if name not in twice)
+    shapes = Counter(tensor.shape for tensor in checkpoint.tensors.values())
+    shapes.subtract(checkpoint.tensors[name].shape for name in counted_twice(checkpoint))
+    return sum(prod(shape) * count for shape, count in shapes.items())

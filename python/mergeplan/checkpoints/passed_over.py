@@ -9,15 +9,14 @@ from typing import Any
 
 from mergeplan.checkpoints.spelling import spelling
 
-# The reason for what has no meaning beside weights that are not quantised.
-RUNNING_SCALES = "scales of activations"
+# What has no meaning beside weights that are not quantised.
+_RUNNING_SCALE = re.compile(
+    r"[._](input|output|k|v|q|kv|kv_cache|activation|act|prob|prob_output)_scale(_ub)?$"
+)
 # What the end of a name, or a module in it, says. Where every model has such a tensor, it is
 # merged as any other; where some lack it, the output does too.
 _BY_NAME: tuple[tuple[str, str], ...] = (
-    (
-        r"[._](input|output|k|v|q|kv|kv_cache|activation|act|prob|prob_output)_scale(_ub)?$",
-        RUNNING_SCALES,
-    ),
+    (_RUNNING_SCALE.pattern, "scales of activations"),
     (r"\b(original_)?inv_freq$", "inverse frequencies, which every model computes"),
     (r"\brotary_emb\.(cos|sin)_cached$", "tables of rotary angles, which every model computes"),
     (r"\bposition_ids$", "positions, which every model counts itself"),
@@ -56,6 +55,11 @@ def reason_to_pass_over(name: str, shape: tuple[int, ...], config: Mapping[str, 
     if _is_behind_the_last(name, config):
         return BEHIND_THE_LAST
     return None
+
+
+def is_running_scale(name: str) -> bool:
+    """Whether a tensor scales activations, or the cache of keys and values."""
+    return _RUNNING_SCALE.search(name) is not None
 
 
 def text_layer(name: str) -> int | None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, Derivation, Part, Tensor
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, SCALED, STORED_NAMES, bits_of
-from mergeplan.checkpoints.passed_over import RUNNING_SCALES, reason_to_pass_over
-from mergeplan.checkpoints.scales import block_sides, find_scales, is_scale
+from mergeplan.checkpoints.passed_over import is_running_scale
+from mergeplan.checkpoints.scales import block_sides, blocks_of, find_scales, is_scale
 from mergeplan.errors import InputError
 
 # Where config.json says how a model is quantised; the second is compressed-tensors' old name.
@@ -124,23 +124,26 @@ def stated_dtype(config: Mapping[str, Any]) -> str:
 
 def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
     dtype = stated_dtype(stored.config)
-    settings = list(settings_of(stored.config))
+    plain = STORED_NAMES[dtype]
+    blocks = blocks_of(list(settings_of(stored.config)))
     tensors: dict[str, Tensor] = {}
     made: dict[str, Derivation] = {}
     used = set(scales.values())
     for name, tensor in stored.tensors.items():
-        if name in used or reason_to_pass_over(name, (), {}) == RUNNING_SCALES:
+        if name in used or is_running_scale(name):
             continue
-        tensors[name], made[name] = tensor, Derivation("same", (Part(stored, name),))
-        if name in scales:
-            n_bytes = tensor.n_elements * bits_of(STORED_NAMES[dtype]) // 8
-            tensors[name] = replace(tensor, dtype=STORED_NAMES[dtype], n_bytes=n_bytes)
-            made[name] = Derivation(
-                "dequantised",
-                (Part(stored, name), Part(stored, scales[name])),
-                dtype=dtype,
-                block=block_sides(stored, name, scales[name], settings),
-            )
+        part = Part(stored, name)
+        if name not in scales:
+            tensors[name], made[name] = tensor, Derivation("same", (part,))
+            continue
+        n_bytes = tensor.n_elements * bits_of(plain) // 8
+        tensors[name] = Tensor(plain, tensor.shape, tensor.file, n_bytes, tensor.offset)
+        made[name] = Derivation(
+            "dequantised",
+            (part, Part(stored, scales[name])),
+            dtype=dtype,
+            block=block_sides(stored, name, scales[name], blocks),
+        )
     config = without_settings(stored.config)
     if config:
         config["dtype" if "dtype" in config else "torch_dtype"] = dtype

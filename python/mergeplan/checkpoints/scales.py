@@ -29,11 +29,11 @@ def find_scales(stored: Checkpoint, name: str, way_out: str) -> str:
     Raises:
         InputError: There are none, two, or some of a dtype that is not read.
     """
-    where = f"`{stored.path / stored.tensors[name].file}`: tensor"
     found = [name + ending for ending in _ENDINGS if name + ending in stored.tensors]
     if len(found) != 1:
         dtype = stored.tensors[name].dtype
         names = " and ".join(f"`{scales}`" for scales in found) or f"{dtype} without any"
+        where = f"`{stored.path / stored.tensors[name].file}`: tensor"
         raise InputError(
             f"{where} `{name}`: expected its scales under `{name + _ENDINGS[0]}` or"
             f" `{name + _ENDINGS[1]}`, found {names}",
@@ -41,6 +41,7 @@ def find_scales(stored: Checkpoint, name: str, way_out: str) -> str:
         )
     dtype = stored.tensors[found[0]].dtype
     if dtype not in FLOATS:
+        where = f"`{stored.path / stored.tensors[name].file}`: tensor"
         raise InputError(
             f"{where} `{found[0]}`: expected scales in F32, BF16 or F16, found {dtype}", way_out
         )
@@ -48,7 +49,7 @@ def find_scales(stored: Checkpoint, name: str, way_out: str) -> str:
 
 
 def block_sides(
-    stored: Checkpoint, name: str, scales: str, settings: Sequence[Mapping[str, Any]]
+    stored: Checkpoint, name: str, scales: str, stated: Sequence[tuple[int, int]]
 ) -> tuple[int, ...]:
     """Sides of the block that shares a scale, one for each axis.
 
@@ -56,7 +57,7 @@ def block_sides(
     scale for all, or one for each. The last block of an axis may be smaller than the others.
 
     Args:
-        settings: What config.json says of quantisation.
+        stated: The blocks that the config gives (`blocks_of`).
 
     Raises:
         InputError: The scales fit none of these, nor the blocks that the config gives.
@@ -76,7 +77,7 @@ def block_sides(
     leading = _whole_or_each(sides[:-2], padded[:-2])
     if len(padded) == len(sides) and leading is not None:
         last, blocks = sides[-2:], padded[-2:]
-        for block in _blocks_of(settings):
+        for block in stated:
             if len(last) == 2 and blocks == tuple(
                 -(-side // own) for side, own in zip(last, block, strict=True)
             ):
@@ -84,7 +85,7 @@ def block_sides(
         found = _whole_or_each(last, blocks)
         if found is not None:
             return (*leading, *found)
-    given = ", ".join(f"{rows} x {columns}" for rows, columns in _blocks_of(settings))
+    given = ", ".join(f"{rows} x {columns}" for rows, columns in stated)
     raise InputError(
         f"`{stored.path / stored.tensors[scales].file}`: tensor `{scales}`: expected one scale for"
         f" `{name}`, for each of its rows, or for each block of {given}, as its shape"
@@ -101,7 +102,7 @@ def _whole_or_each(sides: Sequence[int], blocks: Sequence[int]) -> tuple[int, ..
     return tuple(max(side, 1) if count == 1 else 1 for side, count in both)
 
 
-def _blocks_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+def blocks_of(settings: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """The blocks that a config gives for its weights."""
     found = [pair for one in settings for pair in _pairs(one)]
     return list(dict.fromkeys(found)) or [_BLOCK]

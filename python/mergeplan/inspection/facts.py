@@ -3,9 +3,10 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
+from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.heads import count_params, embedding, head_of
 
 # The first factor of a module's update, of r rows.
@@ -20,7 +21,7 @@ class FileFacts:
     n_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorFacts:
     """A tensor's header; `dtype` is safetensors' name."""
 
@@ -109,10 +110,8 @@ def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
         files=tuple(FileFacts(path.name, path.stat().st_size) for path in checkpoint.files),
         n_params=count_params(checkpoint),
         n_bytes=sum(tensor.n_bytes for tensor in tensors.values()),
-        dtypes=dtype_shares(
-            [(tensor.dtype, tensor.n_elements, tensor.n_bytes) for tensor in tensors.values()]
-        ),
-        shapes=_shapes(list(tensors.values())),
+        dtypes=dtype_shares(Counter((t.dtype, t.shape, t.n_bytes) for t in tensors.values())),
+        shapes=_shapes(Counter(tensor.shape for tensor in tensors.values())),
         architecture=None if first is None else str(first),
         vocabulary=_vocabulary(checkpoint),
         head=head_of(checkpoint),
@@ -144,22 +143,25 @@ def _adapter(source: Checkpoint) -> AdapterFacts:
     )
 
 
-def dtype_shares(tensors: list[tuple[str, int, int]]) -> tuple[DtypeShare, ...]:
-    """Sum up tensors given as dtype, elements and bytes."""
-    total = sum(n_bytes for _, _, n_bytes in tensors)
+def dtype_shares(kinds: Counter[tuple[str, tuple[int, ...], int]]) -> tuple[DtypeShare, ...]:
+    """Sum up tensors.
+
+    Args:
+        kinds: How many have a dtype, shape and bytes: of a hundred thousand few are not alike.
+    """
+    total = sum(n_bytes * count for (_, _, n_bytes), count in kinds.items())
     shares = []
-    for dtype in sorted({dtype for dtype, _, _ in tensors}):
-        elements = [n for found, n, _ in tensors if found == dtype]
-        n_bytes = sum(n for found, _, n in tensors if found == dtype)
+    for dtype in sorted({dtype for dtype, _, _ in kinds}):
+        of_it = [(shape, each, n) for (found, shape, each), n in kinds.items() if found == dtype]
+        n_bytes = sum(each * n for _, each, n in of_it)
+        elements = sum(prod(shape) * n for shape, _, n in of_it)
         share = n_bytes / total if total else 0.0
-        shares.append(DtypeShare(dtype, len(elements), sum(elements), n_bytes, share))
+        shares.append(DtypeShare(dtype, sum(n for _, _, n in of_it), elements, n_bytes, share))
     return tuple(sorted(shares, key=lambda share: -share.n_bytes))
 
 
-def _shapes(tensors: list[Tensor]) -> tuple[ShapeCount, ...]:
-    counts = Counter(tensor.shape for tensor in tensors)
-    elements = {tensor.shape: tensor.n_elements for tensor in tensors}
-    order = sorted(counts, key=lambda shape: (-counts[shape] * elements[shape], shape))
+def _shapes(counts: Counter[tuple[int, ...]]) -> tuple[ShapeCount, ...]:
+    order = sorted(counts, key=lambda shape: (-counts[shape] * prod(shape), shape))
     return tuple(ShapeCount(shape, counts[shape]) for shape in order)
 
 

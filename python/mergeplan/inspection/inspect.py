@@ -1,6 +1,7 @@
 """What is in checkpoints, whether they fit, and what a merge of them will take: headers alone."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,9 +200,7 @@ def _plan(
     output = OutputFacts(
         tensors=len(plan.data.jobs),
         n_bytes=prepared.tensor_bytes,
-        dtypes=dtype_shares(
-            [(job.out_dtype, job.n_elements, job.n_bytes) for job in plan.data.jobs]
-        ),
+        dtypes=dtype_shares(Counter((j.out_dtype, j.shape, j.n_bytes) for j in plan.data.jobs)),
         files=tuple(FileFacts(name, length) for name, length, _ in prepared.files),
         donor=plan.donor.name,
     )

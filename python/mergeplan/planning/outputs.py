@@ -27,7 +27,7 @@ from mergeplan.planning.slicing import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operand:
     """What goes into a merge: a stored tensor, or one that is computed first.
 
@@ -42,7 +42,7 @@ class Operand:
     plain_dtype: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OutputTensor:
     """One tensor of the output.
 
@@ -134,8 +134,11 @@ def find_outputs(
             depths = {m.name: depth_within(m.name, first, piece.n_layers) for m in pairing.matches}
             first += piece.n_layers
         scopes = (piece.parameters, module.parameters, config.parameters)
+        renamed = any(view.own_names for view in views)
         for match in pairing.matches:
-            names = tuple(view.own_name(match.name) for view in views)
+            names = (match.name,) * len(views)
+            if renamed:
+                names = tuple(view.own_name(match.name) for view in views)
             depth = depths[match.name]
             found.tensors.append(OutputTensor(match, numbers, names, depth, piece, scopes))
         found.faults.extend(pairing.faults)

@@ -233,22 +233,21 @@ def _together(
 ) -> OutputTensor:
     """One packed tensor in place of its parts."""
     first = ordered[0]
-    shapes = [one.operands(list(checkpoints))[0].shape for one in ordered]
+    of_each = [one.operands(list(checkpoints)) for one in ordered]
+    shapes = [operands[0].shape for operands in of_each]
     n_experts = len({expert for expert, _ in found})
     rows = sum(shape[0] for shape in shapes) // n_experts
     shape = (n_experts, rows, *shapes[0][1:])
-    operands = []
-    for place, number in enumerate(first.numbers):
-        each = [one.operands(list(checkpoints))[place] for one in ordered]
-        reference = derived.add(
-            number, name, Concat(tuple(operand.reference for operand in each), shape)
-        )
-        operands.append(Operand(reference, each[0].dtype, shape, each[0].plain_dtype))
+    computed = []
+    for number, each in zip(first.numbers, zip(*of_each, strict=True), strict=True):
+        references = tuple(operand.reference for operand in each)
+        reference = derived.add(number, name, Concat(references, shape))
+        computed.append(Operand(reference, each[0].dtype, shape, each[0].plain_dtype))
     parts = tuple(Part(one.match.name, own) for one, own in zip(ordered, shapes, strict=True))
     return replace(
         first,
         match=Match(name, first.match.inputs),
         names=(name,) * len(first.names),
-        computed=tuple(operands),
+        computed=tuple(computed),
         parts=parts if keep_parts else (),
     )

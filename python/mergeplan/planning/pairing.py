@@ -13,7 +13,7 @@ from mergeplan.checkpoints.spelling import by_spelling, same_tensor
 from mergeplan.errors import InputError, MissingInputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Match:
     """One output tensor and the tensor that each checkpoint contributes to it.
 
@@ -139,6 +139,13 @@ def pair_tensors(
     """
     options = options or PairingOptions()
     found = Pairing()
+    if _are_alike(checkpoints):
+        # What a large model's hundred thousand tensors need not be asked one by one.
+        every = sorted(filter(wanted, {*also, *donor.tensors}))
+        if all(name in donor.tensors for name in every):
+            count = len(checkpoints)
+            found.matches.extend(Match(name, (name,) * count) for name in every)
+            return found
     names = set(also).union(*(c.tensors for c in checkpoints))
     for name in sorted(filter(wanted, names)):
         inputs = [_input_for(name, checkpoint) for checkpoint in checkpoints]
@@ -165,6 +172,19 @@ def pair_tensors(
             found.matches.append(Match(name, tuple(own), tied))
     found.matches.sort(key=lambda match: (max(match.inputs), match.name))
     return found
+
+
+def _are_alike(checkpoints: list[Checkpoint]) -> bool:
+    """Whether the models have the same tensors, under the names that their files have."""
+    first, *others = checkpoints
+    if any(checkpoint.own_names for checkpoint in checkpoints):
+        return False
+    kinds = [(tensor.dtype, tensor.shape) for tensor in first.tensors.values()]
+    return all(
+        list(first.tensors) == list(other.tensors)
+        and kinds == [(tensor.dtype, tensor.shape) for tensor in other.tensors.values()]
+        for other in others
+    )
 
 
 def _are_unlike(found: dict[str, str], checkpoints: list[Checkpoint], free_rows: bool) -> bool:
