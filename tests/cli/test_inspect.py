@@ -382,7 +382,7 @@ def test_a_config_in_the_place_of_a_model_is_called_that(config):
     run = cli("diff", config, config.parent / "a")
     assert run.returncode == 1
     assert f"error: `{config}` is a YAML file, and no model\n" in run.stderr
-    assert f"hint: if it is a merge's config, run it first: `mergeplan merge {config}" in run.stderr
+    assert f"hint: `mergeplan merge {config} OUT_DIR` makes the model of a merge's" in run.stderr
 
 
 @pytest.mark.parametrize(
