@@ -93,6 +93,11 @@ def test_a_pool_says_all_of_it_too_or_what_calibrate_would_do(tmp_path):
     assert run.returncode == 1
     assert run.stderr.startswith(f"{path}: 3 faults\n")
     assert set(places(run.stderr).values()) == {'"gone"', '"lost"', '"texts/none.jsonl"'}
+    for command in (("calibrate", path, "-o", tmp_path / "run"), ("similarity", path)):
+        said = cli(*command).stderr
+        texts = {'"texts/none.jsonl"'} if command[0] == "calibrate" else set()
+        assert set(places(said).values()) == {'"gone"', '"lost"', *texts}
+    assert not (tmp_path / "run").exists()
     path.write_text(
         "sizes: [{base: b}]\nmethods:\n  ties: {densty: 1}\ndatta: {}\nrandom_seed: x\n"
     )

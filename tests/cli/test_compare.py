@@ -338,3 +338,19 @@ def test_what_cannot_be_compared_is_said(tmp_path):
 def test_names_are_as_long_as_tells_them_apart():
     paths = map(Path, ["/a/x/merged", "/a/y/merged", "base"])
     assert short_names(list(paths)) == ("x/merged", "y/merged", "base")
+
+
+def test_all_models_that_cannot_be_opened_or_have_other_tokens_are_named_at_once(tmp_path):
+    gone = [tmp_path / "x", tmp_path / "y"]
+    data = ("--data", EVAL / "md.jsonl")
+    run = cli("compare", *gone, BASE, *data)
+    assert run.returncode == 1
+    assert [f"model `{path}` is not a folder" in run.stderr for path in gone] == [True, True]
+    others = [shutil.copytree(BASE, path) for path in gone]
+    for folder in others:
+        path = folder / "tokenizer.json"
+        path.write_text(path.read_text().replace("<|endoftext|>", "<|end|>"))
+    run = cli("compare", BASE, *others, HTML, *data)
+    assert run.returncode == 1
+    assert f"`{BASE}` and `{others[0]}`, `{others[1]}` have different tokenizers\n" in run.stderr
+    assert "--prompt" in run.stderr

@@ -25,6 +25,7 @@ from mergeplan.evaluation.resampling import LEAST_GROUPS
 from mergeplan.law.scale import Scale
 from mergeplan.measurements.metrics import targets_of
 from mergeplan.measurements.rows import MACRO, Measurement, parse_shares
+from mergeplan.pool.opening import refuse_closed
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.pool.subsets import SubsetMerge, subset_merge
 from mergeplan.system.ranges import LARGEST_POOL, check_number, check_seed, check_several
@@ -137,6 +138,7 @@ def settle(
     Raises:
         InputError: The pool, a text or the run is at fault, or the pool lacks what is asked for.
     """
+    refuse_closed(load_pool(pool_file))
     half = options.half or options.setup.evaluation.half
     unasked = options.half is None and half == "all"
     if unasked:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.names import parts_of
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, raise_all
 from mergeplan.evaluation.columns import columns_of
 from mergeplan.evaluation.comparison import Comparison
 from mergeplan.evaluation.completions import Completion, complete
@@ -52,6 +52,8 @@ def compare(
     options = options or EvaluationOptions()
     folders = [expanded(path) for path in models]
     _check(folders, prompts is not None, options, max_new_tokens)
+    if options.scorer is None:  # which may load what it likes
+        _refuse_closed(folders)
     scored = bool(files_of(data) or tasks or options.scorer)
     if not scored and prompts is None:
         raise InputError("there is nothing to compare the models on", "give data, or prompts")
@@ -75,7 +77,6 @@ def compare(
         )
     else:
         for folder in folders:  # before the first is loaded
-            load_model_config(folder)
             load_tokenizer(folder)
         for folder in folders:
             visit(folder, load_model(folder, dtype=dtype, device=device))
@@ -112,6 +113,18 @@ def _check(
         )
     if max_new_tokens < 1:
         raise InputError(f"`max_new_tokens`: expected 1 or more, found {max_new_tokens}")
+
+
+def _refuse_closed(folders: Sequence[Path]) -> None:
+    """Raise where models cannot be opened: all of them."""
+    faults: list[InputError] = []
+    for folder in folders:
+        try:
+            load_model_config(folder)
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise_all(faults)
 
 
 def short_names(folders: Sequence[Path]) -> tuple[str, ...]:

@@ -301,12 +301,14 @@ def _measure(
         for folder, other in zip(folders[1:], others, strict=True)
         if (found := tokenizer_content(other)) != content
     }
-    for folder, (tokens, _) in differing.items():
-        if tokens != content[0]:
-            raise InputError(
-                f"`{folders[0]}` and `{folder}` have different tokenizers",
-                "losses per token of different tokens cannot be compared",
-            )
+    strangers = [folder for folder, (tokens, _) in differing.items() if tokens != content[0]]
+    if strangers:
+        names = ", ".join(f"`{folder}`" for folder in strangers)
+        raise InputError(
+            f"`{folders[0]}` and {names} have different tokenizers",
+            "losses per token of different tokens cannot be compared; `mergeplan compare --prompt`"
+            " without `--data` shows what each makes of the same prompts",
+        )
     context = min((length for length in contexts if length is not None), default=None)
     texts = Texts.prepare(files, tokenizer, options, context=context, given=True)
     if differing and texts.conversations:

@@ -6,11 +6,11 @@ from typing import Any
 
 from mergeplan.calibration.forecast import most_of
 from mergeplan.calibration.options import CalibrateOptions, check_options
-from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint, open_expert
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted, format_count, printable
-from mergeplan.errors import InputError, MergeplanError
+from mergeplan.errors import InputError
 from mergeplan.inspection.inspect import inspect
+from mergeplan.pool.opening import refuse_closed
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import expanded
@@ -87,42 +87,11 @@ def _check_pool(path: Path) -> Check:
         pool = load_pool(path)
     except InputError as error:
         return Check(path, error.faults, "")
-    faults = [*_closed_models(pool), *_absent_texts(pool)]
-    does = ""
-    if not faults:
-        try:
-            does = _does(path, pool)
-        except InputError as error:
-            faults += error.faults
-    return Check(path, tuple(with_excerpts(faults, text)), does)
-
-
-def _closed_models(pool: Pool) -> list[InputError]:
-    """Of each model that cannot be opened, why."""
-    faults = []
-    here = OpenOptions(download=False)
-    for number, size in enumerate(pool.sizes):
-        where = f"sizes[{number}]"
-        try:
-            open_checkpoint(str(size.base), here)
-        except MergeplanError as error:
-            faults.append(InputError(f"`{where}.base`: {error.message}", error.hint))
-            continue
-        for name, folder in size.experts.items():
-            try:
-                open_expert(folder, size.base)
-            except MergeplanError as error:
-                what = f"`{where}.experts.{name}`"
-                faults.append(InputError(f"{what}: {error.message}", error.hint))
-    return faults
-
-
-def _absent_texts(pool: Pool) -> list[InputError]:
-    return [
-        InputError(f"`data.{domain}`: there is no file `{path}`")
-        for domain, path in pool.data.items()
-        if not path.exists()
-    ]
+    try:
+        refuse_closed(pool)
+        return Check(path, (), _does(path, pool))
+    except InputError as error:
+        return Check(path, tuple(with_excerpts(error.faults, text)), "")
 
 
 def _does(path: Path, pool: Pool) -> str:

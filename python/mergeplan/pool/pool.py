@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -70,13 +70,14 @@ class Pool(Summarized):
     """A validated pool. `methods` holds each label's options; data paths are absolute.
 
     The options are checked, the models are not opened. `random_seed` is the seed of subsets and
-    masks, where no other is given.
+    masks, where no other is given. `text` is the file's.
     """
 
     sizes: tuple[PoolSize, ...]
     data: dict[str, Path]
     methods: dict[str, dict[str, Any]]
     random_seed: int | None = None
+    text: str = field(default="", compare=False)
 
     def summary(self) -> str:
         """Bases with their experts, domains, and methods."""
@@ -153,7 +154,7 @@ def load_pool(path: str | Path) -> Pool:
         named = f"pool `{path}`: "
         file = fit_strictly(data, PoolFile, f"pool `{path}`")
         named = f"`{path}`: "
-        return _pool(file, path.resolve().parent)
+        return replace(_pool(file, path.resolve().parent), text=text)
     except InputError as error:
         raise_all(with_excerpts(error.faults, text, named))
 

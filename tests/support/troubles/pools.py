@@ -27,7 +27,7 @@ def no_data(bench: Bench) -> Done:
     return calibrate(bench, data={})
 
 
-@produces("cannot open `FILE`: no such file")
+@produces("`KEY`: there is no file `FILE`")
 def no_text(bench: Bench) -> Done:
     return calibrate(bench, data={"html": "texts/html.json"})
 

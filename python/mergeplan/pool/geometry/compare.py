@@ -21,6 +21,7 @@ from mergeplan.errors import InputError
 from mergeplan.planning.document import to_json
 from mergeplan.pool.bases import check_bases
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
+from mergeplan.pool.opening import refuse_closed
 from mergeplan.pool.pool import Pool, PoolSize, pool_of
 from mergeplan.system.progress import Shown, shown_as_bar
 
@@ -67,6 +68,7 @@ def similarity(
         0.02
     """
     pool = pool_of(pool)
+    refuse_closed(pool, texts=False)
     check_bases(pool)
     return tuple(geometry_of(size, threads=threads, progress=progress) for size in pool.sizes)
 
