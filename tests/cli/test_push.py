@@ -1,10 +1,12 @@
 """`mergeplan merge --push-to-hub`: the real client against a stand-in of the hub."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mergeplan.inspection.verify import verify
 from tests.support.checkpoints import load_tensors
@@ -49,7 +51,10 @@ def refused(run: Done, message: str, code: int = 1) -> None:
 
 
 def test_a_merge_is_pushed_whole_private_and_without_paths(hub, mit, tmp_path):
-    run = push(hub, mit)
+    said = {"model_type": "llama", "_name_or_path": f"{mit.parent}/base"}
+    for name in ("base", "a", "b"):
+        (mit.parent / name / "config.json").write_text(json.dumps(said))
+    run = push(hub, mit, "--out-shard-size", 100)
     assert run.returncode == 0, run.stderr
     assert f"{hub.endpoint}/org/name: pushed, private, commit " in run.stdout
     there = hub.repositories["org/name"]
@@ -63,6 +68,8 @@ def test_a_merge_is_pushed_whole_private_and_without_paths(hub, mit, tmp_path):
         (tmp_path / "down" / name).write_bytes(content)
     assert verify(tmp_path / "down").matches
     assert load_tensors(tmp_path / "down").keys() == {"x", "y"}
+    assert {"model.safetensors.index.json", "model-00002-of-00002.safetensors"} <= {*there.files}
+    assert json.loads(there.files["config.json"])["_name_or_path"] == "base"
     card = there.files["README.md"].decode()
     assert "license: mit" in card
     assert "\n# name\n" in card
@@ -99,7 +106,6 @@ EARLY = {
     "token": ({"GET /api/whoami-v2": (401, "Invalid")}, "the hub refuses the token"),
     "rights": ({"POST /api/repos/create": (403, "You don't have the rights")}, "403: You don't"),
     "taken": ({"POST /api/repos/create": (409, "You already created it")}, "409: You already"),
-    "cut": ({"GET /api/models/": None}, "cannot look at the repository `org/name`"),
 }
 
 
@@ -175,11 +181,11 @@ def test_a_token_that_may_only_read_is_refused_and_a_dry_run_makes_nothing(hub, 
 
 
 def test_what_is_no_longer_the_merge_is_not_pushed(hub, mit):
-    assert push(hub, mit).returncode == 0
+    assert cli("merge", mit, mit.parent / "out", "-q").returncode == 0
     card = mit.parent / "out" / "README.md"
     card.write_text(card.read_text() + "mine")
     refused(push(hub, mit, "--resume"), "is not what was merged, and is not pushed: `README.md`")
-    assert len(hub.repositories["org/name"].commits) == 2
+    assert set(hub.repositories["org/name"].files) == {".gitattributes"}
 
 
 def test_where_the_hub_must_not_be_asked_that_is_said(config):
@@ -187,6 +193,13 @@ def test_where_the_hub_must_not_be_asked_that_is_said(config):
     run = cli("merge", config, config.parent / "out", "--push-to-hub", "org/name")
     refused(run, "HF_HUB_OFFLINE is set: nothing can be pushed")
     assert not (config.parent / "out").exists()
+
+
+def test_without_the_client_the_extra_is_named(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    run = cli("merge", config, config.parent / "out", "--push-to-hub", "org/name")
+    refused(run, "needs huggingface_hub")
+    assert "mergeplan[hub]" in run.stderr
 
 
 def test_without_a_token_nothing_is_asked_and_nothing_merged(hub, mit):
@@ -236,17 +249,18 @@ def test_an_upload_that_fails_for_a_moment_is_tried_again(hub, mit):
     assert run.stderr.count("\n") == 2, run.stderr  # the warnings of these models alone
 
 
-def test_shards_their_index_and_where_a_model_was_are_pushed_as_others_may_see_them(hub, mit):
-    said = {"model_type": "llama", "_name_or_path": f"{mit.parent}/base"}
-    for name in ("base", "a", "b"):
-        (mit.parent / name / "config.json").write_text(json.dumps(said))
-    assert push(hub, mit, "--out-shard-size", 100).returncode == 0
-    files = hub.repositories["org/name"].files
-    assert "model.safetensors.index.json" in files
-    assert "model-00002-of-00002.safetensors" in files
-    assert json.loads(files["config.json"])["_name_or_path"] == "base"
-    down = mit.parent / "down"
-    down.mkdir()
-    for name, content in files.items():
-        (down / name).write_bytes(content)
-    assert verify(down).matches
+def test_a_model_of_the_hub_brings_its_licence(hub, mit):
+    """Whoever fetched it before, and is offline now, merges without its card."""
+    base = {path.name: path.read_bytes() for path in (mit.parent / "base").iterdir()}
+    hub.repositories["org/base"] = Repository(False, base)
+    mit.write_text(mit.read_text().replace(f"{mit.parent}/base", "org/base"))
+    assert push(hub, mit).returncode == 0
+    head = yaml.safe_load(hub.repositories["org/name"].files["README.md"].split(b"---\n")[1])
+    assert (head["license"], head["base_model"]) == ("mit", ["org/base"])
+    assert head["base_model_relation"] == "merge"
+    cache = mit.parent / "hf"
+    (card,) = cache.rglob("README.md")
+    card.unlink()
+    run = cli("merge", mit, mit.parent / "offline", "--transformers-cache", cache / "hub")
+    assert run.returncode == 0, run.stderr
+    assert "| org/base | none stated |" in (mit.parent / "offline" / "README.md").read_text()

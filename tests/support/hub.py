@@ -76,8 +76,9 @@ class Hub:
 
 
 class Refusal(Exception):
-    def __init__(self, status: int, message: str, code: str = "") -> None:
+    def __init__(self, status: int, message: str, code: str = "", **more: object) -> None:
         self.status, self.message, self.code = status, message, code
+        self.answer = {"error": message, **more}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,9 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Message": refusal.message}
             if refusal.code:
                 headers["X-Error-Code"] = refusal.code
-            plain = self.headers.get("Accept") == "text/plain"
-            answer = refusal.message.encode() if plain else {"error": refusal.message}
-            self._send(refusal.status, answer, headers)
+            self._send(refusal.status, refusal.answer, headers)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -140,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (more or {}).items():
             self.send_header(name, value)
         if "/resolve/" in self.path and status == 200:
-            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+            self.send_header("ETag", f'"{_oid(content)}"')
             self.send_header("X-Repo-Commit", self.path.split("/resolve/")[1].split("/")[0])
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -165,6 +164,17 @@ def _info(hub: Hub, body: bytes, repository: str) -> Any:
     return {"id": repository, "private": found.private, "sha": found.sha, "siblings": files}
 
 
+def _tree(hub: Hub, body: bytes, repository: str) -> Any:
+    return [
+        {"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
+        for name, content in _there(hub, repository).files.items()
+    ]
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
 def _may_write(hub: Hub, body: bytes, repository: str) -> Any:
     _there(hub, repository)
     return {}
@@ -185,7 +195,7 @@ def _create(hub: Hub, body: bytes) -> Any:
 def _validate(hub: Hub, body: bytes) -> Any:
     front = yaml.safe_load(json.loads(body)["content"].split("---\n")[1])
     if front.get("license") not in (None, "mit", "apache-2.0", "cc-by-nc-4.0", "other"):
-        raise Refusal(400, '"license" must be one of [apache-2.0, mit, ...]')
+        raise Refusal(400, "", errors=[{"message": '"license" must be one of [mit, ...]'}])
     return {"errors": [], "warnings": []}
 
 
@@ -245,7 +255,8 @@ def _resolve(hub: Hub, body: bytes, repository: str, file: str) -> Any:
 
 _ROUTES = {
     "GET /api/whoami-v2": _whoami,
-    f"GET /api/models/{_REPOSITORY}": _info,
+    rf"GET /api/models/{_REPOSITORY}(?:/revision/\w+)?": _info,
+    rf"GET /api/models/{_REPOSITORY}/tree/\w+": _tree,
     f"GET /api/models/{_REPOSITORY}/auth-check/write": _may_write,
     "POST /api/repos/create": _create,
     "POST /api/validate-yaml": _validate,

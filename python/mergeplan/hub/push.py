@@ -90,17 +90,7 @@ class Push:
         info = self._info()
         if info is not None:
             self._check_there(info)
-        from huggingface_hub import ModelCard
-
-        with telling("have the model card checked by the hub"):
-            try:
-                ModelCard(self._card.text(self._title)).validate()
-            except ValueError as error:
-                why = cut(" ".join(str(error).split()), 300)
-                raise InputError(
-                    f"the hub refuses the model card: {why}",
-                    "`--license ID` takes words of huggingface.co/docs/hub/repositories-licenses",
-                ) from error
+        self._check_card()
         if info is None and create:
             with telling(f"make the repository `{self._repository}`"):
                 self._hub.create_repo(self._repository, private=not self._public)
@@ -110,6 +100,27 @@ class Push:
     @property
     def _title(self) -> str:
         return self._repository.rpartition("/")[2]
+
+    def _check_card(self) -> None:
+        """Have the hub look at the card's head, as it does before a commit.
+
+        Raises:
+            InputError: It refuses it: a licence, say, that it does not know.
+        """
+        from huggingface_hub.utils import get_session
+
+        with telling("have the model card checked by the hub"):
+            # `ModelCard.validate` of older clients asks huggingface.co, wherever HF_ENDPOINT leads.
+            response = get_session().post(
+                f"{self._hub.endpoint}/api/validate-yaml",
+                json={"content": self._card.text(self._title), "repoType": "model"},
+            )
+            if response.status_code == 400:
+                faults = [str(fault.get("message")) for fault in response.json()["errors"]]
+                raise InputError(
+                    f"the hub refuses the model card: {cut('; '.join(faults), 300)}",
+                    "`--license ID` takes words of huggingface.co/docs/hub/repositories-licenses",
+                )
 
     def _info(self) -> Any:
         """What the hub says of the repository; `None` where it has none."""
