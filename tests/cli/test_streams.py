@@ -103,6 +103,12 @@ def test_ctrl_c_in_the_first_import_prints_no_traceback(tmp_path):
         ("MemoryError()", 1, "the system gives no more memory"),
         ('RuntimeError("can\'t start new thread")', 1, "the system gives no more threads"),
         (
+            "type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory')",
+            1,
+            "the GPU has too little memory: CUDA out of memory",
+        ),
+        ("RuntimeError('DefaultCPUAllocator: no')", 1, "the system gives no more memory"),
+        (
             "ImportError('libz.so.1: failed to map segment', name='zlib')",
             1,
             "cannot load a library",

@@ -181,6 +181,10 @@ def _told(error: BaseException) -> int:
         return _fail(f"cannot load a library: {cut(error, 300)}", hint, 1)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _fail("the system gives no more threads", _LIMITS, 1)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be there
+        return _fail(f"the GPU has too little memory: {cut(error, 200)}", _SMALLER, 1)
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return _fail("the system gives no more memory", _LIMITS, 1)
     if os.environ.get("MERGEPLAN_TRACEBACK"):
         raise error
     hint = "this is a fault of mergeplan; MERGEPLAN_TRACEBACK=1 shows where"
@@ -188,6 +192,7 @@ def _told(error: BaseException) -> int:
 
 
 _LIMITS = "`ulimit -a` shows the limits of this shell; a container has limits of its own"
+_SMALLER = "`--batch-tokens` or `--max-length` of less takes less, and so does `--device cpu`"
 
 
 def _fail(message: str, hint: str | None, code: int, excerpt: str = "") -> int:

@@ -3,12 +3,16 @@
 import importlib.metadata
 import resource
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from mergeplan.evaluation import scoring
 from tests.support import runs
 from tests.support.commands import Done
 from tests.support.troubles.bench import CONFIG, Bench, produces
+from tests.support.troubles.mismatches import evaluate
 from tests.support.troubles.models import reshard
 from tests.support.troubles.tables import ALL, HEAD, PAIRS, SINGLES, ask
 
@@ -36,8 +40,7 @@ def no_harness(bench: Bench) -> Done:
 @produces("evaluating needs torch and transformers: …")
 def no_transformers(bench: Bench) -> Done:
     without(bench, "transformers")
-    (bench.folder / "texts.jsonl").write_text('{"text": "a few words"}\n')
-    return bench.run("evaluate", "a", "--data", "texts.jsonl")
+    return evaluate(bench)
 
 
 @produces("… needs mergekit, which is not installed")
@@ -82,3 +85,22 @@ def few_files(bench: Bench) -> Done:
     reshard(bench, 20)
     ended = runs.end(runs.start(bench.folder, fresh=True, first=limit))
     return Done([], ended.code, ended.stdout, ended.stderr)
+
+
+def where_it_scores(bench: Bench, fails: Callable[..., Any]) -> Done:
+    """Evaluate, and fail where the logits are in memory."""
+    bench.patch.setattr(scoring, "_nll", fails)
+    return evaluate(bench)
+
+
+@produces("the GPU has too little memory: CUDA out of memory. …")
+def out_of_gpu_memory(bench: Bench) -> Done:
+    def fails(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 18.55 GiB.")
+
+    return where_it_scores(bench, fails)
+
+
+@produces("the system gives no more memory")
+def out_of_memory(bench: Bench) -> Done:
+    return where_it_scores(bench, lambda *_: torch.empty(10**15))
