@@ -12,7 +12,7 @@ from tests.support.settings import ROOT
 from tests.support.troubles import PRODUCERS, Bench
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
-_SEEN_BEFORE = re.compile(r"(error|warning|problem): (`c\.yml`: |`pool\.yml`: )?")
+_SEEN_BEFORE = re.compile(r"(error|warning|problem): ((pool )?`(c|pool)\.yml`: )?")
 # In a heading: a name, a number, whatever.
 _PLACEHOLDERS = {r"`[A-Z]+`": "`[^`]+`", r"\bN\b": r"[\d.,]+", "…": ".*"}
 

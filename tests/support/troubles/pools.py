@@ -43,6 +43,11 @@ def no_template(bench: Bench) -> Done:
     return with_text(bench, {"messages": [asked, said]})
 
 
+@produces("`sizes[N].experts`: expected a mapping, found …")
+def listed_experts(bench: Bench) -> Done:
+    return calibrate(bench, sizes=[{"base": "base", "experts": ["a", "b"]}])
+
+
 @produces("`sizes[N].experts`: expected two experts or more, found one")
 def one_expert(bench: Bench) -> Done:
     return calibrate(bench, sizes=[{"base": "base", "experts": {"a": "a"}}])
