@@ -318,3 +318,13 @@ def test_where_means_turn_back_the_verdict_stands_and_the_curve_is_refused(tmp_p
     assert "no curve of means" in run.stderr
     assert "becomes better and worse with k by more than its error" in run.stderr
     assert cli("fit", path).returncode == 1
+
+
+def test_a_scan_of_lambda_alone_has_a_verdict_and_no_warning_of_its_missing_curve(tmp_path):
+    scan = [f'ties,"{{""lambda"": {s}}}",2,a+b,macro,{2 + (s - 0.6) ** 2}\n' for s in (0.2, 0.6, 1)]
+    (tmp_path / "m.csv").write_text("method,options,k,subset,domain,loss_nats\n" + "".join(scan))
+    run = cli("suggest", "m.csv", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("verdict for `macro`: merge a+b by TIES, λ 0.6\n")
+    run = cli("fit", "m.csv", cwd=tmp_path)
+    assert (run.returncode, run.stderr.count("two different k")) == (1, 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import mergeplan
 from mergeplan.errors import InputError
 from mergeplan.law.diagnose import diagnose
-from mergeplan.law.fit import MAX_OFFSET, fit_law
+from mergeplan.law.fit import MAX_OFFSET, ONLY_A_SCAN, fit_law
 from mergeplan.law.formulas import HyperbolicLaw, SizeLaw
 from tests.support.settings import DATA
 
@@ -196,7 +196,15 @@ def test_a_lambda_scan_of_its_own_is_no_series_that_lacks_points(tmp_path):
     head, alone = "method,options,k,loss_nats\n", "b,{},4,1.2\n"
     result = mergeplan.fit(write(tmp_path / "m.csv", head + curve + scan + alone), pool_size=9)
     assert result.skipped == ("b: needs losses at two different k or more",)
-    # Where no lambda has a curve, each is said to lack one.
-    with pytest.raises(InputError, match="two different k") as caught:
+    # A scan whose method has no curve at all is not said to lack one, nor each of its lambdas.
+    other = curve.replace("a,", "c,")
+    result = mergeplan.fit(write(tmp_path / "o.csv", head + other + scan), pool_size=9)
+    assert result.skipped == ()
+    with pytest.raises(InputError) as caught:
         mergeplan.fit(write(tmp_path / "n.csv", head + scan), pool_size=9)
-    assert caught.value.message.count("two different k") == 3
+    assert caught.value.message == ONLY_A_SCAN
+    # Two lambdas are no scan.
+    two = "".join(scan.splitlines(keepends=True)[:2])
+    with pytest.raises(InputError) as caught:
+        mergeplan.fit(write(tmp_path / "t.csv", head + two), pool_size=9)
+    assert caught.value.message.count("needs losses at two different k") == 2

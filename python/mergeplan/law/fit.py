@@ -22,6 +22,7 @@ from mergeplan.law.joint import fit_joint
 from mergeplan.law.least_squares import huber, project
 from mergeplan.law.one_pool import names_at, unlike
 from mergeplan.law.posterior import LACK_OF_FIT_SCALE, LOWEST_OFFSET, MAX_OFFSET, NO_OFFSET
+from mergeplan.law.scans import FEWEST_LAMBDAS
 from mergeplan.law.series import Series, name_of, series_of
 from mergeplan.law.spread import fit_spread, item_variances, known_covariance
 from mergeplan.law.tails import HYPERBOLIC, TAILS, compare_tails, fit_curve
@@ -32,6 +33,9 @@ from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 
 Array = NDArray[np.float64]
+
+# Why a table has no curve that nobody expects one of.
+ONLY_A_SCAN = "nothing to fit: only lambda is scanned, at one k, and a curve takes two different k"
 
 
 @on_one_thread
@@ -96,17 +100,22 @@ def fit(
         )
     all_series = series_of(data, domain=domain, method=method, pool_size=pool_size)
     fits, skipped, hint = [], [], "measure at k = 1, 2 and 4"
+    scanned = False
     if data.unequal:
         skipped.append(f"{data.unequal} rows of unequal weights are left out")
     for series in all_series:
         if len(series.points) < 2:
-            if not _is_of_a_scan(series, all_series):
+            if _is_of_a_scan(series, all_series):
+                scanned = True
+            else:
                 skipped.append(f"{name_of(series)}: needs losses at two different k or more")
         elif form == FORMS[0] and not anyway and (bend := bend_of(series)):
             skipped.append(f"{name_of(series)}: no law of the means: {bend}")
             hint = "`select` predicts single subsets, whatever their means do"
         else:
             fits.append(fit_series(series, form=form, robust=robust, seed=seed))
+    if not fits and scanned and not skipped:
+        raise InputError(ONLY_A_SCAN, hint)
     if not fits:
         raise InputError(f"nothing to fit: {'; '.join(skipped)}", hint)
     joints = []
@@ -134,7 +143,8 @@ def fit(
 
 
 def _is_of_a_scan(series: Series, every: Sequence[Series]) -> bool:
-    """Whether it is another lambda, at one k, of a method that has a curve: it is to have none."""
+    """Whether it is one lambda of several at one k, which are to have no curve: beside the curve of
+    its method, or as one of a scan of its own."""
 
     def rest(one: Series) -> tuple[object, ...]:
         options = json.loads(one.options)
@@ -142,7 +152,9 @@ def _is_of_a_scan(series: Series, every: Sequence[Series]) -> bool:
         kept = {name: value for name, value in options.items() if name not in ("lambda", "method")}
         return one.method, one.n_params, one.domain, kept
 
-    return any(len(one.points) > 1 and rest(one) == rest(series) for one in every)
+    alike = [one for one in every if rest(one) == rest(series)]
+    at_its_k = [one for one in alike if [p.k for p in one.points] == [p.k for p in series.points]]
+    return len(at_its_k) >= FEWEST_LAMBDAS or any(len(one.points) > 1 for one in alike)
 
 
 def fit_series(series: Series, *, form: str = FORMS[0], robust: bool = False, seed: int = 0) -> Fit:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mergeplan.measurements.rows import MACRO, Measurement
 
 # Fewer lambdas show no lowest one between others.
-_FEWEST = 3
+FEWEST_LAMBDAS = 3
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ def scans_of(rows: Iterable[Measurement], domain: str = MACRO) -> list[Scan]:
     return [
         Scan(*what, dict(sorted(losses.items())))
         for what, losses in found.items()
-        if len(losses) >= _FEWEST
+        if len(losses) >= FEWEST_LAMBDAS
     ]

@@ -67,8 +67,10 @@ def load(source: Path, **given: Any) -> "FitResult":
 
 
 def fits_or_why(source: Path, given: dict[str, Any]) -> "tuple[FitResult | None, str | None]":
-    """What `load` gives; of a table of named merges that no curve can be fitted to, why."""
+    """What `load` gives; of a table of named merges that no curve can be fitted to, why,
+    but for a scan of lambda."""
     from mergeplan.errors import InputError
+    from mergeplan.law.fit import ONLY_A_SCAN
     from mergeplan.law.loading import is_law
     from mergeplan.measurements.file import read_rows
     from mergeplan.system.files import expanded
@@ -81,7 +83,8 @@ def fits_or_why(source: Path, given: dict[str, Any]) -> "tuple[FitResult | None,
         rows, _ = read_rows(expanded(source))
         if not error.message.startswith("nothing to fit") or not any(row.subset for row in rows):
             raise
-        return None, error.message
+        # Nobody expects a curve of a scan.
+        return None, None if error.message == ONLY_A_SCAN else error.message
 
 
 def doubts_of_table(source: Path) -> list[str]:
