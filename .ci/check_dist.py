@@ -1,7 +1,7 @@
-"""What the wheels and the sdist of a release hold: `check_dist.py FILE…`, and `--tag v1.2.3` beside.
+"""What the wheels and the sdist of a release hold: `check_dist.py FILE…`, with `--tag v1.2.3` too.
 
-Every file of ours in them is one that git has, and nothing of the package is missing: what lay about
-in a folder is not published. The tag is the version of Cargo.toml, which the
+Every file of ours in them is one that git has, and nothing of the package is missing: what lay
+about in a folder is not published. The tag is the version of Cargo.toml, which the
 changelog has with its day. Exit code 1 where something does not hold.
 """
 
