@@ -12,6 +12,7 @@ A comment `<!-- run: COMMAND -->` runs too: what a page takes from another one. 
 last command's exit code, where the block does not have `exit code N` in a comment.
 """
 
+import difflib
 import os
 import re
 import subprocess
@@ -148,7 +149,12 @@ def renewed(page: str, folder: Path, programs: Path) -> tuple[str, list[str]]:
             wrong.append(f"line {step.line}: exit code {code}, not {step.code}:\n{printed}")
         if step.expected is None or step.span is None or is_as_told(step.expected, printed):
             continue
-        wrong.append(f"line {step.line}: it says\n{step.expected}and prints\n{printed}")
+        lines = difflib.unified_diff(
+            *(text.splitlines(keepends=True) for text in (step.expected, printed)),
+            *("the page", "now"),
+            n=1,
+        )
+        wrong.append(f"line {step.line}:\n{''.join(lines)}")
         new += [page[done : step.span[0]], printed]
         done = step.span[1]
     return "".join([*new, page[done:]]), wrong

@@ -1,36 +1,39 @@
 """Write into the pages for users what their commands print now.
 
-    python -m tests.tools.docs_outputs [PAGE.md ...]
+    python -m tests.tools.docs_outputs [PAGE ...]
 
 Run from the repository's root. What is shortened by `...` and no longer right comes back whole.
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import tests.conftest  # noqa: F401 - the same environment as in the tests
-from tests.docs.test_outputs import PAGES
+from tests.docs.test_outputs import FIRST, OTHERS
 from tests.support.pages import renewed
 from tests.support.warm import warm_programs
 
 
 def main() -> None:
-    """Renew the pages that are named, or all."""
-    pages = list(map(Path, sys.argv[1:])) or [Path("docs") / f"{name}.md" for name in PAGES]
+    """Renew the first page, which the others build on, and those that are named, or all."""
     os.environ["PYTHONPATH"] = str(Path("python").resolve())
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warm_programs(Path(folder)) as programs,
-    ):
-        for path in pages:
-            page_folder = Path(folder) / path.stem
-            page_folder.mkdir()
-            page = path.read_text("utf-8")
-            new, wrong = renewed(page, page_folder, programs)
-            path.write_text(new, "utf-8")
-            print(f"{path}: " + ("\n".join(wrong) or "as it was"))
+    with tempfile.TemporaryDirectory() as temporary, warm_programs(Path(temporary)) as programs:
+        first = Path(temporary) / FIRST
+        first.mkdir()
+        _renew(FIRST, first, programs)
+        for name in sys.argv[1:] or OTHERS:
+            folder = shutil.copytree(first, Path(temporary) / name)
+            _renew(name, folder, programs)
+
+
+def _renew(name: str, folder: Path, programs: Path) -> None:
+    path = Path("docs") / f"{name}.md"
+    new, wrong = renewed(path.read_text("utf-8"), folder, programs)
+    path.write_text(new, "utf-8")
+    print(f"{path}: " + ("\n".join(wrong) or "as it was"))
 
 
 if __name__ == "__main__":

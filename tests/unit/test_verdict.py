@@ -205,6 +205,11 @@ def test_a_target_takes_the_fewest_experts_that_reach_it(tmp_path):
     rows += [row("code+html", 1.8), row("code+html+math", 1.7)]
     assert verdict_of(table(tmp_path, rows), 1.85).chosen.merge.k == 2
     assert verdict_of(table(tmp_path, rows), 1.75).chosen.merge.k == 3
+    # Several would be better, and are not needed.
+    enough = verdict_of(table(tmp_path, rows), 1.92).headline()
+    assert enough.endswith(
+        "merge the expert `code` by task arithmetic, λ 0.5 at 80.6k; one expert is enough"
+    )
     missed = verdict_of(table(tmp_path, rows), 1.2)
     assert missed.fails
     assert not missed.reached

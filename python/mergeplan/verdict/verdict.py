@@ -158,8 +158,11 @@ class Verdict(Summarized):
                 f"measure more; the best that is known is {chosen.merge.name()}{base_size(chosen)}"
             )
         if self.kind == "merge":
-            alone = "; no merge of several experts is better" if chosen.merge.k == 1 else ""
-            return f"merge {chosen.merge.name()}{base_size(chosen)}{alone}"
+            alone = "no merge of several experts is better"
+            if self.target is not None:
+                alone = "one expert is enough"
+            why = f"; {alone}" if chosen.merge.k == 1 else ""
+            return f"merge {chosen.merge.name()}{base_size(chosen)}{why}"
         if self.target is not None and self.kind == "base":
             return (
                 f"merging does not pay, keep the base{base_size(chosen)}: it reaches the target by"
