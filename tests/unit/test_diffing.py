@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mergeplan.inspection.diff import diff
 from mergeplan.inspection.tensor_diff import diff_rows
-from tests.support.checkpoints import save_checkpoint
+from tests.support.checkpoints import load_tensors, save_checkpoint
+from tests.support.settings import DEMO_POOL
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -191,6 +192,19 @@ def test_the_worst_has_the_largest_share_of_the_squared_difference(tmp_path):
         "in all: relative L2 0.01, cosine 1.000000;"
         " left out: 1 tensor not compared by value, 1 element NaN or infinite"
     )
+
+
+def test_a_real_model_and_its_fine_tune_are_as_far_apart_as_numpy_says():
+    found = diff(DEMO_POOL / "base", DEMO_POOL / "js")
+    a, b = (load_tensors(DEMO_POOL / name) for name in ("base", "js"))
+    squares = {name: float(((a[name] - b[name]).double() ** 2).sum()) for name in a}
+    for tensor in found.tensors:
+        assert tensor.vectors.data() == near(vectors(a[tensor.tensor], b[tensor.tensor]))
+        share = squares[tensor.tensor] / sum(squares.values())
+        assert tensor.share == pytest.approx(share, rel=1e-6)
+    assert [t.tensor for t in found.tensors] == sorted(squares, key=squares.get, reverse=True)
+    flat = (torch.cat([side[name].flatten() for name in sorted(a)]) for side in (a, b))
+    assert found.whole.data() == near(vectors(*flat))
 
 
 def test_a_model_of_zeros_and_an_empty_tensor_have_words(tmp_path):

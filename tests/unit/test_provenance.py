@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from mergeplan import merge
 from mergeplan.config.write import merge_config
@@ -176,3 +178,20 @@ def test_a_manifest_of_other_weights_and_a_plain_copy_say_nothing(tmp_path):
     (tmp_path / "copy").mkdir()
     assert made(tmp_path / "copy", copy) is None
     assert provenance(BASE) is None
+
+
+def test_an_adapter_that_was_merged_into_its_base_is_an_expert(tmp_path):
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = {f"{module}.lora_A.weight": torch.ones(4, 48)}
+    tensors[f"{module}.lora_B.weight"] = torch.ones(48, 4)
+    (tmp_path / "lora").mkdir()
+    save_file(tensors, tmp_path / "lora" / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))
+    model = f"{BASE}+{tmp_path / 'lora'}"
+    found = made(tmp_path, {"merge_method": "passthrough", "models": [{"model": model}]})
+    assert str(found) == "lora on base"
+    row = parse_merge(("method=average",), found)
+    assert (row["k"], row["subset"], row["method"]) == ("1", "lora", "average")
+    with pytest.raises(InputError, match=r"found k `1 \(lora\)`"):
+        parse_merge(("k=0",), found)

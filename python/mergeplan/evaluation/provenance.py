@@ -73,10 +73,12 @@ class Provenance:
 
     def __str__(self) -> str:
         """In words: `TIES, density 0.2, of html + js on base`."""
-        said = in_words(self.method, json.dumps(self.unusual)) if self.method else "a merge"
-        if self.experts:
-            said += f", of {' + '.join(self.experts)}"
-        return said if self.base is None else f"{said} on {_folder_name(self.base)}"
+        on = "" if self.base is None else f" on {_folder_name(self.base)}"
+        experts = " + ".join(self.experts) + on
+        if self.method is None:
+            return experts
+        said = in_words(self.method, json.dumps(self.unusual))
+        return f"{said}, of {experts}" if self.experts else said + on
 
 
 def provenance(model: Path, names: Mapping[Path, str] | None = None) -> Provenance | None:
