@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import mergeplan
+from mergeplan.checkpoints.hub import find_model
 from mergeplan.errors import InputError, SeveralFaultsError
 from mergeplan.merging.options import MergeRequest
 from mergeplan.system.excerpts import with_excerpts
@@ -115,7 +116,7 @@ def test_of_very_many_faults_the_first_are_said(tmp_path):
     path.write_text(f"merge_method: linear\nmodels: [{{model: a}}]\n{keys}")
     run = cli("merge", path, tmp_path / "out")
     assert len(places(run.stderr)) == 20
-    assert run.stderr.endswith("error: and 10 other faults\n")
+    assert run.stderr.endswith("error: and 11 other faults\n")  # the model is none
 
 
 def test_a_caret_stands_below_wide_letters_and_in_long_lines():
@@ -183,6 +184,36 @@ def test_what_is_wrong_with_the_config_and_its_models_is_said_together(config):
     with pytest.raises(SeveralFaultsError) as caught:
         mergeplan.merge(config, folder / "out")
     assert [one.line for one in caught.value.faults] == [2, 4]
+
+
+def test_what_may_be_of_the_hub_is_said_with_the_rest_and_not_downloaded(config, monkeypatch):
+    asked = []
+    monkeypatch.chdir(config.parent)
+    monkeypatch.setattr(
+        "mergeplan.checkpoints.opening.find_model",
+        lambda name, *, cache, download: (
+            asked.append(download) or find_model(name, cache=cache, download=download)
+        ),
+    )
+    models = "".join(f"  - model: {name}\n" for name in ("org/gone", "./lost"))
+    text = f"merge_method: linear\nparameters: {{weight: 1}}\nmodels:\n{models}"
+    for more, line in (("", 4), ("dtipe: x\n", 5)):
+        config.write_text(more + text)
+        run = cli("merge", config, "out")
+        expected = {line: "org/gone", line + 1: "./lost"} | ({1: "dtipe"} if more else {})
+        assert places(run.stderr) == expected
+    assert not any(asked)
+
+
+def test_an_absent_source_of_the_tokenizer_is_told(demo_pool, config):
+    models = [demo_pool / "base", demo_pool / "js"]
+    text = config_text("linear", models, parameters={"weight": 1}, tokenizer_source="gone")
+    config.write_text(text)
+    run = cli("merge", config, config.parent / "out")
+    assert (
+        "there is no folder `gone`: a tokenizer's source is `base`, `union` or a model"
+        in run.stderr
+    )
 
 
 def test_models_that_do_not_fit_are_all_named_and_options_that_some_lack(config):

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.names import parts_of
-from mergeplan.errors import InputError, raise_all
+from mergeplan.errors import InputError
 from mergeplan.evaluation.columns import columns_of
 from mergeplan.evaluation.comparison import Comparison
 from mergeplan.evaluation.completions import Completion, complete
 from mergeplan.evaluation.evaluate import evaluate_each
-from mergeplan.evaluation.loading import load_model, load_model_config, load_tokenizer
+from mergeplan.evaluation.loading import load_model, load_model_configs, load_tokenizer
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.prompts import read_prompts
 from mergeplan.evaluation.sources import Data, files_of
@@ -53,7 +53,7 @@ def compare(
     folders = [expanded(path) for path in models]
     _check(folders, prompts is not None, options, max_new_tokens)
     if options.scorer is None:  # which may load what it likes
-        _refuse_closed(folders)
+        load_model_configs(folders)
     scored = bool(files_of(data) or tasks or options.scorer)
     if not scored and prompts is None:
         raise InputError("there is nothing to compare the models on", "give data, or prompts")
@@ -113,18 +113,6 @@ def _check(
         )
     if max_new_tokens < 1:
         raise InputError(f"`max_new_tokens`: expected 1 or more, found {max_new_tokens}")
-
-
-def _refuse_closed(folders: Sequence[Path]) -> None:
-    """Raise where models cannot be opened: all of them."""
-    faults: list[InputError] = []
-    for folder in folders:
-        try:
-            load_model_config(folder)
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise_all(faults)
 
 
 def short_names(folders: Sequence[Path]) -> tuple[str, ...]:

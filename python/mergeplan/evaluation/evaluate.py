@@ -283,7 +283,7 @@ def _measure(
 ) -> Measure:
     """What the models are scored by, on the same documents; without any, by the tasks' items."""
     from mergeplan.evaluation.hashes import tokenizer_content
-    from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
+    from mergeplan.evaluation.loading import context_of, load_model_configs, load_tokenizer
     from mergeplan.evaluation.own_documents import OwnDocuments
     from mergeplan.evaluation.texts import Texts
 
@@ -293,7 +293,7 @@ def _measure(
         if options.half != "all":
             raise InputError("`half`: items of tasks have no halves", "give data, or leave it out")
         return TaskItems.of(tasks)
-    contexts = [context_of(load_model_config(folder)) for folder in folders]
+    contexts = list(map(context_of, load_model_configs(folders)))
     tokenizer, *others = [load_tokenizer(folder) for folder in folders]
     content = tokenizer_content(tokenizer)
     differing = {

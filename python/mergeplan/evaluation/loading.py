@@ -1,12 +1,13 @@
 """Models and tokenizers from local folders, with errors that say what is missing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.opening import open_stored
 from mergeplan.checkpoints.tokenizer import VOCABULARIES
-from mergeplan.errors import InputError, MissingInputError
+from mergeplan.errors import InputError, MissingInputError, raise_all
 from mergeplan.evaluation.options import DTYPES
 from mergeplan.evaluation.scorer import Scorer
 from mergeplan.merging.streaming import Sweep, give_weights
@@ -92,6 +93,23 @@ def load_model_config(folder: Path) -> Any:
         raise InputError(
             f"`{place}/config.json`: `model_type` `{found.model_type}` is no causal language model"
         )
+    return found
+
+
+def load_model_configs(folders: Sequence[Path]) -> list[Any]:
+    """The same of several models.
+
+    Raises:
+        InputError: As for `load_model_config`, of all that have a fault.
+    """
+    found, faults = [], []
+    for folder in folders:
+        try:
+            found.append(load_model_config(folder))
+        except InputError as error:
+            faults.append(error)
+    if faults:
+        raise_all(faults)
     return found
 
 

@@ -271,10 +271,13 @@ def _problems(problems: Sequence[Refusal], everything: bool) -> Iterator[str]:
         groups.setdefault((problem.kind, problem.model), []).append(problem)
     for group in groups.values():
         shown = group if everything else group[:_SHOWN]
+        excerpt = ""
         for problem in shown:
             more = f" (and {problem.tensors - 1} tensors more)" if problem.tensors > 1 else ""
             yield f"problem: {problem.message}{more}"
-            yield from problem.excerpt.splitlines()
+            if problem.excerpt != excerpt:  # a model's line once for all its tensors
+                excerpt = problem.excerpt
+                yield from excerpt.splitlines()
         if len(group) > len(shown):
             where = f" in `{group[0].model}`" if group[0].model else ""
             yield f"problem: {len(group) - len(shown)} more like this{where}; `--tensors` lists all"

@@ -29,14 +29,18 @@ def try_to_open(
     return opened, errors
 
 
-def open_models(names: Iterable[str], opening: OpenOptions | None = None) -> list[Checkpoint]:
-    """Open all models of a merge.
+def open_models(names: Iterable[str], opening: OpenOptions) -> list[Checkpoint]:
+    """Open all models of a merge; nothing is downloaded where one that is here cannot be opened.
 
     Raises:
         MissingInputError, InputError: As for `open_checkpoint`, of all that cannot be opened, or
             two of them are one.
         SurroundingsError: One cannot be read.
     """
+    names = list(names)
+    here = replace(opening, download=False)
+    if any(map(hub_ids, names)) and try_to_open((n for n in names if not hub_ids(n)), here)[1]:
+        opening = here
     opened, errors = try_to_open(names, opening)
     if len(errors) == 1:
         raise errors[0]
@@ -58,13 +62,12 @@ def faultless(config: AnyConfig, opening: OpenOptions) -> MergeConfig:
     """A config without faults.
 
     Raises:
-        MissingInputError, InputError: All of them, and of its models that are here, which cannot be
-            opened.
+        MissingInputError, InputError: All of them, and those of its models; none is downloaded.
     """
     found, faults = examined(config)
     if found is None or faults:
-        here = [one.path for one in found.models if not hub_ids(one.path)] if found else []
-        _, errors = try_to_open(here, replace(opening, download=False))
+        names = [one.path for one in found.models] if found else []
+        _, errors = try_to_open(names, replace(opening, download=False))
         closed = list(map(_as_input, errors))
         if found is not None and found.file is not None:
             mark_lines(closed, found.text)

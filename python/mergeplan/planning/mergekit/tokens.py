@@ -10,6 +10,7 @@ from mergekit.tokenizer import TokenizerInfo
 from mergekit.tokenizer.build import build_tokenizer
 from transformers import AutoTokenizer
 
+from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError, MergeplanError
 from mergeplan.planning.mergekit.companions import tokenizer_files
 from mergeplan.planning.mergekit.models import (
@@ -23,6 +24,7 @@ from mergeplan.planning.mergekit.silence import quietly
 from mergeplan.planning.mergekit.vocabulary import Vocabulary
 from mergeplan.planning.rows import RowMap, Stack
 from mergeplan.planning.tokens import Tokens
+from mergeplan.system.files import input_path
 
 
 def make_tokens(
@@ -39,9 +41,17 @@ def make_tokens(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"mergekit cannot make the output's tokenizer: {reason}",
-            "every model needs a tokenizer that transformers can load",
+            _absent_source(text) or "every model needs a tokenizer that transformers can load",
         ) from error
     return Tokens(found.rows, found.n_tokens, found.files, (*found.warnings, *dict.fromkeys(said)))
+
+
+def _absent_source(text: str) -> str:
+    """What is wrong with whose tokens are asked for, where that is no model that is here."""
+    source = parse_config(text).tokenizer_source or "base"
+    if source in ("base", "union") or input_path(source).exists():
+        return ""
+    return f"there is no folder `{source}`: a tokenizer's source is `base`, `union` or a model"
 
 
 def _make(
