@@ -31,7 +31,7 @@ def main(wheel: Path) -> None:
             words = (str(bin / program), *words)
             subprocess.run(words, cwd=empty, env=environment, check=True, timeout=600)
 
-        quiet = ("--quiet", "--disable-pip-version-check", "--only-binary", ":all:")
+        quiet = ("--quiet", "--disable-pip-version-check", "--no-compile", "--only-binary=:all:")
         run("python", "-m", "pip", "install", *quiet, str(wheel.resolve()))
         run("python", "-c", "import mergeplan, sys; print(sys.version, mergeplan.__file__)")
         run("mergeplan", "--version")
