@@ -118,7 +118,7 @@ def test_what_the_hub_refuses_is_told_before_anything_is_merged(what, hub, mit):
 
 
 LATE = {
-    "upload": ({"PUT /lfs/": (403, "Request has expired")}, "uploading 'model.safetensors'"),
+    "upload": ({"PUT /lfs/": (410, "")}, "uploading 'model.safetensors'"),
     "commit": ({"POST .*/commit/main": (500, "Internal")}, "the hub answers 500: Internal"),
     "cut": ({"POST .*/commit/main": None}, "cannot push"),
 }
