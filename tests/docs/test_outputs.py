@@ -9,7 +9,7 @@ from tests.support.settings import ROOT
 from tests.support.warm import warm_programs
 
 # The others begin where the first one ends.
-FIRST, *OTHERS = PAGES = ("start", "merge", "plan", "choose")
+FIRST, *OTHERS = PAGES = ("start", "merge", "plan", "choose", "from-mergekit")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""`mergeplan` and `python` for a shell, forked from one process that has imported what takes long.
+"""Commands for a shell, forked from one process that has imported what takes long.
 
 A page of the documentation calls the command ten times; torch, at each, would take seconds. The
-shell finds two small programs, which hand their arguments, folder, environment and streams to the
+shell finds small programs, which hand their arguments, folder, environment and streams to the
 server and end with the exit code that it sends.
 """
 
@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-_PROGRAMS = ("mergeplan", "python")
+_PROGRAMS = ("mergeplan", "mergekit-yaml", "python")
 _CLIENT = """#!{python} -IS
 import json, os, socket, sys
 there = socket.socket(socket.AF_UNIX)
@@ -115,6 +115,11 @@ def _run(words: list[str]) -> None:
     program, *arguments = words
     if program == "mergeplan":
         from mergeplan.cli import main
+
+        sys.argv = words
+        main()
+    elif program == "mergekit-yaml":
+        from mergekit.scripts.run_yaml import main
 
         sys.argv = words
         main()
