@@ -195,12 +195,12 @@ def test_what_may_be_of_the_hub_is_said_with_the_rest_and_not_downloaded(config,
             asked.append(download) or find_model(name, cache=cache, download=download)
         ),
     )
-    models = "".join(f"  - model: {name}\n" for name in ("org/gone", "./lost"))
+    models = "".join(f"  - model: {name}\n" for name in ("linear", "./lost"))
     text = f"merge_method: linear\nparameters: {{weight: 1}}\nmodels:\n{models}"
     for more, line in (("", 4), ("dtipe: x\n", 5)):
         config.write_text(more + text)
         run = cli("merge", config, "out")
-        expected = {line: "org/gone", line + 1: "./lost"} | ({1: "dtipe"} if more else {})
+        expected = {line: "linear", line + 1: "./lost"} | ({1: "dtipe"} if more else {})
         assert places(run.stderr) == expected
     assert not any(asked)
 

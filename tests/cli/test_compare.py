@@ -178,6 +178,19 @@ def test_an_adapter_on_a_base_is_a_model_and_nothing_is_written_for_it(lora, tmp
     assert {path: path.stat().st_mtime_ns for path in adapter.parent.rglob("*")} == before
 
 
+def test_an_adapters_own_template_is_said_to_be_unused(lora, tmp_path):
+    adapter = shutil.copytree(lora[0], tmp_path / "adapter")
+    (tmp_path / "p.txt").write_text("a\n")
+    words = ("--prompt", tmp_path / "p.txt", "--max-new-tokens", 1, "-q")
+    assert cli("compare", BASE, f"{BASE}+{adapter}", *words).stderr == ""
+    (adapter / "chat_template.jinja").write_text(CHATML)
+    run = cli("compare", BASE, f"{BASE}+{adapter}", *words)
+    assert run.returncode == 0
+    assert (
+        f"warning: `{adapter}`: the adapter's chat template is not that of its base" in run.stderr
+    )
+
+
 def test_an_adapter_that_does_not_fit_or_is_not_there_is_told(lora, tmp_path):
     adapter, _ = lora
     prompts = tmp_path / "p.txt"

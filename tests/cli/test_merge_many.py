@@ -64,6 +64,25 @@ def test_a_stopped_run_goes_on_with_what_is_left(sweep):
         shutil.rmtree(folder / "out")
 
 
+def test_faults_of_several_configs_are_said_in_one_run(sweep):
+    folder, _ = sweep
+    odd = sorted((folder / "configs").iterdir())[:2]
+    texts = [path.read_text() for path in odd]
+    for path, text in zip(odd, texts, strict=True):
+        path.write_text(f"{text}\nodd: 1\n")
+    run = cli("merge", "--many", folder / "subsets.csv", folder / "out")
+    assert run.returncode == 1
+    assert [f"error: `{path}`: unknown key `odd`\n" in run.stderr for path in odd] == [True, True]
+    for path, text in zip(odd, texts, strict=True):
+        path.write_text(text.replace("/base", "/no-base"))
+    run = cli("merge", "--many", folder / "subsets.csv", folder / "out")
+    assert run.stderr.count("no-base` is not a folder") == 1
+    assert (
+        f"error: `{odd[0]}`: model `" in run.stderr or f"error: `{odd[1]}`: model `" in run.stderr
+    )
+    assert not (folder / "out").exists()
+
+
 def test_usage_and_a_list_at_fault(sweep):
     folder, _ = sweep
     csv = folder / "subsets.csv"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.checkpoints.names import parts_of
+from mergeplan.checkpoints.opening import open_stored
 from mergeplan.errors import InputError
 from mergeplan.evaluation.columns import columns_of
 from mergeplan.evaluation.comparison import Comparison
@@ -14,6 +15,7 @@ from mergeplan.evaluation.loading import load_model, load_model_configs, load_to
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.prompts import read_prompts
 from mergeplan.evaluation.sources import Data, files_of
+from mergeplan.planning.conversation import chat_template
 from mergeplan.system.files import expanded
 from mergeplan.system.progress import Shown
 
@@ -82,6 +84,8 @@ def compare(
             visit(folder, load_model(folder, dtype=dtype, device=device))
     names = short_names(folders)
     warnings = dict.fromkeys(warning for one in evaluations for warning in one.warnings)
+    if options.scorer is None:
+        warnings |= dict.fromkeys(text for folder in folders for text in _unused_template(folder))
     for name, one in zip(names, evaluations, strict=False):
         warnings |= dict.fromkeys(f"model `{name}`, {fault}" for fault in one.scores.faults())
     return Comparison(
@@ -113,6 +117,21 @@ def _check(
         )
     if max_new_tokens < 1:
         raise InputError(f"`max_new_tokens`: expected 1 or more, found {max_new_tokens}")
+
+
+def _unused_template(folder: Path) -> list[str]:
+    """A warning where an adapter has a chat template that its base has not."""
+    checkpoint = open_stored(str(folder))
+    if not checkpoint.is_adapted:
+        return []
+    own = chat_template(checkpoint.path)
+    places = {source.path for source in checkpoint.sources} - {checkpoint.path}
+    return [
+        f"`{place}`: the adapter's chat template is not that of its base, which is used, as in a"
+        " merge"
+        for place in sorted(places)
+        if chat_template(place) not in (None, own)
+    ]
 
 
 def short_names(folders: Sequence[Path]) -> tuple[str, ...]:

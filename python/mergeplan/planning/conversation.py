@@ -33,7 +33,7 @@ def conversation_differences(folders: Folders, config: MergeConfig | None = None
 
 def _template_differences(folders: Folders) -> list[str]:
     donor, *_ = folders
-    templates = {name: _chat_template(folder) for name, folder in folders.items()}
+    templates = {name: chat_template(folder) for name, folder in folders.items()}
     own = templates[donor]
     others = [name for name, text in templates.items() if text is not None and text != own]
     if not others:
@@ -47,7 +47,7 @@ def _template_differences(folders: Folders) -> list[str]:
     return [f"{names}: another chat template: the output gets that of `{donor}`; {hint}"]
 
 
-def _chat_template(folder: Path) -> Any:
+def chat_template(folder: Path) -> Any:
     """The chat template, or several by name; `None` where there is none."""
     text = text_beside(folder / "chat_template.jinja")
     if text is not None:

@@ -13,6 +13,8 @@ _NAMED = re.compile(r"`([^`]+)`")
 _LINE = re.compile(r"\bline (\d+)(?:, column (\d+))?")
 # Faults of a key itself, and not of what it says.
 _OF_KEYS = re.compile(r"unknown (key|option)|does nothing|exclude each other|expected one of `")
+# Under which a config names models.
+_OF_MODELS = ("model", "base_model", "source", "tokenizer_source")
 _WIDTH, _BEFORE = 100, 60
 
 
@@ -46,7 +48,9 @@ def _place(about: str, message: str, root: yaml.Node | None) -> tuple[int, int |
     named = _NAMED.search(message)
     node = None
     if root is not None and about:
-        node = next((value for value in _values(root) if value.value == about), None)
+        same = [(key, value) for key, value in _values(root) if value.value == about]
+        same.sort(key=lambda pair: pair[0] not in _OF_MODELS)  # a model may be called as a method
+        node = same[0][1] if same else None
     if node is None and root is not None and named is not None:
         node = _node_at(root, named[1], of_key=bool(_OF_KEYS.search(message)))
     if node is not None:
@@ -78,17 +82,20 @@ def _node_at(root: yaml.Node, path: str, *, of_key: bool) -> yaml.Node | None:
         else:
             break
     if key is None:
-        return next((value for value in _values(root) if value.value == path), None)
+        return next((value for _, value in _values(root) if value.value == path), None)
     return node if isinstance(node, yaml.ScalarNode) and node.value and not of_key else key
 
 
-def _values(node: yaml.Node) -> Iterator[yaml.Node]:
-    """All texts in it that are no keys."""
+def _values(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """All texts in it that are no keys, each with its key."""
     if isinstance(node, yaml.ScalarNode):
-        yield node
+        yield key, node
         return
     for entry in node.value:
-        yield from _values(entry[1] if isinstance(node, yaml.MappingNode) else entry)
+        if isinstance(node, yaml.MappingNode):
+            yield from _values(entry[1], str(entry[0].value))
+        else:
+            yield from _values(entry, key)
 
 
 def _leads(key: yaml.Node, path: str) -> bool:
