@@ -8,8 +8,7 @@ Of a page's fenced blocks
 - of any other kind, one whose first line is `# NAME` is that file;
 - behind a comment `<!-- not run: WHY -->` nothing is done with it.
 
-A comment `<!-- run: COMMAND -->` runs too: what a page takes from another one. A block fails by its
-last command's exit code, where the block does not have `exit code N` in a comment.
+A block fails by its last command's exit code, where it does not have `exit code N` in a comment.
 """
 
 import difflib
@@ -29,8 +28,7 @@ MASKS = (
 # float32 sums of another processor may differ in the last digit that is printed.
 _DECIMAL = re.compile(r"\d+\.\d{3,}")
 _BLOCK = re.compile(
-    r"^(?P<skip><!-- not run: .*? -->\n+)?```(?P<kind>\w+)\n(?P<text>.*?)^```$"
-    r"|^<!-- run: (?P<hidden>.*?)\s-->$",
+    r"^(?P<skip><!-- not run: .*? -->\n+)?```(?P<kind>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -58,9 +56,7 @@ def steps_of(page: str) -> Iterator[Step]:
         if step is not None:
             yield step
             step = None
-        if found["hidden"]:
-            yield Step(line, "bash", found["hidden"])
-        elif found["skip"] or kind == "text":
+        if found["skip"] or kind == "text":
             continue
         elif kind == "console":
             yield from _console(text, line, found.start("text"))
@@ -100,7 +96,7 @@ def run_step(step: Step, folder: Path, programs: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     return done.returncode, done.stdout
 

@@ -126,10 +126,7 @@ def _run(words: list[str]) -> None:
     else:
         sys.argv = arguments
         sys.path[0] = str(Path.cwd())
-        if arguments[0] == "-":
-            exec(compile(sys.stdin.read(), "<stdin>", "exec"), {"__name__": "__main__"})
-        else:
-            runpy.run_path(arguments[0], run_name="__main__")
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tests.conftest  # noqa: F401 - the same environment as in the tests
 from tests.docs.test_outputs import FIRST, OTHERS
+from tests.support.page_folders import prepare
 from tests.support.pages import renewed
 from tests.support.warm import warm_programs
 
@@ -26,6 +27,7 @@ def main() -> None:
         _renew(FIRST, first, programs)
         for name in sys.argv[1:] or OTHERS:
             folder = shutil.copytree(first, Path(temporary) / name)
+            prepare(name, folder)
             _renew(name, folder, programs)
 
 
