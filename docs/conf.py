@@ -1,7 +1,6 @@
 """The site of these pages: `sphinx-build -W --keep-going -n -b html docs OUT`."""
 
 import re
-from pathlib import Path
 
 import click
 from sphinx.application import Sphinx
@@ -35,18 +34,11 @@ html_theme = "furo"
 html_title = f"mergeplan {release}"
 html_copy_source = False
 
-HERE = Path(__file__).parent
-
 
 def prepare(app: Sphinx, page: str, source: list[str]) -> None:
-    """Make pages outside `docs` downloads, and list those that are there alone."""
+    """Make pages outside `docs` downloads."""
     out = "../" * (page.count("/") + 1)
     source[0] = re.sub(rf"\]\({re.escape(out)}(?=[\w/.-]+\.md\))", f"](path:{out}", source[0])
-    if page == "index":
-        names = re.findall(r"^[\w/-]+$", source[0], re.M)
-        for name in names:
-            if not (HERE / f"{name}.md").exists():
-                source[0] = re.sub(rf"^{name}\n", "", source[0], flags=re.M)
 
 
 def escape(app: Sphinx, context: click.Context, lines: list[str]) -> None:
