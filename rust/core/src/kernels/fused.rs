@@ -8,21 +8,24 @@ use crate::kernels::drop::{Mask, LANES};
 use crate::kernels::elementwise::SUM_LANES;
 use crate::number::{Bf16, Float, Precision, F32};
 
-/// Bytes by which [`prefetch`] is ahead.
-const AHEAD: usize = 2048;
 const EXPONENT: u32 = 0x7f80_0000;
 
 /// Ask for the bytes that come after a row: vector units outrun what the processor fetches by itself,
 /// which stops at the end of each page and of each chunk.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch(row: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
+    const AHEAD: usize = 2048;
     for line in (0..row.len()).step_by(64) {
         use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
         // SAFETY: a prefetch is advice, and does nothing at an address that cannot be read.
         unsafe { _mm_prefetch(row.as_ptr().wrapping_add(AHEAD + line).cast(), _MM_HINT_T0) }
     }
 }
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn prefetch(_row: &[u8]) {}
 
 /// An element as it stands in a file.
 trait Stored {
