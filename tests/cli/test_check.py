@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,10 +42,18 @@ def places(text: str) -> dict[int, str]:
     return found
 
 
-@pytest.mark.parametrize("command", ["merge", "check"])
-def test_seven_faults_take_one_run(command, tmp_path):
-    path = tmp_path / "c.yml"
+@pytest.fixture
+def seven(small_models, monkeypatch) -> Path:
+    """The file, where its models are."""
+    monkeypatch.chdir(small_models)
+    path = small_models / "c.yml"
     path.write_text(SEVEN)
+    return path
+
+
+@pytest.mark.parametrize("command", ["merge", "check"])
+def test_seven_faults_take_one_run(command, seven, tmp_path):
+    path = seven
     out = (tmp_path / "out",) if command == "merge" else ()
     run = cli(command, path, *out)
     assert run.returncode == 1
@@ -53,9 +62,8 @@ def test_seven_faults_take_one_run(command, tmp_path):
     assert run.stderr.count("did you mean") == 4
 
 
-def test_in_python_they_are_one_error_that_travels(tmp_path):
-    path = tmp_path / "c.yml"
-    path.write_text(SEVEN)
+def test_in_python_they_are_one_error_that_travels(seven, tmp_path):
+    path = seven
     with pytest.raises(SeveralFaultsError, match="unknown key `modles`; and 6 other") as caught:
         mergeplan.merge(path, tmp_path / "out")
     again = pickle.loads(pickle.dumps(caught.value))
@@ -149,8 +157,8 @@ def test_json_has_every_fault_with_its_line_or_what_the_file_would_do(config, tm
     found = json.loads(run.stdout)
     assert (run.returncode, found["fine"], found["faults"]) == (0, True, [])
     assert found["does"].startswith(f"{config}: ties on ")
-    config.write_text(SEVEN)
-    run = cli("check", config, "--json")
+    config.write_text(SEVEN.replace("base_model: base\n", f"base_model: {tmp_path}/base\n", 1))
+    run = cli("check", config, "--json", cwd=config.parent)
     found = json.loads(run.stdout)
     assert (run.returncode, run.stderr, found["fine"], found["does"]) == (1, "", False, "")
     assert {one["line"] for one in found["faults"]} == LINES.keys()
@@ -214,6 +222,17 @@ def test_an_absent_source_of_the_tokenizer_is_told(demo_pool, config):
         "there is no folder `gone`: a tokenizer's source is `base`, `union` or a model"
         in run.stderr
     )
+
+
+def test_models_are_looked_at_though_the_method_is_not_known(config):
+    text = config.read_text().replace("ties", "tise")
+    config.write_text(re.sub(r"(/a)\b", r"\1-gone", text))
+    for command in (("merge", config, config.parent / "out"), ("check", config)):
+        said = places(cli(*command).stderr)
+        assert set(said.values()) == {"tise", str(config.parent / "a-gone")}
+    run = cli("inspect", config)
+    assert f"{config}: no method that is known" in run.stdout
+    assert json.loads(cli("inspect", config, "--json").stdout)["merges"][0]["method"] is None
 
 
 def test_models_that_do_not_fit_are_all_named_and_options_that_some_lack(config):

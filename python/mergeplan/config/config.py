@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mergeplan.config.dialect import TOP_LEVEL, Faults, LayoutReader, Reader
+from mergeplan.config.dialect import TOP_LEVEL, UNKNOWN, Faults, LayoutReader, Reader
 from mergeplan.config.dialect_values import NATIVE_DTYPES, check_tokenizer, dtype_name, model_name
 from mergeplan.config.methods import METHODS, Method
 from mergeplan.config.other_tools import refuse_other_tools, refuse_several
@@ -184,8 +184,8 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
     """Read YAML text as far as it can be read.
 
     Returns:
-        The config, and every fault. With faults, the config is what is left without them, or
-        `None` where there is not enough to merge.
+        The config, and every fault. With faults, the config is what is left without them, its
+        method perhaps `UNKNOWN`, or `None` where it names no models.
     """
     faults = Faults()
     data = faults.attempt(_mapping, text)
@@ -203,10 +203,10 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
     out_dtype = faults.attempt(dtype_name, data.get("out_dtype"), "out_dtype")
     faults.attempt(_check_tokenizers, data)
     random_seed = faults.attempt(check_random_seed, data.get("random_seed"))
-    if not modules or method is None:
+    if not modules:
         return None, faults
     config = MergeConfig(
-        method=method,
+        method=method or UNKNOWN,
         modules=modules,
         base_model=base_model,
         dtype=dtype,

@@ -322,12 +322,22 @@ class Reader:
         return found
 
 
+# In the place of a method that is not known: it takes any models.
+UNKNOWN = replace(
+    METHODS["linear"],
+    name="",
+    options=MappingProxyType({}),
+    base="optional",
+    min_inputs=0,
+    max_inputs=None,
+)
+
+
 class LayoutReader(Reader):
     """Reads a config whose method is not known, but for options and how many models there are."""
 
     def __init__(self, base_model: str | None, faults: Faults) -> None:
-        any_ = replace(METHODS["linear"], options=MappingProxyType({}), base="optional")
-        super().__init__(replace(any_, min_inputs=0, max_inputs=None), base_model, faults)
+        super().__init__(UNKNOWN, base_model, faults)
 
     def parameters(self, value: object, where: str, in_model: bool) -> Settings:
         return {}

@@ -140,7 +140,7 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
         problems += several or [problem_of("option", error)]
     return MergeInspection(
         config=path,
-        method=config.method.name,
+        method=config.method.name or None,
         base=config.compared_with,
         models=tuple(checkpoint_facts(checkpoint) for checkpoint in checkpoints),
         problems=tuple(with_lines(problems, config)),
