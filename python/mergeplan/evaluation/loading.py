@@ -10,6 +10,7 @@ from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError, raise_all
 from mergeplan.evaluation.options import DTYPES
 from mergeplan.evaluation.scorer import Scorer
+from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.streaming import Sweep, give_weights
 from mergeplan.system.devices import check_gpu, parse_device
 
@@ -141,7 +142,8 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
     if checkpoint.is_adapted:
         model = load_model(checkpoint.path, dtype=dtype, device=device)
         merge = {"merge_method": "passthrough", "models": [{"model": str(folder)}]}
-        give_weights(Sweep(merge), [(0, model)])
+        options = MergeOptions(threads=torch.get_num_threads())
+        give_weights(Sweep(merge, options), [(0, model)])
         return model
     # transformers knows no shards without their index.
     alone = isinstance(checkpoint.weights, tuple)
