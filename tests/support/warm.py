@@ -42,7 +42,9 @@ def warm_programs(folder: Path) -> Iterator[Path]:
         (programs / name).write_text(_CLIENT.format(python=sys.executable, address=address))
         (programs / name).chmod(0o755)
     command = [sys.executable, "-m", __name__, address]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as server:
         assert server.stdout.readline() == b"ready\n"
         yield programs
         server.stdin.close()
@@ -78,7 +80,7 @@ def _import() -> None:
 
 def _end_with_stdin() -> None:
     os.read(0, 1)  # not `sys.stdin`, whose lock the forked would inherit
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)  # and what still runs for a shell that is gone
 
 
 def _answer(asked: socket.socket) -> None:
