@@ -12,8 +12,6 @@ version = release = __version__
 copyright = "the mergeplan authors, Apache-2.0"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
-# What the README still links to.
-exclude_patterns = ["robustness.md", "conformance-summary.md", "zoo.md"]
 source_suffix = {".md": "markdown"}
 
 # Anchors are GitHub's, so that a link works there and here.
