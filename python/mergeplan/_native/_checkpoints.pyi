@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
-def read_checkpoint(
-    path: Path | str,
-) -> tuple[list[tuple[str, str, list[int], str, int]], list[str]]:
+# Dtype as safetensors spells it, shape, file name and bytes.
+_Kind = tuple[str, tuple[int, ...], str, int]
+
+def read_checkpoint(path: Path | str) -> tuple[list[str], list[int], list[_Kind], list[str]]:
     """Read the headers of a checkpoint's folder, of an index with its shards, or of one safetensors
     file.
 
     Returns:
-        Name, dtype as safetensors spells it, shape, file name and bytes of each tensor, by name;
-        and the names of those that the index does not list.
+        The tensors' names in order; the place of each one's kind; the kinds, of which a model with
+        a hundred thousand tensors has a few for each file: dtype as safetensors spells it, shape,
+        file name and bytes; and the names that the index does not list.
 
     Raises:
         MissingInputError: No such folder, shard or checkpoint.

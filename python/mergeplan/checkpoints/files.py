@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from sys import intern
 
 from mergeplan.checkpoints.beside import json_beside
 from mergeplan.checkpoints.checkpoint import INDEX_ENDING, Tensor
@@ -101,24 +101,15 @@ def _of_index(index: Path) -> tuple[dict[str, Tensor], list[str]]:
 def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     from mergeplan._native import read_checkpoint
 
-    rows, unlisted = read_checkpoint(path)
-    if long := next((row[0] for row in rows if len(row[0]) > _LONGEST_NAME), None):
+    names, numbers, kinds, unlisted = read_checkpoint(path)
+    if long := next((name for name in names if len(name) > _LONGEST_NAME), None):
         raise InputError(
             f"`{path}`: expected names of tensors of at most {_LONGEST_NAME} characters, found"
             f" {shown(long)} of {len(long)}"
         )
-    # Most values stand in many rows: kept once, they take a third of the memory.
-    once: dict[object, Any] = {}
-    tensors = {
-        name: Tensor(
-            once.setdefault(dtype, dtype),
-            once.setdefault(sides := tuple(shape), sides),
-            once.setdefault(file, file),
-            n_bytes,
-        )
-        for name, dtype, shape, file, n_bytes in rows
-    }
-    return tensors, unlisted
+    # A hundred thousand tensors share what few are apart in, and all models their names.
+    alike = [Tensor(*kind) for kind in kinds]
+    return dict(zip(map(intern, names), map(alike.__getitem__, numbers), strict=True)), unlisted
 
 
 def _joined(files: tuple[Path, ...]) -> dict[str, Tensor]:

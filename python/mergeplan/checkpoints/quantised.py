@@ -129,6 +129,8 @@ def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     made: dict[str, Derivation] = {}
     used = set(scales.values())
+    # Of a hundred thousand tensors few are not alike.
+    once: dict[tuple[Tensor, Tensor], tuple[Tensor, tuple[int, ...]]] = {}
     for name, tensor in stored.tensors.items():
         if name in used or is_running_scale(name):
             continue
@@ -136,14 +138,14 @@ def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
         if name not in scales:
             tensors[name], made[name] = tensor, Derivation("same", (part,))
             continue
-        n_bytes = tensor.n_elements * bits_of(plain) // 8
-        tensors[name] = Tensor(plain, tensor.shape, tensor.file, n_bytes, tensor.offset)
-        made[name] = Derivation(
-            "dequantised",
-            (part, Part(stored, scales[name])),
-            dtype=dtype,
-            block=block_sides(stored, name, scales[name], blocks),
-        )
+        kind = tensor, stored.tensors[scales[name]]
+        if kind not in once:
+            n_bytes = tensor.n_elements * bits_of(plain) // 8
+            whole = Tensor(plain, tensor.shape, tensor.file, n_bytes, tensor.offset)
+            once[kind] = whole, block_sides(stored, name, scales[name], blocks)
+        tensors[name], block = once[kind]
+        parts = part, Part(stored, scales[name])
+        made[name] = Derivation("dequantised", parts, dtype=dtype, block=block)
     config = without_settings(stored.config)
     if config:
         config["dtype" if "dtype" in config else "torch_dtype"] = dtype
