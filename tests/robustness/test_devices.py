@@ -25,7 +25,7 @@ from mergeplan.merging.torch.loading import PieceLoader
 from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli, cli_process
 from tests.support.merges import config_text
-from tests.support.pools import write_pool
+from tests.support.pools import copied_pool, write_pool
 from tests.support.shares import paired, spread
 
 # Two tensors for devices, one of which takes several pieces, and two for the core.
@@ -312,6 +312,15 @@ def test_without_a_gpu_that_is_said_before_anything_is_written(pool, tmp_path, f
     assert ended.returncode == 1
     assert "torch finds no GPU" in ended.stderr
     assert list(tmp_path.glob("out*")) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_no_run_is_begun(tmp_path):
+    copied_pool(tmp_path)
+    ended = cli("calibrate", tmp_path / "pool.yml", "-o", tmp_path / "run", "--device", "cuda")
+    assert ended.returncode == 1
+    assert "device `cuda`: torch finds no GPU" in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_auto_without_a_gpu_is_the_core():

@@ -18,6 +18,7 @@ from mergeplan.config.seed import seed_of
 from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest
 from mergeplan.evaluation.halves import short_domains
+from mergeplan.evaluation.loading import find_device
 from mergeplan.evaluation.measured import read_scores
 from mergeplan.evaluation.options import TOKENS, EvaluationOptions
 from mergeplan.evaluation.own_documents import read_files
@@ -205,6 +206,8 @@ def check_options(
         InputError: The pool is at fault, or lacks what is asked for.
     """
     pool = load_pool(pool_file)
+    if options.ray is None:
+        find_device(options.setup.device)
     checked = check_calibration(pool, options.methods, options.setup, options.ks, tried)
     if options.wish.target_loss is not None and not checked.identity.metric:
         Scale().check(options.wish.target_loss)

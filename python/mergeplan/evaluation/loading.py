@@ -136,7 +136,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> An
 
     if dtype not in DTYPES:
         raise InputError(f"`dtype`: expected {', '.join(DTYPES)}, found `{dtype}`")
-    place = _device(device)
+    place = find_device(device)
     config = load_model_config(folder)
     checkpoint = open_stored(str(folder))
     if checkpoint.is_adapted:
@@ -194,7 +194,7 @@ def load_for_measure(
     if scorer is None:
         return load_model(folder, dtype=dtype, device=device)
     import_transformers()
-    own = scorer.load_model(folder, dtype, _device(device))
+    own = scorer.load_model(folder, dtype, find_device(device))
     if own is not None:
         return own
     model = load_model(folder, dtype=dtype, device=device)
@@ -226,7 +226,15 @@ def context_of(config: Any) -> int | None:
     return None
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """The device that a model is scored on, as torch calls it.
+
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InputError: torch finds no such GPU.
+    """
     import torch
 
     kind, number = parse_device(name)
