@@ -66,16 +66,17 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """Tensors one behind the other."""
+    """Tensors of one model, one behind the other; `shape` is that of the whole."""
 
     kind: ClassVar = "concat"
 
-    parts: tuple[TensorRef, ...]
+    model: int
+    tensors: tuple[str, ...]
     shape: tuple[int, ...]
 
     @property
     def references(self) -> tuple[TensorRef, ...]:
-        return self.parts
+        return tuple(TensorRef(self.model, tensor) for tensor in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)

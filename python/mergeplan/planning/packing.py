@@ -233,17 +233,17 @@ def _together(
 ) -> OutputTensor:
     """One packed tensor in place of its parts."""
     first = ordered[0]
-    of_each = [one.operands(list(checkpoints)) for one in ordered]
-    shapes = [operands[0].shape for operands in of_each]
     n_experts = len({expert for expert, _ in found})
-    rows = sum(shape[0] for shape in shapes) // n_experts
-    shape = (n_experts, rows, *shapes[0][1:])
     computed = []
-    for number, each in zip(first.numbers, zip(*of_each, strict=True), strict=True):
-        references = tuple(operand.reference for operand in each)
-        reference = derived.add(number, name, Concat(references, shape))
-        computed.append(Operand(reference, each[0].dtype, shape, each[0].plain_dtype))
-    parts = tuple(Part(one.match.name, own) for one, own in zip(ordered, shapes, strict=True))
+    for place, number in enumerate(first.numbers):
+        stored = checkpoints[number].tensors[first.match.inputs[place]]
+        rows, columns = stored.shape
+        shape = (n_experts, len(ordered) * rows // n_experts, columns)
+        names = tuple(one.match.inputs[place] for one in ordered)
+        reference = derived.add(number, name, Concat(number, names, shape))
+        computed.append(Operand(reference, stored.dtype, shape, stored.plain_dtype))
+    own = checkpoints[first.numbers[0]].tensors[first.match.inputs[0]].shape
+    parts = tuple(Part(one.match.name, own) for one in ordered)
     return replace(
         first,
         match=Match(name, first.match.inputs),

@@ -88,8 +88,10 @@ class ModelTensors:
             own = tuple(Part(part, tensors[part].shape) for part in packed.parts)
             if len(own) == 1 and own[0].shape == packed.shape:
                 return replace(self._stored(model, own[0].tensor, ""), parts=own)
-            pieces = tuple(self._reference(model, part) for part in packed.parts)
-            reference = self._derive(model, target, Concat(pieces, packed.shape))
+            pieces = [self._reference(model, part) for part in packed.parts]
+            names = tuple(piece.tensor for piece in pieces)
+            joined = Concat(pieces[0].model, names, packed.shape)
+            reference = self._derive(model, target, joined)
             return FoundTensor(reference, target, "", packed.dtype, packed.shape, parts=own)
         return None
 

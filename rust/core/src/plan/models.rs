@@ -155,12 +155,14 @@ pub struct Dequantised {
     pub dtype: Float,
 }
 
-/// Bytes of some tensors of one dtype, one behind the other: packed mixtures of experts.
+/// Bytes of some tensors of one model and dtype, one behind the other: packed mixtures of experts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Concat {
-    /// The tensors, in order.
-    pub parts: Vec<TensorRef>,
+    /// Index into [`crate::plan::Plan::models`].
+    pub model: usize,
+    /// Names of the tensors there, in order.
+    pub tensors: Vec<String>,
     /// Sides of the whole.
     pub shape: Vec<usize>,
 }
@@ -196,7 +198,9 @@ impl Derivation {
             Self::Lora(Lora { model, tensor, a, b, .. }) => {
                 vec![(*model, tensor), (a.model, &a.tensor), (b.model, &b.tensor)]
             }
-            Self::Concat(Concat { parts, .. }) => all(parts),
+            Self::Concat(Concat { model, tensors, .. }) => {
+                tensors.iter().map(|tensor| (*model, tensor.as_str())).collect()
+            }
             Self::Rows(Rows { tensors, .. }) => all(tensors),
             Self::Dequantised(Dequantised { model, tensor, scales, .. }) => {
                 vec![(*model, tensor), (scales.model, &scales.tensor)]
@@ -207,12 +211,14 @@ impl Derivation {
     fn renumber(&mut self, numbers: &[usize]) {
         let new = |model: &mut usize| *model = numbers[*model];
         match self {
-            Self::Same(TensorRef { model, .. }) | Self::Cast(Cast { model, .. }) => new(model),
+            Self::Same(TensorRef { model, .. })
+            | Self::Cast(Cast { model, .. })
+            | Self::Concat(Concat { model, .. }) => new(model),
             Self::Lora(Lora { model, a, b, .. }) => {
                 [model, &mut a.model, &mut b.model].into_iter().for_each(new);
             }
-            Self::Concat(Concat { parts: refs, .. }) | Self::Rows(Rows { tensors: refs, .. }) => {
-                refs.iter_mut().for_each(|r| new(&mut r.model));
+            Self::Rows(Rows { tensors, .. }) => {
+                tensors.iter_mut().for_each(|r| new(&mut r.model));
             }
             Self::Dequantised(Dequantised { model, scales, .. }) => {
                 [model, &mut scales.model].into_iter().for_each(new);
@@ -226,7 +232,7 @@ impl Derivation {
             Self::Lora(lora) if !(lora.scale as f32).is_finite() => {
                 Some("the scale of a low-rank update is too large")
             }
-            Self::Concat(Concat { parts, .. }) if parts.is_empty() => {
+            Self::Concat(Concat { tensors, .. }) if tensors.is_empty() => {
                 Some("nothing to concatenate")
             }
             Self::Dequantised(Dequantised { block, .. }) if block.contains(&0) => {

@@ -141,10 +141,12 @@ impl Models {
                 let b = part(&lora.b, &[sides[0], rank])?;
                 Arc::new(LoraTensor::new(lora, tensor, a, b, [rows, columns], rank))
             }
-            Derivation::Concat(Concat { parts, shape: whole }) => {
+            Derivation::Concat(Concat { model, tensors, shape: whole }) => {
                 expect_shape(name, shape, whole)?;
-                let bind = |at: &'a TensorRef| part(at, &self.shape(at.model, &at.tensor)?);
-                let parts = parts.iter().map(bind).collect::<Result<Vec<_>>>()?;
+                let bind = |name: &'a String| {
+                    self.tensor(*model, name, &self.shape(*model, name)?, allow_nonfinite)
+                };
+                let parts = tensors.iter().map(bind).collect::<Result<Vec<_>>>()?;
                 let lengths = self.lengths(derivation)?;
                 if lengths.iter().sum::<usize>() != shape.iter().product::<usize>() {
                     return Err(misfit(name, "its parts are not as long as the whole"));
