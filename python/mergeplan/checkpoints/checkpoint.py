@@ -83,13 +83,14 @@ class Derivation:
     transposed: bool = False
     block: tuple[int, ...] = ()
 
-    def planned(self, numbers: Mapping["Key", int]) -> Made:
+    def planned(self, numbers: Mapping[int, int]) -> Made:
         """As the plan has it.
 
         Args:
-            numbers: Of the plan's models, by `Checkpoint.key`.
+            numbers: Of the plan's models, by the `id` of the parts' checkpoints: hashing the keys
+                of half a million parts takes longer than all the rest of planning.
         """
-        x, *factors = (TensorRef(numbers[p.checkpoint.key], p.tensor) for p in self.parts)
+        x, *factors = (TensorRef(numbers[id(p.checkpoint)], p.tensor) for p in self.parts)
         if self.dtype is None:
             return Same(x.model, x.tensor)
         if not factors:
@@ -173,9 +174,17 @@ class Checkpoint:
         """Whether it is a part of a diffusers pipeline."""
         return "_class_name" in self.config
 
-    def planned(self, numbers: Mapping[Key, int]) -> Model:
-        """This checkpoint as the plan lists it among its models."""
+    def planned(self, keys: Mapping[Key, int]) -> Model:
+        """This checkpoint as the plan lists it among its models.
+
+        Args:
+            keys: The models' numbers, by `key`.
+        """
         if self.made:
+            parts = {
+                id(p.checkpoint): p.checkpoint for how in self.made.values() for p in how.parts
+            }
+            numbers = {place: keys[one.key] for place, one in parts.items()}
             return Derived({name: how.planned(numbers) for name, how in self.made.items()})
         if any(tensor.offset is not None for tensor in self.tensors.values()):
             listed = {
@@ -209,8 +218,8 @@ def with_sources(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 def planned_models(checkpoints: Sequence[Checkpoint]) -> tuple[Model, ...]:
     """The `models` of a plan."""
     models = with_sources(checkpoints)
-    numbers = {model.key: number for number, model in enumerate(models)}
-    return tuple(model.planned(numbers) for model in models)
+    keys = {model.key: number for number, model in enumerate(models)}
+    return tuple(model.planned(keys) for model in models)
 
 
 def read_model_config(path: Path) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     made: dict[str, Derivation] = {}
     used = set(scales.values())
-    # Of a hundred thousand tensors few are not alike.
-    once: dict[tuple[Tensor, Tensor], tuple[Tensor, tuple[int, ...]]] = {}
+    # Of a hundred thousand tensors few are not alike, and those that are share an object.
+    once: dict[tuple[int, int], tuple[Tensor, tuple[int, ...]]] = {}
     for name, tensor in stored.tensors.items():
         if name in used or is_running_scale(name):
             continue
@@ -138,7 +138,7 @@ def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
         if name not in scales:
             tensors[name], made[name] = tensor, Derivation("same", (part,))
             continue
-        kind = tensor, stored.tensors[scales[name]]
+        kind = id(tensor), id(stored.tensors[scales[name]])
         if kind not in once:
             n_bytes = tensor.n_elements * bits_of(plain) // 8
             whole = Tensor(plain, tensor.shape, tensor.file, n_bytes, tensor.offset)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import AnyConfig, MergeConfig, examined
 from mergeplan.display.text import format_bytes
@@ -130,7 +131,7 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
     planned = None
     try:
         if not problems:
-            planned = _plan(config, options, out, problems)
+            planned = _plan(config, checkpoints, options, out, problems)
             warnings += [warning for warning in planned.warnings if warning not in warnings]
         elif outputs is not None and not faults:
             problems += option_problems(config, outputs, checkpoints)
@@ -171,7 +172,11 @@ def _options_of(tensor: ResolvedTensor) -> TensorOptions:
 
 
 def _plan(
-    config: MergeConfig, options: MergeOptions, out: Path | None, problems: list[Refusal]
+    config: MergeConfig,
+    checkpoints: list[Checkpoint],
+    options: MergeOptions,
+    out: Path | None,
+    problems: list[Refusal],
 ) -> _Planned:
     """Plan the merge as `merge` would; problems with its surroundings are added to `problems`."""
     from mergeplan._native import PreparedMerge
@@ -183,6 +188,7 @@ def _plan(
         max_shard_bytes=options.max_shard_bytes,
         allow_nonfinite=options.allow_nonfinite,
         options=replace(options.planning(), explain=True),
+        opened=checkpoints,
     )
     prepared = PreparedMerge(plan.json())
     copied = copied_names(plan, tokenizer=options.copy_tokenizer)
@@ -244,11 +250,11 @@ def _surroundings(
 
 def _widened(config: MergeConfig, plan: MergePlan) -> list[str]:
     """Tensors that become float32 though every input has 16 bits: twice the size, seldom meant."""
-    count = 0
-    for job in plan.data.jobs:
-        found = plan.input_dtypes(job)
-        count += job.out_dtype == "F32" and bool(found) and found <= {"BF16", "F16"}
-    if not count or config.out_dtype:
+    if config.out_dtype:
+        return []
+    wide = [plan.input_dtypes(job) for job in plan.data.jobs if job.out_dtype == "F32"]
+    count = sum(bool(found) and found <= {"BF16", "F16"} for found in wide)
+    if not count:
         return []
     why = "bfloat16 and float16 meet there"
     if config.dtype:

@@ -60,8 +60,12 @@ def build_plan(
     max_shard_bytes: int,
     allow_nonfinite: bool = False,
     options: PlanOptions | None = None,
+    opened: Sequence[Checkpoint] = (),
 ) -> MergePlan:
     """Open the headers of all models and resolve every option of every tensor.
+
+    Args:
+        opened: Those of `config.models`, where somebody has opened all of them already.
 
     Raises:
         InputError: Headers, shapes, dtypes, options or vocabularies that do not fit; no weight is
@@ -74,7 +78,7 @@ def build_plan(
     }
     options = options or PlanOptions()
     try:
-        return _checked(config, options, _plan(config, options, head))
+        return _checked(config, options, _plan(config, options, head, opened))
     except InputError as error:
         if config.file is not None:
             mark_lines(error.faults, config.text)
@@ -95,14 +99,16 @@ def _checked(config: MergeConfig, options: PlanOptions, plan: MergePlan) -> Merg
     return replace(plan, warnings=(*plan.warnings, *warnings))
 
 
-def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
+def _plan(
+    config: MergeConfig, options: PlanOptions, head: dict[str, Any], opened: Sequence[Checkpoint]
+) -> MergePlan:
     if config.needs_mergekit:
         return _plan_by_mergekit(config, config.needs_mergekit, options, head)
-    checkpoints = open_models((model.path for model in config.models), options.opening)
+    paths = [model.path for model in config.models]
+    checkpoints = list(opened) or open_models(paths, options.opening)
     why = beyond_names(config, checkpoints)
     if why:
         return _plan_by_mergekit(config, why, options, head)
-    paths = [model.path for model in config.models]
     donor = checkpoints[paths.index(config.donor)]
     pairing = pairing_options(config, checkpoints, options)
     outputs = find_outputs(config, checkpoints, pairing)
@@ -111,8 +117,8 @@ def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> Me
     if not outputs.tensors:
         raise InputError(f"model `{donor.name}` has no tensors: nothing to merge")
     derived = DerivedModels(len(with_sources(checkpoints)))
-    names = pairing.one_row_per_token
-    one = _one_vocabulary(config, outputs.tensors, names, checkpoints, donor, options, derived)
+    free_rows = pairing.one_row_per_token
+    one = _one_vocabulary(config, outputs.tensors, free_rows, checkpoints, donor, options, derived)
     tensors, tokens, rows = one
     tensors = _packed(config, tensors, checkpoints, donor, options, derived)
     settled: Settled = {}
