@@ -52,9 +52,9 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::Plan`] where there are fewer; whatever opening a model gives.
-    pub fn open(mut given: Vec<Model>, experts: usize) -> Result<Self> {
+    pub fn open(given: Vec<Model>, experts: usize) -> Result<Self> {
         let mut models = Models::default();
-        let numbers = models.open_all(&mut given, &mut HashMap::new())?;
+        let numbers = models.open_all(given, &mut HashMap::new())?;
         let (Some(&base), Some(experts)) = (numbers.first(), numbers.get(1..=experts)) else {
             return Err(Error::Plan { reason: "there are fewer models than experts".into() });
         };

@@ -48,7 +48,7 @@ impl Prepared {
         let mut models = Models::default();
         let mut numbers = Vec::with_capacity(plans.len());
         for plan in &mut plans {
-            let own = models.open_all(&mut plan.models, &mut known)?;
+            let own = models.open_all(std::mem::take(&mut plan.models), &mut known)?;
             plan.jobs.iter_mut().for_each(|job| job.merge.renumber(&own));
             numbers.push(own);
         }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use crate::checkpoint::{Checkpoint, Identity, Reader};
 use crate::error::{Error, Result};
 use crate::number::Float;
@@ -16,8 +18,9 @@ use crate::source::rows::RowsTensor;
 use crate::source::wide::WideStored;
 use crate::source::{Source, StoredTensor, Tensor, WideTensor};
 
-/// Models that are open, by their JSON.
-pub(super) type Known = HashMap<String, usize>;
+/// Models that are open, by the hash of their JSON: that of a derived one may have a line for each of
+/// a hundred thousand tensors.
+pub(super) type Known = HashMap<u128, usize>;
 
 /// The models of one run, by number.
 #[derive(Debug, Default)]
@@ -49,10 +52,10 @@ impl Models {
     ///
     /// # Errors
     /// Whatever [`Checkpoint::of`] gives.
-    pub(crate) fn open(&mut self, model: &Model) -> Result<usize> {
+    pub(crate) fn open(&mut self, model: Model) -> Result<usize> {
         self.0.push(match model {
-            Model::Derived(Derived { derived }) => Opened::Derived(derived.clone()),
-            stored => Opened::Stored(Checkpoint::of(stored)?),
+            Model::Derived(Derived { derived }) => Opened::Derived(derived),
+            stored => Opened::Stored(Checkpoint::of(&stored)?),
         });
         Ok(self.0.len() - 1)
     }
@@ -62,20 +65,18 @@ impl Models {
     ///
     /// # Errors
     /// As for [`Models::open`].
-    pub(crate) fn open_all(
-        &mut self,
-        models: &mut [Model],
-        known: &mut Known,
-    ) -> Result<Vec<usize>> {
+    pub(crate) fn open_all(&mut self, models: Vec<Model>, known: &mut Known) -> Result<Vec<usize>> {
         // In an order in which numbers not yet known are never asked for.
         let mut own = vec![usize::MAX; models.len()];
-        for number in in_order(models).map_err(|reason| Error::Plan { reason })? {
-            let model = &mut models[number];
+        let order = in_order(&models).map_err(|reason| Error::Plan { reason })?;
+        let mut models: Vec<_> = models.into_iter().map(Some).collect();
+        for number in order {
+            let Some(mut model) = models[number].take() else { continue };
             model.renumber(&own);
             // Once numbers are global, models are one where their JSON is.
-            let text = serde_json::to_string(model);
+            let text = serde_json::to_vec(&model);
             let text = text.map_err(|e| Error::Plan { reason: e.to_string() })?;
-            own[number] = match known.entry(text) {
+            own[number] = match known.entry(xxh3_128(&text)) {
                 Entry::Occupied(there) => *there.get(),
                 Entry::Vacant(place) => *place.insert(self.open(model)?),
             };
