@@ -1,6 +1,8 @@
 """`mergeplan inspect` as a user meets it."""
 
 import json
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -375,6 +377,20 @@ def test_an_adapter_shows_its_rank_alpha_and_targets(small_models):
     assert said in cli("inspect", folder).stdout
     code, found = inspect(folder)
     assert (code, found["checkpoints"][0]["adapter"]["ranks"]) == (0, [2])
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"use_rslora": True}))
+    said = "rank 2, alpha 16 (rsLoRA: over the root of the rank), on 2 modules"
+    assert said in cli("inspect", folder).stdout
+
+
+def test_models_that_cannot_be_opened_are_counted_apart(config):
+    shutil.rmtree(config.parent / "a")
+    said = cli("inspect", config)
+    assert said.returncode == 1
+    assert re.search(r", \d models? and 1 that cannot be opened\n", said.stdout)
+
+
+def test_a_model_without_an_adapter_has_none(small_models):
+    save_checkpoint(small_models / "m", {"w.weight": torch.ones(4, 4)})
     assert inspect(small_models / "m")[1]["checkpoints"][0]["adapter"] is None
 
 

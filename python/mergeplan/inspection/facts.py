@@ -58,6 +58,7 @@ class AdapterFacts:
     Attributes:
         ranks: Of its factors, each once.
         alpha: As its settings have it, or `None`.
+        rslora: Whether the update is scaled by alpha over the root of the rank, not over the rank.
         targets: The modules that it changes, by the last part of their names.
         modules: How many they are.
     """
@@ -65,6 +66,7 @@ class AdapterFacts:
     path: Path
     ranks: tuple[int, ...]
     alpha: float | None
+    rslora: bool
     targets: tuple[str, ...]
     modules: int
 
@@ -138,6 +140,7 @@ def _adapter(source: Checkpoint) -> AdapterFacts:
         path=source.path,
         ranks=tuple(sorted(set(found.values()))),
         alpha=alpha if isinstance(alpha, int | float) else None,
+        rslora=source.config.get("use_rslora") is True,
         targets=tuple(sorted({name.rpartition(".")[2] for name in found})),
         modules=len(found),
     )

@@ -150,7 +150,8 @@ def _adapter(facts: AdapterFacts) -> str:
     ranks = ", ".join(map(str, facts.ranks))
     alpha = "none" if facts.alpha is None else f"{facts.alpha:g}"
     targets = listed(facts.targets)
-    return f"rank {ranks}, alpha {alpha}, on {counted(facts.modules, 'modules')}: {targets}"
+    scaled = " (rsLoRA: over the root of the rank)" if facts.rslora else ""
+    return f"rank {ranks}, alpha {alpha}{scaled}, on {counted(facts.modules, 'modules')}: {targets}"
 
 
 def _summary(facts: CheckpointFacts) -> str:
@@ -164,7 +165,9 @@ def _merge(merge: MergeInspection, tensors: bool) -> Iterator[str]:
     on = f" on `{merge.base}`" if merge.base else ""
     count = len(merge.models)
     method = merge.method or "no method that is known"
-    yield f"{merge.config}: {method}{on}, {count} model{'' if count == 1 else 's'}"
+    closed = sum(problem.kind == "open" for problem in merge.problems)
+    beside = f" and {closed} that cannot be opened" if closed else ""
+    yield f"{merge.config}: {method}{on}, {counted(count, 'models')}{beside}"
     for model in merge.models:
         yield f"  {_summary(model)}, {_dtypes(model.dtypes)}"
         if model.adapter is not None:
