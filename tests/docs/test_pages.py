@@ -53,6 +53,13 @@ def test_every_column_of_a_table_of_measurements_is_on_its_page():
     assert {column.name for column in COLUMNS} <= set(re.findall(r"`(\w+)`", section))
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_tables_of_times_and_memory_are_among_the_evidence(page):
+    figure = r"^\|.*\| *\**\d[\d.,]* (?:m?s|[kMG]B|×)\W.*$"
+    cells = re.findall(figure, page.read_text("utf-8"), re.M)
+    assert not cells
+
+
 def test_every_schema_is_linked():
     text = (DOCS / "json.md").read_text("utf-8")
     assert {path.name for path in (DOCS / "schemas").iterdir()} == set(
