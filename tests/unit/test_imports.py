@@ -1,9 +1,13 @@
 """`import mergeplan` and `--help` load nothing heavy."""
 
+import ast
+import importlib
 import subprocess
 import sys
 
 import pytest
+
+from tests.support.settings import ROOT
 
 HEAVY = ["torch", "transformers", "scipy", "matplotlib", "mergekit", "numpy", "yaml"]
 
@@ -59,3 +63,12 @@ def test_errors_survive_pickling():
     for error in (InputError("what", "how"), MissingInputError("what")):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), again.message, again.hint) == (type(error), error.message, error.hint)
+
+
+def test_every_tool_finds_what_it_imports_of_ours():
+    for path in (ROOT / "tests" / "tools").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mergeplan."):
+                module = importlib.import_module(node.module)
+                lost = [name.name for name in node.names if not hasattr(module, name.name)]
+                assert not lost, f"{path}: {node.module}"

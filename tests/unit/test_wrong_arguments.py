@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import mergeplan as mp
+from mergeplan.measurements.file import read_rows
 
 CSV = mp.DEMO_POOL / "measurements.csv"
 CONFIG = {"merge_method": "passthrough", "models": [{"model": mp.DEMO_POOL / "js"}]}
@@ -131,3 +132,10 @@ def test_a_yaml_that_no_json_can_hold(text, tmp_path):
     (tmp_path / "c.yml").write_text(text)
     with pytest.raises(mp.InputError, match="c.yml"):
         mp.suggest(CSV, 1.9, costs=tmp_path / "c.yml")
+
+
+def test_rows_are_read_by_a_path_in_letters_too(tmp_path):
+    (tmp_path / "measurements.csv").write_text("k,loss_nats\n1,2.5\n")
+    with pytest.raises(mp.InputError, match="it is a folder"):
+        read_rows(str(tmp_path))
+    assert [row.loss_nats for row in read_rows(str(tmp_path / "measurements.csv"))[0]] == [2.5]

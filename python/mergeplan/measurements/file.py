@@ -34,7 +34,7 @@ def load_measurements(path: str | Path, metric: str | None = None) -> Measuremen
         InputError: A column is missing or a value is wrong; the message names row and column. Or
             the metric is not there, or has to be named.
     """
-    every, sha256 = read_rows(expanded(path))
+    every, sha256 = read_rows(path)
     try:
         some = rows_about(every, metric)
     except SeveralMetricsError:
@@ -50,13 +50,14 @@ def load_measurements(path: str | Path, metric: str | None = None) -> Measuremen
     return Measurements(rows, sha256, len(whole) - len(rows), len(some) - len(whole))
 
 
-def read_rows(path: Path) -> tuple[tuple[Measurement, ...], str]:
+def read_rows(path: str | Path) -> tuple[tuple[Measurement, ...], str]:
     """Every row of a CSV file, other metrics and weights included, and the file's SHA-256.
 
     Raises:
         MissingInputError: There is no such file.
         InputError: A column is missing or a value is wrong; the message names row and column.
     """
+    path = expanded(path)
     if path.is_dir():
         there = path / "measurements.csv"
         hint = f"give the table in it: `{there}`" if there.is_file() else "give a CSV file"

@@ -73,14 +73,13 @@ def fits_or_why(source: Path, given: dict[str, Any]) -> "tuple[FitResult | None,
     from mergeplan.law.fit import ONLY_A_SCAN
     from mergeplan.law.loading import is_law
     from mergeplan.measurements.file import read_rows
-    from mergeplan.system.files import expanded
 
     try:
         return load(source, **given), None
     except InputError as error:
         if is_law(source):
             raise
-        rows, _ = read_rows(expanded(source))
+        rows, _ = read_rows(source)
         if not error.message.startswith("nothing to fit") or not any(row.subset for row in rows):
             raise
         # Nobody expects a curve of a scan.
