@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
 from mergeplan.merging.licences import Licence, Licences, licence_of
 from mergeplan.merging.public import PublicNames
+from tests.support.checkpoints import save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
 
 
@@ -44,6 +47,38 @@ def test_what_a_merge_leaves_for_others_names_no_path(given, small_models, monke
     assert "- `a`\n- `b`\n" in (out / "README.md").read_text()
     # What resumes and verifies needs them.
     assert json.loads((out / "mergeplan_manifest.json").read_text())["config"] == text
+
+
+def merge_with_adapter(folder: Path, named: str, base: Path, **options: object) -> Path:
+    """Merge a model and an adapter that names its base itself."""
+    for place in (folder / "a", base):
+        save_checkpoint(place, {"x.weight": torch.ones(8, 6)})
+    factors = {"A": torch.ones(2, 6), "B": torch.ones(8, 2)}
+    keys = {f"base_model.model.x.lora_{name}.weight": value for name, value in factors.items()}
+    (folder / "lora").mkdir()
+    save_file(keys, folder / "lora" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": named}
+    (folder / "lora" / "adapter_config.json").write_text(json.dumps(config))
+    text = config_text("linear", [folder / "a", folder / "lora"], parameters={"weight": 1})
+    run_mergeplan(text, folder / "out", **options)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("named", ["{}/secret/base", "../secret/base"])
+def test_a_base_that_an_adapter_names_is_called_without_its_path(named, tmp_path):
+    out = merge_with_adapter(tmp_path, named.format(tmp_path), tmp_path / "secret" / "base")
+    card = (out / "README.md").read_text()
+    assert "| base | none stated |\n" in card
+    assert "secret" not in card
+
+
+def test_a_base_on_the_hub_that_an_adapter_names_is_the_cards(tmp_path):
+    cached = tmp_path / "hub" / "models--org--base"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0a1b")
+    base, cache = cached / "snapshots" / "0a1b", str(tmp_path / "hub")
+    out = merge_with_adapter(tmp_path, "org/base", base, transformers_cache=cache)
+    assert front_matter(out)["base_model"] == ["org/base"]
 
 
 def test_a_config_without_paths_stays_as_it_was_written():

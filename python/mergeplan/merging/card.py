@@ -20,12 +20,18 @@ class Card:
     """What a merge says of itself to others.
 
     Args:
+        config: The merge's configuration.
+        plan: What it comes to: which models are read, and which tensors are left out.
         licence: The one that the user sets; `None` for that in which the models' cards agree.
+
+    Attributes:
+        names: The models' names for others.
+        licences: What the models' own cards say.
     """
 
     def __init__(self, config: MergeConfig, plan: MergePlan, licence: str | None = None) -> None:
         self._config, self._plan = config, plan
-        self.names = PublicNames(config)
+        self.names = PublicNames(config, [model.name for model in plan.stored])
         stored = [(self.names.of(model.name), model.path) for model in plan.stored]
         self.licences = read_licences(stored, licence)
 
@@ -35,7 +41,11 @@ class Card:
         return self.names.config_text
 
     def text(self, title: str) -> str:
-        """README.md."""
+        """README.md.
+
+        Args:
+            title: Its heading.
+        """
         config, plan, names = self._config, self._plan, self.names
         method = config.method
         how = f"[{method.title}]({method.reference_url})" if method.reference_url else method.title
@@ -63,11 +73,10 @@ Seed of random masks: {plan.data.seed}.
 """
 
     def _front_matter(self) -> dict[str, object]:
-        models = [model.path for model in self._config.models]
-        on_hub = dict.fromkeys(one for model in models for one in self.names.hub_ids(model))
+        on_hub = self.names.on_hub
         licence = self.licences.licence
         return {
-            "base_model": list(on_hub),
+            "base_model": on_hub,
             **({"base_model_relation": "merge"} if on_hub else {}),
             "library_name": "diffusers" if self._plan.donor.is_component else "transformers",
             **(licence.front_matter() if licence else {}),
@@ -82,7 +91,15 @@ Seed of random masks: {plan.data.seed}.
 
 
 def write_card(folder: Path, title: str, card: Card) -> None:
-    """README.md, and the config under mergekit's name for it."""
+    """Write README.md, and the config under mergekit's name for it.
+
+    Args:
+        folder: Where to; what is there already is replaced.
+        title: The card's heading.
+
+    Raises:
+        SurroundingsError, OSError: They cannot be written.
+    """
     write_durably(folder / CARD, card.text(title), replace=True)
     write_durably(folder / CARD_CONFIG, card.config_text, replace=True)
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,26 @@ _LONGEST = 4096
 
 
 class PublicNames:
-    """The public names of the models of a config."""
+    """The public names of the models of a config.
 
-    def __init__(self, config: MergeConfig) -> None:
+    Args:
+        stored: Names of all that is read: an adapter may name its base itself.
+    """
+
+    def __init__(self, config: MergeConfig, stored: Sequence[str] = ()) -> None:
         self._config = config
+        self._models = [*(model.path for model in config.models), *stored]
 
     def of(self, name: str) -> str:
         """The public name of a model, which may have an adapter behind a `+`."""
-        if not _may_be_path(name):
+        if name not in self._models and not _may_be_path(name):
             return name
         return "+".join(self._of_parts.get(part, part) for part in parts_of(name))
+
+    @property
+    def on_hub(self) -> list[str]:
+        """The hub's repositories of all that is read."""
+        return list(dict.fromkeys(one for model in self._models for one in self.hub_ids(model)))
 
     def hub_ids(self, name: str) -> list[str]:
         """The hub's repositories of a model, also where a path leads into the hub's cache."""
@@ -72,7 +82,7 @@ class PublicNames:
         """What has another name in public, and that name."""
         # A bare name in the YAML is a model's, or a word of the language.
         written = filter(_SEPARATOR.search, _texts(parse_yaml(self._config.text)))
-        texts = [*filter(_may_be_path, written), *(model.path for model in self._config.models)]
+        texts = [*filter(_may_be_path, written), *self._models]
         parts = dict.fromkeys(part for text in texts for part in parts_of(text))
         cached = {part: "@".join(found) for part in parts if (found := _cached(part))}
         places = {part: place for part in parts if (place := _place(part)) is not None}
