@@ -127,6 +127,24 @@ def test_of_very_many_faults_the_first_are_said(tmp_path):
     assert run.stderr.endswith("error: and 11 other faults\n")  # the model is none
 
 
+def test_every_fault_has_its_line_however_many_there_are(tmp_path):
+    config, pool = tmp_path / "c.yml", tmp_path / "pool.yml"
+    models = "".join(f"  - model: ./lost{n}\n" for n in range(15))
+    keys = "".join(f"zz{n}: 1\n" for n in range(15))
+    config.write_text(f"merge_method: linear\nparameters: {{weight: 1}}\nmodels:\n{models}{keys}")
+    faults = json.loads(cli("check", config, "--json").stdout)["faults"]
+    assert sorted(fault["line"] for fault in faults) == list(range(4, 34))
+    pool.write_text("".join(f"zz{n}: 1\n" for n in range(30)) + "sizes: [{base: b}]\n")
+    faults = json.loads(cli("check", pool, "--json").stdout)["faults"]
+    assert sorted(fault["line"] for fault in faults) == list(range(1, 32))
+
+
+def test_what_is_no_config_at_all_is_told_at_once():
+    text = "{" + ", ".join(f"zz{n}: {n}" for n in range(4000)) + "}"
+    faults = with_excerpts([InputError(f"unknown key `zz{n}`") for n in range(4000)], text)
+    assert all(places(one.excerpt) == {1: f"zz{n}"} for n, one in enumerate(faults))
+
+
 def test_a_caret_stands_below_wide_letters_and_in_long_lines():
     text = "模型: {a: 1}\nb: " + "x" * 300 + "\n"
     first, second = with_excerpts([InputError("`模型.a`: odd"), InputError("`b`: odd")], text)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
-from mergeplan.errors import MOST_FAULTS, InputError
+from mergeplan.errors import InputError
 from mergeplan.system.yamlfile import compose
 
 _NAMED = re.compile(r"`([^`]+)`")
@@ -36,54 +36,77 @@ def with_excerpts(faults: Sequence[InputError], text: str, named: str = "") -> l
 
 def mark_lines(faults: Sequence[InputError], text: str, named: str = "") -> None:
     """Give each of some faults the line that it is about, as `with_excerpts` does."""
-    root, lines = compose(text), text.splitlines()
-    for fault in faults[:MOST_FAULTS]:
-        place = _place(fault.about, fault.message.removeprefix(named), root)
+    if not faults:
+        return
+    places, lines = _Places(text), text.splitlines()
+    for fault in faults:
+        place = places.of(fault.about, fault.message.removeprefix(named))
         if excerpt := _drawn(lines, *place):
             fault.excerpt, fault.line = excerpt, place[0] + 1
 
 
-def _place(about: str, message: str, root: yaml.Node | None) -> tuple[int, int | None, int | None]:
-    """Line and columns of what a fault is about; line -1 where it cannot be found."""
-    named = _NAMED.search(message)
-    node = None
-    if root is not None and about:
-        same = [(key, value) for key, value in _values(root) if value.value == about]
-        same.sort(key=lambda pair: pair[0] not in _OF_MODELS)  # a model may be called as a method
-        node = same[0][1] if same else None
-    if node is None and root is not None and named is not None:
-        node = _node_at(root, named[1], of_key=bool(_OF_KEYS.search(message)))
-    if node is not None:
-        start, end = node.start_mark, node.end_mark
-        return start.line, start.column, end.column if end.line == start.line else None
-    if found := _LINE.findall(message):
-        line, column = found[-1]
-        return int(line) - 1, int(column) - 1 if column else None, None
-    return -1, None, None
+class _Places:
+    """Where in a text its keys and values stand.
 
+    All are sorted once: a vocabulary that was given for a config has 50,000 unknown keys.
+    """
 
-def _node_at(root: yaml.Node, path: str, *, of_key: bool) -> yaml.Node | None:
-    """What a path such as `models[0].weight` leads to, as far as it leads; or, where it begins with
-    no key, the value that is so named (`merge_method: ties` of `ties`)."""
-    node, key = root, None
-    while path:
-        if isinstance(node, yaml.MappingNode):
-            path = path.removeprefix(".")
-            known = [pair for pair in node.value if _leads(pair[0], path)]
-            if not known:
+    def __init__(self, text: str) -> None:
+        self._root = compose(text)
+        self._keys: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
+        self._values: dict[str, list[tuple[str, yaml.Node]]] = {}
+        for key, value in _values(self._root) if self._root is not None else ():
+            self._values.setdefault(str(value.value), []).append((key, value))
+
+    def of(self, about: str, message: str) -> tuple[int, int | None, int | None]:
+        """Line and columns of what a fault is about; line -1 where it cannot be found."""
+        named = _NAMED.search(message)
+        node = None
+        if about and about in self._values:
+            # A model may be called as a method.
+            node = min(self._values[about], key=lambda pair: pair[0] not in _OF_MODELS)[1]
+        if node is None and named is not None:
+            node = self._node_at(named[1], of_key=bool(_OF_KEYS.search(message)))
+        if node is not None:
+            start, end = node.start_mark, node.end_mark
+            return start.line, start.column, end.column if end.line == start.line else None
+        if found := _LINE.findall(message):
+            line, column = found[-1]
+            return int(line) - 1, int(column) - 1 if column else None, None
+        return -1, None, None
+
+    def _node_at(self, path: str, *, of_key: bool) -> yaml.Node | None:
+        """What a path such as `models[0].weight` leads to, as far as it leads; or, where it begins
+        with no key, the value that is so named (`merge_method: ties` of `ties`)."""
+        node, key = self._root, None
+        while path:
+            if isinstance(node, yaml.MappingNode):
+                path = path.removeprefix(".")
+                known = [pair for start in _starts(path) if (pair := self._pairs(node).get(start))]
+                if not known:
+                    break
+                key, node = known[-1]
+                path = path[len(key.value) :]
+            elif isinstance(node, yaml.SequenceNode) and (match := re.match(r"\[(\d+)\]", path)):
+                if int(match[1]) >= len(node.value):
+                    break
+                key = node = node.value[int(match[1])]
+                path = path[match.end() :]
+            else:
                 break
-            key, node = max(known, key=lambda pair: len(pair[0].value))
-            path = path[len(key.value) :]
-        elif isinstance(node, yaml.SequenceNode) and (match := re.match(r"\[(\d+)\]", path)):
-            if int(match[1]) >= len(node.value):
-                break
-            key = node = node.value[int(match[1])]
-            path = path[match.end() :]
-        else:
-            break
-    if key is None:
-        return next((value for _, value in _values(root) if value.value == path), None)
-    return node if isinstance(node, yaml.ScalarNode) and node.value and not of_key else key
+        if key is None:
+            return next((value for _, value in self._values.get(path, ())), None)
+        return node if isinstance(node, yaml.ScalarNode) and node.value and not of_key else key
+
+    def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        if id(node) not in self._keys:
+            # Of a key that stands twice the first.
+            self._keys[id(node)] = {
+                key.value: (key, value)
+                for key, value in reversed(node.value)
+                if isinstance(key, yaml.ScalarNode)
+            }
+        return self._keys[id(node)]
 
 
 def _values(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
@@ -98,22 +121,22 @@ def _values(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
             yield from _values(entry, key)
 
 
-def _leads(key: yaml.Node, path: str) -> bool:
-    if not isinstance(key, yaml.ScalarNode) or not path.startswith(key.value):
-        return False
-    return path[len(key.value) :][:1] in ("", ".", "[")
+def _starts(path: str) -> list[str]:
+    """The keys that a path may begin with, the shortest first: a key may hold a point itself."""
+    return [*(path[: mark.start()] for mark in re.finditer(r"[.\[]", path)), path]
 
 
 def _drawn(lines: list[str], number: int, column: int | None, end: int | None) -> str:
     if not 0 <= number < len(lines):
         return ""
-    line = "".join(c if c.isprintable() else " " for c in lines[number])
+    line = lines[number]
     column = len(line) - len(line.lstrip()) if column is None else column
     end = max(len(line.rstrip()) if end is None else end, column + 1)
     cut = max(column - _BEFORE, 0) if len(line) > _WIDTH else 0
-    shown, below = line[cut : cut + _WIDTH], line[cut:column]
+    shown = "".join(c if c.isprintable() else " " for c in line[cut : cut + _WIDTH])
+    below, at_fault = shown[: column - cut], shown[column - cut : end - cut]
     head = f"{number + 1} | "
-    carets = "^" * min(_wide(line[column:end]) or 1, _WIDTH - (column - cut))
+    carets = "^" * min(_wide(at_fault) or 1, _WIDTH - (column - cut))
     return f"  {head}{shown}\n  {' ' * (len(head) - 2)}| {' ' * _wide(below)}{carets}"
 
 

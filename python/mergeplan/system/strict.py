@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mergeplan.display.text import cut, shown
-from mergeplan.errors import MOST_FAULTS, InputError, nearest, raise_all
+from mergeplan.errors import InputError, nearest, raise_all
 from mergeplan.system.jsontext import loads, whole
 from mergeplan.system.reading import Kind, read_text
 
@@ -133,19 +133,15 @@ def _validated(
         faults = sorted(
             error.errors(include_url=False), key=lambda fault: fault["type"] not in _UNKNOWN
         )
-        told = [_fault(fault, shape) for fault in _own(faults)[: MOST_FAULTS if several else 1]]
+        told = [_fault(fault, shape) for fault in _own(faults)[: None if several else 1]]
         raise_all([InputError(f"{where}: {message}", own or hint) for message, own in told])
     return found
 
 
 def _own(faults: list[Any]) -> list[Any]:
     """Without a list that is too short for want of entries which have faults themselves."""
-    places = [fault["loc"] for fault in faults]
-    return [
-        fault
-        for fault in faults
-        if not any(len(p) > (n := len(fault["loc"])) and p[:n] == fault["loc"] for p in places)
-    ]
+    around = {fault["loc"][:end] for fault in faults for end in range(len(fault["loc"]))}
+    return [fault for fault in faults if fault["loc"] not in around]
 
 
 def _fault(error: Any, shape: type) -> tuple[str, str | None]:
