@@ -1,6 +1,7 @@
 """`mergeplan merge --push-to-hub`: the real client against a stand-in of the hub."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from mergeplan.inspection.verify import verify
 from tests.support.checkpoints import load_tensors
 from tests.support.commands import Done, cli, cli_process
+from tests.support.documents import check_document
 from tests.support.hub import TOKEN, Hub, Repository, hub_on_this_machine
 
 
@@ -52,8 +54,10 @@ def refused(run: Done, message: str, code: int = 1) -> None:
 
 def test_a_merge_is_pushed_whole_private_and_without_paths(hub, mit, tmp_path):
     said = {"model_type": "llama", "_name_or_path": f"{mit.parent}/base"}
+    tokens = {"eos_token": "</s>", "special_tokens_map_file": "/home/me/base/tokens.json"}
     for name in ("base", "a", "b"):
         (mit.parent / name / "config.json").write_text(json.dumps(said))
+        (mit.parent / name / "tokenizer_config.json").write_text(json.dumps(tokens))
     run = push(hub, mit, "--out-shard-size", 100)
     assert run.returncode == 0, run.stderr
     assert f"{hub.endpoint}/org/name: pushed, private, commit " in run.stdout
@@ -70,6 +74,8 @@ def test_a_merge_is_pushed_whole_private_and_without_paths(hub, mit, tmp_path):
     assert load_tensors(tmp_path / "down").keys() == {"x", "y"}
     assert {"model.safetensors.index.json", "model-00002-of-00002.safetensors"} <= {*there.files}
     assert json.loads(there.files["config.json"])["_name_or_path"] == "base"
+    tokens["special_tokens_map_file"] = "tokens.json"
+    assert json.loads(there.files["tokenizer_config.json"]) == tokens
     card = there.files["README.md"].decode()
     assert "license: mit" in card
     assert "\n# name\n" in card
@@ -79,6 +85,14 @@ def test_a_merge_is_pushed_whole_private_and_without_paths(hub, mit, tmp_path):
         ("mtime_ns", 0),
         ("inode", 0),
     }
+
+
+def test_a_path_that_cannot_be_cut_is_told_before_anything_is_merged(hub, mit):
+    for name in ("base", "a", "b"):
+        (mit.parent / name / "chat_template.jinja").write_text(f"{{# {mit.parent}/a #}}")
+    refused(push(hub, mit), "`chat_template.jinja` would be published with the path `")
+    assert not hub.asked
+    assert not (mit.parent / "out").exists()
 
 
 def test_a_merge_that_is_there_already_is_pushed_without_merging_again(hub, mit):
@@ -174,8 +188,14 @@ def test_a_repository_that_is_empty_is_filled_where_the_token_may(hub, mit):
 
 
 def test_a_token_that_may_only_read_is_refused_and_a_dry_run_makes_nothing(hub, mit):
-    assert push(hub, mit, "--dry-run").returncode == 0
+    run = push(hub, mit, "--dry-run")
+    assert run.returncode == 0
+    url = f"{hub.endpoint}/org/name"
+    assert f"{url}: private, not there yet, would be made; nothing forbids the push" in run.stdout
     assert not hub.repositories
+    hub.repositories["org/name"] = Repository(False)
+    run = push(hub, mit, "--dry-run", "--public", "--json")
+    assert check_document(run.stdout)["hub"] == {"url": url, "private": False, "found": "empty"}
     hub.role = "read"
     refused(push(hub, mit, "--dry-run"), "may only read")
 
@@ -184,8 +204,20 @@ def test_what_is_no_longer_the_merge_is_not_pushed(hub, mit):
     assert cli("merge", mit, mit.parent / "out", "-q").returncode == 0
     card = mit.parent / "out" / "README.md"
     card.write_text(card.read_text() + "mine")
-    refused(push(hub, mit, "--resume"), "is not what was merged, and is not pushed: `README.md`")
+    run = push(hub, mit, "--resume")
+    refused(run, "is not what was merged, and is not pushed: `README.md`")
+    assert "pushes it" not in run.stderr
     assert set(hub.repositories["org/name"].files) == {".gitattributes"}
+
+
+def test_what_other_inputs_gave_is_not_pushed_over_a_merge(hub, mit):
+    assert push(hub, mit).returncode == 0
+    before = dict(hub.repositories["org/name"].files)
+    shutil.copy(mit.parent / "b" / "model.safetensors", mit.parent / "a")
+    run = push(hub, mit, "--overwrite")
+    refused(run, "holds what this config made of other inputs, which is not replaced")
+    assert "pushes it" not in run.stderr
+    assert hub.repositories["org/name"].files == before
 
 
 def test_where_the_hub_must_not_be_asked_that_is_said(config):
@@ -230,16 +262,21 @@ def test_a_name_that_the_hub_takes_from_nobody_is_wrong_usage(name, config):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "message"),
     [
-        ("--public",),
-        ("--push-to-hub", "org/name", "--no-write-model-card"),
-        ("--push-to-hub", "org/name", "--many", "subsets.csv"),
+        (("c.yml", "--public"), "`--public` goes with `--push-to-hub`"),
+        (
+            ("c.yml", "--push-to-hub", "org/name", "--no-write-model-card"),
+            "`--push-to-hub` and `--no-write-model-card` exclude each other",
+        ),
+        (
+            ("--push-to-hub", "org/name", "--many", "subsets.csv"),
+            "`--push-to-hub` and `--many` exclude each other",
+        ),
     ],
 )
-def test_options_that_do_not_go_together_are_wrong_usage(words, config):
-    run = cli("merge", config, config.parent / "out", *words)
-    assert run.returncode == 2
+def test_options_that_do_not_go_together_are_wrong_usage(words, message, config):
+    refused(cli("merge", "out", *words, cwd=config.parent), message, 2)
 
 
 def test_an_upload_that_fails_for_a_moment_is_tried_again(hub, mit):

@@ -10,7 +10,12 @@ from safetensors.torch import save_file
 
 from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
+from mergeplan.hub.files import files_of
+from mergeplan.merging.card import Card
 from mergeplan.merging.licences import Licence, Licences, licence_of
+from mergeplan.merging.manifest import NAME, load_manifest
+from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.merging.preflight import check_merges
 from mergeplan.merging.public import PublicNames
 from tests.support.checkpoints import save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
@@ -70,6 +75,20 @@ def test_a_base_that_an_adapter_names_is_called_without_its_path(named, tmp_path
     card = (out / "README.md").read_text()
     assert "| base | none stated |\n" in card
     assert "secret" not in card
+
+
+def test_what_is_published_of_such_a_merge_names_no_path(tmp_path):
+    """Nor do the manifest and the settings."""
+    place = tmp_path / "secret" / "base"
+    out = merge_with_adapter(tmp_path, str(place), place, write_model_card=True)
+    config = load_manifest(out).config
+    options = MergeOptions(resume=True)
+    (checked,) = check_merges([MergeRequest(parse_config(config), out)], options).merges
+    card = Card(checked.config, checked.plan, "mit")
+    files = files_of(checked, card, "title", load_manifest(out))
+    assert [one["model"] for one in json.loads(files[NAME])["inputs"]] == ["a", "base", "lora"]
+    contents = [Path(one).read_bytes() if isinstance(one, str) else one for one in files.values()]
+    assert [one for one in contents if str(tmp_path).encode() in one] == []
 
 
 def test_a_base_on_the_hub_that_an_adapter_names_is_the_cards(tmp_path):

@@ -14,25 +14,16 @@ from mergeplan.cli.options.mergekit_flags import mergekit_flags
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
+from mergeplan.cli.pushing import publishing_options, push_merged, push_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mergeplan.merging.checked import CheckedMerge
+    from mergeplan.hub.push import Prepared, Pushed
+    from mergeplan.merging.checked import CheckedMerge, CheckedMerges
+    from mergeplan.merging.merge import MergeReport
     from mergeplan.merging.options import MergeOptions, MergeRequest
     from mergeplan.merging.runner import Runner
-
-
-def _repository(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
-    if name is None:
-        return None
-    from mergeplan.hub.client import check_repository
-
-    try:
-        check_repository(name)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-    return name
 
 
 @click.command("merge")
@@ -60,21 +51,7 @@ def _repository(ctx: click.Context, param: click.Parameter, name: str | None) ->
 )
 @click.option("--copy-tokenizer/--no-copy-tokenizer", default=True, help="[default: copy]")
 @click.option("--write-model-card/--no-write-model-card", default=True, help="[default: write]")
-@click.option(
-    "--license",
-    "licence",
-    metavar="ID",
-    help="The licence of the merge, by the hub's word for it, such as apache-2.0.  [default: that"
-    " in which the cards of all its models agree]",
-)
-@click.option(
-    "--push-to-hub",
-    metavar="ORG/NAME",
-    callback=_repository,
-    help="Then verify the merge, and push it to this repository of the hub, which is made; what may"
-    " forbid it is asked before the merge.",
-)
-@click.option("--public", is_flag=True, help="Let all see that repository.  [default: private]")
+@publishing_options
 @click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity all the same.")
 @click.option(
     "--memory-limit",
@@ -160,7 +137,7 @@ def command(
     are not listed. OUT_DIR is absent or complete at any moment. The same inputs, config and seed
     give the same bytes on any machine, with any number of threads.
     """
-    from mergeplan.merging.merge import merge_many, merged_line
+    from mergeplan.merging.merge import merge_many
     from mergeplan.merging.options import MergeOptions
     from mergeplan.merging.preflight import check_merges
     from mergeplan.system.progress import ProgressLine
@@ -185,47 +162,57 @@ def command(
         **of_mergekit,
     )
     if ray is not None and options.device is not None:
-        raise click.UsageError("--ray spreads merges over CPUs: leave --device out")
+        raise click.UsageError("`--ray` spreads merges over CPUs: leave `--device` out")
     if resume and discard:
-        raise click.UsageError("--resume and --discard exclude each other")
-    if public and push_to_hub is None:
-        raise click.UsageError("--public goes with --push-to-hub")
-    if push_to_hub is not None and (many is not None or not write_model_card):
-        other = "--many" if many is not None else "--no-write-model-card"
-        raise click.UsageError(f"--push-to-hub and {other} exclude each other")
+        raise click.UsageError("`--resume` and `--discard` exclude each other")
+    push = push_to(
+        push_to_hub,
+        many=many is not None,
+        card=write_model_card,
+        public=public,
+        licence=licence,
+        quiet=quiet,
+    )
     wanted = _wanted(paths, many)
-    push = None
-    if push_to_hub is not None:
-        from mergeplan.hub.push import Push
-
-        quiet_hub = quiet or not sys.stderr.isatty()
-        push = Push(push_to_hub, public=public, licence=licence, quiet=quiet_hub)
     if dry_run:
         checked = check_merges(wanted, options).merges
-        if push is not None:
-            push.prepare(checked[0], create=False)
-        _say_what_would_be(checked, options, as_json, quiet)
+        found = push.prepare(checked[0], create=False) if push else None
+        _say_what_would_be(checked, options, as_json, quiet, found)
         return
     line = ProgressLine(quiet=quiet)
-    approve = None if push is None else lambda checked: push.prepare(checked.merges[0])
-    merged, pushed = False, None
+    prepared: list[Prepared] = []
+
+    def approve(checked: "CheckedMerges") -> None:
+        if push is not None:
+            prepared.append(push.prepare(checked.merges[0]))
+
     try:
         reports = merge_many(wanted, options, line, _runner(ray), approve)
-        merged = True
-        if push is not None:
-            push.verify(threads, line)
-            line.clear()
-            pushed = push.send()
     except BaseException as error:
         line.clear()
         for note in getattr(error, "__notes__", ()):
             if "`resume`" not in note:
                 continue  # a hint, which is printed with the message
             click.echo(note.replace("`resume`", f"`{_again()}`"), err=True)
-        if merged:
-            click.echo(f"the merge is whole in `{paths[-1]}`; `{_again()}` pushes it", err=True)
         raise
+    pushed = push_merged(push, prepared[0], threads, line, _again()) if push else None
     line.clear()
+    _say_what_was_done(
+        reports, paths[-1], pushed, many=many is not None, as_json=as_json, quiet=quiet
+    )
+
+
+def _say_what_was_done(
+    reports: "Sequence[MergeReport]",
+    out: Path,
+    pushed: "Pushed | None",
+    *,
+    many: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from mergeplan.merging.merge import merged_line
+
     if not quiet:
         for warning in sorted({warning for report in reports for warning in report.warnings}):
             warn(warning)
@@ -237,7 +224,7 @@ def command(
             hub = {"hub": dataclasses.asdict(pushed)} if pushed else {}
             print_document("merge", {**data[0], **hub})
     else:
-        report(merged_line(reports, paths[-1]))
+        report(merged_line(reports, out))
         if pushed:
             report(pushed.line())
 
@@ -249,9 +236,13 @@ def _again() -> str:
 
 
 def _say_what_would_be(
-    checked: "Sequence[CheckedMerge]", options: "MergeOptions", as_json: bool, quiet: bool
+    checked: "Sequence[CheckedMerge]",
+    options: "MergeOptions",
+    as_json: bool,
+    quiet: bool,
+    push: "Prepared | None",
 ) -> None:
-    """What `inspect` says of merges that can run; as JSON, their plans."""
+    """What `inspect` says of merges that can run, and of a push; as JSON, the merges' plans."""
     from mergeplan.inspection.inspect import inspect
     from mergeplan.planning.document import to_json
 
@@ -262,9 +253,13 @@ def _say_what_would_be(
         warn(warning)
     if as_json:
         plans = [one.plan.data for one in checked]
-        click.echo(to_json({**head("plan"), "plans": plans, "warnings": list(told)}, indent=1))
+        hub = {"hub": push.data()} if push else {}
+        data = {**head("plan"), "plans": plans, "warnings": list(told), **hub}
+        click.echo(to_json(data, indent=1))
     for one in found:
         click.echo(one.summary())
+    if push and not as_json:
+        click.echo(push.line())
     if not all(one.fits for one in found):
         click.get_current_context().exit(1)
 
