@@ -145,6 +145,14 @@ def test_a_merge_is_recorded_as_what_its_manifest_says(tmp_path):
     for row in load_measurements(tmp_path / "m.csv").rows:
         assert (row.method, row.options, row.k) == ("task_arithmetic", '{"lambda": 0.8}', 2)
         assert (row.subset, row.pool_size, row.weights) == (("html", "js"), 9, ())
+    weights = tmp_path / "out" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-2000] + bytes(2000))
+    before = (tmp_path / "m.csv").read_bytes()
+    run = cli(*words, cwd=tmp_path)
+    assert (run.returncode, "is of other weights" in run.stderr) == (1, True)
+    assert (tmp_path / "m.csv").read_bytes() == before
+    run = cli(*words[:-2], cwd=tmp_path)
+    assert run.stdout.startswith("out, by its manifest (its tensors were not hashed): task arith")
     (tmp_path / "out" / "mergeplan_manifest.json").write_text("{")
     run = cli(*words[:-2], cwd=tmp_path)
     assert (run.returncode, "warning: " in run.stderr) == (0, True)

@@ -169,6 +169,16 @@ def test_a_pool_names_the_experts(tmp_path):
         parse_merge(("subset=html+js",), found)
 
 
+def test_a_manifest_of_weights_that_were_changed_says_nothing_of_them(tmp_path):
+    assert made(tmp_path, delta()) is not None
+    path = tmp_path / "out" / "model.safetensors"
+    # As what is trained on from it: the same header, and other values.
+    path.write_bytes(path.read_bytes()[:-2000] + bytes(2000))
+    assert provenance(tmp_path / "out", verified=True) is None
+    merge(delta(), tmp_path / "again")
+    assert provenance(tmp_path / "again", verified=True) is not None
+
+
 def test_a_manifest_of_other_weights_and_a_plain_copy_say_nothing(tmp_path):
     merge(delta(), tmp_path / "out")
     (tmp_path / "out" / "model.safetensors").unlink()

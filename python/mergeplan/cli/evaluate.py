@@ -11,7 +11,7 @@ from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, 
 from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
-from mergeplan.errors import MergeplanError
+from mergeplan.errors import InputError, MergeplanError
 
 _FILE = PATH
 
@@ -73,7 +73,8 @@ def command(
     of your own of any model that torch runs.
 
     The manifest beside a merge of ours says what MODEL is: -o records that method, with its
-    options, experts and weights, and refuses an --as that contradicts it.
+    options, experts and weights, where the tensors are still those of the manifest, and refuses an
+    --as that contradicts it.
     """
     from mergeplan.checkpoints.heads import count_params
     from mergeplan.checkpoints.opening import open_checkpoint
@@ -84,20 +85,36 @@ def command(
     from mergeplan.evaluation.recording import append, columns_of, parse_merge
     from mergeplan.evaluation.scores import documents_csv, items_csv
     from mergeplan.evaluation.sources import find_data, names_in_pools
+    from mergeplan.merging.manifest import NAME
     from mergeplan.system.progress import ProgressLine
     from mergeplan.system.writing import refuse_existing, write_durably
 
     if not (sources or tasks or given["scorer"]):
         raise click.UsageError("--data is missing: what to score MODEL on")
     data = find_data(sources)
+    hashing = ProgressLine(quiet=quiet)
     try:
-        made = provenance(model, names_in_pools(sources))
+        made = provenance(
+            model,
+            names_in_pools(sources),
+            verified=out is not None,
+            threads=threads,
+            progress=hashing,
+        )
     except MergeplanError as error:
         if out is not None:
             raise
         made = None
         warn(str(error))
+    finally:
+        hashing.clear()
     if (out is None) != (not merge) and not (out and made):
+        if out and (model / NAME).is_file():
+            raise InputError(
+                f"`{model / NAME}` is of other weights, or of a model's plain copy, and does not"
+                " say what to record",
+                f"say it with --as; `mergeplan verify {model}` names the tensors that differ",
+            )
         raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
     known = parse_merge(merge, made) if out else {}
     options = evaluation_of(given)
@@ -131,11 +148,13 @@ def command(
     for name, scores in ((model, found.scores), (against, found.against)):
         warnings += [f"model `{name}`, {fault}" for fault in scores.faults()] if scores else []
     if as_json:
-        told = {"merge": made and made.data(), "warnings": warnings}
+        merged = made and {**made.data(), "verified": out is not None}
+        told = {"merge": merged, "warnings": warnings}
         print_document("evaluate", {**found.data(), **told})
     else:
         if made is not None:
-            click.echo(f"{model}, by its manifest: {made}\n")
+            how = "its manifest" if out else "its manifest (its tensors were not hashed)"
+            click.echo(f"{model}, by {how}: {made}\n")
         click.echo(found.table(found.scores, found.metric or "loss_nats", found.tasks))
         if found.against is not None:
             click.echo(

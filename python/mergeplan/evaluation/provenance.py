@@ -12,8 +12,10 @@ from mergeplan.config.config import MergeConfig, parse_config
 from mergeplan.config.labels import LABELS, in_words
 from mergeplan.config.scopes import ModelInput
 from mergeplan.config.values import Scalar
+from mergeplan.inspection.verify import verify_weights
 from mergeplan.merging.manifest import NAME, Manifest, load_manifest
 from mergeplan.system.files import input_path
+from mergeplan.system.progress import Shown
 
 # What shares say, and what changes no value.
 _NOT_TOLD = ("weight", "normalize", "int8_mask")
@@ -81,11 +83,21 @@ class Provenance:
         return f"{said}, of {experts}" if self.experts else said + on
 
 
-def provenance(model: Path, names: Mapping[Path, str] | None = None) -> Provenance | None:
+def provenance(
+    model: Path,
+    names: Mapping[Path, str] | None = None,
+    *,
+    verified: bool = False,
+    threads: int | None = None,
+    progress: Shown = None,
+) -> Provenance | None:
     """What the manifest beside a model says it is.
 
     Args:
         names: What a pool calls the models in these folders; others go by their folder's name.
+        verified: Hash the tensors too, as `verify` does: all merges of one shape, and what is
+            trained on from one, have the same headers.
+        threads, progress: Of the hashing; see `verify`.
 
     Returns:
         `None` where there is no manifest, or one of other weights, or of a model's plain copy.
@@ -100,6 +112,10 @@ def provenance(model: Path, names: Mapping[Path, str] | None = None) -> Provenan
     files = {file.name: header_sha256(file) for file in sorted(model.glob("*.safetensors"))}
     if files != manifest.headers:
         return None
+    if verified:
+        weights = verify_weights(model, manifest, threads=threads, progress=progress)
+        if not weights.matches:
+            return None
     config = parse_config(manifest.config)
     method = config.method
     if method.name == "passthrough":

@@ -116,16 +116,34 @@ def verify(
     """
     folder = expanded(out)
     manifest = load_manifest(folder)
-    result = Verification(Path(out))
-    readable = _check_files(folder, manifest, result)
-    with shown_as_bar(progress, "B") as told:
-        places = _check_tensors(folder, manifest, readable, result, threads, told)
-    _check_index(folder, manifest, places, result)
+    result = verify_weights(out, manifest, threads=threads, progress=progress)
     for name, digest in sorted(manifest.companions.items()):
         _check_companion(folder, name, digest, result)
     if inputs:
         for entry in manifest.input_files:
             _check_input(path_of(entry.path), entry.bytes, entry.mtime_ns, result)
+    return result
+
+
+def verify_weights(
+    out: str | Path, manifest: Manifest, *, threads: int | None = None, progress: Shown = None
+) -> Verification:
+    """The same of the weights alone: the safetensors files, each tensor in them, and their index.
+
+    Args:
+        manifest: That of `out`.
+
+    Returns:
+        As `verify`.
+
+    Raises:
+        SurroundingsError, OSError: A file cannot be read.
+    """
+    folder, result = expanded(out), Verification(Path(out))
+    readable = _check_files(folder, manifest, result)
+    with shown_as_bar(progress, "B") as told:
+        places = _check_tensors(folder, manifest, readable, result, threads, told)
+    _check_index(folder, manifest, places, result)
     return result
 
 
