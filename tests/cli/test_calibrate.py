@@ -19,6 +19,7 @@ from mergeplan.calibration import identity
 from mergeplan.calibration.limits import Spending
 from mergeplan.calibration.options import CalibrateOptions
 from mergeplan.calibration.preflight import check_calibration
+from mergeplan.calibration.run_folder import has_measured
 from mergeplan.calibration.setup import Setup
 from mergeplan.cli.merges_line import merges_text
 from mergeplan.pool.pool import load_pool
@@ -227,13 +228,27 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path, number, code):
     pool, run = write_pool(tmp_path), tmp_path / "run"
     command = [*COMMAND, "calibrate", pool, "-o", run, *ARGS]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (run / "scores.jsonl").exists():
+    while process.poll() is None and not has_measured(run):
         time.sleep(0.01)
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == code
+    assert f"what is measured stays in `{run}`; this goes on:\n" in errors
     assert f"this goes on:\n  mergeplan calibrate {pool} -o {run} --quiet -j 1\n" in errors
     assert "Traceback" not in errors
+
+
+def test_a_run_that_is_stopped_before_it_measured_anything_says_so(tmp_path, monkeypatch):
+    def stop(*_):
+        raise SystemExit(143)
+
+    pool, run = write_pool(tmp_path), tmp_path / "run"
+    for place in ("settle", "record_status"):  # before there is a run, and when it has just begun
+        with monkeypatch.context() as patch:
+            patch.setattr(f"mergeplan.calibration.calibrate.{place}", stop)
+            done = calibrate(pool, run)
+        assert done.returncode == 143
+        assert done.stderr.startswith("stopped before a merge was measured; this begins again:\n")
 
 
 def test_a_budget_ends_it_and_more_of_it_goes_on(tmp_path):

@@ -121,6 +121,7 @@ def command(
     from mergeplan.calibration.calibrate import calibrate
     from mergeplan.calibration.config_file import summarize_unfitted
     from mergeplan.calibration.forecast import forecast_calibration
+    from mergeplan.calibration.run_folder import has_measured
     from mergeplan.cli.merges_line import MergesLine
     from mergeplan.errors import InputError
     from mergeplan.pool.pool import load_pool
@@ -175,7 +176,9 @@ def command(
         )
     except (KeyboardInterrupt, SystemExit):
         line.clear()
-        click.echo(f"what is measured stays in `{folder}`; this goes on:", err=True)
+        stays = f"what is measured stays in `{folder}`; this goes on:"
+        none = "stopped before a merge was measured; this begins again:"
+        click.echo(stays if has_measured(folder) else none, err=True)
         click.echo(f"  {_same_command(())}", err=True)
         raise
     finally:
