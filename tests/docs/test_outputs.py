@@ -1,5 +1,6 @@
 """What the pages for users show is what a reader gets."""
 
+import re
 import shutil
 
 import pytest
@@ -9,8 +10,15 @@ from tests.support.pages import is_as_told, renewed, steps_of
 from tests.support.settings import ROOT
 from tests.support.warm import warm_programs
 
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+)
 # The others begin where the first one ends.
-FIRST, *OTHERS = ("start", "merge", "plan", "choose", "from-mergekit", "compare", "verify")
+FIRST = "docs/start.md"
+OTHERS = [
+    page for page in PAGES if page != FIRST and any(steps_of((ROOT / page).read_text("utf-8")))
+]
+_KINDS = {"sh", "console", "python", "text", "yaml", "{eval-rst}", "{toctree}"}
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -28,7 +36,7 @@ def after_first(programs, tmp_path_factory):
 
 
 def wrong_with(name, programs, folder):
-    _, wrong = renewed((ROOT / "docs" / f"{name}.md").read_text("utf-8"), folder, programs)
+    _, wrong = renewed((ROOT / name).read_text("utf-8"), folder, programs)
     renew = "\n\n`python -m tests.tools.docs_outputs` writes what they print now"
     return "\n".join(wrong) + renew if wrong else ""
 
@@ -43,6 +51,16 @@ def test_a_page_shows_what_its_commands_print(name, programs, after_first, tmp_p
     prepare(name, tmp_path)
     wrong = wrong_with(name, programs, tmp_path)
     assert not wrong, wrong
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_example_is_run_or_says_why_not(name):
+    text = (ROOT / name).read_text("utf-8")
+    fences = re.findall(r"^ *(?:```|~~~)(.*)$", text, re.M)
+    assert set(fences[::2]) <= _KINDS
+    assert not any(fences[1::2])
+    marks = re.findall(r"^<!-- not run: .*\w.* -->\n```\w+$", text, re.M)
+    assert len(marks) == len(re.findall(r"^ *<!-- not run:", text, re.M))
 
 
 PAGE = """
@@ -88,6 +106,8 @@ def test_blocks_are_run_and_compared(programs, tmp_path):
     assert new == PAGE.replace("too\n", "two\n")
     _, wrong = renewed("```sh\nfalse\n```\n", tmp_path, programs)
     assert wrong == ["line 1: exit code 1, not 0:\n"]
+    _, wrong = renewed("```sh\nfalse\nfalse  # exit code 1\n```\n", tmp_path, programs)
+    assert wrong == ["line 1: exit code 125, not 1:\n"]
 
 
 @pytest.mark.parametrize(

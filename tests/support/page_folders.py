@@ -12,8 +12,8 @@ import mergeplan
 
 def prepare(page: str, folder: Path) -> None:
     """Make it in the folder in which the page runs."""
-    if page in _PREPARED:
-        _PREPARED[page](folder)
+    if made := _PREPARED.get(Path(page).stem):
+        made(folder)
 
 
 def _adapter(folder: Path, base: Path, part: str) -> None:
@@ -66,4 +66,38 @@ def _compare(folder: Path) -> None:
         path.write_text(json.dumps(told))
 
 
-_PREPARED = {"merge": _merge, "verify": _verify, "compare": _compare}
+def _usage(folder: Path) -> None:
+    """What lists of commands name: a user's models, texts, configs, tables and runs."""
+    models = folder / "first" / "models"
+    there = {
+        "models": models,
+        "base": models / "base",
+        "a": models / "python",
+        "b": models / "md",
+        "eval": folder / "first" / "texts",
+        "stranger": folder / "merged",
+    }
+    for name, path in there.items():
+        shutil.copytree(path, folder / name)
+    _adapter(folder / "adapter", folder / "base", "q_proj")
+    shutil.copy(folder / "two.yml", folder / "config.yml")
+    lora = (folder / "two.yml").read_text().replace("first/models/python", "base+adapter")
+    (folder / "lora.yml").write_text(lora)
+    shutil.copy(folder / "run" / "measurements.csv", folder)
+    shutil.rmtree(folder / "merged")
+
+
+def _without_pool(folder: Path) -> None:
+    _usage(folder)
+    (folder / "pool.yml").unlink()
+
+
+_PREPARED = {
+    "merge": _merge,
+    "verify": _verify,
+    "compare": _compare,
+    "commands": _without_pool,
+    "calibration": _without_pool,
+}
+for _page in ("README", "json", "plugin", "report", "select"):
+    _PREPARED[_page] = _usage

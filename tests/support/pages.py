@@ -8,7 +8,7 @@ Of a page's fenced blocks
 - of any other kind, one whose first line is `# NAME` is that file;
 - behind a comment `<!-- not run: WHY -->` nothing is done with it.
 
-A block fails by its last command's exit code, where it does not have `exit code N` in a comment.
+No line may fail, but the last one of a block where a comment says `exit code N`.
 """
 
 import difflib
@@ -84,14 +84,24 @@ def run_step(step: Step, folder: Path, programs: Path) -> tuple[int, str]:
         (folder / step.program).parent.mkdir(parents=True, exist_ok=True)
         (folder / step.program).write_text(step.source, "utf-8")
         return 0, ""
-    command = ["bash", "-euo", "pipefail", "-c", step.source]
+    source = step.source
+    if step.code:
+        *before, last = source.rstrip().split("\n")
+        only_last = "trap '[ -n \"${last-}\" ] || exit 125' ERR"
+        source = "\n".join([only_last, *before, "last=1", last])
+    command = ["bash", "-euo", "pipefail", "-c", source]
     if step.program == "python":
         (folder / ".block.py").write_text(step.source, "utf-8")
         command = [str(programs / "python"), ".block.py"]
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "COLUMNS": "100"},
+        env={
+            **os.environ,
+            "HOME": str(folder),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "COLUMNS": "100",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 """Write into the pages for users what their commands print now.
 
-    python -m tests.tools.docs_outputs [PAGE ...]
+    python -m tests.tools.docs_outputs [docs/PAGE.md ...]
 
 Run from the repository's root. What is shortened by `...` and no longer right comes back whole.
 """
@@ -22,17 +22,17 @@ def main() -> None:
     """Renew the first page, which the others build on, and those that are named, or all."""
     os.environ["PYTHONPATH"] = str(Path("python").resolve())
     with tempfile.TemporaryDirectory() as temporary, warm_programs(Path(temporary)) as programs:
-        first = Path(temporary) / FIRST
+        first = Path(temporary) / "first"
         first.mkdir()
         _renew(FIRST, first, programs)
         for name in sys.argv[1:] or OTHERS:
-            folder = shutil.copytree(first, Path(temporary) / name)
+            folder = shutil.copytree(first, Path(temporary) / Path(name).stem)
             prepare(name, folder)
             _renew(name, folder, programs)
 
 
 def _renew(name: str, folder: Path, programs: Path) -> None:
-    path = Path("docs") / f"{name}.md"
+    path = Path(name)
     new, wrong = renewed(path.read_text("utf-8"), folder, programs)
     path.write_text(new, "utf-8")
     print(f"{path}: " + ("\n".join(wrong) or "as it was"))
