@@ -377,7 +377,10 @@ def test_an_adapter_shows_its_rank_alpha_and_targets(small_models):
     assert said in cli("inspect", folder).stdout
     code, found = inspect(folder)
     assert (code, found["checkpoints"][0]["adapter"]["ranks"]) == (0, [2])
-    (folder / "adapter_config.json").write_text(json.dumps(settings | {"use_rslora": True}))
+    # As trainers write it, from the folder that both lie in.
+    (folder / "adapter_config.json").write_text(
+        json.dumps(settings | {"base_model_name_or_path": "m", "use_rslora": True})
+    )
     said = "rank 2, alpha 16 (rsLoRA: over the root of the rank), on 2 modules"
     assert said in cli("inspect", folder).stdout
 

@@ -42,7 +42,7 @@ def test_a_run_that_recorded_no_seed_goes_by_its_texts(tmp_path):
     old = {name: value for name, value in OPTIONS.items() if name not in (SEED, HALF)}
     assert go_on(tmp_path, replace(BEFORE, arithmetic=old), BEFORE) == BEFORE
     now = replace(BEFORE, texts={"the text of size 1": "b"})
-    with pytest.raises(InputError, match="the text of size 1 has changed") as refused:
+    with pytest.raises(InputError, match="the pool's text has changed") as refused:
         go_on(tmp_path, replace(BEFORE, arithmetic=old), now)
     assert "`--seed` and `--half`" in (refused.value.hint or "")
 

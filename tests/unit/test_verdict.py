@@ -29,6 +29,8 @@ from mergeplan.verdict.decide import decide
 from mergeplan.verdict.field import Question
 from mergeplan.verdict.known import Merge
 from mergeplan.verdict.lambdas import lambda_to_try
+from mergeplan.verdict.parts import Harm
+from mergeplan.verdict.words import harms_text
 from mergeplan.verdict.write import merge_to_write
 
 EXPERTS = ("code", "html", "math", "prose")
@@ -236,6 +238,19 @@ def test_a_bound_on_a_mean_is_held_against_the_mean_of_what_was_measured():
     assert decide(rows, (), question).chosen.merge.subset == ("code",)
     with pytest.raises(InputError, match="no rows of domain or metric `htm`"):
         decide(rows, (), Question("code", bounds=Bounds(keep=(Constraint("htm", 1.9),))))
+
+
+def test_a_domain_that_may_be_no_worse_is_told_apart_from_those_that_are():
+    harms = (
+        Harm("js", "the base", 0.05, 0.01, 0.09),
+        Harm("md", "the base", 0.01, -0.01, 0.03),
+        Harm("css", "the base", 0.02),
+    )
+    where = "than the base (90 % on texts of this kind)"
+    assert harms_text(harms, predicted=False) == [
+        f"worse {where}: js by 0.0500 (+0.0100 to +0.0900), css by 0.0200",
+        f"perhaps worse {where}: md by 0.0100 (-0.0100 to +0.0300)",
+    ]
 
 
 def test_a_base_that_breaks_the_bounds_is_nothing_to_stay_with():

@@ -196,14 +196,16 @@ def _trained_on(base: str, folder: Path, options: OpenOptions) -> Checkpoint:
 
 
 def _own_base(folder: Path, config: dict[str, Any]) -> str:
-    """The base that an adapter names: as a path from here, from its folder, or in the hub."""
+    """The base that an adapter names: a path from here, in or beside its folder, or a hub id."""
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise InputError(
             f"`{folder}`: the adapter names no base", "write `base+adapter` with the base's folder"
         )
-    if not Path(named).is_dir() and (folder / named).is_dir():
-        return str(folder / named)
+    if not Path(named).is_dir():
+        there = [place / named for place in (folder, folder.parent) if (place / named).is_dir()]
+        if there:
+            return str(there[0])
     if not Path(named).is_dir() and not is_hub_id(named):
         raise MissingInputError(
             f"`{folder}`: the adapter's base `{named}` is not here",

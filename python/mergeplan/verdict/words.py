@@ -43,13 +43,21 @@ def gain_text(gain: Gain) -> str:
 
 
 def harms_text(harms: Sequence[Harm], *, predicted: bool) -> list[str]:
-    """A line for those worse than the base's, and one for each kind of expert of their own."""
+    """A line for those worse than the base's, and one for each kind of expert of their own.
+
+    Those whose interval reaches 0 stand in a line of their own: they may be no worse.
+    """
     lines = []
+    which = "predicted, on this text" if predicted else "on texts of this kind"
     for than in dict.fromkeys(harm.than for harm in harms):
-        some = [harm for harm in harms if harm.than == than]
-        which = "predicted, on this text" if predicted else "on texts of this kind"
-        interval = f" (90 % {which})" if any(harm.low is not None for harm in some) else ""
-        lines.append(f"worse than {than}{interval}: {', '.join(map(_harm, some))}")
+        both: dict[str, list[Harm]] = {"worse": [], "perhaps worse": []}
+        for harm in harms:
+            if harm.than == than:
+                both["perhaps worse" if (harm.low or 0.0) < 0 else "worse"].append(harm)
+        for word, some in both.items():
+            interval = f" (90 % {which})" if any(harm.low is not None for harm in some) else ""
+            if some:
+                lines.append(f"{word} than {than}{interval}: {', '.join(map(_harm, some))}")
     return lines
 
 
