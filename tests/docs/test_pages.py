@@ -42,6 +42,16 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_is_empty_or_a_mere_pointer_to_another(page):
+    text = re.sub(r"^#.*$|\[[^]]*\]\([^)]*\)", "", page.read_text("utf-8"), flags=re.M)
+    assert len(text.split()) > 15
+
+
+def test_the_site_leaves_no_page_out():
+    assert "exclude" not in (DOCS / "conf.py").read_text("utf-8")
+
+
 def test_the_page_of_commands_has_every_command():
     text = (DOCS / "commands.md").read_text("utf-8")
     assert set(COMMANDS) == set(re.findall(r"^mergeplan (\w+)", text, re.M))
