@@ -1,6 +1,7 @@
 """`mergeplan diff` as a user meets it."""
 
 import json
+import os
 
 import torch
 
@@ -49,8 +50,10 @@ def test_json_has_every_tensor(tmp_path):
     first, second = data["tensors"]
     assert (first["tensor"], first["status"], first["b"]) == ("only", "only in a", None)
     assert second["distance"]["unmatched"] == 1
-    assert (second["distance"]["finite"], second["distance"]["cosine"]) == (1, 1.0)
-    assert data["whole"]["relative_l2"] == 0
+    assert (second["distance"]["finite"], second["distance"]["norm_a"]) == (1, 1.0)
+    for found in (second["distance"], data["whole"]):
+        assert [found[name] for name in ("relative_l2", "cosine", "norm_difference")] == [None] * 3
+    assert second["distance"]["max_ulp"] is None
     assert second["a"] == {"dtype": "F32", "shape": [2], "file": "model.safetensors"}
 
 
@@ -75,3 +78,18 @@ def test_a_config_or_an_adapter_in_place_of_a_model_is_called_that(demo_pool, tm
         f"hint: `mergeplan merge {config} OUT_DIR` makes the model of a merge's config;"
         f" `mergeplan verify DIR --config {config}` asks whether DIR is that model\n"
     )
+    for given in (demo_pool / "adapter", f"{base}+{demo_pool / 'adapter'}"):
+        (demo_pool / "adapter").mkdir(exist_ok=True)
+        (demo_pool / "adapter" / "adapter_config.json").write_text("{}")
+        run = cli("diff", given, base)
+        assert run.returncode == 1
+        assert "not a whole model" in run.stderr
+        assert "merge_method: passthrough" in run.stderr
+
+
+def test_a_pipe_is_called_that(small_models, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for given in (tmp_path / "pipe", "/dev/null"):
+        run = cli("diff", given, small_models / "a")
+        assert run.returncode == 1
+        assert run.stderr.startswith(f"error: `{given}` is neither a folder nor a regular file")

@@ -127,7 +127,40 @@ def test_a_rounding_to_another_dtype_is_equal_where_dtypes_are_ignored(tmp_path)
     x = torch.randn(1000)
     found = pair(tmp_path, {"x": x}, {"x": x.bfloat16()})
     assert only(found).status == "dtype"
-    assert not diff(tmp_path / "a", tmp_path / "b", ignore_dtype=True).differing
+    found = diff(tmp_path / "a", tmp_path / "b", ignore_dtype=True)
+    assert not found.differing
+    said, whole = found.verdict().splitlines()
+    assert said == "equal: 1 tensor, 1 of them once rounded to bfloat16"
+    assert whole.startswith("in all: relative L2 0.001")
+    exact = {"x": x.bfloat16().float()}
+    found = pair(tmp_path / "exact", exact, {"x": x.bfloat16()}, ignore_dtype=True)
+    assert found.verdict() == "equal: 1 tensor"
+
+
+@pytest.mark.parametrize("other", [np.inf, -np.inf, np.nan])
+def test_of_nothing_finite_no_distance_is_told(other, tmp_path):
+    ones, others = torch.ones(4), torch.full((4,), other)
+    found = pair(tmp_path, {"x": ones}, {"x": others})
+    assert found.verdict().splitlines() == [
+        "1 of 1 tensor differ, 0 equal",
+        "in all: no relative L2 and no cosine, nothing being finite on both sides",
+    ]
+    numbers = only(found).numbers()
+    names = ("relative_l2", "cosine", "norm_difference", "max_difference", "max_ulp", "share")
+    assert [numbers[name] for name in names] == [None] * len(names)
+    assert found.data()["whole"] is None
+
+
+def test_an_infinity_on_one_side_leaves_no_ulps_and_no_relative_l2(tmp_path):
+    a, b = torch.ones(4), torch.tensor([1.0, 1.0, 1.0, np.inf])
+    found = pair(tmp_path, {"x": a}, {"x": b})
+    assert found.verdict().splitlines() == [
+        "1 of 1 tensor differ, 0 equal",
+        "in all, over the 3 of 4 elements that are finite on both sides: relative L2 0,"
+        " cosine 1.000000",
+    ]
+    assert found.data()["whole"]["relative_l2"] is None
+    assert only(found).numbers()["max_ulp"] is None
 
 
 def test_other_dtypes_are_compared_by_their_bytes(tmp_path):
@@ -189,8 +222,8 @@ def test_the_worst_has_the_largest_share_of_the_squared_difference(tmp_path):
     whole = vectors(*(torch.cat([side[name] for name in names]) for side in (a, b)))
     assert found.whole.data() == near(whole)
     assert found.verdict().splitlines()[1] == (
-        "in all: relative L2 0.01, cosine 1.000000;"
-        " left out: 1 tensor not compared by value, 1 element NaN or infinite"
+        "in all, over the 110 of 111 elements that are finite on both sides: relative L2 0.01,"
+        " cosine 1.000000; left out: 1 tensor not compared by value"
     )
 
 
@@ -219,14 +252,14 @@ def test_a_model_of_zeros_and_an_empty_tensor_have_words(tmp_path):
     assert rows["from"].split()[2:6] == ["50", "%", "A", "is"]
     assert "equal, empty" in rows["empty"]
     nothing = pair(tmp_path / "n", {"x": zeros}, {"x": ones})
-    assert nothing.verdict().endswith(
-        "in all: relative L2 A is 0, no cosine, one side being all zeros"
-    )
+    assert nothing.verdict().endswith("in all: no relative L2 and no cosine, A being all zeros")
+    nothing = pair(tmp_path / "m", {"x": ones}, {"x": zeros})
+    assert nothing.verdict().endswith("in all: relative L2 1, no cosine, B being all zeros")
     nan = torch.full((4,), float("nan"))
     (row,) = diff_rows(pair(tmp_path / "nan", {"x": nan}, {"x": ones}).differing)[1:]
     assert row.split() == [
         *("x", "differs,", "nothing", "finite,", "4", "not", "finite", "on", "one", "side"),
-        *("0", "%", "-", "-", "100", "%", "0", "0", "4", "/", "0"),
+        *("-", "-", "-", "100", "%", "-", "-", "4", "/", "0"),
     ]
     integers = pair(tmp_path / "i", {"x": torch.ones(2).int()}, {"x": torch.zeros(2).int()})
     assert integers.whole is None
@@ -254,6 +287,9 @@ def test_ulps_are_told_of_rounding_only(dtype, tmp_path):
 def test_any_values_have_the_sums_of_their_definition(tmp_path_factory, pairs):
     a, b = (torch.tensor([p[side] for p in pairs], dtype=torch.float32) for side in (0, 1))
     tensor = only(pair(tmp_path_factory.mktemp("d"), {"x": a}, {"x": b}))
+    if pairs and not (a.isfinite() & b.isfinite()).any():
+        assert tensor.vectors is None
+        return
     found, expected = tensor.vectors.data(), vectors(a, b)
     cosine, wanted = found.pop("cosine"), expected.pop("cosine")
     assert found == near(expected)

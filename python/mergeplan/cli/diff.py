@@ -20,7 +20,9 @@ from mergeplan.cli.options.units import threads_option
     help="A tensor whose elements are all this near counts as equal.",
 )
 @click.option(
-    "--ignore-dtype", is_flag=True, help="Judge tensors of different dtypes by their values alone."
+    "--ignore-dtype",
+    is_flag=True,
+    help="Tensors of different dtypes are equal where both are once rounded to the coarser.",
 )
 @click.option("--all", "show_all", is_flag=True, help="List equal tensors too.")
 @threads_option()
@@ -42,7 +44,8 @@ def command(
 
     Worst first, by share of the whole squared difference, with relative L2 (|A - B| / |A|) and
     cosine of each tensor and of all. float32, bfloat16 and float16 are compared by value: NaN
-    equals NaN, 0 equals -0, and an element that is NaN or infinite on one side only always differs.
+    equals NaN, 0 equals -0, and an element that is NaN or infinite on one side only always differs;
+    relative L2 and cosine are over what is finite on both sides.
     Other dtypes are compared by their bytes. ULPs are steps between neighbouring values of the
     dtype, of the coarser one where the dtypes differ; they tell of rounding, so that where some
     element is more than 128 off, or the tensor holds no floats, none are told. Exit code 0: equal.

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergeplan.checkpoints.adapters.folder import is_adapter
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.dtypes import FLOATS
+from mergeplan.checkpoints.names import parts_of
 from mergeplan.checkpoints.opening import open_stored
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.inspection.tensor_diff import Side, Status, TensorDiff, diff_rows, l2_text
-from mergeplan.inspection.vectors import VectorDistance, vector_distance
+from mergeplan.inspection.vectors import UNMATCHED, VectorDistance, vector_distance
 from mergeplan.planning.document import to_json
 from mergeplan.system.files import expanded
 from mergeplan.system.progress import Shown, shown_as_bar
@@ -49,29 +51,40 @@ class Diff(Summarized):
         differing, total = len(self.differing), len(self.tensors)
         within = f" within {self.tolerance_ulp} ULP" if self.tolerance_ulp else ""
         if not differing:
-            return f"equal{within}: {counted(total, 'tensors')}"
-        said = (
-            f"{differing} of {counted(total, 'tensors')} differ, {total - differing} equal{within}"
-        )
-        ulps = [t.max_ulp for t in self.differing if t.vectors]
-        steps = [count for count in ulps if count is not None]
-        if steps and len(steps) == len(ulps):
-            said += f"; at most {max(steps)} ULP apart"
-        if self.whole is None:
+            said = f"equal{within}: {counted(total, 'tensors')}{self._rounded()}"
+        else:
+            tensors = counted(total, "tensors")
+            said = f"{differing} of {tensors} differ, {total - differing} equal{within}"
+            said += self._rounded() + self._steps()
+        by_value = any(t.distance and t.distance.finite is not None for t in self.tensors)
+        if not by_value or not (differing or self._rounded()):
             return said
-        return f"{said}\nin all: {_in_words(self.whole)}{self._left_out()}"
+        return f"{said}\nin all{self._taken_of()}: {_in_words(self.whole)}{self._left_out()}"
+
+    def _rounded(self) -> str:
+        """Which tensors count as equal though their values are not the same."""
+        some = [t.distance for t in self.tensors if t.status == "equal" and t.rounds and t.distance]
+        dtypes = sorted({str(one.ulp_dtype) for one in some})
+        return f", {len(some)} of them once rounded to {' or '.join(dtypes)}" if some else ""
+
+    def _steps(self) -> str:
+        """The most ULPs, where they tell of every tensor whose values differ."""
+        found = [t.max_ulp for t in self.differing if t.distance and t.distance.finite is not None]
+        steps = [count for count in found if count is not None]
+        return f"; at most {max(steps)} ULP apart" if steps and len(steps) == len(found) else ""
+
+    def _taken_of(self) -> str:
+        """Over what the numbers of the whole are, where that is not everything."""
+        some = [t.distance for t in self.tensors if t.distance and t.distance.finite is not None]
+        elements, finite = sum(one.elements for one in some), sum(one.finite or 0 for one in some)
+        if finite in (0, elements):
+            return ""
+        return f", over the {finite} of {elements} elements that are finite on both sides"
 
     def _left_out(self) -> str:
         """What the numbers of the whole do not speak of."""
-        found = [tensor.distance for tensor in self.tensors]
-        tensors = sum(not tensor.vectors for tensor in self.differing)
-        elements = sum(one.elements - one.finite for one in found if one and one.finite is not None)
-        parts = []
-        if tensors:
-            parts.append(f"{counted(tensors, 'tensors')} not compared by value")
-        if elements:
-            parts.append(f"{counted(elements, 'elements')} NaN or infinite")
-        return f"; left out: {', '.join(parts)}" if parts else ""
+        tensors = sum(not t.distance or t.distance.finite is None for t in self.differing)
+        return f"; left out: {counted(tensors, 'tensors')} not compared by value" * bool(tensors)
 
     def summary(self) -> str:
         """The verdict, and a row for each tensor that differs."""
@@ -99,11 +112,12 @@ class Diff(Summarized):
                 "distance": distance,
             }
             tensors.append(entry)
+        unmatched = any(one.distance and one.distance.unmatched for one in self.tensors)
         return {
             "equal": not self.differing,
             "tolerance_ulp": self.tolerance_ulp,
             "differing": len(self.differing),
-            "whole": self.whole and self.whole.data(),
+            "whole": self.whole and self.whole.data() | (UNMATCHED if unmatched else {}),
             "read_bytes": self.read_bytes,
             "tensors": tensors,
         }
@@ -124,7 +138,8 @@ def diff(
     and of all as one vector, there are the relative L2, ‖a - b‖ / ‖a‖, and the cosine, from sums in
     float64 over the elements that are finite on both sides, in an order that no number of threads
     changes. NaN equals NaN and 0 equals -0; an element that is NaN or infinite on one side only
-    differs, whatever the tolerance. Other dtypes are compared by their bytes alone. Of a quantised
+    differs, whatever the tolerance, and then there is no relative L2 and no cosine in `data()` and
+    `records()`. Other dtypes are compared by their bytes alone. Of a quantised
     model it is what the files hold, in 8 bits beside its scales.
 
     ULPs are steps between neighbouring values of the dtype; where the dtypes differ both are
@@ -136,7 +151,8 @@ def diff(
         a, b: Folders of checkpoints, or files.
         tolerance_ulp: A tensor counts as equal where no element is farther off than this, and NaN
             and infinity stand at the same places.
-        ignore_dtype: Judge tensors of different dtypes by their values alone.
+        ignore_dtype: Tensors of different dtypes are equal where both are the same once rounded to
+            the coarser dtype, so that a checkpoint equals its own in bfloat16.
         threads: Worker threads; `None` for one on each core.
         progress: Called some ten times a second with bytes done and bytes in all; or true for a
             bar, false for none, `None` for one in a notebook.
@@ -193,16 +209,30 @@ def diff(
     return Diff(tuple(found), total, tolerance_ulp)
 
 
-def _in_words(whole: VectorDistance) -> str:
-    cosine = whole.cosine
-    angle = "no cosine, one side being all zeros" if cosine is None else f"cosine {cosine:.6f}"
-    return f"relative L2 {l2_text(whole)}, {angle}"
+def _in_words(whole: VectorDistance | None) -> str:
+    if whole is None:
+        return "no relative L2 and no cosine, nothing being finite on both sides"
+    if not (whole.squared_a or whole.squared_b):
+        return "relative L2 0, no cosine, both sides being all zeros"
+    if not whole.squared_a:
+        return "no relative L2 and no cosine, A being all zeros"
+    if whole.cosine is None:
+        return f"relative L2 {l2_text(whole)}, no cosine, B being all zeros"
+    return f"relative L2 {l2_text(whole)}, cosine {whole.cosine:.6f}"
 
 
 def _stored(path: Path) -> Checkpoint:
+    parts = parts_of(str(path))
+    if is_adapter(path) or (len(parts) == 2 and all(Path(part).exists() for part in parts)):
+        raise _adapter(path)
     if not path.exists():
         raise MissingInputError(
             f"`{path}` does not exist", "give the folder of a checkpoint, or its file"
+        )
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(
+            f"`{path}` is neither a folder nor a regular file",
+            "both are read more than once, and so cannot be pipes; give a folder or a file",
         )
     if path.suffix.lower() in (".yml", ".yaml"):
         raise InputError(
@@ -210,14 +240,18 @@ def _stored(path: Path) -> Checkpoint:
             f"`mergeplan merge {path} OUT_DIR` makes the model of a merge's config;"
             f" `mergeplan verify DIR --config {path}` asks whether DIR is that model",
         )
-    checkpoint = open_stored(str(path), shard_too=True)
-    if checkpoint.made:
-        raise InputError(
-            f"`{path}` is an adapter, not a whole model",
-            "merge it with its base by `merge_method: passthrough`, and compare the output; or ask"
-            f" whether a folder is that merge: `mergeplan verify DIR --adapter {path} --base BASE`",
-        )
-    return checkpoint
+    return open_stored(str(path), shard_too=True)
+
+
+def _adapter(path: Path) -> InputError:
+    *base, adapter = parts_of(str(path))
+    kind = "a model with an adapter" if base else "an adapter"
+    return InputError(
+        f"`{path}` is {kind}, not a whole model in files of its own",
+        "merge it with its base by `merge_method: passthrough`, and compare the output; or ask"
+        f" whether a folder is that merge: `mergeplan verify DIR --adapter {adapter} --base"
+        f" {base[0] if base else 'BASE'}`",
+    )
 
 
 def _sides(checkpoint: Checkpoint) -> dict[str, Side]:

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import printable
-from mergeplan.inspection.vectors import NO_VECTORS, VectorDistance, vector_distance
+from mergeplan.inspection.vectors import (
+    NO_VECTORS,
+    UNMATCHED,
+    VectorDistance,
+    vector_distance,
+)
 
 if TYPE_CHECKING:
     from mergeplan._native import TensorDistance
@@ -61,7 +66,8 @@ class TensorDiff:
         status: `dtype` where the dtypes differ, whether or not the values could be compared.
         a, b: Where it is; `None` on the side that lacks it.
         distance: `None` where the two cannot be compared.
-        share: Of the squared difference of all tensors; `None` where values have none.
+        share: Of the squared difference of all tensors; `None` where values have none, or none is
+            finite on both sides.
     """
 
     tensor: str
@@ -73,15 +79,29 @@ class TensorDiff:
 
     @property
     def vectors(self) -> VectorDistance | None:
-        """Relative L2 and cosine; `None` where values have no distance."""
+        """Relative L2 and cosine of what is finite on both sides; `None` where nothing is."""
         return vector_distance([self.distance])
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the dtypes differ, and so do values until they are rounded to the coarser."""
+        differ = self.distance is not None and self.distance.differing > 0
+        return differ and self.a is not None and self.b is not None and self.a.dtype != self.b.dtype
 
     @property
     def max_ulp(self) -> int | None:
         """Most steps between values of one dtype, where they tell of rounding: no element is
-        farther off than 128."""
-        found = self.distance.max_ulp if self.distance else None
-        return found if found is not None and found <= _MOST_ULP else None
+        farther off than 128, or NaN or infinite on one side only."""
+        found = self.distance
+        if found is None or found.max_ulp is None or found.unmatched:
+            return None
+        return found.max_ulp if found.max_ulp <= _MOST_ULP else None
+
+    @property
+    def max_difference(self) -> float | None:
+        """Largest |a - b| of what is finite on both sides; `None` where nothing is."""
+        found = self.distance
+        return found.max_difference if found and (found.finite or not found.elements) else None
 
     @property
     def badness(self) -> tuple[float, ...]:
@@ -101,7 +121,11 @@ class TensorDiff:
         found = {name: getattr(self.distance, name, None) for name in _DISTANCE}
         if self.max_ulp is None:
             found |= {"max_ulp": None, "mean_ulp": None}
+        if self.max_difference is None:
+            found |= {"max_difference": None, "mean_difference": None}
         vectors = self.vectors.data() if self.vectors else NO_VECTORS
+        if self.distance and self.distance.unmatched:
+            vectors = vectors | UNMATCHED
         return {"share": self.share, **vectors, **found}
 
 
@@ -134,8 +158,8 @@ def _row(tensor: TensorDiff) -> tuple[str, ...]:
         distance = l2_text(vectors)
         cosine = "-" if vectors.cosine is None else f"{vectors.cosine:.6f}"
     differing = f"{100 * found.differing / max(found.elements, 1):.3g} %"
-    largest = "-" if found.max_difference is None else f"{found.max_difference:.3g}"
-    ulp = "-" if found.max_ulp is None else f">{_MOST_ULP}"
+    largest = "-" if tensor.max_difference is None else f"{tensor.max_difference:.3g}"
+    ulp = f">{_MOST_ULP}" if found.max_ulp is not None and found.max_ulp > _MOST_ULP else "-"
     nan = f"{found.nan_a} / {found.nan_b}" if found.nan_a or found.nan_b else "-"
     if tensor.max_ulp is not None:
         ulp = f"{tensor.max_ulp}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 NO_VECTORS: dict[str, float | None] = dict.fromkeys(
     ("relative_l2", "cosine", "norm_difference", "norm_a", "norm_b")
 )
+# What is not 0 where an element is NaN or infinite on one side only, however near the others are.
+UNMATCHED: dict[str, float | None] = dict.fromkeys(("relative_l2", "cosine", "norm_difference"))
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ def vector_distance(distances: Iterable["TensorDistance | None"]) -> VectorDista
     """The distance of all tensors whose values were compared, taken as one vector.
 
     Returns:
-        `None` where there are none.
+        `None` where there are none, or no element is finite on both sides.
     """
-    sums = [one.sums for one in distances if one and one.sums]
+    # Nothing finite is no vector, while an empty tensor is one, of length 0.
+    sums = [one.sums for one in distances if one and one.sums and (one.finite or not one.elements)]
     # The order of tensors is nobody's business: fsum is exact.
     return VectorDistance(*map(math.fsum, zip(*sums, strict=True))) if sums else None
