@@ -451,3 +451,27 @@ def test_nothing_to_find_is_one_answer(tmp_path):
     model(tmp_path / "b", width=9)
     assert cli("init", tmp_path).returncode == 1
     assert cli("init").returncode == 2
+
+
+def test_nothing_that_looks_at_a_pool_downloads_a_model(tmp_path, monkeypatch):
+    hub, asked = pytest.importorskip("huggingface_hub"), []
+
+    def snapshot(name, *, local_files_only, **_):
+        asked.append((name, local_files_only))
+        raise hub.errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    experts = {name: str(adapter(tmp_path / "loras" / name, "org/lost")) for name in ("a", "b")}
+    own = adapter(tmp_path / "tuned", "org/lost")
+    data = {"x": str(texts(tmp_path / "x.jsonl"))}
+    for number, base in enumerate(("org/lost", own)):
+        pool = tmp_path / f"pool{number}.yml"
+        pool.write_text(
+            json.dumps({"sizes": [{"base": str(base), "experts": experts}], "data": data})
+        )
+        for command in (("check",), ("calibrate", "-o", "run", "--dry-run"), ("similarity",)):
+            assert cli(command[0], pool, *command[1:]).returncode == 1
+    assert cli("init", tmp_path / "loras").returncode == 1
+    assert asked
+    assert all(name == "org/lost" and here for name, here in asked)

@@ -118,14 +118,12 @@ def _by_method(table: Path, wish: Wish, transfer: str) -> Selections:
         found += fits.found
         faults += fits.faults
         unfitted += fits.unfitted
+    if not found and faults:
+        raise faults[0]
     if not found:
-        raise (
-            faults[0]
-            if faults
-            else InputError(
-                "no merge was measured: there is nothing to fit",
-                "only the base was, or nothing: the same command with a larger `--budget` goes on",
-            )
+        raise InputError(
+            "no merge was measured: there is nothing to fit",
+            "only the base was, or nothing: the same command with a larger `--budget` goes on",
         )
     # Without bounds: every selection has a best.
     sign = -1.0 if found[0].law.higher else 1.0

@@ -130,7 +130,14 @@ class TensorDiff:
 
 
 def diff_rows(tensors: tuple[TensorDiff, ...]) -> list[str]:
-    """A head and a row for each tensor; nothing for none."""
+    """A table for people.
+
+    Args:
+        tensors: In the order of the rows.
+
+    Returns:
+        Lines: a head and a row for each tensor; none without tensors.
+    """
     if not tensors:
         return []
     return align_columns([_HEAD, *(_row(tensor) for tensor in tensors)], left=2)

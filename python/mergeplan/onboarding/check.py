@@ -82,16 +82,15 @@ def _check_config(path: Path) -> Check:
 
 
 def _check_pool(path: Path) -> Check:
-    text = read_text(path, POOL)
     try:
         pool = load_pool(path)
+        refuse_closed(pool)
     except InputError as error:
         return Check(path, error.faults, "")
     try:
-        refuse_closed(pool)
         return Check(path, (), _does(path, pool))
     except InputError as error:
-        return Check(path, tuple(with_excerpts(error.faults, text)), "")
+        return Check(path, tuple(with_excerpts(error.faults, pool.text)), "")
 
 
 def _does(path: Path, pool: Pool) -> str:

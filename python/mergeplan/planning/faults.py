@@ -32,7 +32,15 @@ class Complaint:
 def complaints(
     config: MergeConfig, tensors: Iterable[OutputTensor], checkpoints: list[Checkpoint]
 ) -> list[Complaint]:
-    """Options that are missing or do not fit; dtypes that never fit are none."""
+    """Options that are missing or do not fit; dtypes that never fit are none.
+
+    Args:
+        tensors: Of the output.
+        checkpoints: The models of the config, in its order.
+
+    Returns:
+        One for all tensors alike, in the order of the first of them.
+    """
     found: dict[str, Complaint] = {}
     for tensor in tensors:
         if _dtype_faults(tensor, checkpoints):
@@ -53,7 +61,15 @@ def complaints(
 def job_faults(
     config: MergeConfig, tensors: Sequence[OutputTensor], checkpoints: list[Checkpoint]
 ) -> list[InputError]:
-    """Why tensors cannot be merged: dtypes by model, and options."""
+    """Why tensors cannot be merged.
+
+    Args:
+        tensors: Of the output.
+        checkpoints: The models of the config, in its order.
+
+    Returns:
+        Dtypes that never fit, by model, and then options; empty where all can be merged.
+    """
     dtypes = [fault for tensor in tensors for fault in _dtype_faults(tensor, checkpoints)]
     return told(dtypes) + [
         _with_more(one.error, f" (and {one.tensors - 1} tensors more)", one.error.hint)
@@ -70,7 +86,14 @@ def _dtype_faults(tensor: OutputTensor, checkpoints: list[Checkpoint]) -> list[F
 
 
 def told(faults: Iterable[Fault]) -> list[InputError]:
-    """An error for each model and kind of fault: the first, and how many are like it."""
+    """What people are told of some faults.
+
+    Args:
+        faults: Of single tensors.
+
+    Returns:
+        An error for each model and kind of fault: the first, and how many are like it.
+    """
     faults = list(faults)
     packed = _packed_hint([fault.tensor for fault in faults if fault.kind == "missing"])
     groups: dict[tuple[str, str], list[Fault]] = {}
