@@ -12,7 +12,8 @@ from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
 from mergeplan.hub.files import files_of
 from mergeplan.merging.card import Card
-from mergeplan.merging.licences import Licence, Licences, licence_of
+from mergeplan.merging.licence import Licence, Unreadable, licence_of
+from mergeplan.merging.licences import Licences
 from mergeplan.merging.manifest import NAME, load_manifest
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.preflight import check_merges
@@ -173,19 +174,84 @@ def test_a_licence_that_the_user_sets_is_the_cards(small_models):
     "readme",
     [
         b"# No head",
-        b"---\nlicense: [\n---\n",
-        b"---\nlicense: {a: b}\n---\n",
-        b"---\nlicense: 'a\\nb'\n---\n",
-        b"---\n- license\n---\n",
+        b"",
+        b"---\n---\n# An empty one",
+        b"---\n# a comment\n---\n",
         b"---\nlicense:\n---\n",
-        b"\xff\xfe",
-        b"---\nlicense: &a [*a]\n---\n",
-        b"---\nlicense: mit\n" + b"#" * 1_000_001 + b"\n---\n",
+        b"---\nlicense: []\nlicense_name: x\n---\n",
+        b"# Licence\nLicense: see the file, and\n```yaml\nkey: license\n```\n",
+        b"---\ntags: [a]\n---\nCaf\xe9\nlicense: in prose\n",
     ],
 )
 def test_a_card_that_says_nothing_of_use_has_no_licence(readme, tmp_path):
     (tmp_path / "README.md").write_bytes(readme)
     assert licence_of(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("readme", "why"),
+    [
+        (b"---\nlicense: [\n---\n", "invalid YAML: line 2"),
+        (b"---\nlicense: {a: b}\n---\n", "`license`: expected a text of one line, found `{'a"),
+        (b"---\nlicense: [mit, [x]]\n---\n", "`license`: expected a text"),
+        (b'---\nlicense: "a\\nb"\n---\n', "`license`: expected a text"),
+        (b"---\nlicense: 2.0\n---\n", "`license`: expected a text"),
+        (b"---\nlicense: see LICENSE (CC BY-ND)\n---\n", "`license`: expected the hub's word"),
+        (b"---\nlicense: cc-by-nd-4.0\nfoo: [bar\n---\n", "invalid YAML"),
+        (b"---\nlicense: cc-by-nd-4.0\nfoo: @bad\n---\n", "invalid YAML"),
+        (b"---\nlicense: cc-by-nd-4.0\nlicense: mit\n---\n", "`license` stands twice"),
+        (b"---\nlicense: mit\nLicence: cc-by-nd-4.0\n---\n", "several spellings"),
+        (b"---\nlicense: other\nlicense_name: [cc-by-nd-4.0]\n---\n", "`license_name`: expected"),
+        (b"---\nlicense: cc-by-nd-4.0\n# Title\n", "no closing `---`"),
+        (b"---\nlicense: cc-by-nd-4.0\nauthor: Caf\xe9\n---\n", "line 3: expected UTF-8"),
+        (b"license: cc-by-nd-4.0\n---\n# Title\n", "outside of a head"),
+        (b"---\n- license\n---\n", "expected keys and values"),
+        (b"---\nlicense: &a [*a]\n---\n", "contains itself"),
+        ("---\nlicense: mit\n---\n".encode("utf-16"), "expected UTF-8"),
+        (b"---\nlicense: mit\n" + b"#" * 1_000_001 + b"\n---\n", "expected at most 1 MB"),
+    ],
+)
+def test_a_card_that_cannot_be_read_in_full_may_state_any_licence(readme, why, tmp_path):
+    (tmp_path / "README.md").write_bytes(readme)
+    found = licence_of(tmp_path)
+    assert isinstance(found, Unreadable)
+    assert why in found.why
+    assert found.why.count(f"`{tmp_path / 'README.md'}`") == 1
+    for chosen in (None, "apache-2.0", "other"):
+        with pytest.raises(InputError, match="the licence of `a` cannot be read") as refused:
+            Licences({"a": found, "b": Licence(("mit",))}, chosen).check()
+        assert found.why in refused.value.message
+
+
+def test_a_card_that_is_a_link_to_nothing_cannot_be_read(tmp_path):
+    (tmp_path / "README.md").symlink_to(tmp_path / "gone")
+    assert isinstance(licence_of(tmp_path), Unreadable)
+
+
+@pytest.mark.parametrize(
+    ("head", "ids"),
+    [
+        ('license: "CC BY-NC-ND 4.0"', ("cc-by-nc-nd-4.0",)),
+        ("license: CC_BY_ND_4.0", ("cc-by-nd-4.0",)),
+        ("licence: MIT", ("mit",)),
+        ('license: [mit, "Llama 3 Community"]', ("mit", "llama-3-community")),
+    ],
+)
+def test_words_for_a_licence_have_a_normal_form(head, ids, tmp_path):
+    # Empty lines may stand before the head, and a byte order mark; lines may end in any way.
+    (tmp_path / "README.md").write_bytes(f"\ufeff\r\n\r\n---\r\n{head}\r\n---".encode())
+    found = licence_of(tmp_path)
+    assert found == Licence(ids)
+    if ids != ("mit",):
+        with pytest.raises(InputError, match="forbids to publish|terms of its own"):
+            Licences({"a": found}, "apache-2.0").check()
+
+
+def test_a_licence_that_cannot_be_read_is_listed_as_such(small_models):
+    (small_models / "a" / "README.md").write_text("---\nlicense: cc-by-nd-4.0\n")
+    card = (merged(small_models) / "README.md").read_text()
+    assert "| one that cannot be read |" in card
+    assert "not all of its models' can be read" in card
 
 
 def licences(chosen: str | None, **models: str | None) -> Licences:
@@ -210,7 +276,8 @@ def test_licences_that_go_together_may_be_published(chosen, models):
     ("chosen", "models", "message"),
     [
         (None, {"a": "mit", "b": None}, r"no licence .*\(`a`: mit, `b`: none\)"),
-        (None, {"a": "other", "b": "other"}, "no licence"),
+        (None, {"a": None, "b": None}, "^no licence for the merge: no model's card states one"),
+        (None, {"a": "other", "b": "other"}, r"do not say which they mean \(`a`: other, `b`"),
         ("mit", {"a": "cc-by-nc-nd-4.0"}, "`a`, cc-by-nc-nd-4.0, forbids to publish"),
         (None, {"a": "cc-by-nd-4.0"}, "forbids to publish"),
         ("apache-2.0", {"a": "mit", "b": "cc-by-nc-4.0"}, "`b` may not be used commercially"),
@@ -227,3 +294,20 @@ def test_a_licence_that_forbids_is_one_clear_answer(chosen, models, message):
 def test_a_licence_that_is_none_by_its_form_is_refused(small_models):
     with pytest.raises(InputError, match="`license`: expected the hub's word"):
         merged(small_models, license="Apache License, Version 2.0")
+
+
+def test_a_licence_in_other_letters_is_the_hubs_word(small_models):
+    out = merged(small_models, license="MIT")
+    assert front_matter(out)["license"] == "mit"
+
+
+def test_a_licence_that_the_hub_does_not_know_is_taken_with_a_warning(small_models):
+    text = config_text("linear", [small_models / "a"], parameters={"weight": 1})
+    told = [
+        run_mergeplan(text, small_models / licence, license=licence).warnings
+        for licence in ("mit", "apache2.0")
+    ]
+    assert not any("the hub may know" in warning for warning in told[0])
+    assert "`--license apache2.0`: the hub may know no such licence; did you mean" in " ".join(
+        told[1]
+    )

@@ -7,6 +7,7 @@ import yaml
 from mergeplan._native import __version__
 from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import printable
+from mergeplan.merging.licence import Unreadable
 from mergeplan.merging.licences import Licences, read_licences
 from mergeplan.merging.public import PublicNames
 from mergeplan.merging.replacing import CARD, CARD_CONFIG
@@ -109,6 +110,8 @@ def _licences(licences: Licences) -> str:
     rows = [f"| {name} | {one or 'none stated'} |" for name, one in licences.of_models.items()]
     if licences.licence is not None:
         said = ""
+    elif any(isinstance(one, Unreadable) for one in licences.of_models.values()):
+        said = "\n\nNo licence is set for this merge: not all of its models' can be read."
     elif any(licences.of_models.values()):
         said = "\n\nNo licence is set for this merge: those of its models are not all the same."
     else:

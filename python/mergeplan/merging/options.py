@@ -8,7 +8,7 @@ from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES
 from mergeplan.checkpoints.opening import OpenOptions
 from mergeplan.config.config import AnyConfig
 from mergeplan.errors import InputError
-from mergeplan.merging.licences import check_id
+from mergeplan.merging.licence import licence_word
 from mergeplan.planning.options import PlanOptions
 from mergeplan.system.ranges import check_number, check_seed
 
@@ -91,7 +91,7 @@ class MergeOptions:
             if (value := getattr(self, name)) is not None:
                 check_number(value, name, 1, 2**63 - 1, whole=True)
         if self.license is not None:
-            check_id(self.license)
+            licence_word(self.license)
         if self.lora_merge_dtype is not None and self.lora_merge_dtype not in STORED_NAMES:
             known = ", ".join(FLOATS.values())
             raise InputError(

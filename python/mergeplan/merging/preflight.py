@@ -11,6 +11,7 @@ from mergeplan.display.text import format_bytes
 from mergeplan.errors import InputError, raise_all
 from mergeplan.merging.checked import CheckedMerge, CheckedMerges
 from mergeplan.merging.companions import companion_bytes, copied_names, missing_companions
+from mergeplan.merging.licences import licence_warnings
 from mergeplan.merging.manifest import InputRows
 from mergeplan.merging.marker import is_publishing
 from mergeplan.merging.options import MergeOptions, MergeRequest
@@ -87,7 +88,8 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         refuse_overlap(place, read, overwrite=options.overwrite)
         check_leftover(place, resume=options.resume, discard=options.discard)
         work = partial_folder(place)
-        warnings = (*plan.warnings, *differing, *missing_companions(plan))
+        odd = licence_warnings(options.license) if options.write_model_card else []
+        warnings = (*plan.warnings, *differing, *missing_companions(plan), *odd)
         one = CheckedMerge(config, plan, place, prepared, state, copied, {}, warnings)
         ours = options.resume and (is_publishing(work, one) or is_published(one))
         if not ours:
