@@ -117,10 +117,13 @@ def _at(
             found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=seconds_each))
         else:
             found.append(curve_forecast(plan, tokens_each=tokens, seconds_each=seconds_each))
+    # Every method's merges are counted with the base, which is measured once.
+    again = -max(len(found) - 1, 0)
+    base = Spending(again, again * tokens, again * seconds_each)
     named = sum(merge.size == size for merge in options.listed or ())
     named += len(also_merges(checked, options, size))
     once = Spending(named, named * tokens, named * seconds_each)
-    return [*found, Part(once, once)], leaning
+    return [*found, Part(base, base), Part(once, once)], leaning
 
 
 def _weight_bytes(identity: RunIdentity) -> int:
