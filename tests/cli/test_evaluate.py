@@ -26,11 +26,12 @@ def test_everything_at_once(tmp_path):
     """One process, since most of its time goes into imports."""
     (tmp_path / "short.jsonl").write_text('{"text": "a"}\n{"text": "some text"}\n')
     out, documents = tmp_path / "m.csv", tmp_path / "d.csv"
+    documents.write_text("domain,line,n_tokens,nll\nof an earlier run,1,2,3\n")
     run = cli(
         "evaluate", DEMO_POOL / "html", "--data", EVAL / "html.jsonl", "--data", "short.jsonl",
         "--data", f"two={EVAL / 'json.jsonl'}", "--against", DEMO_POOL / "base", "--threads", 1,
         "--max-tokens", 2000, "-o", out, "--as", "subset=html", "--as", "method=average",
-        "--documents", documents, cwd=tmp_path,
+        "--documents", documents, "--overwrite", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stderr == (
@@ -201,6 +202,50 @@ def test_rows_are_appended_in_the_columns_that_a_file_has(tmp_path):
     _, kept, *rows = path.read_text().splitlines()
     assert kept == "a,1,2.5,x,kept,ties"
     assert rows == ["a+b,2,2.05,x,,ties", "a+b,2,3.05,y,,ties", "a+b,2,2.55,macro,,ties"]
+
+
+def test_rows_that_are_there_already_are_counted_and_lines_end_as_the_first_does(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"k,loss_nats,domain\r\n3,2.5,x")
+    assert append(path, scores(x=1.0), parse_merge(("k=0",)), data_hash="h") == 0
+    assert append(path, scores(x=1.0, y=2.0), parse_merge(("k=0",)), data_hash="h") == 1
+    assert append(path, scores(x=1.0), parse_merge(("k=0",)), data_hash="h") == 2
+    lines = path.read_bytes().split(b"\r\n")
+    assert lines[:3] == [b"k,loss_nats,domain", b"3,2.5,x", b"0,1.05,x"]
+    assert not any(b"\n" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--documents", "x.jsonl"], "`x.jsonl` is what is read"),
+        (["--documents", "X/link.jsonl"], "`X/link.jsonl` is what is read"),
+        (["--documents", "m/config.json"], "`m/config.json` is a part of `m`, which is read"),
+        (["--documents", "blob"], "`blob` is a part of `m`, which is read"),
+        (["--documents", "x.py", "--scorer", "x.py"], "`x.py` is what is read"),
+        (["--documents", "notes.txt"], "`notes.txt` exists, and holds no table of such scores"),
+        (["--documents", "d.csv", "-o", "./d.csv", "--as", "k=0"], "is to hold two outputs"),
+        (["--documents", "d.csv", "--items", "d.csv", "--tasks", "t.yml"], "hold two outputs"),
+        (["--items", "t.yml", "--tasks", "t.yml"], "`t.yml` is what is read"),
+        (["-o", "d.csv", "--as", "k=0"], "--overwrite goes with --documents or --items"),
+    ],
+)
+def test_what_is_read_or_is_something_else_is_never_replaced(words, told, tmp_path):
+    (tmp_path / "m").mkdir()
+    shutil.copy(DEMO_POOL / "base" / "config.json", tmp_path / "m")
+    shutil.copy(DEMO_POOL / "base" / "model.safetensors", tmp_path / "blob")
+    (tmp_path / "m" / "model.safetensors").symlink_to("../blob")
+    (tmp_path / "x.jsonl").write_text('{"text": "some text"}\n')
+    (tmp_path / "X").mkdir()
+    os.link(tmp_path / "x.jsonl", tmp_path / "X" / "link.jsonl")
+    (tmp_path / "x.py").write_text("def score(model, documents): raise SystemExit('too late')")
+    for name in ("t.yml", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    run = cli("evaluate", "m", "--data", "x.jsonl", *words, "--overwrite", cwd=tmp_path)
+    assert run.returncode in (1, 2)
+    assert told in run.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 import mergeplan
 from mergeplan.errors import SurroundingsError
-from mergeplan.evaluation.recording import append
+from mergeplan.evaluation.recording import append, columns_of
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.system import writing
 from mergeplan.system.private import is_private
@@ -125,6 +125,50 @@ def test_a_folder_that_is_not_there_is_named_before_the_work(command, tmp_path):
     assert done.returncode == 1
     assert "there is no such folder" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("similarity", "pool.yml", "-o", "js/config.json"), "a part of `{}/js`, which is read"),
+        (("similarity", "pool.yml", "-o", "x.svg", "--plot", "x.svg"), "hold two outputs"),
+        (("suggest", "m.csv", "--pool", "pool.yml", "-o", "js/config.json"), "a part of `{}/js`"),
+        (("select", "m.csv", "--pool", "pool.yml", "-o", "js/config.json"), "a part of `{}/js`"),
+        (("select", "m.csv", "--pool", "pool.yml", "-o", "x.svg", "--plot", "x.svg"), "hold two"),
+        (("select", "m.csv", "--pool", "pool.yml", "-o", "js.jsonl"), "`js.jsonl` is what is read"),
+        (("fit", "run", "-o", "run/measurements.csv"), "`run/measurements.csv` is what is read"),
+        (("select", "run", "--pool", "pool.yml", "-o", "run/scores.jsonl"), "is what is read"),
+        (("suggest", "run", "--pool", "pool.yml", "-o", "run/run.json"), "is what is read"),
+        (("report", "run", "-o", "run/report.html"), None),
+    ],
+)
+def test_what_a_command_reads_is_never_replaced(words, told, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("run/measurements.csv", "run/scores.jsonl", "run/run.json", "run/report.html"):
+        (tmp_path / name).write_text("mine")
+    for name in ("js.jsonl", "x.svg", "m.csv"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "js").mkdir()
+    (tmp_path / "js" / "config.json").write_text("mine")
+    pool = "sizes: [{base: base, experts: {js: js}}]\ndata: {js: js.jsonl}\n"
+    (tmp_path / "pool.yml").write_text(pool)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    run = cli(*words, "--overwrite", cwd=tmp_path)
+    assert run.returncode == 1
+    if told is None:  # the page of a run is no part of what is read; what is wrong is the run
+        assert "which is read" not in run.stderr
+        assert "is what is read" not in run.stderr
+    else:
+        assert told.format(tmp_path) in run.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_folder_that_may_not_be_written_to_is_named_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write everywhere
+    with pytest.raises(SurroundingsError, match="its folder may not be written to"):
+        writing.refuse_existing(tmp_path / "new.csv", overwrite=True)
+    with pytest.raises(SurroundingsError, match="its folder may not be written to"):
+        columns_of(tmp_path / "new.csv", {})
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
@@ -297,7 +341,7 @@ APPEND = """
 import sys
 from pathlib import Path
 import numpy as np
-from mergeplan.evaluation.recording import append
+from mergeplan.evaluation.recording import append, columns_of
 from mergeplan.evaluation.scores import DomainScores, Scores
 two = np.array([2, 2], np.int64)
 scores = Scores({"code": DomainScores(two, two, np.array([4.0, 6.0]))})

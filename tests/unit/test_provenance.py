@@ -1,6 +1,7 @@
 """What the manifest beside a merge says it is, and `--as` beside it."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -177,6 +178,27 @@ def test_a_manifest_of_weights_that_were_changed_says_nothing_of_them(tmp_path):
     assert provenance(tmp_path / "out", verified=True) is None
     merge(delta(), tmp_path / "again")
     assert provenance(tmp_path / "again", verified=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("folder", "Is a directory"),
+        ("pipe", "found a pipe"),
+        ("device", "found a device"),
+        ("dangling link", "no such file"),
+    ],
+)
+def test_a_manifest_that_is_no_file_is_said(kind, found, tmp_path):
+    path = tmp_path / "mergeplan_manifest.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nothing")
+    with pytest.raises(InputError, match=found):
+        provenance(tmp_path)
 
 
 def test_a_manifest_of_other_weights_and_a_plain_copy_say_nothing(tmp_path):

@@ -52,6 +52,9 @@ _REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY, PAGE, DTYP
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 
+# What is made of the measurements, and holds none.
+_MADE = (LAW, PICTURE, CONFIG, PAGE)
+
 # Reading less is done before one would ask what is going on.
 _LARGE_BYTES = 1_000_000_000
 # The hashes of each file: of what was there when it was written last, and of what was written.
@@ -89,6 +92,13 @@ def has_measured(folder: Path) -> bool:
     """Whether a run has measured anything yet: until then it may still be of something else."""
     path = folder / SCORES
     return path.is_file() and path.stat().st_size > 0
+
+
+def files_read(source: Path) -> tuple[Path, ...]:
+    """What commands read of a table, which is that file, or of a run's folder."""
+    if not source.is_dir():
+        return (source,)
+    return tuple(source / name for name in NAMES if name not in _MADE)
 
 
 class RunFolder:

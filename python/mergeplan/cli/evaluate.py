@@ -1,5 +1,6 @@
 """`mergeplan evaluate`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def command(
     """
     from mergeplan.checkpoints.heads import count_params
     from mergeplan.checkpoints.opening import open_checkpoint
-    from mergeplan.display.text import format_count
+    from mergeplan.display.text import counted, format_count
     from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.provenance import provenance
@@ -86,12 +87,20 @@ def command(
     from mergeplan.evaluation.scores import documents_csv, items_csv
     from mergeplan.evaluation.sources import find_data, names_in_pools
     from mergeplan.merging.manifest import NAME
+    from mergeplan.system.files import input_path
     from mergeplan.system.progress import ProgressLine
-    from mergeplan.system.writing import refuse_existing, write_durably
+    from mergeplan.system.writing import write_durably
 
     if not (sources or tasks or given["scorer"]):
         raise click.UsageError("--data is missing: what to score MODEL on")
     data = find_data(sources)
+    if items is not None and not tasks:
+        raise click.UsageError("--items are those of --tasks")
+    if overwrite and documents is None and items is None:
+        raise click.UsageError("--overwrite goes with --documents or --items: -o adds rows")
+    named = [path for path in map(input_path, (*sources, *task_names(tasks))) if path.is_file()]
+    read = (model, against, given["scorer"], *data.values(), *named)
+    _refuse_outputs(out, documents, items, overwrite=overwrite, read=read)
     hashing = ProgressLine(quiet=quiet)
     try:
         made = provenance(
@@ -123,10 +132,6 @@ def command(
         scored = bool(options.scorer and options.scorer.metric)
         losses = bool(sources) and not scored
         columns_of(out, known, losses=losses, metrics=scored or bool(tasks))  # before the work
-    if items is not None and not tasks:
-        raise click.UsageError("--items are those of --tasks")
-    for path in filter(None, (documents, items)):
-        refuse_existing(path, overwrite=overwrite)
     if threads is not None:
         set_threads(threads)
     unit = "documents" if options.scorer else "tokens"
@@ -169,7 +174,7 @@ def command(
     if items is not None:
         write_durably(items, items_csv(found.tasks), replace=overwrite)
     if out is not None:
-        append(
+        repeated = append(
             out,
             found.scores,
             known,
@@ -179,3 +184,28 @@ def command(
             tasks=found.beside(found.tasks),
             task_hashes=found.task_hashes,
         )
+        if repeated:
+            warn(
+                f"{counted(repeated, 'rows')} of this measurement stood in `{out}` already: keep"
+                " one of each, since `fit` and `select` refuse a merge that stands twice"
+            )
+
+
+def _refuse_outputs(
+    out: Path | None,
+    documents: Path | None,
+    items: Path | None,
+    *,
+    overwrite: bool,
+    read: Iterable[Path | None],
+) -> None:
+    """Before the work: what cannot be written, is read, or is something else than such scores."""
+    from mergeplan.evaluation.scores import DOCUMENTS_HEAD, ITEMS_HEAD
+    from mergeplan.system.writing import refuse_existing, refuse_one_place, refuse_unlike
+
+    refuse_one_place((out, documents, items))
+    for path, head in ((documents, DOCUMENTS_HEAD), (items, ITEMS_HEAD)):
+        if path is not None:
+            refuse_existing(path, overwrite=overwrite, inputs=read)
+            # What a task's file names is read too.
+            refuse_unlike(path, ",".join(head), "table of such scores")

@@ -8,7 +8,7 @@ import click
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.measurements import doubts_of_table, fit_options
-from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
 from mergeplan.cli.options.path import PATH
 
 
@@ -37,10 +37,8 @@ def command(
     from mergeplan.law.file import law_data, save_law
     from mergeplan.law.fit import fit
     from mergeplan.law.series import name_of
-    from mergeplan.system.writing import refuse_existing
 
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite, inputs=(measurements,))
+    refuse_outputs((out,), overwrite=overwrite, source=measurements)
     result = fit(measurements, **fitting)
     if out is not None:
         save_law(result, out, replace=overwrite)

@@ -7,7 +7,7 @@ import click
 
 from mergeplan.cli.messages import report
 from mergeplan.cli.options.measurements import fit_options, load, target_option
-from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
 from mergeplan.cli.options.path import PATH
 
 
@@ -29,10 +29,9 @@ def command(
     from mergeplan.law.loading import is_table
     from mergeplan.law.pictures import plot
     from mergeplan.measurements.file import load_measurements
-    from mergeplan.system.writing import refuse_existing
 
     check_picture(out)
-    refuse_existing(out, overwrite=overwrite, inputs=(source,))
+    refuse_outputs((out,), overwrite=overwrite, source=source)
     rows = load_measurements(source, fitting["metric"]) if is_table(source) else None
     result = load(source, **fitting)
     plot(result, out, target_loss, measurements=rows, replace=overwrite)

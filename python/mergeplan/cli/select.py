@@ -11,7 +11,7 @@ from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
 from mergeplan.cli.options.measurements import doubts_of_table
-from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.config.transfer import AUTO, RULE, TRANSFER
@@ -144,7 +144,6 @@ def command(
     from mergeplan.selection.problem import parse_constraint
     from mergeplan.selection.select import select
     from mergeplan.selection.selection import Wish, worse_weights
-    from mergeplan.system.writing import refuse_existing
     from mergeplan.verdict.data import answer_data, verdict_data
     from mergeplan.verdict.from_selections import (
         EQUAL,
@@ -158,9 +157,13 @@ def command(
         raise click.UsageError(f"{'--check' if check else '-o'} needs --pool")
     if picture is not None:
         check_picture(picture)
-    for path in (out, picture):
-        if path is not None:
-            refuse_existing(path, overwrite=overwrite, inputs=(source, pool_file, geometry))
+    refuse_outputs(
+        (out, picture),
+        overwrite=overwrite,
+        source=source,
+        pool_file=pool_file,
+        others=(geometry, scoring["scorer"]),
+    )
     wish = Wish(domains, tuple(map(parse_constraint, keep)), max_loss, max_experts)
     if no_geometry and geometry is not None:
         raise click.UsageError("--geometry and --no-geometry exclude each other")

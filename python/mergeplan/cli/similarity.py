@@ -6,7 +6,7 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
-from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
@@ -46,13 +46,10 @@ def command(
     from mergeplan.pool.geometry.file import geometry_data, save_geometry
     from mergeplan.pool.pool import load_pool
     from mergeplan.system.progress import ProgressLine
-    from mergeplan.system.writing import refuse_existing
 
     if picture is not None:
         check_picture(picture)
-    for path in (out, picture):
-        if path is not None:
-            refuse_existing(path, overwrite=overwrite, inputs=(pool_file,))
+    refuse_outputs((out, picture), overwrite=overwrite, pool_file=pool_file)
     line = ProgressLine(quiet=quiet)
     try:
         pool = load_pool(pool_file)

@@ -15,7 +15,7 @@ from mergeplan.cli.options.measurements import (
     fits_or_why,
     target_option,
 )
-from mergeplan.cli.options.overwrite import overwrite_option
+from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Positive
 
@@ -93,13 +93,13 @@ def command(
     from mergeplan.law.diagnose import all_signs
     from mergeplan.law.recommend import recommend
     from mergeplan.law.recommendation import Goal
-    from mergeplan.system.writing import refuse_existing
     from mergeplan.verdict.answer import curves_beside, verdict_of
     from mergeplan.verdict.data import answer_data, verdict_data
 
     refuse_pool_alone(pool_file, out)
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite, inputs=(source, pool_file, cost_file))
+    refuse_outputs(
+        (out,), overwrite=overwrite, source=source, pool_file=pool_file, others=(cost_file,)
+    )
     costs = load_costs(cost_file) if cost_file else CostModel()
     goal = Goal(target_loss, fraction, epsilon, budget, confidence)
     fits, missing = fits_or_why(source, fitting)

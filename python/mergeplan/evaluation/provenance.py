@@ -1,6 +1,7 @@
 """What a model is, by the manifest beside it: method, options, experts, base."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def provenance(
         InputError: The manifest is damaged, or of another version.
     """
     path = model / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     manifest = load_manifest(model)
     files = {file.name: header_sha256(file) for file in sorted(model.glob("*.safetensors"))}

@@ -105,10 +105,11 @@ def append(
     higher: bool = False,
     tasks: Sequence[TaskScore] = (),
     task_hashes: Mapping[str, str] | None = None,
-) -> None:
+) -> int:
     """Append a row for each domain, one for the macro mean and one for each task, in one step.
 
-    What is there stays byte for byte, and what another `append` adds meanwhile stays too.
+    What is there stays byte for byte, and what another `append` adds meanwhile stays too. Lines end
+    as the first one does.
 
     Args:
         merge: See `parse_merge`.
@@ -117,6 +118,9 @@ def append(
         higher: Whether more of it is better.
         tasks: Of them, what says which way is better and is finite.
         task_hashes: Of each task.
+
+    Returns:
+        How many of the rows were there already, cell for cell.
 
     Raises:
         InputError: A loss is not finite, or the file lacks a column.
@@ -134,14 +138,21 @@ def append(
     while True:
         with holding(path) as exists:
             columns = columns_of(path, merge, losses=not metric, metrics=metrics)
-            text = _rows(columns, measured, merge, header=not exists)
             before = read_bytes(path, TABLE) if exists else b""
+            end = "\r\n" if before.partition(b"\n")[0].endswith(b"\r") else "\n"
+            text = _rows(columns, measured, merge, end, header=not exists)
             if before and not before.endswith(b"\n"):
-                before += b"\n"
+                before += end.encode()
             try:
-                return write_durably(path, before + text.encode(), replace=exists)
+                write_durably(path, before + text.encode(), replace=exists)
             except ExistsError:
                 continue  # another has just begun the file
+            return _repeated(text, before.decode("utf-8-sig"))
+
+
+def _repeated(rows: str, before: str) -> int:
+    there = set(map(tuple, csv.reader(io.StringIO(before, newline=""))))
+    return sum(tuple(row) in there for row in csv.reader(io.StringIO(rows, newline="")))
 
 
 def _measured(scores: Scores, metric: str, higher: bool, data_hash: str) -> list[dict[str, object]]:
@@ -191,11 +202,12 @@ def _rows(
     columns: list[str],
     measured: Sequence[Mapping[str, object]],
     merge: Mapping[str, str],
+    end: str,
     *,
     header: bool,
 ) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator=end)
     if header:
         writer.writeheader()
     writer.writerows({**merge, **cells} for cells in measured)

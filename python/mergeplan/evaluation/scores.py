@@ -26,6 +26,9 @@ from mergeplan.errors import InputError
 from mergeplan.measurements.rows import MACRO
 from mergeplan.system.ranges import Number, within
 
+# The first columns of the tables of documents, and those of the tables of items.
+DOCUMENTS_HEAD = ("domain", "line", "n_tokens", "nll")
+ITEMS_HEAD = ("task", "metric", "item", "value")
 # Which way a metric is better; nothing where the harness does not say.
 Better = Literal["higher", "lower", ""]
 
@@ -361,7 +364,7 @@ def documents_csv(scores: Scores) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     grouped = any(domain.groups for domain in scores.domains.values())
-    writer.writerow(["domain", "line", "n_tokens", "nll", *(["group"] if grouped else [])])
+    writer.writerow([*DOCUMENTS_HEAD, *(["group"] if grouped else [])])
     for name, domain in scores.domains.items():
         groups = domain.groups or (None,) * len(domain.nll)
         columns = domain.lines.tolist(), domain.n_tokens.tolist(), domain.nll.tolist(), groups
@@ -374,7 +377,7 @@ def items_csv(tasks: Sequence[TaskScore]) -> str:
     """A row for each item of each task: its score by each metric that is a mean of items."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "metric", "item", "value"])
+    writer.writerow(ITEMS_HEAD)
     for task in tasks:
         for number, value in enumerate(task.items, 1):
             writer.writerow([task.task, task.metric, number, value])

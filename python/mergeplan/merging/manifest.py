@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import stat
 from collections.abc import Callable, Sequence
@@ -155,7 +156,7 @@ def load_manifest(folder: Path, most_bytes: int | None = None) -> Manifest:
     if not folder.is_dir():
         raise MissingInputError(f"`{folder}` is not a folder", "give the folder that a merge wrote")
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise MissingInputError(
             f"no manifest in `{folder}`: expected `{NAME}`",
             "only a folder that `mergeplan merge` wrote can be verified; `mergeplan diff` compares"

@@ -1,11 +1,11 @@
 """The page of one or more runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mergeplan.calibration.run_folder import NAMES, PAGE
+from mergeplan.calibration.run_folder import files_read
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted, format_bytes
 from mergeplan.errors import InputError
@@ -83,7 +83,9 @@ def report(
     out = expanded(out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"`{out}`: a page is HTML", "name it `report.html`")
-    refuse_existing(out, overwrite=overwrite, inputs=_inputs(paths, pool_file))
+    read = [file for path in paths for file in files_read(expanded(path))]
+    read += [expanded(pool_file)] if pool_file else []
+    refuse_existing(out, overwrite=overwrite, inputs=read)
     some = [
         open_source(path, pool_file=pool_file, metric=metric, pool_size=pool_size) for path in paths
     ]
@@ -95,13 +97,6 @@ def report(
     text, notes = report_text(some)
     write_durably(out, text, replace=overwrite)
     return Report(out, len(text.encode()), notes, tuple(w for one in some for w in one.warnings))
-
-
-def _inputs(paths: Sequence[str | Path], pool_file: str | Path | None) -> Iterator[Path]:
-    """What is read: tables, pool, and the files of runs but for their own page."""
-    for path in map(expanded, [*paths, *([pool_file] if pool_file else [])]):
-        yield path
-        yield from (path / name for name in NAMES if name != PAGE)
 
 
 @on_one_thread

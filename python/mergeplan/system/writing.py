@@ -51,21 +51,79 @@ def refuse_existing(path: Path, *, overwrite: bool, inputs: Iterable[Path | None
 
     Args:
         overwrite: Whether a file that is there may be replaced.
-        inputs: What is read, which is never replaced.
+        inputs: What is read, which is never replaced: a folder with all that is in it.
 
     Raises:
         ExistsError: It exists, and is not to be replaced.
         MissingInputError: There is no such folder.
-        SurroundingsError: It is a link, a folder, a pipe or a device.
+        SurroundingsError: It is a link, a folder, a pipe or a device, or nothing can be written
+            into its folder.
     """
     with saying(path):
-        if _mode_of(path) is not None and not overwrite:
+        exists = _mode_of(path) is not None
+        # Also without `overwrite`, so that it is no hint.
+        for one in filter(None, inputs) if exists else ():
+            _refuse_read(path, one)
+        if exists and not overwrite:
             raise ExistsError(f"`{path}` exists", "choose another name, or pass `--overwrite`")
-    for one in inputs:
-        if one is not None and path.exists() and one.exists() and one.samefile(path):
-            raise ExistsError(f"`{path}` is what is read", "choose another name")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise MissingInputError(f"cannot write `{path}`: there is no such folder")
+    # A file that is replaced is made anew beside it.
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SurroundingsError(
+            f"cannot write `{path}`: its folder may not be written to", "choose another folder"
+        )
+
+
+def refuse_one_place(paths: Iterable[Path | None]) -> None:
+    """Refuse outputs of which one would take the other's place.
+
+    Raises:
+        ExistsError: Two are one file.
+    """
+    seen: dict[str, Path] = {}
+    for path in filter(None, paths):
+        place = os.path.realpath(path)
+        if place in seen:
+            raise ExistsError(f"`{path}` is to hold two outputs", "give each a name of its own")
+        seen[place] = path
+
+
+def refuse_unlike(path: Path, beginning: str, what: str) -> None:
+    """Refuse to replace a file that does not begin as what it is to be; an empty one may go.
+
+    Args:
+        what: What it is to be, in words.
+
+    Raises:
+        ExistsError: It begins otherwise.
+    """
+    try:
+        with open_plain(path) as file:
+            found = file.read(len(beginning.encode()))
+    except FileNotFoundError:
+        return
+    if found not in (b"", beginning.encode()):
+        raise ExistsError(
+            f"`{path}` exists, and holds no {what}",
+            "`--overwrite` replaces its own kind alone: choose another name, or move it away",
+        )
+
+
+def _refuse_read(path: Path, one: Path) -> None:
+    if not one.exists():
+        return
+    if one.samefile(path):
+        raise ExistsError(f"`{path}` is what is read", "choose another name")
+    if not one.is_dir():
+        return
+    place = Path(os.path.realpath(path))
+    # The hub's cache is made of links to what lies elsewhere.
+    if Path(os.path.realpath(one)) in place.parents or any(
+        entry.is_symlink() and Path(os.path.realpath(entry)) == place for entry in one.iterdir()
+    ):
+        raise ExistsError(f"`{path}` is a part of `{one}`, which is read", "choose another name")
 
 
 def write_durably(path: Path, content: str | bytes, *, replace: bool) -> None:
