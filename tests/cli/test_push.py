@@ -300,4 +300,4 @@ def test_a_model_of_the_hub_brings_its_licence(hub, mit):
     card.unlink()
     run = cli("merge", mit, mit.parent / "offline", "--transformers-cache", cache / "hub")
     assert run.returncode == 0, run.stderr
-    assert "| org/base | none stated |" in (mit.parent / "offline" / "README.md").read_text()
+    assert "| `org/base` | none stated |" in (mit.parent / "offline" / "README.md").read_text()

@@ -9,6 +9,7 @@ import yaml
 from safetensors.torch import save_file
 
 from mergeplan.config.config import parse_config
+from mergeplan.display.markdown import fenced
 from mergeplan.errors import InputError
 from mergeplan.hub.files import files_of
 from mergeplan.merging.card import Card
@@ -74,7 +75,7 @@ def merge_with_adapter(folder: Path, named: str, base: Path, **options: object) 
 def test_a_base_that_an_adapter_names_is_called_without_its_path(named, tmp_path):
     out = merge_with_adapter(tmp_path, named.format(tmp_path), tmp_path / "secret" / "base")
     card = (out / "README.md").read_text()
-    assert "| base | none stated |\n" in card
+    assert "| `base` | none stated |\n" in card
     assert "secret" not in card
 
 
@@ -159,7 +160,7 @@ def test_licences_that_differ_are_listed_and_none_is_set(small_models):
     out = merged(small_models)
     assert "license" not in front_matter(out)
     card = (out / "README.md").read_text()
-    assert "| a | mit |\n| b | none stated |\n| base | apache-2.0 |\n" in card
+    assert "| `a` | `mit` |\n| `b` | none stated |\n| `base` | `apache-2.0` |\n" in card
     assert "No licence is set" in card
 
 
@@ -311,3 +312,41 @@ def test_a_licence_that_the_hub_does_not_know_is_taken_with_a_warning(small_mode
     assert "`--license apache2.0`: the hub may know no such licence; did you mean" in " ".join(
         told[1]
     )
+
+
+HOSTILE = "a`|<b>x</b>\n# H1\n[x](http://evil) ``` <script>alert(1)</script>"
+
+
+def test_text_of_others_stays_text_in_the_card(tmp_path):
+    markdown_it = pytest.importorskip("markdown_it")
+    odd = HOSTILE.replace("/", "_")
+    for name in (odd, "b"):
+        tensors = {"x.weight": torch.ones(8, 6)}
+        extra = {HOSTILE: torch.ones(2), "a" * 300: torch.ones(2)} if name == odd else {}
+        save_checkpoint(tmp_path / name, tensors | extra)
+    give_licence(
+        tmp_path / "b",
+        license="other",
+        license_name="x | <script>alert(1)</script> [a](javascript:alert(1)) `",
+        license_link="javascript:alert(1)",
+    )
+    text = config_text("linear", [tmp_path / odd, tmp_path / "b"], parameters={"weight": 1})
+    out = tmp_path / "out <img src=x>"
+    run_mergeplan(f"# ```\n# <b>no path</b>\n{text}", out, allow_left_out=("a*",))
+    head, _, card = (out / "README.md").read_text().removeprefix("---\n").partition("\n---\n")
+    assert "license" not in yaml.safe_load(head)
+    tokens = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").parse(card)
+    inline = [one for token in tokens for one in token.children or ()]
+    kinds = {token.type for token in (*tokens, *inline)}
+    assert not {kind for kind in kinds if kind.startswith(("html", "image", "s_", "em_", "strong"))}
+    headings = [tokens[i + 1].content for i, one in enumerate(tokens) if one.type == "heading_open"]
+    assert headings == ["`out <img src=x>`", "Models", "Licences", "Left out", "Configuration"]
+    links = {one.attrs["href"] for one in inline if one.type == "link_open"}
+    assert links == {"https://arxiv.org/abs/2203.05482"}
+    assert [token.type for token in tokens].count("td_open") == 4
+    assert [token.type for token in tokens].count("fence") == 1
+    assert max(len(one.content) for one in inline if one.type == "code_inline") <= 200
+
+
+def test_a_config_with_a_fence_in_it_stays_in_its_block():
+    assert fenced("a: |\n  ````\n  x", "yaml").startswith("`````yaml\n")

@@ -2,11 +2,11 @@
 
 import csv
 import io
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mergeplan.display.markdown import fenced
 from mergeplan.display.summary import COLUMNS, Summarized
 from mergeplan.display.table import align_columns
 from mergeplan.display.text import finite, listed, printable
@@ -59,7 +59,7 @@ class Comparison(Summarized):
             parts = [table, "  \n".join(self._notes("bold:"))]
         for number, prompt in enumerate(self.prompts):
             parts.append(f"### Prompt of line {prompt.line}")
-            parts += [f"{head}\n\n{_fenced(text)}" for head, text in self._texts(number)]
+            parts += [f"{head}\n\n{fenced(text, 'text')}" for head, text in self._texts(number)]
         return "\n\n".join(parts)
 
     def csv(self) -> str:
@@ -208,10 +208,3 @@ def _shown(text: str) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join(f"  | {line}" for line in text.split("\n"))
-
-
-def _fenced(text: str) -> str:
-    """As a block of Markdown that the text cannot end."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"

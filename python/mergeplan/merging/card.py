@@ -6,8 +6,8 @@ import yaml
 
 from mergeplan._native import __version__
 from mergeplan.config.config import MergeConfig
-from mergeplan.display.text import printable
-from mergeplan.merging.licence import Unreadable
+from mergeplan.display.markdown import code, fenced, heading
+from mergeplan.merging.licence import Licence, Unreadable
 from mergeplan.merging.licences import Licences, read_licences
 from mergeplan.merging.public import PublicNames
 from mergeplan.merging.replacing import CARD, CARD_CONFIG
@@ -15,6 +15,8 @@ from mergeplan.planning.plan import MergePlan
 from mergeplan.system.writing import write_durably
 
 HUB = "https://huggingface.co"
+# Tensors that are left out; the manifest has them all.
+_MOST_LISTED = 1000
 
 
 class Card:
@@ -57,7 +59,7 @@ class Card:
         return f"""---
 {yaml.safe_dump(self._front_matter(), sort_keys=False, allow_unicode=True).rstrip()}
 ---
-# {printable(title)}
+# {heading(title)}
 
 Merged by mergeplan {__version__} with the method {how}{on_base}.
 Seed of random masks: {plan.data.seed}.
@@ -68,9 +70,7 @@ Seed of random masks: {plan.data.seed}.
 
 {_licences(self.licences)}{_left_out(plan.left_out, names)}## Configuration
 
-```yaml
-{self.config_text.rstrip()}
-```
+{fenced(self.config_text.rstrip(), "yaml")}
 """
 
     def _front_matter(self) -> dict[str, object]:
@@ -87,8 +87,8 @@ Seed of random masks: {plan.data.seed}.
     def _linked(self, model: str) -> str:
         """A model's name, which leads to the hub where it is from there."""
         found = self.names.hub_ids(model)
-        name = self.names.of(model)
-        return f"[{name}]({HUB}/{found[0]})" if found else f"`{name}`"
+        name = code(self.names.of(model))
+        return f"[{name}]({HUB}/{found[0]})" if found else name
 
 
 def write_card(folder: Path, title: str, card: Card) -> None:
@@ -107,7 +107,7 @@ def write_card(folder: Path, title: str, card: Card) -> None:
 
 def _licences(licences: Licences) -> str:
     """A section on the licences of the models, and on that of the merge where there is none."""
-    rows = [f"| {name} | {one or 'none stated'} |" for name, one in licences.of_models.items()]
+    rows = [f"| {code(name)} | {_said(one)} |" for name, one in licences.of_models.items()]
     if licences.licence is not None:
         said = ""
     elif any(isinstance(one, Unreadable) for one in licences.of_models.values()):
@@ -120,9 +120,16 @@ def _licences(licences: Licences) -> str:
     return f"## Licences\n\n{table}{said}\n\n"
 
 
+def _said(one: Licence | Unreadable | None) -> str:
+    return code(one) if isinstance(one, Licence) else str(one or "none stated")
+
+
 def _left_out(left_out: dict[str, str], names: PublicNames) -> str:
     """A section on the tensors that the output lacks, if there are any."""
     if not left_out:
         return ""
-    lines = "\n".join(f"- `{name}`: {names.within(why)}" for name, why in left_out.items())
-    return f"## Left out\n\nSome model has these tensors, and the output has not:\n\n{lines}\n\n"
+    listed = list(left_out.items())[:_MOST_LISTED]
+    lines = [f"- {code(name)}: {names.within(why)}" for name, why in listed]
+    lines += [f"- and {more:,} more"] if (more := len(left_out) - len(listed)) else []
+    head = "## Left out\n\nSome model has these tensors, and the output has not:"
+    return "\n".join([head, "", *lines, "", ""])
