@@ -294,3 +294,19 @@ def test_mergekit_plans_and_merges_in_memory_say_all_models_too(config):
             mergeplan.Sweep([config])
         assert [one.about for one in caught.value.faults] == list(map(str, gone))
         assert all(one.excerpt for one in caught.value.faults)
+
+
+def test_what_is_given_in_the_place_of_another_is_called_what_it_is(tmp_path, demo_pool):
+    config, pool, table = tmp_path / "c.yml", demo_pool / "pool.yml", demo_pool / "measurements.csv"
+    config.write_text(config_text("linear", [demo_pool / "js"], parameters={"weight": 1}))
+    texts = tmp_path / "d.jsonl"
+    texts.write_text('{"text": "some words"}\n')
+    for command, words in (
+        (("merge", pool, tmp_path / "out"), "it is a pool, and no config of a merge"),
+        (("calibrate", config, "-o", tmp_path / "run"), "it is the config of a merge, and no pool"),
+        (("compare", config, demo_pool / "js", "--data", texts), "is a YAML file, and no model"),
+        (("evaluate", table, "--data", texts), "is a table, and no model"),
+    ):
+        run = cli(*command)
+        assert (run.returncode, run.stderr.count("error: ")) == (1, 1), run.stderr
+        assert words in run.stderr

@@ -35,11 +35,12 @@ def test_what_differs_is_a_row_the_worst_first(merged, config):
     save_checkpoint(merged.parent / "half", half)
     run = cli("verify", merged.parent / "half", "--config", config)
     assert run.returncode == 1
-    verdict, note, _, *rows = run.stdout.splitlines()
+    verdict, note, head, *rows = run.stdout.splitlines()
     assert verdict == "not verified: 0 of 2 tensors equal, 1 at another strength, 1 unknown"
     assert note == "the factor 0.5 fits all 1: 0 is the base, 1 this merge"
     assert [row.split()[:2] for row in rows] == [["y", "unknown"], ["x", "strength"]]
-    assert rows[1].endswith("factor 0.5")
+    assert head.endswith("factor")
+    assert rows[1].endswith(" 0.5")
     run = cli("verify", merged.parent / "half", "--config", config, "--json", "--quiet")
     first, second = json.loads(run.stdout)["tensors"]
     assert (run.returncode, first["tensor"], second["status"]) == (1, "y", "strength")

@@ -92,8 +92,11 @@ def test_a_link_to_a_file_elsewhere_keeps_what_lies_beside_the_link(tmp_path):
 
 
 def test_what_a_file_is_not_is_said(tmp_path):
-    for name, words in (("m.gguf", "a file of an unknown kind"), ("c.json", "unknown kind")):
-        (tmp_path / name).touch()
+    kinds = {"m.gguf": "llama.cpp's format", "c.json": "a JSON file, and no model"}
+    kinds |= {"t.csv": "a table, and no model", "README": "a text file, and no model"}
+    kinds |= {"c.yml": "a YAML file, and no model", "m.dat": "a file of an unknown kind"}
+    for name, words in kinds.items():
+        (tmp_path / name).write_bytes(b"\0" if name == "m.dat" else b"words")
         with pytest.raises(InputError, match=words):
             open_checkpoint(str(tmp_path / name))
     torch.save({"model": tensors_of(1), "state_dict": tensors_of(2)}, tmp_path / "two.pt")

@@ -37,7 +37,7 @@ def test_a_text_file_is_no_checkpoint(small_models):
     (small_models / "notes.txt").write_text("nothing of the kind, but longer than a prefix")
     run = cli("diff", small_models / "a", small_models / "notes.txt")
     assert run.returncode == 1
-    assert "notes.txt` is a file of an unknown kind" in run.stderr
+    assert "notes.txt` is a text file, and no model" in run.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -1,5 +1,6 @@
 """Folders and files that hold no model: what they hold instead, and what to do about it."""
 
+import codecs
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.checkpoints.files import Weights
 from mergeplan.checkpoints.weights import has_weights
 from mergeplan.errors import InputError, MergeplanError, MissingInputError
+from mergeplan.system.reading import open_plain
 
 _PEFTS = "base_model."  # how peft's names of a wrapped model begin
 _FACTOR = re.compile(r"\.lora_(A|B|down|up)\b|\.lora_embedding_")
@@ -72,6 +74,15 @@ _KINDS = (
         "Megatron's own scripts convert it for transformers",
     ),
 )
+# Files that are taken for models, by their endings.
+_FILES = {
+    **dict.fromkeys((".yml", ".yaml"), "a YAML file"),
+    **dict.fromkeys((".csv", ".tsv"), "a table"),
+    **dict.fromkeys((".txt", ".md"), "a text file"),
+    ".json": "a JSON file",
+    ".jsonl": "a file of documents",
+    ".zip": "an archive",
+}
 _WEIGHTS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
 # What trainers write beside weights, which is none.
 _TRAINER = ("optimizer.pt", "trainer_state.json", "training_args.bin", "rng_state*.pth")
@@ -141,6 +152,37 @@ def no_model(folder: Path) -> MergeplanError:
         " `model.safetensors.index.json`",
         "give the folder of a checkpoint, or its file",
     )
+
+
+def no_weights(name: str, path: Path, known: tuple[str, ...]) -> InputError:
+    """The error about a file in a model's place that is none of weights.
+
+    Args:
+        name: As it was given.
+        known: How files of weights end.
+    """
+    for pattern, what, hint in _KINDS:
+        if path.match(pattern):
+            return InputError(f"model `{name}` is {what}", hint.replace("THERE", str(path.parent)))
+    ending = path.suffix.lower()
+    what = _FILES.get(ending) or ("a text file" if _is_text(path) else "")
+    if ending in (".yml", ".yaml"):
+        hint = f"if it is a merge's config, run it first: `mergeplan merge {path} OUT_DIR`"
+    else:
+        hint = f"give a folder, or a file that ends in {', '.join(known)}"
+    said = f"{what}, and no model" if what else "a file of an unknown kind"
+    return InputError(f"model `{name}` is {said}", hint)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with open_plain(path) as file:
+            start = file.read(1000)
+        # A letter may be cut.
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except (OSError, MergeplanError, UnicodeDecodeError):
+        return False
+    return bool(start) and b"\0" not in start
 
 
 def _models_below(folder: Path) -> list[str]:

@@ -10,7 +10,13 @@ from mergeplan.checkpoints.adapters.folder import adapter_config, is_adapter
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, read_model_config
 from mergeplan.checkpoints.files import Weights, read_weights, shard_of
 from mergeplan.checkpoints.hub import find_model, is_hub_id
-from mergeplan.checkpoints.lookalikes import no_model, refuse_empty, refuse_factors, refuse_pipeline
+from mergeplan.checkpoints.lookalikes import (
+    no_model,
+    no_weights,
+    refuse_empty,
+    refuse_factors,
+    refuse_pipeline,
+)
 from mergeplan.checkpoints.names import parts_of
 from mergeplan.checkpoints.pickles import ENDINGS
 from mergeplan.checkpoints.quantised import QuantisedError, is_quantised_id, readable
@@ -90,16 +96,8 @@ def _open_folder(name: str, folder: Path, options: OpenOptions) -> Checkpoint:
 
 def _open_file(name: str, path: Path, shard_too: bool) -> Checkpoint:
     """A single file, with what lies beside it for its config and tokenizer."""
-    if path.suffix.lower() in (".yml", ".yaml"):
-        raise InputError(
-            f"model `{name}` is a YAML file, and no model",
-            f"if it is a merge's config, run it first: `mergeplan merge {path} OUT_DIR`",
-        )
     if path.suffix not in _FILES and not path.name.endswith(".index.json"):
-        raise InputError(
-            f"model `{name}` is a file of an unknown kind",
-            f"give a folder, or a file that ends in {', '.join(_FILES)}",
-        )
+        raise no_weights(name, path, _FILES)
     if shard_of(path) > 1 and not shard_too:
         raise InputError(
             f"model `{name}` is one of {shard_of(path)} shards of a checkpoint",

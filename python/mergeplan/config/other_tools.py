@@ -1,4 +1,4 @@
-"""YAML for mergekit's other programs, which is posted beside that of merges."""
+"""YAML that is no merge's: a pool, or what is for mergekit's other programs."""
 
 from typing import Any
 
@@ -41,6 +41,11 @@ def refuse_other_tools(data: dict[str, Any]) -> None:
     Raises:
         InputError: It is one of them.
     """
+    if "sizes" in data and "merge_method" not in data:
+        raise InputError(
+            "it is a pool, and no config of a merge: it has `sizes`",
+            "`mergeplan calibrate` measures merges of a pool, and `mergeplan check` looks at it",
+        )
     for keys, what, command in _OTHERS:
         found = [key for key in keys if key in data]
         if found and "merge_method" not in data:

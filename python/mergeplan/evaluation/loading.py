@@ -70,6 +70,7 @@ def load_model_config(folder: Path) -> Any:
     """
     transformers = import_transformers()
     if folder.is_file():
+        open_stored(str(folder), shard_too=True)  # which says what it is where it is no weights
         raise InputError(f"model `{folder}` is a file", "give the folder that holds it")
     checkpoint = open_stored(str(folder))
     config, place = checkpoint.config, _place(folder, checkpoint)

@@ -35,7 +35,7 @@ _WORDS: dict[Status, str] = {
     "threshold": "equal but for ties at a threshold",
     "rounding": "equal up to rounding",
 }
-_HEAD = ("tensor", "status", "differing", "ULPs", "relative L2", "cosine", "")
+_HEAD = ("tensor", "status", "differing", "ULPs", "relative L2", "cosine", "factor")
 _MOST_ROWS = 40
 
 
@@ -139,7 +139,9 @@ class Replay(Summarized):
         if not shown:
             return []
         cut = shown[:most]
-        lines = align_columns([_HEAD, *map(_row, cut)], left=2)
+        cells = [_row(one) for one in cut]
+        head = (*_HEAD, "note" if any(row[-1] for row in cells) else "")
+        lines = align_columns([head, *cells], left=2)
         if len(cut) < len(shown):
             lines.append(f"… {len(shown) - len(cut)} more: --all or --json lists them")
         return [line.rstrip() for line in lines]
@@ -165,10 +167,9 @@ def _row(one: ReplayedTensor) -> tuple[str, ...]:
     detail = [one.detail] if one.detail else []
     if one.found not in (None, one.tensor):
         detail.append(f"there `{one.found}`")
-    if one.factor is not None:
-        detail.insert(0, f"factor {one.factor:.4g}")
     share = None if one.differing is None else f"{100 * one.differing / max(one.elements, 1):.3g} %"
     numbers = ["-" if n is None else f"{n:.3g}" for n in (one.ulps, one.relative_l2, one.cosine)]
+    numbers.append("-" if one.factor is None else f"{one.factor:.4g}")
     words = printable("; ".join(detail))
     return (printable(one.tensor), one.status, share or "-", *numbers, words)
 

@@ -152,6 +152,11 @@ def load_pool(path: str | Path) -> Pool:
     try:
         data = yaml_of(text, path, POOL)
         named = f"pool `{path}`: "
+        if isinstance(data, dict) and "merge_method" in data and "sizes" not in data:
+            raise InputError(
+                f"{named}it is the config of a merge, and no pool: it has `merge_method`",
+                f"`mergeplan merge {path} OUT_DIR` runs it; `mergeplan init FOLDER` writes a pool",
+            )
         file = fit_strictly(data, PoolFile, f"pool `{path}`")
         named = f"`{path}`: "
         return replace(_pool(file, path.resolve().parent), text=text)
