@@ -1,6 +1,7 @@
 """`mergeplan merge --push-to-hub`: the real client against a stand-in of the hub."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import yaml
 
 from mergeplan.inspection.verify import verify
 from tests.support.checkpoints import load_tensors
-from tests.support.commands import Done, cli, cli_process
+from tests.support.commands import Done, cli
 from tests.support.documents import check_document
+from tests.support.forked import Forked
 from tests.support.hub import TOKEN, Hub, Repository, hub_on_this_machine
 
 
@@ -36,7 +38,10 @@ def give_licence(folder: Path, licence: str) -> None:
 
 def push(hub: Hub, config: Path, *more: object, repository: str = "org/name") -> Done:
     words = ("merge", config, config.parent / "out", "--push-to-hub", repository, *more)
-    run = cli_process(*words, env={**hub.environment, "HF_HOME": str(config.parent / "hf")})
+    environment = {**os.environ, **hub.environment, "HF_HOME": str(config.parent / "hf")}
+    forked = Forked([str(word) for word in words], Path.cwd(), environment)
+    out, err = forked.communicate(timeout=100)
+    run = Done(words, forked.returncode, out, err)
     for text in (run.stdout, run.stderr):
         assert TOKEN not in text
         assert "Traceback" not in text

@@ -13,10 +13,15 @@ _LOGIN = (
 )
 _QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]+")
 _NAME = re.compile(r"[\w-][\w.-]*(?<![.-])/(?![.-])[\w.-]{1,96}(?<![.-])")
+# What no HTTP library raises.
+_OUR_FAULTS = (AttributeError, KeyError, TypeError)
 
 
 def check_repository(name: str) -> None:
     """Check the name of a repository.
+
+    Args:
+        name: As a user gives it.
 
     Raises:
         ValueError: The hub takes no such name; it says which it takes.
@@ -32,6 +37,9 @@ def open_hub(*, quiet: bool) -> Any:
 
     Args:
         quiet: Show none of its progress.
+
+    Returns:
+        The client, untyped: it may not be installed.
 
     Raises:
         MissingInputError: It is not installed.
@@ -70,11 +78,11 @@ def telling(what: str, hint: str | None = None) -> Iterator[None]:
         hint: What to do, where the error does not say more.
 
     Raises:
-        SurroundingsError: Always where something is raised.
+        SurroundingsError: What the client raises; what a fault of ours raises goes through.
     """
     try:
         yield
-    except MergeplanError:
+    except (MergeplanError, *_OUR_FAULTS):
         raise
     except Exception as error:
         status = status_of(error)
@@ -86,7 +94,14 @@ def telling(what: str, hint: str | None = None) -> Iterator[None]:
 
 
 def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status that an error is about, or one that led to it."""
+    """The HTTP status that an error is about, or one that led to it.
+
+    Args:
+        error: What the client raised.
+
+    Returns:
+        The status; `None` where the error is about none, as where no connection was made.
+    """
     while error is not None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(status, int):
