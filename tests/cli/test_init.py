@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import mergeplan
+from mergeplan.errors import SurroundingsError
 from mergeplan.onboarding import looking
 from tests.support.commands import cli
 
@@ -112,12 +113,42 @@ def test_a_file_that_is_there_stays_until_told_and_a_dry_run_only_prints(small):
     assert run.stdout.startswith("# A pool for mergeplan")
     assert "2 experts" in run.stderr
     assert not (small / "pool.yml").exists()
-    (small / "pool.yml").write_text("mine")
+    (small / "pool.yml").write_text("sizes: mine")
     run = cli("init", small)
-    assert (run.returncode, (small / "pool.yml").read_text()) == (1, "mine")
+    assert (run.returncode, (small / "pool.yml").read_text()) == (1, "sizes: mine")
     assert "pass `--overwrite`" in run.stderr
     assert cli("init", small, "--overwrite", "-q").stdout == ""
     assert (small / "pool.yml").read_text() == cli("init", small, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("out", "may_go"),
+    [
+        ("code/model.safetensors", False),
+        ("code/config.json", False),
+        ("code.jsonl", False),
+        ("merge.yml", False),
+        ("notes.txt", False),
+        ("damaged.yml", True),
+        ("by-hand.yml", True),
+        ("empty.yml", True),
+    ],
+)
+def test_only_a_pool_is_replaced(out, may_go, small):
+    texts(small / "code.jsonl")
+    (small / "merge.yml").write_text("merge_method: linear\nmodels: []\n")
+    (small / "notes.txt").write_text("sizes matter: [")
+    (small / "damaged.yml").write_text("# A pool for mergeplan, written by `mergeplan init`.\n[")
+    (small / "by-hand.yml").write_text("sizes: [{base: gone}]\n")
+    (small / "empty.yml").touch()
+    before = (small / out).read_bytes()
+    if may_go:
+        mergeplan.init(small, small / out, overwrite=True)
+        assert mergeplan.load_pool(small / out)
+    else:
+        with pytest.raises(SurroundingsError, match="exists, and is no pool"):
+            mergeplan.init(small, small / out, overwrite=True)
+        assert (small / out).read_bytes() == before
 
 
 def test_the_file_goes_where_all_folders_lie_and_its_paths_are_relative(small, tmp_path):

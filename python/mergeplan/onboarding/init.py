@@ -9,13 +9,15 @@ from typing import Any
 from mergeplan.checkpoints.adapters.folder import is_adapter
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted, format_count, listed, printable
-from mergeplan.errors import InputError, SurroundingsError
+from mergeplan.errors import InputError, MissingInputError, SurroundingsError
 from mergeplan.onboarding.domains import DomainText, find_domains, short_halves
 from mergeplan.onboarding.looking import look_into, texts_elsewhere
-from mergeplan.onboarding.pool_text import is_meant, left_out_lines, pool_text
+from mergeplan.onboarding.pool_text import HEAD, is_meant, left_out_lines, pool_text
 from mergeplan.onboarding.roles import Size, find_sizes
 from mergeplan.system.files import expanded
-from mergeplan.system.writing import refuse_existing, write_durably
+from mergeplan.system.reading import POOL, read_text
+from mergeplan.system.writing import ExistsError, refuse_existing, write_durably
+from mergeplan.system.yamlfile import parse_yaml
 
 FILE = "pool.yml"
 
@@ -112,7 +114,7 @@ def init(
         out: The file; `None` for `pool.yml` in the folder that is given, or that all are in.
         bases: Which models are bases, one for each size, where nothing else tells.
         data: Texts as `evaluate` takes them; none for those in the folders.
-        overwrite: Replace the file if it exists.
+        overwrite: Replace the file if it exists, and is a pool or empty.
         dry_run: Write nothing.
 
     Returns:
@@ -121,7 +123,7 @@ def init(
     Raises:
         MissingInputError: A folder is not there, or there is no model or base in them.
         InputError: Several models could be the base, or no expert fits it.
-        SurroundingsError: The file exists, or cannot be written.
+        SurroundingsError: The file exists, is no pool, or cannot be written.
 
     Example:
         >>> import mergeplan
@@ -136,7 +138,8 @@ def init(
     path = _common(places) / FILE if out is None else expanded(out)
     found = look_into(places)
     if not dry_run:
-        refuse_existing(path, overwrite=overwrite)
+        refuse_existing(path, overwrite=overwrite, inputs=map(expanded, data))
+        _refuse_no_pool(path)
     sizes = find_sizes(found, [expanded(base) for base in bases])
     domains = find_domains(found, data)
     missing = _missing(sizes, domains, texts_elsewhere(found))
@@ -144,6 +147,24 @@ def init(
     if not dry_run:
         write_durably(path, text, replace=overwrite)
     return NewPool(path, text, tuple(sizes), domains, found.left_out, tuple(missing))
+
+
+def _refuse_no_pool(path: Path) -> None:
+    """Refuse to replace a file that is neither a pool, however damaged, nor empty."""
+    try:
+        text = read_text(path, POOL)
+        if not text.strip() or text.startswith(HEAD):
+            return
+        if isinstance(found := parse_yaml(text), dict) and "sizes" in found:
+            return
+    except MissingInputError:
+        return
+    except InputError:
+        pass  # too long, no text, or no YAML
+    raise ExistsError(
+        f"`{path}` exists, and is no pool",
+        "`--overwrite` replaces pools alone: choose another name, or move it away",
+    )
 
 
 def _common(places: Sequence[Path]) -> Path:

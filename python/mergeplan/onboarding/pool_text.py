@@ -15,6 +15,8 @@ from mergeplan.onboarding.looking import paths
 from mergeplan.onboarding.roles import Size
 from mergeplan.pool.pool import PoolSize
 
+# How every pool that `init` writes begins.
+HEAD = "# A pool for mergeplan"
 _PLAIN = re.compile(r"(\.{0,2}/)*[A-Za-z_][\w./-]*", re.ASCII)
 # To YAML these words are no text.
 _WORDS = ("y", "yes", "n", "no", "on", "off", "true", "false", "null")
@@ -57,7 +59,7 @@ def pool_text(
     inside = {Path(relative(place, folder)): why for place, why in left_out.items()}
     name = printable(shlex.quote(path.name))
     lines = [
-        "# A pool for mergeplan, written by `mergeplan init`. Look it over, then:",
+        f"{HEAD}, written by `mergeplan init`. Look it over, then:",
         f"#   mergeplan calibrate {name} -o run/ --dry-run   # checks everything, measures nothing",
         f"#   mergeplan calibrate {name} -o run/",
         "# Paths are relative to this file.",
