@@ -45,10 +45,10 @@ def short_halves(domains: Mapping[str, DomainText]) -> str:
     short = {n: t.halves for n, t in domains.items() if t.whole and min(t.halves) < LEAST}
     if not short:
         return ""
-    each = ", ".join(f"`{name}` {one} and {other}" for name, (one, other) in short.items())
+    each = ", ".join(f"`{name}` has {one} and {other}" for name, (one, other) in short.items())
     return (
-        f"{LEAST} documents, or groups of them, in each half of a domain, to check a choice on"
-        f" other text than it was made by: {each}"
+        f"documents to check a choice on: a domain's fall into two halves by their hash, each of"
+        f" which needs {LEAST} documents or groups of them, and {each}: add some more"
     )
 
 
