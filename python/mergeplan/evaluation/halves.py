@@ -7,6 +7,7 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import Document, TextFile
 from mergeplan.evaluation.near_duplicates import near_duplicates
 from mergeplan.evaluation.options import BY_DOCUMENT, BY_GROUP, Cut
+from mergeplan.evaluation.repeated import group_keys
 
 # Groups of a half from which its mean, and what is said of other texts, are worth having.
 LEAST = 12
@@ -35,11 +36,15 @@ def short_domains(files: Mapping[str, TextFile], least: int = LEAST) -> dict[str
 
 
 def count_halves(documents: tuple[Document, ...]) -> tuple[int, int]:
-    """Groups in the selection and in the check half."""
+    """Groups in the selection and in the check half; repeats of a document are one."""
     found: dict[str, set[int | str]] = {"selection": set(), "check": set()}
-    for document in documents:
-        group = document.line if document.group is None else document.group
-        found[document.half].add(group)
+    keys = group_keys(
+        [document.line for document in documents],
+        [document.group for document in documents],
+        [document.sha256(0) for document in documents],
+    )
+    for document, key in zip(documents, keys, strict=True):
+        found[document.half].add(key)
     return len(found["selection"]), len(found["check"])
 
 

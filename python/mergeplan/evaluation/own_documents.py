@@ -20,6 +20,7 @@ from mergeplan.evaluation.documents import (
 )
 from mergeplan.evaluation.halves import cut_of, faults_across
 from mergeplan.evaluation.options import Cut, EvaluationOptions
+from mergeplan.evaluation.repeated import group_keys, named_groups, repeats_told
 from mergeplan.evaluation.scorer import Scorer
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.evaluation.texts import Domain
@@ -63,6 +64,7 @@ class OwnDocuments:
         options.check()
         files = read_files(data, scorer, given=given)
         domains, objects = {}, {}
+        repeats: list[str] = []
         for name, file in files.items():
             pairs = zip(file.documents, file.objects, strict=True)
             chosen = [(d, o) for d, o in pairs if options.half in ("all", d.half)]
@@ -72,14 +74,18 @@ class OwnDocuments:
                     f" {options.half} half",
                     "give the domain more documents",
                 )
+            lines = [document.line for document, _ in chosen]
+            own = [document.group for document, _ in chosen]
+            keys = group_keys(lines, own, [_identity(scorer, *pair) for pair in chosen])
+            repeats += repeats_told(name, own, keys, lines)
             domains[name] = Domain(
-                np.array([document.line for document, _ in chosen], np.int64),
+                np.array(lines, np.int64),
                 np.ones(len(chosen), np.int64),
-                tuple(document.group for document, _ in chosen) if file.grouped else (),
+                named_groups(lines, keys),
             )
             objects[name] = [one for _, one in chosen]
         texts = {name: file for name, file in files.items() if file.kind != OBJECTS}
-        faults = faults_across(texts) if options.half != "all" else []
+        faults = [*repeats, *(faults_across(texts) if options.half != "all" else ())]
         return cls(
             domains,
             own_sha256(files, options),
@@ -211,6 +217,14 @@ def own_sha256(files: Mapping[str, TextFile], options: EvaluationOptions) -> str
         half,
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _identity(scorer: Scorer, document: Document, given: Any) -> int | str:
+    """Equal of documents that are the same; what a scorer made itself may be anything."""
+    if scorer.has_documents:
+        return document.line
+    content = {key: value for key, value in given.items() if key not in ("group", "id")}
+    return json.dumps(content, sort_keys=True)
 
 
 def _own_file(path: Path | None, scorer: Scorer, raw: bytes) -> TextFile:

@@ -1,8 +1,9 @@
 """Sums of losses by document, their means, and standard errors clustered by group.
 
 Tokens of one document are alike, and so are documents of one group (a file, a conversation): the
-groups are what varies. A document without one is a group of its own. A domain's loss is the ratio
-r = sum(nll) / sum(tokens), and its variance that of the ratio estimator,
+groups are what varies. A document without one is a group of its own, and documents of the same
+text are one (`repeated.py`). A domain's loss is the ratio r = sum(nll) / sum(tokens), and its
+variance that of the ratio estimator,
 G / (G - 1) * sum((nll - r * tokens)^2) / sum(tokens)^2 over the sums of G groups. Domains are
 independent, and their shares of the tokens taken as given. A difference of two models is the same
 arithmetic on the differences of each document's nll, which pairs them.

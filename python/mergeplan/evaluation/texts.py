@@ -16,6 +16,7 @@ from mergeplan.evaluation.halves import cut_of, faults_across
 from mergeplan.evaluation.hashes import texts_sha256
 from mergeplan.evaluation.options import Cut, EvaluationOptions
 from mergeplan.evaluation.parts import parts_of
+from mergeplan.evaluation.repeated import group_keys, named_groups, repeats_told
 from mergeplan.evaluation.scores import DomainScores, Scores
 from mergeplan.evaluation.windows import windows
 
@@ -49,7 +50,8 @@ class Texts:
             scored: equal hashes mean losses that can be compared.
         cut: How the halves are cut; see `halves.cut_of`.
         left_out: Documents of which no token can be scored.
-        faults: Of the halves, where one of them is scored; see `halves.faults_across`.
+        faults: Documents that are repeated, and what is wrong with halves, where one of them is
+            scored; see `halves.faults_across`.
         conversations: Whether a chat template writes some of the texts.
     """
 
@@ -100,6 +102,7 @@ class Texts:
         domains: dict[str, Domain] = {}
         pieces: list[Window] = []
         left_out: list[str] = []
+        repeats: list[str] = []
         files = {name: read_documents(path, given=given) for name, path in data.items()}
         n_documents = 0
         for name, file in files.items():
@@ -110,17 +113,19 @@ class Texts:
                     for ids, scored in _cut(sequence, max_length, stride):
                         pieces.append(Window(number, ids, scored))
             n_documents += len(chosen)
+            lines = [document.line for document in chosen]
+            own = [document.group for document in chosen]
+            contents = [document.order for document in chosen]
+            keys = group_keys(lines, own, contents)
+            repeats += repeats_told(name, own, keys, lines)
             domains[name] = Domain(
-                np.array([document.line for document in chosen], np.int64),
+                np.array(lines, np.int64),
                 np.array([document.n_tokens for document in chosen], np.int64),
-                tuple(document.group for document in chosen) if file.grouped else (),
-                parts_of(
-                    [doc.line if doc.group is None else doc.group for doc in chosen],
-                    [document.order for document in chosen],
-                ),
+                named_groups(lines, keys),
+                parts_of(keys, contents),
             )
         cut = cut_of(files)
-        faults = faults_across(files) if options.half != "all" else []
+        faults = [*repeats, *(faults_across(files) if options.half != "all" else ())]
         return cls(
             domains,
             texts_sha256(files, tokenizer, options.deciding(context, cut)),
