@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.commands import cli
@@ -62,8 +64,45 @@ def test_values_that_are_not_finite_are_another_tensor(merged, config):
     tensors["x"][0, 0] = float("nan")
     save_checkpoint(merged.parent / "nan", tensors)
     run = cli("verify", merged.parent / "nan", "--config", config, "--json")
-    worst = json.loads(run.stdout)["tensors"][0]
+    data = json.loads(run.stdout)
+    worst = data["tensors"][0]
     assert (run.returncode, worst["status"], worst["relative_l2"]) == (1, "unknown", None)
+    assert (worst["changes"], worst["detail"]) == (True, "1 not finite here or in the merge")
+    every = {name: tensor * float("nan") for name, tensor in tensors.items()}
+    save_checkpoint(merged.parent / "nans", every)
+    run = cli("verify", merged.parent / "nans", "--config", config)
+    assert run.returncode == 1
+    assert "another base" not in run.stdout
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_an_adapter_that_changes_nothing_one_cannot_tell(dtype, small_models):
+    # What is -0 in the base is 0 with a change of 0 added.
+    base = {"x.weight": torch.tensor([[1.0, -0.0], [2.0, 3.0]]), "n": torch.arange(3)}
+    save_checkpoint(small_models / "whole", base)
+    for scale, code in ((0.0, 1), (1.0, 0)):
+        adapter = small_models / f"ad{code}"
+        adapter.mkdir()
+        factors = {"A": torch.ones(1, 2), "B": scale * torch.ones(2, 1)}
+        save_file(
+            {f"base_model.model.x.lora_{name}.weight": one for name, one in factors.items()},
+            adapter / "adapter_model.safetensors",
+        )
+        settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["x"]}
+        (adapter / "adapter_config.json").write_text(json.dumps(settings))
+        change = scale * torch.ones(2, 2)
+        merged = {"x.weight": (base["x.weight"] + change).to(dtype), "n": base["n"]}
+        save_checkpoint(small_models / f"m{code}", merged)
+        run = cli(
+            *("verify", small_models / f"m{code}", "--adapter", adapter),
+            *("--base", small_models / "whole", "--json"),
+        )
+        data = json.loads(run.stdout)
+        assert (run.returncode, data["counts"]) == (code, {"equal": 2})
+        assert data["answer"] == ("could not tell" if code else "verified")
+        assert [note.split("`")[0] for note in data["notes"]] == (
+            ["this merge changes nothing of "] if code else []
+        )
 
 
 @pytest.mark.parametrize(
@@ -77,6 +116,8 @@ def test_values_that_are_not_finite_are_another_tensor(merged, config):
         (("--tolerance-ulp", 0), "--tolerance-ulp goes with"),
         (("--all",), "--all goes with"),
         (("--config", "c.yml", "--tolerance-ulp", -1), "--tolerance-ulp"),
+        (("--config", "c.yml", "--tolerance-ulp", "1e20"), "--tolerance-ulp"),
+        (("--config", "c.yml", "--tolerance-ulp", "nan"), "--tolerance-ulp"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, words, merged):

@@ -17,7 +17,7 @@ from mergeplan.cli.options.measurements import (
 )
 from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
 from mergeplan.cli.options.path import PATH
-from mergeplan.cli.options.units import SEED, CountList, Positive
+from mergeplan.cli.options.units import SEED, CountList, NumberRange, Positive
 
 
 @click.command("suggest")
@@ -25,7 +25,7 @@ from mergeplan.cli.options.units import SEED, CountList, Positive
 @target_option("Loss to reach, in nats per token, or value of the metric.")
 @click.option(
     "--fraction",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=NumberRange(0, 1, min_open=True),
     default=0.9,
     show_default=True,
     help="Without a target: share of the improvement from one expert to all of them.",
@@ -47,7 +47,7 @@ from mergeplan.cli.options.units import SEED, CountList, Positive
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0.5, 0.999),
+    type=NumberRange(0.5, 0.999),
     default=0.9,
     show_default=True,
     help="Of all intervals.",

@@ -9,7 +9,10 @@ from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
-from mergeplan.cli.options.units import SEED, threads_option
+from mergeplan.cli.options.units import SEED, NumberRange, threads_option
+
+# As `replay` takes them.
+MOST_STEPS = 1e9
 
 
 @click.command("verify")
@@ -29,7 +32,7 @@ from mergeplan.cli.options.units import SEED, threads_option
 @click.option(
     "--tolerance-ulp",
     metavar="STEPS",
-    type=click.FloatRange(0),
+    type=NumberRange(0, MOST_STEPS),
     help="How many steps of the dtype count as rounding in a replay.  [default: 2 in 16 bits, 16 in"
     " float32]",
 )

@@ -30,6 +30,7 @@ from mergeplan.inspection.values import (
     pieces,
     rounded,
     step,
+    values_differ,
 )
 
 Status = Literal["equal", "rounding", "strength", "not applied", "unknown"]
@@ -52,6 +53,7 @@ class Closeness:
         ulp_dtype: safetensors' name of the dtype whose steps these are.
         factor: Where `strength`, and where it is `unknown` and there is a base, the best one.
         relative_l2: Norm of the difference over that of the replay.
+        unmatched: Elements that differ, of which one is NaN or infinite.
         cosine: Between what both change of the base, or between both where there is none.
         changes: Whether the merge changes this tensor of the base, as far as that was looked at.
     """
@@ -65,6 +67,7 @@ class Closeness:
     relative_l2: float = 0.0
     cosine: float | None = None
     changes: bool = True
+    unmatched: int = 0
 
 
 def bytes_equal(x: Side, r: Side, elements: int) -> Closeness:
@@ -110,6 +113,7 @@ def judge(
         cosine=sums.cosine(),
         changes=b is None or sums.moved > 0,
         ulp_dtype=coarse,
+        unmatched=sums.unmatched,
     )
     if sums.unmatched:
         return found
@@ -252,8 +256,11 @@ class _Sums:
 
     def add(self, x: Values, r: Values, w: Values | None, b: Values | None) -> None:
         """One piece."""
+        if b is not None:
+            # Of the replay alone: what x holds has no part in what the merge changes.
+            self.moved += int(values_differ(r, b).sum())
         finite = np.isfinite(x) & np.isfinite(r)
-        differs = (x != r) & ~(np.isnan(x) & np.isnan(r))
+        differs = values_differ(x, r)
         self.differing += int(differs.sum())
         self.unmatched += int((differs & ~finite).sum())
         x, r = np.where(finite, x, 0.0), np.where(finite, r, 0.0)
@@ -267,7 +274,6 @@ class _Sums:
         finite &= np.isfinite(w) & np.isfinite(b)
         w, b = np.where(finite, w, 0.0), np.where(finite, b, 0.0)
         delta = w - b
-        self.moved += int((r != b).sum())
         self.dd += float(delta @ delta)
         self.ee += float((x - b) @ (x - b))
         self.along_x += float(delta @ (x - b))

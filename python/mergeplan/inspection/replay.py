@@ -9,7 +9,7 @@ from mergeplan.config.config import AnyConfig
 from mergeplan.display.text import printable
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.inspection.replayed import Replay, ReplayedTensor
-from mergeplan.inspection.rerun import Rerun
+from mergeplan.inspection.rerun import NOT_FINITE, Rerun
 from mergeplan.merging.options import MergeOptions
 from mergeplan.planning.opening import faultless
 from mergeplan.system.files import expanded
@@ -77,8 +77,9 @@ def replay(
             if told:
                 told(done, total)
     tensors.sort(key=lambda one: one.badness)
-    notes = tuple(map(printable, _notes(run, tensors)))
-    return Replay(Path(out), tuple(tensors), notes, run.plan.warnings)
+    idle = run.adds and not run.changes_something
+    notes = tuple(map(printable, _notes(run, tensors, idle)))
+    return Replay(Path(out), tuple(tensors), notes, run.plan.warnings, changes_nothing=idle)
 
 
 def _config_of(
@@ -108,7 +109,12 @@ def _opened(path: Path) -> Checkpoint:
     return found
 
 
-def _notes(run: Rerun, tensors: Sequence[ReplayedTensor]) -> Iterator[str]:
+def _notes(run: Rerun, tensors: Sequence[ReplayedTensor], idle: bool) -> Iterator[str]:
+    if idle:
+        yield (
+            f"this merge changes nothing of `{run.begins_with}` in the dtype that was found: whether"
+            " it was applied, one cannot tell"
+        )
     strengths = [
         (one.factor, one.elements) for one in tensors if one.factor and one.status == "strength"
     ]
@@ -122,7 +128,8 @@ def _notes(run: Rerun, tensors: Sequence[ReplayedTensor]) -> Iterator[str]:
     changed = [one for one in tensors if one.changes and one.differing is not None]
     if changed and all(one.status == "not applied" for one in changed):
         yield f"nothing of this merge was applied: what it changes is as in `{run.begins_with}`"
-    if any(one.status == "unknown" and not one.changes for one in tensors):
+    strange = [one for one in tensors if one.status == "unknown" and not one.changes]
+    if any(NOT_FINITE not in one.detail for one in strange):
         yield f"tensors that this merge leaves as in `{run.begins_with}` differ too: another base?"
     if any("masks" in one.detail for one in tensors):
         seed = "no seed was given (0 was taken)" if run.seedless else "another program draws others"

@@ -83,19 +83,23 @@ class Replay(Summarized):
         tensors: The worst first.
         notes: What they have in common.
         warnings: Of the merge's plan.
+        changes_nothing: Whether the merge is an adapter, or has a base, and leaves all of it as it
+            is: then equal tensors do not tell whether it was applied.
     """
 
     out: Path
     tensors: tuple[ReplayedTensor, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    changes_nothing: bool = False
 
     @property
     def answer(self) -> str:
         """`verified`, `not verified`, or `could not tell`."""
         left = {one.status for one in self.tensors} - VERIFIED
         if not left:
-            return "verified" if self.tensors else "could not tell"
+            told = bool(self.tensors) and not self.changes_nothing
+            return "verified" if told else "could not tell"
         return "could not tell" if left == {"could not tell"} else "not verified"
 
     @property

@@ -20,7 +20,7 @@ from mergeplan.inspection.in_memory import Source, leaves_as_is, origin, part, w
 from mergeplan.inspection.pairs import Pair, pair
 from mergeplan.inspection.replayed import ReplayedTensor, Status, torch_name
 from mergeplan.inspection.thresholds import FEW, MOST, Mask, at_thresholds, excused
-from mergeplan.inspection.values import Side, Values, is_floating, rounded
+from mergeplan.inspection.values import Side, Values, is_floating, pieces, rounded, values_differ
 from mergeplan.merging.options import MergeOptions
 from mergeplan.planning.document import (
     ArceeFusion,
@@ -38,6 +38,8 @@ from mergeplan.system.files import allow_open_files
 
 # Tensors are merged in batches of so many bytes, or one by one where they are larger.
 _BATCH_BYTES = 64 << 20
+# What is said of elements of which one is NaN or infinite.
+NOT_FINITE = "not finite here or in the merge"
 # How deltas are thinned by chance, and by their magnitudes.
 _RANDOM, _TRIMS = ("random", "ranks"), ("magnitude", "outliers")
 
@@ -48,12 +50,15 @@ class Rerun:
     Attributes:
         plan: The merge's.
         seedless: Whether nobody gave a seed of random masks.
+        changes_something: Whether a tensor that was compared is another than the base's, once
+            merged.
     """
 
     def __init__(self, config: MergeConfig, options: MergeOptions, found: Checkpoint) -> None:
         self._config, self._options, self._found = config, options, found
         self.plan = self._planned(config, options)
         self.jobs = self.plan.data.jobs
+        self.changes_something = False
         self.seedless = config.random_seed is None and options.seed is None
         self._check(found)
         allow_open_files(sum(len(c.files) for c in (*self.plan.checkpoints, found)) * 4)
@@ -78,6 +83,12 @@ class Rerun:
         """The name of the base, or of the first model where there is none."""
         base = self._config.base_model
         return self.plan.stored[0].name if base is None else parts_of(base)[0]
+
+    @property
+    def adds(self) -> bool:
+        """Whether the merge is something that is added to a model."""
+        adapted = any(model.is_adapted for model in self.plan.checkpoints)
+        return adapted or self._config.base_model is not None
 
     def _check(self, found: Checkpoint) -> None:
         if self.plan.fallback is not None:
@@ -183,11 +194,15 @@ class Rerun:
             detail = f"{torch_name(x.dtype)}, expected {torch_name(job.out_dtype)}"
             return ReplayedTensor(one.tensor, "dtype", name, detail=detail)
         close, free = self._close(one, x, r, n, tolerance)
+        self.changes_something |= close.changes
         status: Status = "threshold" if free else close.status
         if padded:
             rows = n // max(prod(one.shape[1:]), 1)
             detail += f"; the first {rows} rows: {status}"
             status = "shape"
+        elif close.unmatched:
+            told = f"{close.unmatched} {NOT_FINITE}"
+            detail = f"{detail}; {told}" if detail else told
         elif not free and (doubt := _doubt(job, close)):
             status, detail = "could not tell", doubt
         return ReplayedTensor(
@@ -211,7 +226,11 @@ class Rerun:
         """How near they are, and whether all that differs are ties at a trim's threshold."""
         job = self.jobs[one.job]
         if x.dtype == r.dtype and np.array_equal(x.raw, r.raw):
-            return Closeness("equal", n, changes=not leaves_as_is(self.plan, job)), False
+            # One tensor that the merge changes is enough: the base is read no further.
+            changes = self.changes_something or self._changes(one, r, n)
+            return Closeness(
+                "equal", n, changes=changes and not leaves_as_is(self.plan, job)
+            ), False
         if not is_floating(x.dtype):
             return bytes_equal(x, r, n), False
         own = self._bases.named(job.tensor, x.dtype) if x.dtype in FLOATS else None
@@ -230,6 +249,17 @@ class Rerun:
             return close, False
         rest = judge(mixed, r, w, b, job.out_dtype, tolerance)
         return close, rest.status in ("equal", "rounding")
+
+    def _changes(self, one: Pair, r: Side, n: int) -> bool:
+        """Whether a tensor of the replay is another than the base's, in its dtype."""
+        job = self.jobs[one.job]
+        if r.dtype not in FLOATS or leaves_as_is(self.plan, job):
+            return False
+        own = self._bases.named(job.tensor, r.dtype)
+        if own is None:
+            return True
+        b = part(own, one.begin, n)
+        return any(values_differ(r.values(*at), b.values(*at)).any() for at in pieces(n))
 
     def _free(self, job: Job) -> tuple[Mask, float]:
         """Where a trim may keep or drop, and the most that it matters."""

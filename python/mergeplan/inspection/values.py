@@ -75,6 +75,11 @@ def rounded(values: Values, dtype: str) -> Values:
     return np.asarray(np.rint(values / one) * one)
 
 
+def values_differ(a: Values, b: Values) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Where two are not the same; NaN is NaN, and 0 is -0."""
+    return np.asarray((a != b) & ~(np.isnan(a) & np.isnan(b)))
+
+
 def on_grid(side: Side, n: int, dtype: str) -> bool:
     """Whether all finite values are some of a dtype's."""
     for begin, end in pieces(n):

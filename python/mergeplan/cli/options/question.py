@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from mergeplan.cli.options.units import Finite
+from mergeplan.cli.options.units import Finite, NumberRange
 from mergeplan.config.transfer import AUTO, RULE, TRANSFER
 from mergeplan.evaluation.options import TOKENS
 
@@ -33,7 +33,7 @@ _OPTIONS = (
     ),
     click.option(
         "--fraction",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=NumberRange(0, 1, min_open=True, max_open=True),
         default=0.9,
         show_default=True,
         help="The question without a target: which k has this share of the improvement.",
@@ -73,7 +73,7 @@ _OPTIONS = (
     ),
     click.option(
         "--confidence",
-        type=click.FloatRange(0.5, 0.999),
+        type=NumberRange(0.5, 0.999),
         default=0.9,
         show_default=True,
         help="Of the answer: of the interval of k, or the chance that no other subset is better.",

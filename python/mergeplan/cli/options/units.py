@@ -33,6 +33,18 @@ class ByteCount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return int(count)
 
 
+class NumberRange(click.FloatRange):
+    """A range in which NaN is not: of it click finds neither end wrong."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail("expected a number, found NaN", param, ctx)
+        return number
+
+
 class DeviceName(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A device as `parse_device` takes it."""
 
