@@ -1,6 +1,7 @@
 """All that is wrong with a config or a pool is said in one run, each fault with its line."""
 
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import mergeplan
 from mergeplan.checkpoints.hub import find_model
 from mergeplan.errors import InputError, SeveralFaultsError
+from mergeplan.evaluation.documents import read_documents
 from mergeplan.merging.options import MergeRequest
 from mergeplan.system.excerpts import with_excerpts
 from tests.support.checkpoints import save_checkpoint
@@ -111,11 +113,74 @@ def test_a_pool_says_all_of_it_too_or_what_calibrate_would_do(tmp_path):
         "sizes: [{base: b}]\nmethods:\n  ties: {densty: 1}\ndatta: {}\nrandom_seed: x\n"
     )
     run = cli("calibrate", path, "-o", tmp_path / "run")
-    assert places(run.stderr) == {1: "{base: b}", 4: "datta", 5: "x"}
+    assert places(run.stderr) == {1: "{base: b}", 3: "ties", 4: "datta", 5: "x"}
     path.write_text("sizes: [{base: b, experts: {c: b}}]\nmethods:\n  ties: {densty: 1}\n")
     run = cli("check", path)
-    assert run.stderr.startswith(f"{path}: 2 faults\n")
+    assert run.stderr.startswith(f"{path}: 4 faults\n")  # two of them that `b` is no folder
     assert places(run.stderr) == {1: "b", 3: "ties"}
+
+
+def test_no_fault_of_a_pool_waits_for_another_to_be_mended(tmp_path):
+    path = write_pool(tmp_path)
+    data = json.loads(path.read_text())
+    size = data["sizes"][0]
+    first = next(iter(size["experts"].values()))
+    save_checkpoint(tmp_path / "odd", {"w": torch.ones(3)})
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"\xff" * 20)
+    bad = b'{"foo": 1}\n{"text": "fine"}\n{bad\n\xff\n'
+    (tmp_path / "bad.jsonl").write_bytes(bad)
+    size["experts"] = {"ok": first, "a+b": first, "odd": "odd", "dmg": "damaged", "gone": "gone"}
+    size["foo"] = 1
+    data |= {"zzz": 1, "data": {"x": [1], "bad": "bad.jsonl", "lost": "lost.jsonl"}}
+    data["methods"] = {"avrage": {}, "ties": {"density": 2}}
+    path.write_text(json.dumps(data, indent=1))
+    faults = json.loads(cli("check", path, "--json").stdout)["faults"]
+    assert all(fault["line"] and fault["excerpt"] for fault in faults)
+    keys = [re.search("`((sizes|zzz|data|methods)[^`]*)`", f["message"])[1] for f in faults]
+    assert sorted(keys) == sorted([
+        "sizes[0].foo", "zzz", "sizes[0].experts", "data.x", "methods.avrage", "methods.ties",
+        "sizes[0].experts.odd", "sizes[0].experts.odd", "sizes[0].experts.dmg",
+        "sizes[0].experts.gone", "data.lost", "data.bad", "data.bad", "data.bad",
+    ])  # fmt: skip
+    lines = [n for n in range(1, 5) if any(f"jsonl`, line {n}: " in f["message"] for f in faults)]
+    assert lines == [1, 3, 4]
+    assert "known: base, experts, n_params" in [fault["hint"] for fault in faults]
+    size["base"] = "nowhere"
+    path.write_text(json.dumps(data, indent=1))
+    said = cli("check", path).stderr
+    assert all(f"`sizes[0].{key}`: " in said for key in ("base", "experts.dmg", "experts.gone"))
+
+
+def test_of_very_many_bad_lines_the_first_are_said(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text("{\n" * 30)
+    with pytest.raises(SeveralFaultsError) as caught:
+        read_documents(path)
+    assert len(caught.value.faults) == 6
+    assert caught.value.faults[-1].message == f"`{path}`: 25 more lines are at fault"
+
+
+def test_models_that_may_not_be_read_are_told_like_any_other(config, monkeypatch):
+    folder = config.parent
+    closed = {folder / "a", folder / "b" / "model.safetensors"}
+    found = os.stat
+
+    # A user who may read everything, as of a container, cannot be refused otherwise.
+    def stat(path, **more):
+        if not isinstance(path, int) and closed & {Path(path).parent, Path(path)}:
+            raise PermissionError(13, "Permission denied", str(path))
+        return found(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in closed)
+    models = "".join(f"  - model: {folder / name}\n" for name in ("a", "b", "gone"))
+    config.write_text(f"merge_method: linear\nparameters: {{weight: 1}}\nmodels:\n{models}")
+    faults = mergeplan.check(config).faults
+    assert [fault.line for fault in faults] == [4, 5, 6]
+    for fault, place in zip(faults, ("a", "b/model.safetensors"), strict=False):
+        assert f"cannot read `{folder / place}`: Permission denied" in fault.message
+        assert f"`chmod -R a+rX {folder / place}`" in fault.hint
 
 
 def test_of_very_many_faults_the_first_are_said(tmp_path):
@@ -136,7 +201,8 @@ def test_every_fault_has_its_line_however_many_there_are(tmp_path):
     assert sorted(fault["line"] for fault in faults) == list(range(4, 34))
     pool.write_text("".join(f"zz{n}: 1\n" for n in range(30)) + "sizes: [{base: b}]\n")
     faults = json.loads(cli("check", pool, "--json").stdout)["faults"]
-    assert sorted(fault["line"] for fault in faults) == list(range(1, 32))
+    # The last line lacks experts, and its base is none.
+    assert sorted(fault["line"] for fault in faults) == [*range(1, 32), 31]
 
 
 def test_what_is_no_config_at_all_is_told_at_once():

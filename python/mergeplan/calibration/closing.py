@@ -10,7 +10,8 @@ from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.measurements.metrics import rows_of_known_items, targets_of
 from mergeplan.measurements.rows import Measurement
-from mergeplan.pool.pool import BASE, Pool
+from mergeplan.pool.file import BASE
+from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
 from mergeplan.system.blas import on_one_thread
 from mergeplan.verdict.answer import predictions

@@ -19,7 +19,8 @@ from mergeplan.law.recommendation import unseen_beyond
 from mergeplan.law.series import Series, series_of
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.designs import Subset, choose_subsets
-from mergeplan.pool.pool import BASE, Pool
+from mergeplan.pool.file import BASE
+from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import THREE_POINTS, check_experts, lambda_scan
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
 from mergeplan.system.blas import on_one_thread

@@ -34,7 +34,7 @@ from mergeplan.evaluation.parts import N_PARTS
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.measurements.metrics import rows_of_known_items
 from mergeplan.measurements.rows import Measurement, Measurements
-from mergeplan.pool.pool import BASE
+from mergeplan.pool.file import BASE
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.progress import Progress
 from mergeplan.verdict.verdict import Verdict

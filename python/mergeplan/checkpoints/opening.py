@@ -1,5 +1,8 @@
 """Open the models of a config: folders, files, hub ids, adapters on a base."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from mergeplan.checkpoints.names import parts_of
 from mergeplan.checkpoints.pickles import ENDINGS
 from mergeplan.checkpoints.quantised import QuantisedError, is_quantised_id, readable
 from mergeplan.checkpoints.weights import find_weights
-from mergeplan.errors import InputError, MissingInputError
+from mergeplan.errors import InputError, MergeplanError, MissingInputError
 from mergeplan.system.files import input_path
 
 _FILES = (".safetensors", *ENDINGS)
@@ -65,12 +68,35 @@ def open_stored(
 ) -> Checkpoint:
     """The same as its files have it, quantised or not: for what merges nothing."""
     options = options or OpenOptions()
-    path = input_path(name)
-    if path.is_file():
-        return _open_file(name, path.parent.resolve() / path.name, shard_too)
-    if len(parts := parts_of(name)) == 2:
-        return _adapted(name, parts[0], _folder_of(parts[1], options), options)
-    return _open_folder(name, _folder_of(name, options), options)
+    with permitted(name):
+        path = input_path(name)
+        if path.is_file():
+            return _open_file(name, path.parent.resolve() / path.name, shard_too)
+        if len(parts := parts_of(name)) == 2:
+            return _adapted(name, parts[0], _folder_of(parts[1], options), options)
+        return _open_folder(name, _folder_of(name, options), options)
+
+
+@contextmanager
+def permitted(name: str) -> Iterator[None]:
+    """Say of a model whose folder or files may not be read which one that is.
+
+    Raises:
+        InputError: The system refuses one.
+    """
+    try:
+        yield
+    except MergeplanError:
+        raise
+    except OSError as error:
+        place = Path(error.filename or name)
+        # Of a folder that is closed no file can be asked for, not even whether it is there.
+        while place.parent != place and not os.access(place.parent, os.X_OK):
+            place = place.parent
+        raise InputError(
+            f"model `{name}`: cannot read `{place}`: {error.strerror}",
+            f"`chmod -R a+rX {place}` by its owner lets you read it",
+        ) from error
 
 
 def _open_folder(name: str, folder: Path, options: OpenOptions) -> Checkpoint:
@@ -123,9 +149,10 @@ def open_expert(expert: Path, base: Path, options: OpenOptions | None = None) ->
     Raises:
         MissingInputError, InputError: As for `open_checkpoint`.
     """
-    if not is_adapter(expert):
-        return open_checkpoint(str(expert), options)
-    return _adapted(f"{base}+{expert}", str(base), expert.resolve(), options or OpenOptions())
+    with permitted(str(expert)):
+        if not is_adapter(expert):
+            return open_checkpoint(str(expert), options)
+        return _adapted(f"{base}+{expert}", str(base), expert.resolve(), options or OpenOptions())
 
 
 def _folder_of(name: str, options: OpenOptions) -> Path:

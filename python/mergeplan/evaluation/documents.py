@@ -1,15 +1,16 @@
 """JSON-lines files of held-out text, read and checked line by line."""
 
+import codecs
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mergeplan.display.text import format_bytes, listed
-from mergeplan.errors import InputError, MissingInputError, nearest
+from mergeplan.errors import InputError, MissingInputError, nearest, raise_all
 from mergeplan.system.reading import TEXTS, decode, open_plain, read_bytes
 
 # What a line may be, beside its `group`; other keys, such as an id, are not looked at.
@@ -17,6 +18,8 @@ KINDS = ("text", "prompt, response", "messages")
 # Of a file that is read for a scorer and has other lines than these.
 OBJECTS = "objects"
 _KEYS = ("text", "prompt", "response", "messages")
+# So many of a file's faults are told one by one.
+_MOST_LINES = 5
 _Line = TypeVar("_Line")
 
 
@@ -171,16 +174,39 @@ def read_objects(path: Path, *, given: bool = False) -> TextFile:
 
 
 def _read_lines(raw: bytes, path: Path, one: Callable[[dict[str, Any], int], _Line]) -> list[_Line]:
-    """What each line that is not blank comes to."""
-    found = []
-    for number, line in enumerate(decode(raw, path).split("\n"), 1):
+    """What each line that is not blank comes to.
+
+    Raises:
+        InputError: Lines are at fault: the first of them, and how many more there are.
+    """
+    found: list[_Line] = []
+    faults: list[InputError] = []
+    more = 0
+    for number, line in enumerate(_lines(raw, path), 1):
         if not line.strip():
             continue
         try:
-            found.append(one(_object(line), number))
+            text = line if isinstance(line, str) else decode(line, path)
+            found.append(one(_object(text), number))
         except InputError as error:
-            raise InputError(f"`{path}`, line {number}: {error.message}", error.hint) from error
+            if len(faults) == _MOST_LINES:
+                more += 1
+                continue
+            why = error.message.removeprefix(f"`{path}`, line 1: ")
+            faults.append(InputError(f"`{path}`, line {number}: {why}", error.hint))
+    if more:
+        faults.append(InputError(f"`{path}`: {more} more lines are at fault"))
+    if faults:
+        raise_all(faults)
     return found
+
+
+def _lines(raw: bytes, path: Path) -> Sequence[str | bytes]:
+    """As bytes where some are no UTF-8, so that each of those is told."""
+    try:
+        return decode(raw, path).split("\n")
+    except InputError:
+        return raw.removeprefix(codecs.BOM_UTF8).split(b"\n")
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Everything that is wrong with a config or a pool, before anything is run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from mergeplan.calibration.options import CalibrateOptions, check_options
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted, format_count, printable
 from mergeplan.errors import InputError
+from mergeplan.evaluation.documents import read_documents
 from mergeplan.inspection.inspect import inspect
-from mergeplan.pool.opening import refuse_closed
+from mergeplan.pool.file import find_pool
+from mergeplan.pool.opening import absent_texts, model_faults
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import expanded
@@ -82,15 +85,26 @@ def _check_config(path: Path) -> Check:
 
 
 def _check_pool(path: Path) -> Check:
+    found = find_pool(path)
+    faults = [*model_faults(found.sizes), *absent_texts(found.data), *_bad_texts(found.data)]
+    if found.faults or faults:
+        return Check(path, (*found.faults, *with_excerpts(faults, found.text)), "")
     try:
-        pool = load_pool(path)
-        refuse_closed(pool)
+        return Check(path, (), _does(path, load_pool(path)))
     except InputError as error:
-        return Check(path, error.faults, "")
-    try:
-        return Check(path, (), _does(path, pool))
-    except InputError as error:
-        return Check(path, tuple(with_excerpts(error.faults, pool.text)), "")
+        return Check(path, tuple(with_excerpts(error.faults, found.text)), "")
+
+
+def _bad_texts(data: Mapping[str, Path]) -> list[InputError]:
+    """Lines of the texts that are there, and cannot be read."""
+    faults = []
+    for domain, path in data.items():
+        try:
+            if path.exists():
+                read_documents(path)
+        except InputError as error:
+            faults += [InputError(f"`data.{domain}`: {e.message}", e.hint) for e in error.faults]
+    return faults
 
 
 def _does(path: Path, pool: Pool) -> str:

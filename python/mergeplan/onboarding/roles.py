@@ -15,7 +15,8 @@ from mergeplan.inspection.compatibility import compare
 from mergeplan.onboarding.bases import HINT, base_in, given_in, groups_of, named_base, open_model
 from mergeplan.onboarding.looking import Found, Model, paths, plain_name, reason
 from mergeplan.planning.options import PlanOptions
-from mergeplan.pool.pool import BASE, SIZE_TOLERANCE
+from mergeplan.pool.file import BASE
+from mergeplan.pool.pool import SIZE_TOLERANCE
 
 
 @dataclass

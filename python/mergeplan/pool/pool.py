@@ -2,29 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from annotated_types import MinLen, Predicate
+from typing import Any
 
 from mergeplan.checkpoints.dtypes import most_common_dtype
 from mergeplan.checkpoints.heads import count_params
 from mergeplan.checkpoints.opening import open_checkpoint
-from mergeplan.config.labels import method_of
 from mergeplan.display.summary import Summarized
-from mergeplan.display.text import format_count, parse_count
+from mergeplan.display.text import format_count
 from mergeplan.errors import InputError, raise_all
-from mergeplan.system.excerpts import with_excerpts
+from mergeplan.pool.file import find_pool
 from mergeplan.system.files import expanded
-from mergeplan.system.ranges import Seed
-from mergeplan.system.reading import POOL, read_text
-from mergeplan.system.strict import CLOSED, fit_strictly
-from mergeplan.system.yamlfile import yaml_of
 
-# The label of k = 0 in lists of merges.
-BASE = "base"
 # Sizes are often names (3B) of bases that count a little more or less.
 SIZE_TOLERANCE = 1.3
 
@@ -146,22 +137,20 @@ def load_pool(path: str | Path) -> Pool:
         >>> pool.sizes[0].count_params(), len(pool.sizes[0].experts)
         (80592.0, 9)
     """
-    path = expanded(path)
-    text = read_text(path, POOL, given=True)
-    named = f"cannot read pool `{path}`: "
-    try:
-        data = yaml_of(text, path, POOL)
-        named = f"pool `{path}`: "
-        if isinstance(data, dict) and "merge_method" in data and "sizes" not in data:
-            raise InputError(
-                f"{named}it is the config of a merge, and no pool: it has `merge_method`",
-                f"`mergeplan merge {path} OUT_DIR` runs it; `mergeplan init FOLDER` writes a pool",
-            )
-        file = fit_strictly(data, PoolFile, f"pool `{path}`")
-        named = f"`{path}`: "
-        return replace(_pool(file, path.resolve().parent), text=text)
-    except InputError as error:
-        raise_all(with_excerpts(error.faults, text, named))
+    found = find_pool(expanded(path))
+    if found.faults:
+        raise_all(found.faults)
+    return Pool(
+        sizes=tuple(
+            PoolSize(size.base, size.experts, size.n_params)
+            for size in found.sizes.values()
+            if size.base is not None
+        ),
+        data=found.data,
+        methods=found.methods,
+        random_seed=found.random_seed,
+        text=found.text,
+    )
 
 
 def pool_of(pool: Pool | str | Path) -> Pool:
@@ -171,101 +160,6 @@ def pool_of(pool: Pool | str | Path) -> Pool:
         MissingInputError, InputError: As for `load_pool`.
     """
     return pool if isinstance(pool, Pool) else load_pool(pool)
-
-
-def _is_path(text: str) -> bool:
-    if not text or "\0" in text:
-        raise ValueError("a path")
-    return True
-
-
-def _is_expert(name: str) -> bool:
-    # A name becomes a part of file names and of cells of a CSV.
-    if not name or set(name) & set("+,\n"):
-        raise ValueError("a name without + and commas")
-    return True
-
-
-def _is_label(name: str) -> bool:
-    if not name.strip() or name == BASE:
-        raise ValueError(f"a label: words other than `{BASE}`")
-    return True
-
-
-PathText = Annotated[str, Predicate(_is_path)]
-
-
-@dataclass(frozen=True)
-class SizeEntry:
-    """An entry of `sizes`."""
-
-    __pydantic_config__: ClassVar = CLOSED
-
-    base: PathText
-    experts: Annotated[dict[Annotated[str, Predicate(_is_expert)], PathText], MinLen(1)]
-    n_params: Any = None
-
-
-@dataclass(frozen=True)
-class PoolFile:
-    """What the file says."""
-
-    __pydantic_config__: ClassVar = CLOSED
-
-    sizes: Annotated[tuple[SizeEntry, ...], MinLen(1)]
-    data: dict[str, PathText] | None = None
-    methods: dict[Annotated[str, Predicate(_is_label)], dict[str, Any] | None] | None = None
-    random_seed: Seed | None = None
-
-
-def _pool(file: PoolFile, folder: Path) -> Pool:
-    methods = {label: options or {} for label, options in (file.methods or {}).items()}
-    methods = methods or {"average": {}}
-    faults: list[InputError] = []
-    sizes = []
-    for label, options in methods.items():
-        try:
-            method_of(label, options)
-        except InputError as error:
-            faults.append(InputError(f"`methods.{label}`: {error.message}", error.hint))
-    for number, size in enumerate(file.sizes):
-        try:
-            sizes.append(_size(size, f"sizes[{number}]", folder))
-        except InputError as error:
-            faults.append(error)
-    if faults:
-        raise_all(faults)
-    return Pool(
-        sizes=tuple(sizes),
-        data={domain: _path(text, folder) for domain, text in (file.data or {}).items()},
-        methods=methods,
-        random_seed=file.random_seed,
-    )
-
-
-def _size(entry: SizeEntry, where: str, folder: Path) -> PoolSize:
-    found = entry.n_params
-    try:
-        count = None if found is None else parse_count(str(found))
-    except ValueError as error:
-        raise InputError(f"`{where}.n_params`: found `{found}`", str(error)) from error
-    base = _path(entry.base, folder)
-    experts = {name: _path(path, folder) for name, path in entry.experts.items()}
-    _refuse_twice(where, {"base": base} | {f"experts.{name}": p for name, p in experts.items()})
-    return PoolSize(base, experts, count)
-
-
-def _refuse_twice(where: str, folders: dict[str, Path]) -> None:
-    """A folder under two names would count as two experts, or as one that changes nothing."""
-    seen: dict[Path, str] = {}
-    for key, path in folders.items():
-        first = seen.setdefault(path.resolve(), key)
-        if first != key:
-            raise InputError(f"`{where}.{key}` and `{where}.{first}` are the same folder, `{path}`")
-
-
-def _path(text: str, folder: Path) -> Path:
-    return folder / expanded(text)
 
 
 def method_in(label: str, options: str, pool: Pool) -> tuple[str, dict[str, Any]]:

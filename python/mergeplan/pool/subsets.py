@@ -20,7 +20,8 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_count, parse_count, shown
 from mergeplan.errors import InputError, SurroundingsError, nearest
 from mergeplan.measurements.rows import MergeKey
-from mergeplan.pool.pool import BASE, Pool
+from mergeplan.pool.file import BASE
+from mergeplan.pool.pool import Pool
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import make_folder
 from mergeplan.system.ranges import LARGEST_POOL, Params, Seed, is_json_object, parse_options

@@ -159,11 +159,8 @@ def _fault(error: Any, shape: type) -> tuple[str, str | None]:
         return f"it is no JSON: {context['error']}", None
     if kind in _UNKNOWN:
         known = _fields_at(shape, error["loc"][:-1])
-        inside = _place(error["loc"][:-1])
-        where = f" in `{inside}`" if inside else ""
-        return f"unknown key {shown(error['loc'][-1])}{where}", nearest(
-            str(error["loc"][-1]), known
-        ) or f"known: {', '.join(known)}"
+        hint = nearest(str(error["loc"][-1]), known) or f"known: {', '.join(known)}"
+        return f"unknown key `{_place(error['loc'])}`", hint
     if kind == "value_error":
         expected = str(context["error"])
     elif kind in ("too_short", "too_long"):
@@ -203,7 +200,8 @@ def _fields_at(shape: Any, location: tuple[str | int, ...]) -> list[str]:
     """The fields of the dataclass at a place of another."""
     for part in location:
         if dataclasses.is_dataclass(shape):
-            shape = typing.get_type_hints(shape).get(str(part))
+            # The name of an entry, in a list or a mapping, is no field.
+            shape = typing.get_type_hints(shape).get(str(part), shape)
         while shape is not None and not dataclasses.is_dataclass(shape):
             inner = [a for a in typing.get_args(shape) if a not in (str, type(None), Ellipsis)]
             shape = inner[0] if inner else None

@@ -68,7 +68,7 @@ def similarity(
         0.02
     """
     pool = pool_of(pool)
-    refuse_closed(pool, texts=False)
+    refuse_closed(pool, merged=False)
     check_bases(pool)
     return tuple(geometry_of(size, threads=threads, progress=progress) for size in pool.sizes)
 
