@@ -73,6 +73,7 @@ def test_what_is_clearly_a_path_is_cut_under_any_key(file, path):
         ("split", "\\\\n\\\\t"),
         ("split", "/\\w+/(a|b)"),
         ("said", "/a/b\nand/or"),
+        pytest.param("said", "a/../" * 30_000 + "<", id="long"),
     ],
 )
 def test_what_is_no_path_is_left_as_it_was_written(key, value):

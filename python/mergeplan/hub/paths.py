@@ -28,6 +28,7 @@ _CLEAR = re.compile(
     r"|[A-Za-z]:(?:[/\\][\w .-]+){2,}[/\\]?",
     re.IGNORECASE,
 )
+_LONGEST = 4096
 _NO_NAMES = re.compile(r"\.*|~[\w.-]*|[A-Za-z]:|file:", re.IGNORECASE)
 
 
@@ -57,7 +58,10 @@ def _cut(data: Any, key: str) -> Any:
         return {key: _cut(value, key) for key, value in data.items()}
     if isinstance(data, list):
         return [_cut(value, key) for value in data]
-    if isinstance(data, str) and (_START.match(data) if is_path else _CLEAR.fullmatch(data)):
+    # The patterns take the square of the length.
+    if not isinstance(data, str) or len(data) > _LONGEST:
+        return data
+    if _START.match(data) if is_path else _CLEAR.fullmatch(data):
         names = [one for one in re.split(r"[/\\]", data) if not _NO_NAMES.fullmatch(one)]
         return names[-1] if names else data
     return data
