@@ -11,8 +11,8 @@ import yaml
 
 from mergeplan.checkpoints.names import hub_ids, parts_of
 from mergeplan.config.config import MergeConfig
-from mergeplan.display.text import printable
 from mergeplan.errors import InputError
+from mergeplan.merging.folder_names import told_apart
 from mergeplan.system.files import expanded, is_there
 from mergeplan.system.yamlfile import parse_yaml
 
@@ -22,6 +22,9 @@ _SEPARATOR = re.compile(r"[/\\~]")
 # The start of an absolute path, also in a comment; not that of an address.
 _ABSOLUTE = re.compile(r"(?<![\w/\\:.])(?:~|[A-Za-z]:)?[/\\]\w")
 _LONGEST = 4096
+# Where a config names whose tokens the output has.
+_WORDS = ("base", "union")
+_PARTS = {"model", "lora", "path"}
 
 
 class PublicNames:
@@ -70,23 +73,48 @@ class PublicNames:
             return self._config.text
         return yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
 
-    def _renamed(self, data: Any) -> Any:
+    def _renamed(self, data: Any, *keys: object) -> Any:
+        """A value of the YAML under some keys."""
         if isinstance(data, dict):
-            return {key: self._renamed(value) for key, value in data.items()}
+            return {key: self._renamed(value, *keys, key) for key, value in data.items()}
         if isinstance(data, list):
-            return list(map(self._renamed, data))
-        return self.of(data) if isinstance(data, str) else data
+            return [self._renamed(value, *keys) for value in data]
+        if not isinstance(data, str) or (_is_source(keys) and data in _WORDS):
+            return data
+        # A bare name elsewhere is a word of the language; a path is private wherever it stands.
+        return self.of(data) if _is_of_model(keys) or _SEPARATOR.search(data) else data
 
     @cached_property
     def _of_parts(self) -> dict[str, str]:
         """What has another name in public, and that name."""
-        # A bare name in the YAML is a model's, or a word of the language.
         written = filter(_SEPARATOR.search, _texts(parse_yaml(self._config.text)))
         texts = [*filter(_may_be_path, written), *self._models]
         parts = dict.fromkeys(part for text in texts for part in parts_of(text))
         cached = {part: "@".join(found) for part in parts if (found := _cached(part))}
         places = {part: place for part in parts if (place := _place(part)) is not None}
-        return {**_told_apart(places), **cached}
+        names = told_apart(places)
+        source = self._config.tokenizer_source
+        if source is not None and source not in _WORDS and names.get(source) in _WORDS:
+            names = {part: f"./{name}" if name in _WORDS else name for part, name in names.items()}
+        return {**names, **cached}
+
+
+def _is_source(keys: tuple[object, ...]) -> bool:
+    return keys in (("tokenizer_source",), ("tokenizer", "source"))
+
+
+def _is_of_model(keys: tuple[object, ...]) -> bool:
+    """Whether a model is named under these keys."""
+    if keys[:1] == ("modules",):
+        keys = keys[2:]
+    if keys[:2] == ("tokenizer", "tokens"):
+        keys = ("tokenizer", *keys[3:])
+    if keys[:1] == ("slices",):
+        keys = keys[1:]
+    start = 2 if keys[:1] in (("models",), ("sources",), ("tokenizer",)) else 1
+    # A model may be a mapping of its parts.
+    named = keys[start - 1 : start] in (("model",), ("base_model",), ("tokenizer_source",))
+    return (named or keys[:2] == ("tokenizer", "source")) and {*keys[start:]} <= _PARTS
 
 
 def _may_be_path(text: str) -> bool:
@@ -120,21 +148,3 @@ def _cached(part: str) -> tuple[str, str] | None:
         return None
     org, name, revision = found.groups()
     return f"{org}/{name}" if org else name, revision
-
-
-def _told_apart(places: dict[str, Path]) -> dict[str, str]:
-    """Names of folders; where two are alike, with as many of the folders above as it takes."""
-    lengths = dict.fromkeys(places, 1)
-    for _ in range(max((len(path.parts) for path in places.values()), default=0)):
-        ends = {part: path.parts[-lengths[part] :] for part, path in places.items()}
-        for part, path in places.items():
-            alike = (other for other, found in ends.items() if found == ends[part])
-            if any(places[other] != path for other in alike):
-                lengths[part] += 1
-    return {part: _end(path, lengths[part]) for part, path in places.items()}
-
-
-def _end(path: Path, length: int) -> str:
-    names = path.parts[1:][-length:] or ("model",)
-    # `a/b` alone would be a repository of the hub.
-    return printable(names[0] if len(names) == 1 else "/".join([".", *names]))
