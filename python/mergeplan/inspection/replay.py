@@ -112,8 +112,8 @@ def _opened(path: Path) -> Checkpoint:
 def _notes(run: Rerun, tensors: Sequence[ReplayedTensor], idle: bool) -> Iterator[str]:
     if idle:
         yield (
-            f"this merge changes nothing of `{run.begins_with}` in the dtype that was found: whether"
-            " it was applied, one cannot tell"
+            f"this merge changes nothing of `{run.begins_with}` in the dtype that was found:"
+            " whether it was applied, one cannot tell"
         )
     strengths = [
         (one.factor, one.elements) for one in tensors if one.factor and one.status == "strength"

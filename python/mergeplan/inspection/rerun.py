@@ -227,10 +227,10 @@ class Rerun:
         job = self.jobs[one.job]
         if x.dtype == r.dtype and np.array_equal(x.raw, r.raw):
             # One tensor that the merge changes is enough: the base is read no further.
-            changes = self.changes_something or self._changes(one, r, n)
-            return Closeness(
-                "equal", n, changes=changes and not leaves_as_is(self.plan, job)
-            ), False
+            changes = not leaves_as_is(self.plan, job) and (
+                self.changes_something or self._changes(one, r, n)
+            )
+            return Closeness("equal", n, changes=changes), False
         if not is_floating(x.dtype):
             return bytes_equal(x, r, n), False
         own = self._bases.named(job.tensor, x.dtype) if x.dtype in FLOATS else None
@@ -253,7 +253,7 @@ class Rerun:
     def _changes(self, one: Pair, r: Side, n: int) -> bool:
         """Whether a tensor of the replay is another than the base's, in its dtype."""
         job = self.jobs[one.job]
-        if r.dtype not in FLOATS or leaves_as_is(self.plan, job):
+        if r.dtype not in FLOATS:
             return False
         own = self._bases.named(job.tensor, r.dtype)
         if own is None:

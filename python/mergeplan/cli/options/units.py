@@ -37,7 +37,7 @@ class NumberRange(click.FloatRange):
     """A range in which NaN is not: of it click finds neither end wrong."""
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
