@@ -286,7 +286,7 @@ def test_merges_go_into_memory_of_any_layout_and_dtype(pool, tmp_path, expected)
         (("--device", "tpu"), 2, "device `tpu`: expected `auto`, `cpu`, `cuda` or `cuda:0`"),
         (("--device", "cpu", "--vram-limit", "1MiB"), 1, "expected 64 MiB or more"),
         (("--vram-limit", "1GiB"), 1, "`vram_limit` says nothing without a `device`"),
-        (("--device", "cpu", "--ray", "local"), 2, "leave --device out"),
+        (("--device", "cpu", "--ray", "local"), 2, "leave `--device` out"),
         (("--device", "auto"), 0, ""),
         (("--device", "cpu"), 0, ""),
     ],
