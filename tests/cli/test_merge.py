@@ -105,7 +105,7 @@ def test_the_output_may_be_here_or_behind_a_link(kind, config, small_models):
 def test_a_linked_output_is_replaced_where_it_really_is(config, small_models):
     real = small_models / "real"
     real.mkdir()
-    (real / "model.bin").write_text("")
+    (real / "model.bin").write_bytes(b"PK\x03\x04")
     (small_models / "link").symlink_to(real)
     assert cli("merge", config, small_models / "link", "--overwrite").returncode == 0
     assert (small_models / "link").is_symlink()

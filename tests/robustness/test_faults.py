@@ -175,7 +175,7 @@ def test_a_kill_while_an_output_is_replaced(point, small, tmp_path):
     expected, _ = small("linear")
     cwd = small.place(tmp_path / "w", "linear")
     (cwd / "out").mkdir()
-    (cwd / "out" / "model.bin").write_text("old")
+    (cwd / "out" / "model.bin").write_bytes(b"PK\x03\x04old")
     ended = run(cwd, "--overwrite", fault=f"{point}:1:kill")
     assert ended.code == -signal.SIGKILL
     found = contents(cwd / "out")

@@ -15,6 +15,10 @@ from tests.support.runs import contents, end, run, start_halted, succeed
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops processes, and looks")
 
 
+# Of a safetensors file whose tensors were cut off, or that has none.
+HEADER = (2).to_bytes(8, "little") + b"{}"
+
+
 @pytest.fixture
 def cwd(small, tmp_path):
     return small.place(tmp_path / "w", "linear")
@@ -94,7 +98,7 @@ def test_the_output_keeps_the_mode_of_its_folder(there, mode, cwd):
     out = cwd / "out"
     out.mkdir()
     if there == "full":
-        (out / "model.safetensors").write_text("")
+        (out / "model.safetensors").write_bytes(HEADER)
     out.chmod(mode)
     succeed(cwd, "--overwrite")
     assert stat.S_IMODE(out.stat().st_mode) == mode
@@ -148,6 +152,44 @@ def test_a_folder_without_weights_is_no_model(name, cwd):
     assert (cwd / "out" / name).read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"mergeplan_manifest.json": b"x\n"}, "`mergeplan_manifest.json`, and no weights"),
+        ({"model.safetensors": b"my notes"}, "`model.safetensors`, which does not begin as"),
+        ({"model.safetensors": b"my notes on a merge\n" * 9}, "`model.safetensors`, which"),
+        ({"model.safetensors": (9).to_bytes(8, "little") + b"my notes!"}, "which does not begin"),
+        ({"pytorch_model.bin": b"my notes"}, "`pytorch_model.bin`, which does not begin as"),
+        ({"model.safetensors": HEADER, "pytorch_model.bin": b"my notes"}, "`pytorch_model.bin`"),
+        ({"model.safetensors": b""}, "`model.safetensors`, and no weights"),
+        ({"model.safetensors.index.json": b"{}"}, "`model.safetensors.index.json`, and no weights"),
+    ],
+)
+def test_the_name_of_a_model_s_file_is_no_proof(content, told, cwd):
+    (cwd / "out").mkdir()
+    for name, data in content.items():
+        (cwd / "out" / name).write_bytes(data)
+    before = contents(cwd / "out")
+    ended = run(cwd, "--overwrite")
+    assert ended.code == 1
+    assert told in ended.stderr
+    assert "if it is a damaged output, remove it" in ended.stderr
+    assert contents(cwd / "out") == before
+
+
+@pytest.mark.parametrize("damage", ["manifest", "cut header", "cut tensors"])
+def test_a_damaged_output_is_replaced_by_what_is_whole_of_it(damage, cwd, expected):
+    succeed(cwd)
+    weights = next((cwd / "out").glob("*.safetensors"))
+    if damage == "manifest":
+        (cwd / "out" / "mergeplan_manifest.json").write_text("x")
+    else:
+        data = weights.read_bytes()
+        weights.write_bytes(data[:20] if damage == "cut header" else data[:-20])
+    succeed(cwd, "--overwrite")
+    assert contents(cwd / "out") == expected
+
+
 def test_a_large_folder_is_refused_at_its_first_file(tmp_path, monkeypatch):
     from mergeplan.errors import SurroundingsError
     from mergeplan.merging import replacing
@@ -173,6 +215,8 @@ def test_overwrite_replaces_what_loaders_and_merges_know(cwd, expected):
     ):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("")
+    (out / "model.safetensors").write_bytes(HEADER)
+    (out / "pytorch_model.bin").write_bytes(b"PK\x03\x04 and what was cut off")
     (out / "config.json").write_text('{"auto_map": {"AutoModel": "own.Model"}}')
     (out / "own.py").write_text("from .lib import own\nfrom .lib.own import *\n")
     succeed(cwd, "--overwrite")

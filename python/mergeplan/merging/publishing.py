@@ -63,7 +63,7 @@ def refuse_occupied(out: Path, written: Iterable[str], *, overwrite: bool) -> Se
         raise SurroundingsError(
             f"output `{out}` {why}",
             "`--overwrite` replaces models alone: choose another folder, or move what is yours out"
-            " of this one",
+            " of this one; if it is a damaged output, remove it",
         )
     return seen_in(out)
 

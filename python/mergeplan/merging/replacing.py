@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING, read_header
 from mergeplan.checkpoints.code import code_of
 from mergeplan.checkpoints.donated import WITH_CODE
 from mergeplan.checkpoints.tokenizer import SETTINGS_FILES, TOKENIZER_FILES
@@ -15,7 +15,9 @@ from mergeplan.errors import MergeplanError
 from mergeplan.merging.manifest import NAME as MANIFEST
 from mergeplan.merging.manifest import load_manifest
 from mergeplan.system.files import walk
+from mergeplan.system.jsontext import parse_json
 from mergeplan.system.private import is_private
+from mergeplan.system.reading import open_plain
 
 CARD, CARD_CONFIG = "README.md", "mergekit_config.yml"
 _NAMES = (CONFIG_FILE, MANIFEST, CARD, CARD_CONFIG, *TOKENIZER_FILES, *SETTINGS_FILES)
@@ -24,6 +26,8 @@ _WEIGHTS = re.compile(
     r"(model|pytorch_model|diffusion_pytorch_model|adapter_model|consolidated)(\.[A-Za-z0-9_]+)?"
     r"(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
 )
+# A zip archive, or a pickle of a protocol that names itself.
+_TORCHS = (b"PK\x03\x04", b"\x80")
 # What a file system keeps in its root, and where a merge onto a mount point works. It stays there.
 _NO_CONTENT = ("lost+found", ".mergeplan.partial")
 
@@ -65,7 +69,8 @@ def why_not_replaced(folder: Path, written: Iterable[str] = ()) -> str | None:
 
     Known are the weights, their index, config.json, tokenizer and settings by the names that
     loaders look for; what the folder's config.json names as the model's code; what its manifest
-    lists; and the card. Without weights they are no model's.
+    lists; and the card. Without weights they are no model's; and names prove little, so that what
+    is called weights must begin as such, unless there is a manifest that can be read.
 
     Args:
         written: More names that the merge writes itself.
@@ -73,10 +78,42 @@ def why_not_replaced(folder: Path, written: Iterable[str] = ()) -> str | None:
     unknown = next(unknown_in(folder, written), None)
     if unknown is not None:
         return f"holds `{unknown}`, which is no part of a model that mergeplan knows"
-    names = [path.name for path in content_of(folder)]
-    if MANIFEST not in names and not any(map(_WEIGHTS.fullmatch, names)):
-        return f"holds `{names[0]}`, and no weights of a model"
-    return None
+    content = content_of(folder)
+    weights = [path for path in content if _is_weights(path.name)]
+    begun = {path.name: _begins_as_weights(path) for path in weights}
+    if (True in begun.values() and False not in begun.values()) or _has_manifest(folder):
+        return None
+    odd = next((name for name, good in begun.items() if good is False), None)
+    if odd is not None:
+        return f"holds `{odd}`, which does not begin as weights do"
+    return f"holds `{content[0].name}`, and no weights of a model"
+
+
+def _is_weights(name: str) -> bool:
+    return _WEIGHTS.fullmatch(name) is not None and not name.endswith(INDEX_ENDING)
+
+
+def _begins_as_weights(path: Path) -> bool | None:
+    """Whether a file has a header of safetensors, or begins as what torch writes; `None` where
+    there is nothing in it."""
+    try:
+        with open_plain(path) as file:
+            if not (beginning := file.read(4)):
+                return None
+        if path.suffix == ".safetensors":
+            return isinstance(parse_json(read_header(path)[8:], f"`{path}`"), dict)
+    except FileNotFoundError:
+        return None  # a link to nothing
+    except (MergeplanError, OSError):
+        return False
+    return beginning.startswith(_TORCHS)
+
+
+def _has_manifest(folder: Path) -> bool:
+    with suppress(MergeplanError, OSError):
+        load_manifest(folder)
+        return True
+    return False
 
 
 def unknown_in(
