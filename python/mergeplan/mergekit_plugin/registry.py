@@ -37,7 +37,7 @@ def register() -> Usage:
         >>> from mergeplan import mergekit_plugin
         >>> usage = mergekit_plugin.register()  # doctest: +SKIP
     """
-    require_mergekit("`mergekit_plugin`")
+    require_mergekit("mergekit with our kernels in it")
     from mergeplan.mergekit_plugin.method import NativeMethod
 
     known = _registry()
@@ -51,7 +51,7 @@ def register() -> Usage:
 
 def unregister() -> None:
     """Give mergekit its own methods back."""
-    require_mergekit("`mergekit_plugin`")
+    require_mergekit("mergekit with our kernels in it")
     from mergeplan.mergekit_plugin.method import NativeMethod
 
     known = _registry()
