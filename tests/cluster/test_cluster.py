@@ -17,6 +17,7 @@ from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.merging.merge import merge_many
 from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.system.files import lock
 from tests.support.checkpoints import weights_of
 from tests.support.merges import config_text
 from tests.support.pools import write_pool
@@ -72,19 +73,39 @@ def test_a_driver_that_was_stopped_finds_the_whole_shards_again(ray, pool, tmp_p
     assert not (tmp_path / "out").exists()
     with pytest.raises(SurroundingsError, match="an earlier run left"):
         merge_many(wanted(pool, tmp_path / "out"), options(pool), runner=ClusterRunner(ray))
+    # Its workers are gone with the driver.
     merges, resumed = wanted(pool, tmp_path / "out"), options(pool, resume=True)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            [report] = merge_many(merges, resumed, runner=ClusterRunner(ray))
-            break
-        except SurroundingsError as error:
-            # The driver is gone; a worker may still be at the shard that it was given.
-            if "another worker is working" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    [report] = merge_many(merges, resumed, runner=ClusterRunner(ray))
     assert report.resumed_blocks > 0
     assert weights_of(tmp_path / "out") == weights_of(tmp_path / "alone")
+
+
+def test_workers_are_gone_before_a_driver_that_was_stopped_is(ray, pool, tmp_path):
+    """Before its first whole shard it leaves nothing: the next run makes the same places anew."""
+    from mergeplan.merging import cluster_runner
+
+    original, begun = cluster_runner._merge_shard, tmp_path / "begun"
+
+    def goes_on(plan_json, name, folder, threads, memory_bytes, run):
+        own = folder / "shards" / name
+        own.mkdir(parents=True, exist_ok=True)
+        with lock(own, "worker"):
+            begun.touch()
+            time.sleep(60)
+        return original(plan_json, name, folder, threads, memory_bytes, run)
+
+    def stop(done, total):
+        if begun.exists():
+            raise KeyboardInterrupt
+
+    runner = cluster_runner.ClusterRunner(ray)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster_runner, "_merge_shard", goes_on)
+        with pytest.raises(KeyboardInterrupt):
+            merge_many(wanted(pool, tmp_path / "out"), options(pool), progress=stop, runner=runner)
+    assert not (tmp_path / "out.partial").exists()
+    [report] = merge_many(wanted(pool, tmp_path / "out"), options(pool), runner=runner)
+    assert report.resumed_blocks == 0
 
 
 @pytest.mark.parametrize("left", [(), ("journal.inputs",), ("journal", "journal.inputs")])
@@ -96,7 +117,7 @@ def test_the_shard_of_a_killed_worker_is_done_again(left, ray, pool, tmp_path):
     killed = tmp_path / "killed"
     original = cluster_runner._merge_shard
 
-    def dies_once(plan_json, name, folder, threads, memory_bytes):
+    def dies_once(plan_json, name, folder, threads, memory_bytes, run):
         if not killed.exists():
             killed.write_text(name)
             time.sleep(0.1)
@@ -105,7 +126,7 @@ def test_the_shard_of_a_killed_worker_is_done_again(left, ray, pool, tmp_path):
                 own.mkdir(parents=True, exist_ok=True)
                 (own / file).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(plan_json, name, folder, threads, memory_bytes)
+        return original(plan_json, name, folder, threads, memory_bytes, run)
 
     runner = cluster_runner.ClusterRunner(ray)
     with pytest.MonkeyPatch.context() as patch:

@@ -17,9 +17,12 @@ from mergeplan.calibration.store import RunStore
 from mergeplan.checkpoints.beside import json_beside
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.evaluation.measured import MeasuredMerge
-from mergeplan.merging.cluster_runner import _merge_shard
+from mergeplan.merging.cluster_runner import _merge_shard, _seen
+from mergeplan.merging.merge import merge_many
+from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.pool.pool import Pool, PoolSize
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.system.files import lock
 from tests.robustness.test_writing import killed_in, mode_of, names_in, scores
 from tests.support.commands import cli
 
@@ -274,8 +277,43 @@ def test_a_worker_follows_no_link_out_of_its_folder(place, tmp_path):
     (folder / place).symlink_to(victim)
     before = sorted(victim.rglob("*"))
     with pytest.raises(SurroundingsError, match=f"`{folder / place}` is a link"):
-        _merge_shard("{}", "model.safetensors", folder, 1, 1 << 28)
+        _merge_shard("{}", "model.safetensors", folder, 1, 1 << 28, {})
     assert sorted(victim.rglob("*")) == before
+
+
+def test_a_worker_that_is_late_leaves_the_folder_of_the_next_run_alone(tmp_path):
+    folder = tmp_path / "out.partial"
+    folder.mkdir()
+    (folder / "merge.json").write_text("the first run")
+    run = _seen([], folder)
+    (folder / "merge.json").rename(tmp_path / "old")
+    (folder / "merge.json").write_text("the first run")
+    with pytest.raises(SurroundingsError, match="by now that of another run"):
+        _merge_shard("{}", "model.safetensors", folder, 1, 1 << 28, run)
+    assert names_in(folder) == ["merge.json"]
+
+
+def test_no_folder_is_removed_while_a_worker_is_in_it(small_models, tmp_path):
+    """A driver that was stopped before its first whole shard removes it, and so does --discard."""
+    workers = []
+
+    def stopped(checked, works, progress, watch):
+        place = works[0].folder / "shards" / "model.safetensors"
+        place.mkdir(parents=True)
+        workers.append(lock(place, "worker"))
+        raise KeyboardInterrupt
+
+    models = [{"model": str(small_models / "a")}]
+    config = {"merge_method": "passthrough", "models": models}
+    wanted = [MergeRequest(config, tmp_path / "out")]
+    with pytest.raises(KeyboardInterrupt):
+        merge_many(wanted, runner=stopped)
+    for more in ({"resume": True}, {"discard": True}):
+        with pytest.raises(SurroundingsError, match="another worker is working"):
+            merge_many(wanted, MergeOptions(**more))
+    workers.pop().close()
+    merge_many(wanted, MergeOptions(discard=True))
+    assert names_in(tmp_path) == ["a", "b", "base", "out"]
 
 
 def test_a_demo_replaces_nothing(tmp_path):

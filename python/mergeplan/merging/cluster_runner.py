@@ -7,6 +7,7 @@ nodes must see inputs and output under the same paths.
 """
 
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ from mergeplan.merging.manifest import stored_hashes
 from mergeplan.merging.runner import Result
 from mergeplan.merging.shards import RECORD_OF_SHARD, ShardRecord
 from mergeplan.merging.workfolder import RECORD as STATE
-from mergeplan.merging.workfolder import SHARDS
+from mergeplan.merging.workfolder import SHARDS, worker_locks
 from mergeplan.merging.workspace import Workspace
-from mergeplan.system.files import lock, sync_folder
+from mergeplan.system.files import is_held, lock, sync_folder
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 from mergeplan.system.ray import on_every_node
 from mergeplan.system.reading import RECORD
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
+
+# A worker that was killed is gone within moments; one on a node that is lost may never be.
+_PATIENCE_SECONDS = 20.0
 
 
 class ClusterRunner:
@@ -56,13 +60,16 @@ class ClusterRunner:
             prepared, plan = checked.merges[number].prepared, checked.merges[number].plan.data
             paths = [str(path) for rows in prepared.identities for path, *_ in rows]
             self._check_nodes(paths, work.folder)
+            run = _seen([], work.folder)
             tasks = {}
             remote = self._ray.remote(num_cpus=checked.threads, max_retries=-1)(_merge_shard)
             for name, length, tensors in prepared.files:
                 chosen = set(tensors)
                 jobs = tuple(job for job in plan.jobs if next(iter(job.stored)) in chosen)
                 part = replace(plan, jobs=jobs, max_shard_bytes=2**63).json()
-                task = remote.remote(part, name, work.folder, checked.threads, checked.core_memory)
+                task = remote.remote(
+                    part, name, work.folder, checked.threads, checked.core_memory, run
+                )
                 tasks[task] = length
             results[number] = self._collect(tasks, work, progress)
         return results
@@ -103,7 +110,17 @@ class ClusterRunner:
         finally:
             for task in left:
                 self._ray.cancel(task, force=True)
+            if left:
+                self._wait_for_workers(left, work.folder)
         return result
+
+    def _wait_for_workers(self, left: list[Any], folder: Path) -> None:
+        """Wait until those that were cancelled work no more: they write by paths, which the next
+        run may give to other files."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        self._ray.wait(left, num_returns=len(left), timeout=_PATIENCE_SECONDS)
+        while any(map(is_held, worker_locks(folder))) and time.monotonic() < until:
+            time.sleep(0.02)
 
 
 def _seen(paths: list[str], folder: Path) -> dict[str, Any]:
@@ -121,10 +138,23 @@ def _seen(paths: list[str], folder: Path) -> dict[str, Any]:
     return seen
 
 
+def _check_run(folder: Path, run: dict[str, Any]) -> None:
+    if _seen([], folder) != run:
+        raise SurroundingsError(f"`{folder}` is by now that of another run")
+
+
 def _merge_shard(
-    plan_json: str, name: str, folder: Path, threads: int, memory_bytes: int
+    plan_json: str,
+    name: str,
+    folder: Path,
+    threads: int,
+    memory_bytes: int,
+    run: dict[str, Any],
 ) -> Result:
     """Merge one shard, unless a record says that it is there; runs on a worker.
+
+    Args:
+        run: What the driver has seen of `folder`: by now it may be that of another run.
 
     Raises:
         SurroundingsError: The place where it works leads elsewhere, or another works there.
@@ -132,12 +162,14 @@ def _merge_shard(
     from mergeplan._native import PreparedMerge, content_hashes
 
     own, final = folder / SHARDS / name, folder / "data" / name
+    _check_run(folder, run)
     for place in (own.parent, own):
         if place.is_symlink():
             raise SurroundingsError(f"`{place}` is a link", "pass `--discard` to start over")
         place.mkdir(exist_ok=True)
     held = lock(own, "worker")
     try:
+        _check_run(folder, run)  # from here on nobody removes it
         record = own / RECORD_OF_SHARD
         if record.exists() and final.exists():
             left = load_strictly(record, ShardRecord, RECORD)

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -72,16 +72,36 @@ def remove_work(folder: Path, held: IO[str]) -> Path | None:
 
     Returns:
         Where things stay that others have put into it; `None` if there are none.
+
+    Raises:
+        SurroundingsError: A worker of a cluster still works in it.
     """
     private = folder.with_name(private_name())
-    if os.name == "nt":
-        held.close()  # there a folder with an open file has to keep its name
-    folder.rename(private)
+    with ExitStack() as workers:
+        try:
+            for path in worker_locks(folder):
+                workers.enter_context(lock(path.parent, "worker"))
+        except SurroundingsError:
+            held.close()
+            raise
+        if os.name == "nt":
+            # There a folder with an open file has to keep its name.
+            workers.close()
+            held.close()
+        folder.rename(private)
     if _empty(private, held):
         return None
     from mergeplan._native import rename_new
 
     return folder if rename_new(private, folder) else private
+
+
+def worker_locks(folder: Path) -> list[Path]:
+    """What the workers of a cluster hold in a work folder, each where it works."""
+    places = folder / SHARDS
+    if not is_folder(places):
+        return []
+    return [path / LOCK for path in places.iterdir() if is_folder(path) and (path / LOCK).exists()]
 
 
 def _empty(private: Path, held: IO[str]) -> bool:
