@@ -147,8 +147,9 @@ def _head(raw: bytes, readme: Path) -> dict[str, Any]:
         if _HEADLESS.search(raw):
             raise InputError("`license` stands outside of a head, which `---` opens and closes")
         return {}
-    # What stands behind the head is not looked at: it may be no UTF-8.
-    data = parse_yaml(decode(raw[: found.end(1)], readme)[found.start(1) :] if found[1] else "")
+    # What stands behind the head is not looked at: it may be no UTF-8. Messages name lines.
+    before = b"\n" * raw.count(b"\n", 0, max(found.start(1), 0))
+    data = parse_yaml(decode(before + (found[1] or b""), readme))
     if not isinstance(data, dict | None):
         raise InputError("expected keys and values between `---` and `---`")
     return data or {}
