@@ -324,7 +324,7 @@ def test_models_that_do_not_fit_are_all_named_and_options_that_some_lack(config)
     odd = {"p": (3, 3), "q": (2, 2)}
     for name, shape in odd.items():
         save_checkpoint(folder / name, {"w": torch.ones(shape)})
-    models = "".join(f"  - model: {folder / name}\n" for name in ("a", *odd))
+    models = "".join(f"  - model: {folder / name}\n" for name in ("a", "b", *odd))
     config.write_text(f"merge_method: linear\nparameters: {{weight: 1}}\nmodels:\n{models}")
     run = cli("merge", config, folder / "out")
     assert set(places(run.stderr).values()) >= {str(folder / name) for name in odd}

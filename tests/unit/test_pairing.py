@@ -1,13 +1,15 @@
 """Which tensors belong together: two spellings of one model, and what an output may lack."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import mergeplan
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
-from mergeplan.errors import InputError
+from mergeplan.errors import InputError, SeveralFaultsError
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
 
@@ -178,3 +180,39 @@ def test_what_a_model_computes_beside_its_tensors_is_compared(tmp_path):
     warnings = "\n".join(run_mergeplan(text, tmp_path / "out").warnings)
     assert "`num_experts_per_tok` is 2 in" in warnings
     assert "`rms_norm_eps` is 2e-06 in" in warnings
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_an_odd_model_is_at_fault_and_not_those_that_fit_each_other(with_base, tmp_path):
+    names = GPT2[1:]
+    plain = filled(names, 1.0)
+    wide = {name: torch.ones(5, 2) for name in names}
+    models = {"odd": {**wide, "more.weight": torch.ones(2)}, "a": plain, "b": plain, "c": plain}
+    models["less"] = {name: plain[name] for name in names[1:]}
+    paths = {name: save_checkpoint(tmp_path / name, tensors) for name, tensors in models.items()}
+    given = {"base_model": str(paths.pop("b"))} if with_base else {}
+    text = config_text("linear", list(paths.values()), parameters={"weight": 1}, **given)
+    (tmp_path / "c.yml").write_text(text)
+    with pytest.raises(SeveralFaultsError) as caught:
+        mergeplan.merge(tmp_path / "c.yml", tmp_path / "out")
+    faults = caught.value.faults
+    assert sorted(Path(one.about).name for one in faults) == ["less", "odd", "odd"]
+    said = [(one.message, one.hint, one.line) for one in faults]
+    assert any(f"expected shape [3, 2] as in `{tmp_path}" in message for message, *_ in said)
+    assert any("tensor `more.weight` is one that `" in message for message, *_ in said)
+    assert any("and 2 more like it" in message for message, *_ in said)
+    checked = mergeplan.check(tmp_path / "c.yml").faults
+    assert {(one.message, one.hint, one.line) for one in checked} == set(said)
+    problems = mergeplan.inspect(tmp_path / "c.yml").merges[0].problems
+    assert len(problems) == len(names) + 2
+
+
+def test_a_base_decides_against_all_others(tmp_path):
+    names = GPT2[1:]
+    plain, wide = filled(names, 1.0), {name: torch.ones(5, 2) for name in names}
+    base = save_checkpoint(tmp_path / "base", wide)
+    paths = [save_checkpoint(tmp_path / name, plain) for name in "abc"]
+    text = config_text("linear", paths, base_model=str(base), parameters={"weight": 1})
+    with pytest.raises(SeveralFaultsError) as caught:
+        run_mergeplan(text, tmp_path / "out")
+    assert [one.about for one in caught.value.faults] == list(map(str, paths))

@@ -13,7 +13,7 @@ from mergeplan.config.methods import METHODS
 from mergeplan.errors import InputError, MergeplanError
 from mergeplan.planning.architecture import architecture_differences
 from mergeplan.planning.conversation import conversation_differences
-from mergeplan.planning.faults import complaints
+from mergeplan.planning.faults import complaints, told
 from mergeplan.planning.jobs import dtype_faults
 from mergeplan.planning.lowering import sums_alone
 from mergeplan.planning.opening import try_to_open
@@ -42,8 +42,8 @@ class Refusal:
     """One reason why a merge is refused.
 
     Attributes:
-        kind: `config`, `open`, `missing`, `shape`, `vocabulary`, `dtype`, `layers`, `option`,
-            `memory` or `output`.
+        kind: `config`, `open`, `missing`, `extra`, `shape`, `vocabulary`, `dtype`, `layers`,
+            `option`, `memory` or `output`.
         model: Whose it is, as it was given; `None` where it is nobody's own.
         tensor: The tensor, or the first of `tensors` alike.
         line, excerpt: Where the config says it, and that line with a caret below.
@@ -87,6 +87,28 @@ def with_lines(problems: Iterable[Refusal], config: MergeConfig) -> list[Refusal
     ]
 
 
+def as_merge_tells(problems: Iterable[Refusal]) -> list[InputError]:
+    """Problems as errors, those of a model's tensors as one for each kind."""
+    problems = list(problems)
+    tensors = [one for one in problems if _of_tensor(one)]
+    folded = iter(
+        told(Fault(one.kind, one.model or "", one.tensor or "", one.error()) for one in tensors)
+    )
+    found, seen = [], set()
+    for one in problems:
+        if not _of_tensor(one):
+            found.append(one.error())
+        elif (group := (one.model, one.kind)) not in seen:
+            seen.add(group)
+            found.append(next(folded))
+    return found
+
+
+def _of_tensor(problem: Refusal) -> bool:
+    # Those of options are folded already.
+    return problem.tensor is not None and problem.kind != "option"
+
+
 def open_all(
     names: Iterable[str], opening: OpenOptions | None = None, *, shard_too: bool = False
 ) -> tuple[list[Checkpoint], list[Refusal]]:
@@ -107,18 +129,22 @@ def open_all(
 
 
 def compare(
-    checkpoints: list[Checkpoint], donor: Checkpoint, options: PlanOptions
+    checkpoints: list[Checkpoint],
+    donor: Checkpoint,
+    options: PlanOptions,
+    base: str | None = None,
 ) -> tuple[list[Refusal], list[str]]:
     """Check some checkpoints against each other.
 
     Args:
         donor: The one whose names and config the output has.
+        base: Name of the one that the others are held against; `None` for what most have.
 
     Returns:
         Every problem, and warnings about what fits but differs.
     """
     views = [respelled(checkpoint, donor) for checkpoint in checkpoints]
-    allowed = PairingOptions(options.allow_left_out)
+    allowed = PairingOptions(options.allow_left_out, base=base)
     pairing = pair_tensors(views, views[checkpoints.index(donor)], allowed)
     matches = [(match, checkpoints) for match in pairing.matches]
     problems, warnings = _judge(matches, pairing.faults)

@@ -125,7 +125,9 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
         problems += between
         warnings += differences
     elif by_names and not config.is_sliced and len(checkpoints) > 1:
-        between, differences = compare(checkpoints, checkpoints[0], options.planning())
+        donor = next((c for c in checkpoints if c.name == config.donor), checkpoints[0])
+        planning = options.planning()
+        between, differences = compare(checkpoints, donor, planning, config.base_model)
         problems += between
         warnings += differences
     planned = None

@@ -11,6 +11,7 @@ from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted, format_count, printable
 from mergeplan.errors import InputError
 from mergeplan.evaluation.documents import read_documents
+from mergeplan.inspection.compatibility import as_merge_tells
 from mergeplan.inspection.inspect import inspect
 from mergeplan.pool.file import find_pool
 from mergeplan.pool.opening import absent_texts, model_faults
@@ -81,7 +82,7 @@ def check(path: str | Path) -> Check:
 
 def _check_config(path: Path) -> Check:
     found = inspect([path])
-    return Check(path, tuple(one.error() for one in found.merges[0].problems), found.summary())
+    return Check(path, tuple(as_merge_tells(found.merges[0].problems)), found.summary())
 
 
 def _check_pool(path: Path) -> Check:

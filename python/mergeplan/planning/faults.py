@@ -13,6 +13,8 @@ from mergeplan.planning.pairing import Fault
 
 # So many patterns are written out in a hint.
 _PATTERNS = 4
+# Kinds of faults where some model lacks a tensor.
+_PRESENCE = ("missing", "extra")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def told(faults: Iterable[Fault]) -> list[InputError]:
         An error for each model and kind of fault: the first, and how many are like it.
     """
     faults = list(faults)
-    packed = _packed_hint([fault.tensor for fault in faults if fault.kind == "missing"])
+    packed = _packed_hint([fault.tensor for fault in faults if fault.kind in _PRESENCE])
     groups: dict[tuple[str, str], list[Fault]] = {}
     for fault in faults:
         groups.setdefault((fault.model, fault.kind), []).append(fault)
@@ -105,9 +107,9 @@ def told(faults: Iterable[Fault]) -> list[InputError]:
         if len(group) > 1:
             more = f" (and {len(group) - 1} more like it; `mergeplan inspect` lists all)"
             names = [fault.tensor for fault in group]
-            hint = _missing_hint(names) if kind == "missing" else error.hint
+            hint = _missing_hint(names) if kind in _PRESENCE else error.hint
             error = _with_more(error, more, hint)
-        if kind == "missing" and packed:
+        if kind in _PRESENCE and packed:
             error = _with_more(error, "", packed)
         error.about = model
         errors.append(error)
@@ -116,7 +118,7 @@ def told(faults: Iterable[Fault]) -> list[InputError]:
 
 def _with_more(error: InputError, more: str, hint: str | None) -> InputError:
     found = type(error)(error.message + more, hint)
-    found.about = error.about
+    found.about, found.line, found.excerpt = error.about, error.line, error.excerpt
     return found
 
 

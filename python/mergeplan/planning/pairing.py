@@ -1,5 +1,6 @@
 """Which tensor of each model belongs to which output tensor."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -32,7 +33,7 @@ class Fault:
     """Why one tensor of one model cannot take part in a merge.
 
     Attributes:
-        kind: `missing`, `shape`, `vocabulary`, `dtype` or `layers`.
+        kind: `missing`, `extra`, `shape`, `vocabulary`, `dtype` or `layers`.
         model: As the config writes it.
     """
 
@@ -66,10 +67,12 @@ class PairingOptions:
             model does.
         one_row_per_token: Names of tensors whose rows are brought together later: they may differ
             in number.
+        base: Name of the model that the others are held against; `None` for what most have.
     """
 
     allow_left_out: tuple[str, ...] = ()
     one_row_per_token: Collection[str] = ()
+    base: str | None = None
 
 
 AS_ASKED = "as `--allow-left-out` asks"
@@ -160,12 +163,11 @@ def pair_tensors(
             if reason is not None:
                 found.left_out[name] = reason
                 continue
-            has = next(iter(having), "the output")
-            lacking = [c for c in checkpoints if c.name not in having]
-            found.faults.extend(_missing(c.own_name(name), c.name, has) for c in lacking)
+            found.faults.extend(_presence_faults(name, having, checkpoints, options.base))
             if not having:
                 continue
-        found.faults.extend(_shape_faults(name, having, checkpoints, donor, free_rows))
+            like = options.base if options.base in having else donor.name
+            found.faults.extend(_shape_faults(name, having, checkpoints, like, options))
         if len(having) == len(checkpoints):
             tied = any(tensor != name for tensor in having.values())
             own = [c.own_name(having[c.name]) for c in checkpoints]
@@ -213,30 +215,54 @@ def _input_for(name: str, checkpoint: Checkpoint) -> str | None:
     return name if name in checkpoint.tensors else stand_in(name, checkpoint)
 
 
-def _missing(name: str, model: str, other: str) -> Fault:
-    error = MissingInputError(
-        f"model `{model}`: tensor `{name}` is missing, which `{other}` has",
-        f"all models of a merge must have the same architecture; `--allow-left-out '{name}'` (with"
-        " `*` for any part of a name) leaves it out of the output",
-    )
-    return Fault("missing", model, name, error)
+def _presence_faults(
+    name: str, having: Collection[str], checkpoints: list[Checkpoint], base: str | None
+) -> list[Fault]:
+    """Models that lack what the base has, or have what it lacks; without one, what most do."""
+    lacking = [c.name for c in checkpoints if c.name not in having]
+    if not lacking:
+        return []
+    few = 0 < len(having) < len(lacking) and base not in having
+    is_extra = bool(having) and (base in lacking or few)
+    odd, others = (having, lacking) if is_extra else (lacking, having)
+    other = base if base in others else next(iter(others), "the output")
+    faults = []
+    for checkpoint in checkpoints:
+        if checkpoint.name not in odd:
+            continue
+        own, kind = checkpoint.own_name(name), "extra" if is_extra else "missing"
+        says = f"is one that `{other}` lacks" if is_extra else f"is missing, which `{other}` has"
+        error = (InputError if is_extra else MissingInputError)(
+            f"model `{checkpoint.name}`: tensor `{own}` {says}",
+            f"all models of a merge must have the same architecture; `--allow-left-out '{own}'`"
+            " (with `*` for any part of a name) leaves it out of the output",
+        )
+        faults.append(Fault(kind, checkpoint.name, own, error))
+    return faults
 
 
 def _shape_faults(
     name: str,
     found: dict[str, str],
     checkpoints: list[Checkpoint],
-    donor: Checkpoint,
-    free_rows: bool,
+    like: str,
+    options: PairingOptions,
 ) -> list[Fault]:
-    """Tensors of another shape than the donor's, or than the first one's where it has none.
+    """Tensors of another shape than the base's, or without one than most.
 
     Args:
-        free_rows: Whether the first axes may differ.
+        like: Whose shape counts where it is the base, or where no shape is that of most.
     """
+    free_rows = name in options.one_row_per_token
     having = [checkpoint for checkpoint in checkpoints if checkpoint.name in found]
-    like = donor if donor.name in found else having[0]
-    expected = like.tensors[found[like.name]].shape
+    shapes = {c.name: c.tensors[found[c.name]].shape for c in having}
+    expected = shapes.get(like, shapes[having[0].name])
+    if like != options.base:
+        counts = Counter(shapes.values())
+        most = max(counts.values())
+        if counts[expected] < most:
+            expected = next(shape for shape, count in counts.items() if count == most)
+    like = next(model for model in (like, *shapes) if shapes.get(model) == expected)
     faults = []
     for checkpoint in having:
         tensor_name = found[checkpoint.name]
@@ -251,7 +277,7 @@ def _shape_faults(
             hint = "the vocabularies differ: `tokenizer_source: base` or `union` makes them one"
         error = InputError(
             f"`{checkpoint.path / tensor.file}`: tensor `{checkpoint.own_name(tensor_name)}`:"
-            f" expected shape {list(expected)} as in `{like.name}`, found {list(tensor.shape)}",
+            f" expected shape {list(expected)} as in `{like}`, found {list(tensor.shape)}",
             hint,
         )
         faults.append(Fault(kind, checkpoint.name, checkpoint.own_name(tensor_name), error))

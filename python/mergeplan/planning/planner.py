@@ -158,7 +158,7 @@ def pairing_options(
     """What of tensors that do not fit may pass: rows, where a tokenizer brings them together."""
     moves = config.tokenizer_source is not None or options.unsafe_truncate_embeddings
     if not moves or _rows_must_stay(checkpoints):
-        return PairingOptions(options.allow_left_out)
+        return PairingOptions(options.allow_left_out, base=config.base_model)
     donor = next(c for c in checkpoints if c.name == config.donor)
     per_token = set()
     for checkpoint in checkpoints:
@@ -166,7 +166,7 @@ def pairing_options(
         for name, tensor in respelled(checkpoint, donor).tensors.items():
             if has_row_per_token(name, tensor.shape, n_rows):
                 per_token.add(name)
-    return PairingOptions(options.allow_left_out, per_token)
+    return PairingOptions(options.allow_left_out, per_token, config.base_model)
 
 
 def _rows_must_stay(checkpoints: Sequence[Checkpoint]) -> InputError | None:

@@ -9,7 +9,7 @@ from mergeplan.checkpoints.opening import open_checkpoint, open_expert, permitte
 from mergeplan.errors import InputError, MergeplanError, MissingInputError, raise_all
 from mergeplan.planning.faults import told
 from mergeplan.planning.jobs import dtype_faults
-from mergeplan.planning.pairing import pair_tensors, respelled
+from mergeplan.planning.pairing import PairingOptions, pair_tensors, respelled
 from mergeplan.pool.file import SizeFound
 from mergeplan.pool.pool import Pool
 from mergeplan.system.excerpts import with_excerpts
@@ -69,9 +69,9 @@ def _of_size(where: str, size: SizeFound, fitting: bool) -> list[InputError]:
 
 
 def _unfit(base: Checkpoint, expert: Checkpoint) -> list[InputError]:
-    """What tells an expert from its base; of tensors that only it has, too, it is at fault."""
+    """What tells an expert from its base."""
     views = [base, respelled(expert, base)]
-    pairing = pair_tensors(views, base)
+    pairing = pair_tensors(views, base, PairingOptions(base=base.name))
     dtypes = (fault for match in pairing.matches for fault in dtype_faults(match, views))
     return told([*pairing.faults, *dtypes])
 
