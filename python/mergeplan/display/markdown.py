@@ -7,7 +7,7 @@ from mergeplan.display.text import cut
 _LONGEST = 200
 # What could end a code span, or the cell of a table that holds it.
 _ENDS = {ord(letter): rf"\x{ord(letter):02x}" for letter in "`|"}
-_PLAIN = re.compile(r"[A-Za-z0-9]+(?:[ ._-][A-Za-z0-9]+)*")
+_PLAIN = re.compile(r"[^\W_]+(?:[ ._-][^\W_]+)*")
 
 
 def code(text: object) -> str:
@@ -22,8 +22,8 @@ def code(text: object) -> str:
 def heading(text: str) -> str:
     """A name as it stands in a heading: as it is, or as code where that could be markup.
 
-    >>> heading("my-merge 1.2"), heading("out <b>")
-    ('my-merge 1.2', '`out <b>`')
+    >>> heading("été-merge 1.2"), heading("out <b>")
+    ('été-merge 1.2', '`out <b>`')
     """
     return text if len(text) <= _LONGEST and _PLAIN.fullmatch(text) else code(text)
 
