@@ -128,6 +128,18 @@ def test_out_and_as_belong_together(given):
     assert (run.returncode, "-o and --as belong together" in run.stderr) == (2, True)
 
 
+def test_layers_of_several_models_have_to_be_named_and_their_manifest_is_said(tmp_path):
+    slices = [
+        {"sources": [{"model": str(DEMO_POOL / name), "layer_range": [number, number + 1]}]}
+        for number, name in enumerate(("html", "js"))
+    ]
+    merge({"merge_method": "passthrough", "slices": slices}, tmp_path / "out")
+    run = cli("evaluate", tmp_path / "out", "--data", "d.jsonl", "-o", tmp_path / "m.csv")
+    assert run.returncode == 1
+    assert "mergeplan_manifest.json` is of other weights, or of `passthrough`" in run.stderr
+    assert "--as subset=code+algebra --as method=stack" in run.stderr
+
+
 def test_a_merge_is_recorded_as_what_its_manifest_says(tmp_path):
     models = [{"model": str(DEMO_POOL / name)} for name in ("html", "js")]
     config = {"merge_method": "task_arithmetic", "base_model": str(DEMO_POOL / "base")}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 
 import pytest
@@ -87,8 +89,10 @@ def test_an_option_that_the_method_lacks_is_a_typo(ties):
 def test_a_label_of_ones_own_names_its_method(ties):
     said = parse_merge(("method=sparse", 'options={"method": "ties", "density": 0.2}'), ties)
     assert said["method"] == "sparse"
-    with pytest.raises(InputError, match="contradicts"):
+    with pytest.raises(InputError, match="contradicts") as refused:
         parse_merge(("method=sparse", 'options={"method": "della", "density": 0.2}'), ties)
+    said = re.search("`(--as '.*')`", refused.value.hint)[1]
+    assert shlex.split(said) == ["--as", 'options={"method": "ties"}']
 
 
 @pytest.mark.parametrize(
@@ -154,10 +158,24 @@ def test_without_a_base_any_of_the_models_may_be_it(tmp_path):
 def test_of_two_that_are_interpolated_nobody_says_which_is_the_expert(tmp_path):
     config = {"merge_method": "slerp", "base_model": str(HTML), "models": [{"model": str(JS)}]}
     found = made(tmp_path, config | {"parameters": {"t": 0.3}})
-    with pytest.raises(InputError, match="needs k"):
+    with pytest.raises(InputError, match="mergeplan_manifest.json` says how .* may be the base"):
         parse_merge((), found)
     row = parse_merge(("subset=html+js",), found)
     assert (row["method"], row["options"], row["k"]) == ("slerp", '{"t": 0.3}', "2")
+
+
+def test_models_whose_folders_have_one_name_have_to_be_named(tmp_path):
+    models = []
+    for name, source in (("one", HTML), ("two", JS)):
+        shutil.copytree(source, tmp_path / name / "final")
+        models.append({"model": str(tmp_path / name / "final")})
+    found = made(
+        tmp_path, {"merge_method": "linear", "models": models} | {"parameters": {"weight": 0.5}}
+    )
+    with pytest.raises(InputError, match="folders of its 2 models are called `final` alike") as e:
+        parse_merge((), found)
+    assert "--as subset=" in e.value.hint
+    assert parse_merge(("subset=one+two",), found)["k"] == "2"
 
 
 def test_a_pool_names_the_experts(tmp_path):

@@ -120,9 +120,10 @@ def command(
     if (out is None) != (not merge) and not (out and made):
         if out and (model / NAME).is_file():
             raise InputError(
-                f"`{model / NAME}` is of other weights, or of a model's plain copy, and does not"
-                " say what to record",
-                f"say it with --as; `mergeplan verify {model}` names the tensors that differ",
+                f"`{model / NAME}` is of other weights, or of `passthrough` without an adapter (a"
+                " plain copy, or layers of several models), and does not say what to record",
+                "say it with --as, such as `--as subset=code+algebra --as method=stack`;"
+                f" `mergeplan verify {model}` names the tensors that differ",
             )
         raise click.UsageError("-o and --as belong together: what is recorded, and of which merge")
     known = parse_merge(merge, made) if out else {}

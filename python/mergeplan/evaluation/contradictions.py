@@ -95,7 +95,9 @@ def _method(merge: dict[str, str], known: Provenance) -> None:
     named = (options or {}).get("method", label)
     mergekit = LABELS.get(known.method, known.method)
     if named not in (known.method, mergekit):
-        hint = f'beside a label of your own say `--as options={{"method": "{known.method}"}}'
+        # Quoted, as a shell takes it for one word.
+        method = json.dumps({"method": known.method})
+        hint = f"beside a label of your own say `--as 'options={method}'`"
         raise _contradiction("method", str(named), known.method, known, hint)
     if options is None:
         merge["options"] = json.dumps(known.unusual, sort_keys=True)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mergeplan.config.config import MergeConfig, parse_config
 from mergeplan.config.labels import LABELS, in_words
 from mergeplan.config.scopes import ModelInput
 from mergeplan.config.values import Scalar
+from mergeplan.display.text import listed
 from mergeplan.inspection.verify import verify_weights
 from mergeplan.merging.manifest import NAME, Manifest, load_manifest
 from mergeplan.system.files import input_path
@@ -37,6 +38,7 @@ class Provenance:
         shares: Of each expert, where that is one number.
         base: `None` where the config names none: any of the experts may be it.
         seed: Of random masks, where the method has some.
+        unnamed: Why there are no experts; empty where there are.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Provenance:
     shares: dict[str, float] | None = None
     base: str | None = None
     seed: int | None = None
+    unnamed: str = ""
 
     @property
     def unusual(self) -> dict[str, Scalar]:
@@ -130,7 +133,8 @@ def provenance(
     # Where just one is merged into a base, either may be what others call base.
     experts = [] if method.max_inputs == 1 else _experts(config)
     called = {_named(one.path, manifest, names or {}): one.path for one in experts}
-    if len(called) < len(experts) or any("+" in name for name in called):
+    unnamed = _unnamed(config, called, experts)
+    if unnamed:
         called = {}
     usual = {name: option.default or False for name, option in method.options.items()}
     told = {name: value for name, value in options.items() if name not in _NOT_TOLD}
@@ -147,7 +151,21 @@ def provenance(
         {name: shares[path] for name, path in called.items()} if shares else None,
         config.base_model,
         manifest.seed if method.sparsify in ("random", "ranks") else None,
+        unnamed,
     )
+
+
+def _unnamed(config: MergeConfig, called: Mapping[str, str], experts: Sequence[ModelInput]) -> str:
+    """Why the experts' names are not known, where they are not."""
+    if config.method.max_inputs == 1:
+        return f"of the two models of `{config.method.name}` either may be the base"
+    if not experts:
+        return "its config names no models of the whole merge"
+    if len(called) < len(experts):
+        return f"the folders of its {len(experts)} models are called {listed(sorted(called))} alike"
+    if strange := [name for name in called if "+" in name]:
+        return f"the name {listed(strange)} has a `+`, which stands between names"
+    return ""
 
 
 def _options(config: MergeConfig) -> tuple[dict[str, Scalar], tuple[str, ...]]:

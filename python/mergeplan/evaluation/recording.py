@@ -51,6 +51,13 @@ def parse_merge(given: tuple[str, ...], known: Provenance | None = None) -> dict
         merge = filled(merge, known)
     if "k" not in merge and "subset" in merge:
         merge["k"] = str(len([name for name in merge["subset"].split("+") if name]))
+    if known is not None and known.unnamed and "k" not in merge:
+        raise InputError(
+            f"`{known.path}` says how this merge was made, and not of which experts:"
+            f" {known.unnamed}",
+            "name them as the table should have them: `--as subset=code+algebra`, and `--as"
+            " weights=0.7+0.3` where they are not equal",
+        )
     if not merge.get("k", "").isdecimal():
         raise InputError(
             f"a measurement needs k, the number of experts, found `{merge.get('k', '')}`",
