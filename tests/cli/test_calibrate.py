@@ -278,6 +278,11 @@ def test_a_list_of_subsets_is_measured_and_nothing_else(tmp_path):
     refused = calibrate(other, tmp_path / "other" / "run", "--subsets", subsets)
     assert refused.returncode == 1
     assert "another pool" in refused.stderr
+    subsets.write_text(subsets.read_text().splitlines()[0])
+    refused = calibrate(pool, tmp_path / "none", "--subsets", subsets)
+    assert refused.returncode == 1
+    assert "lists no merges" in refused.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def change_expert(folder: Path) -> Path:

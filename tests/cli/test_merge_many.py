@@ -94,3 +94,11 @@ def test_usage_and_a_list_at_fault(sweep):
     assert run.returncode == 1
     assert "row" in run.stderr
     assert not (folder / "out").exists()
+    # With and without the end of its line, as programs leave it.
+    for head in (text.splitlines()[0], text.splitlines()[0] + "\n"):
+        csv.write_text(head)
+        for more in ([], ["--dry-run"], ["--json"]):
+            run = cli("merge", "--many", csv, folder / "out", *more)
+            assert run.returncode == 1
+            assert f"`{csv}` lists no merges" in run.stderr
+    assert not (folder / "out").exists()

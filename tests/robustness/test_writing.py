@@ -137,9 +137,11 @@ def test_a_folder_that_is_not_there_is_named_before_the_work(command, tmp_path):
         (("select", "m.csv", "--pool", "pool.yml", "-o", "js/config.json"), "a part of `{}/js`"),
         (("select", "m.csv", "--pool", "pool.yml", "-o", "x.svg", "--plot", "x.svg"), "hold two"),
         (("select", "m.csv", "--pool", "pool.yml", "-o", "js.jsonl"), "`js.jsonl` is what is read"),
-        (("fit", "run", "-o", "run/measurements.csv"), "`run/measurements.csv` is what is read"),
-        (("select", "run", "--pool", "pool.yml", "-o", "run/scores.jsonl"), "is what is read"),
-        (("suggest", "run", "--pool", "pool.yml", "-o", "run/run.json"), "is what is read"),
+        (("fit", "run/measurements.csv", "-o", "run/run.json"), "`run/run.json` is what is read"),
+        (
+            ("select", "run/measurements.csv", "--pool", "pool.yml", "-o", "run/scores.jsonl"),
+            "is what is read",
+        ),
         (("report", "run", "-o", "run/report.html"), None),
     ],
 )

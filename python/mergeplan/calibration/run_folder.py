@@ -95,10 +95,12 @@ def has_measured(folder: Path) -> bool:
 
 
 def files_read(source: Path) -> tuple[Path, ...]:
-    """What commands read of a table, which is that file, or of a run's folder."""
-    if not source.is_dir():
+    """What commands read of a run's folder; or a table, with the run that it lies in."""
+    is_run = source.is_dir()
+    folder = source if is_run else source.parent
+    if not (is_run or (folder / RUN).is_file()):
         return (source,)
-    return tuple(source / name for name in NAMES if name not in _MADE)
+    return (source, *(folder / name for name in NAMES if name not in _MADE))[is_run:]
 
 
 class RunFolder:

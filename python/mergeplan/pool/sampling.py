@@ -164,7 +164,7 @@ def load_sample(path: Path, pool: Pool) -> list[SubsetMerge]:
     """
     if not path.exists():
         return []
-    rows = read_subsets(path)
+    rows = read_subsets(path, may_be_empty=True)
     if others := other_columns(path):
         raise InputError(
             f"`{path}`: column `{others[0]}` is none of ours, and would be lost",

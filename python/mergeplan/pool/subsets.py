@@ -285,12 +285,13 @@ def _refuse_other(path: Path, text: str) -> None:
         )
 
 
-def read_subsets(path: Path) -> list[SubsetRow]:
+def read_subsets(path: Path, *, may_be_empty: bool = False) -> list[SubsetRow]:
     """Read `subsets.csv`.
 
     Raises:
         MissingInputError: There is no such file.
-        InputError: A column is missing or a value is wrong; the message names row and column.
+        InputError: It lists no merges, a column is missing, or a value is wrong; the message names
+            row and column.
     """
     text = read_text(path, TABLE, given=True)
     reader, columns = open_table(io.StringIO(text, newline=""), path)
@@ -312,6 +313,8 @@ def read_subsets(path: Path) -> list[SubsetRow]:
         raise InputError(f"`{path}`, row {reader.line_num}: {error}") from error
     except InputError as error:
         raise InputError(f"`{path}`, {error.message}", error.hint) from error
+    if not rows and not may_be_empty:
+        raise InputError(f"`{path}` lists no merges", "`mergeplan sample POOL.yml -o DIR` does")
     return rows
 
 
