@@ -128,6 +128,7 @@ def test_a_file_that_is_there_stays_until_told_and_a_dry_run_only_prints(small):
         ("code/config.json", False),
         ("code.jsonl", False),
         ("merge.yml", False),
+        ("geometry.json", False),
         ("notes.txt", False),
         ("damaged.yml", True),
         ("by-hand.yml", True),
@@ -137,6 +138,7 @@ def test_a_file_that_is_there_stays_until_told_and_a_dry_run_only_prints(small):
 def test_only_a_pool_is_replaced(out, may_go, small):
     texts(small / "code.jsonl")
     (small / "merge.yml").write_text("merge_method: linear\nmodels: []\n")
+    (small / "geometry.json").write_text('{"format": "mergeplan-geometry", "sizes": []}')
     (small / "notes.txt").write_text("sizes matter: [")
     (small / "damaged.yml").write_text("# A pool for mergeplan, written by `mergeplan init`.\n[")
     (small / "by-hand.yml").write_text("sizes: [{base: gone}]\n")

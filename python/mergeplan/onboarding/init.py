@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from mergeplan.onboarding.domains import DomainText, find_domains, short_halves
 from mergeplan.onboarding.looking import look_into, texts_elsewhere
 from mergeplan.onboarding.pool_text import HEAD, is_meant, left_out_lines, pool_text
 from mergeplan.onboarding.roles import Size, find_sizes
+from mergeplan.pool.pool import PoolFile
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import POOL, read_text
 from mergeplan.system.writing import ExistsError, refuse_existing, write_durably
 from mergeplan.system.yamlfile import parse_yaml
 
 FILE = "pool.yml"
+_KEYS = {key.name for key in fields(PoolFile)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +157,9 @@ def _refuse_no_pool(path: Path) -> None:
         text = read_text(path, POOL)
         if not text.strip() or text.startswith(HEAD):
             return
-        if isinstance(found := parse_yaml(text), dict) and "sizes" in found:
+        found = parse_yaml(text)
+        # A geometry has `sizes` too.
+        if isinstance(found, dict) and "sizes" in found and {*found} <= _KEYS:
             return
     except MissingInputError:
         return
