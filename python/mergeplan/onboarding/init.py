@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from mergeplan.onboarding.domains import DomainText, find_domains, short_halves
 from mergeplan.onboarding.looking import look_into, texts_elsewhere
 from mergeplan.onboarding.pool_text import HEAD, is_meant, left_out_lines, pool_text
 from mergeplan.onboarding.roles import Size, find_sizes
-from mergeplan.pool.pool import PoolFile
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import POOL, read_text
 from mergeplan.system.writing import ExistsError, refuse_existing, write_durably
 from mergeplan.system.yamlfile import parse_yaml
 
 FILE = "pool.yml"
-_KEYS = {key.name for key in fields(PoolFile)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,8 +156,8 @@ def _refuse_no_pool(path: Path) -> None:
         if not text.strip() or text.startswith(HEAD):
             return
         found = parse_yaml(text)
-        # A geometry has `sizes` too.
-        if isinstance(found, dict) and "sizes" in found and {*found} <= _KEYS:
+        # A geometry has `sizes` too, and says what it is.
+        if isinstance(found, dict) and "sizes" in found and "format" not in found:
             return
     except MissingInputError:
         return
