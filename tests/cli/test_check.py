@@ -1,5 +1,6 @@
 """All that is wrong with a config or a pool is said in one run, each fault with its line."""
 
+import importlib.util
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import torch
 
 import mergeplan
 from mergeplan.checkpoints.hub import find_model
+from mergeplan.config.config import CHAT_TEMPLATES
 from mergeplan.errors import InputError, SeveralFaultsError
 from mergeplan.evaluation.documents import read_documents
 from mergeplan.merging.options import MergeRequest
@@ -306,6 +308,46 @@ def test_an_absent_source_of_the_tokenizer_is_told(demo_pool, config):
         "there is no folder `gone`: a tokenizer's source is `base`, `union` or a model"
         in run.stderr
     )
+
+
+def test_a_slip_in_what_the_tokenizer_is_made_of_is_told_with_the_rest(config):
+    text = config.read_text() + "tokenizer_source: unoin\nchat_template: chatlm\nzzz: 1\n"
+    config.write_text(text)
+    for command in (("check", config), ("merge", config, config.parent / "out")):
+        run = cli(*command)
+        assert set(places(run.stderr).values()) == {"zzz", "chatlm", "unoin"}
+        assert "hint: did you mean `union`?" in run.stderr
+        assert "hint: did you mean `chatml`?" in run.stderr
+    config.write_text(text.replace("zzz: 1\n", "").replace("chatlm", "chatml"))
+    assert list(places(cli("check", config).stderr).values()) == ["unoin"]
+    config.write_text(text.replace("zzz: 1\n", "").replace("unoin", "union"))
+    assert list(places(cli("check", config).stderr).values()) == ["chatlm"]
+
+
+def test_the_names_of_chat_templates_are_those_that_mergekit_brings():
+    (folder,) = importlib.util.find_spec("mergekit").submodule_search_locations
+    found = (Path(folder) / "_data" / "chat_templates").glob("*.jinja")
+    assert tuple(sorted(path.stem for path in found)) == CHAT_TEMPLATES
+
+
+def test_many_merges_say_all_faults_of_all_configs_and_their_models(config):
+    folder = config.parent
+    texts = {
+        "a": config.read_text().replace("ties", "tise"),
+        "b": config.read_text() + "dtpye: x\n",
+        "c": re.sub(r"/b\b", "/gone", config.read_text()),
+    }
+    wanted = []
+    for name, text in texts.items():
+        (folder / f"{name}.yml").write_text(text)
+        wanted.append(MergeRequest(folder / f"{name}.yml", folder / f"out-{name}"))
+    with pytest.raises(SeveralFaultsError) as caught:
+        mergeplan.merge_many(wanted)
+    said = [one.message for one in caught.value.faults]
+    for name, words in {"a": "`tise`", "b": "`dtpye`", "c": f"`{folder / 'gone'}`"}.items():
+        assert any(m.startswith(f"`{folder / name}.yml`: ") and words in m for m in said)
+    assert len(said) == 3
+    assert all(one.excerpt for one in caught.value.faults)
 
 
 def test_models_are_looked_at_though_the_method_is_not_known(config):

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,7 @@ def command(
         licence=licence,
         quiet=quiet,
     )
-    wanted = _wanted(paths, many)
+    wanted = _wanted(paths, many, options)
     if dry_run:
         checked = check_merges(wanted, options).merges
         found = push.prepare(checked[0], create=False) if push else None
@@ -273,7 +274,9 @@ def _runner(ray: str | None) -> "Runner | None":
     return ClusterRunner(connect(ray))
 
 
-def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[MergeRequest]":
+def _wanted(
+    paths: tuple[Path, ...], many: Path | None, options: "MergeOptions"
+) -> "list[MergeRequest]":
     from mergeplan.merging.options import MergeRequest
 
     if many is None:
@@ -282,18 +285,14 @@ def _wanted(paths: tuple[Path, ...], many: Path | None) -> "list[MergeRequest]":
         return [MergeRequest(*paths)]
     if len(paths) != 1:
         raise click.UsageError(f"expected OUT_ROOT beside --many, found {len(paths)} paths")
-    from mergeplan.config.config import load_config
-    from mergeplan.errors import InputError, raise_all
+    from mergeplan.config.config import read_config
+    from mergeplan.planning.opening import all_faultless
     from mergeplan.pool.subsets import read_subsets
 
-    wanted: list[MergeRequest] = []
-    faults: list[InputError] = []
-    for row in read_subsets(many):
-        try:
-            config = load_config(row.config, given=False)
-            wanted.append(MergeRequest(config, paths[0] / row.key, row.merge.seed))
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise_all(faults)
-    return wanted
+    rows = read_subsets(many)
+    reads = [partial(read_config, row.config, given=False) for row in rows]
+    configs = all_faultless(reads, options.planning().opening)
+    return [
+        MergeRequest(config, paths[0] / row.key, row.merge.seed)
+        for config, row in zip(configs, rows, strict=True)
+    ]

@@ -22,6 +22,9 @@ from mergeplan.system.files import expanded
 from mergeplan.system.reading import CONFIG, read_text
 from mergeplan.system.yamlfile import parse_yaml
 
+# Those that mergekit brings.
+CHAT_TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
+
 
 @dataclass(frozen=True)
 class MergeConfig:
@@ -202,6 +205,7 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
     dtype = faults.attempt(dtype_name, data.get("dtype"), "dtype")
     out_dtype = faults.attempt(dtype_name, data.get("out_dtype"), "out_dtype")
     faults.attempt(_check_tokenizers, data)
+    faults.attempt(_check_template, data.get("chat_template"))
     random_seed = faults.attempt(check_random_seed, data.get("random_seed"))
     if not modules:
         return None, faults
@@ -254,12 +258,19 @@ def _check_tokenizers(data: dict[str, Any]) -> None:
         model_name(source, "tokenizer_source")
     if tokenizer is not None:
         check_tokenizer(tokenizer)
-    template = data.get("chat_template")
-    if template is not None and (not isinstance(template, str) or not template):
-        raise InputError(
-            f"`chat_template`: expected `auto`, a name or a Jinja template,"
-            f" found {kind_of(template)}"
-        )
+
+
+def _check_template(template: object) -> None:
+    if template is None or template in ("auto", *CHAT_TEMPLATES):
+        return
+    # What mergekit takes for a template.
+    if isinstance(template, str) and len(template) >= 20 and "{" in template:
+        return
+    known = ["auto", *CHAT_TEMPLATES]
+    raise InputError(
+        f"`chat_template`: expected `auto`, a name or a Jinja template, found {kind_of(template)}",
+        nearest(str(template), known) or f"known names: {', '.join(CHAT_TEMPLATES)}",
+    )
 
 
 def _tokenizer_source(data: dict[str, Any]) -> str | None:

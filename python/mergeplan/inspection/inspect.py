@@ -39,6 +39,7 @@ from mergeplan.merging.preflight import check_fallback
 from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
 from mergeplan.merging.workspace import check_leftover
 from mergeplan.planning.lowering import ResolvedTensor
+from mergeplan.planning.opening import absent_source
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.planning.slicing import beyond_names
@@ -115,6 +116,7 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
         return MergeInspection(path, None, None, (), tuple(problems), (), None, None, ())
     # What is not here yet is not downloaded to look at it.
     opening = replace(options.planning().opening, download=False)
+    problems += [problem_of("config", fault) for fault in absent_source(config, opening)]
     checkpoints, unopened = open_all((model.path for model in config.models), opening)
     problems += unopened
     warnings = [warning for checkpoint in checkpoints for warning in lone_warnings(checkpoint)]

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from mergeplan.config.config import MergeConfig
+from mergeplan.config.config import MergeConfig, examined
 from mergeplan.config.seed import seed_of
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import InputError, raise_all
@@ -18,7 +19,7 @@ from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
 from mergeplan.merging.state import MergeState
 from mergeplan.merging.workspace import check_leftover, is_published, partial_folder
-from mergeplan.planning.opening import faultless
+from mergeplan.planning.opening import all_faultless
 from mergeplan.planning.plan import Fallback, MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.excerpts import with_excerpts
@@ -59,7 +60,8 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
             raise InputError(f"output `{place}` lies inside that of another merge")
         with creating(place):
             partial_folder(place).exists()  # a name that is too long for the system
-    configs = [faultless(one.config, options.planning().opening) for one in wanted]
+    reads = [partial(examined, one.config) for one in wanted]
+    configs = all_faultless(reads, options.planning().opening)
     seeds = [
         seed_of(config.random_seed, options.seed if one.seed is None else one.seed, "the config")
         for config, one in zip(configs, wanted, strict=True)

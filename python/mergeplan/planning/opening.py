@@ -1,14 +1,20 @@
 """Open the models of a config: every one that cannot be opened is told, not just the first."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, refuse_duplicates
+from mergeplan.checkpoints.hub import find_model, is_hub_id
 from mergeplan.checkpoints.names import hub_ids
 from mergeplan.checkpoints.opening import OpenOptions, open_checkpoint
 from mergeplan.config.config import AnyConfig, MergeConfig, examined
-from mergeplan.errors import InputError, MergeplanError, raise_all
-from mergeplan.system.excerpts import mark_lines
+from mergeplan.errors import InputError, MergeplanError, MissingInputError, nearest, raise_all
+from mergeplan.system.excerpts import mark_lines, with_excerpts
+from mergeplan.system.files import input_path
+
+Read = Callable[[], tuple[MergeConfig | None, list[InputError]]]
 
 
 def try_to_open(
@@ -64,12 +70,70 @@ def faultless(config: AnyConfig, opening: OpenOptions) -> MergeConfig:
     Raises:
         MissingInputError, InputError: All of them, and those of its models; none is downloaded.
     """
-    found, faults = examined(config)
-    if found is None or faults:
-        names = [one.path for one in found.models] if found else []
-        _, errors = try_to_open(names, replace(opening, download=False))
-        closed = list(map(_as_input, errors))
-        if found is not None and found.file is not None:
-            mark_lines(closed, found.text)
-        raise_all([*faults, *closed])
-    return found
+    return all_faultless([partial(examined, config)], opening)[0]
+
+
+def all_faultless(reads: Sequence[Read], opening: OpenOptions) -> list[MergeConfig]:
+    """Configs without faults.
+
+    Args:
+        reads: How each is read: what is left of it without its faults, and those.
+
+    Raises:
+        MissingInputError, InputError: All of them, and those of all models, each told of the config
+            that names it first; none is downloaded.
+    """
+    configs, faults = [], []
+    opening = replace(opening, download=False)
+    for read in reads:
+        try:
+            config, own = read()
+        except InputError as error:
+            config, own = None, list(error.faults)
+        faults += own
+        if config is not None:
+            configs.append(config)
+            faults += _placed(absent_source(config, opening), config, named=len(reads) > 1)
+    seen: set[str] = set()
+    for config in configs if faults else ():
+        names = [model.path for model in config.models if model.path not in seen]
+        seen.update(names)
+        closed = list(map(_as_input, try_to_open(names, opening)[1]))
+        faults += _placed(closed, config, named=len(reads) > 1)
+    if faults:
+        raise_all(faults)
+    return configs
+
+
+def _placed(errors: list[InputError], config: MergeConfig, *, named: bool) -> list[InputError]:
+    if config.file is None:
+        return errors
+    if named:
+        return with_excerpts(errors, config.text, f"`{config.file}`: ")
+    mark_lines(errors, config.text)
+    return errors
+
+
+def absent_source(config: MergeConfig, opening: OpenOptions) -> list[InputError]:
+    """Why the tokens that a config asks for are nowhere: its `tokenizer_source` is a slip.
+
+    Hub ids with an owner are left to who downloads them, and so are adapters and revisions.
+    """
+    source = config.tokenizer_source
+    known = ["base", "union", *(model.path for model in config.models)]
+    if source is None or source in known or not re.fullmatch(r"[\w./~-]+", source):
+        return []
+    if input_path(source).exists() or (is_hub_id(source) and "/" in source):
+        return []
+    try:
+        if is_hub_id(source):
+            find_model(source, cache=opening.cache, download=False)
+            return []
+    except MissingInputError:
+        pass
+    fault = InputError(
+        f"there is no folder `{source}`: a tokenizer's source is `base`, `union` or a model",
+        nearest(source, known),
+    )
+    fault.about = source
+    return [fault]
