@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -301,7 +302,32 @@ def test_completions_cannot_leave_their_place_on_a_page_or_a_terminal():
     assert "a|b (3 tokens, ended):\n  | ```\n  | \\x1b[2Jx " in text
     assert text.endswith("c (1 token, cut):\n  | y")
     assert "````text\n```\n\\x1b[2Jx \n````" in found.markdown()
+    assert "given to `a\\x7cb`:" in found.markdown()
     assert found.records()[1] == {"model": "c", "line": 4, "completion": "y", "fault": ""}
+
+
+def test_names_are_text_on_a_page():
+    found = columns_of([scored([1.0, 2.0]), scored([2.0, 3.5])])
+    odd = replace(found[0], name="d|<i>\n`x`")
+    page = Comparison(("x <b>", "c"), (odd, *found[1:]), (), (), "", (), ()).markdown()
+    assert page.splitlines()[0] == r"| model | `d\x7c<i>\n\x60x\x60` | macro |"
+    assert "| `x <b>` | " in page
+    assert r"which tell nothing apart: `d\x7c<i>\n\x60x\x60`" in page
+    assert "lower is better: loss_nats" in page
+
+
+def test_a_prompt_as_long_as_a_novel_is_shown_by_its_ends():
+    done = Completion("first " + "word " * 200_000 + "last", "x", 1, False)
+    found = Comparison(("a",), (), (Prompt(1, "p"),), ((done,),), "", (), ())
+    for text in (found.summary(), found.markdown()):
+        assert len(text) < 2500
+        assert "first word" in text
+        assert "word last" in text
+        assert "… 998,010 characters left out: --json has them …" in text
+    assert found.data()["completions"][0]["prompt"] == done.prompt
+    short = Completion("word " * 500, "x", 1, False)
+    found = Comparison(("a",), (), (Prompt(1, "p"),), ((short,),), "", (), ())
+    assert short.prompt in found.summary()
 
 
 def test_a_wide_table_is_cut_into_as_many_as_fit():

@@ -62,7 +62,7 @@ def test_commands_are_described_by_the_list_without_being_imported():
 
 def commands_of(shell: str) -> str:
     """What the page says to run."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "completion.md").read_text(), re.S)
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "completion.md").read_text(), re.S)
     [found] = [block for block in blocks if f"{shell}_source" in block]
     return found
 
@@ -118,3 +118,19 @@ def test_the_pages_script_works_in_zsh(home):
 def test_the_pages_script_works_in_fish(home):
     found = ran("fish", "complete -C 'mergeplan in'", home)
     assert {"init", "inspect"} <= {line.partition("\t")[0] for line in found}
+
+
+def test_a_word_that_is_no_command_gets_nothing_and_no_message():
+    for words in ("mergeplan nonexist ", "mergeplan nonexist --o"):
+        env = {"_MERGEPLAN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2"}
+        done = cli_process(env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "error" not in done.stdout
+
+
+@pytest.mark.parametrize("instruction", ["foo_source", "bash", "bash_nothing", "_"])
+def test_a_shell_that_is_not_known_is_a_usage_error(instruction):
+    done = cli_process(env={"_MERGEPLAN_COMPLETE": instruction})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected bash, zsh or fish" in done.stderr
+    assert f"found `{instruction}`" in done.stderr

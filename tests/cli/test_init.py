@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 import mergeplan
 from mergeplan.errors import SurroundingsError
 from mergeplan.onboarding import looking
+from mergeplan.onboarding.pool_text import left_out_lines
 from tests.support.commands import cli
 
 
@@ -508,3 +509,21 @@ def test_nothing_that_looks_at_a_pool_downloads_a_model(tmp_path, monkeypatch):
     assert cli("init", tmp_path / "loras").returncode == 1
     assert asked
     assert all(name == "org/lost" and here for name, here in asked)
+
+
+def test_what_is_left_out_is_a_sentence():
+    one, other = Path("un/js.jsonl"), Path("un/md.jsonl")
+    left_out = {
+        one: f"cannot read `{one}`: Permission denied",
+        other: f"`{other}`: expected a JSON object",
+    }
+    assert left_out_lines(left_out) == [
+        "`un/js.jsonl`: cannot read: Permission denied",
+        "`un/md.jsonl`: expected a JSON object",
+    ]
+
+
+def test_what_is_no_folder_is_not_said_to_be_missing():
+    run = cli("init", "/dev/null")
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: `/dev/null` is neither a folder nor a regular file")

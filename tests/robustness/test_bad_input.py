@@ -61,7 +61,7 @@ def break_file(folder, how: str) -> None:
     ("how", "words"),
     [
         ("missing", ["no safetensors checkpoint", "model.safetensors"]),
-        ("empty", ["header length", "0 bytes in all"]),
+        ("empty", ["is empty: expected a safetensors file"]),
         ("truncated", ["describes a file of", "found"]),
         ("longer", ["describes a file of", "found"]),
         ("header too long", ["header length is 1000000 bytes"]),

@@ -101,6 +101,11 @@ def _of_index(index: Path) -> tuple[dict[str, Tensor], list[str]]:
 def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     from mergeplan._native import read_checkpoint
 
+    if path.suffix == ".safetensors" and path.is_file() and not path.stat().st_size:
+        raise InputError(
+            f"`{path}` is empty: expected a safetensors file",
+            "the file was not copied, or not written; fetch it again",
+        )
     names, numbers, kinds, unlisted = read_checkpoint(path)
     if long := next((name for name in names if len(name) > _LONGEST_NAME), None):
         raise InputError(

@@ -86,7 +86,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
+        # At a Tab nothing is offered behind a word that is no command, and nothing is said.
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             from mergeplan.errors import nearest
 
             near = nearest(name, list(COMMANDS))
@@ -127,6 +128,7 @@ def main() -> None:
 def _run() -> int:
     try:
         streams.prepare()
+        _check_completion()
         code: int = group.main(standalone_mode=False, prog_name="mergeplan") or 0
         sys.stdout.flush()
         return code
@@ -142,6 +144,24 @@ def _run() -> int:
         return 0
     except BaseException as error:
         return _told(error)
+
+
+def _check_completion() -> None:
+    """Refuse what click takes for success or for a fault of ours: a shell that it does not know."""
+    from click.shell_completion import get_completion_class
+
+    instruction = os.environ.get(_COMPLETE, "")
+    shell, _, step = instruction.partition("_")
+    if instruction and (get_completion_class(shell) is None or step not in ("source", "complete")):
+        raise click.UsageError(
+            f"{_COMPLETE}: expected bash, zsh or fish, `_`, and source or complete, found"
+            f" `{cut(instruction, 40)}`",
+            click.Context(group, info_name="mergeplan"),
+        )
+
+
+# Where click looks for what a shell asks.
+_COMPLETE = "_MERGEPLAN_COMPLETE"
 
 
 def _misused(error: click.ClickException) -> int:

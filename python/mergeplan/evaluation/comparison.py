@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mergeplan.display.markdown import fenced
+from mergeplan.display.markdown import code, fenced, heading
 from mergeplan.display.summary import COLUMNS, Summarized
 from mergeplan.display.table import align_columns
-from mergeplan.display.text import finite, listed, printable
+from mergeplan.display.text import counted, finite, printable
 from mergeplan.evaluation.columns import FEWEST, LEVEL, Column
 from mergeplan.evaluation.completions import Completion
 from mergeplan.evaluation.prompts import Prompt
@@ -52,14 +52,14 @@ class Comparison(Summarized):
         """The same for a page: bold where the best is told apart."""
         parts = []
         if self.columns:
-            rows = self._rows(lambda text, bold: f"**{text}**" if bold else text)
-            head, *body = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+            head, *body = self._rows(lambda text, bold: f"**{text}**" if bold else text, heading)
             rule = ["---", *["---:"] * (len(head) - 1)]
             table = "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
-            parts = [table, "  \n".join(self._notes("bold:"))]
+            parts = [table, "  \n".join(self._notes("bold:", heading))]
         for number, prompt in enumerate(self.prompts):
             parts.append(f"### Prompt of line {prompt.line}")
-            parts += [f"{head}\n\n{fenced(text, 'text')}" for head, text in self._texts(number)]
+            texts = self._texts(number, heading)
+            parts += [f"{head}\n\n{fenced(text, 'text')}" for head, text in texts]
         return "\n\n".join(parts)
 
     def csv(self) -> str:
@@ -112,12 +112,19 @@ class Comparison(Summarized):
             "warnings": list(self.warnings),
         }
 
-    def _rows(self, mark: Callable[[str, bool], str]) -> list[list[str]]:
-        """The head, and a row for each model."""
-        head = ["model", *map(self._head, self.columns)]
+    def _rows(
+        self, mark: Callable[[str, bool], str], plain: Callable[[str], str] = printable
+    ) -> list[list[str]]:
+        """The head, and a row for each model.
+
+        Args:
+            mark: Writes a value, of which the second says whether it is marked.
+            plain: Writes a name, which may hold anything.
+        """
+        head = ["model", *(plain(self._head(column)) for column in self.columns)]
         body = [
             [
-                printable(name),
+                plain(name),
                 *(
                     mark(_cell(column.values[n].value, column.values[n].se), bold)
                     for column in self.columns
@@ -129,9 +136,8 @@ class Comparison(Summarized):
         return [head, *body]
 
     def _head(self, column: Column) -> str:
-        name = printable(column.name)
-        first = self.columns[0]
-        return name if column.metric == first.metric else f"{name} {printable(column.metric)}"
+        alike = column.metric == self.columns[0].metric
+        return column.name if alike else f"{column.name} {column.metric}"
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         """The table, cut into as many as a terminal's width takes."""
@@ -147,10 +153,10 @@ class Comparison(Summarized):
             width += widths[number]
         yield [list(row) for row in zip(*(columns[n] for n in block), strict=True)]
 
-    def _notes(self, mark: str) -> list[str]:
+    def _notes(self, mark: str, plain: Callable[[str], str] = printable) -> list[str]:
         """What the values and marks mean, and where there can be no mark."""
         ways = [
-            f"{way} is better: " + ", ".join(dict.fromkeys(c.metric for c in some))
+            f"{way} is better: " + ", ".join(map(plain, dict.fromkeys(c.metric for c in some)))
             for way in ("lower", "higher")
             if (some := [c for c in self.columns if c.better == way])
         ]
@@ -169,26 +175,29 @@ class Comparison(Summarized):
         if few:
             notes.append(
                 f"of fewer than {FEWEST} documents or groups, which tell nothing apart:"
-                f" {listed(few)}"
+                f" {_listed(few)}"
             )
         unpaired = [self._head(c) for c in self.columns if c.n_groups == 0 or not c.better]
         if unpaired:
-            notes.append(f"without items' scores or a direction to compare by: {listed(unpaired)}")
+            notes.append(f"without items' scores or a direction to compare by: {_listed(unpaired)}")
         return notes
 
     def _of(self, number: int) -> list[tuple[str, Completion]]:
         """Each model's completion of a prompt."""
         return [(m, own[number]) for m, own in zip(self.models, self.completions, strict=True)]
 
-    def _texts(self, number: int) -> Iterator[tuple[str, str]]:
+    def _texts(
+        self, number: int, plain: Callable[[str], str] = printable
+    ) -> Iterator[tuple[str, str]]:
         """The prompt, once for all models that are given it alike, and the completions."""
         every = self._of(number)
         for prompt in dict.fromkeys(done.prompt for _, done in every if done.prompt):
-            given = [printable(name) for name, done in every if done.prompt == prompt]
+            given = [plain(name) for name, done in every if done.prompt == prompt]
             alike = len(given) == len(every)
-            yield f"given to {'all' if alike else ', '.join(given)}:", _shown(prompt)
+            yield f"given to {'all' if alike else ', '.join(given)}:", _shortened(prompt)
         for name, done in every:
-            yield f"{printable(name)} ({done.outcome()}):", _shown(done.text)
+            outcome = plain(done.fault) if done.fault else done.outcome()
+            yield f"{plain(name)} ({outcome}):", _shown(done.text)
 
 
 _FIELDS = (
@@ -199,6 +208,25 @@ _FIELDS = (
 
 def _cell(value: float, se: float) -> str:
     return f"{value:.4f} ± {se:.4f}" if se == se else f"{value:.4f}"
+
+
+def _listed(names: list[str]) -> str:
+    """The first of some names in backticks, which none of them can end."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(code, names[:10])) + more
+
+
+# Of a prompt on a terminal or a page: what comes last is what a model goes on from.
+_FIRST = _LAST = 1000
+
+
+def _shortened(text: str) -> str:
+    """A prompt, without the middle of a long one, which `--json` has whole."""
+    left_out = len(text) - _FIRST - _LAST
+    if left_out <= _LAST:
+        return _shown(text)
+    first, last = _shown(text[:_FIRST]), _shown(text[-_LAST:])
+    return f"{first}\n… {counted(left_out, 'characters')} left out: --json has them …\n{last}"
 
 
 def _shown(text: str) -> str:

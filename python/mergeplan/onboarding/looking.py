@@ -111,6 +111,10 @@ def look_into(folders: Sequence[Path]) -> Found:
                 f"`{folder}`: expected a folder or a {_TEXTS} file",
                 "give the folder that the model's file lies in",
             )
+        elif folder.exists() and not folder.is_dir():
+            raise InputError(
+                f"`{folder}` is neither a folder nor a regular file", "give folders of models"
+            )
         elif not folder.is_dir():
             raise MissingInputError(f"`{folder}` is not there", "give folders of models")
         else:

@@ -83,7 +83,9 @@ def left_out_lines(left_out: Mapping[Path, str]) -> list[str]:
     """What was left out, and why, all that have one reason on a line."""
     places: dict[str, list[Path]] = {}
     for place, why in left_out.items():
-        places.setdefault(why.replace(f"`{place}`: ", ""), []).append(place)
+        # Of "cannot read `x`: why" the path is within the sentence, and stands before it too.
+        told = why.replace(f" `{place}`: ", ": ").replace(f"`{place}`: ", "")
+        places.setdefault(told, []).append(place)
     return [f"{paths(every, 3)}: {why}" for why, every in places.items()]
 
 
