@@ -166,6 +166,19 @@ def test_what_a_command_reads_is_never_replaced(words, told, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
+def test_what_may_not_be_looked_into_stops_no_check(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "d.csv").touch()
+
+    def closed(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", closed)  # root may look everywhere
+    writing.refuse_existing(tmp_path / "d.csv", overwrite=True, inputs=[tmp_path / "m"])
+    monkeypatch.setattr(Path, "exists", closed)
+    writing.refuse_existing(tmp_path / "d.csv", overwrite=True, inputs=[tmp_path / "m"])
+
+
 def test_a_folder_that_may_not_be_written_to_is_named_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write everywhere
     with pytest.raises(SurroundingsError, match="its folder may not be written to"):

@@ -9,7 +9,6 @@ import click
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn, warn_left_out
 from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, task_names
-from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
 from mergeplan.errors import InputError, MergeplanError
@@ -45,7 +44,9 @@ _FILE = PATH
 )
 @click.option("--items", type=_FILE, help="Write each item's score of the tasks to this CSV.")
 @click.option("--documents", type=_FILE, help="Write each document's loss to this CSV.")
-@overwrite_option
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the tables of --documents and --items that exist."
+)
 @evaluation_options(auto="the checkpoint's own", seed="Of the choice of documents.")
 @threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.documents import print_document
-from mergeplan.cli.options.overwrite import overwrite_option
 from mergeplan.cli.options.path import PATH, complete_files
 
 
@@ -33,7 +32,7 @@ from mergeplan.cli.options.path import PATH, complete_files
     metavar="TEXTS",
     help="A .jsonl file, `name=file`, or a folder of such. [default: those in FOLDER]",
 )
-@overwrite_option
+@click.option("--overwrite", is_flag=True, help="Replace the pool if it exists.")
 @click.option("--dry-run", is_flag=True, help="Print the file on stdout; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was taken, as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No word of what was taken.")

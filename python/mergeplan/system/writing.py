@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from mergeplan.errors import MissingInputError, SurroundingsError
-from mergeplan.system.files import telling
+from mergeplan.system.files import is_there, telling
 from mergeplan.system.private import is_private, private_name
 from mergeplan.system.reading import open_plain
 
@@ -112,16 +112,18 @@ def refuse_unlike(path: Path, beginning: str, what: str) -> None:
 
 
 def _refuse_read(path: Path, one: Path) -> None:
-    if not one.exists():
+    if not is_there(one):
         return
     if one.samefile(path):
         raise ExistsError(f"`{path}` is what is read", "choose another name")
     if not one.is_dir():
         return
-    place = Path(os.path.realpath(path))
+    place, entries = Path(os.path.realpath(path)), []
+    with suppress(PermissionError):  # which whoever reads it says
+        entries = list(one.iterdir())
     # The hub's cache is made of links to what lies elsewhere.
     if Path(os.path.realpath(one)) in place.parents or any(
-        entry.is_symlink() and Path(os.path.realpath(entry)) == place for entry in one.iterdir()
+        entry.is_symlink() and Path(os.path.realpath(entry)) == place for entry in entries
     ):
         raise ExistsError(f"`{path}` is a part of `{one}`, which is read", "choose another name")
 
