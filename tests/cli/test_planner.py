@@ -232,7 +232,7 @@ def test_suggest_answers_in_full(demo_pool):
         "with 90 % confidence on this text: k = 6",
         "of the subsets of that size, all measured",
         "another pool like this one",
-        "k80",
+        "80 % of the improvement at k = ",
         "within 0.004 of the floor from k = ",
         "GPU hours",
         "best within the budget",

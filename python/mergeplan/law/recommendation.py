@@ -219,7 +219,8 @@ class Recommendation(Summarized):
             "",
         ]
         lines += _curve(best.fit)
-        lines.append(f"  k80 {best.k80}, k90 {best.k90}" + _near_floor(best, goal.epsilon))
+        shares = f"  80 % of the improvement at k = {best.k80}, 90 % at k = {best.k90}"
+        lines.append(shares + _near_floor(best, goal.epsilon))
         if best.cost is not None:
             unit = self.costs.unit
             lines.append(
