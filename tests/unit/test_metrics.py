@@ -625,7 +625,7 @@ def test_where_means_have_no_trend_no_k_interval_or_sure_k_is_told(tmp_path, met
     for target in (None, 0.24):
         best = recommend(fit(path, metric=metric), target)
         assert best.summary().startswith("no number of experts is told for")
-        for word in ("interval of k", "confidence", "of the improvement", "crosses", "asks for"):
+        for word in ("interval of k", "confidence", "improvement at k", "crosses", "asks for"):
             assert word not in best.summary()
         assert "no k is told" in best.best.summary()
     assert "asks for 4 of 5" in recommend(fit(PUBLISHED, metric="math_500")).summary()
