@@ -213,6 +213,33 @@ def test_what_is_no_config_at_all_is_told_at_once():
     assert all(places(one.excerpt) == {1: f"zz{n}"} for n, one in enumerate(faults))
 
 
+def test_keys_that_stand_twice_are_all_told_where_they_stand_again(tmp_path):
+    path = tmp_path / "c.yml"
+    path.write_text(
+        "merge_method: linear\nmerge_method: linear\nmodels:\n"
+        "  - {model: ./gone, model: ./lost, parameters: {weight: 1, weight: 2}}\nzzz: 1\n"
+    )
+    faults = mergeplan.check(path).faults
+    below = [one.excerpt.split("| ")[-1] for one in faults]
+    at = [(len(one) - len(one.lstrip()), one.count("^")) for one in below]
+    expected = {(2, 0, 12), (4, 20, 5), (4, 59, 6), (5, 0, 3), (4, 27, 6)}
+    assert {(one.line, *place) for one, place in zip(faults, at, strict=True)} == expected
+    assert len(faults) == 5
+
+
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
+def test_lines_are_counted_as_editors_count_them(end, tmp_path):
+    path = tmp_path / "c.yml"
+    text = f"merge_method: linear # x{end}zzz: 1\nmodels:\n  - model: ./gone\n"
+    path.write_text(text + "    parameters: {weight: 1}\n")
+    said = cli("check", path).stderr
+    assert places(said) == {1: "zzz", 3: "./gone"}
+    path.write_text(text + "   a\n")
+    assert "invalid YAML: line 4, column 4" in cli("check", path).stderr
+    path.write_text(text + "    model: b\n")
+    assert "`model` stands twice (line 4, column 5)" in cli("check", path).stderr
+
+
 def test_a_caret_stands_below_wide_letters_and_in_long_lines():
     text = "模型: {a: 1}\nb: " + "x" * 300 + "\n"
     first, second = with_excerpts([InputError("`模型.a`: odd"), InputError("`b`: odd")], text)

@@ -200,7 +200,10 @@ def test_a_card_that_says_nothing_of_use_has_no_licence(readme, tmp_path):
         (b"---\nlicense: see LICENSE (CC BY-ND)\n---\n", "`license`: expected the hub's word"),
         (b"---\nlicense: cc-by-nd-4.0\nfoo: [bar\n---\n", "invalid YAML"),
         (b"---\nlicense: cc-by-nd-4.0\nfoo: @bad\n---\n", "invalid YAML"),
-        (b"---\nlicense: cc-by-nd-4.0\nlicense: mit\n---\n", "`license` stands twice (line 3)"),
+        (
+            b"---\nlicense: cc-by-nd-4.0\nlicense: mit\n---\n",
+            "`license` stands twice (line 3, ",
+        ),
         (b"---\nlicense: mit\nLicence: cc-by-nd-4.0\n---\n", "several spellings"),
         (b"---\nlicense: other\nlicense_name: [cc-by-nd-4.0]\n---\n", "`license_name`: expected"),
         (b"---\nlicense: cc-by-nd-4.0\n# Title\n", "no closing `---`"),

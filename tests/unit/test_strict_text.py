@@ -31,7 +31,7 @@ YAML = {
     "[" * 150: "nested too deeply",
     "[" * 100_000: "nest",
     'x: "\\ud800"': "invalid",
-    f"a: 1\n{'k' * 500}: 1\n{'k' * 500}: 2": "stands twice (line 3)",
+    f"a: 1\n{'k' * 500}: 1\n{'k' * 500}: 2": "stands twice (line 3, column 1)",
 }
 
 

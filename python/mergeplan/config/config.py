@@ -20,7 +20,7 @@ from mergeplan.errors import InputError, nearest, raise_all
 from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import CONFIG, read_text
-from mergeplan.system.yamlfile import parse_yaml
+from mergeplan.system.yamlfile import parse_yet
 
 # Those that mergekit brings.
 CHAT_TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
@@ -191,7 +191,7 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
         method perhaps `UNKNOWN`, or `None` where it names no models.
     """
     faults = Faults()
-    data = faults.attempt(_mapping, text)
+    data = faults.attempt(_mapping, text, faults)
     if data is None:
         return None, faults
     faults.check_keys(data, TOP_LEVEL, "")
@@ -226,9 +226,10 @@ def examine(text: str) -> tuple[MergeConfig | None, list[InputError]]:
     return config, faults
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _mapping(text: str, faults: list[InputError]) -> dict[str, Any]:
     refuse_several(text)
-    data = parse_yaml(text)
+    data, twice = parse_yet(text)
+    faults += twice
     if not isinstance(data, dict):
         raise InputError(
             f"expected a mapping with `models` and `merge_method`, found {kind_of(data)}"

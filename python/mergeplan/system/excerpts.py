@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from mergeplan.errors import InputError
-from mergeplan.system.yamlfile import compose
+from mergeplan.system.yamlfile import compose, places_in
 
 _NAMED = re.compile(r"`([^`]+)`")
 _LINE = re.compile(r"\bline (\d+)(?:, column (\d+))?")
+_TWICE = re.compile(r"key `([^`]+)` stands twice \(line (\d+), column (\d+)\)")
 # Faults of a key itself, and not of what it says.
 _OF_KEYS = re.compile(r"unknown (key|option)|does nothing|exclude each other|expected one of `")
 # Under which a config names models.
@@ -38,7 +39,7 @@ def mark_lines(faults: Sequence[InputError], text: str, named: str = "") -> None
     """Give each of some faults the line that it is about, as `with_excerpts` does."""
     if not faults:
         return
-    places, lines = _Places(text), text.splitlines()
+    places, lines = _Places(text), text.split("\n")
     for fault in faults:
         place = places.of(fault.about, fault.message.removeprefix(named))
         if excerpt := _drawn(lines, *place):
@@ -52,6 +53,7 @@ class _Places:
     """
 
     def __init__(self, text: str) -> None:
+        self._place = places_in(text)
         self._root = compose(text)
         self._keys: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         self._values: dict[str, list[tuple[str, yaml.Node]]] = {}
@@ -61,6 +63,10 @@ class _Places:
     def of(self, about: str, message: str) -> tuple[int, int | None, int | None]:
         """Line and columns of what a fault is about; line -1 where it cannot be found."""
         named = _NAMED.search(message)
+        lines = _LINE.findall(message)
+        if twice := _TWICE.search(message):
+            line, column = int(twice[2]) - 1, int(twice[3]) - 1
+            return line, column, column + len(twice[1])
         node = None
         if about and about in self._values:
             # A model may be called as a method.
@@ -68,10 +74,10 @@ class _Places:
         if node is None and named is not None:
             node = self._node_at(named[1], of_key=bool(_OF_KEYS.search(message)))
         if node is not None:
-            start, end = node.start_mark, node.end_mark
-            return start.line, start.column, end.column if end.line == start.line else None
-        if found := _LINE.findall(message):
-            line, column = found[-1]
+            (line, column), (last, end) = map(self._place, (node.start_mark, node.end_mark))
+            return line, column, end if last == line else None
+        if lines:
+            line, column = lines[-1]
             return int(line) - 1, int(column) - 1 if column else None, None
         return -1, None, None
 
@@ -100,10 +106,10 @@ class _Places:
 
     def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         if id(node) not in self._keys:
-            # Of a key that stands twice the first.
+            # Of a key that stands twice the last, which counts.
             self._keys[id(node)] = {
                 key.value: (key, value)
-                for key, value in reversed(node.value)
+                for key, value in node.value
                 if isinstance(key, yaml.ScalarNode)
             }
         return self._keys[id(node)]
