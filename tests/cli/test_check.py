@@ -183,6 +183,15 @@ def test_models_that_may_not_be_read_are_told_like_any_other(config, monkeypatch
     for fault, place in zip(faults, ("a", "b/model.safetensors"), strict=False):
         assert f"cannot read `{folder / place}`: Permission denied" in fault.message
         assert f"`chmod -R a+rX {folder / place}`" in fault.hint
+    with pytest.raises(SeveralFaultsError) as caught:
+        mergeplan.merge(config, folder / "out")
+    assert [one.line for one in caught.value.faults] == [4, 5, 6]
+    pool = folder / "pool.yml"
+    pool.write_text(
+        f"sizes: [{{base: {folder / 'base'}, experts: {{x: {folder / 'a'}}}}}]\n"
+        f"data: {{t: {folder / 'a' / 't.jsonl'}}}\n"
+    )
+    assert [fault.line for fault in mergeplan.check(pool).faults] == [1, 2]
 
 
 def test_of_very_many_faults_the_first_are_said(tmp_path):

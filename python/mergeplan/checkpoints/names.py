@@ -1,7 +1,7 @@
 """What a model's name means: a path or hub id, alone or with that of an adapter behind a `+`."""
 
 from mergeplan.checkpoints.hub import is_hub_id
-from mergeplan.system.files import input_path
+from mergeplan.system.files import input_path, is_there
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -35,4 +35,5 @@ def hub_ids(name: str) -> list[str]:
 
 
 def _is_there(name: str) -> bool:
-    return bool(name) and input_path(name).exists()
+    # What lies in a folder that is closed is told where it is opened.
+    return bool(name) and is_there(input_path(name))

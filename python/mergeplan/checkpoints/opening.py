@@ -68,7 +68,7 @@ def open_stored(
 ) -> Checkpoint:
     """The same as its files have it, quantised or not: for what merges nothing."""
     options = options or OpenOptions()
-    with permitted(name):
+    with _permitted(name):
         path = input_path(name)
         if path.is_file():
             return _open_file(name, path.parent.resolve() / path.name, shard_too)
@@ -78,7 +78,7 @@ def open_stored(
 
 
 @contextmanager
-def permitted(name: str) -> Iterator[None]:
+def _permitted(name: str) -> Iterator[None]:
     """Say of a model whose folder or files may not be read which one that is.
 
     Raises:
@@ -149,9 +149,9 @@ def open_expert(expert: Path, base: Path, options: OpenOptions | None = None) ->
     Raises:
         MissingInputError, InputError: As for `open_checkpoint`.
     """
-    with permitted(str(expert)):
-        if not is_adapter(expert):
-            return open_checkpoint(str(expert), options)
+    if not is_adapter(expert):
+        return open_checkpoint(str(expert), options)
+    with _permitted(str(expert)):
         return _adapted(f"{base}+{expert}", str(base), expert.resolve(), options or OpenOptions())
 
 

@@ -17,7 +17,7 @@ from mergeplan.pool.file import find_pool
 from mergeplan.pool.opening import absent_texts, model_faults
 from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.system.excerpts import with_excerpts
-from mergeplan.system.files import expanded
+from mergeplan.system.files import expanded, is_there
 from mergeplan.system.reading import POOL, read_text
 from mergeplan.system.yamlfile import parse_leniently
 
@@ -101,7 +101,7 @@ def _bad_texts(data: Mapping[str, Path]) -> list[InputError]:
     faults = []
     for domain, path in data.items():
         try:
-            if path.exists():
+            if is_there(path):
                 read_documents(path)
         except InputError as error:
             faults += [InputError(f"`data.{domain}`: {e.message}", e.hint) for e in error.faults]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mergeplan.checkpoints.adapters.folder import is_adapter
 from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.opening import open_checkpoint, open_expert, permitted
+from mergeplan.checkpoints.opening import open_checkpoint, open_expert
 from mergeplan.errors import InputError, MergeplanError, MissingInputError, raise_all
 from mergeplan.planning.faults import told
 from mergeplan.planning.jobs import dtype_faults
@@ -54,10 +54,8 @@ def _of_size(where: str, size: SizeFound, fitting: bool) -> list[InputError]:
     for name, folder in size.experts.items():
         key = f"experts.{name}"
         try:
-            with permitted(str(folder)):
-                alone = not is_adapter(folder)
             # What an adapter would be added to is a fault of its own.
-            if alone or "base" in opened:
+            if "base" in opened or not is_adapter(folder):
                 opened[key] = open_expert(folder, size.base or folder)
         except MergeplanError as error:
             faults += _at(f"{where}.{key}", [error])
@@ -88,9 +86,13 @@ def _at(key: str, errors: Sequence[MergeplanError]) -> list[InputError]:
 
 
 def absent_texts(data: Mapping[str, Path]) -> list[InputError]:
-    """Texts that are not there."""
-    return [
-        MissingInputError(f"`data.{domain}`: there is no file `{path}`")
-        for domain, path in data.items()
-        if not path.exists()
-    ]
+    """Texts that are not there, or in a folder that is closed."""
+    faults: list[InputError] = []
+    for domain, path in data.items():
+        try:
+            if not path.exists():
+                faults.append(MissingInputError(f"`data.{domain}`: there is no file `{path}`"))
+        except OSError as error:
+            why = f"`data.{domain}`: cannot read `{path}`: {error.strerror}"
+            faults.append(InputError(why))
+    return faults
