@@ -11,6 +11,7 @@ from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
 from mergeplan.merging.merge import merge
 from mergeplan.merging.options import MergeOptions
+from mergeplan.onboarding.check import check
 from mergeplan.planning.vocabularies import compare_folders
 from tests.support.checkpoints import save_checkpoint
 from tests.support.commands import cli
@@ -215,6 +216,15 @@ def test_an_adapters_own_tokenizer_is_compared_with_its_base(small_models):
     config = {"merge_method": "passthrough", "models": [{"model": f"{base}+{adapter}"}]}
     with pytest.raises(InputError, match="`<think>` 8 and 9"):
         merge(config, small_models / "out")
+
+
+def test_check_tells_each_expert_with_two_ids_beside_the_other_faults(moved):
+    sizes = [{"base": "base", "experts": {"a": "a", "b": "b"}}]
+    write_json(moved / "pool.yml", {"sizes": sizes, "data": {"t": "gone.jsonl"}, "zzz": 1})
+    said = [(one.line, one.message) for one in check(moved / "pool.yml").faults]
+    for words in ("`zzz`", "`sizes[0].experts.a`: the vocabularies of", "`data.t`"):
+        assert any(words in message for _, message in said), words
+    assert all(line == 1 for line, _ in said)
 
 
 @pytest.mark.parametrize("command", ["sample", "calibrate"])

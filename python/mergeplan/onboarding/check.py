@@ -16,6 +16,7 @@ from mergeplan.inspection.inspect import inspect
 from mergeplan.pool.file import find_pool
 from mergeplan.pool.opening import absent_texts, model_faults
 from mergeplan.pool.pool import Pool, load_pool
+from mergeplan.pool.vocabularies import vocabulary_faults
 from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import expanded, is_there
 from mergeplan.system.reading import POOL, read_text
@@ -87,7 +88,8 @@ def _check_config(path: Path) -> Check:
 
 def _check_pool(path: Path) -> Check:
     found = find_pool(path)
-    faults = [*model_faults(found.sizes), *absent_texts(found.data), *_bad_texts(found.data)]
+    faults = model_faults(found.sizes) or vocabulary_faults(found.sizes)
+    faults += [*absent_texts(found.data), *_bad_texts(found.data)]
     if found.faults or faults:
         return Check(path, (*found.faults, *with_excerpts(faults, found.text)), "")
     try:

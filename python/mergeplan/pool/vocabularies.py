@@ -1,7 +1,10 @@
 """Whether the experts of a pool mean the same tokens by the rows that are merged as their base."""
 
-from mergeplan.errors import InputError
-from mergeplan.planning.vocabularies import compare_folders
+from collections.abc import Mapping
+
+from mergeplan.errors import InputError, raise_all
+from mergeplan.planning.vocabularies import Mismatch, compare_folders
+from mergeplan.pool.file import SizeFound
 from mergeplan.pool.pool import Pool
 
 _HINT = (
@@ -20,15 +23,38 @@ def check_vocabularies(pool: Pool, *, allow: bool) -> list[str]:
         Warnings.
 
     Raises:
-        InputError: One token has two ids; the message names some.
+        InputError: One token has two ids; the messages name some.
     """
-    warnings = []
-    for size in pool.sizes:
-        models = {"base": size.base, **size.experts}
-        # Beside a single file lies its tokenizer.
-        folders = {n: path.parent if path.is_file() else path for n, path in models.items()}
-        found = compare_folders(folders)
-        if found.faults and not allow:
-            raise InputError(found.faults[0][1].message, _HINT)
-        warnings += found.allowed()
-    return warnings
+    sizes = {n: SizeFound(size.base, size.experts) for n, size in enumerate(pool.sizes)}
+    found = _compared_all(sizes)
+    if not allow and (faults := _faults(found)):
+        raise_all(faults)
+    return [warning for mismatch in found.values() for warning in mismatch.allowed()]
+
+
+def vocabulary_faults(sizes: Mapping[int, SizeFound]) -> list[InputError]:
+    """Experts of which a token has another id than in their base.
+
+    Args:
+        sizes: By their places in the file; their models can be opened.
+    """
+    return _faults(_compared_all(sizes))
+
+
+def _faults(found: Mapping[int, Mismatch]) -> list[InputError]:
+    return [
+        InputError(f"`sizes[{number}].experts.{name}`: {error.message}", _HINT)
+        for number, mismatch in found.items()
+        for name, error in mismatch.faults
+    ]
+
+
+def _compared_all(sizes: Mapping[int, SizeFound]) -> dict[int, Mismatch]:
+    return {number: _compared(size) for number, size in sizes.items()}
+
+
+def _compared(size: SizeFound) -> Mismatch:
+    models = {"base": size.base, **size.experts} if size.base else size.experts
+    # Beside a single file lies its tokenizer.
+    folders = {n: path.parent if path.is_file() else path for n, path in models.items()}
+    return compare_folders(folders)
