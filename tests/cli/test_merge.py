@@ -163,7 +163,7 @@ def test_tensors_that_only_some_models_have_are_refused_or_left_out_by_name(smal
     for refused in (command, (*command, "--dry-run"), ("inspect", small_models / "c.yml")):
         run = cli(*refused)
         assert run.returncode == 1
-        assert "tensor `value_head` is missing, which" in run.stdout + run.stderr
+        assert "tensor `value_head` is one that `" in run.stdout + run.stderr
         assert "--allow-left-out 'value_head'" in run.stdout + run.stderr
     run = cli(*command, "--allow-left-out", "value_*")
     assert run.returncode == 0

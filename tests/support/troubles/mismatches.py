@@ -22,6 +22,12 @@ def fewer_tensors(bench: Bench) -> Done:
     return bench.merge()
 
 
+@produces("model `NAME`: tensor `TENSOR` is one that `NAME` lacks")
+def more_tensors(bench: Bench) -> Done:
+    bench.tensors(lambda t: t.update({"value_head": torch.ones(3)}))
+    return bench.merge()
+
+
 @produces("the vocabularies of `NAME` and `NAME` give one token two ids: …")
 def other_ids(bench: Bench) -> Done:
     path = bench.folder / "b" / "tokenizer.json"
