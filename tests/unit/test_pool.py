@@ -55,6 +55,7 @@ def test_a_tied_head_counts_once(tmp_path):
         ("sizes: [{base: b, experts: {x: x}, n_params: 3}]", "`sizes[0].n_params`: found `3`"),
         ("sizes: [", "cannot read pool"),
         ("sizes: [{base: b, experts: {x: x, x: y}}]", "key `x` stands twice"),
+        ("3: 1", "expected words as keys, found `3`"),
         (
             "sizes: [{base: b, experts: {x: x, y: ./c/../x}}]",
             "`sizes[0].experts.y` and `sizes[0].experts.x` are the same folder",
@@ -82,3 +83,10 @@ def test_a_pool_without_the_measured_base_is_refused(demo_pool, n_sizes):
     assert size_in(81e3, pool) is pool.sizes[0]
     with pytest.raises(InputError, match="the pool has no base of 270k"):
         size_in(270e3, pool)
+
+
+def test_keys_of_a_pool_that_stand_twice_are_all_told(tmp_path):
+    (tmp_path / "p.yml").write_text("sizes: [{base: b, experts: {x: x, x: y}, base: c}]\n")
+    with pytest.raises(InputError) as caught:
+        load_pool(tmp_path / "p.yml")
+    assert [one.excerpt.count("^") for one in caught.value.faults] == [1, 4]

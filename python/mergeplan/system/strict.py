@@ -86,6 +86,8 @@ def fit_strictly(data: Any, shape: type[Shape], where: str, hint: str | None = N
         if (key := next(_odd_keys(data), None)) is not None:
             raise InputError(f"{where}: expected words as keys, found {shown(key)}", hint)
         text = json.dumps(data)
+    except InputError:
+        raise
     except (RecursionError, ValueError) as error:
         raise InputError(f"{where}: a value holds itself, or a number is too long", hint) from error
     except TypeError as error:

@@ -263,4 +263,4 @@ def yaml_of(text: str, path: Path, kind: Kind) -> Any:
         return parse_yaml(text)
     except InputError as error:
         named = f"cannot read {kind.word} `{path}`"
-        raise InputError(f"{named}: {error.message}", error.hint) from error
+        raise_all([InputError(f"{named}: {one.message}", one.hint) for one in error.faults])
