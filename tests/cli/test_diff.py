@@ -78,9 +78,10 @@ def test_a_config_or_an_adapter_in_place_of_a_model_is_called_that(demo_pool, tm
         f"hint: `mergeplan merge {config} OUT_DIR` makes the model of a merge's config;"
         f" `mergeplan verify DIR --config {config}` asks whether DIR is that model\n"
     )
-    for given in (demo_pool / "adapter", f"{base}+{demo_pool / 'adapter'}"):
-        (demo_pool / "adapter").mkdir(exist_ok=True)
-        (demo_pool / "adapter" / "adapter_config.json").write_text("{}")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    for given in (adapter, f"{base}+{adapter}"):
         run = cli("diff", given, base)
         assert run.returncode == 1
         assert "not a whole model" in run.stderr
