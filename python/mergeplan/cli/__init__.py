@@ -108,8 +108,8 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; every failure becomes a message, a hint and an exit code."""
-    # torch's threads sleep sooner while they wait for each other, which costs nothing alone. Spinning
-    # as long as they do unasked, they take the cores from whoever else works here.
+    # torch's threads sleep sooner while they wait for each other: alone that costs nothing, and
+    # spinning as long as they do unasked they take the cores from whoever else works here.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         signals.arm()
