@@ -139,9 +139,8 @@ def calibrate(
     pool_file, folder = Path(pool_file), Path(folder)
     options, checked = settle(pool_file, folder, options or CalibrateOptions())
     _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
-    unit = "documents" if options.setup.evaluation.scorer else "tokens"
     with ExitStack() as undo:
-        told = undo.enter_context(shown_as_bar(progress, unit))
+        told = undo.enter_context(shown_as_bar(progress, options.setup.evaluation.unit))
         # Before there is a folder: a node of a cluster may not see the models.
         run = Run(checked, options, say, told, each_round, each_merge)
         store = undo.enter_context(

@@ -141,8 +141,12 @@ class Checkpoint:
     @cached_property
     def sources(self) -> list["Checkpoint"]:
         """The checkpoints that this one is read from: itself, where it is stored."""
-        every = {id(p.checkpoint): p.checkpoint for how in self.made.values() for p in how.parts}
-        return list({one.key: one for one in every.values()}.values()) or [self]
+        return list({one.key: one for one in self._made_of.values()}.values()) or [self]
+
+    @cached_property
+    def _made_of(self) -> dict[int, "Checkpoint"]:
+        """The checkpoints of all parts, by `id`: several may be one by `key`."""
+        return {id(p.checkpoint): p.checkpoint for how in self.made.values() for p in how.parts}
 
     @cached_property
     def files(self) -> list[Path]:
@@ -181,10 +185,7 @@ class Checkpoint:
             keys: The models' numbers, by `key`.
         """
         if self.made:
-            parts = {
-                id(p.checkpoint): p.checkpoint for how in self.made.values() for p in how.parts
-            }
-            numbers = {place: keys[one.key] for place, one in parts.items()}
+            numbers = {place: keys[one.key] for place, one in self._made_of.items()}
             return Derived({name: how.planned(numbers) for name, how in self.made.items()})
         if any(tensor.offset is not None for tensor in self.tensors.values()):
             listed = {

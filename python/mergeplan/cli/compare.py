@@ -7,7 +7,12 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn, warn_left_out
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, task_names
+from mergeplan.cli.options.evaluation import (
+    evaluation_of,
+    evaluation_options,
+    scoring_line,
+    task_names,
+)
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
 
@@ -74,11 +79,9 @@ def command(
     group, leaves 0 out. Completions are greedy, with each model's own tokenizer and chat template,
     special tokens and all.
     """
-    from mergeplan.display.text import format_count
     from mergeplan.evaluation.compare import compare
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.sources import find_data
-    from mergeplan.system.progress import ProgressLine
 
     if len(models) < 2:
         raise click.UsageError("one model only: name two or more; of one, see `evaluate`")
@@ -89,8 +92,7 @@ def command(
     options = evaluation_of(given)
     if threads is not None:
         set_threads(threads)
-    unit = "documents" if options.scorer else "tokens"
-    line = ProgressLine(quiet=quiet, amount=lambda count: f"{format_count(count)} {unit}")
+    line = scoring_line(options, quiet)
     try:
         found = compare(
             models,

@@ -8,7 +8,12 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn, warn_left_out
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, task_names
+from mergeplan.cli.options.evaluation import (
+    evaluation_of,
+    evaluation_options,
+    scoring_line,
+    task_names,
+)
 from mergeplan.cli.options.path import PATH, complete_files
 from mergeplan.cli.options.units import threads_option
 from mergeplan.errors import InputError, MergeplanError
@@ -80,7 +85,7 @@ def command(
     """
     from mergeplan.checkpoints.heads import count_params
     from mergeplan.checkpoints.opening import open_checkpoint
-    from mergeplan.display.text import counted, format_count
+    from mergeplan.display.text import counted
     from mergeplan.evaluation.evaluate import evaluate_fully
     from mergeplan.evaluation.loading import set_threads
     from mergeplan.evaluation.provenance import provenance
@@ -136,8 +141,7 @@ def command(
         columns_of(out, known, losses=losses, metrics=scored or bool(tasks))  # before the work
     if threads is not None:
         set_threads(threads)
-    unit = "documents" if options.scorer else "tokens"
-    line = ProgressLine(quiet=quiet, amount=lambda count: f"{format_count(count)} {unit}")
+    line = scoring_line(options, quiet)
     try:
         found = evaluate_fully(
             model,

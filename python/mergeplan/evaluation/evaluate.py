@@ -245,7 +245,7 @@ def evaluate_each(
             if not evaluations:
                 try_tasks(found, loaded, tokenizer)
         if not isinstance(measure, TaskItems):
-            with shown_as_bar(progress, "documents" if options.scorer else "tokens") as told:
+            with shown_as_bar(progress, options.unit) as told:
                 scores = measure.score(loaded, told and _among(told, number, len(folders)))
         if found is not None:
             task_scores = tuple(run_tasks(found, loaded, tokenizer))

@@ -45,6 +45,11 @@ class EvaluationOptions:
     half: str = "all"
     scorer: Scorer | None = None
 
+    @property
+    def unit(self) -> str:
+        """What is counted while it is scored."""
+        return "documents" if self.scorer else "tokens"
+
     def check(self) -> None:
         """Refuse counts and names that are none.
 

@@ -1,7 +1,7 @@
 """Options of the commands that score models."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,9 @@ from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import DEVICE, SEED
 from mergeplan.evaluation.options import DTYPES, HALVES, EvaluationOptions
 from mergeplan.evaluation.scorer import load_scorer
+
+if TYPE_CHECKING:
+    from mergeplan.system.progress import ProgressLine
 
 _half = click.option(
     "--half",
@@ -87,6 +90,14 @@ def evaluation_of(given: dict[str, Any], written: int | None = None) -> Evaluati
     seed = written if given["seed"] is None else given["seed"]
     scorer = load_scorer(given["scorer"]) if given["scorer"] else None
     return EvaluationOptions(**chosen, seed=seed or 0, scorer=scorer)
+
+
+def scoring_line(options: EvaluationOptions, quiet: bool) -> "ProgressLine":
+    """A line of progress in what is scored."""
+    from mergeplan.display.text import format_count
+    from mergeplan.system.progress import ProgressLine
+
+    return ProgressLine(quiet=quiet, amount=lambda count: f"{format_count(count)} {options.unit}")
 
 
 def task_names(given: tuple[str, ...]) -> tuple[str, ...]:
