@@ -8,21 +8,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from mergeplan.checkpoints.derivations import Computed, Dequantised
 from mergeplan.checkpoints.head_names import may_be_of_words
 from mergeplan.checkpoints.lfs import refuse_pointer
-from mergeplan.checkpoints.plan_models import (
-    Cast,
-    Dequantised,
-    Derived,
-    Files,
-    Listed,
-    ListedTensor,
-    Lora,
-    Made,
-    Model,
-    Same,
-    TensorRef,
-)
+from mergeplan.checkpoints.plan_models import Files, Listed, ListedTensor, Model
 from mergeplan.errors import InputError
 from mergeplan.system.jsontext import parse_json
 from mergeplan.system.pathtext import path_text
@@ -57,50 +46,6 @@ class Tensor:
         return prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A tensor of another checkpoint."""
-
-    checkpoint: "Checkpoint"
-    tensor: str
-
-
-@dataclass(frozen=True, slots=True)
-class Derivation:
-    """How a tensor that is stored nowhere is computed; see `rust/core/src/plan/models.rs`.
-
-    Attributes:
-        kind: `same` and `cast` of one tensor; `lora` of x, A and B; `dequantised` of an 8-bit
-            tensor and its scales.
-        dtype: Torch name of what the result is rounded to; `None` for `same`.
-        block: Sides of what shares a scale.
-    """
-
-    kind: str
-    parts: tuple[Part, ...]
-    scale: float = 1.0
-    dtype: str | None = None
-    transposed: bool = False
-    block: tuple[int, ...] = ()
-
-    def planned(self, numbers: Mapping[int, int]) -> Made:
-        """As the plan has it.
-
-        Args:
-            numbers: Of the plan's models, by the `id` of the parts' checkpoints: hashing the keys
-                of half a million parts takes longer than all the rest of planning.
-        """
-        x, *factors = (TensorRef(numbers[id(p.checkpoint)], p.tensor) for p in self.parts)
-        if self.dtype is None:
-            return Same(x.model, x.tensor)
-        if not factors:
-            return Cast(x.model, x.tensor, self.dtype)
-        if self.kind == "dequantised":
-            return Dequantised(x.model, x.tensor, factors[0], self.block, self.dtype)
-        a, b = factors
-        return Lora(x.model, x.tensor, a, b, self.scale, self.dtype, self.transposed)
-
-
 # What makes two checkpoints the same: whether it is computed, what the core opens, and all files.
 Key = tuple[bool, Path, tuple[Path, ...]]
 
@@ -125,7 +70,7 @@ class Checkpoint:
     weights: Path | tuple[Path, ...]
     tensors: dict[str, Tensor]
     config: dict[str, Any]
-    made: dict[str, Derivation] = field(default_factory=dict)
+    made: Computed | Dequantised = field(default_factory=Computed)
     own_names: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     whole_folder: bool = True
@@ -136,17 +81,12 @@ class Checkpoint:
     @property
     def is_adapted(self) -> bool:
         """Whether an adapter is added to it."""
-        return any(how.kind in ("cast", "lora") for how in self.made.values())
+        return self.made.changes_values
 
     @cached_property
     def sources(self) -> list["Checkpoint"]:
         """The checkpoints that this one is read from: itself, where it is stored."""
-        return list({one.key: one for one in self._made_of.values()}.values()) or [self]
-
-    @cached_property
-    def _made_of(self) -> dict[int, "Checkpoint"]:
-        """The checkpoints of all parts, by `id`: several may be one by `key`."""
-        return {id(p.checkpoint): p.checkpoint for how in self.made.values() for p in how.parts}
+        return list({one.key: one for one in self.made.checkpoints}.values()) or [self]
 
     @cached_property
     def files(self) -> list[Path]:
@@ -185,8 +125,7 @@ class Checkpoint:
             keys: The models' numbers, by `key`.
         """
         if self.made:
-            numbers = {place: keys[one.key] for place, one in self._made_of.items()}
-            return Derived({name: how.planned(numbers) for name, how in self.made.items()})
+            return self.made.planned({id(one): keys[one.key] for one in self.made.checkpoints})
         if any(tensor.offset is not None for tensor in self.tensors.values()):
             listed = {
                 name: ListedTensor(

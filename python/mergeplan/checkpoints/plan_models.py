@@ -103,29 +103,7 @@ class Rows:
         return self.tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Dequantised:
-    """An 8-bit tensor times its scales, rounded to `dtype`.
-
-    Attributes:
-        scales: One for each block, row-major.
-        block: Sides of a block, one for each axis; the edge may cut the last one off.
-    """
-
-    kind: ClassVar = "dequantised"
-
-    model: int
-    tensor: str
-    scales: TensorRef
-    block: tuple[int, ...]
-    dtype: str
-
-    @property
-    def references(self) -> tuple[TensorRef, ...]:
-        return (TensorRef(self.model, self.tensor), self.scales)
-
-
-Made = Same | Cast | Lora | Concat | Rows | Dequantised
+Made = Same | Cast | Lora | Concat | Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +111,32 @@ class Derived:
     """A model that is nowhere stored: each tensor by name, and what it is computed from."""
 
     derived: dict[str, Made]
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """The scales of all 8-bit tensors of one shape.
+
+    Attributes:
+        shape: Of the 8-bit tensors.
+        ending: What the scales' name has behind that of their tensor.
+        scales: Their own shape: one for each block, row-major.
+        block: Sides of a block, one for each axis; the edge may cut the last one off.
+    """
+
+    shape: tuple[int, ...]
+    ending: str
+    scales: tuple[int, ...]
+    block: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A stored model, by number, with its 8-bit tensors times their scales, rounded to `dtype`."""
+
+    scaled: int
+    dtype: str
+    kinds: tuple[Scales, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,4 +166,4 @@ class Files:
 
 
 # An index or a safetensors file is its path.
-Model = str | Files | Listed | Derived
+Model = str | Files | Listed | Derived | Scaled

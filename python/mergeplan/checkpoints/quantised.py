@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, Derivation, Part, Tensor
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, Tensor
+from mergeplan.checkpoints.derivations import Dequantised
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, SCALED, STORED_NAMES, bits_of
 from mergeplan.checkpoints.passed_over import is_running_scale
+from mergeplan.checkpoints.plan_models import Scales
 from mergeplan.checkpoints.scales import block_sides, blocks_of, find_scales, is_scale
 from mergeplan.errors import InputError
 
@@ -127,25 +129,26 @@ def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
     plain = STORED_NAMES[dtype]
     blocks = blocks_of(list(settings_of(stored.config)))
     tensors: dict[str, Tensor] = {}
-    made: dict[str, Derivation] = {}
     used = set(scales.values())
     # Of a hundred thousand tensors few are not alike, and those that are share an object.
-    once: dict[tuple[int, int], tuple[Tensor, tuple[int, ...]]] = {}
+    once: dict[tuple[int, int, str], Tensor] = {}
+    kinds: list[Scales] = []
     for name, tensor in stored.tensors.items():
         if name in used or is_running_scale(name):
             continue
-        part = Part(stored, name)
         if name not in scales:
-            tensors[name], made[name] = tensor, Derivation("same", (part,))
+            tensors[name] = tensor
             continue
-        kind = id(tensor), id(stored.tensors[scales[name]])
+        its_scales = stored.tensors[scales[name]]
+        ending = scales[name].removeprefix(name)
+        kind = id(tensor), id(its_scales), ending
         if kind not in once:
             n_bytes = tensor.n_elements * bits_of(plain) // 8
-            whole = Tensor(plain, tensor.shape, tensor.file, n_bytes, tensor.offset)
-            once[kind] = whole, block_sides(stored, name, scales[name], blocks)
-        tensors[name], block = once[kind]
-        parts = part, Part(stored, scales[name])
-        made[name] = Derivation("dequantised", parts, dtype=dtype, block=block)
+            once[kind] = Tensor(plain, tensor.shape, tensor.file, n_bytes, tensor.offset)
+            block = block_sides(stored, name, scales[name], blocks)
+            kinds.append(Scales(tensor.shape, ending, its_scales.shape, block))
+        tensors[name] = once[kind]
+    made = Dequantised(stored, tensors, dtype, tuple(dict.fromkeys(kinds)))
     config = without_settings(stored.config)
     if config:
         config["dtype" if "dtype" in config else "torch_dtype"] = dtype

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.derivations import Computed
 from mergeplan.checkpoints.heads import stand_in
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.planning.pairing import respelled
@@ -88,4 +89,4 @@ def _as_checkpoint(plan: MergePlan, shapes: dict[str, tuple[int, ...]]) -> Check
     some = next(iter(plan.donor.tensors.values()))
     tensors = {name: replace(some, shape=shape) for name, shape in shapes.items()}
     config = plan.model_config
-    return replace(plan.donor, tensors=tensors, made={}, own_names={}, config=config)
+    return replace(plan.donor, tensors=tensors, made=Computed(), own_names={}, config=config)

@@ -10,7 +10,8 @@ from mergeplan.checkpoints.adapters.keys import Change, read_changes
 from mergeplan.checkpoints.adapters.places import other_base, place
 from mergeplan.checkpoints.adapters.settings import Scales, check_kind
 from mergeplan.checkpoints.adapters.tied import said, settle, tie_of
-from mergeplan.checkpoints.checkpoint import Checkpoint, Derivation, Part, Tensor
+from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
+from mergeplan.checkpoints.derivations import Computed, Derivation, Part
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of
 from mergeplan.checkpoints.heads import untied
 from mergeplan.errors import InputError, MissingInputError
@@ -49,7 +50,7 @@ def adapted(name: str, base: Checkpoint, adapter: Checkpoint, options: LoraOptio
     if tie is not None and parts:
         starts.setdefault(tie.head, tie.embedding)
     tensors: dict[str, Tensor] = {}
-    derivations: dict[str, Derivation] = {}
+    derivations = Computed()
     for target, start in starts.items():
         stored = base.tensors[start]
         tensors[target] = replace(stored, file=str(base.path / stored.file))

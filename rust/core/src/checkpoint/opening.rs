@@ -97,7 +97,9 @@ impl Checkpoint {
             Model::Folder(path) => Self::open(path),
             Model::Files(files) => Self::files(files),
             Model::Listed(listed) => Self::listed(listed),
-            Model::Derived(_) => Err(Error::Plan { reason: "a derived model has no files".into() }),
+            Model::Derived(_) | Model::Scaled(_) => {
+                Err(Error::Plan { reason: "a derived model has no files".into() })
+            }
         }
     }
 

@@ -13,6 +13,6 @@ pub use group_method::{Along, GroupMethod};
 pub use job::{Input, Job, Merge, Part, Sparsify};
 pub(crate) use models::in_order;
 pub use models::{
-    Cast, Concat, Dequantised, Derivation, Derived, Files, Listed, ListedTensor, Lora, Model, Rows,
-    TensorRef, MEAN, ZERO,
+    Cast, Concat, Derivation, Derived, Files, Listed, ListedTensor, Lora, Model, Rows, Scaled,
+    Scales, TensorRef, MEAN, ZERO,
 };

@@ -39,6 +39,8 @@ pub enum Model {
     Listed(Listed),
     /// Tensors computed from those of other models.
     Derived(Derived),
+    /// A stored model, some of whose tensors have scales.
+    Scaled(Scaled),
 }
 
 /// See [`Model::Files`].
@@ -87,6 +89,35 @@ pub struct Derived {
     pub derived: BTreeMap<String, Derivation>,
 }
 
+/// A stored model with its 8-bit floats as the numbers that they stand for:
+/// `float32(q) · float32(scale)`, rounded to `dtype`, where every block of q has a scale. All other
+/// tensors are as they are. It has a line for each kind and not for each tensor: DeepSeek-V3 has
+/// 45,000.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scaled {
+    /// Index of the stored model.
+    pub scaled: usize,
+    /// What the values are rounded to.
+    pub dtype: Float,
+    /// The 8-bit tensors by their shapes.
+    pub kinds: Vec<Scales>,
+}
+
+/// The scales of all 8-bit tensors of one shape.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scales {
+    /// Sides of q.
+    pub shape: Vec<usize>,
+    /// What the scales' name has behind that of q.
+    pub ending: String,
+    /// Sides of the scales: one element for each block, row-major; floating point.
+    pub scales: Vec<usize>,
+    /// Sides of a block, one for each axis of q; the last of an axis may be cut off by the edge.
+    pub block: Vec<usize>,
+}
+
 /// How a tensor is computed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -101,8 +132,6 @@ pub enum Derivation {
     Concat(Concat),
     /// Rows of some tensors in another order.
     Rows(Rows),
-    /// An 8-bit tensor times its scales.
-    Dequantised(Dequantised),
 }
 
 /// See [`Derivation::Cast`].
@@ -136,23 +165,6 @@ pub struct Lora {
     pub dtype: Float,
     /// Whether `(B·A)ᵀ` is added: embeddings, and layers that are stored the other way round.
     pub transposed: bool,
-}
-
-/// `float32(q) · float32(scale)`, rounded to `dtype`: a tensor of 8-bit floats, of which every block has
-/// a scale.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dequantised {
-    /// Index of the stored model that holds q.
-    pub model: usize,
-    /// Its tensor q.
-    pub tensor: String,
-    /// One element for each block, row-major; floating point.
-    pub scales: TensorRef,
-    /// Sides of a block, one for each axis of q; the last of an axis may be cut off by the edge.
-    pub block: Vec<usize>,
-    /// What the values are rounded to.
-    pub dtype: Float,
 }
 
 /// Bytes of some tensors of one model and dtype, one behind the other: packed mixtures of experts.
@@ -202,9 +214,6 @@ impl Derivation {
                 tensors.iter().map(|tensor| (*model, tensor.as_str())).collect()
             }
             Self::Rows(Rows { tensors, .. }) => all(tensors),
-            Self::Dequantised(Dequantised { model, tensor, scales, .. }) => {
-                vec![(*model, tensor), (scales.model, &scales.tensor)]
-            }
         }
     }
 
@@ -220,9 +229,6 @@ impl Derivation {
             Self::Rows(Rows { tensors, .. }) => {
                 tensors.iter_mut().for_each(|r| new(&mut r.model));
             }
-            Self::Dequantised(Dequantised { model, scales, .. }) => {
-                [model, &mut scales.model].into_iter().for_each(new);
-            }
         }
     }
 
@@ -234,9 +240,6 @@ impl Derivation {
             }
             Self::Concat(Concat { tensors, .. }) if tensors.is_empty() => {
                 Some("nothing to concatenate")
-            }
-            Self::Dequantised(Dequantised { block, .. }) if block.contains(&0) => {
-                Some("a block without elements")
             }
             Self::Rows(Rows { tensors, from, rows, means, .. }) => {
                 let there = |t: usize| t < tensors.len();
@@ -260,15 +263,24 @@ impl Derivation {
 impl Model {
     /// The models that it is derived from.
     fn sources(&self) -> BTreeSet<usize> {
-        let Self::Derived(Derived { derived }) = self else { return BTreeSet::new() };
-        let each = derived.values().flat_map(Derivation::references);
-        each.map(|(model, _)| model).collect()
+        match self {
+            Self::Derived(Derived { derived }) => {
+                let each = derived.values().flat_map(Derivation::references);
+                each.map(|(model, _)| model).collect()
+            }
+            Self::Scaled(Scaled { scaled, .. }) => BTreeSet::from([*scaled]),
+            Self::Folder(_) | Self::Files(_) | Self::Listed(_) => BTreeSet::new(),
+        }
     }
 
     /// Number the models that it is derived from anew.
     pub(crate) fn renumber(&mut self, numbers: &[usize]) {
-        if let Self::Derived(Derived { derived }) = self {
-            derived.values_mut().for_each(|derivation| derivation.renumber(numbers));
+        match self {
+            Self::Derived(Derived { derived }) => {
+                derived.values_mut().for_each(|derivation| derivation.renumber(numbers));
+            }
+            Self::Scaled(Scaled { scaled, .. }) => *scaled = numbers[*scaled],
+            Self::Folder(_) | Self::Files(_) | Self::Listed(_) => {}
         }
     }
 }
@@ -276,11 +288,18 @@ impl Model {
 /// Why some models cannot be, if they cannot.
 pub(super) fn refuse(models: &[Model]) -> Option<String> {
     for (number, model) in models.iter().enumerate() {
-        let Model::Derived(Derived { derived }) = model else { continue };
-        for (name, derivation) in derived {
-            if let Some(reason) = derivation.refuse() {
-                return Some(format!("model {number}, tensor `{name}`: {reason}"));
+        match model {
+            Model::Derived(Derived { derived }) => {
+                for (name, derivation) in derived {
+                    if let Some(reason) = derivation.refuse() {
+                        return Some(format!("model {number}, tensor `{name}`: {reason}"));
+                    }
+                }
             }
+            Model::Scaled(Scaled { kinds, .. }) if kinds.iter().any(|k| k.block.contains(&0)) => {
+                return Some(format!("model {number}: a block without elements"));
+            }
+            _ => {}
         }
     }
     in_order(models).err()

@@ -8,14 +8,40 @@ use crate::checkpoint::{Checkpoint, Reader};
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::{first_nonfinite, round_all};
 use crate::number::{Float, Float8};
-use crate::plan::Dequantised;
+use crate::plan::{Scaled, Scales};
 use crate::source::{Source, Tensor};
 use crate::statistics::content;
 
-/// See [`Dequantised`].
+/// The scales of a tensor of a model that has some, and their name; `None` where it is as it is.
+///
+/// # Errors
+/// [`Error::MissingTensor`]; [`Error::Plan`] for an 8-bit tensor whose scales the model does not tell.
+pub(super) fn scales_of<'a>(
+    scaled: &'a Scaled,
+    checkpoint: &'a Checkpoint,
+    tensor: &str,
+) -> Result<Option<(&'a Scales, &'a str)>> {
+    let entry = checkpoint.tensor(tensor)?;
+    if Float8::of(entry.dtype).is_none() {
+        return Ok(None);
+    }
+    let mut kinds = scaled.kinds.iter().filter(|kind| kind.shape == entry.shape);
+    let found = kinds.find_map(|kind| {
+        let name = format!("{tensor}{}", kind.ending);
+        let (name, scales) = checkpoint.tensors().get_key_value(&name)?;
+        (scales.shape == kind.scales).then_some((kind, name.as_str()))
+    });
+    match found {
+        Some(found) => Ok(Some(found)),
+        None => Err(Error::Plan { reason: format!("tensor `{tensor}`: no scales that fit it") }),
+    }
+}
+
+/// See [`Scaled`].
 #[derive(Debug)]
 pub(super) struct DequantisedTensor<'a> {
-    how: &'a Dequantised,
+    name: &'a str,
+    dtype: Float,
     reader: &'a Reader,
     offset: u64,
     stored: Float8,
@@ -29,22 +55,24 @@ pub(super) struct DequantisedTensor<'a> {
 }
 
 impl<'a> DequantisedTensor<'a> {
-    /// `n_scales` are the elements of `scales`.
+    /// `scales` come with the number of their elements.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`]; [`Error::Plan`] where there is not
     /// one scale for each block.
     pub(super) fn new(
-        how: &'a Dequantised,
+        tensor: &'a str,
+        dtype: Float,
+        block: &[usize],
         checkpoint: &'a Checkpoint,
         shape: &[usize],
-        scales: Tensor<'a>,
-        n_scales: usize,
+        scales: (Tensor<'a>, usize),
         allow_nonfinite: bool,
     ) -> Result<Self> {
-        let entry = checkpoint.tensor(&how.tensor)?;
+        let entry = checkpoint.tensor(tensor)?;
         let reader = &checkpoint.shards()[entry.shard];
-        let (path, tensor) = (reader.path(), how.tensor.as_str());
+        let path = reader.path();
+        let (scales, n_scales) = scales;
         if entry.shape != shape {
             let (expected, found) = (shape.to_vec(), entry.shape.clone());
             return Err(Error::Shape { path: path.into(), tensor: tensor.into(), expected, found });
@@ -56,17 +84,18 @@ impl<'a> DequantisedTensor<'a> {
             found: entry.dtype.to_string(),
         })?;
         let mut axes: Vec<[usize; 2]> =
-            shape.iter().zip(&how.block).rev().map(|(&side, &block)| [side, block]).collect();
+            shape.iter().zip(block).rev().map(|(&side, &block)| [side, block]).collect();
         let blocks = axes.iter().map(|[side, block]| side.div_ceil(*block).max(1));
         let blocks = blocks.fold(1_usize, usize::saturating_mul);
-        if shape.len() != how.block.len() || blocks != n_scales {
+        if shape.len() != block.len() || blocks != n_scales {
             let reason = format!("tensor `{tensor}`: {n_scales} scales for {blocks} blocks");
             return Err(Error::Plan { reason });
         }
         // A scalar is a row of one.
         let columns = if axes.is_empty() { [1, 1] } else { axes.remove(0) };
         Ok(Self {
-            how,
+            name: tensor,
+            dtype,
             reader,
             offset: entry.offset,
             stored,
@@ -116,7 +145,7 @@ impl<'a> DequantisedTensor<'a> {
         match first_nonfinite(out) {
             Some(index) if !self.allow_nonfinite => Err(Error::NonFinite {
                 path: self.reader.path().into(),
-                tensor: self.how.tensor.clone(),
+                tensor: self.name.into(),
                 index: (start + index) as u64,
                 value: out[index],
                 dtype: working.name(),
@@ -145,7 +174,7 @@ fn scale_row(mut out: &mut [f32], scales: &[f32], from: usize, block: usize) {
 
 impl Source for DequantisedTensor<'_> {
     fn dtype(&self) -> Float {
-        self.how.dtype
+        self.dtype
     }
 
     fn read(
@@ -158,8 +187,8 @@ impl Source for DequantisedTensor<'_> {
         let bytes = self.reader.read(self.offset + start as u64, out.len(), scratch)?;
         self.stored.widen(bytes, out);
         self.scale(start, out, scratch)?;
-        round_all(self.how.dtype, out);
-        if working != self.how.dtype {
+        round_all(self.dtype, out);
+        if working != self.dtype {
             round_all(working, out);
         }
         self.nonfinite(working, start, out)
@@ -193,7 +222,6 @@ impl Source for DequantisedTensor<'_> {
 mod tests {
     use super::*;
     use crate::checkpoint::MemoryTensor;
-    use crate::plan::TensorRef;
     use crate::source::Models;
     use safetensors::Dtype;
 
@@ -226,15 +254,11 @@ mod tests {
             Checkpoint::over("m", vec![q, tensor("s", Dtype::F32, &grid, scales.clone())]).unwrap()
         };
         let (models, checkpoint) = (Models::over(vec![stored()]), stored());
-        let how = Dequantised {
-            model: 0,
-            tensor: "q".into(),
-            scales: TensorRef { model: 0, tensor: "s".into() },
-            block: block.into(),
-            dtype: Float::F32,
-        };
         let scales = models.tensor(0, "s", &grid, false).unwrap();
-        let made = |n| DequantisedTensor::new(&how, &checkpoint, &sides, scales.clone(), n, false);
+        let made = |n| {
+            let scales = (scales.clone(), n);
+            DequantisedTensor::new("q", Float::F32, &block, &checkpoint, &sides, scales, false)
+        };
         assert!(matches!(made(n_scales + 1).unwrap_err(), Error::Plan { .. }));
         let made = made(n_scales).unwrap();
         for start in 0..70 {

@@ -10,8 +10,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::checkpoint::{Checkpoint, Identity, Reader};
 use crate::error::{Error, Result};
 use crate::number::Float;
-use crate::plan::{in_order, Cast, Concat, Derivation, Derived, Job, Model, Rows, TensorRef};
-use crate::source::dequantised::DequantisedTensor;
+use crate::plan::{
+    in_order, Cast, Concat, Derivation, Derived, Job, Model, Rows, Scaled, Scales, TensorRef,
+};
+use crate::source::dequantised::{scales_of, DequantisedTensor};
 use crate::source::lora::LoraTensor;
 use crate::source::made::{CastTensor, ConcatTensor};
 use crate::source::rows::RowsTensor;
@@ -22,6 +24,8 @@ use crate::source::{Source, StoredTensor, Tensor, WideTensor};
 /// a hundred thousand tensors.
 pub(super) type Known = HashMap<u128, usize>;
 
+const COPIED: &str = "a tensor that is computed cannot be copied";
+
 /// The models of one run, by number.
 #[derive(Debug, Default)]
 pub(crate) struct Models(Vec<Opened>);
@@ -30,6 +34,7 @@ pub(crate) struct Models(Vec<Opened>);
 enum Opened {
     Stored(Checkpoint),
     Derived(BTreeMap<String, Derivation>),
+    Scaled(Scaled),
 }
 
 /// A tensor as bytes.
@@ -55,6 +60,7 @@ impl Models {
     pub(crate) fn open(&mut self, model: Model) -> Result<usize> {
         self.0.push(match model {
             Model::Derived(Derived { derived }) => Opened::Derived(derived),
+            Model::Scaled(scaled) => Opened::Scaled(scaled),
             stored => Opened::Stored(Checkpoint::of(&stored)?),
         });
         Ok(self.0.len() - 1)
@@ -88,7 +94,7 @@ impl Models {
     pub(crate) fn files(&self, model: usize) -> &[Reader] {
         match &self.0[model] {
             Opened::Stored(checkpoint) => checkpoint.shards(),
-            Opened::Derived(_) => &[],
+            Opened::Derived(_) | Opened::Scaled(_) => &[],
         }
     }
 
@@ -114,11 +120,31 @@ impl Models {
                 if let Some(wide) = wide_of(checkpoint, name, shape, allow_nonfinite)? {
                     if wide.is_real() {
                         let identity = std::ptr::from_ref(checkpoint.tensor(name)?) as usize;
-                        return Ok(Tensor::Made(Arc::new(wide), identity));
+                        return Ok(Tensor::Made(Arc::new(wide), (model, identity)));
                     }
                 }
                 let tensor = StoredTensor::new(checkpoint, name, shape, allow_nonfinite)?;
                 return Ok(Tensor::Stored(tensor));
+            }
+            Opened::Scaled(scaled) => {
+                let Some((checkpoint, kind, scales)) = self.scales(scaled, name)? else {
+                    return self.tensor(scaled.scaled, name, shape, allow_nonfinite);
+                };
+                let scales = self.tensor(scaled.scaled, scales, &kind.scales, allow_nonfinite)?;
+                let scales = (scales, kind.scales.iter().product());
+                let block = &kind.block;
+                let dtype = scaled.dtype;
+                let made = DequantisedTensor::new(
+                    name,
+                    dtype,
+                    block,
+                    checkpoint,
+                    shape,
+                    scales,
+                    allow_nonfinite,
+                )?;
+                let entry = std::ptr::from_ref(checkpoint.tensor(name)?) as usize;
+                return Ok(Tensor::Made(Arc::new(made), (model, entry)));
             }
             Opened::Derived(derived) => find(derived, name)?,
         };
@@ -174,24 +200,8 @@ impl Models {
                 let dtype = same_dtype(&tensors).unwrap_or(Float::F32);
                 Arc::new(RowsTensor::new(rows, tensors, &counts, width, dtype))
             }
-            Derivation::Dequantised(how) => {
-                let Opened::Stored(checkpoint) = &self.0[how.model] else {
-                    return Err(misfit(name, "what is computed cannot be dequantised"));
-                };
-                let at = &how.scales;
-                let sides = self.shape(at.model, &at.tensor)?;
-                let (scales, count) = (part(at, &sides)?, sides.iter().product());
-                Arc::new(DequantisedTensor::new(
-                    how,
-                    checkpoint,
-                    shape,
-                    scales,
-                    count,
-                    allow_nonfinite,
-                )?)
-            }
         };
-        Ok(Tensor::Made(made, std::ptr::from_ref(derivation) as usize))
+        Ok(Tensor::Made(made, (model, std::ptr::from_ref(derivation) as usize)))
     }
 
     /// A tensor whose numbers are read as float64.
@@ -216,6 +226,11 @@ impl Models {
                     return self.wide(at.model, &at.tensor, shape, allow_nonfinite);
                 }
             }
+            Opened::Scaled(scaled) => {
+                if self.scales(scaled, name)?.is_none() {
+                    return self.wide(scaled.scaled, name, shape, allow_nonfinite);
+                }
+            }
         }
         Ok(WideTensor::Narrow(self.tensor(model, name, shape, allow_nonfinite)?))
     }
@@ -237,8 +252,14 @@ impl Models {
             Opened::Stored(checkpoint) => checkpoint,
             Opened::Derived(derived) => match find(derived, &at.tensor)? {
                 Derivation::Same(at) => return self.raw(at, job),
-                _ => return Err(misfit(&at.tensor, "a tensor that is computed cannot be copied")),
+                _ => return Err(misfit(&at.tensor, COPIED)),
             },
+            Opened::Scaled(scaled) => {
+                if self.scales(scaled, &at.tensor)?.is_some() {
+                    return Err(misfit(&at.tensor, COPIED));
+                }
+                return self.raw_of(scaled.scaled, &at.tensor, job);
+            }
         };
         let entry = checkpoint.tensor(&at.tensor)?;
         let reader = &checkpoint.shards()[entry.shard];
@@ -269,6 +290,9 @@ impl Models {
                 Some(Derivation::Same(at)) => self.is_stored(at.model, &at.tensor),
                 _ => false,
             },
+            Opened::Scaled(scaled) => {
+                matches!(self.scales(scaled, name), Ok(None)) && self.is_stored(scaled.scaled, name)
+            }
         }
     }
 
@@ -287,6 +311,7 @@ impl Models {
                 let (model, name) = found[0];
                 self.position(model, name)
             }
+            Opened::Scaled(scaled) => self.position(scaled.scaled, name),
         }
     }
 
@@ -312,7 +337,21 @@ impl Models {
                     self.shape(model, name)
                 }
             },
+            Opened::Scaled(scaled) => self.shape(scaled.scaled, name),
         }
+    }
+
+    /// The stored model below one whose tensors have scales, and the scales of a tensor, if it has some.
+    fn scales<'a>(
+        &'a self,
+        scaled: &'a Scaled,
+        name: &str,
+    ) -> Result<Option<(&'a Checkpoint, &'a Scales, &'a str)>> {
+        let Opened::Stored(checkpoint) = &self.0[scaled.scaled] else {
+            return Err(misfit(name, "what is computed has no scales"));
+        };
+        let found = scales_of(scaled, checkpoint, name)?;
+        Ok(found.map(|(kind, scales)| (checkpoint, kind, scales)))
     }
 
     fn lengths(&self, derivation: &Derivation) -> Result<Vec<usize>> {

@@ -14,8 +14,8 @@ use crate::source::{DeltaRun, Source, StoredTensor};
 pub(crate) enum Tensor<'a> {
     /// One that lies in a file.
     Stored(StoredTensor<'a>),
-    /// One that is computed from others, and what tells it from all others.
-    Made(Arc<dyn Source + 'a>, usize),
+    /// One that is computed, its model, and where that tells how: what tells it from all others.
+    Made(Arc<dyn Source + 'a>, (usize, usize)),
 }
 
 impl<'a> Tensor<'a> {
@@ -35,7 +35,7 @@ impl<'a> Tensor<'a> {
     pub(crate) fn identity(&self) -> (usize, u64) {
         match self {
             Self::Stored(tensor) => tensor.identity(),
-            Self::Made(_, identity) => (*identity, u64::MAX),
+            Self::Made(_, (model, how)) => (*how, u64::MAX - *model as u64),
         }
     }
 }
