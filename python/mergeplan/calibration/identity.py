@@ -20,7 +20,8 @@ from typing import Annotated, Any
 from annotated_types import Predicate
 
 from mergeplan.checkpoints.adapters.folder import CONFIG as ADAPTER_CONFIG
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, header_sha256
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint
+from mergeplan.checkpoints.header_bytes import header_sha256
 from mergeplan.checkpoints.opening import open_expert
 from mergeplan.errors import InputError
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut

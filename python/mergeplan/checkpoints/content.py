@@ -2,7 +2,8 @@
 
 import json
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, read_header
+from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.header_bytes import read_header
 from mergeplan.system.reading import open_plain
 
 # Of a tensor's bytes, where not all are asked for.

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, Tensor
-from mergeplan.checkpoints.derivations import Dequantised
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, Dequantised, Tensor
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, SCALED, STORED_NAMES, bits_of
 from mergeplan.checkpoints.passed_over import is_running_scale
 from mergeplan.checkpoints.plan_models import Scales

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import header_sha256
+from mergeplan.checkpoints.header_bytes import header_sha256
 from mergeplan.checkpoints.names import parts_of
 from mergeplan.config.config import MergeConfig, parse_config
 from mergeplan.config.labels import LABELS, in_words

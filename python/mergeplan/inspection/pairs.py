@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from mergeplan.checkpoints.checkpoint import Checkpoint
-from mergeplan.checkpoints.derivations import Computed
+from mergeplan.checkpoints.checkpoint import Checkpoint, Computed
 from mergeplan.checkpoints.heads import stand_in
 from mergeplan.checkpoints.passed_over import reason_to_pass_over
 from mergeplan.planning.pairing import respelled

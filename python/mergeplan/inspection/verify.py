@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergeplan.checkpoints.checkpoint import INDEX_ENDING, WEIGHTS_FILE, header_sha256
+from mergeplan.checkpoints.checkpoint import INDEX_ENDING, WEIGHTS_FILE
+from mergeplan.checkpoints.header_bytes import header_sha256
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_bytes, printable, shown
 from mergeplan.errors import InputError

@@ -13,7 +13,8 @@ from typing import Annotated
 from annotated_types import Ge, Predicate
 
 from mergeplan._native import __version__
-from mergeplan.checkpoints.checkpoint import INDEX_ENDING, header_sha256
+from mergeplan.checkpoints.checkpoint import INDEX_ENDING
+from mergeplan.checkpoints.header_bytes import header_sha256
 from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import shown
 from mergeplan.errors import InputError, MissingInputError

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING, read_header
+from mergeplan.checkpoints.checkpoint import CONFIG_FILE, INDEX_ENDING
 from mergeplan.checkpoints.code import code_of
 from mergeplan.checkpoints.donated import WITH_CODE
+from mergeplan.checkpoints.header_bytes import read_header
 from mergeplan.checkpoints.tokenizer import SETTINGS_FILES, TOKENIZER_FILES
 from mergeplan.errors import MergeplanError
 from mergeplan.merging.manifest import NAME as MANIFEST

@@ -10,8 +10,7 @@ from mergeplan.checkpoints.adapters.keys import Change, read_changes
 from mergeplan.checkpoints.adapters.places import other_base, place
 from mergeplan.checkpoints.adapters.settings import Scales, check_kind
 from mergeplan.checkpoints.adapters.tied import said, settle, tie_of
-from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
-from mergeplan.checkpoints.derivations import Computed, Derivation, Part
+from mergeplan.checkpoints.checkpoint import Checkpoint, Computed, Derivation, Part, Tensor
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of
 from mergeplan.checkpoints.heads import untied
 from mergeplan.errors import InputError, MissingInputError
