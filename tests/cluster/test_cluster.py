@@ -84,15 +84,15 @@ def test_workers_are_gone_before_a_driver_that_was_stopped_is(ray, pool, tmp_pat
     """Before its first whole shard it leaves nothing: the next run makes the same places anew."""
     from mergeplan.merging import cluster_runner
 
-    original, begun = cluster_runner._merge_shard, tmp_path / "begun"
+    original, begun = cluster_runner.merge_shard, tmp_path / "begun"
 
-    def goes_on(plan_json, name, folder, threads, memory_bytes, run):
+    def goes_on(name, folder, threads, memory_bytes, run):
         own = folder / "shards" / name
         own.mkdir(parents=True, exist_ok=True)
         with lock(own, "worker"):
             begun.touch()
             time.sleep(60)
-        return original(plan_json, name, folder, threads, memory_bytes, run)
+        return original(name, folder, threads, memory_bytes, run)
 
     def stop(done, total):
         if begun.exists():
@@ -100,7 +100,7 @@ def test_workers_are_gone_before_a_driver_that_was_stopped_is(ray, pool, tmp_pat
 
     runner = cluster_runner.ClusterRunner(ray)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster_runner, "_merge_shard", goes_on)
+        patch.setattr(cluster_runner, "merge_shard", goes_on)
         with pytest.raises(KeyboardInterrupt):
             merge_many(wanted(pool, tmp_path / "out"), options(pool), progress=stop, runner=runner)
     assert not (tmp_path / "out.partial").exists()
@@ -115,9 +115,9 @@ def test_the_shard_of_a_killed_worker_is_done_again(left, ray, pool, tmp_path):
 
     merge_many(wanted(pool, tmp_path / "alone"), options(pool))
     killed = tmp_path / "killed"
-    original = cluster_runner._merge_shard
+    original = cluster_runner.merge_shard
 
-    def dies_once(plan_json, name, folder, threads, memory_bytes, run):
+    def dies_once(name, folder, threads, memory_bytes, run):
         if not killed.exists():
             killed.write_text(name)
             time.sleep(0.1)
@@ -126,11 +126,11 @@ def test_the_shard_of_a_killed_worker_is_done_again(left, ray, pool, tmp_path):
                 own.mkdir(parents=True, exist_ok=True)
                 (own / file).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(plan_json, name, folder, threads, memory_bytes, run)
+        return original(name, folder, threads, memory_bytes, run)
 
     runner = cluster_runner.ClusterRunner(ray)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster_runner, "_merge_shard", dies_once)
+        patch.setattr(cluster_runner, "merge_shard", dies_once)
         merge_many(wanted(pool, tmp_path / "out"), options(pool), runner=runner)
     assert killed.exists()
     assert weights_of(tmp_path / "out") == weights_of(tmp_path / "alone")

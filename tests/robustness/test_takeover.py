@@ -17,9 +17,9 @@ from mergeplan.calibration.store import RunStore
 from mergeplan.checkpoints.beside import json_beside
 from mergeplan.errors import InputError, SurroundingsError
 from mergeplan.evaluation.measured import MeasuredMerge
-from mergeplan.merging.cluster_runner import _merge_shard, _seen
 from mergeplan.merging.merge import merge_many
 from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.merging.shards import merge_shard, run_of
 from mergeplan.pool.pool import Pool, PoolSize
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.files import lock
@@ -275,9 +275,10 @@ def test_a_worker_follows_no_link_out_of_its_folder(place, tmp_path):
     for name in ("model.safetensors", "journal"):
         (victim / name if place != "shards" else victim / "model.safetensors" / name).touch()
     (folder / place).symlink_to(victim)
+    (folder / "merge.json").touch()
     before = sorted(victim.rglob("*"))
     with pytest.raises(SurroundingsError, match=f"`{folder / place}` is a link"):
-        _merge_shard("{}", "model.safetensors", folder, 1, 1 << 28, {})
+        merge_shard("model.safetensors", folder, 1, 1 << 28, run_of(folder))
     assert sorted(victim.rglob("*")) == before
 
 
@@ -285,11 +286,11 @@ def test_a_worker_that_is_late_leaves_the_folder_of_the_next_run_alone(tmp_path)
     folder = tmp_path / "out.partial"
     folder.mkdir()
     (folder / "merge.json").write_text("the first run")
-    run = _seen([], folder)
+    run = run_of(folder)
     (folder / "merge.json").rename(tmp_path / "old")
     (folder / "merge.json").write_text("the first run")
     with pytest.raises(SurroundingsError, match="by now that of another run"):
-        _merge_shard("{}", "model.safetensors", folder, 1, 1 << 28, run)
+        merge_shard("model.safetensors", folder, 1, 1 << 28, run)
     assert names_in(folder) == ["merge.json"]
 
 

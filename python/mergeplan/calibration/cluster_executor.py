@@ -16,7 +16,7 @@ from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.system.files import sha256_of
-from mergeplan.system.ray import on_every_node
+from mergeplan.system.ray import on_every_node, telling_of_ray
 
 
 def check_paths(ray: Any, pool: Pool) -> None:
@@ -89,13 +89,10 @@ class ClusterExecutor:
 
         shared = self._ray.put(list(merges))
         pool = ActorPool(self.workers)
-        try:
+        with telling_of_ray(self._ray):
             yield from pool.map_unordered(
                 lambda worker, number: worker.measure.remote(shared, number, parts), list(some)
             )
-        except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise cause if isinstance(cause, Exception) else error from None
 
     def close(self) -> None:
         for worker in self.workers:

@@ -10,7 +10,7 @@ from mergeplan.merging.manifest import Manifest, content_of_inputs
 from mergeplan.merging.shards import RECORD_OF_SHARD, ShardRecord
 from mergeplan.merging.state import changed_files
 from mergeplan.merging.workfolder import JOURNAL, RECORD, SHARDS
-from mergeplan.system.files import clear_folder
+from mergeplan.system.files import LOCK, clear_folder, lock
 from mergeplan.system.reading import RECORD as RECORD_FILE
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
@@ -53,8 +53,9 @@ def _of_shards(shards: Path) -> dict[str, str]:
         record = shard / RECORD_OF_SHARD
         if record.is_file():
             before |= load_strictly(record, ShardRecord, RECORD_FILE).inputs
-        else:
-            clear_folder(shard)
+        elif shard.is_dir():
+            with lock(shard, "worker"):
+                clear_folder(shard, keep=(LOCK,))
     return before
 
 

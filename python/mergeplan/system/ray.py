@@ -3,11 +3,15 @@
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mergeplan.errors import InputError, MissingInputError
+from mergeplan.errors import InputError, MissingInputError, SurroundingsError
 
 LOCAL = "local"
+# Ray starts a worker within seconds, and finds within half a minute that a node is lost.
+_ANSWER_SECONDS = 60.0
 
 
 def connect(address: str) -> Any:
@@ -38,22 +42,71 @@ def connect(address: str) -> Any:
                 signal.signal(signal.SIGTERM, before)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"cannot reach a Ray cluster at `{address}`: {error}",
+                f"cannot reach a Ray cluster at `{address}`: {_first_line(error)}",
                 "start one with `ray start --head`, or say `--ray local`",
             ) from error
     return ray
 
 
 def on_every_node(ray: Any, function: Any, *arguments: Any) -> dict[str, Any]:
-    """Call a function once on each node that is alive; results by the node's address."""
+    """Call a function once on each node that is alive; results by the node's address.
+
+    Raises:
+        SurroundingsError: A node does not answer.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
     remote = ray.remote(num_cpus=0, max_retries=2)(function)
     calls = {
         node["NodeManagerAddress"]: remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote(*arguments)
-        for node in nodes
+        for node in _alive(ray)
     }
-    return {address: ray.get(call) for address, call in calls.items()}
+    found = {}
+    for address, call in calls.items():
+        try:
+            found[address] = ray.get(call, timeout=_ANSWER_SECONDS)
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
+            raise SurroundingsError(
+                f"node `{address}` of the cluster does not answer",
+                "`ray status` lists the nodes; wait until a lost one is off the list",
+            ) from error
+    return found
+
+
+def cpus_of_nodes(ray: Any) -> list[int]:
+    """How many CPUs each node has that is alive and has any."""
+    counts = [int(node["Resources"].get("CPU", 0)) for node in _alive(ray)]
+    return [count for count in counts if count]
+
+
+def _alive(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+@contextmanager
+def telling_of_ray(ray: Any) -> Iterator[None]:
+    """Raise what a task raised, and say of what Ray itself could not do.
+
+    Raises:
+        SurroundingsError: Ray has lost a task or what it needs.
+    """
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, Exception) else error from None
+    except ray.exceptions.RayError as error:
+        raise SurroundingsError(
+            f"Ray gave up: {_first_line(error)}",
+            "look at `ray status`, and whether the nodes have memory enough; `--resume` goes on",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """Ray's messages go on for pages, with stack traces."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -24,7 +24,7 @@ from tests.tools.attacks.snapshots import contents
 
 _KINDS = ("merge, worker", "merge, driver", "merge, disk", "calibrate, worker", "calibrate, driver")
 _SLOWEST = 240.0
-_OURS = (b"ray::_merge_shard", b"ray::_RemoteWorker")
+_OURS = (b"ray::merge_shard", b"ray::_RemoteWorker")
 _AGAIN = ("another worker is working", "another merge is working", "another calibration")
 
 
