@@ -152,6 +152,31 @@ fn one_pass_serves_all_merges_and_later_runs_know_what_the_first_found() {
 }
 
 #[test]
+fn masks_stay_between_runs_where_the_limit_leaves_room() {
+    let folder = tempfile::tempdir().unwrap();
+    models(folder.path());
+    let expected = alone(folder.path());
+    let prepared = Prepared::family(plans(folder.path())).unwrap();
+    let least = prepared.forecast(2).unwrap().least_memory_bytes;
+    let run = |which: &[usize], memory| {
+        let options = Options::new(2, 4096, memory).unwrap();
+        for (tensor, &plan) in together(&prepared, which, options).iter().zip(which) {
+            assert_eq!(*tensor, expected[plan][0], "plan {plan} of {which:?} within {memory}");
+        }
+        prepared.kept_mask_bytes()
+    };
+    // One bit for each element, in whole groups; by ranks with the limits of a row's ranks too.
+    let mask = (ROWS * COLUMNS).div_ceil(2048) * 256;
+    let (one, drawn) = (run(&[7], 256 << 20), run(&[6, 7, 9], 256 << 20));
+    assert_eq!((one, drawn), (mask, 3 * mask));
+    assert!(run(&[18, 19, 21], 256 << 20) >= drawn + 3 * mask);
+    let all: Vec<usize> = (0..expected.len()).collect();
+    assert_eq!(run(&all[1..], least), 0);
+    // No run is left that they could serve.
+    assert_eq!(run(&all, 256 << 20), 0);
+}
+
+#[test]
 fn memory_of_another_dtype_gets_what_loading_the_file_would_give() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());

@@ -55,15 +55,23 @@ pub(crate) struct Budget {
     pub members: usize,
     /// Bytes for statistics, all workers together.
     pub cache_bytes: usize,
+    /// Bytes for masks that stay between runs: what statistics leave.
+    pub masks_bytes: usize,
 }
 
 impl Budget {
-    /// Where the system gives less than the limit, that is the limit.
+    /// Where the system gives less than the limit, that is the limit. `goes_on` says whether masks
+    /// serve later runs.
     ///
     /// # Errors
     /// [`Error::Memory`] where the limit is below the least; [`Error::NoMemory`] where the system
     /// does not give that.
-    pub(super) fn new(bundles: &[Bundle], options: Options, kept: u64) -> Result<Self> {
+    pub(super) fn new(
+        bundles: &[Bundle],
+        options: Options,
+        kept: u64,
+        goes_on: bool,
+    ) -> Result<Self> {
         let Options { threads, mut chunk, memory_bytes } = options;
         let needs = Needs { bundles, threads, kept };
         let limit = memory_within(memory_bytes, needs.least(LEAST_CHUNK, 1), threads)?;
@@ -80,8 +88,11 @@ impl Budget {
             return Err(Error::Memory { needed, limit });
         }
         let left = limit - needs.workers(chunk, members) - needs.bookkeeping();
-        let cache_bytes = usize::try_from(left).unwrap_or(usize::MAX);
-        Ok(Self { chunk, members, cache_bytes })
+        let statistics = |bundle: &Bundle| bundle.statistics_bytes(needs.inside(bundle)).1;
+        let wanted = if goes_on { needs.largest_sum(statistics) } else { left };
+        let cache_bytes = usize::try_from(left.min(wanted)).unwrap_or(usize::MAX);
+        let masks_bytes = usize::try_from(left).unwrap_or(usize::MAX) - cache_bytes;
+        Ok(Self { chunk, members, cache_bytes, masks_bytes })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::execute::linear::{LinearApply, LinearJob};
 use crate::execute::pass::Resources;
 use crate::execute::target::{Member, Target};
 use crate::execute::wide::WideJob;
+use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::with_precision;
 use crate::number::{Bf16, Float, F16, F32};
 use crate::plan::{Job, Merge};
@@ -27,7 +28,9 @@ pub(crate) struct Bundle<'a> {
 }
 
 /// Computes and writes a segment of some members; gives the hashes of each one's blocks.
-type Work<'w> = dyn Fn(&Segment, Range<usize>) -> Result<Vec<Vec<u64>>> + Sync + 'w;
+/// What is made of a segment for some members, and serves the others too, is passed on.
+type Work<'w> =
+    dyn Fn(&Segment, Range<usize>, &mut Vec<Option<Mask>>) -> Result<Vec<Vec<u64>>> + Sync + 'w;
 
 enum Kind<'a> {
     Copy { inputs: Vec<RawTensor<'a>> },
@@ -206,24 +209,25 @@ impl<'a> Bundle<'a> {
         let each = |work: &Work| {
             resources.parallel.map(segments.len(), |i| {
                 let mut hashes = Vec::with_capacity(self.members.len());
+                let mut masks = Vec::new();
                 for some in batches() {
                     let there: Option<Vec<_>> = written[i][some.clone()].iter().cloned().collect();
                     hashes.extend(match there {
                         Some(there) => there,
-                        None => work(&segments[i], some)?,
+                        None => work(&segments[i], some, &mut masks)?,
                     });
                 }
                 Ok(hashes)
             })
         };
         let blocks = match &self.kind {
-            Kind::Copy { inputs } => each(&|segment, _| Ok(vec![out.copy(segment, inputs)?]))?,
-            Kind::Wide(wide) => each(&|segment, _| {
+            Kind::Copy { inputs } => each(&|segment, _, _| Ok(vec![out.copy(segment, inputs)?]))?,
+            Kind::Wide(wide) => each(&|segment, _, _| {
                 let (member, sink) = &out.members[0];
                 let place = (member.number, *sink);
                 Ok(vec![wide.segment(segment, place, chunk, self.allow_nonfinite, control)?])
             })?,
-            Kind::Linear(jobs) => each(&|segment, some| {
+            Kind::Linear(jobs) => each(&|segment, some, _| {
                 let mut apply = LinearApply::new(jobs, some.clone(), control);
                 out.segment(segment, some, &inputs, &mut apply)
             })?,
@@ -231,10 +235,11 @@ impl<'a> Bundle<'a> {
                 self.pass("statistics")?;
                 let states = delta.states_once(&segments, resources)?;
                 self.pass("apply")?;
-                each(&|segment, some| {
+                each(&|segment, some, masks| {
                     with_precision!(delta.dtype(), P => {
+                        let mixes = some.clone();
                         let mut apply =
-                            delta.apply::<P>(&states, some.clone(), segment, chunk, control)?;
+                            delta.apply::<P>(&states, mixes, segment, chunk, control, masks)?;
                         out.segment(segment, some, &inputs, &mut apply)
                     })
                 })?
@@ -243,7 +248,7 @@ impl<'a> Bundle<'a> {
                 self.pass("statistics")?;
                 let ready = group.prepare(resources)?;
                 self.pass("apply")?;
-                each(&|segment, some| {
+                each(&|segment, some, _| {
                     out.segment(segment, some, &inputs, &mut *ready.segment(segment))
                 })?
             }

@@ -127,7 +127,10 @@ impl Prepared {
             targets.iter().map(|target| (target.plan, target.jobs.clone())).collect();
         let mut bundles = self.bind(&parts)?;
         bundles.sort_by_key(Bundle::position);
-        let budget = Budget::new(&bundles, options, self.kept(&bundles))?;
+        // Where all plans run at once, none comes later.
+        let goes_on = targets.len() < self.plans.len();
+        let budget = Budget::new(&bundles, options, self.kept(&bundles), goes_on)?;
+        self.known.lock().allow(budget.masks_bytes);
         let pool = pool(options.threads)?;
         let run = Run {
             targets,
@@ -141,6 +144,11 @@ impl Prepared {
             ReadAhead::beside(&bundles, control, options.memory_bytes, || run.all(&bundles))?;
         self.check_unchanged(targets.iter().map(|target| target.plan))?;
         Ok(hashes)
+    }
+
+    /// Bytes of the random masks that wait for further runs.
+    pub fn kept_mask_bytes(&self) -> usize {
+        self.known.lock().taken()
     }
 
     /// Check that the inputs of some plans are what they were when they were opened.

@@ -1,7 +1,5 @@
 //! Which elements of one expert's delta take part in a merge.
 
-use std::borrow::Cow;
-
 use crate::kernels::drop::Mask;
 use crate::kernels::trim::{trim, trim_top};
 use crate::number::philox::Stream;
@@ -43,11 +41,7 @@ pub(crate) enum Chance {
 
 impl Selection {
     /// What walks over `segment`; a mask is at hand where the selection is random.
-    pub(crate) fn cursor<'a>(
-        &'a self,
-        segment: &Segment,
-        mask: Option<Cow<'a, Mask>>,
-    ) -> Cursor<'a> {
+    pub(crate) fn cursor<'a>(&'a self, segment: &Segment, mask: Option<&'a Mask>) -> Cursor<'a> {
         match (self, mask) {
             (_, Some(mask)) => Cursor::Mask { mask, start: segment.range.start },
             (Self::Magnitude { least, top }, None) => Cursor::Magnitude {
@@ -77,7 +71,7 @@ pub(crate) enum Cursor<'a> {
     /// A mask over the segment.
     Mask {
         /// The bits.
-        mask: Cow<'a, Mask>,
+        mask: &'a Mask,
         /// The segment's first element.
         start: usize,
     },

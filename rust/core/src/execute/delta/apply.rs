@@ -1,6 +1,5 @@
 //! The last pass: thin every delta as its state says, mix, and add to the base.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -9,10 +8,11 @@ use crate::execute::delta::masks::MaskMaker;
 use crate::execute::delta::states::States;
 use crate::execute::pass::Apply;
 use crate::kernels::combine::{add_sum, combine};
+use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{add, scale};
 use crate::number::Precision;
 use crate::source::{DeltaRun, Source};
-use crate::statistics::selection::Cursor;
+use crate::statistics::selection::{Cursor, Selection};
 use crate::work::{JobControl, Segment};
 
 /// The work on one segment, once the statistics are known.
@@ -31,10 +31,11 @@ pub(crate) struct DeltaApply<'a, P> {
 }
 
 impl<'a> DeltaJob<'a> {
-    /// Compute `some` of the mixes.
+    /// Compute `some` of the mixes. Masks that the states do not hold are made here, into `made`:
+    /// those of one segment, by expert, which serve the mixes that come next.
     ///
     /// # Errors
-    /// Whatever reading gives: masks that were not kept are made here again.
+    /// Whatever reading gives.
     pub(crate) fn apply<'b, P: Precision>(
         &'b self,
         states: &'b States,
@@ -42,21 +43,22 @@ impl<'a> DeltaJob<'a> {
         segment: &Segment,
         chunk: usize,
         control: &'b JobControl<'b>,
+        made: &'b mut Vec<Option<Mask>>,
     ) -> Result<DeltaApply<'b, P>> {
         let mixes = &self.mixes[some];
+        let used = |expert| mixes.iter().any(|mixed| mixed.experts.contains(&expert));
         let mut maker = MaskMaker::new(self, chunk, control);
-        let mut cursors = Vec::with_capacity(self.experts.len());
+        made.resize(self.experts.len(), None);
         for (expert, selection) in states.selections.iter().enumerate() {
-            if !mixes.iter().any(|mixed| mixed.experts.contains(&expert)) {
-                cursors.push(None);
-                continue;
+            if used(expert) && states.masks[expert].is_none() && made[expert].is_none() {
+                made[expert] = maker.mask(expert, selection, segment, None)?;
             }
-            let mask = match states.masks.get(segment.number).map(|masks| &masks[expert]) {
-                Some(kept) => kept.as_ref().map(Cow::Borrowed),
-                None => maker.mask(expert, selection, segment, None)?.map(Cow::Owned),
-            };
-            cursors.push(Some(selection.cursor(segment, mask)));
         }
+        let cursor = |(expert, selection): (usize, &'b Selection)| {
+            let kept = states.masks[expert].as_ref().map(|masks| &masks[segment.number]);
+            used(expert).then(|| selection.cursor(segment, kept.or(made[expert].as_ref())))
+        };
+        let cursors = states.selections.iter().enumerate().map(cursor).collect();
         Ok(DeltaApply {
             job: self,
             mixes,
@@ -91,7 +93,7 @@ impl<P: Precision> DeltaApply<'_, P> {
                     tensor.add_delta(run, None, factors, sums, scratch)?;
                 }
                 Some(Cursor::Mask { mask, start: first }) => {
-                    let masked = Some((&**mask, start - *first));
+                    let masked = Some((*mask, start - *first));
                     tensor.add_delta(run, masked, factors, sums, scratch)?;
                 }
                 Some(cursor) => {

@@ -3,7 +3,8 @@
 use crate::error::Result;
 use crate::execute::delta::job::{DeltaJob, Expert};
 use crate::execute::delta::states::States;
-use crate::execute::pass::{Key, Resources};
+use crate::execute::pass::{Entry, Key, Resources};
+use crate::kernels::drop::Mask;
 use crate::plan::Sparsify;
 use crate::statistics::ranks::RankLimits;
 use crate::work::Segment;
@@ -18,28 +19,37 @@ impl<'a> DeltaJob<'a> {
         segments: &[Segment],
         resources: &Resources,
     ) -> Result<States> {
-        let Some(known) = resources.known else { return self.states(segments, resources) };
+        let Some(known) = resources.known else { return self.states(segments, resources, &[]) };
         let keys: Vec<Key> = self.experts.iter().map(|expert| self.key(expert)).collect();
-        let found: Vec<_> = {
-            let entries = known.lock();
-            keys.iter().map(|key| entries.get(key).cloned()).collect()
+        let found: Vec<Option<Entry>> = {
+            let kept = known.lock();
+            keys.iter().map(|key| kept.get(key)).collect()
         };
         let missing: Vec<usize> =
             (0..found.len()).filter(|&expert| found[expert].is_none()).collect();
-        let mut states = self.only(&missing).states(segments, resources)?;
-        let mut entries = known.lock();
-        for (place, &expert) in missing.iter().enumerate() {
-            if self.thins(&self.experts[expert]) && self.is_worth_keeping() {
-                let entry = (states.selections[place].clone(), states.scales[place]);
-                entries.insert(keys[expert].clone(), entry);
+        let thins = |&place: &usize| self.thins(&self.experts[missing[place]]);
+        let wanted = (0..missing.len()).filter(|place| self.is_random() && thins(place));
+        let stay: Vec<usize> = wanted.filter(|_| known.lock().take(self.staying_bytes())).collect();
+        let only = self.only(&missing);
+        let made = only.states(segments, resources, &stay).inspect_err(|_| {
+            known.lock().give_back(stay.len() * self.staying_bytes());
+        })?;
+        let new = made.selections.into_iter().zip(made.scales).zip(made.masks);
+        let new = new.map(|((selection, scale), masks)| Entry { selection, scale, masks });
+        let new: Vec<Entry> = new.collect();
+        for (place, (entry, &expert)) in new.iter().zip(&missing).enumerate() {
+            let stays = stay.contains(&place);
+            if self.thins(&self.experts[expert]) && (stays || self.is_worth_keeping()) {
+                let masks = entry.masks.clone().filter(|_| stays);
+                known.lock().insert(keys[expert].clone(), Entry { masks, ..entry.clone() });
             }
         }
-        if missing.len() < found.len() {
-            let mut new = states.selections.into_iter().zip(states.scales);
-            let all = found.into_iter().filter_map(|found| found.or_else(|| new.next()));
-            let (selections, scales) = all.unzip();
-            // Masks were made for some experts only; all are made again.
-            states = States { selections, scales, masks: vec![] };
+        let mut new = new.into_iter();
+        let mut states = States::default();
+        for entry in found.into_iter().filter_map(|found| found.or_else(|| new.next())) {
+            states.selections.push(entry.selection);
+            states.scales.push(entry.scale);
+            states.masks.push(entry.masks);
         }
         Ok(states)
     }
@@ -68,6 +78,15 @@ impl<'a> DeltaJob<'a> {
     fn is_worth_keeping(&self) -> bool {
         const MOST_BYTES: usize = 4096;
         self.sparsify != Sparsify::Ranks || RankLimits::bytes(self.rows.columns) <= MOST_BYTES
+    }
+
+    /// Bytes of one expert's masks that stay between runs, with the table that they are made from.
+    fn staying_bytes(&self) -> usize {
+        let table = match self.sparsify {
+            Sparsify::Ranks => RankLimits::bytes(self.rows.columns),
+            _ => 0,
+        };
+        Mask::bytes(self.len) + table
     }
 
     /// Bytes that a family keeps of this tensor.

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::execute::delta::job::{DeltaJob, Expert};
 use crate::execute::delta::masks::MaskMaker;
-use crate::execute::pass::Resources;
+use crate::execute::pass::{Masks, Resources};
 use crate::kernels::drop::{limit, Mask};
 use crate::kernels::elementwise::{round_all, with_precision};
 use crate::number::philox::Stream;
@@ -18,21 +18,29 @@ use crate::statistics::{magnitude, DeltaWalk, Visit};
 use crate::work::{pieces, segments, Segment};
 
 /// What applying every expert needs to know of its whole tensor.
+#[derive(Default)]
 pub(crate) struct States {
     /// Which elements of each expert are kept.
     pub selections: Vec<Selection>,
     /// Factor on what is kept; 1 where nothing is rescaled.
     pub scales: Vec<f32>,
-    /// Masks by segment and expert, where they were made and there is room to keep them.
-    pub masks: Vec<Vec<Option<Mask>>>,
+    /// Masks of each expert, where they were made and there is room to keep them.
+    pub masks: Vec<Option<Masks>>,
 }
 
 impl DeltaJob<'_> {
     /// Go over the inputs as often as the method needs before it can apply.
     ///
+    /// `stay` are experts whose masks are kept in any case, for later runs.
+    ///
     /// # Errors
     /// Whatever reading gives.
-    pub(crate) fn states(&self, segments: &[Segment], resources: &Resources) -> Result<States> {
+    pub(crate) fn states(
+        &self,
+        segments: &[Segment],
+        resources: &Resources,
+        stay: &[usize],
+    ) -> Result<States> {
         let whole = |expert: &Expert| {
             let all = self.sparsify == Sparsify::None || expert.density >= 1.0 || self.len == 0;
             if all {
@@ -44,27 +52,26 @@ impl DeltaJob<'_> {
         let mut states = States {
             selections: self.experts.iter().map(whole).collect(),
             scales: vec![1.0; self.experts.len()],
-            masks: vec![],
+            masks: vec![None; self.experts.len()],
         };
         let thinned = self.thinned();
         if thinned.is_empty() {
             return Ok(states);
         }
         if self.is_random() {
-            let masks = thinned.len() * Mask::bytes(self.len);
-            let keep =
-                self.rescale && masks + self.norm_bytes(thinned.len()) <= resources.cache_bytes;
-            if keep {
-                states.masks = vec![vec![None; self.experts.len()]; segments.len()];
-            }
             let drawn = resources
                 .parallel
                 .map(thinned.len(), |i| self.random(&self.experts[thinned[i]]))?;
             for (&expert, selection) in thinned.iter().zip(drawn) {
                 states.selections[expert] = selection;
             }
+            let masks = thinned.len() * Mask::bytes(self.len);
+            let fit = masks + self.norm_bytes(thinned.len()) <= resources.cache_bytes;
             if self.rescale {
-                self.norms_of_masks(&thinned, keep, segments, resources, &mut states)?;
+                let keep = if fit { &thinned[..] } else { stay };
+                self.make_masks(&thinned, keep, segments, resources, &mut states)?;
+            } else if !stay.is_empty() {
+                self.make_masks(stay, stay, segments, resources, &mut states)?;
             }
             return Ok(states);
         }
@@ -219,11 +226,11 @@ impl DeltaJob<'_> {
         }
     }
 
-    /// Make the masks and factors of some experts.
-    fn norms_of_masks(
+    /// Make the masks of some experts, and from them the factors where those are wanted.
+    fn make_masks(
         &self,
         experts: &[usize],
-        keep: bool,
+        keep: &[usize],
         segments: &[Segment],
         resources: &Resources,
         states: &mut States,
@@ -235,27 +242,34 @@ impl DeltaJob<'_> {
             let mut masks = Vec::with_capacity(experts.len());
             for (&expert, leaves) in experts.iter().zip(&mut leaves) {
                 let selection = &states.selections[expert];
-                masks.push(maker.mask(expert, selection, segment, Some(leaves))?);
+                masks.push(maker.mask(
+                    expert,
+                    selection,
+                    segment,
+                    self.rescale.then_some(leaves),
+                )?);
             }
-            if self.sparsify == Sparsify::Random {
+            if self.rescale && self.sparsify == Sparsify::Random {
                 self.add_norms(experts, segment, &masks, &mut leaves, resources)?;
-            } else {
+            } else if self.rescale {
                 let sizes = self.base.dtype().size() + self.sizes(experts);
                 resources.control.add(segment.range.len() * sizes);
             }
-            if !keep {
-                masks.clear();
-            }
-            Ok((masks, leaves))
+            let kept = experts.iter().zip(masks).filter(|(expert, _)| keep.contains(expert));
+            Ok((kept.filter_map(|(_, mask)| mask).collect::<Vec<_>>(), leaves))
         })?;
-        for (i, &expert) in experts.iter().enumerate() {
-            let leaves = made.iter().map(|(_, leaves)| &leaves[i]);
-            states.scales[expert] = scale_of(leaves, self.rescale_dtype());
-        }
-        for (kept, (masks, _)) in states.masks.iter_mut().zip(made) {
-            for (&expert, mask) in experts.iter().zip(masks) {
-                kept[expert] = mask;
+        if self.rescale {
+            for (i, &expert) in experts.iter().enumerate() {
+                let leaves = made.iter().map(|(_, leaves)| &leaves[i]);
+                states.scales[expert] = scale_of(leaves, self.rescale_dtype());
             }
+        }
+        let mut kept = vec![Vec::with_capacity(segments.len()); keep.len()];
+        for (masks, _) in made {
+            kept.iter_mut().zip(masks).for_each(|(kept, mask)| kept.push(mask));
+        }
+        for (&expert, masks) in keep.iter().zip(kept) {
+            states.masks[expert] = Some(masks.into());
         }
         Ok(())
     }

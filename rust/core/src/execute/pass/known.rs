@@ -1,18 +1,41 @@
-//! What is known of an expert's tensor, kept between the runs of a family: thresholds, streams and
-//! norms depend on no other expert, so that a sweep over subsets finds each of them once.
+//! What is known of an expert's tensor, kept between the runs of a family: thresholds, streams, norms
+//! and masks depend on no other expert, so that a sweep over subsets finds each of them once.
+//!
+//! Masks take a bit for each element. Those that find room stay until the family ends: every run
+//! goes over all tensors, so that to give one's place to another would lose both. Forty merges of
+//! 25 M parameters and six experts, one at a time: DELLA 3.8 CPU seconds for 36.9 without, DARE
+//! 1.3 for 1.8.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::kernels::drop::Mask;
 use crate::number::Float;
 use crate::plan::Sparsify;
 use crate::statistics::selection::Selection;
 
-/// Selections and scales by what they depend on.
+/// What was found, by what it depends on.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
-    entries: Mutex<HashMap<Key, (Selection, f32)>>,
+pub(crate) struct Known(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    entries: HashMap<Key, Entry>,
+    /// Bytes for masks, and those that are taken.
+    room: usize,
+    taken: usize,
 }
+
+/// What one expert's tensor is thinned by.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub selection: Selection,
+    pub scale: f32,
+    pub masks: Option<Masks>,
+}
+
+/// The masks of a tensor's segments, in order.
+pub(crate) type Masks = Arc<[Mask]>;
 
 /// What a selection and its scale depend on. The options are compared by their bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,7 +50,45 @@ pub(crate) struct Key {
 }
 
 impl Known {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Selection, f32)>> {
-        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Kept {
+    pub(crate) fn get(&self, key: &Key) -> Option<Entry> {
+        self.entries.get(key).cloned()
+    }
+
+    pub(crate) fn insert(&mut self, key: Key, entry: Entry) {
+        self.entries.insert(key, entry);
+    }
+
+    /// Bytes that masks take.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Let masks take so many bytes from now on; where they take more, all are given up.
+    pub(crate) fn allow(&mut self, room: usize) {
+        self.room = room;
+        if self.taken > room {
+            self.taken = 0;
+            self.entries.values_mut().for_each(|entry| entry.masks = None);
+        }
+    }
+
+    /// Set room aside for masks; false where it is not there.
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.taken.checked_add(bytes).is_some_and(|taken| taken <= self.room);
+        if fits {
+            self.taken += bytes;
+        }
+        fits
+    }
+
+    /// Masks for which room was set aside will not come.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.taken = self.taken.saturating_sub(bytes);
     }
 }

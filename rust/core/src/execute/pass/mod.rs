@@ -6,5 +6,5 @@ mod known;
 mod resources;
 
 pub(super) use apply::Apply;
-pub(super) use known::{Key, Known};
+pub(super) use known::{Entry, Key, Known, Masks};
 pub(super) use resources::Resources;
