@@ -17,11 +17,12 @@ from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.merging.merge import MergeReport, merge, merge_many
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.streaming import Sweep
-from mergeplan.merging.torch import engine, into_memory
+from mergeplan.merging.torch import into_memory, philox
 from mergeplan.merging.torch.device import Device, find_devices
 from mergeplan.merging.torch.device_runner import DeviceRunner
 from mergeplan.merging.torch.into_memory import IntoMemory
 from mergeplan.merging.torch.loading import PieceLoader
+from mergeplan.merging.torch.place import Place
 from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli, cli_process
 from tests.support.merges import config_text
@@ -119,7 +120,7 @@ class Failing:
     def __init__(self, monkeypatch, error, fails):
         self.calls = 0
         self._lock = threading.Lock()
-        load = PieceLoader.load
+        load = PieceLoader.start
 
         def failing(loader, *arguments):
             with self._lock:
@@ -129,18 +130,27 @@ class Failing:
                 raise error
             return load(loader, *arguments)
 
-        monkeypatch.setattr(PieceLoader, "load", failing)
+        monkeypatch.setattr(PieceLoader, "start", failing)
 
 
-def test_short_of_memory_pieces_become_smaller(pool, tmp_path, expected, monkeypatch):
-    failing = Failing(
-        monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), {3, 4}.__contains__
-    )
+@pytest.mark.parametrize("error", [SHORT, RuntimeError("CUDA error: out of memory")], ids=str)
+def test_short_of_memory_pieces_become_smaller(pool, tmp_path, expected, monkeypatch, error):
+    failing = Failing(monkeypatch, error, {3, 4}.__contains__)
     report = on(["cpu"], text_of(pool), tmp_path / "out")
     assert weights_of(tmp_path / "out") == expected
     assert any("made smaller" in warning for warning in report.warnings)
     assert report.device_bytes == LARGE_BYTES
     assert failing.calls > 4
+
+
+def test_a_kernel_that_does_not_run_is_told_and_the_masks_are_the_same(pool, tmp_path, monkeypatch):
+    fault = "CompilationError: no compiler"
+    monkeypatch.setattr(philox, "find_draw", lambda _: (philox.plain_below, fault))
+    text = text_of(pool, *METHODS[1])
+    merge(parse_config(text), tmp_path / "core")
+    report = on(["cpu"], text, tmp_path / "out")
+    assert weights_of(tmp_path / "out") == weights_of(tmp_path / "core")
+    assert sum(fault in warning for warning in report.warnings) == 1
 
 
 def test_without_any_memory_the_core_merges(pool, tmp_path, expected, monkeypatch):
@@ -353,7 +363,7 @@ def test_a_result_beyond_float16_in_an_early_piece_is_noticed_in_memory_too(tmp_
         sweep = Sweep([parse_config(text)], MergeOptions(device=device, vram_limit=limit))
         if device:
             workers = sweep._on_devices._engine
-            workers._places = [engine._Place(p.device, 4 << 20, None) for p in workers._places]
+            workers._places = [Place(p.device, 4 << 20) for p in workers._places]
         with pytest.raises(InputError) as error:
             sweep.merge_into([(0, into)])
         messages.append(str(error.value))

@@ -1,4 +1,4 @@
-"""A device's memory limit holds, whatever the method, the dtypes and the number of experts.
+"""A device's memory limit holds, and no piece waits for it, whatever the method and the dtypes.
 
 Without a GPU the bytes of all live tensors stand for what its allocator would hand out.
 """
@@ -11,14 +11,17 @@ import torch
 from mergeplan.config.config import parse_config
 from mergeplan.merging.merge import merge, merge_many
 from mergeplan.merging.options import MergeOptions, MergeRequest
-from mergeplan.merging.torch import device_runner, engine
+from mergeplan.merging.torch import device_runner
+from mergeplan.merging.torch.arithmetic import fused_multiply_add
 from mergeplan.merging.torch.device import LEAST_BYTES, Device, find_devices
 from mergeplan.merging.torch.device_runner import DeviceRunner
 from mergeplan.merging.torch.loading import power_of_two
+from mergeplan.merging.torch.place import Place
 from tests.support.checkpoints import save_checkpoint, weights_of
 from tests.support.live_bytes import LiveBytes
 from tests.support.merges import config_text
 from tests.support.shares import paired, spread
+from tests.support.waiting import Waiting
 
 GPU = torch.cuda.is_available()
 # A GPU's allocator takes 20 MiB at a time: less than 64 MiB is refused there.
@@ -52,6 +55,12 @@ METHODS = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def tried_out():
+    """What a process finds out once, and waits for."""
+    fused_multiply_add(torch.zeros(1), torch.zeros(1), 1.0)
+
+
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory):
     """A base and six experts, in float32 and in bfloat16."""
@@ -83,17 +92,18 @@ def test_the_limit_holds(pools, tmp_path, monkeypatch, method, dtypes):
     )
     config = parse_config(text)
     merge(config, tmp_path / "core")
-    live = []
-    current = engine._Place.current
+    live, waited = [], []
+    current = Place.current
 
     @contextmanager
     def watched(place):
-        with LiveBytes() as found, current(place) as device:
+        with LiveBytes() as found, Waiting() as waiting, current(place) as device:
             live.append(found)
             yield device
+            waited.extend(waiting.found)
 
     if not GPU:
-        monkeypatch.setattr(engine._Place, "current", watched)
+        monkeypatch.setattr(Place, "current", watched)
     monkeypatch.setattr(device_runner, "_LEAST_HOST", host := 16 << 20)
     devices = find_devices("cuda:0", LIMIT) if GPU else [Device("cpu", LIMIT)]
     wanted = [MergeRequest(config, tmp_path / "out")]
@@ -104,3 +114,5 @@ def test_the_limit_holds(pools, tmp_path, monkeypatch, method, dtypes):
     buffers = 4 * power_of_two(host * 3 // 16) + 2 * power_of_two(host // 8)
     peak = report.peak_vram_bytes if GPU else sum(one.peak for one in live) - buffers
     assert 0 < peak <= LIMIT
+    # Nothing on the way of a piece waits for the device; at the end of a sweep numbers are read.
+    assert not waited

@@ -33,7 +33,8 @@ class Steps:
 
     def number(self, value: float) -> float:
         """A number, rounded to float32 and then to the dtype, as torch has it."""
-        return float(torch.tensor(float32(value), dtype=torch.float32).to(self.dtype))
+        rounded: float = torch.tensor(float32(value), dtype=torch.float32).to(self.dtype).tolist()
+        return rounded
 
     def cast(self, values: Tensor) -> Tensor:
         """Rounded values."""

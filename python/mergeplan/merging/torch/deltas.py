@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mergeplan.merging.torch import largest, philox, ranks
 from mergeplan.merging.torch.arithmetic import Steps, float32, l1_norm, magnitudes
+from mergeplan.merging.torch.host import sent
 from mergeplan.merging.torch.largest import Largest, LargestQuery
 from mergeplan.merging.torch.loading import DTYPES
 from mergeplan.merging.torch.program import StreamOf
@@ -85,7 +86,7 @@ class Deltas:
         # Of each expert the delta, what thins it, and masks of a vote.
         thinning = largest.device_bytes(size)
         if self._random:
-            thinning = ranks.BYTES + philox.OWN_BYTES if self._ranked else philox.BYTES
+            thinning = philox.BYTES + (ranks.BYTES if self._ranked else 0)
         each = size + max(4, thinning if any(self._thins) else 0)
         # An expert before its delta; sums, divisor and steps in float32 and float64; or counting:
         # upper and lower halves in int32, a mask, bins and ones in int64.
@@ -187,6 +188,11 @@ class Deltas:
         numbers = zip(self.inputs[1:], self._thins, strict=True)
         ids = [self._stream_of(number) if thins else 0 for number, thins in numbers]
         streams = philox.Streams(self._seed, ids, sweep.device)
+        if streams.fault:
+            sweep.note(
+                f"device `{sweep.device}`: masks are drawn in many steps, which takes longer: the"
+                f" kernel that draws them in one does not run ({streams.fault})"
+            )
         # mergekit draws from probabilities in bfloat16 for bfloat16 deltas, else in float32.
         steps = self._steps if self.working == torch.bfloat16 else Steps(torch.float32)
         if self._ranked:
@@ -194,14 +200,11 @@ class Deltas:
             spreads = [(e.density, e.epsilon) if thins else (0.5, 0.0) for e, thins in pairs]
             by_rank = ranks.RankLimits(steps, self._columns, self._stride, spreads, sweep.device)
             return lambda start, deltas: self._fix(
-                streams.below_each(start, by_rank.of(magnitudes(deltas)))
+                streams.below(start, deltas.shape[1], by_rank.of(magnitudes(deltas)))
             )
-        limits = [philox.limit(steps.number(expert.density)) for expert in self._experts]
-        limit = torch.tensor(limits, dtype=torch.int64, device=sweep.device)
-        has_low_bits = any(one & 0xFFFF for one in limits)
-        return lambda start, deltas: self._fix(
-            streams.below(start, deltas.shape[1], limit, has_low_bits)
-        )
+        chances = [philox.limit(steps.number(expert.density)) for expert in self._experts]
+        limits = sent(torch.tensor(chances).unsqueeze(1), sweep.device)  # (k, 1)
+        return lambda start, deltas: self._fix(streams.below(start, deltas.shape[1], limits))
 
     # Factors that give what is kept the norm of the whole.
 
@@ -229,7 +232,7 @@ class Deltas:
 
         for piece in sweep:
             add(piece)
-        found = sweep.numbers(norms.view(-1))
+        found = sweep.numbers(norms)
         ratios = [self._ratio(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         scales = [r if thins else 1.0 for r, thins in zip(ratios, self._thins, strict=True)]
         if not masks:

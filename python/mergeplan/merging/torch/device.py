@@ -85,9 +85,17 @@ def find_devices(name: str, vram_limit: int | None = None) -> list[Device]:
     return [Device(f"cuda:{i}", _limit(torch, i, vram_limit)) for i in numbers]
 
 
+def memory_fraction(device: Any) -> float:
+    """Of a GPU's memory, what the process allows itself; all of it where torch does not say."""
+    known = getattr(import_torch().cuda, "get_per_process_memory_fraction", None)
+    return float(known(device)) if known else 1.0
+
+
 def _limit(torch: Any, number: int, wished: int | None) -> int:
     torch.cuda.empty_cache()  # what earlier merges left there is free
-    free, _ = torch.cuda.mem_get_info(number)
+    free, total = torch.cuda.mem_get_info(number)
+    own = int(memory_fraction(number) * total) - torch.cuda.memory_reserved(number)
+    free = max(0, min(free, own))
     if wished is None:
         return max(int(free * _FREE_SHARE), LEAST_BYTES)
     if wished > free:

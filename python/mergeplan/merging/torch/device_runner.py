@@ -8,10 +8,10 @@ from mergeplan._native import InputReader, OutputFiles
 from mergeplan.merging.checked import CheckedMerges
 from mergeplan.merging.runner import Result
 from mergeplan.merging.torch.device import Device
-from mergeplan.merging.torch.engine import Engine, Task
-from mergeplan.merging.torch.loading import PieceLoader
+from mergeplan.merging.torch.engine import Engine
 from mergeplan.merging.torch.splitting import LEAST_ELEMENTS, split
 from mergeplan.merging.torch.storing import FileStore
+from mergeplan.merging.torch.task import Task
 from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch
@@ -61,11 +61,7 @@ class DeviceRunner:
         # Half of the memory is for the way to the devices, half for what the core does meanwhile.
         half = checked.core_memory // 2
         least = checked.family.forecast(checked.threads)["least_memory_bytes"]
-        engine = Engine(
-            self.devices,
-            lambda device, staging: PieceLoader(reader, device, staging),
-            max(half, _LEAST_HOST),
-        )
+        engine = Engine(self.devices, reader, max(half, _LEAST_HOST))
         beside = _Beside(outputs, core, checked.threads, max(half, least))
 
         def poll(done: int) -> None:

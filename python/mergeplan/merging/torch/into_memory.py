@@ -9,7 +9,7 @@ import torch
 from mergeplan._native import InputReader, PreparedFamily
 from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.engine import Engine
-from mergeplan.merging.torch.loading import PieceLoader
+from mergeplan.merging.torch.host import HostMemory
 from mergeplan.merging.torch.splitting import LEAST_ELEMENTS, split
 from mergeplan.merging.torch.storing import ModelStore
 from mergeplan.planning.document import Plan
@@ -38,11 +38,7 @@ class IntoMemory:
     ) -> None:
         self._reader = reader = InputReader(family, threads)
         self._least = least_elements
-        self._engine = Engine(
-            devices,
-            lambda device, staging: PieceLoader(reader, device, staging),
-            max(host_bytes, _LEAST_HOST),
-        )
+        self._engine = Engine(devices, reader, max(host_bytes, _LEAST_HOST))
 
     def merge(
         self,
@@ -68,7 +64,7 @@ class IntoMemory:
         plans = [plan for _, plan, _ in targets]
         tasks, core = split(jobs, plans, self._reader, self._least)
 
-        def store(_device: torch.device, _n_bytes: int) -> "Store":
+        def store(_host: HostMemory, _n_bytes: int) -> "Store":
             return ModelStore(places)
 
         outcome = self._engine.run(tasks, store, lambda _done: None)

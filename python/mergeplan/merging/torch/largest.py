@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mergeplan.merging.torch.host import sent
 from mergeplan.merging.torch.sweeps import InputSweep, Piece
 
 BinCounts = NDArray[np.int64]
@@ -147,7 +148,7 @@ class Largest:
 
     def __init__(self, thresholds: Sequence[Threshold | None], device: torch.device) -> None:
         def column(values: list[int], dtype: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device).unsqueeze(1)  # (k, 1)
+            return sent(torch.tensor(values, dtype=dtype), device).unsqueeze(1)  # (k, 1)
 
         beyond = Threshold(0x7FFFFFFF, 0)
         found = [one or beyond for one in thresholds]

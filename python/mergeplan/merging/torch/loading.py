@@ -1,15 +1,19 @@
 """Pieces of a tensor's inputs, from the files to a device.
 
-A worker reads into pinned buffers, in turn, while the device still copies from those before. Copies
-are queued on the worker's stream, before what computes from them.
+A thread reads into pinned buffers, in turn, while the device still copies from those before, on a
+stream of their own: while a worker computes one piece, the next one comes.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from mergeplan.merging.torch.host import HostMemory
 
 if TYPE_CHECKING:
     from mergeplan._native import InputReader
@@ -55,16 +59,12 @@ def power_of_two(n_bytes: int) -> int:
 
 
 class Staging:
-    """Buffers of host memory, pinned where the device is a GPU, to be used in turn."""
+    """Buffers of host memory, to be used in turn."""
 
-    def __init__(self, n_bytes: int, device: torch.device) -> None:
-        pinned = device.type == "cuda"
+    def __init__(self, n_bytes: int, host: HostMemory) -> None:
         self.part_bytes = power_of_two(n_bytes // _BUFFERS)
-        self._buffers = [
-            torch.empty(self.part_bytes, dtype=torch.uint8, pin_memory=pinned)
-            for _ in range(_BUFFERS)
-        ]
-        self._events = [Moment(device) for _ in range(_BUFFERS)]
+        self._buffers = [host.empty(self.part_bytes) for _ in range(_BUFFERS)]
+        self._events = [Moment(host.device) for _ in range(_BUFFERS)]
         self._turn = 0
 
     def next(self) -> tuple[Tensor, "Moment"]:
@@ -75,7 +75,7 @@ class Staging:
 
 
 class Moment:
-    """A point in what a stream has been told to do, for the host to wait for."""
+    """A point in what a stream has been told to do, to wait for."""
 
     def __init__(self, device: torch.device) -> None:
         # Waiting threads sleep: others read and write meanwhile.
@@ -89,34 +89,93 @@ class Moment:
             self._noted = True
 
     def wait(self) -> None:
+        """The host waits."""
         if self._event is not None and self._noted:
             self._event.synchronize()
 
+    def hold(self) -> None:
+        """The current stream waits, and the host does not."""
+        if self._event is not None and self._noted:
+            self._event.wait()
+
+
+class Coming:
+    """A piece on its way."""
+
+    def __init__(self, tensors: list[Tensor], queued: "Future[Moment]") -> None:
+        self._tensors, self._queued = tensors, queued
+
+    def get(self) -> list[Tensor]:
+        """Its tensors, for the current stream."""
+        self._queued.result().hold()
+        return self._tensors
+
+    def drop(self) -> None:
+        """It is not wanted: the current stream may have its memory."""
+        with suppress(Exception):
+            self.get()
+
 
 class PieceLoader:
-    """One worker's way from the files to its device."""
+    """One worker's way from the files to its device.
 
-    def __init__(self, reader: "InputReader", device: torch.device, staging: Staging) -> None:
-        self.reader, self.device = reader, device
-        self._staging = staging
+    Args:
+        n_bytes: Host memory of all buffers.
+        stream: What copies are queued on; `None` on a CPU.
+    """
 
-    def load(self, inputs: Sequence[Input], start: int, count: int) -> list[Tensor]:
-        """Elements of some inputs in their own dtypes, on the device. Shape (count,) each."""
-        return [self._load(one, start, count) for one in inputs]
+    def __init__(
+        self,
+        reader: "InputReader",
+        host: HostMemory,
+        n_bytes: int,
+        stream: "torch.cuda.Stream | None" = None,
+    ) -> None:
+        self.device = host.device
+        self._reader, self._stream = reader, stream
+        self._staging = Staging(n_bytes, host)
+        self._thread = ThreadPoolExecutor(1, "mergeplan-read")
 
-    def _load(self, one: Input, start: int, count: int) -> Tensor:
-        there = torch.empty(count, dtype=one.dtype, device=self.device)
+    def start(self, inputs: Sequence[Input], start: int, count: int) -> Coming:
+        """Begin to load elements of some inputs in their own dtypes. Shape (count,) each."""
+        # From the worker's stream, where they are used and freed: what this stream has been told to
+        # do by now may still use their memory, and copying waits for it.
+        there = [torch.empty(count, dtype=one.dtype, device=self.device) for one in inputs]
+        free = Moment(self.device)
+        free.note()
+        return Coming(there, self._thread.submit(self._fill, there, list(inputs), start, free))
+
+    def close(self) -> None:
+        """End its thread."""
+        self._thread.shutdown()
+
+    def _fill(self, there: list[Tensor], inputs: list[Input], start: int, free: Moment) -> Moment:
+        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            free.hold()
+            try:
+                for tensor, one in zip(there, inputs, strict=True):
+                    self._load(tensor, one, start)
+            except BaseException:
+                # Nobody will know when the copies are done that are queued already.
+                if self._stream is not None:
+                    with suppress(RuntimeError):
+                        self._stream.synchronize()
+                raise
+            queued = Moment(self.device)
+            queued.note()
+        return queued
+
+    def _load(self, there: Tensor, one: Input, start: int) -> None:
         part = self._staging.part_bytes // one.dtype.itemsize
-        for first in range(0, count, part):
+        for first in range(0, len(there), part):
             some = there[first : first + part].view(torch.uint8)
             buffer, copied = self._staging.next()
             into = buffer[: some.numel()]
-            self.reader.read(one.merge, one.job, one.number, start + first, into.numpy())
+            self._reader.read(one.merge, one.job, one.number, start + first, into.numpy())
             some.copy_(into, non_blocking=True)
             copied.note()
-        return there
 
     def release(self, inputs: Sequence[Input]) -> None:
         """The files' pages that hold some inputs need not stay in memory."""
         for merge, job in {(one.merge, one.job) for one in inputs}:
-            self.reader.release(merge, job)
+            self._reader.release(merge, job)

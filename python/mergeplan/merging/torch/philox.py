@@ -1,14 +1,19 @@
-"""Philox4x32-10 in torch integers: the masks of `number/philox.rs` and `kernels/drop.rs`.
+"""Philox4x32-10 on a device: the masks of `number/philox.rs` and `kernels/drop.rs`.
 
-A word stands in the lower half of an int64, with anything above it: multiplying masks it first.
+Drawn by one kernel (`philox_fused`) where there is Triton, which is tried out at the start. The
+plain form, in torch's integers, is its oracle, and stands in for it: some hundred operations for
+each quarter of a piece. Neither waits for the device.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import float32
+from mergeplan.merging.torch.errors import is_lost, is_short
+from mergeplan.merging.torch.host import sent
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -21,11 +26,14 @@ _GROUP = _LANES * _ROWS
 _LOWER = 1 << 31
 # The largest limit of an element that has one of its own.
 MOST = _LOW
-# Device bytes that drawing takes for each element of each stream: for eight of them four words,
-# four on their way and a product in int64, and the mask.
-BYTES = 10
-# The same for limits of the elements' own: halves and limits of words, and a comparison.
-OWN_BYTES = BYTES + 9
+# Parts in which the plain form draws a piece, so that what it needs meanwhile stays little.
+_PARTS = 4
+# Device bytes that drawing takes for each element of each stream: the mask; and of a part the words
+# in int64, and for eight of them four words, four on their way and a product in int64.
+BYTES = 1 + -(-(8 + 4 + 4 + 1) // _PARTS)
+
+# Draws from counters, a start and a count, below limits.
+Draw = Callable[[Tensor, int, int, Tensor], Tensor]
 
 
 class Streams:
@@ -34,89 +42,72 @@ class Streams:
     Args:
         seed: The generator's key, 64 bits.
         ids: Upper halves of the counters, 64 bits each; from `InputReader.stream_id`.
+
+    Attributes:
+        fault: Why there is no fused kernel for a GPU; empty where there is, or no need of one.
     """
 
     def __init__(self, seed: int, ids: Sequence[int], device: torch.device) -> None:
-        self._key = (seed & _LOW, seed >> 32)
-        halves = [[id_ & _LOW for id_ in ids], [id_ >> 32 for id_ in ids]]
-        self._ids = torch.tensor(halves, dtype=torch.int64, device=device)  # (2, k)
+        self._counters = sent(counters_of(seed, ids), device)
+        self._draw, self.fault = find_draw(device)
 
-    def below(self, start: int, count: int, limit: Tensor, has_low_bits: bool) -> Tensor:
-        """Whether the words of some elements are below a limit. Boolean, shape (k, count).
+    def below(self, start: int, count: int, limits: Tensor) -> Tensor:
+        """Whether the words of some elements are below limits. Boolean, shape (k, count).
 
         Args:
             start: The first element.
-            limit: Up to 2**32, one for each expert: int64, shape (k,).
-            has_low_bits: Whether any limit has bits among its lower 16.
+            limits: int64. Shape (k, 1), up to 2**32, or (k, count), up to `MOST`.
         """
-        shape, inside = _groups(start, count)
-        words = self._words_of(start, shape[0])
-        kept = torch.empty((len(limit), *shape), dtype=torch.bool, device=limit.device)
-        equal = torch.empty_like(kept) if has_low_bits else None
-        upper = (limit >> 16).view(-1, 1, 1)
-        for row in range(_ROWS):
-            half = _half(words, row)
-            torch.lt(half, upper, out=kept[:, :, row])
-            if equal is not None:
-                torch.eq(half, upper, out=equal[:, :, row])
-        del words
-        kept = kept.view(len(limit), -1)[:, inside]
-        if equal is not None:
-            expert, place = equal.view(len(limit), -1)[:, inside].nonzero(as_tuple=True)
-            kept[expert, place] = self._lower(expert, place + start) < limit[expert] & _HALF
-        return kept
-
-    def below_each(self, start: int, limits: Tensor) -> Tensor:
-        """Whether they are below limits of their own.
-
-        Args:
-            limits: Up to `MOST`: int64, shape (k, count).
-        """
-        shape, inside = _groups(start, limits.shape[1])
-        words = self._words_of(start, shape[0])
-        halves = torch.empty((len(limits), *shape), dtype=torch.int32, device=limits.device)
-        for row in range(_ROWS):
-            halves[:, :, row] = _half(words, row)
-        del words
-        half = halves.view(len(limits), -1)[:, inside]
-        upper = (limits >> 16).int()
-        kept = half < upper
-        # One word in 65,536 needs its lower half too.
-        expert, place = (half == upper).nonzero(as_tuple=True)
-        rest = limits[expert, place] & _HALF
-        kept[expert, place] = self._lower(expert, place + start) < rest
-        return kept
-
-    def _words_of(self, start: int, groups: int) -> list[Tensor]:
-        """The four words of the blocks that serve some groups. Shape (k, groups · 64)."""
-        first = start // _GROUP * _LANES
-        blocks = torch.arange(first, first + groups * _LANES, device=self._ids.device)
-        return self._blocks(blocks & _LOW, blocks >> 32, *self._ids.unsqueeze(2))
-
-    def _lower(self, experts: Tensor, elements: Tensor) -> Tensor:
-        """The lower halves of single elements' words. Shape (n,)."""
-        row, lane = elements // _LANES, elements % _LANES
-        block = row // _ROWS * _LANES + lane
-        words = self._blocks(block & _LOW, (block >> 32) | _LOWER, *self._ids[:, experts])
-        row = row % _ROWS
-        word = torch.stack(words).gather(0, (row % 4).unsqueeze(0)).squeeze(0)
-        return word >> (16 * (row // 4)) & _HALF
-
-    def _blocks(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> list[Tensor]:
-        k0, k1 = self._key
-        for _ in range(10):
-            left = (a & _LOW).mul_(_MULTIPLIERS[0])
-            right = (c & _LOW).mul_(_MULTIPLIERS[1])
-            a, b, c, d = (right >> 32) ^ b ^ k0, right, (left >> 32) ^ d ^ k1, left
-            k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
-        return [a, b, c, d]
+        return self._draw(self._counters, start, count, limits)
 
 
-def _groups(start: int, count: int) -> tuple[tuple[int, int, int], slice]:
-    """The shape of whole groups around some elements, and where these are among theirs."""
-    first = start // _GROUP * _GROUP
-    groups = -(-(start + count - first) // _GROUP)
-    return (groups, _ROWS, _LANES), slice(start - first, start - first + count)
+def counters_of(seed: int, ids: Sequence[int]) -> Tensor:
+    """Ids and key as 32-bit words: lower halves, then upper ones. int64, shape (2, k + 1)."""
+    words = [*ids, seed]
+    return torch.tensor([[word & _LOW for word in words], [word >> 32 for word in words]])
+
+
+def plain_below(counters: Tensor, start: int, count: int, limits: Tensor) -> Tensor:
+    """`Streams.below`, in torch's own operations."""
+    kept = torch.empty((len(limits), count), dtype=torch.bool, device=limits.device)
+    part = max(-(-count // _PARTS), _GROUP)
+    for first in range(0, count, part):
+        some = slice(first, min(first + part, count))
+        words = _words(counters, start + first, some.stop - first)
+        torch.lt(words, limits[:, some] if limits.shape[1] > 1 else limits, out=kept[:, some])
+    return kept
+
+
+def _words(counters: Tensor, start: int, count: int) -> Tensor:
+    """One for each element. int64, shape (k, count)."""
+    first = start // _GROUP
+    groups = -(-(start + count) // _GROUP) - first
+    blocks = torch.arange(first * _LANES, (first + groups) * _LANES, device=counters.device)
+    low, high = blocks & _LOW, blocks >> 32
+    words = torch.empty(
+        (counters.shape[1] - 1, groups, _ROWS, _LANES), dtype=torch.int64, device=counters.device
+    )
+    upper = _philox(counters, low, high)
+    for row in range(_ROWS):
+        torch.mul(_half(upper, row), 1 << 16, out=words[:, :, row])
+    del upper
+    lower = _philox(counters, low, high | _LOWER)
+    for row in range(_ROWS):
+        words[:, :, row] += _half(lower, row)
+    skip = start - first * _GROUP
+    return words.view(len(words), -1)[:, skip : skip + count]
+
+
+def _philox(counters: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
+    """The four words of some blocks; they stand in the lower halves of int64. Shape (k, n) each."""
+    (*c_ids, k0), (*d_ids, k1) = counters.unsqueeze(2).unbind()
+    c, d = torch.stack(c_ids), torch.stack(d_ids)
+    for _ in range(10):
+        left = (a & _LOW).mul_(_MULTIPLIERS[0])
+        right = (c & _LOW).mul_(_MULTIPLIERS[1])
+        a, b, c, d = (right >> 32) ^ b ^ k0, right, (left >> 32) ^ d ^ k1, left
+        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
+    return [a, b, c, d]
 
 
 def _half(words: Sequence[Tensor], row: int) -> Tensor:
@@ -124,6 +115,40 @@ def _half(words: Sequence[Tensor], row: int) -> Tensor:
     word = words[row % 4]
     half = (word >> 16 if row >= 4 else word) & _HALF
     return half.view(len(word), -1, _LANES)
+
+
+@functools.cache
+def find_draw(device: torch.device) -> tuple[Draw, str]:
+    """The form that draws on a device, and why it is not the fused one where it should be."""
+    return (plain_below, "") if device.type == "cpu" else try_fused(device)
+
+
+def try_fused(device: torch.device) -> tuple[Draw, str]:
+    """The fused form where it runs and gives the plain one's bits; else that, and why."""
+    try:
+        from mergeplan.merging.torch import philox_fused
+
+        is_right = draws_alike(philox_fused.below, device)
+    except Exception as error:  # whatever a compiler may raise
+        if is_lost(error) or is_short(error):
+            raise
+        (first, *_) = str(error).strip().splitlines() or [""]
+        return plain_below, f"{type(error).__name__}: {first}"
+    return (philox_fused.below, "") if is_right else (plain_below, "its bits are wrong")
+
+
+def draws_alike(draw: Draw, device: torch.device) -> bool:
+    """Whether a form gives the plain one's bits: at counters beyond 32 bits, and within groups."""
+    counters = counters_of(0x0123_4567_89AB_CDEF, [5, 0xFEDC_BA98_7654_3210]).to(device)
+    shared = torch.tensor([[0x8000_0000], [0x5555_1234]], device=device)
+    for start, count in ((0, 3000), ((1 << 38) - 777, 2500), (511, 1)):
+        words = _words(counters, start, count)
+        # Of one word in three the lower half decides.
+        each = torch.where(words % 3 == 0, words, words + 1 - words % 2).clamp_(max=MOST)
+        for limits in (shared, each):
+            if not torch.equal(draw(counters, start, count, limits), words < limits):
+                return False
+    return True
 
 
 def limit(probability: float) -> int:

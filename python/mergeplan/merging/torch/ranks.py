@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mergeplan.merging.torch import philox
 from mergeplan.merging.torch.arithmetic import Steps, float32
+from mergeplan.merging.torch.host import sent
 
 # Device bytes for each element of each expert: sorted rows with their places in int64, which the
 # sort holds twice, both ends of a run of ties, and sums of limits.
@@ -34,7 +35,7 @@ class RankLimits:
         chances = torch.stack([_probabilities(steps, columns, *spread) for spread in spreads])
         limits = (chances.double() * 2.0**32 + 0.5).floor().long()
         # Sum of the limits of all ranks below: shape (k, columns + 1).
-        self._below = torch.nn.functional.pad(limits.cumsum(1), (1, 0)).to(device)
+        self._below = sent(torch.nn.functional.pad(limits.cumsum(1), (1, 0)), device)
         self._columns, self._stride = columns, stride
 
     def of(self, bits: Tensor) -> Tensor:
@@ -63,6 +64,6 @@ def _probabilities(steps: Steps, columns: int, density: float, epsilon: float) -
     low = steps.number(density - epsilon)
     ranks = steps.add(steps.cast(torch.arange(columns).float()), torch.ones(1, dtype=torch.float32))
     less = steps.subtract(ranks, torch.ones_like(ranks))
-    share = steps.divide(less, float(less[-1])).clamp(0.0, 1.0)
+    share = steps.divide(less, less[-1].tolist()).clamp(0.0, 1.0)
     slope = steps.scale(steps.scale(share, 2.0), float32(epsilon))
     return steps.add(slope, torch.tensor([low], dtype=torch.float32)).float().clamp(0.0, 1.0)

@@ -5,9 +5,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import FLOATS
-from mergeplan.merging.torch.engine import Member, Task
 from mergeplan.merging.torch.loading import DTYPES, inputs_of
 from mergeplan.merging.torch.programs import program_of
+from mergeplan.merging.torch.task import Member, Task
 from mergeplan.planning.document import Given, Plan
 
 if TYPE_CHECKING:

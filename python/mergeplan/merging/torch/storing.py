@@ -1,15 +1,19 @@
 """Finished pieces, from a device to where they belong.
 
-While the device still copies one piece into pinned memory, the one before is hashed and written.
+While the device copies one piece into pinned memory, a thread waits for the one before, and hashes
+and writes it; the worker goes on to what is next.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from mergeplan.merging.torch.host import HostMemory
 from mergeplan.merging.torch.loading import Moment, power_of_two
 from mergeplan.merging.torch.sweeps import NotFiniteError
 
@@ -42,12 +46,44 @@ class Store(Protocol):
             NotFiniteError: As for `put`.
         """
 
+    def close(self) -> None:
+        """No more tensors come."""
+
+
+class _Buffer:
+    """What a part is copied to, and who is at it: the device first, then the thread that writes."""
+
+    def __init__(self, host: HostMemory, n_bytes: int) -> None:
+        self.bytes = host.empty(n_bytes)
+        self.flag = host.empty(1, torch.bool)
+        self.copied = Moment(host.device)
+        self.written: Future[None] | None = None
+
+    def wait(self) -> None:
+        """Until it is written; raises what went wrong then."""
+        written, self.written = self.written, None
+        if written is not None:
+            written.result()
+
+
+@dataclass
+class _Tensor:
+    """What is being written.
+
+    Attributes:
+        failed: Part of it was not: what follows would miss the beginning of its first block.
+    """
+
+    place: tuple[int, int]
+    length: int
+    failed: bool = False
+
 
 @dataclass(frozen=True)
-class _Pending:
-    buffer: Tensor
-    flag: Tensor
-    copied: Moment
+class _Part:
+    """Elements of a tensor, in a buffer."""
+
+    tensor: _Tensor
     start: int
     count: int
     itemsize: int
@@ -60,21 +96,18 @@ class FileStore:
         n_bytes: Host memory of both buffers.
     """
 
-    def __init__(self, files: "OutputFiles", device: torch.device, n_bytes: int) -> None:
-        pinned = device.type == "cuda"
+    def __init__(self, files: "OutputFiles", host: HostMemory, n_bytes: int) -> None:
         self._files = files
         self._n_bytes = power_of_two(n_bytes // 2)
-        self._buffers = [
-            torch.empty(self._n_bytes, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)
-        ]
-        self._flags = [torch.empty((), dtype=torch.bool, pin_memory=pinned) for _ in range(2)]
-        self._copied = [Moment(device) for _ in range(2)]
+        self._buffers = [_Buffer(host, self._n_bytes) for _ in range(2)]
         self._turn = 0
-        self._pending: _Pending | None = None
+        self._thread = ThreadPoolExecutor(1, "mergeplan-write")
 
     def begin(self, output: int, job: int, length: int) -> None:
-        self._place, self._length = (output, job), length
-        self._pending = None
+        for buffer in self._buffers:  # of a tensor that was given up
+            with suppress(NotFiniteError):
+                buffer.wait()
+        self._tensor = _Tensor((output, job), length)
 
     def put(self, start: int, values: Tensor, finite: Tensor) -> None:
         # A part comes behind what its first block has of the one before.
@@ -84,34 +117,40 @@ class FileStore:
 
     def _put(self, start: int, values: Tensor, finite: Tensor) -> None:
         self._turn ^= 1
-        buffer, flag = self._buffers[self._turn], self._flags[self._turn]
+        buffer, other = self._buffers[self._turn], self._buffers[self._turn ^ 1]
+        buffer.wait()
         first, size = start % BLOCK * values.itemsize, values.numel() * values.itemsize
-        buffer[first : first + size].copy_(values.view(torch.uint8), non_blocking=True)
-        flag.copy_(finite, non_blocking=True)
-        copied = self._copied[self._turn]
-        copied.note()
-        self._flush()
-        self._pending = _Pending(buffer, flag, copied, start, values.numel(), values.itemsize)
+        # On the worker's own stream, to which its memory goes back: less comes down than goes up,
+        # and that has a stream of its own.
+        buffer.bytes[first : first + size].copy_(values.view(torch.uint8), non_blocking=True)
+        buffer.flag.copy_(finite.view(1), non_blocking=True)
+        buffer.copied.note()
+        part = _Part(self._tensor, start, values.numel(), values.itemsize)
+        buffer.written = self._thread.submit(self._write, part, buffer, other)
 
     def finish(self) -> None:
-        self._flush()
+        for turn in (self._turn ^ 1, self._turn):
+            self._buffers[turn].wait()
 
-    def _flush(self) -> None:
-        """Write the blocks that the last piece completes; the rest goes before the next one."""
-        last, self._pending = self._pending, None
-        if last is None:
-            return
-        last.copied.wait()
-        if not bool(last.flag):
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _write(self, part: _Part, buffer: _Buffer, other: _Buffer) -> None:
+        """Write the blocks that a part completes; the rest goes before the next one."""
+        tensor, failed = part.tensor, part.tensor.failed
+        tensor.failed = True
+        buffer.copied.wait()
+        if failed or not bool(buffer.flag):
             raise NotFiniteError
-        first, end = last.start // BLOCK * BLOCK, last.start + last.count
-        whole = end if end == self._length else end // BLOCK * BLOCK
-        n_bytes = (whole - first) * last.itemsize
+        first, end = part.start // BLOCK * BLOCK, part.start + part.count
+        whole = end if end == tensor.length else end // BLOCK * BLOCK
+        n_bytes = (whole - first) * part.itemsize
         if n_bytes:
-            self._files.write(*self._place, first, last.buffer[:n_bytes].numpy())
-        rest = (end - whole) * last.itemsize
-        other = self._buffers[0 if last.buffer is self._buffers[1] else 1]
-        other[:rest].copy_(last.buffer[n_bytes : n_bytes + rest])
+            self._files.write(*tensor.place, first, buffer.bytes[:n_bytes].numpy())
+        rest = (end - whole) * part.itemsize
+        # Where the device does not write meanwhile: what is next begins behind it.
+        other.bytes[:rest].copy_(buffer.bytes[n_bytes : n_bytes + rest])
+        tensor.failed = False
 
 
 class ModelStore:
@@ -144,3 +183,6 @@ class ModelStore:
         # The answer comes once everything is written.
         if self._finite and not bool(torch.stack(self._finite).all()):
             raise NotFiniteError
+
+    def close(self) -> None:
+        pass

@@ -1,16 +1,19 @@
 """Going over a tensor's inputs, piece by piece, as often as a method needs.
 
 The first pieces stay on the device, as many as there is room for, and later sweeps, and other
-merges of the same tensor, find them there. The rest comes from the files again.
+merges of the same tensor, find them there. The rest comes from the files again; of what is missing,
+the next piece is on its way while one is used.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mergeplan.merging.torch.arithmetic import all_finite
-from mergeplan.merging.torch.loading import Input, PieceLoader, stored_bytes
+from mergeplan.merging.torch.host import Note
+from mergeplan.merging.torch.loading import Coming, Input, PieceLoader, stored_bytes
 
 
 class LeaveToCoreError(Exception):
@@ -41,6 +44,19 @@ class Piece:
         """Shape (numel,)."""
         return self._stored[number].to(self._working)
 
+    def clear(self) -> None:
+        """It will not be used any more: its place is for the next one."""
+        self._stored = []
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """What was asked for before it is needed."""
+
+    start: int
+    inputs: frozenset[tuple[int, int]]
+    coming: Coming
+
 
 class Pieces:
     """The inputs of one tensor, for all merges of it.
@@ -49,13 +65,17 @@ class Pieces:
         length: Elements of the tensor.
         piece: Elements of a piece.
         keep_bytes: Device memory that pieces may stay in.
+        note: Takes what programs have to say.
     """
 
-    def __init__(self, loader: PieceLoader, length: int, piece: int, keep_bytes: int) -> None:
-        self._loader = loader
+    def __init__(
+        self, loader: PieceLoader, length: int, piece: int, keep_bytes: int, note: Note
+    ) -> None:
+        self._loader, self.note = loader, note
         self.length, self._piece = length, piece
         self._room = keep_bytes
         self._kept: dict[tuple[tuple[int, int], int], Tensor] = {}
+        self._ahead: _Ahead | None = None
         self.device = loader.device
 
     def sweep(self, inputs: Sequence[Input], working: torch.dtype) -> "InputSweep":
@@ -69,18 +89,52 @@ class Pieces:
 
     def get(self, inputs: Sequence[Input], start: int, count: int) -> list[Tensor]:
         """Elements of some inputs, in their own dtypes."""
-        wanted = {one.identity: one for one in inputs}
-        missing = [one for key, one in wanted.items() if (key, start) not in self._kept]
-        found = {
-            one.identity: tensor
-            for one, tensor in zip(missing, self._loader.load(missing, start, count), strict=True)
-        }
-        if self.reserve(stored_bytes(missing, count)):
+        missing = self._missing(inputs, start)
+        found = self._load(missing, start, count) if missing else {}
+        if missing and self.reserve(stored_bytes(missing, count)):
             self._kept |= {(key, start): tensor for key, tensor in found.items()}
+        self._look_ahead(inputs, start + count)
         return [
             found[one.identity] if one.identity in found else self._kept[one.identity, start]
             for one in inputs
         ]
+
+    def close(self) -> None:
+        """Whatever is still coming is not wanted."""
+        if self._ahead is not None:
+            self._ahead.coming.drop()
+            self._ahead = None
+
+    def _missing(self, inputs: Sequence[Input], start: int) -> list[Input]:
+        """Those, each once, that are not on the device."""
+        wanted = {one.identity: one for one in inputs}
+        return [one for key, one in wanted.items() if (key, start) not in self._kept]
+
+    def _load(
+        self, missing: Sequence[Input], start: int, count: int
+    ) -> dict[tuple[int, int], Tensor]:
+        keys = [one.identity for one in missing]
+        if self._ahead is None or (self._ahead.start, self._ahead.inputs) != (
+            start,
+            frozenset(keys),
+        ):
+            self.close()
+            coming = self._loader.start(missing, start, count)
+        else:
+            coming, self._ahead = self._ahead.coming, None
+        return dict(zip(keys, coming.get(), strict=True))
+
+    def _look_ahead(self, inputs: Sequence[Input], start: int) -> None:
+        """Ask for the next piece from `start` on that something is missing of."""
+        if self._ahead is not None:
+            return
+        for first in range(start, self.length, self._piece):
+            if missing := self._missing(inputs, first):
+                count = min(self._piece, self.length - first)
+                coming = self._loader.start(missing, first, count)
+                keys = frozenset(one.identity for one in missing)
+                self._ahead = _Ahead(first, keys, coming)
+                return
 
     def reserve(self, n_bytes: int) -> bool:
         """Take bytes off those that may stay; the first that have no room end it for all others.
@@ -114,7 +168,7 @@ class InputSweep:
                 for number in range(len(piece)):
                     self.finite &= all_finite(piece[number])
             yield piece
-            del piece
+            piece.clear()
         self._checked = True
 
     def reserve(self, n_bytes: int) -> bool:
@@ -125,13 +179,19 @@ class InputSweep:
         """Start and number of elements of each piece."""
         return self._pieces.ranges()
 
+    def note(self, text: str) -> None:
+        """A program has something to say to whoever asked for the merge."""
+        self._pieces.note(text)
+
     def numbers(self, values: Tensor) -> list[float]:
         """What a sweep has found out, on the host.
 
         Raises:
             NotFiniteError: The inputs are not finite, so that it says nothing.
         """
-        if not bool(self.finite):
+        # One transfer, for which the host waits.
+        both = torch.cat([self.finite.double().view(1), values.double().flatten()])
+        numbers: list[float] = both.tolist()
+        if not numbers[0]:
             raise NotFiniteError
-        found: list[float] = values.double().tolist()
-        return found
+        return numbers[1:]

@@ -51,7 +51,8 @@ class Statistic:
     def value(self, dtype: torch.dtype) -> float:
         """As a number, given the quantity's dtype."""
         integer = torch.int32 if dtype == torch.float32 else torch.int16
-        return float(torch.tensor(self.bits, dtype=integer).view(dtype))
+        value: float = torch.tensor(self.bits, dtype=integer).view(dtype).tolist()
+        return value
 
 
 def order_statistics(
