@@ -1,6 +1,6 @@
 """The Rust core. Plans go in as JSON text (`rust/core/src/plan`); weights never cross."""
 
-from mergeplan._native._checkpoints import content_hash, content_hashes, read_checkpoint
+from mergeplan._native._checkpoints import Headers, content_hash, content_hashes, read_checkpoint
 from mergeplan._native._comparing import (
     TensorDistance,
     TensorSimilarity,
@@ -20,6 +20,7 @@ from mergeplan._native._system import (
 )
 
 __all__ = [
+    "Headers",
     "InputReader",
     "OutputFiles",
     "PreparedFamily",

@@ -2,18 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import final
 
 # Dtype as safetensors spells it, shape, file name and bytes.
 _Kind = tuple[str, tuple[int, ...], str, int]
 
-def read_checkpoint(path: Path | str) -> tuple[list[str], list[int], list[_Kind], list[str]]:
+@final
+class Headers:
+    """What was read of one checkpoint, for plans over it: the core does not read it again."""
+
+def read_checkpoint(
+    path: Path | str,
+) -> tuple[list[str], list[int], list[_Kind], list[str], Headers]:
     """Read the headers of a checkpoint's folder, of an index with its shards, or of one safetensors
     file.
 
     Returns:
         The tensors' names in order; the place of each one's kind; the kinds, of which a model with
         a hundred thousand tensors has a few for each file: dtype as safetensors spells it, shape,
-        file name and bytes; and the names that the index does not list.
+        file name and bytes; the names that the index does not list; and all of it for the core.
 
     Raises:
         MissingInputError: No such folder, shard or checkpoint.

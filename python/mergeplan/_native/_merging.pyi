@@ -6,6 +6,8 @@ from typing import Any, final
 
 import numpy as np
 
+from mergeplan._native._checkpoints import Headers
+
 # Memory of the caller's, one byte behind the other.
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -15,13 +17,14 @@ class PreparedMerge:
 
     Args:
         plan_json: The plan.
+        headers: Of its models, as far as they were read before.
 
     Raises:
         InternalError: The plan is not valid.
         InputError, MissingInputError: An input does not fit the plan.
     """
 
-    def __new__(cls, plan_json: str) -> PreparedMerge: ...
+    def __new__(cls, plan_json: str, headers: list[Headers] = ...) -> PreparedMerge: ...
     @property
     def files(self) -> list[tuple[str, int, list[str]]]:
         """Name, length in bytes and tensors of each output file, in order."""
@@ -115,13 +118,14 @@ class PreparedFamily:
 
     Args:
         plans_json: The plans. All treat values that are not finite alike.
+        headers: Of their models, as far as they were read before.
 
     Raises:
         InternalError: A plan is not valid.
         InputError, MissingInputError: An input does not fit its plan.
     """
 
-    def __new__(cls, plans_json: list[str]) -> PreparedFamily: ...
+    def __new__(cls, plans_json: list[str], headers: list[Headers] = ...) -> PreparedFamily: ...
     @property
     def merges(self) -> list[PreparedMerge]:
         """Each plan by itself, with the inputs of all."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mergeplan.checkpoints.dtypes import SCALED
 from mergeplan.checkpoints.head_names import may_be_of_words
@@ -28,6 +28,9 @@ from mergeplan.errors import InputError
 from mergeplan.system.jsontext import parse_json
 from mergeplan.system.pathtext import path_text
 from mergeplan.system.reading import SETTINGS, read_bytes
+
+if TYPE_CHECKING:
+    from mergeplan._native import Headers
 
 # Files of a checkpoint, as the hub lays them out.
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -175,6 +178,7 @@ class Checkpoint:
         own_names: What the files call a tensor that `tensors` has under another name.
         warnings: About its files: what is read unasked, and what is passed over.
         whole_folder: Whether a folder was given, not a file in it.
+        headers: Of `weights`, where the core has read them.
     """
 
     name: str
@@ -186,6 +190,10 @@ class Checkpoint:
     own_names: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     whole_folder: bool = True
+    headers: "Headers | None" = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"headers": None}
 
     def own_name(self, tensor: str) -> str:
         return self.own_names.get(tensor, tensor)

@@ -1,15 +1,19 @@
 """The files of a model, and their headers: one file, an index with its shards, or shards alone."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
+from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.beside import json_beside
 from mergeplan.checkpoints.checkpoint import INDEX_ENDING, Tensor
 from mergeplan.checkpoints.pickles import ENDINGS, read_file, read_index
 from mergeplan.display.text import shown
 from mergeplan.errors import InputError
+
+if TYPE_CHECKING:
+    from mergeplan._native import Headers
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin)")
 
@@ -23,11 +27,13 @@ class Weights:
 
     Attributes:
         place: What is opened: an index or one file; all files where shards have no index.
+        headers: The same for the core, where it has read them.
     """
 
     place: Path | tuple[Path, ...]
     tensors: dict[str, Tensor]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    headers: "Headers | None" = None
 
     @property
     def named(self) -> str:
@@ -58,9 +64,10 @@ def read_weights(place: Path | tuple[Path, ...]) -> Weights:
     if isinstance(place, tuple):
         return Weights(place, _joined(place))
     if not place.name.endswith(".index.json"):
-        return Weights(place, _of_file(place))
+        tensors, headers = _of_file(place)
+        return Weights(place, tensors, headers=headers)
     if place.name.endswith(INDEX_ENDING):
-        tensors, unlisted = _of_index(place)
+        tensors, unlisted, headers = _of_index(place)
     else:
         files, weight_map = read_index(place)
         tensors = _joined(tuple(files))
@@ -70,9 +77,9 @@ def read_weights(place: Path | tuple[Path, ...]) -> Weights:
                     f"`{place}`: tensor `{name}` is not in `{file}`",
                     "fetch the checkpoint again, with its index and all of its shards",
                 )
-        unlisted = [name for name in tensors if name not in weight_map]
+        unlisted, headers = [name for name in tensors if name not in weight_map], None
     if not unlisted:
-        return Weights(place, tensors)
+        return Weights(place, tensors, headers=headers)
     first = unlisted[0]
     return Weights(
         place,
@@ -81,14 +88,18 @@ def read_weights(place: Path | tuple[Path, ...]) -> Weights:
             f"`{place}` does not list {len(unlisted)} of the tensors that its files hold, such as"
             f" `{first}` in `{tensors[first].file}`: they are read too, as transformers does",
         ),
+        headers,
     )
 
 
-def _of_file(path: Path) -> dict[str, Tensor]:
-    return read_file(path) if path.suffix in ENDINGS else _native_headers(path)[0]
+def _of_file(path: Path) -> tuple[dict[str, Tensor], "Headers | None"]:
+    if path.suffix in ENDINGS:
+        return read_file(path), None
+    tensors, _, headers = _native_headers(path)
+    return tensors, headers
 
 
-def _of_index(index: Path) -> tuple[dict[str, Tensor], list[str]]:
+def _of_index(index: Path) -> tuple[dict[str, Tensor], list[str], "Headers"]:
     try:
         return _native_headers(index)
     except InputError as error:
@@ -98,7 +109,7 @@ def _of_index(index: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise
 
 
-def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str], "Headers"]:
     from mergeplan._native import read_checkpoint
 
     if path.suffix == ".safetensors" and path.is_file() and not path.stat().st_size:
@@ -106,7 +117,7 @@ def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
             f"`{path}` is empty: expected a safetensors file",
             "the file was not copied, or not written; fetch it again",
         )
-    names, numbers, kinds, unlisted = read_checkpoint(path)
+    names, numbers, kinds, unlisted, headers = read_checkpoint(path)
     if long := next((name for name in names if len(name) > _LONGEST_NAME), None):
         raise InputError(
             f"`{path}`: expected names of tensors of at most {_LONGEST_NAME} characters, found"
@@ -114,13 +125,14 @@ def _native_headers(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         )
     # A hundred thousand tensors share what few are apart in, and all models their names.
     alike = [Tensor(*kind) for kind in kinds]
-    return dict(zip(map(intern, names), map(alike.__getitem__, numbers), strict=True)), unlisted
+    tensors = dict(zip(map(intern, names), map(alike.__getitem__, numbers), strict=True))
+    return tensors, unlisted, headers
 
 
 def _joined(files: tuple[Path, ...]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in files:
-        for name, tensor in _of_file(file).items():
+        for name, tensor in _of_file(file)[0].items():
             if name in tensors:
                 raise InputError(
                     f"`{file}`: tensor `{name}` stands in `{tensors[name].file}` too",

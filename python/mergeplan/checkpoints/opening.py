@@ -140,7 +140,15 @@ def _open_file(name: str, path: Path, shard_too: bool) -> Checkpoint:
 def _checkpoint(name: str, folder: Path, found: Weights, config: dict[str, Any]) -> Checkpoint:
     refuse_empty(folder, found)
     refuse_factors(folder, found)
-    return Checkpoint(name, folder, found.place, found.tensors, config, warnings=found.warnings)
+    return Checkpoint(
+        name,
+        folder,
+        found.place,
+        found.tensors,
+        config,
+        warnings=found.warnings,
+        headers=found.headers,
+    )
 
 
 def open_expert(expert: Path, base: Path, options: OpenOptions | None = None) -> Checkpoint:
@@ -184,7 +192,7 @@ def _adapted(name: str, base: str | None, folder: Path, options: OpenOptions) ->
         )
     found = read_weights(file)
     refuse_empty(folder, found)
-    adapter = Checkpoint(str(folder), folder, file, found.tensors, config)
+    adapter = Checkpoint(str(folder), folder, file, found.tensors, config, headers=found.headers)
     upon = InputError(
         f"model `{name}`: the base `{base}` has an adapter of its own",
         "merge that into its base by peft's `merge_and_unload` first",

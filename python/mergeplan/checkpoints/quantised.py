@@ -71,13 +71,19 @@ def readable(stored: Checkpoint) -> Checkpoint:
     kind = next((_kind_of(found) for found in settings_of(stored.config)), None)
     eights = []
     given = set()
+    # Of a hundred thousand tensors few are not alike, and those that are share an object.
+    alike = {id(tensor): tensor for tensor in stored.tensors.values()}
+    odd = {place for place, tensor in alike.items() if _may_be_marked(tensor)}
+    eight = {place for place, tensor in alike.items() if tensor.dtype in SCALED}
     for name, tensor in stored.tensors.items():
-        mark = _mark_of(name, tensor)
-        if mark is not None:
-            _refuse_tensor(stored, name, f"of {kind or mark or 'a quantised model'}")
-        if is_scale(name):
+        ending = name.rpartition(".")[2]
+        if ending in _MARKS or id(tensor) in odd:
+            mark = _mark_of(name, tensor)
+            if mark is not None:
+                _refuse_tensor(stored, name, f"of {kind or mark or 'a quantised model'}")
+        if is_scale(ending):
             given.add(name)
-        elif tensor.dtype in SCALED:
+        elif id(tensor) in eight:
             eights.append(name)
     scales = {name: find_scales(stored, name, _WAY_OUT) for name in eights}
     for name in sorted(given - set(scales.values())):
@@ -152,6 +158,13 @@ def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:
     if config:
         config["dtype" if "dtype" in config else "torch_dtype"] = dtype
     return replace(stored, tensors=tensors, config=config, made=made)
+
+
+def _may_be_marked(tensor: Tensor) -> bool:
+    """Whether tensors of its dtype and sides tell a kind of quantisation under some name."""
+    if tensor.dtype in _INTEGERS:
+        return len(tensor.shape) > 1
+    return tensor.dtype.startswith(("F4", "F6_", "F8_")) and tensor.dtype not in SCALED
 
 
 def _mark_of(name: str, tensor: Tensor) -> str | None:

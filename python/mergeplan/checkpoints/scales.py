@@ -14,13 +14,13 @@ _ENDINGS = ("_scale_inv", "_scale")
 _BLOCK = (128, 128)
 
 
-def is_scale(name: str) -> bool:
-    """Whether a tensor of this name can only be a weight's scales.
+def is_scale(ending: str) -> bool:
+    """Whether a tensor can only be a weight's scales, by what its name has behind the last point.
 
-    >>> is_scale("layers.0.q_proj.weight_scale"), is_scale("layers.0.layer_scale")
+    >>> is_scale("weight_scale"), is_scale("layer_scale")
     (True, False)
     """
-    return name.endswith("_scale_inv") or name.rpartition(".")[2] == "weight_scale"
+    return ending.endswith("_scale_inv") or ending == "weight_scale"
 
 
 def find_scales(stored: Checkpoint, name: str, way_out: str) -> str:
@@ -29,7 +29,7 @@ def find_scales(stored: Checkpoint, name: str, way_out: str) -> str:
     Raises:
         InputError: There are none, two, or some of a dtype that is not read.
     """
-    found = [name + ending for ending in _ENDINGS if name + ending in stored.tensors]
+    found = [whole for ending in _ENDINGS if (whole := name + ending) in stored.tensors]
     if len(found) != 1:
         dtype = stored.tensors[name].dtype
         names = " and ".join(f"`{scales}`" for scales in found) or f"{dtype} without any"

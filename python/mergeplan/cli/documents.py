@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -61,7 +61,7 @@ def _plain(data: Any) -> Any:
             else _plain(value)
             for key, value in data.items()
         }
-    if isinstance(data, list | tuple):
+    if isinstance(data, Sequence) and not isinstance(data, str):
         return [_plain(value) for value in data]
     if isinstance(data, float):
         return data if math.isfinite(data) else None

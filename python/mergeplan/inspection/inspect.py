@@ -40,6 +40,7 @@ from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
 from mergeplan.merging.workspace import check_leftover
 from mergeplan.planning.lowering import ResolvedTensor
 from mergeplan.planning.opening import absent_source
+from mergeplan.planning.outputs import Outputs
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.planning.slicing import beyond_names
@@ -135,7 +136,7 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
     planned = None
     try:
         if not problems:
-            planned = _plan(config, checkpoints, options, out, problems)
+            planned = _plan(config, checkpoints, outputs, options, out, problems)
             warnings += [warning for warning in planned.warnings if warning not in warnings]
         elif outputs is not None and not faults:
             problems += option_problems(config, outputs, checkpoints)
@@ -178,6 +179,7 @@ def _options_of(tensor: ResolvedTensor) -> TensorOptions:
 def _plan(
     config: MergeConfig,
     checkpoints: list[Checkpoint],
+    outputs: Outputs | None,
     options: MergeOptions,
     out: Path | None,
     problems: list[Refusal],
@@ -193,8 +195,9 @@ def _plan(
         allow_nonfinite=options.allow_nonfinite,
         options=replace(options.planning(), explain=True),
         opened=checkpoints,
+        outputs=outputs,
     )
-    prepared = PreparedMerge(plan.json())
+    prepared = PreparedMerge(plan.json(), plan.headers)
     copied = copied_names(plan, tokenizer=options.copy_tokenizer)
     found = forecast_merge(
         config,

@@ -68,7 +68,8 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
     ]
     plans = _plans(configs, [seed for seed, _ in seeds], options)
     allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
-    family = PreparedFamily([plan.json() for plan in plans])
+    headers = [one for plan in plans for one in plan.headers]
+    family = PreparedFamily([plan.json() for plan in plans], headers)
     threads = options.threads or os.cpu_count() or 1
     forecast = family.forecast(threads)
     limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)

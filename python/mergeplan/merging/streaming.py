@@ -70,7 +70,8 @@ class Sweep:
         self._plans = [_plan(c, options, s) for c, s in zip(configs, each, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
-        self._family = PreparedFamily([plan.json() for plan in self._plans])
+        headers = [one for plan in self._plans for one in plan.headers]
+        self._family = PreparedFamily([plan.json() for plan in self._plans], headers)
         self._on_devices = self._devices(options) if options.device else None
 
     def _devices(self, options: MergeOptions) -> "IntoMemory | None":

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mergeplan.checkpoints.checkpoint import Checkpoint, with_sources
 from mergeplan.checkpoints.head_names import heads_in
@@ -10,6 +10,9 @@ from mergeplan.checkpoints.heads import ties_by
 from mergeplan.checkpoints.plan_models import Derived, TensorRef
 from mergeplan.planning.document import Input, Job, Plan
 from mergeplan.planning.lowering import ResolvedTensor
+
+if TYPE_CHECKING:
+    from mergeplan._native import Headers
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class MergePlan:
     def stored(self) -> list[Checkpoint]:
         """The checkpoints that are read, in the order of the plan's models."""
         return [model for model in with_sources(self.checkpoints) if not model.made]
+
+    @property
+    def headers(self) -> list["Headers"]:
+        """Of the models, as far as the core has read them."""
+        return [model.headers for model in self.stored if model.headers is not None]
 
     @property
     def input_paths(self) -> list[Path]:

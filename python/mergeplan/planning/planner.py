@@ -24,7 +24,7 @@ from mergeplan.planning.jobs import Settled, make_job
 from mergeplan.planning.model_config import check_config, config_for, with_vocabulary
 from mergeplan.planning.opening import open_models
 from mergeplan.planning.options import PlanOptions
-from mergeplan.planning.outputs import OutputTensor, find_outputs
+from mergeplan.planning.outputs import Outputs, OutputTensor, find_outputs
 from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packings_of
 from mergeplan.planning.pairing import (
     PairingOptions,
@@ -61,11 +61,13 @@ def build_plan(
     allow_nonfinite: bool = False,
     options: PlanOptions | None = None,
     opened: Sequence[Checkpoint] = (),
+    outputs: Outputs | None = None,
 ) -> MergePlan:
     """Open the headers of all models and resolve every option of every tensor.
 
     Args:
         opened: Those of `config.models`, where somebody has opened all of them already.
+        outputs: Which of their tensors belong together, where that is known too.
 
     Raises:
         InputError: Headers, shapes, dtypes, options or vocabularies that do not fit; no weight is
@@ -78,7 +80,7 @@ def build_plan(
     }
     options = options or PlanOptions()
     try:
-        return _checked(config, options, _plan(config, options, head, opened))
+        return _checked(config, options, _plan(config, options, head, opened, outputs))
     except InputError as error:
         if config.file is not None:
             mark_lines(error.faults, config.text)
@@ -100,7 +102,11 @@ def _checked(config: MergeConfig, options: PlanOptions, plan: MergePlan) -> Merg
 
 
 def _plan(
-    config: MergeConfig, options: PlanOptions, head: dict[str, Any], opened: Sequence[Checkpoint]
+    config: MergeConfig,
+    options: PlanOptions,
+    head: dict[str, Any],
+    opened: Sequence[Checkpoint],
+    outputs: Outputs | None,
 ) -> MergePlan:
     if config.needs_mergekit:
         return _plan_by_mergekit(config, config.needs_mergekit, options, head)
@@ -111,7 +117,7 @@ def _plan(
         return _plan_by_mergekit(config, why, options, head)
     donor = checkpoints[paths.index(config.donor)]
     pairing = pairing_options(config, checkpoints, options)
-    outputs = find_outputs(config, checkpoints, pairing)
+    outputs = outputs or find_outputs(config, checkpoints, pairing)
     if outputs.faults:
         raise_all(told(outputs.faults))
     if not outputs.tensors:

@@ -102,7 +102,7 @@ fn each_merge_is_what_it_is_alone_whatever_runs_beside_and_before_it() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());
     let expected = alone(folder.path());
-    let prepared = Prepared::family(plans(folder.path())).unwrap();
+    let prepared = Prepared::family(plans(folder.path()), &Default::default()).unwrap();
     let all: Vec<usize> = (0..expected.len()).collect();
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
     let least = prepared.forecast(2).unwrap().least_memory_bytes;
@@ -124,7 +124,7 @@ fn one_pass_serves_all_merges_and_later_runs_know_what_the_first_found() {
     let subsets: [&[(&str, f64)]; 3] =
         [&[("a", 1.0), ("b", 1.0)], &[("b", 1.0), ("c", 1.0)], &[("a", 1.0), ("c", 1.0)]];
     let plans = subsets.map(|subset| plan(folder.path(), &merge, subset)).to_vec();
-    let prepared = Prepared::family(plans).unwrap();
+    let prepared = Prepared::family(plans, &Default::default()).unwrap();
     let forecast = prepared.forecast(1).unwrap();
     let tensor = (4 * ROWS * COLUMNS) as u64;
     assert_eq!(forecast.input_bytes, 4 * tensor);

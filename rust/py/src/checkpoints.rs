@@ -1,10 +1,10 @@
 //! What is read of one checkpoint: its headers, and the content hashes of its tensors.
 
-use std::collections::btree_map::{BTreeMap, Entry};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use mergeplan_core::checkpoint::Checkpoint;
+use mergeplan_core::checkpoint::{self, Checkpoint, KnownHeaders};
 use mergeplan_core::compare;
 use mergeplan_core::statistics::content;
 use pyo3::prelude::*;
@@ -16,30 +16,37 @@ use crate::run::watched;
 /// Dtype, shape, file and bytes, which many tensors of a model have in common.
 type Kind<'py> = (String, Bound<'py, PyTuple>, OsString, u64);
 
-/// Names in order, the number of each one's kind, the kinds, and what an index does not list.
-type Headers<'py> = (Vec<String>, Vec<usize>, Vec<Kind<'py>>, Vec<String>);
+/// Names in order, the number of each one's kind, the kinds, what an index does not list, and all of it
+/// for the core.
+type Found<'py> = (Vec<String>, Vec<usize>, Vec<Kind<'py>>, Vec<String>, Headers);
+
+/// Headers of a checkpoint, which plans over it need not read again.
+#[pyclass(frozen)]
+pub(crate) struct Headers(Arc<checkpoint::Headers>);
+
+impl Headers {
+    /// By the place that a plan has for their model.
+    pub(crate) fn by_place(headers: &[Bound<'_, Self>]) -> KnownHeaders {
+        let one = |one: &Bound<'_, Self>| {
+            let headers = &one.get().0;
+            (headers.place().to_owned(), headers.clone())
+        };
+        headers.iter().map(one).collect()
+    }
+}
 
 #[pyfunction]
-pub(crate) fn read_checkpoint<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Headers<'py>> {
+pub(crate) fn read_checkpoint<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Found<'py>> {
     let checkpoint = py.detach(|| Checkpoint::open(&path)).map_err(|error| raise(py, error))?;
-    let mut numbers = BTreeMap::new();
-    let mut kinds = Vec::new();
-    let mut of_each = Vec::with_capacity(checkpoint.tensors().len());
-    for entry in checkpoint.tensors().values() {
-        let kind = (entry.dtype, entry.shape.as_slice(), entry.shard, entry.bytes);
-        let number = match numbers.entry(kind) {
-            Entry::Occupied(found) => *found.get(),
-            Entry::Vacant(place) => {
-                let file = checkpoint.shards()[entry.shard].path().file_name().unwrap_or_default();
-                let shape = PyTuple::new(py, &entry.shape)?;
-                kinds.push((entry.dtype.to_string(), shape, file.into(), entry.bytes));
-                *place.insert(kinds.len() - 1)
-            }
-        };
-        of_each.push(number);
-    }
-    let names = checkpoint.tensors().keys().cloned().collect();
-    Ok((names, of_each, kinds, checkpoint.unlisted().to_vec()))
+    let (kinds, numbers) = checkpoint.tensors().kinds();
+    let kind = |kind: &checkpoint::Kind| -> PyResult<Kind<'py>> {
+        let file = checkpoint.shards()[kind.shard].path().file_name().unwrap_or_default();
+        Ok((kind.dtype.to_string(), PyTuple::new(py, &kind.shape)?, file.into(), kind.bytes))
+    };
+    let kinds = kinds.iter().map(kind).collect::<PyResult<_>>()?;
+    let names = checkpoint.tensors().iter().map(|entry| entry.name.to_owned()).collect();
+    let unlisted = checkpoint.unlisted().to_vec();
+    Ok((names, numbers.collect(), kinds, unlisted, Headers(checkpoint.headers().clone())))
 }
 
 #[pyfunction]

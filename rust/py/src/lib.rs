@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<checkpoints::Headers>()?;
     module.add_function(wrap_pyfunction!(checkpoints::read_checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(checkpoints::content_hashes, module)?)?;
     module.add_function(wrap_pyfunction!(checkpoints::content_hash, module)?)?;

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use safetensors::Dtype;
 
+use crate::checkpoints::Headers;
 use crate::errors::raise;
 use crate::memory::Memory;
 use crate::run::watched;
@@ -37,10 +38,15 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    fn open(py: Python<'_>, plans: &[String]) -> PyResult<Arc<Self>> {
+    fn open(
+        py: Python<'_>,
+        plans: &[String],
+        headers: &[Bound<'_, Headers>],
+    ) -> PyResult<Arc<Self>> {
+        let read = Headers::by_place(headers);
         let open = || {
             let plans = plans.iter().map(|text| Plan::from_json(text)).collect::<Result<_>>()?;
-            let prepared = Prepared::family(plans)?;
+            let prepared = Prepared::family(plans, &read)?;
             let layouts = prepared.plans().iter().map(|plan| Layout::new(plan).map(Arc::new));
             let layouts = layouts.collect::<Result<_>>()?;
             Ok(Arc::new(Self { prepared, layouts }))
@@ -205,8 +211,9 @@ impl PreparedMerge {
 #[pymethods]
 impl PreparedMerge {
     #[new]
-    fn new(py: Python<'_>, plan_json: String) -> PyResult<Self> {
-        Ok(Self { family: Family::open(py, &[plan_json])?, number: 0 })
+    #[pyo3(signature = (plan_json, headers = vec![]))]
+    fn new(py: Python<'_>, plan_json: String, headers: Vec<Bound<'_, Headers>>) -> PyResult<Self> {
+        Ok(Self { family: Family::open(py, &[plan_json], &headers)?, number: 0 })
     }
 
     #[getter]
@@ -314,8 +321,13 @@ pub(crate) struct PreparedFamily {
 #[pymethods]
 impl PreparedFamily {
     #[new]
-    fn new(py: Python<'_>, plans_json: Vec<String>) -> PyResult<Self> {
-        Ok(Self { family: Family::open(py, &plans_json)? })
+    #[pyo3(signature = (plans_json, headers = vec![]))]
+    fn new(
+        py: Python<'_>,
+        plans_json: Vec<String>,
+        headers: Vec<Bound<'_, Headers>>,
+    ) -> PyResult<Self> {
+        Ok(Self { family: Family::open(py, &plans_json, &headers)? })
     }
 
     #[getter]

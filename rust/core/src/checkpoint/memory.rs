@@ -2,7 +2,8 @@
 
 use safetensors::Dtype;
 
-use crate::checkpoint::{Checkpoint, Reader, TensorEntry};
+use crate::checkpoint::opening::Opening;
+use crate::checkpoint::{Checkpoint, Kind, Reader};
 use crate::error::{Error, Result};
 
 /// A tensor in memory: its elements in row-major order, as a file would hold them. Nobody may write
@@ -23,9 +24,10 @@ impl Checkpoint {
     /// A checkpoint of these tensors. `name` stands for its path in messages.
     ///
     /// # Errors
-    /// [`Error::Plan`]: a tensor has another length than its shape says, or two have one name.
+    /// [`Error::Plan`]: a tensor has another length than its shape says; [`Error::HeaderJson`]: two have
+    /// one name.
     pub fn over(name: &str, tensors: Vec<MemoryTensor>) -> Result<Self> {
-        let mut made = Self::empty(name.as_ref());
+        let mut made = Opening::default();
         for MemoryTensor { name: tensor, dtype, shape, bytes } in tensors {
             let bits = shape.iter().try_fold(dtype.bitsize(), |n, &side| n.checked_mul(side));
             if bits != bytes.len().checked_mul(8) {
@@ -34,13 +36,10 @@ impl Checkpoint {
                 return Err(Error::Plan { reason });
             }
             let (shard, bytes) = (made.shards.len(), Reader::over(name, bytes));
-            let entry = TensorEntry { dtype, shape, shard, offset: 0, bytes: bytes.len() };
+            made.tensors.push(&tensor, Kind { dtype, shape, shard, bytes: bytes.len() }, 0);
             made.shards.push(bytes);
-            if made.tensors.insert(tensor.clone(), entry).is_some() {
-                return Err(Error::Plan { reason: format!("two tensors are named `{tensor}`") });
-            }
         }
-        Ok(made)
+        made.done(name.as_ref(), None)
     }
 }
 
@@ -59,10 +58,11 @@ mod tests {
         assert!(matches!(made.tensor("c").unwrap_err(), Error::MissingTensor { .. }));
         for wrong in [
             vec![tensor("a", &[0; 3])],
-            vec![tensor("a", &[0; 4]), tensor("a", &[0; 4])],
             vec![MemoryTensor { shape: vec![usize::MAX, 2], ..tensor("a", &[0; 4]) }],
         ] {
             assert!(matches!(Checkpoint::over("m", wrong).unwrap_err(), Error::Plan { .. }));
         }
+        let twins = vec![tensor("a", &[0; 4]), tensor("a", &[0; 4])];
+        assert!(matches!(Checkpoint::over("m", twins).unwrap_err(), Error::HeaderJson { .. }));
     }
 }

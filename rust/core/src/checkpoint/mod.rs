@@ -9,8 +9,10 @@ pub mod index;
 mod memory;
 mod opening;
 mod reader;
+mod tensors;
 
 pub(crate) use header::MAX_HEADER;
 pub use memory::MemoryTensor;
-pub use opening::{Checkpoint, TensorEntry};
+pub use opening::{Checkpoint, Headers, KnownHeaders};
 pub use reader::{Identity, Reader};
+pub use tensors::{Kind, TensorEntry, Tensors};

@@ -1,12 +1,13 @@
 //! Opening a checkpoint: one safetensors file, shards with an index, or tensors at known places.
 
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-
-use safetensors::Dtype;
+use std::sync::Arc;
 
 use crate::checkpoint::entries::MAX_TENSORS;
-use crate::checkpoint::{header, index, Reader};
+use crate::checkpoint::index::Index;
+use crate::checkpoint::tensors::Found;
+use crate::checkpoint::{header, index, Identity, Kind, Reader, TensorEntry, Tensors};
 use crate::error::{readable, Error, Result};
 use crate::plan::{Files, Listed, Model};
 
@@ -17,40 +18,61 @@ const INDEX_ENDING: &str = ".index.json";
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 const POINTER_BYTES: u64 = 1024;
 
-/// Where a tensor lies.
-#[derive(Debug, Clone)]
-pub struct TensorEntry {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Sides, outermost first; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// Number of the shard in [`Checkpoint::shards`].
-    pub shard: usize,
-    /// First byte, from the start of the shard.
-    pub offset: u64,
-    /// Length in bytes.
-    pub bytes: u64,
-}
-
-impl TensorEntry {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Whether the tensor has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+/// What the files of a checkpoint say of its tensors, and what they were when they said it.
+#[derive(Debug)]
+pub struct Headers {
+    place: PathBuf,
+    path: PathBuf,
+    files: Vec<Identity>,
+    tensors: Tensors,
+    unlisted: Vec<String>,
 }
 
 /// The headers of a checkpoint, with its files open.
 #[derive(Debug)]
 pub struct Checkpoint {
-    pub(super) path: PathBuf,
+    headers: Arc<Headers>,
+    shards: Vec<Reader>,
+}
+
+/// Headers that were read before, by the place that a plan has for their model.
+pub type KnownHeaders = HashMap<PathBuf, Arc<Headers>>;
+
+impl Headers {
+    /// What was opened: a folder, an index or a file.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+}
+
+/// A checkpoint whose files are being opened.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
     pub(super) shards: Vec<Reader>,
-    pub(super) tensors: BTreeMap<String, TensorEntry>,
-    pub(super) unlisted: Vec<String>,
+    pub(super) tensors: Found,
+}
+
+impl Opening {
+    /// # Errors
+    /// [`Error::HeaderJson`]: a tensor is in two files.
+    pub(super) fn done(self, place: &Path, index: Option<&Index>) -> Result<Checkpoint> {
+        let Self { shards, tensors } = self;
+        let tensors = tensors.sorted().map_err(|(tensor, shard)| Error::HeaderJson {
+            path: shards[shard].path().into(),
+            reason: format!("tensor `{}` stands in another shard too", readable(&tensor)),
+        })?;
+        let listed = |name: &str| index.is_none_or(|index| index.tensors.contains_key(name));
+        let unlisted = tensors.iter().map(|entry| entry.name).filter(|name| !listed(name));
+        let path = index.and(place.parent()).unwrap_or(place);
+        let headers = Headers {
+            place: place.into(),
+            path: path.into(),
+            files: shards.iter().map(|shard| shard.identity().clone()).collect(),
+            unlisted: unlisted.map(str::to_owned).collect(),
+            tensors,
+        };
+        Ok(Checkpoint { headers: Arc::new(headers), shards })
+    }
 }
 
 impl Checkpoint {
@@ -65,27 +87,36 @@ impl Checkpoint {
     /// doubled tensors, shards that do not hold what the index says.
     pub fn open(path: &Path) -> Result<Self> {
         let index = path.join(INDEX);
-        let mut checkpoint = Self::empty(path);
         if path.is_file() && path.to_string_lossy().ends_with(INDEX_ENDING) {
-            checkpoint.path.pop();
-            checkpoint.open_shards(path)?;
+            Self::indexed(path)
         } else if path.is_file() {
-            checkpoint.add_shard(path)?;
+            Self::of_files(path, [path])
         } else if index.exists() {
-            checkpoint.open_shards(&index)?;
+            Self::indexed(&index)
         } else if path.join(SINGLE).exists() {
-            checkpoint.add_shard(&path.join(SINGLE))?;
+            Self::of_files(path, [path.join(SINGLE).as_path()])
         } else if path.exists() {
-            return Err(Error::NoCheckpoint { path: path.into() });
+            Err(Error::NoCheckpoint { path: path.into() })
         } else {
             let source = std::io::ErrorKind::NotFound.into();
-            return Err(Error::Io { path: path.into(), action: "open", source });
+            Err(Error::Io { path: path.into(), action: "open", source })
         }
-        Ok(checkpoint)
     }
 
-    pub(super) fn empty(path: &Path) -> Self {
-        Self { path: path.into(), shards: vec![], tensors: BTreeMap::new(), unlisted: vec![] }
+    /// Open the files of headers that were read before, without reading them again.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::FileKind`]; [`Error::InputChanged`] for a file that is no longer what it
+    /// was.
+    pub fn reopen(headers: &Arc<Headers>) -> Result<Self> {
+        let reopen = |was: &Identity| Reader::open(&was.path)?.expect(was);
+        let shards = headers.files.iter().map(reopen).collect::<Result<_>>()?;
+        Ok(Self { headers: headers.clone(), shards })
+    }
+
+    /// What was read of its files.
+    pub fn headers(&self) -> &Arc<Headers> {
+        &self.headers
     }
 
     /// Open a model of a plan that is stored.
@@ -95,7 +126,9 @@ impl Checkpoint {
     pub fn of(model: &Model) -> Result<Self> {
         match model {
             Model::Folder(path) => Self::open(path),
-            Model::Files(files) => Self::files(files),
+            Model::Files(Files { path, files }) => {
+                Self::of_files(path, files.iter().map(PathBuf::as_path))
+            }
             Model::Listed(listed) => Self::listed(listed),
             Model::Derived(_) | Model::Scaled(_) => {
                 Err(Error::Plan { reason: "a derived model has no files".into() })
@@ -104,12 +137,10 @@ impl Checkpoint {
     }
 
     /// Open safetensors files that are one checkpoint together.
-    fn files(files: &Files) -> Result<Self> {
-        let mut checkpoint = Self::empty(&files.path);
-        for file in &files.files {
-            checkpoint.add_shard(file)?;
-        }
-        Ok(checkpoint)
+    fn of_files<'p>(path: &Path, files: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
+        let mut opening = Opening::default();
+        files.into_iter().try_for_each(|file| opening.add_shard(file))?;
+        opening.done(path, None)
     }
 
     /// Open the files of a checkpoint whose tensors lie at known places.
@@ -118,18 +149,18 @@ impl Checkpoint {
     /// [`Error::Io`], [`Error::FileKind`]; [`Error::TensorBytes`] for a tensor that ends behind its
     /// file.
     fn listed(listed: &Listed) -> Result<Self> {
-        let mut checkpoint = Self::empty(&listed.path);
+        let mut opening = Opening::default();
         let mut numbers: BTreeMap<&Path, usize> = BTreeMap::new();
         for (name, place) in &listed.tensors {
             let shard = match numbers.get(place.file.as_path()) {
                 Some(&shard) => shard,
                 None => {
-                    checkpoint.shards.push(Reader::open(&place.file)?);
-                    numbers.insert(&place.file, checkpoint.shards.len() - 1);
-                    checkpoint.shards.len() - 1
+                    opening.shards.push(Reader::open(&place.file)?);
+                    numbers.insert(&place.file, opening.shards.len() - 1);
+                    opening.shards.len() - 1
                 }
             };
-            let file_bytes = checkpoint.shards[shard].len();
+            let file_bytes = opening.shards[shard].len();
             let bits = place.shape.iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
             let bits = bits.and_then(|n| n.checked_mul(place.dtype.bitsize() as u64));
             let bytes = bits.map(|bits| bits.div_ceil(8));
@@ -142,11 +173,10 @@ impl Checkpoint {
                     found: file_bytes.saturating_sub(place.offset).to_string(),
                 });
             };
-            let (dtype, shape, offset) = (place.dtype, place.shape.clone(), place.offset);
-            let entry = TensorEntry { dtype, shape, shard, offset, bytes };
-            checkpoint.tensors.insert(name.clone(), entry);
+            let (dtype, shape) = (place.dtype, place.shape.clone());
+            opening.tensors.push(name, Kind { dtype, shape, shard, bytes }, place.offset);
         }
-        Ok(checkpoint)
+        opening.done(&listed.path, None)
     }
 
     /// The open files.
@@ -155,26 +185,27 @@ impl Checkpoint {
     }
 
     /// All tensors by name.
-    pub fn tensors(&self) -> &BTreeMap<String, TensorEntry> {
-        &self.tensors
+    pub fn tensors(&self) -> &Tensors {
+        &self.headers.tensors
     }
 
     /// Tensors that the index does not list, by name.
     pub fn unlisted(&self) -> &[String] {
-        &self.unlisted
+        &self.headers.unlisted
     }
 
     /// One tensor.
     ///
     /// # Errors
     /// [`Error::MissingTensor`]
-    pub(crate) fn tensor(&self, name: &str) -> Result<&TensorEntry> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| Error::MissingTensor { path: self.path.clone(), tensor: name.into() })
+    pub(crate) fn tensor(&self, name: &str) -> Result<TensorEntry<'_>> {
+        let Headers { path, tensors, .. } = &*self.headers;
+        let missing = || Error::MissingTensor { path: path.clone(), tensor: name.into() };
+        tensors.get(name).ok_or_else(missing)
     }
 
-    fn open_shards(&mut self, path: &Path) -> Result<()> {
+    fn indexed(path: &Path) -> Result<Self> {
+        let folder = path.parent().unwrap_or(path);
         let invalid = |reason: String| Error::Index { path: path.into(), reason };
         let reader = Reader::open(path)?;
         if reader.len() > index::MAX_INDEX {
@@ -182,7 +213,7 @@ impl Checkpoint {
             return Err(invalid(reason));
         }
         let index = index::parse(path, &reader.small(0, reader.len() as usize)?)?;
-        let is_missing = |name: &&String| !self.path.join(name).exists();
+        let is_missing = |name: &&String| !folder.join(name).exists();
         let missing: Vec<&String> = index.shards.iter().filter(is_missing).collect();
         if let Some(first) = missing.first() {
             return Err(Error::MissingShards {
@@ -192,20 +223,20 @@ impl Checkpoint {
                 shard: readable(first),
             });
         }
-        for name in &index.shards {
-            self.add_shard(&self.path.join(name))?;
-        }
+        let mut opening = Opening::default();
+        index.shards.iter().try_for_each(|name| opening.add_shard(&folder.join(name)))?;
+        let checkpoint = opening.done(path, Some(&index))?;
         for (tensor, &shard) in &index.tensors {
-            if self.tensors.get(tensor).map(|entry| entry.shard) != Some(shard) {
+            if checkpoint.tensors().get(tensor).map(|entry| entry.shard) != Some(shard) {
                 let (tensor, shard) = (readable(tensor), &index.shards[shard]);
                 return Err(invalid(format!("tensor `{tensor}` is not in `{shard}`")));
             }
         }
-        let is_unlisted = |name: &&String| !index.tensors.contains_key(*name);
-        self.unlisted = self.tensors.keys().filter(is_unlisted).cloned().collect();
-        Ok(())
+        Ok(checkpoint)
     }
+}
 
+impl Opening {
     fn add_shard(&mut self, path: &Path) -> Result<()> {
         let reader = Reader::open(path)?;
         if reader.len() < POINTER_BYTES
@@ -224,22 +255,12 @@ impl Checkpoint {
             let reason = format!("more than {MAX_TENSORS} tensors in its checkpoint");
             return Err(Error::HeaderJson { path: path.into(), reason });
         }
+        let shard = self.shards.len();
         for (name, info) in found {
-            let entry = TensorEntry {
-                dtype: info.dtype,
-                shape: info.shape,
-                shard: self.shards.len(),
-                offset: header::PREFIX + json_bytes + info.data_offsets.0 as u64,
-                bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
-            };
-            match self.tensors.entry(name) {
-                Entry::Vacant(place) => place.insert(entry),
-                Entry::Occupied(twin) => {
-                    let tensor = readable(twin.key());
-                    let reason = format!("tensor `{tensor}` stands in another shard too");
-                    return Err(Error::HeaderJson { path: path.into(), reason });
-                }
-            };
+            let (begin, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+            let (dtype, shape, bytes) = (info.dtype, info.shape, end - begin);
+            let offset = header::PREFIX + json_bytes + begin;
+            self.tensors.push(&name, Kind { dtype, shape, shard, bytes }, offset);
         }
         self.shards.push(reader);
         Ok(())
@@ -280,7 +301,7 @@ mod tests {
                       "d":{"dtype":"BF16","shape":[1],"data_offsets":[2,4]}}"#;
         write(&folder.path().join("s2"), two, &[0; 4]);
         let checkpoint = Checkpoint::open(&index).unwrap();
-        assert_eq!(checkpoint.tensors().keys().collect::<Vec<_>>(), ["a", "d"]);
+        assert_eq!(checkpoint.tensors().iter().map(|t| t.name).collect::<Vec<_>>(), ["a", "d"]);
         assert_eq!(checkpoint.unlisted(), ["d"]);
     }
 
@@ -290,10 +311,10 @@ mod tests {
         let names = ["s1", "s2"].map(|name| folder.path().join(name));
         write(&names[0], ONE, &[0; 4]);
         write(&names[1], &ONE.replace("\"a\"", "\"b\""), &[0; 4]);
-        let files = Files { path: folder.path().into(), files: names.to_vec() };
-        assert_eq!(Checkpoint::files(&files).unwrap().tensors().len(), 2);
+        let files = Model::Files(Files { path: folder.path().into(), files: names.to_vec() });
+        assert_eq!(Checkpoint::of(&files).unwrap().tensors().len(), 2);
         write(&names[1], ONE, &[0; 4]);
-        assert!(matches!(Checkpoint::files(&files).unwrap_err(), Error::HeaderJson { .. }));
+        assert!(matches!(Checkpoint::of(&files).unwrap_err(), Error::HeaderJson { .. }));
     }
 
     #[test]

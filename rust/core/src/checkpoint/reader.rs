@@ -48,6 +48,17 @@ impl Identity {
     fn differs(&self, other: &Self) -> bool {
         (self.bytes, self.mtime_ns, self.place) != (other.bytes, other.mtime_ns, other.place)
     }
+
+    /// # Errors
+    /// [`Error::InputChanged`]: it is another now.
+    fn expect(&self, now: &Self) -> Result<()> {
+        if !self.differs(now) {
+            return Ok(());
+        }
+        let words = |i: &Self| format!("{} bytes, modified at {} ns", i.bytes, i.mtime_ns);
+        let (expected, found) = (words(self), words(now));
+        Err(Error::InputChanged { path: self.path.clone(), expected, found })
+    }
 }
 
 /// An open input.
@@ -226,16 +237,15 @@ impl Reader {
             return Ok(());
         }
         let metadata = std::fs::metadata(self.path()).map_err(|source| self.failed(source))?;
-        let now = Identity::of(self.path(), &metadata);
-        if !self.identity.differs(&now) {
-            return Ok(());
-        }
-        let words = |i: &Identity| format!("{} bytes, modified at {} ns", i.bytes, i.mtime_ns);
-        Err(Error::InputChanged {
-            path: self.path().into(),
-            expected: words(&self.identity),
-            found: words(&now),
-        })
+        self.identity.expect(&Identity::of(self.path(), &metadata))
+    }
+
+    /// This, if its file is what it was.
+    ///
+    /// # Errors
+    /// [`Error::InputChanged`]
+    pub(super) fn expect(self, was: &Identity) -> Result<Self> {
+        was.expect(&self.identity).map(|()| self)
     }
 }
 

@@ -16,7 +16,11 @@ const PIECE: usize = 1 << 20;
 /// [`crate::Error::Cancelled`].
 pub fn differing_copies(mut plan: Plan, control: &Control) -> Result<Vec<(usize, usize)>> {
     let mut models = Models::default();
-    let own = models.open_all(std::mem::take(&mut plan.models), &mut Default::default())?;
+    let own = models.open_all(
+        std::mem::take(&mut plan.models),
+        &mut Default::default(),
+        &Default::default(),
+    )?;
     let mut found = Vec::new();
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for (number, job) in plan.jobs.iter_mut().enumerate() {

@@ -85,7 +85,7 @@ pub fn distances(
 /// A tensor in a file.
 struct Side<'a> {
     reader: &'a Reader,
-    entry: &'a TensorEntry,
+    entry: TensorEntry<'a>,
     /// Bytes of a unit.
     size: usize,
 }
@@ -119,8 +119,8 @@ impl<'a> Pair<'a> {
             return Err(Error::Shape {
                 path: reader.path().into(),
                 tensor: name.into(),
-                expected: first.shape.clone(),
-                found: second.shape.clone(),
+                expected: first.shape.to_vec(),
+                found: second.shape.to_vec(),
             });
         }
         let floats = Float::of(first.dtype).zip(Float::of(second.dtype));
@@ -132,7 +132,7 @@ impl<'a> Pair<'a> {
                 found: second.dtype.to_string(),
             });
         }
-        let side = |checkpoint: &'a Checkpoint, entry: &'a TensorEntry| Side {
+        let side = |checkpoint: &'a Checkpoint, entry: TensorEntry<'a>| Side {
             reader: &checkpoint.shards()[entry.shard],
             entry,
             size: (entry.dtype.bitsize() / 8).max(1),

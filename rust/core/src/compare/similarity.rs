@@ -54,7 +54,7 @@ impl Pool {
     /// [`Error::Plan`] where there are fewer; whatever opening a model gives.
     pub fn open(given: Vec<Model>, experts: usize) -> Result<Self> {
         let mut models = Models::default();
-        let numbers = models.open_all(given, &mut HashMap::new())?;
+        let numbers = models.open_all(given, &mut HashMap::new(), &HashMap::new())?;
         let (Some(&base), Some(experts)) = (numbers.first(), numbers.get(1..=experts)) else {
             return Err(Error::Plan { reason: "there are fewer models than experts".into() });
         };

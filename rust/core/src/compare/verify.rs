@@ -19,11 +19,11 @@ pub fn content_hashes(
     threads: usize,
     control: &Control,
 ) -> Result<Vec<(String, u64)>> {
-    let mut tensors: Vec<(&String, &TensorEntry)> = checkpoint.tensors().iter().collect();
-    tensors.sort_by_key(|(_, entry)| (entry.shard, entry.offset));
-    let lengths: Vec<usize> = tensors.iter().map(|(_, entry)| entry.len()).collect();
+    let mut tensors: Vec<TensorEntry> = checkpoint.tensors().iter().collect();
+    tensors.sort_by_key(|entry| (entry.shard, entry.offset));
+    let lengths: Vec<usize> = tensors.iter().map(TensorEntry::len).collect();
     let hashes = over_runs(&lengths, threads, |number, run| {
-        let entry = tensors[number].1;
+        let entry = tensors[number];
         let bits = entry.dtype.bitsize();
         let mut scratch = Vec::new();
         let mut hashes = Vec::with_capacity(run.len().div_ceil(BLOCK));
@@ -37,7 +37,7 @@ pub fn content_hashes(
         }
         Ok(hashes)
     })?;
-    let names = tensors.iter().map(|(name, _)| (*name).clone());
+    let names = tensors.iter().map(|entry| entry.name.to_owned());
     Ok(names.zip(hashes.iter().map(|runs| content::combine(&runs.concat()))).collect())
 }
 

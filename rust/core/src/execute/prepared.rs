@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::checkpoint::KnownHeaders;
 use crate::checkpoint::{Checkpoint, Identity};
 use crate::error::{Error, Result};
 use crate::execute::budget::Budget;
@@ -35,20 +36,20 @@ impl Prepared {
     /// Whatever opening a model gives; missing tensors, other shapes, dtypes that cannot be
     /// merged.
     pub fn new(plan: Plan) -> Result<Self> {
-        Self::family(vec![plan])
+        Self::family(vec![plan], &KnownHeaders::new())
     }
 
-    /// Open the inputs of several plans, each once.
+    /// Open the inputs of several plans, each once. Headers that the caller has read are not read again.
     ///
     /// # Errors
     /// As for [`Prepared::new`]; [`Error::Plan`] where the plans differ in how they treat values that
     /// are not finite.
-    pub fn family(mut plans: Vec<Plan>) -> Result<Self> {
+    pub fn family(mut plans: Vec<Plan>, read: &KnownHeaders) -> Result<Self> {
         let mut known = HashMap::new();
         let mut models = Models::default();
         let mut numbers = Vec::with_capacity(plans.len());
         for plan in &mut plans {
-            let own = models.open_all(std::mem::take(&mut plan.models), &mut known)?;
+            let own = models.open_all(std::mem::take(&mut plan.models), &mut known, read)?;
             plan.jobs.iter_mut().for_each(|job| job.merge.renumber(&own));
             numbers.push(own);
         }

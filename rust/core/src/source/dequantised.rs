@@ -28,8 +28,8 @@ pub(super) fn scales_of<'a>(
     let mut kinds = scaled.kinds.iter().filter(|kind| kind.shape == entry.shape);
     let found = kinds.find_map(|kind| {
         let name = format!("{tensor}{}", kind.ending);
-        let (name, scales) = checkpoint.tensors().get_key_value(&name)?;
-        (scales.shape == kind.scales).then_some((kind, name.as_str()))
+        let scales = checkpoint.tensors().get(&name)?;
+        (scales.shape == kind.scales).then_some((kind, scales.name))
     });
     match found {
         Some(found) => Ok(Some(found)),
@@ -74,7 +74,7 @@ impl<'a> DequantisedTensor<'a> {
         let path = reader.path();
         let (scales, n_scales) = scales;
         if entry.shape != shape {
-            let (expected, found) = (shape.to_vec(), entry.shape.clone());
+            let (expected, found) = (shape.to_vec(), entry.shape.to_vec());
             return Err(Error::Shape { path: path.into(), tensor: tensor.into(), expected, found });
         }
         let stored = Float8::of(entry.dtype).ok_or_else(|| Error::Dtype {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::checkpoint::{Checkpoint, Identity, Reader};
+use crate::checkpoint::{Checkpoint, Identity, KnownHeaders, Reader};
 use crate::error::{Error, Result};
 use crate::number::Float;
 use crate::plan::{
@@ -56,12 +56,15 @@ impl Models {
     /// Open one more model, whose references are numbers of those that are there; returns its number.
     ///
     /// # Errors
-    /// Whatever [`Checkpoint::of`] gives.
-    pub(crate) fn open(&mut self, model: Model) -> Result<usize> {
+    /// Whatever [`Checkpoint::of`] and [`Checkpoint::reopen`] give.
+    pub(crate) fn open(&mut self, model: Model, read: &KnownHeaders) -> Result<usize> {
         self.0.push(match model {
             Model::Derived(Derived { derived }) => Opened::Derived(derived),
             Model::Scaled(scaled) => Opened::Scaled(scaled),
-            stored => Opened::Stored(Checkpoint::of(&stored)?),
+            stored => {
+                let known = if let Model::Folder(place) = &stored { read.get(place) } else { None };
+                Opened::Stored(known.map_or_else(|| Checkpoint::of(&stored), Checkpoint::reopen)?)
+            }
         });
         Ok(self.0.len() - 1)
     }
@@ -71,7 +74,12 @@ impl Models {
     ///
     /// # Errors
     /// As for [`Models::open`].
-    pub(crate) fn open_all(&mut self, models: Vec<Model>, known: &mut Known) -> Result<Vec<usize>> {
+    pub(crate) fn open_all(
+        &mut self,
+        models: Vec<Model>,
+        known: &mut Known,
+        read: &KnownHeaders,
+    ) -> Result<Vec<usize>> {
         // In an order in which numbers not yet known are never asked for.
         let mut own = vec![usize::MAX; models.len()];
         let order = in_order(&models).map_err(|reason| Error::Plan { reason })?;
@@ -84,7 +92,7 @@ impl Models {
             let text = text.map_err(|e| Error::Plan { reason: e.to_string() })?;
             own[number] = match known.entry(xxh3_128(&text)) {
                 Entry::Occupied(there) => *there.get(),
-                Entry::Vacant(place) => *place.insert(self.open(model)?),
+                Entry::Vacant(place) => *place.insert(self.open(model, read)?),
             };
         }
         Ok(own)
@@ -119,7 +127,7 @@ impl Models {
             Opened::Stored(checkpoint) => {
                 if let Some(wide) = wide_of(checkpoint, name, shape, allow_nonfinite)? {
                     if wide.is_real() {
-                        let identity = std::ptr::from_ref(checkpoint.tensor(name)?) as usize;
+                        let identity = checkpoint.tensor(name)?.number;
                         return Ok(Tensor::Made(Arc::new(wide), (model, identity)));
                     }
                 }
@@ -143,8 +151,7 @@ impl Models {
                     scales,
                     allow_nonfinite,
                 )?;
-                let entry = std::ptr::from_ref(checkpoint.tensor(name)?) as usize;
-                return Ok(Tensor::Made(Arc::new(made), (model, entry)));
+                return Ok(Tensor::Made(Arc::new(made), (model, checkpoint.tensor(name)?.number)));
             }
             Opened::Derived(derived) => find(derived, name)?,
         };
@@ -268,7 +275,7 @@ impl Models {
                 path: reader.path().into(),
                 tensor: at.tensor.clone(),
                 expected: job.shape.clone(),
-                found: entry.shape.clone(),
+                found: entry.shape.to_vec(),
             });
         }
         if entry.dtype != job.out_dtype {
@@ -321,7 +328,7 @@ impl Models {
     /// [`Error::MissingTensor`]
     pub(crate) fn shape(&self, model: usize, name: &str) -> Result<Vec<usize>> {
         match &self.0[model] {
-            Opened::Stored(checkpoint) => Ok(checkpoint.tensor(name)?.shape.clone()),
+            Opened::Stored(checkpoint) => Ok(checkpoint.tensor(name)?.shape.to_vec()),
             Opened::Derived(derived) => match find(derived, name)? {
                 Derivation::Concat(Concat { shape, .. }) => Ok(shape.clone()),
                 Derivation::Rows(rows) => {
@@ -363,19 +370,19 @@ impl Models {
 /// A stored tensor of the expected shape, if its dtype is a wide one.
 fn wide_of<'a>(
     checkpoint: &'a Checkpoint,
-    name: &'a str,
+    name: &str,
     shape: &[usize],
     allow_nonfinite: bool,
 ) -> Result<Option<WideStored<'a>>> {
     let entry = checkpoint.tensor(name)?;
     let reader = &checkpoint.shards()[entry.shard];
-    let wide = WideStored::of((name, entry), reader, allow_nonfinite);
+    let wide = WideStored::of(entry, reader, allow_nonfinite);
     if wide.is_some() && entry.shape != shape {
         return Err(Error::Shape {
             path: reader.path().into(),
             tensor: name.into(),
             expected: shape.to_vec(),
-            found: entry.shape.clone(),
+            found: entry.shape.to_vec(),
         });
     }
     Ok(wide)

@@ -45,7 +45,7 @@ impl<'a> StoredTensor<'a> {
                 path: reader.path().into(),
                 tensor: name.into(),
                 expected: shape.to_vec(),
-                found: entry.shape.clone(),
+                found: entry.shape.to_vec(),
             });
         }
         let dtype = Float::of(entry.dtype).ok_or_else(|| Error::Dtype {

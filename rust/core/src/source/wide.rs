@@ -34,14 +34,14 @@ pub(crate) enum WideTensor<'a> {
 impl<'a> WideStored<'a> {
     /// The tensor of an entry, if it is one of these.
     pub(super) fn of(
-        (name, entry): (&'a str, &TensorEntry),
+        entry: TensorEntry<'a>,
         reader: &'a Reader,
         allow_nonfinite: bool,
     ) -> Option<Self> {
         let (offset, dtype) = (entry.offset, entry.dtype);
         matches!(dtype, Dtype::F64 | Dtype::C64).then_some(Self {
             reader,
-            name,
+            name: entry.name,
             offset,
             dtype,
             allow_nonfinite,
