@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
-use crate::kernels::similar::{add_products, shares_kept, Counts, Products, Signs, BINS, RIGHTS};
+use crate::kernels::gram::{Gram, Row, LANES};
+use crate::kernels::similar::{shares_kept, Counts, Signs, BINS};
 use crate::number::Float;
 use crate::plan::Model;
 use crate::source;
@@ -164,7 +165,7 @@ impl Found {
     fn add(&mut self, worker: &mut Worker, run: usize, runs: usize) {
         let n = worker.deltas.len();
         self.products.resize(runs, None);
-        self.products[run] = Some(worker.gram());
+        self.products[run] = Some(worker.gram.upper());
         self.agreeing.resize(n * n, 0);
         self.nonzero.resize(n * n, 0);
         let pairs = [(&mut self.agreeing, &worker.agreeing), (&mut self.nonzero, &worker.nonzero)];
@@ -207,11 +208,11 @@ fn mirrored<T: Copy>(mut matrix: Vec<T>, n: usize) -> Vec<T> {
 /// A worker's buffers, and the sums of one run.
 struct Worker {
     base: Vec<f32>,
-    deltas: Vec<Vec<f32>>,
+    deltas: Vec<Vec<Row>>,
     scratch: Vec<u8>,
     signs: Vec<Signs>,
     counts: Vec<Counts>,
-    products: Vec<Products>,
+    gram: Gram,
     agreeing: Vec<u64>,
     nonzero: Vec<u64>,
 }
@@ -224,7 +225,7 @@ impl Worker {
             scratch: vec![],
             signs: vec![Signs::default(); n],
             counts: vec![Counts::default(); n],
-            products: vec![Products::default(); groups(n).count()],
+            gram: Gram::new(n),
             agreeing: vec![0; n * n],
             nonzero: vec![0; n * n],
         }
@@ -236,18 +237,17 @@ impl Worker {
         tensor.base.read(Float::F32, chunk.start, &mut self.base, scratch)?;
         for (number, expert) in tensor.experts.iter().enumerate() {
             let delta = &mut self.deltas[number];
-            delta.resize(chunk.len(), 0.0);
+            delta.resize(chunk.len().div_ceil(LANES), [0.0; LANES]);
+            let delta = delta.as_flattened_mut();
+            let (delta, rest) = delta.split_at_mut(chunk.len());
+            rest.fill(0.0);
             let run = DeltaRun { working: Float::F32, start: chunk.start, base: &self.base };
             expert.read_delta(run, delta, scratch)?;
             self.counts[number].add(delta);
             self.signs[number].take(delta);
         }
         let n = self.deltas.len();
-        for ((row, first), sums) in groups(n).zip(&mut self.products) {
-            // What is beyond the last expert is computed for nothing.
-            let right = |number: usize| &self.deltas[(first + number).min(n - 1)][..];
-            add_products(&self.deltas[row], std::array::from_fn(right), sums);
-        }
+        self.gram.add(&self.deltas);
         for row in 0..n {
             for column in row..n {
                 let (agreeing, nonzero) = self.signs[row].agreement(&self.signs[column]);
@@ -257,21 +257,4 @@ impl Worker {
         }
         Ok(())
     }
-
-    /// The run's inner products, the upper triangle of (experts, experts).
-    fn gram(&self) -> Vec<f64> {
-        let n = self.deltas.len();
-        let mut gram = vec![0.0; n * n];
-        for ((row, first), sums) in groups(n).zip(&self.products) {
-            for (column, lanes) in (first..n).zip(sums) {
-                gram[row * n + column] = lanes.iter().sum();
-            }
-        }
-        gram
-    }
-}
-
-/// The calls that it takes for the upper triangle: each expert, and the first of those beside it.
-fn groups(n: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..n).flat_map(move |row| (row..n).step_by(RIGHTS).map(move |first| (row, first)))
 }

@@ -5,6 +5,7 @@ pub(crate) mod distance;
 pub(crate) mod drop;
 pub(crate) mod elementwise;
 pub(crate) mod fused;
+pub(crate) mod gram;
 pub(crate) mod linear;
 pub(crate) mod similar;
 pub(crate) mod trim;

@@ -1,55 +1,17 @@
-//! What deltas have in common, chunk by chunk: inner products, signs, magnitudes.
+//! What deltas have in common beside their inner products, chunk by chunk: signs, magnitudes.
 //!
 //! ```text
-//! product   sums[j][i % 8] += left[i] · right_j[i]     in float64, where a product of floats is exact
 //! signs     one bit for each element: negative, and not zero
 //! count     counts[|delta| >> 18] += 1                 32 counters for each power of two
 //! ```
-//! Four right sides share the conversion of the left one. As products are exact, a fused multiply-add
-//! rounds like a product and a sum: all processors give the same bits.
 
 use multiversion::multiversion;
 
-/// Accumulators of one inner product.
-pub(crate) const LANES: usize = 8;
-/// Right sides of one call.
-pub(crate) const RIGHTS: usize = 4;
 /// Counters of magnitudes: eight bits of exponent and five of mantissa.
 pub(crate) const BINS: usize = 1 << 13;
 const SHIFT: u32 = 31 - 13;
 /// Counters that are filled in turn, so that equal neighbours do not wait for each other.
 const TABLES: usize = 4;
-
-/// Sums of the products of one left side with some right ones.
-pub(crate) type Products = [[f64; LANES]; RIGHTS];
-
-/// Add the products of `left` with each of `rights`; all are equally long.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub(crate) fn add_products(left: &[f32], rights: [&[f32]; RIGHTS], sums: &mut Products) {
-    // One reference to each: in a loop over an array of slices nothing is vectorised.
-    let [mut a, mut b, mut c, mut d] = *sums;
-    let [ra, rb, rc, rd] = rights.map(|right| right.chunks(LANES));
-    for ((((left, ra), rb), rc), rd) in left.chunks(LANES).zip(ra).zip(rb).zip(rc).zip(rd) {
-        add_row(left, ra, &mut a);
-        add_row(left, rb, &mut b);
-        add_row(left, rc, &mut c);
-        add_row(left, rd, &mut d);
-    }
-    *sums = [a, b, c, d];
-}
-
-#[inline(always)]
-fn add_row(left: &[f32], right: &[f32], sums: &mut [f64; LANES]) {
-    let add = |left: &[f32], right: &[f32], sums: &mut [f64]| {
-        for ((sum, a), b) in sums.iter_mut().zip(left).zip(right) {
-            *sum = f64::from(*a).mul_add(f64::from(*b), *sum);
-        }
-    };
-    match (<&[f32; LANES]>::try_from(left), <&[f32; LANES]>::try_from(right)) {
-        (Ok(left), Ok(right)) => add(left, right, sums),
-        _ => add(left, right, sums),
-    }
-}
 
 /// Which elements are negative, and which are not zero: bit `i % 64` of word `i / 64`.
 #[derive(Debug, Clone, Default)]
@@ -185,14 +147,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn products_and_signs_are_the_definition(a in values(), b in values()) {
+        fn signs_are_the_definition(a in values(), b in values()) {
             let length = a.len().min(b.len());
             let (a, b) = (&a[..length], &b[..length]);
-            let mut sums = Products::default();
-            add_products(a, [b, a, a, b], &mut sums);
-            let exact: f64 = a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-            prop_assert!((sums[0].iter().sum::<f64>() - exact).abs() < 1e-12);
-            prop_assert_eq!(sums[0], sums[3]);
             let (mut left, mut right) = (Signs::default(), Signs::default());
             left.take(a);
             right.take(b);
