@@ -33,6 +33,20 @@ fn open_ours(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// Ask the system to begin to write some bytes of a file to the disk, without waiting until they are
+/// there. Advice only: what makes a file durable is still its sync, which then finds less to do.
+pub(crate) fn begin_sync(file: &File, start: u64, length: u64) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        let (file, start, length) = (file.as_raw_fd(), start as i64, length as i64);
+        // SAFETY: the descriptor is open as long as the caller's `File`, and no memory is passed.
+        let _ = unsafe { libc::sync_file_range(file, start, length, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, start, length);
+}
+
 #[cfg(unix)]
 pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)

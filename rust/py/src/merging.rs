@@ -8,7 +8,7 @@ use std::time::Instant;
 use mergeplan_core::checkpoint::Identity;
 use mergeplan_core::execute::{Options, Prepared, Target};
 use mergeplan_core::lent::{self, Lent};
-use mergeplan_core::output::{FileSink, Layout, MemorySink, Place, Region, Sink};
+use mergeplan_core::output::{syncing_early, FileSink, Layout, MemorySink, Place, Region, Sink};
 use mergeplan_core::plan::{Job, Merge, Plan};
 use mergeplan_core::work::{Control, DEFAULT_CHUNK};
 use mergeplan_core::{Error, Result};
@@ -109,7 +109,7 @@ impl Family {
         let target = |(output, sink): (&Output, _)| self.prepared.target(output.0, sink);
         let sinks_of = sinks.iter().map(|sink| sink as &dyn Sink);
         let targets: Vec<Target> = outputs.iter().zip(sinks_of).map(target).collect();
-        let hashes = self.prepared.run(&targets, options, control)?;
+        let hashes = syncing_early(&sinks, || self.prepared.run(&targets, options, control))?;
         let begun = Instant::now();
         sinks.iter().try_for_each(Sink::finish)?;
         let sync_seconds = begun.elapsed().as_secs_f64();

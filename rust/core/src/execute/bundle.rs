@@ -155,7 +155,8 @@ impl<'a> Bundle<'a> {
         let out = block * widest.unwrap_or(0).div_ceil(8);
         let values = |n: usize| 4 * chunk * n;
         let made = self.inputs().into_iter().map(|input| input.scratch_bytes(chunk)).max();
-        at_once * out
+        // One block is computed while another waits for its turn to be written.
+        2 * at_once * out
             + made.unwrap_or(0)
             + match &self.kind {
                 // Two blocks are compared where the files cannot be mapped.

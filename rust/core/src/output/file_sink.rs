@@ -3,22 +3,46 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::error::{Error, Result};
 use crate::output::journal::{Journal, Written};
 use crate::output::{Block, Layout, Sink};
-use crate::positional::{open_again, read_exact_at, write_all_at};
+use crate::positional::{begin_sync, open_again, read_exact_at, write_all_at};
+
+/// Bytes of a file that the system is asked to begin to bring to the disk, once they are all written.
+const WINDOW: u64 = 16 << 20;
+/// No block is longer, so that the blocks that begin in a window have as many bytes but for this.
+const LONGEST: u64 = 1 << 20;
 
 /// Safetensors files in a folder, with a journal of the blocks that they hold.
 #[derive(Debug)]
 pub struct FileSink {
     layout: Arc<Layout>,
-    files: Vec<(PathBuf, File)>,
+    files: Vec<OutFile>,
     journal: Journal,
     written: Written,
     inputs: Journal,
     known: Mutex<HashMap<usize, u64>>,
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+struct OutFile {
+    path: PathBuf,
+    file: File,
+    /// Whose turn it is to write: the file system lets one at a time, and has the others spin.
+    turn: Mutex<()>,
+    /// For each window of the file how much was written of what begins in it.
+    written: Vec<AtomicU64>,
+}
+
+impl OutFile {
+    fn new(path: PathBuf, file: File, bytes: u64) -> Self {
+        let written = (0..bytes.div_ceil(WINDOW)).map(|_| AtomicU64::default()).collect();
+        Self { path, file, turn: Mutex::default(), written }
+    }
 }
 
 impl FileSink {
@@ -40,7 +64,7 @@ impl FileSink {
             crate::fault::hit("layout").map_err(|source| failed("write", source))?;
             reserve(&handle, file.bytes).map_err(|source| failed("reserve space for", source))?;
             write_all_at(&handle, &file.header, 0).map_err(|source| failed("write", source))?;
-            files.push((path, handle));
+            files.push(OutFile::new(path, handle, file.bytes));
         }
         let inputs = Journal::create(&inputs_beside(journal), layout.places.len() as u64)?;
         let journal = Journal::create(journal, layout.blocks())?;
@@ -70,7 +94,7 @@ impl FileSink {
                 let reason = "it is not the file that this merge would write".to_owned();
                 return Err(Error::Resume { path, reason });
             }
-            files.push((path, handle));
+            files.push(OutFile::new(path, handle, file.bytes));
         }
         let (inputs, known) = Journal::resume(&inputs_beside(journal))?;
         let (journal, mut written) = Journal::resume(journal)?;
@@ -78,8 +102,7 @@ impl FileSink {
         written.retain(|job, number, hash| {
             let Some((place, length)) = layout.block(job, number) else { return false };
             bytes.resize(length, 0);
-            let (_, file) = &files[place.file];
-            read_exact_at(file, &mut bytes, place.offset).is_ok()
+            read_exact_at(&files[place.file].file, &mut bytes, place.offset).is_ok()
                 && xxhash_rust::xxh3::xxh3_64(&bytes) == hash
         });
         let known = Mutex::new(known.of_jobs());
@@ -115,6 +138,38 @@ impl FileSink {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn file_of(&self, block: Block) -> &OutFile {
+        &self.files[self.layout.places[block.job].file]
+    }
+
+    /// Write a block in its turn, and note it.
+    fn store(&self, block: Block, bytes: &[u8], hash: u64, turn: MutexGuard<()>) -> Result<()> {
+        let OutFile { path, file, written, .. } = self.file_of(block);
+        let failed = |source| Error::Io { path: path.clone(), action: "write", source };
+        crate::fault::hit("write").map_err(failed)?;
+        let offset = self.layout.places[block.job].offset + block.offset;
+        write_all_at(file, bytes, offset).map_err(failed)?;
+        drop(turn);
+        if let Some(window) = written.get((offset / WINDOW) as usize) {
+            window.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        crate::fault::hit("journal").map_err(failed)?;
+        self.journal.add(block.job, block.number, hash)
+    }
+
+    /// Have the system begin to bring to the disk what was written, window by window, as long as it
+    /// shall `go_on`. It may have to wait for the disk, which no worker should.
+    pub(super) fn begin_sync(&self, go_on: impl Fn() -> bool) {
+        for OutFile { file, written, .. } in &self.files {
+            for (number, window) in written.iter().enumerate() {
+                if window.load(Ordering::Relaxed) >= WINDOW - LONGEST && go_on() {
+                    window.store(0, Ordering::Relaxed);
+                    begin_sync(file, number as u64 * WINDOW, WINDOW);
+                }
+            }
+        }
+    }
+
     /// Blocks that an earlier run has left whole.
     pub fn resumed_blocks(&self) -> usize {
         self.written.len()
@@ -123,13 +178,17 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<()> {
-        let place = self.layout.places[block.job];
-        let (path, file) = &self.files[place.file];
-        let failed = |source| Error::Io { path: path.clone(), action: "write", source };
-        crate::fault::hit("write").map_err(failed)?;
-        write_all_at(file, bytes, place.offset + block.offset).map_err(failed)?;
-        crate::fault::hit("journal").map_err(failed)?;
-        self.journal.add(block.job, block.number, hash)
+        let turn = &self.file_of(block).turn;
+        self.store(block, bytes, hash, turn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn try_write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<bool> {
+        let turn = match self.file_of(block).turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        self.store(block, bytes, hash, turn).map(|()| true)
     }
 
     fn written(&self, job: usize, number: usize) -> Option<u64> {
@@ -147,7 +206,7 @@ impl Sink for FileSink {
     }
 
     fn finish(&self) -> Result<()> {
-        for (path, file) in &self.files {
+        for OutFile { path, file, .. } in &self.files {
             let failed = |source| Error::Io { path: path.clone(), action: "sync", source };
             crate::fault::hit("sync").map_err(failed)?;
             file.sync_all().map_err(failed)?;

@@ -1,6 +1,7 @@
 //! Where output goes: every byte's place, decided first, and the files or memory that take the
 //! blocks. Uses `plan`, the bounds of `checkpoint`'s headers, and what is below them.
 
+mod early_sync;
 mod exchange;
 mod file_sink;
 mod journal;
@@ -9,6 +10,7 @@ mod memory_sink;
 mod rename_new;
 mod sink;
 
+pub use early_sync::syncing_early;
 pub use exchange::exchange;
 pub use file_sink::FileSink;
 pub use layout::{FileLayout, Layout, Place};

@@ -21,6 +21,15 @@ pub trait Sink: Sync {
     /// [`crate::Error::Io`]
     fn write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<()>;
 
+    /// The same, unless it would have to wait for another thread's block: then nothing is stored, and
+    /// the answer is false.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]
+    fn try_write(&self, block: Block, bytes: &[u8], hash: u64) -> Result<bool> {
+        self.write(block, bytes, hash).map(|()| true)
+    }
+
     /// The hash of a block that is stored already, from an earlier run.
     fn written(&self, _job: usize, _number: usize) -> Option<u64> {
         None
