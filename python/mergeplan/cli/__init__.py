@@ -25,6 +25,7 @@ from mergeplan.errors import (
     legible,
 )
 from mergeplan.system import signals
+from mergeplan.system.ray import HeadLostError
 
 COMMANDS = {
     "init": "write a pool.yml of the models, adapters and texts in some folders",
@@ -191,6 +192,9 @@ def _told(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, InputError):
         return _fail(error.message, error.hint, error.exit_code, error.excerpt)
+    if isinstance(error, HeadLostError):
+        # A thread still waits for the head inside Ray, and the interpreter's end crashes over it.
+        os._exit(_fail(error.message, error.hint, error.exit_code))
     if isinstance(error, MergeplanError):
         return _fail(error.message, error.hint, error.exit_code)
     if isinstance(error, MemoryError):

@@ -19,7 +19,7 @@ from mergeplan.merging.manifest import stored_hashes, write_manifest
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.preflight import check_merges
 from mergeplan.merging.replacing import unknown_in
-from mergeplan.merging.runner import Result, Runner, run_here
+from mergeplan.merging.runner import Result, Runner, nothing_done, run_here
 from mergeplan.merging.workfolder import refuse_removal
 from mergeplan.merging.workspace import Workspace, is_published, open_workspace, remove_leftover
 from mergeplan.system.files import clear_folder
@@ -216,15 +216,6 @@ class _Done:
     merged: float
 
 
-_NOTHING_DONE: Result = {
-    "read_bytes": 0,
-    "resumed_blocks": 0,
-    "sync_seconds": 0.0,
-    "hashes": {},
-    "inputs": {},
-}
-
-
 def _merge_and_publish(
     checked: CheckedMerges,
     options: MergeOptions,
@@ -232,7 +223,7 @@ def _merge_and_publish(
     watch: MemoryWatch,
     runner: Runner,
 ) -> _Done:
-    results = [dict(_NOTHING_DONE) for _ in checked.merges]
+    results = [nothing_done() for _ in checked.merges]
     open_works: dict[int, Workspace] = {}
     try:
         for number, one in enumerate(checked.merges):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mergeplan.merging.checked import CheckedMerges
+from mergeplan.merging.shards import ShardRecord, merge_shard, record_of, run_of, write_plans
+from mergeplan.merging.workfolder import SHARDS
 from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch
@@ -34,11 +36,48 @@ def run_here(
         if progress:
             progress(done, checked.work_bytes)
 
-    done = checked.family.run(
-        [(number, work.data, work.journal, work.resumed) for number, work in works.items()],
-        threads=checked.threads,
-        memory_bytes=checked.core_memory,
-        progress=report,
-    )
+    spread = {number: work for number, work in works.items() if (work.folder / SHARDS).is_dir()}
+    done = {number: _go_on(checked, number, work, report) for number, work in spread.items()}
+    begun = {number: work for number, work in works.items() if number not in spread}
+    if begun:
+        results = checked.family.run(
+            [(number, work.data, work.journal, work.resumed) for number, work in begun.items()],
+            threads=checked.threads,
+            memory_bytes=checked.core_memory,
+            progress=report,
+        )
+        done |= zip(begun, results, strict=True)
     watch.sample()
-    return dict(zip(works, done, strict=True))
+    return done
+
+
+def _go_on(
+    checked: CheckedMerges, number: int, work: Workspace, report: Callable[[int], None]
+) -> Result:
+    """Finish here what a cluster has begun: shard by shard, each with all threads."""
+    one = checked.merges[number]
+    write_plans(one, work.folder)
+    run, result, done = run_of(work.folder), nothing_done(), 0
+    written = sum(length for _, length, _ in one.prepared.files)
+    for name, length, _ in one.prepared.files:
+        counts = merge_shard(name, work.folder, checked.threads, checked.core_memory, run)
+        add_shard(result, counts, record_of(work.folder, name))
+        done += length
+        report(checked.work_bytes * done // max(written, 1))
+    return result
+
+
+def nothing_done() -> Result:
+    """What is said of a merge before its first shard."""
+    return {
+        **{"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0},
+        **{"hashes": {}, "inputs": {}},
+    }
+
+
+def add_shard(result: Result, counts: dict[str, int], record: ShardRecord) -> None:
+    """Add what is said of a shard to what is said of its merge."""
+    for key, count in counts.items():
+        result[key] += count
+    result["hashes"] |= record.hashes
+    result["inputs"] |= record.inputs

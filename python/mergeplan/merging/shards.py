@@ -23,7 +23,7 @@ from mergeplan.merging.checked import CheckedMerge
 from mergeplan.merging.manifest import Xxh3, stored_hashes
 from mergeplan.merging.workfolder import RECORD as STATE
 from mergeplan.merging.workfolder import SHARDS
-from mergeplan.system.files import lock, sync_folder
+from mergeplan.system.files import LOCK, lock, sync_folder
 from mergeplan.system.reading import RECORD, read_text
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
@@ -80,6 +80,11 @@ def _place(folder: Path, name: str) -> Path:
             raise SurroundingsError(f"`{place}` is a link", "pass `--discard` to start over")
         place.mkdir(exist_ok=True)
     return own
+
+
+def lock_of(folder: Path, name: str) -> Path:
+    """What a shard's worker holds while it works."""
+    return folder / SHARDS / name / LOCK
 
 
 def run_of(folder: Path) -> Run:

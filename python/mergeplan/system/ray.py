@@ -1,5 +1,6 @@
 """Ray: a cluster, or one on this machine. It schedules, restarts and repeats; we do not."""
 
+import atexit
 import logging
 import signal
 import threading
@@ -12,6 +13,12 @@ from mergeplan.errors import InputError, MissingInputError, SurroundingsError
 LOCAL = "local"
 # Ray starts a worker within seconds, and finds within half a minute that a node is lost.
 _ANSWER_SECONDS = 60.0
+# Ray ends a process, with a stack trace, that has been without its head for 60 seconds.
+_HEAD_SECONDS = 45.0
+
+
+class HeadLostError(SurroundingsError):
+    """The head of a cluster is gone, and with it the cluster."""
 
 
 def connect(address: str) -> Any:
@@ -77,14 +84,30 @@ def on_every_node(ray: Any, function: Any, *arguments: Any) -> dict[str, Any]:
     return found
 
 
-def cpus_of_nodes(ray: Any) -> list[int]:
-    """How many CPUs each node has that is alive and has any."""
-    counts = [int(node["Resources"].get("CPU", 0)) for node in _alive(ray)]
-    return [count for count in counts if count]
+def cpus_of_nodes(ray: Any) -> dict[str, int]:
+    """How many CPUs each node has that is alive and has any, by its id."""
+    counts = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in _alive(ray)}
+    return {node: count for node, count in counts.items() if count}
 
 
 def _alive(ray: Any) -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
+    """The nodes on the cluster's list.
+
+    Raises:
+        HeadLostError: Its head does not answer.
+    """
+    found: list[list[dict[str, Any]]] = []
+    # In a thread, since Ray waits for its head longer than it lets this process live without it.
+    asking = threading.Thread(target=lambda: found.append(ray.nodes()), daemon=True)
+    asking.start()
+    asking.join(_HEAD_SECONDS)
+    if not found:
+        atexit.unregister(ray.shutdown)  # it would wait for the head once more, for minutes
+        raise HeadLostError(
+            "the head of the Ray cluster does not answer",
+            "start a cluster again; `--resume` goes on from what is done",
+        )
+    return [node for node in found[0] if node["Alive"]]
 
 
 @contextmanager
