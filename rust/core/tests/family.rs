@@ -156,7 +156,7 @@ fn masks_stay_between_runs_where_the_limit_leaves_room() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());
     let expected = alone(folder.path());
-    let prepared = Prepared::family(plans(folder.path())).unwrap();
+    let prepared = Prepared::family(plans(folder.path()), &Default::default()).unwrap();
     let least = prepared.forecast(2).unwrap().least_memory_bytes;
     let run = |which: &[usize], memory| {
         let options = Options::new(2, 4096, memory).unwrap();

@@ -333,6 +333,22 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_read_once_and_a_file_that_is_another_by_then_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        write(&path, ONE, &[0; 4]);
+        let headers = Checkpoint::open(&path).unwrap().headers().clone();
+        assert_eq!(headers.place(), path);
+        let again = Checkpoint::reopen(&headers).unwrap();
+        assert!(Arc::ptr_eq(again.headers(), &headers));
+        assert_eq!(again.shards()[0].path(), path);
+        write(&path, &ONE.replace("\"a\"", "\"ab\""), &[0; 4]);
+        assert!(matches!(Checkpoint::reopen(&headers).unwrap_err(), Error::InputChanged { .. }));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Checkpoint::reopen(&headers).unwrap_err(), Error::Io { .. }));
+    }
+
+    #[test]
     fn one_file_is_a_checkpoint_whatever_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");

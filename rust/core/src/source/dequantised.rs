@@ -225,6 +225,46 @@ mod tests {
     use crate::source::Models;
     use safetensors::Dtype;
 
+    /// A model of 8-bit tensors, some with scales that are told.
+    #[test]
+    fn scales_are_found_by_name_and_shape_or_refused() {
+        let tensor = |name: &str, dtype, shape: &[usize], bytes: &'static [u8]| MemoryTensor {
+            name: name.into(),
+            dtype,
+            shape: shape.into(),
+            bytes,
+        };
+        let stored = Checkpoint::over(
+            "m",
+            vec![
+                tensor("q", Dtype::F8_E4M3, &[2, 2], &[0x38; 4]),
+                tensor("q_s", Dtype::F32, &[2, 1], &[0; 8]),
+                tensor("alone", Dtype::F8_E4M3, &[2, 2], &[0x38; 4]),
+                tensor("wide", Dtype::F8_E4M3, &[1, 2], &[0x38; 2]),
+                tensor("wide_s", Dtype::F32, &[2], &[0; 8]),
+                tensor("plain", Dtype::F32, &[2], &[0; 8]),
+            ],
+        );
+        let stored = stored.unwrap();
+        let kind = |shape: &[usize], scales: &[usize]| Scales {
+            shape: shape.into(),
+            ending: "_s".into(),
+            scales: scales.into(),
+            block: vec![1, 2],
+        };
+        let kinds = vec![kind(&[2, 2], &[1, 1]), kind(&[2, 2], &[2, 1]), kind(&[1, 2], &[1, 1])];
+        let scaled = Scaled { scaled: 0, dtype: Float::Bf16, kinds };
+        let (kind, name) = scales_of(&scaled, &stored, "q").unwrap().unwrap();
+        assert_eq!((&kind.scales[..], name), (&[2, 1][..], "q_s"));
+        assert!(scales_of(&scaled, &stored, "plain").unwrap().is_none());
+        for unknown in ["alone", "wide"] {
+            let error = scales_of(&scaled, &stored, unknown).unwrap_err();
+            assert!(matches!(error, Error::Plan { .. }), "{error}");
+        }
+        let error = scales_of(&scaled, &stored, "absent").unwrap_err();
+        assert!(matches!(error, Error::MissingTensor { .. }));
+    }
+
     /// 7 × 5 in blocks of 3 × 2, and two such matrices: every scale is another power of two.
     #[test]
     fn any_range_is_read_with_the_scale_of_each_elements_block() {

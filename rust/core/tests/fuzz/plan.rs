@@ -54,7 +54,7 @@ impl Mutant {
             ("seed", Json::token(7)),
             ("allow_nonfinite", Json::token(false)),
             ("max_shard_bytes", Json::token(self.max_shard_bytes)),
-            ("models", Json::Array(vec![Json::string("a"), Json::string("b")])),
+            ("models", Json::Array(vec![Json::string("a"), Json::string("b"), scaled()])),
             ("jobs", Json::Array(self.jobs.iter().enumerate().map(job).collect())),
         ]);
         self.changes.iter().for_each(|change| apply(&mut document, change));
@@ -62,6 +62,21 @@ impl Mutant {
         self.byte_changes.iter().for_each(|change| apply_bytes(&mut bytes, change));
         bytes
     }
+}
+
+/// The first model with its 8-bit tensors times their scales.
+fn scaled() -> Json {
+    let kind = Json::object([
+        ("shape", Json::array([256_usize, 3])),
+        ("ending", Json::string("_scale")),
+        ("scales", Json::array([2_usize, 1])),
+        ("block", Json::array([128_usize, 128])),
+    ]);
+    Json::object([
+        ("scaled", Json::token(0)),
+        ("dtype", Json::string("bfloat16")),
+        ("kinds", Json::Array(vec![kind])),
+    ])
 }
 
 fn merge(kind: &str) -> Json {
