@@ -39,4 +39,5 @@ def test_a_checkpoint_goes_to_another_process_without_them(tmp_path, plan):
     found = open_checkpoint(str(tmp_path / "b"))
     assert found.headers is not None
     sent = pickle.loads(pickle.dumps(found))
-    assert sent.headers is None and sent == found
+    assert sent.headers is None
+    assert sent == found
