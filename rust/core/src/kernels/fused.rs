@@ -72,10 +72,14 @@ pub(crate) fn subtract(
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 fn subtract_from<S: Stored, P: Precision>(bytes: &[u8], base: &[f32], out: &mut [f32]) -> bool {
     let mut largest = 0;
-    for ((out, base), b) in out.iter_mut().zip(base).zip(bytes.chunks_exact(S::BYTES)) {
-        let delta = P::round(S::load(b) - *base);
-        largest = largest.max(delta.to_bits() & EXPONENT);
-        *out = delta;
+    let rows = out.chunks_mut(LANES).zip(base.chunks(LANES)).zip(bytes.chunks(LANES * S::BYTES));
+    for ((out, base), bytes) in rows {
+        prefetch(bytes);
+        for ((out, base), b) in out.iter_mut().zip(base).zip(bytes.chunks_exact(S::BYTES)) {
+            let delta = P::round(S::load(b) - *base);
+            largest = largest.max(delta.to_bits() & EXPONENT);
+            *out = delta;
+        }
     }
     largest < EXPONENT
 }
