@@ -196,6 +196,16 @@ impl Reader {
         Error::Io { path: self.path().into(), action: "read", source }
     }
 
+    /// Whether a range seems to lie in memory; true where that cannot be asked.
+    pub(crate) fn is_cached(&self, range: Range<u64>) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Store::File { file, .. } = &self.store {
+            return seems_cached(file, &range);
+        }
+        let _ = range;
+        true
+    }
+
     /// Ask the system to fetch a range that will be read soon. Advice only.
     pub(crate) fn will_need(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]

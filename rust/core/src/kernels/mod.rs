@@ -1,5 +1,6 @@
 //! The arithmetic, on slices that fit the second-level cache. Nothing here knows files or threads.
 
+pub(crate) mod bracket;
 pub(crate) mod combine;
 pub(crate) mod distance;
 pub(crate) mod drop;

@@ -165,6 +165,11 @@ pub(crate) trait Source: Send + Sync + std::fmt::Debug {
         0
     }
 
+    /// Whether some elements can be read without waiting for a disk, as far as that is known.
+    fn is_cached(&self, _elements: Range<usize>) -> bool {
+        true
+    }
+
     /// Elements that will be read soon, and elements that need not stay resident. Advice only.
     fn will_need(&self, elements: Range<usize>);
     /// See [`Source::will_need`].

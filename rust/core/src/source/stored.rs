@@ -207,6 +207,10 @@ impl Source for StoredTensor<'_> {
         Ok(xxh3_64(self.bytes(elements.start, elements.len(), scratch)?))
     }
 
+    fn is_cached(&self, elements: Range<usize>) -> bool {
+        self.reader.is_cached(self.byte_range(elements))
+    }
+
     fn will_need(&self, elements: Range<usize>) {
         self.reader.will_need(self.byte_range(elements));
     }

@@ -117,6 +117,10 @@ impl Source for Tensor<'_> {
         self.source().scratch_bytes(chunk)
     }
 
+    fn is_cached(&self, elements: Range<usize>) -> bool {
+        self.source().is_cached(elements)
+    }
+
     fn will_need(&self, elements: Range<usize>) {
         self.source().will_need(elements);
     }

@@ -1,5 +1,7 @@
 //! Going over deltas, which statistics leave to whoever has the inputs.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::work::Segment;
 
@@ -11,9 +13,12 @@ pub(crate) trait DeltaWalk: Sync {
     /// How many experts it walks over side by side.
     fn streams(&self) -> usize;
 
-    /// Walk over a run of elements: `visit(stream, start, chunk)` for every stream, chunk by chunk.
+    /// Walk over a run of elements: `visit(stream, start, chunk)` for some streams, chunk by chunk.
     ///
     /// # Errors
     /// Whatever reading the inputs or `visit` gives.
-    fn walk(&self, segment: &Segment, visit: &mut Visit) -> Result<()>;
+    fn walk(&self, segment: &Segment, streams: &[usize], visit: &mut Visit) -> Result<()>;
+
+    /// Whether reading some runs, out of turn, makes no disk seek.
+    fn is_at_hand(&self, runs: &[Range<usize>]) -> bool;
 }

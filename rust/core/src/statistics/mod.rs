@@ -3,6 +3,7 @@
 //! subsets computes them once. Uses `kernels` and what is
 //! below it.
 
+pub(crate) mod around;
 pub mod content;
 mod delta_walk;
 pub mod fingerprint;

@@ -69,11 +69,12 @@ pub(crate) fn l1_scales(
     rounding: Float,
     parallel: &Parallel,
 ) -> Result<Vec<f32>> {
+    let streams: Vec<usize> = (0..selections.len()).collect();
     let sums = parallel.map(segments.len(), |number| {
         let segment = &segments[number];
         let mut cursors: Vec<_> = selections.iter().map(|s| s.cursor(segment, None)).collect();
         let mut leaves = vec![Leaves::new(segment); selections.len()];
-        deltas.walk(segment, &mut |stream, start, chunk| {
+        deltas.walk(segment, &streams, &mut |stream, start, chunk| {
             leaves[stream].before(start, chunk);
             cursors[stream].apply(start, chunk);
             leaves[stream].after(start, chunk);

@@ -1,5 +1,7 @@
 //! The passes that come before: thresholds, fingerprints, norms.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::execute::delta::job::{DeltaJob, Expert};
 use crate::execute::delta::masks::MaskMaker;
@@ -14,8 +16,8 @@ use crate::statistics::magnitude::{thresholds, Threshold, Wanted};
 use crate::statistics::norm::{l1_scales, scale_of, Leaves};
 use crate::statistics::ranks::RankLimits;
 use crate::statistics::selection::{Chance, Selection};
-use crate::statistics::{magnitude, DeltaWalk, Visit};
-use crate::work::{pieces, segments, Segment};
+use crate::statistics::{around, magnitude, DeltaWalk, Visit};
+use crate::work::{is_large, pieces, segments, Segment};
 
 /// What applying every expert needs to know of its whole tensor.
 #[derive(Default)]
@@ -78,8 +80,9 @@ impl DeltaJob<'_> {
         let (_, each) = self.threshold_bytes(segments.len(), resources.parallel.threads());
         let at_once = (resources.cache_bytes / each).max(1);
         // Where not even one expert has the room that it would like, less is set aside.
-        let short = each.saturating_sub(resources.cache_bytes / at_once);
-        let aside = (self.aside_bytes().saturating_sub(short)) / self.ranks_per_expert();
+        let there = each.min(resources.cache_bytes).saturating_sub(around::SAMPLE_BYTES);
+        let most = around::aside_bytes(self.len);
+        let aside = most.min(there / self.ranks_per_expert());
         for group in thinned.chunks(at_once) {
             let walk = Walk { job: self, experts: group, resources };
             let wanted = group.iter().map(|&i| self.wanted(&self.experts[i])).collect::<Vec<_>>();
@@ -127,16 +130,7 @@ impl DeltaJob<'_> {
         let ranks = self.ranks_per_expert();
         let low = if self.has_low_bits() { ranks * magnitude::low_bytes(segments) } else { 0 };
         let least = magnitude::high_bytes(segments, threads) + low;
-        (least, least + self.aside_bytes().saturating_sub(low))
-    }
-
-    /// Bytes of an expert's magnitudes that are best set aside while the rest is counted.
-    fn aside_bytes(&self) -> usize {
-        if self.has_low_bits() {
-            self.ranks_per_expert() * magnitude::aside_bytes(self.len)
-        } else {
-            0
-        }
+        (least, least.max(ranks * around::aside_bytes(self.len) + around::SAMPLE_BYTES))
     }
 
     fn ranks_per_expert(&self) -> usize {
@@ -331,12 +325,13 @@ impl DeltaWalk for Walk<'_> {
         self.experts.len()
     }
 
-    fn walk(&self, segment: &Segment, visit: &mut Visit) -> Result<()> {
+    fn walk(&self, segment: &Segment, streams: &[usize], visit: &mut Visit) -> Result<()> {
         let Resources { chunk, control, .. } = *self.resources;
         let length = chunk.min(segment.range.len());
         let (mut base, mut delta) = (vec![0.0; length], vec![0.0; length]);
         let mut scratch = Vec::new();
-        let inputs = self.job.inputs_of(self.experts);
+        let experts: Vec<usize> = streams.iter().map(|&stream| self.experts[stream]).collect();
+        let inputs = self.job.inputs_of(&experts);
         let mut behind = Behind::early(&inputs, segment, self.job.len);
         for range in pieces(segment.range.clone(), chunk) {
             behind.passed(range.start);
@@ -344,7 +339,7 @@ impl DeltaWalk for Walk<'_> {
             let (base, delta) = (&mut base[..range.len()], &mut delta[..range.len()]);
             self.job.base.read(self.job.dtype, range.start, base, &mut scratch)?;
             let mut read = self.job.base.dtype().size();
-            for (stream, &expert) in self.experts.iter().enumerate() {
+            for (&stream, &expert) in streams.iter().zip(&experts) {
                 let tensor = &self.job.experts[expert].tensor;
                 let run = DeltaRun { working: self.job.dtype, start: range.start, base };
                 tensor.read_delta(run, delta, &mut scratch)?;
@@ -355,5 +350,11 @@ impl DeltaWalk for Walk<'_> {
         }
         behind.finish();
         Ok(())
+    }
+    fn is_at_hand(&self, runs: &[Range<usize>]) -> bool {
+        let inputs = self.job.inputs_of(self.experts);
+        // Small tensors are read ahead of the work, and are there soon in any case.
+        !is_large(self.job.len)
+            || runs.iter().all(|run| inputs.iter().all(|i| i.is_cached(run.clone())))
     }
 }
