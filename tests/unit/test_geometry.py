@@ -103,6 +103,17 @@ def test_values_that_are_not_finite_and_nothing_in_common_are_errors(tmp_path):
         geometry_of(make_size(tmp_path / "2", base, [{"b": torch.ones(3)}]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("broken", ["base", "e1"])
+def test_a_value_that_is_not_finite_is_told_by_its_place(dtype, broken, tmp_path):
+    """Far behind the first block that is held, where all models have another dtype than one."""
+    models = {name: torch.ones(40_000, dtype=dtype) for name in ("base", "e1")}
+    models[broken][33_333] = torch.inf
+    experts = [{"a": torch.ones(40_000)}, {"a": models["e1"]}]
+    with pytest.raises(InputError, match=rf"{broken}.*`a`.*33333|{broken}.*33333.*`a`"):
+        geometry_of(make_size(tmp_path, {"a": models["base"]}, experts))
+
+
 def test_the_file_gives_the_matrix_back_in_any_order(demo_pool, tmp_path):
     import json
 

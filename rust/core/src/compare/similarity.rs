@@ -7,21 +7,24 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::kernels::gram::{Gram, Row, LANES};
-use crate::kernels::similar::{shares_kept, Counts, Signs, BINS};
+use crate::kernels::similar::{shares_kept, Counts, Signs, BINS, GROUP};
 use crate::number::Float;
 use crate::plan::Model;
 use crate::source;
-use crate::source::{DeltaRun, Models, Source};
+use crate::source::{DeltaRun, Held, Models, Source};
 use crate::work::{self, pieces, Control, Parallel, BLOCK};
 
 /// Elements of a run.
 const RUN: usize = 16 * BLOCK;
 /// Elements of all deltas that a kernel sees at a time: a quarter of a second-level cache of 1 MiB.
 const CHUNK: usize = 2048;
+/// Elements of all models that are copied from their files at a time: with eight experts of bfloat16
+/// a third of that cache.
+const HELD: usize = 8 * CHUNK;
 /// Runs by which reading is ahead of each worker.
 const AHEAD: usize = 2;
 
@@ -87,12 +90,22 @@ pub fn similarities(
         }
     };
     (0..AHEAD * threads).for_each(ask);
+    // Counters are a megabyte at eight experts: to make them for every run is seen.
+    let workers = Mutex::new(Vec::new());
     Parallel::Pool(&work::pool(threads)?).map(runs.len(), |number| {
         ask(number + AHEAD * threads);
         let (tensor, range) = runs[number].clone();
-        tensors[tensor].take(range, densities, control)
+        let idle = lock(&workers).pop();
+        let mut worker = idle.unwrap_or_else(|| Worker::new(pool.experts.len()));
+        tensors[tensor].take(range, &mut worker, densities, control)?;
+        lock(&workers).push(worker);
+        Ok(())
     })?;
     Ok(tensors.into_iter().map(|tensor| tensor.finish(densities)).collect())
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(|error| error.into_inner())
 }
 
 /// A tensor in every model, and what is known of it so far.
@@ -130,19 +143,27 @@ impl<'a> Tensor<'a> {
     }
 
     /// Go over a run, and add what it gave; the last one folds the tensor.
-    fn take(&self, run: Range<usize>, densities: &[f64], control: &Control) -> Result<()> {
-        let mut worker = Worker::new(self.experts.len());
+    fn take(
+        &self,
+        run: Range<usize>,
+        worker: &mut Worker,
+        densities: &[f64],
+        control: &Control,
+    ) -> Result<()> {
         for block in pieces(run.clone(), BLOCK) {
             control.check()?;
-            for chunk in pieces(block.clone(), CHUNK) {
-                worker.chunk(self, chunk)?;
+            for held in pieces(block.clone(), HELD) {
+                worker.hold(self, held.clone())?;
+                for chunk in pieces(held, CHUNK) {
+                    worker.chunk(self, chunk)?;
+                }
             }
             let bytes: usize = self.inputs().map(|input| input.dtype().size()).sum();
             control.add(block.len() * bytes);
         }
         self.inputs().for_each(|input| input.release(run.clone()));
-        let mut found = self.found.lock().unwrap_or_else(|error| error.into_inner());
-        found.add(&mut worker, run.start / RUN, self.length.div_ceil(RUN));
+        let mut found = lock(&self.found);
+        found.add(worker, run.start / RUN, self.length.div_ceil(RUN));
         if found.products.iter().all(Option::is_some) {
             let whole = found.fold(self.length, self.experts.len(), densities);
             found.whole = Some(whole);
@@ -165,12 +186,15 @@ impl Found {
     fn add(&mut self, worker: &mut Worker, run: usize, runs: usize) {
         let n = worker.deltas.len();
         self.products.resize(runs, None);
-        self.products[run] = Some(worker.gram.upper());
+        self.products[run] = Some(std::mem::replace(&mut worker.gram, Gram::new(n)).upper());
         self.agreeing.resize(n * n, 0);
         self.nonzero.resize(n * n, 0);
-        let pairs = [(&mut self.agreeing, &worker.agreeing), (&mut self.nonzero, &worker.nonzero)];
+        let pairs =
+            [(&mut self.agreeing, &mut worker.agreeing), (&mut self.nonzero, &mut worker.nonzero)];
         for (totals, counts) in pairs {
-            totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+            for (total, count) in totals.iter_mut().zip(counts) {
+                *total += std::mem::take(count);
+            }
         }
         self.magnitudes.resize(n, vec![0; BINS]);
         for (totals, counts) in self.magnitudes.iter_mut().zip(&mut worker.counts) {
@@ -207,6 +231,8 @@ fn mirrored<T: Copy>(mut matrix: Vec<T>, n: usize) -> Vec<T> {
 
 /// A worker's buffers, and the sums of one run.
 struct Worker {
+    /// Blocks of the experts, then of the base.
+    held: Vec<Held>,
     base: Vec<f32>,
     deltas: Vec<Vec<Row>>,
     scratch: Vec<u8>,
@@ -220,6 +246,7 @@ struct Worker {
 impl Worker {
     fn new(n: usize) -> Self {
         Self {
+            held: (0..=n).map(|_| Held::default()).collect(),
             base: vec![],
             deltas: vec![vec![]; n],
             scratch: vec![],
@@ -231,19 +258,25 @@ impl Worker {
         }
     }
 
+    fn hold(&mut self, tensor: &Tensor, block: Range<usize>) -> Result<()> {
+        for (held, input) in self.held.iter_mut().zip(tensor.inputs()) {
+            held.fill(input, block.clone(), &mut self.scratch)?;
+        }
+        Ok(())
+    }
+
     fn chunk(&mut self, tensor: &Tensor, chunk: Range<usize>) -> Result<()> {
-        self.base.resize(chunk.len(), 0.0);
-        let scratch = &mut self.scratch;
-        tensor.base.read(Float::F32, chunk.start, &mut self.base, scratch)?;
-        for (number, expert) in tensor.experts.iter().enumerate() {
+        let (length, scratch) = (chunk.len(), &mut self.scratch);
+        self.base.resize(length, 0.0);
+        self.held[tensor.experts.len()].read(&tensor.base, chunk.start, &mut self.base, scratch)?;
+        let run = DeltaRun { working: Float::F32, start: chunk.start, base: &self.base };
+        for (number, (expert, held)) in tensor.experts.iter().zip(&self.held).enumerate() {
             let delta = &mut self.deltas[number];
-            delta.resize(chunk.len().div_ceil(LANES), [0.0; LANES]);
+            delta.resize(length.next_multiple_of(GROUP) / LANES, [0.0; LANES]);
             let delta = delta.as_flattened_mut();
-            let (delta, rest) = delta.split_at_mut(chunk.len());
-            rest.fill(0.0);
-            let run = DeltaRun { working: Float::F32, start: chunk.start, base: &self.base };
-            expert.read_delta(run, delta, scratch)?;
-            self.counts[number].add(delta);
+            held.read_delta(expert, run, &mut delta[..length], scratch)?;
+            delta[length..].fill(0.0);
+            self.counts[number].add(&delta[..length]);
             self.signs[number].take(delta);
         }
         let n = self.deltas.len();

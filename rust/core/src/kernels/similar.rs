@@ -1,9 +1,19 @@
 //! What deltas have in common beside their inner products, chunk by chunk: signs, magnitudes.
 //!
 //! ```text
-//! signs     one bit for each element: negative, and not zero
+//! signs     two bits for each element: negative, and not zero; to compare them is to count bits
 //! count     counts[|delta| >> 18] += 1                 32 counters for each power of two
 //! ```
+//!
+//! 1. A sign is shifted into the word of its lane, sixteen lanes at a time: which bit an element has
+//!    is the same for all deltas, and nothing else depends on it.
+//! 2. Magnitudes are counted in four tables in turn.
+//!
+//! Tried and dropped, in ns for each element where signs take 0.030 and counting 0.23 (AMD EPYC of
+//! family 26): bit `i` of word `i / 64` for element `i`, 0.067, and by AVX-512 intrinsics 0.030;
+//! counting in the same loop as the signs, 0.27 for both; numbers of counters by vectors first, 0.24;
+//! the four counters of a bin beside each other, 0.23; two tables, 0.26; counters of 16 bits, 0.25; one
+//! counter for two neighbours in bins of an eighth of an octave, 0.17, whose bins are too wide.
 
 use multiversion::multiversion;
 
@@ -13,52 +23,64 @@ const SHIFT: u32 = 31 - 13;
 /// Counters that are filled in turn, so that equal neighbours do not wait for each other.
 const TABLES: usize = 4;
 
-/// Which elements are negative, and which are not zero: bit `i % 64` of word `i / 64`.
+/// Elements that a row of sign words holds.
+pub(crate) const GROUP: usize = 32 * WORDS;
+const WORDS: usize = 16;
+type Words = [u32; WORDS];
+
+/// Which elements are negative, and which are not zero.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Signs {
-    negative: Vec<u64>,
-    nonzero: Vec<u64>,
+    negative: Vec<Words>,
+    nonzero: Vec<Words>,
 }
 
 impl Signs {
-    /// Take the signs of a chunk.
+    /// Take the signs of a chunk of whole groups; zeros at its end count for nothing.
     pub(crate) fn take(&mut self, delta: &[f32]) {
-        let words = delta.len().div_ceil(64);
-        self.negative.resize(words, 0);
-        self.nonzero.resize(words, 0);
-        pack(delta, &mut self.negative, &mut self.nonzero);
+        let groups = delta.as_chunks().0;
+        self.negative.resize(groups.len(), [0; WORDS]);
+        self.nonzero.resize(groups.len(), [0; WORDS]);
+        pack(groups, &mut self.negative, &mut self.nonzero);
     }
 
     /// How many elements have the same sign in both, and how many are zero in neither.
     pub(crate) fn agreement(&self, other: &Self) -> (u64, u64) {
         agreement(
-            [&self.negative, &other.negative].map(|words| &words[..]),
-            [&self.nonzero, &other.nonzero].map(|words| &words[..]),
+            [&self.negative, &other.negative].map(|words| words.as_flattened()),
+            [&self.nonzero, &other.nonzero].map(|words| words.as_flattened()),
         )
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn pack(delta: &[f32], negative: &mut [u64], nonzero: &mut [u64]) {
-    for ((group, negative), nonzero) in delta.chunks(64).zip(negative).zip(nonzero) {
-        let (mut sign, mut there) = (0_u64, 0_u64);
-        for (place, value) in group.iter().enumerate() {
-            sign |= u64::from(value.to_bits() >> 31) << place;
-            there |= u64::from(*value != 0.0) << place;
+fn pack(delta: &[[f32; GROUP]], negative: &mut [Words], nonzero: &mut [Words]) {
+    const MAGNITUDE: u32 = 0x7fff_ffff;
+    for ((group, negative), nonzero) in delta.iter().zip(negative).zip(nonzero) {
+        let (mut sign, mut there) = ([0; WORDS], [0; WORDS]);
+        for values in group.as_chunks::<WORDS>().0 {
+            for ((sign, there), value) in sign.iter_mut().zip(&mut there).zip(values) {
+                let bits = value.to_bits();
+                // Its upper bit is that of a magnitude that is not zero.
+                let carried = (bits & MAGNITUDE) + MAGNITUDE;
+                *sign = *sign << 1 | bits >> 31;
+                *there = *there << 1 | carried >> 31;
+            }
         }
         (*negative, *nonzero) = (sign, there);
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn agreement([a, b]: [&[u64]; 2], [in_a, in_b]: [&[u64]; 2]) -> (u64, u64) {
-    let (mut agreeing, mut both) = (0_u64, 0_u64);
+fn agreement([a, b]: [&[u32]; 2], [in_a, in_b]: [&[u32]; 2]) -> (u64, u64) {
+    // A chunk has fewer than 2³² elements.
+    let (mut agreeing, mut both) = (0_u32, 0_u32);
     for ((a, b), (in_a, in_b)) in a.iter().zip(b).zip(in_a.iter().zip(in_b)) {
         let there = in_a & in_b;
-        agreeing += u64::from((there & !(a ^ b)).count_ones());
-        both += u64::from(there.count_ones());
+        agreeing += (there & !(a ^ b)).count_ones();
+        both += there.count_ones();
     }
-    (agreeing, both)
+    (agreeing.into(), both.into())
 }
 
 /// How many elements have which magnitude.
@@ -145,16 +167,28 @@ mod tests {
         prop::collection::vec(prop_oneof![Just(0.0_f32), -2.0_f32..2.0], 0..200)
     }
 
+    /// Over more than one group, with all kinds of zero and nearly so.
+    fn signed() -> impl Strategy<Value = Vec<f32>> {
+        let value =
+            prop_oneof![Just(0.0_f32), Just(-0.0), Just(1e-45), Just(-1e-45), -2.0_f32..2.0];
+        prop::collection::vec(value, 0..2 * GROUP + 20)
+    }
+
     proptest! {
         #[test]
-        fn signs_are_the_definition(a in values(), b in values()) {
+        fn signs_are_the_definition(a in signed(), b in signed()) {
             let length = a.len().min(b.len());
             let (a, b) = (&a[..length], &b[..length]);
-            let (mut left, mut right) = (Signs::default(), Signs::default());
-            left.take(a);
-            right.take(b);
+            let signs = |delta: &[f32]| {
+                let mut signs = Signs::default();
+                let mut padded = delta.to_vec();
+                padded.resize(delta.len().next_multiple_of(GROUP), 0.0);
+                signs.take(&padded);
+                signs
+            };
+            let (left, right) = (signs(a), signs(b));
             let both = a.iter().zip(b).filter(|(x, y)| **x != 0.0 && **y != 0.0).count();
-            let agreeing = a.iter().zip(b).filter(|(x, y)| **x * **y > 0.0).count();
+            let agreeing = a.iter().zip(b).filter(|(x, y)| f64::from(**x) * f64::from(**y) > 0.0).count();
             prop_assert_eq!(left.agreement(&right), (agreeing as u64, both as u64));
         }
 
