@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import mergeplan
 from mergeplan.bench.bench import CASES
 from mergeplan.config.methods import METHODS
 from tests.support.commands import COMMAND, cli, cli_process
@@ -40,6 +42,7 @@ def test_json_has_every_run_and_the_machine(tmp_path):
     for row, merge in zip(data["table"], merges, strict=True):
         seconds = sorted(run["seconds"] for run in merge["runs"])
         assert row["mergeplan_seconds"] == sum(seconds) / 2
+        assert row["copy_seconds"] == min(run["seconds"] for run in copy["runs"])
         assert row["over_copy"] == row["mergeplan_seconds"] / row["copy_seconds"]
         assert row["mergekit_seconds"] is None
     assert {"cpu", "cores", "memory_bytes", "date", "mergeplan"} <= set(data["machine"])
@@ -48,6 +51,31 @@ def test_json_has_every_run_and_the_machine(tmp_path):
     made = (tmp_path / "d" / "e1" / "model.safetensors").stat().st_mtime_ns
     assert cli(*args, "--dir", tmp_path / "d").returncode == 0
     assert (tmp_path / "d" / "e1" / "model.safetensors").stat().st_mtime_ns == made
+
+
+def test_another_mergeplan_takes_turns_and_is_compared_pair_by_pair():
+    other = Path(mergeplan.__file__).parents[1]
+    args = (*TINY, "--no-mergekit", "--methods", "linear", "--rounds", 2, "--k", 2)
+    run = cli(*args, "--against", other, "--json")
+    assert run.returncode == 0, run.stderr
+    data = json.loads(run.stdout)
+    by_name = {m["contender"]: m for m in data["runs"] if m["dtype"] != "float32"}
+    pairs = zip(by_name["mergeplan"]["runs"], by_name["against"]["runs"], strict=True)
+    ratios = [theirs["seconds"] / ours["seconds"] for ours, theirs in pairs]
+    assert data["table"][0]["against_over_mergeplan"] == ratios
+    assert len(ratios) == 2
+
+
+def test_the_serial_part_is_what_the_phases_of_each_run_say(tmp_path):
+    run = cli(*TINY, "--no-mergekit", "--methods", "ties", "--k", 2, "--json")
+    data = json.loads(run.stdout)
+    assert data["bound"]["large_plan"] > 0
+    assert data["bound"]["large_factor"] > 1000
+    for row, merge in zip(data["table"], data["runs"][1:], strict=True):
+        (measured,) = merge["runs"]
+        serial = measured["seconds"] - measured["phases"]["merge"]
+        assert row["serial_seconds"] == pytest.approx(serial)
+        assert sum(row["serial"].values()) == pytest.approx(serial)
 
 
 @pytest.mark.long
@@ -66,7 +94,7 @@ def test_mergekit_runs_the_same_config():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--shape", "7b"), "expected one of 0.5b, 1.5b, tiny, found `7b`"),
+        (("--shape", "3b"), "expected one of 0.5b, 1.5b, 7b, tiny, found `3b`"),
         (("--methods", "tise"), "found `tise`"),
         (("--k", "2,x"), "expected numbers from 1 to 64"),
         (("--k", "0"), "expected numbers from 1 to 64"),

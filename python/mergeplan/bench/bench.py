@@ -3,23 +3,28 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from mergeplan.bench.machine import describe_machine
-from mergeplan.bench.models import SHAPES, make_pool
+from mergeplan.bench.models import SHAPES, make_headers, make_pool
 from mergeplan.bench.processes import (
     Run,
     copy_floor,
     mergekit_command,
     mergeplan_command,
+    other_mergeplan,
     read_all,
     run_process,
+    write_seconds,
 )
+from mergeplan.bench.serial import Bound
 from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.config.methods import METHODS
 from mergeplan.errors import SurroundingsError
@@ -28,12 +33,16 @@ from mergeplan.system.files import check_space
 # Options of each measured method; all weights are 1 and normalised where the method can.
 CASES: dict[str, dict[str, float]] = {
     "ties": {"density": 0.2},
-    "dare_linear": {"density": 0.5},
-    "linear": {},
     "breadcrumbs": {"density": 0.9, "gamma": 0.01},
+    "dare_linear": {"density": 0.5, "rescale": True},
+    "dare_ties": {"density": 0.5, "rescale": True},
     "della": {"density": 0.5, "epsilon": 0.1},
+    "task_arithmetic": {},
+    "linear": {},
 }
 DTYPES = ("bfloat16", "float32")
+# Planned, not merged.
+LARGE = "7b"
 
 Tell = Callable[[str], None]
 
@@ -50,14 +59,17 @@ class BenchOptions:
         rounds: Runs of each; the median counts.
         mergekit_k: Experts in mergekit's runs, of which there is one for each method, in bfloat16;
             one of `ks`, or `None` to leave mergekit out.
+        against: Another mergeplan, run in turn with this one: a checkout that is built, or a Python
+            in whose environment it is installed.
     """
 
     shape: str = "0.5b"
     methods: tuple[str, ...] = tuple(CASES)
-    ks: tuple[int, ...] = (2, 4, 8)
+    ks: tuple[int, ...] = (4,)
     threads: int = 2
-    rounds: int = 3
+    rounds: int = 5
     mergekit_k: int | None = 4
+    against: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,9 @@ class CaseResult:
 
     @property
     def seconds(self) -> float:
-        """The median."""
-        return median(run.seconds for run in self.runs)
+        """The median; of a copy, which is a floor, the fastest."""
+        seconds = [run.seconds for run in self.runs]
+        return min(seconds) if self.contender == "copy" else median(seconds)
 
     def peak(self, name: str) -> int | None:
         """The largest of the runs' peaks, `anonymous_bytes` or `resident_bytes`."""
@@ -88,6 +101,7 @@ class BenchReport:
     options: BenchOptions
     machine: dict[str, Any]
     measured: list[CaseResult] = field(default_factory=list)
+    bound: Bound | None = None
     notes: list[str] = field(default_factory=list)
 
     def find(self, contender: str, method: str, dtype: str, k: int) -> CaseResult | None:
@@ -141,6 +155,7 @@ class _Bench:
         methods = [name for name in options.methods if name in METHODS]
         for k in options.ks:
             self._measure_k(methods, k)
+        self._measure_bound(max(options.ks))
         if options.mergekit_k is not None:
             for method in methods:
                 self._measure_mergekit(method, options.mergekit_k)
@@ -151,7 +166,10 @@ class _Bench:
         for path in inputs:
             read_all(path)
         cases = [(method, dtype) for dtype in DTYPES for method in methods]
-        runs: dict[tuple[str, str], list[Run]] = {case: [] for case in cases}
+        contenders = ("mergeplan", "against") if options.against else ("mergeplan",)
+        runs: dict[tuple[str, str, str], list[Run]] = {
+            (name, *case): [] for case in cases for name in contenders
+        }
         copies: list[Run] = []
         for number in range(options.rounds):
             where = f"k = {k}, round {number + 1} of {options.rounds}"
@@ -159,12 +177,38 @@ class _Bench:
             copies.append(Run(copy_floor(inputs, self.work / "copy", options.threads), None, None))
             (self.work / "copy").unlink()
             for method, dtype in cases:
-                self.tell(f"mergeplan {method} {dtype}, {where}")
                 config = write_case(self.root, self.work, method, dtype, k)
-                runs[method, dtype].append(self._one_run(mergeplan_command, config))
+                # Whoever comes second finds warmer memory, so they take turns in that too.
+                for name in contenders[:: 1 if number % 2 == 0 else -1]:
+                    self.tell(f"{name} {method} {dtype}, {where}")
+                    run = self._against if name == "against" else self._ours
+                    runs[name, method, dtype].append(run(config))
         self.report.measured.append(CaseResult("copy", "", "", k, tuple(copies)))
-        for (method, dtype), found in runs.items():
-            self.report.measured.append(CaseResult("mergeplan", method, dtype, k, tuple(found)))
+        for (name, method, dtype), found in runs.items():
+            self.report.measured.append(CaseResult(name, method, dtype, k, tuple(found)))
+
+    def _ours(self, config: Path) -> Run:
+        return self._one_run(mergeplan_command, config)
+
+    def _against(self, config: Path) -> Run:
+        python, variables = other_mergeplan(self.report.options.against)
+        command = partial(mergeplan_command, python=python)
+        return self._one_run(command, config, variables)
+
+    def _measure_bound(self, k: int) -> None:
+        """What one thread does whatever the number of cores, for a larger shape from headers."""
+        length = (self.root / "base" / WEIGHTS_FILE).stat().st_size
+        self.tell("one writer")
+        write = write_seconds(length, self.work / "copy")
+        (self.work / "copy").unlink()
+        self.tell(f"the plan of {LARGE}")
+        make_headers(self.work / LARGE, SHAPES[LARGE], k)
+        config = write_case(self.work / LARGE, self.work, "ties", "bfloat16", k)
+        # `merge --dry-run` would ask for room for the output.
+        command = [sys.executable, "-m", "mergeplan", "inspect", str(config)]
+        plan = median(run_process(command).seconds for _ in range(3))
+        factor = SHAPES[LARGE].n_params / SHAPES[self.report.options.shape].n_params
+        self.report.bound = Bound(write, LARGE, plan, factor)
 
     def _measure_mergekit(self, method: str, k: int) -> None:
         self.tell(f"mergekit {method}, k = {k}")
@@ -177,9 +221,14 @@ class _Bench:
             return
         self.report.measured.append(CaseResult("mergekit", method, "bfloat16", k, (run,)))
 
-    def _one_run(self, command: Callable[[Path, Path, int], list[str]], config: Path) -> Run:
+    def _one_run(
+        self,
+        command: Callable[[Path, Path, int], list[str]],
+        config: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> Run:
         out = self.work / "out"
-        run = run_process(command(config, out, self.report.options.threads))
+        run = run_process(command(config, out, self.report.options.threads), variables)
         expected = (self.root / "base" / WEIGHTS_FILE).stat().st_size
         written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
         shutil.rmtree(out)

@@ -95,6 +95,7 @@ class Shape:
 SHAPES = {
     "0.5b": Shape(896, 4864, 24, 151_936, 128, 14),  # Qwen2.5-0.5B
     "1.5b": Shape(1536, 8960, 28, 151_936, 256, 12),  # Qwen2.5-1.5B
+    "7b": Shape(3584, 18_944, 28, 152_064, 512, 28),  # Qwen2.5-7B, with its head tied
     "tiny": Shape(64, 128, 2, 1000, 32, 4),
 }
 
@@ -126,6 +127,18 @@ def make_pool(root: Path, shape: Shape, experts: int) -> Iterator[str]:
         write_durably(marker, json.dumps({"recipe": "unfinished"}), replace=bool(found))
         _make_model(folder, shape, seed)
         write_durably(marker, wanted, replace=True)
+
+
+def make_headers(root: Path, shape: Shape, experts: int) -> None:
+    """Make models that take no room on the disk and hold nothing but zeros: enough to plan with."""
+    for name in ["base", *(f"e{i}" for i in range(experts))]:
+        folder = root / name
+        make_folder(folder)
+        with writing(folder / WEIGHTS_FILE, replace=False) as file:
+            header = _header(shape.tensors())
+            file.write(header)
+            file.truncate(len(header) + 2 * shape.n_params)
+        write_durably(folder / CONFIG_FILE, json.dumps(shape.config(), indent=1), replace=False)
 
 
 def _recipe_in(marker: Path) -> str:

@@ -1,20 +1,21 @@
 """One measured run: a whole process with its time and memory, or a plain copy."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from mergeplan.errors import SurroundingsError
 
 _SAMPLE_SECONDS = 0.02
-_PIECE_BYTES = 1 << 22
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -25,27 +26,32 @@ class Run:
         anonymous_bytes: Peak of its anonymous memory (RssAnon), sampled every 20 ms; `None` where
             the system does not tell.
         resident_bytes: Peak of all its resident memory, mapped files included.
+        phases: Seconds of its phases, where it printed them.
     """
 
     seconds: float
     anonymous_bytes: int | None
     resident_bytes: int | None
+    phases: dict[str, float] = field(default_factory=dict)
 
 
-def run_process(command: Sequence[str]) -> Run:
+def run_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
     """Run a command to its end; it is killed if this call is interrupted.
+
+    Args:
+        environment: Variables beside this process's own.
 
     Raises:
         SurroundingsError: It failed; with the end of what it said.
     """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {})}
     begun = time.perf_counter()
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables
     )
     sampler = _Sampler(process.pid)
     try:
-        _, errors = process.communicate()
+        printed, errors = process.communicate()
         seconds = time.perf_counter() - begun
     finally:
         process.kill()
@@ -55,7 +61,16 @@ def run_process(command: Sequence[str]) -> Run:
         said = errors.decode(errors="replace").strip().splitlines()
         reason = said[-1] if said else f"exit code {process.returncode}"
         raise SurroundingsError(f"a measured process failed: {reason}", " ".join(command))
-    return Run(seconds, sampler.anonymous_bytes, sampler.resident_bytes)
+    return Run(seconds, sampler.anonymous_bytes, sampler.resident_bytes, _phases(printed))
+
+
+def _phases(printed: bytes) -> dict[str, float]:
+    """The phases in what `merge --json` prints; none of what else prints."""
+    try:
+        found = json.loads(printed)["phases"]
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return {str(name): float(seconds) for name, seconds in found.items()}
 
 
 class _Sampler:
@@ -108,15 +123,23 @@ def read_all(path: Path) -> None:
 
 
 def copy_floor(inputs: Sequence[Path], out: Path, threads: int) -> float:
-    """Read every input byte once, write one model, and sync it; returns seconds.
+    """Read every input byte once and write one model, without a sync; returns seconds.
 
     This is what no merge can undercut with these system calls. It runs in this process, so that no
-    interpreter's start is counted.
+    interpreter's start is counted; and twice, of which the second counts: a machine that hands idle
+    memory back to its host is slow where memory is touched for the first time.
 
     Args:
         inputs: Files of one length.
+        out: A new file, which stays.
         threads: Each takes an equal part of the length.
     """
+    _copy(inputs, out, threads)
+    out.unlink()
+    return _copy(inputs, out, threads)
+
+
+def _copy(inputs: Sequence[Path], out: Path, threads: int) -> float:
     length = inputs[0].stat().st_size
     begun = time.perf_counter()
     out.write_bytes(b"")
@@ -144,17 +167,35 @@ def copy_floor(inputs: Sequence[Path], out: Path, threads: int) -> float:
         worker.start()
     for worker in workers:
         worker.join()
-    with out.open("r+b") as target:
-        os.fsync(target.fileno())
+    seconds = time.perf_counter() - begun
     if failures:
         raise failures[0]
-    return time.perf_counter() - begun
+    return seconds
 
 
-def mergeplan_command(config: Path, out: Path, threads: int) -> list[str]:
+def write_seconds(length: int, out: Path) -> float:
+    """Seconds in which one thread writes so many bytes into a new file, without a sync.
+
+    A file system lets one thread at a time write into a file, so no merge into one file takes less.
+    """
+    piece = memoryview(bytearray(min(length, 1 << 17)))  # as the core's blocks are
+    seconds = 0.0
+    for _ in range(2):  # the second counts, as of the copy
+        out.unlink(missing_ok=True)
+        begun = time.perf_counter()
+        with out.open("xb", buffering=0) as file:
+            for _ in range(length // max(1, len(piece))):
+                file.write(piece)
+        seconds = time.perf_counter() - begun
+    return seconds
+
+
+def mergeplan_command(
+    config: Path, out: Path, threads: int, python: str = sys.executable
+) -> list[str]:
     """How a user runs mergeplan."""
-    command = [sys.executable, "-m", "mergeplan", "merge", str(config), str(out)]
-    return [*command, "--quiet", "--threads", str(threads)]
+    command = [python, "-m", "mergeplan", "merge", str(config), str(out)]
+    return [*command, "--quiet", "--threads", str(threads), "--json"]
 
 
 def mergekit_command(config: Path, out: Path, threads: int) -> list[str]:
@@ -162,3 +203,15 @@ def mergekit_command(config: Path, out: Path, threads: int) -> list[str]:
     main = "from mergekit.scripts.run_yaml import main; main()"
     command = [sys.executable, "-c", main, str(config), str(out)]
     return [*command, "--quiet", "--num-threads", str(threads)]
+
+
+def other_mergeplan(place: Path | None) -> tuple[str, dict[str, str]]:
+    """The interpreter that runs another mergeplan, and the variables that it needs.
+
+    Args:
+        place: A checkout, whose extension module is built, or an interpreter.
+    """
+    if place is None or not place.is_dir():
+        return str(place or sys.executable), {"PYTHONPATH": ""}
+    source = place / "python" if (place / "python").is_dir() else place
+    return sys.executable, {"PYTHONPATH": str(source)}

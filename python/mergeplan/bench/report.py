@@ -1,10 +1,12 @@
 """The measurements as Markdown, and as data."""
 
 import dataclasses
+from statistics import median
 from typing import Any
 
 from mergeplan.bench.bench import CASES, BenchReport, CaseResult
 from mergeplan.bench.models import SHAPES
+from mergeplan.bench.serial import serial_of
 from mergeplan.display.text import format_bytes, format_count
 
 _HEAD = (
@@ -13,6 +15,7 @@ _HEAD = (
     "k",
     "mergeplan",
     "over copy",
+    "serial",
     "anonymous",
     "resident",
     "mergekit",
@@ -25,6 +28,9 @@ def markdown(report: BenchReport) -> str:
     """Where and how it was measured, then one row for each case."""
     options = report.options
     copies = ", ".join(f"{m.seconds:.3g} s at k = {m.k}" for m in _of(report, "copy"))
+    head = (
+        (*_HEAD, "against: its time over ours, median of the pairs") if options.against else _HEAD
+    )
     once = "" if options.mergekit_k is None else "; mergekit ran once"
     lines = [
         _machine(report.machine),
@@ -32,19 +38,24 @@ def markdown(report: BenchReport) -> str:
         f"Shape `{options.shape}`: {format_count(SHAPES[options.shape].n_params)} parameters in"
         f" bfloat16, k experts, files in the page cache, {options.threads} threads, whole"
         f" processes, medians of {options.rounds}{once}.",
-        f"*Copy* reads every input byte once and writes one model, synced: {copies}.",
+        "*Copy* reads every input byte once and writes one model, unsynced, the fastest of"
+        f" {options.rounds}: {copies}.",
+        "*Serial* is what one thread does alone: start, plan, sync and publish.",
+        *_bound(report),
         "*Anonymous* and *resident* are peaks of memory; mapped files count as resident only.",
         *(f"Note: {note}." for note in report.notes),
         "",
-        "| " + " | ".join(_HEAD) + " |",
-        "|" + "---|" * 2 + "---:|" * (len(_HEAD) - 2),
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * 2 + "---:|" * (len(head) - 2),
     ]
     for row in rows(report):
         cells = [row["method"], row["dtype"], str(row["k"]), _seconds(row["mergeplan_seconds"])]
-        cells += [_times(row["over_copy"])]
+        cells += [_times(row["over_copy"]), _seconds(row["serial_seconds"])]
         cells += [_memory(row["anonymous_bytes"]), _memory(row["resident_bytes"])]
         cells += [_seconds(row["mergekit_seconds"]), _memory(row["mergekit_anonymous_bytes"])]
         cells += [_times(row["mergekit_over_mergeplan"])]
+        if options.against:
+            cells += [_pairs(row["against_over_mergeplan"])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -55,6 +66,8 @@ def rows(report: BenchReport) -> list[dict[str, Any]]:
     for case in _of(report, "mergeplan"):
         copy = report.find("copy", "", "", case.k)
         mergekit = report.find("mergekit", case.method, case.dtype, case.k)
+        against = report.find("against", case.method, case.dtype, case.k)
+        serial = serial_of(case.runs)
         options = ", ".join(f"{key} {value:g}" for key, value in CASES[case.method].items())
         found.append(
             {
@@ -64,11 +77,20 @@ def rows(report: BenchReport) -> list[dict[str, Any]]:
                 "mergeplan_seconds": case.seconds,
                 "copy_seconds": copy.seconds if copy else None,
                 "over_copy": case.seconds / copy.seconds if copy else None,
+                "serial_seconds": serial.seconds if serial else None,
+                "serial": dataclasses.asdict(serial) if serial else None,
                 "anonymous_bytes": case.peak("anonymous_bytes"),
                 "resident_bytes": case.peak("resident_bytes"),
                 "mergekit_seconds": mergekit.seconds if mergekit else None,
                 "mergekit_anonymous_bytes": mergekit.peak("anonymous_bytes") if mergekit else None,
                 "mergekit_over_mergeplan": mergekit.seconds / case.seconds if mergekit else None,
+                "against_seconds": against.seconds if against else None,
+                "against_over_mergeplan": [
+                    other.seconds / own.seconds
+                    for own, other in zip(case.runs, against.runs, strict=True)
+                ]
+                if against
+                else [],
             }
         )
     return found
@@ -80,7 +102,11 @@ def bench_data(report: BenchReport) -> dict[str, Any]:
         "table": rows(report),
         "notes": report.notes,
         "machine": report.machine,
-        "options": dataclasses.asdict(report.options),
+        "options": {
+            **dataclasses.asdict(report.options),
+            "against": str(report.options.against) if report.options.against else None,
+        },
+        "bound": dataclasses.asdict(report.bound) if report.bound else None,
         "runs": [dataclasses.asdict(measured) for measured in report.measured],
     }
 
@@ -100,6 +126,29 @@ def _machine(machine: dict[str, Any]) -> str:
     versions = [f"{name} {machine[name]}" for name in ("mergekit", "torch") if machine.get(name)]
     parts += [machine["system"], f"Python {machine['python']}", f"mergeplan {machine['mergeplan']}"]
     return "; ".join([*parts, *versions, machine["date"]]) + "."
+
+
+def _bound(report: BenchReport) -> list[str]:
+    """What bounds merges on any number of cores."""
+    if (bound := report.bound) is None:
+        return []
+    ties = [case for case in _of(report, "mergeplan") if case.method == "ties"]
+    whole = ties[0].seconds * bound.large_factor if ties else None
+    share = bound.large_plan / whole if whole else 0.0
+    computed = f"{share:.1%} of the {whole:.3g} s of TIES at as many parameters (computed)"
+    of = f", {computed}" if whole else ""
+    return [
+        f"One thread writes one output in {bound.write:.2g} s, and no merge into one file takes"
+        f" less; shape `{bound.large_shape}` is started and planned in"
+        f" {bound.large_plan:.2g} s{of}."
+    ]
+
+
+def _pairs(ratios: list[float]) -> str:
+    """The median of the ratios of pairs, and how far they reach."""
+    if not ratios:
+        return "-"
+    return f"{median(ratios):.3g} × ({min(ratios):.3g} to {max(ratios):.3g})"
 
 
 def _seconds(value: float | None) -> str:

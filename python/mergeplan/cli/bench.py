@@ -15,19 +15,19 @@ from mergeplan.cli.options.units import Integers
 
 @click.command("bench")
 @click.option(
-    "--shape", default="0.5b", show_default=True, help="Size of the models: 0.5b, 1.5b, tiny."
+    "--shape", default="0.5b", show_default=True, help="Size of the models: 0.5b, 1.5b, 7b, tiny."
 )
 @click.option("--methods", metavar="NAMES", help="Joined by commas. [default: all it knows]")
 @click.option(
     "--k",
     "ks",
     type=Integers(1, 64),
-    default="2,4,8",
+    default="4",
     show_default=True,
     help="Numbers of experts, joined by commas.",
 )
 @click.option("-j", "--threads", type=click.IntRange(1, 1024), default=2, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
     "--mergekit/--no-mergekit",
     default=None,
@@ -37,6 +37,12 @@ from mergeplan.cli.options.units import Integers
     "--mergekit-k",
     type=click.IntRange(1, 64),
     help="Which k of --k mergekit runs, once for each method. [default: 4, or the nearest to it]",
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True),
+    help="Another mergeplan, run in turn with this one and compared pair by pair: a checkout with"
+    " its core built, such as the commit before, or the Python that it is installed for.",
 )
 @click.option(
     "--dir",
@@ -54,11 +60,15 @@ def command(
     rounds: int,
     mergekit: bool | None,
     mergekit_k: int | None,
+    against: Path | None,
     folder: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Measure merges on this machine beside mergekit and a plain copy; prints a Markdown table.
+
+    Every method in bfloat16 and float32: the median of --rounds whole processes, the fastest of as
+    many plain copies between them, mergekit once, and what of the time one thread takes alone.
 
     Makes a base and as many experts as the largest k (1 GB each at 0.5b). Ratios between
     contenders of one run mean more than seconds.
@@ -81,7 +91,9 @@ def command(
         mergekit_k = min(ks, key=lambda k: (abs(k - 4), k))
     elif mergekit_k not in ks:
         raise click.UsageError(f"--mergekit-k {mergekit_k} is not among --k")
-    options = BenchOptions(shape, chosen, ks, threads, rounds, mergekit_k if mergekit else None)
+    chosen_k = mergekit_k if mergekit else None
+    other = against.absolute() if against else None
+    options = BenchOptions(shape, chosen, ks, threads, rounds, chosen_k, other)
 
     with ExitStack() as stack:
         if folder is None:
