@@ -183,6 +183,8 @@ def test_the_process_gets_its_own_memory_limit_back(monkeypatch, own, while_merg
     assert peaks == [7]
 
 
-@pytest.mark.parametrize(("mib", "workers"), [(64, 1), (511, 1), (512, 2), (1024, 4), (80_000, 4)])
+@pytest.mark.parametrize(
+    ("mib", "workers"), [(64, 1), (511, 1), (512, 2), (1024, 2), (1536, 3), (80_000, 4)]
+)
 def test_a_device_has_as_many_workers_as_have_room(mib, workers):
     assert place.workers_of(Device("cuda:0", mib * MIB)) == workers

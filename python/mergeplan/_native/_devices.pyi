@@ -52,13 +52,17 @@ class OutputFiles:
     Args:
         outputs: Number of the merge, folder, journal and whether to resume, as in
             `PreparedMerge.run`.
+        threads: That hash and write, for all calls together.
 
     Raises:
         SurroundingsError: The disk has no room, or the files cannot be created.
     """
 
     def __new__(
-        cls, family: PreparedFamily, outputs: list[tuple[int, Path | str, Path | str, bool]]
+        cls,
+        family: PreparedFamily,
+        outputs: list[tuple[int, Path | str, Path | str, bool]],
+        threads: int,
     ) -> OutputFiles: ...
     def is_written(self, output: int, job: int) -> bool:
         """Whether a job's tensor is there as a whole."""

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mergeplan_core::execute::{run_some, DeviceInputs, DeviceOutputs, JobInput, Options};
+use mergeplan_core::execute::{run_some, DeviceInputs, DeviceOutputs, JobInput, Options, Writers};
 use mergeplan_core::output::{FileSink, Sink};
 use mergeplan_core::work::DEFAULT_CHUNK;
 use mergeplan_core::{Error, Result};
@@ -85,6 +85,7 @@ impl InputReader {
 pub(crate) struct OutputFiles {
     family: Arc<Family>,
     outputs: Vec<Arc<DeviceOutputs<FileSink>>>,
+    writers: Writers,
 }
 
 impl OutputFiles {
@@ -96,7 +97,13 @@ impl OutputFiles {
 #[pymethods]
 impl OutputFiles {
     #[new]
-    fn new(py: Python<'_>, family: &PreparedFamily, outputs: Vec<Output>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        family: &PreparedFamily,
+        outputs: Vec<Output>,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let writers = Writers::new(threads).map_err(|error| raise(py, error))?;
         let family = family.family.clone();
         let open = || {
             let open = |output: &Output| {
@@ -106,7 +113,7 @@ impl OutputFiles {
             outputs.iter().map(open).collect::<Result<_>>()
         };
         let outputs = py.detach(open).map_err(|error| raise(py, error))?;
-        Ok(Self { family, outputs })
+        Ok(Self { family, outputs, writers })
     }
 
     fn is_written(&self, py: Python<'_>, output: usize, job: usize) -> PyResult<bool> {
@@ -125,7 +132,7 @@ impl OutputFiles {
             // SAFETY: `OutputFiles.write` obliges its caller to leave this memory alone while the call
             // lasts.
             let bytes = unsafe { from_.bytes() };
-            self.output(output)?.write(&self.family.prepared, job, start, bytes)
+            self.output(output)?.write(&self.family.prepared, &self.writers, job, start, bytes)
         };
         py.detach(write).map_err(|error| raise(py, error))
     }

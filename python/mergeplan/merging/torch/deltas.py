@@ -187,12 +187,10 @@ class Deltas:
     def _random_masks(self, sweep: InputSweep) -> _Keep:
         numbers = zip(self.inputs[1:], self._thins, strict=True)
         ids = [self._stream_of(number) if thins else 0 for number, thins in numbers]
-        streams = philox.Streams(self._seed, ids, sweep.device)
-        if streams.fault:
-            sweep.note(
-                f"device `{sweep.device}`: masks are drawn in many steps, which takes longer: the"
-                f" kernel that draws them in one does not run ({streams.fault})"
-            )
+        counters = philox.Counters.of(self._seed, ids, sweep.device)
+        draw, fault = philox.find_draw(sweep.device)
+        if fault:
+            sweep.note(fault)
         # mergekit draws from probabilities in bfloat16 for bfloat16 deltas, else in float32.
         steps = self._steps if self.working == torch.bfloat16 else Steps(torch.float32)
         if self._ranked:
@@ -200,11 +198,14 @@ class Deltas:
             spreads = [(e.density, e.epsilon) if thins else (0.5, 0.0) for e, thins in pairs]
             by_rank = ranks.RankLimits(steps, self._columns, self._stride, spreads, sweep.device)
             return lambda start, deltas: self._fix(
-                streams.below(start, deltas.shape[1], by_rank.of(magnitudes(deltas)))
+                draw(counters, start, deltas.shape[1], by_rank.of(magnitudes(deltas)), True)
             )
         chances = [philox.limit(steps.number(expert.density)) for expert in self._experts]
         limits = sent(torch.tensor(chances).unsqueeze(1), sweep.device)  # (k, 1)
-        return lambda start, deltas: self._fix(streams.below(start, deltas.shape[1], limits))
+        has_low_bits = any(one & 0xFFFF for one in chances)
+        return lambda start, deltas: self._fix(
+            draw(counters, start, deltas.shape[1], limits, has_low_bits)
+        )
 
     # Factors that give what is kept the norm of the whole.
 

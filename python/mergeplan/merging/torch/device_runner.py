@@ -48,6 +48,7 @@ class DeviceRunner:
         outputs = OutputFiles(
             checked.family,
             [(number, w.data, w.journal, w.resumed) for number, w in works.items()],
+            checked.threads,
         )
         plans = [one.plan.data for one in merges]
         jobs = [

@@ -1,12 +1,13 @@
 """Philox4x32-10 on a device: the masks of `number/philox.rs` and `kernels/drop.rs`.
 
 Drawn by one kernel (`philox_fused`) where there is Triton, which is tried out at the start. The
-plain form, in torch's integers, is its oracle, and stands in for it: some hundred operations for
-each quarter of a piece. Neither waits for the device.
+plain form, in torch's integers, is its oracle, and stands in for it: 130 or 260 operations for each
+half of a piece. Neither waits for the device.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,81 +28,80 @@ _LOWER = 1 << 31
 # The largest limit of an element that has one of its own.
 MOST = _LOW
 # Parts in which the plain form draws a piece, so that what it needs meanwhile stays little.
-_PARTS = 4
+_PARTS = 2
 # Device bytes that drawing takes for each element of each stream: the mask; and of a part the words
 # in int64, and for eight of them four words, four on their way and a product in int64.
 BYTES = 1 + -(-(8 + 4 + 4 + 1) // _PARTS)
 
-# Draws from counters, a start and a count, below limits.
-Draw = Callable[[Tensor, int, int, Tensor], Tensor]
 
-
-class Streams:
-    """Random words for one tensor of several experts.
-
-    Args:
-        seed: The generator's key, 64 bits.
-        ids: Upper halves of the counters, 64 bits each; from `InputReader.stream_id`.
+@dataclass(frozen=True)
+class Counters:
+    """What words come from, beside the number of an element.
 
     Attributes:
-        fault: Why there is no fused kernel for a GPU; empty where there is, or no need of one.
+        key: 32 bits each, the lower ones first.
+        table: Ids of the streams and the key, their lower halves, then the upper ones: int64, shape
+            (2, k + 1).
     """
 
-    def __init__(self, seed: int, ids: Sequence[int], device: torch.device) -> None:
-        self._counters = sent(counters_of(seed, ids), device)
-        self._draw, self.fault = find_draw(device)
+    key: tuple[int, int]
+    table: Tensor
 
-    def below(self, start: int, count: int, limits: Tensor) -> Tensor:
-        """Whether the words of some elements are below limits. Boolean, shape (k, count).
+    @classmethod
+    def of(cls, seed: int, ids: Sequence[int], device: torch.device) -> "Counters":
+        """Of some streams, on a device.
 
         Args:
-            start: The first element.
-            limits: int64. Shape (k, 1), up to 2**32, or (k, count), up to `MOST`.
+            seed: The generator's key, 64 bits.
+            ids: Upper halves of the counters, 64 bits each; from `InputReader.stream_id`.
         """
-        return self._draw(self._counters, start, count, limits)
+        low, high = ([half(word) for word in (*ids, seed)] for half in (_low, _high))
+        return cls((_low(seed), _high(seed)), sent(torch.tensor([low, high]), device))
 
 
-def counters_of(seed: int, ids: Sequence[int]) -> Tensor:
-    """Ids and key as 32-bit words: lower halves, then upper ones. int64, shape (2, k + 1)."""
-    words = [*ids, seed]
-    return torch.tensor([[word & _LOW for word in words], [word >> 32 for word in words]])
+# Says whether the words of some elements are below limits. Takes counters, a start and a count;
+# int64 limits, of shape (k, 1), up to 2**32, or (k, count), up to `MOST`; and whether any has bits
+# among its lower 16. Boolean, shape (k, count).
+Draw = Callable[[Counters, int, int, Tensor, bool], Tensor]
 
 
-def plain_below(counters: Tensor, start: int, count: int, limits: Tensor) -> Tensor:
-    """`Streams.below`, in torch's own operations."""
+def plain_below(
+    counters: Counters, start: int, count: int, limits: Tensor, has_low_bits: bool = True
+) -> Tensor:
+    """A `Draw` in torch's own operations."""
     kept = torch.empty((len(limits), count), dtype=torch.bool, device=limits.device)
     part = max(-(-count // _PARTS), _GROUP)
     for first in range(0, count, part):
         some = slice(first, min(first + part, count))
-        words = _words(counters, start + first, some.stop - first)
+        words = _words(counters, start + first, some.stop - first, has_low_bits)
         torch.lt(words, limits[:, some] if limits.shape[1] > 1 else limits, out=kept[:, some])
     return kept
 
 
-def _words(counters: Tensor, start: int, count: int) -> Tensor:
-    """One for each element. int64, shape (k, count)."""
-    first = start // _GROUP
+def _words(counters: Counters, start: int, count: int, has_low_bits: bool = True) -> Tensor:
+    """One for each element; without its lower half where nobody asks. int64, shape (k, count)."""
+    table, first = counters.table, start // _GROUP
     groups = -(-(start + count) // _GROUP) - first
-    blocks = torch.arange(first * _LANES, (first + groups) * _LANES, device=counters.device)
+    blocks = torch.arange(first * _LANES, (first + groups) * _LANES, device=table.device)
     low, high = blocks & _LOW, blocks >> 32
-    words = torch.empty(
-        (counters.shape[1] - 1, groups, _ROWS, _LANES), dtype=torch.int64, device=counters.device
-    )
+    shape = (table.shape[1] - 1, groups, _ROWS, _LANES)
+    words = torch.empty(shape, dtype=torch.int64, device=table.device)
     upper = _philox(counters, low, high)
     for row in range(_ROWS):
         torch.mul(_half(upper, row), 1 << 16, out=words[:, :, row])
     del upper
-    lower = _philox(counters, low, high | _LOWER)
-    for row in range(_ROWS):
-        words[:, :, row] += _half(lower, row)
+    if has_low_bits:
+        lower = _philox(counters, low, high | _LOWER)
+        for row in range(_ROWS):
+            words[:, :, row] += _half(lower, row)
     skip = start - first * _GROUP
     return words.view(len(words), -1)[:, skip : skip + count]
 
 
-def _philox(counters: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
+def _philox(counters: Counters, a: Tensor, b: Tensor) -> list[Tensor]:
     """The four words of some blocks; they stand in the lower halves of int64. Shape (k, n) each."""
-    (*c_ids, k0), (*d_ids, k1) = counters.unsqueeze(2).unbind()
-    c, d = torch.stack(c_ids), torch.stack(d_ids)
+    c, d = counters.table[:, :-1].unsqueeze(2)
+    k0, k1 = counters.key
     for _ in range(10):
         left = (a & _LOW).mul_(_MULTIPLIERS[0])
         right = (c & _LOW).mul_(_MULTIPLIERS[1])
@@ -117,36 +117,53 @@ def _half(words: Sequence[Tensor], row: int) -> Tensor:
     return half.view(len(word), -1, _LANES)
 
 
+def _low(word: int) -> int:
+    return word & _LOW
+
+
+def _high(word: int) -> int:
+    return word >> 32
+
+
 @functools.cache
 def find_draw(device: torch.device) -> tuple[Draw, str]:
-    """The form that draws on a device, and why it is not the fused one where it should be."""
+    """The form that draws on a device, and what is wrong where that is not the fused one."""
     return (plain_below, "") if device.type == "cpu" else try_fused(device)
 
 
 def try_fused(device: torch.device) -> tuple[Draw, str]:
-    """The fused form where it runs and gives the plain one's bits; else that, and why."""
+    """The fused form where it runs and gives the plain one's bits; else that, and what is wrong."""
+
+    def fused(counters: Counters, start: int, count: int, limits: Tensor, _: bool) -> Tensor:
+        return philox_fused.below(counters.table, start, count, limits)
+
     try:
         from mergeplan.merging.torch import philox_fused
 
-        is_right = draws_alike(philox_fused.below, device)
+        if draws_alike(fused, device):
+            return fused, ""
+        fault = "its bits are wrong"
     except Exception as error:  # whatever a compiler may raise
         if is_lost(error) or is_short(error):
             raise
         (first, *_) = str(error).strip().splitlines() or [""]
-        return plain_below, f"{type(error).__name__}: {first}"
-    return (philox_fused.below, "") if is_right else (plain_below, "its bits are wrong")
+        fault = f"{type(error).__name__}: {first}"
+    return plain_below, (
+        f"device `{device}`: masks are drawn in many steps, which takes longer: the kernel that"
+        f" draws them in one does not run ({fault})"
+    )
 
 
 def draws_alike(draw: Draw, device: torch.device) -> bool:
     """Whether a form gives the plain one's bits: at counters beyond 32 bits, and within groups."""
-    counters = counters_of(0x0123_4567_89AB_CDEF, [5, 0xFEDC_BA98_7654_3210]).to(device)
+    counters = Counters.of(0x0123_4567_89AB_CDEF, [5, 0xFEDC_BA98_7654_3210], device)
     shared = torch.tensor([[0x8000_0000], [0x5555_1234]], device=device)
     for start, count in ((0, 3000), ((1 << 38) - 777, 2500), (511, 1)):
         words = _words(counters, start, count)
         # Of one word in three the lower half decides.
         each = torch.where(words % 3 == 0, words, words + 1 - words % 2).clamp_(max=MOST)
         for limits in (shared, each):
-            if not torch.equal(draw(counters, start, count, limits), words < limits):
+            if not torch.equal(draw(counters, start, count, limits, True), words < limits):
                 return False
     return True
 

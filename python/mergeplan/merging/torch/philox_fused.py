@@ -88,16 +88,8 @@ def keep_kernel(
         tl.store(kept + row_of_all + place, (word < limit).to(tl.int8), mask=is_inside)
 
 
-def below(counters: Tensor, start: int, count: int, limits: Tensor) -> Tensor:
-    """Whether the words of some elements are below limits; see `philox.Streams.below`.
-
-    Args:
-        counters: int64, shape (2, k + 1): the streams' ids and the key, in halves.
-        limits: int64, shape (k, 1) or (k, count).
-
-    Returns:
-        Boolean, shape (k, count).
-    """
+def below(table: Tensor, start: int, count: int, limits: Tensor) -> Tensor:
+    """A `philox.Draw` from the table of its counters."""
     group, skip = divmod(start, _GROUP)
     kept = torch.empty((len(limits), count), dtype=torch.bool, device=limits.device)
     tiles = triton.cdiv(skip + count, _GROUP * _GROUPS)
@@ -105,7 +97,7 @@ def below(counters: Tensor, start: int, count: int, limits: Tensor) -> Tensor:
     keep_kernel[tiles, len(limits)](
         kept.view(torch.int8),
         limits.contiguous(),
-        counters,
+        table,
         group,
         skip,
         count,

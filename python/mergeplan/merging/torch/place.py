@@ -12,7 +12,9 @@ from mergeplan.merging.torch.device import Device, memory_fraction
 _WORKERS = 4
 # A worker with less device memory than this is one too many: in shorter pieces a GPU takes less
 # time to do things than to be told of them.
-_LEAST_BYTES = 256 << 20
+_LEAST_BYTES = 512 << 20
+# But a second one has half of that: one alone has nothing to do at a tensor's end.
+_LEAST_OF_TWO = 256 << 20
 # Of a worker's share, what is planned: the allocator rounds up, and its blocks do not always fit.
 _PLANNED = 0.85
 
@@ -57,7 +59,8 @@ class Place:
 
 def workers_of(device: Device) -> int:
     """How many a device has room for."""
-    return max(1, min(_WORKERS, device.limit_bytes // _LEAST_BYTES))
+    many = min(_WORKERS, device.limit_bytes // _LEAST_BYTES)
+    return max(many, min(2, device.limit_bytes // _LEAST_OF_TWO), 1)
 
 
 @contextmanager

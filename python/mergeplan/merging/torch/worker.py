@@ -98,4 +98,6 @@ def _piece_elements(task: Task, share: int) -> tuple[int, int]:
         piece = piece // whole * whole or piece // align * align
     if piece <= 0:
         raise LeaveToCoreError
-    return piece, max(0, free - piece * each) if again else 0
+    # A whole tensor stays where its next piece would come.
+    room = free - piece * each + (piece * stored if piece == task.length else 0)
+    return piece, max(0, room) if again else 0

@@ -17,7 +17,7 @@ mod target;
 mod wide;
 
 pub use budget::Forecast;
-pub use device::{run_some, DeviceInputs, DeviceOutputs, JobInput};
+pub use device::{run_some, DeviceInputs, DeviceOutputs, JobInput, Writers};
 pub use options::Options;
 pub use prepared::Prepared;
 pub use target::Target;

@@ -14,8 +14,9 @@ use crate::plan::Merge;
 use crate::source::{Source, Tensor};
 use crate::work::{is_large, pool, Parallel, BLOCK};
 
-/// Elements that one thread copies at a time.
-const PIECE: usize = 1 << 20;
+/// Elements that one thread copies at a time: a worker's buffer holds some millions, and one thread
+/// is an eighth of a bus.
+const PIECE: usize = 1 << 18;
 
 /// A floating-point input of a job.
 #[derive(Debug)]

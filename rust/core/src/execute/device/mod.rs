@@ -8,4 +8,4 @@ mod inputs;
 mod outputs;
 
 pub use inputs::{DeviceInputs, JobInput};
-pub use outputs::{run_some, DeviceOutputs};
+pub use outputs::{run_some, DeviceOutputs, Writers};

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rayon::ThreadPool;
+
 use crate::error::{Error, Result};
 use crate::execute::blocks::write_block;
 use crate::execute::prepared::missing;
@@ -10,7 +12,21 @@ use crate::execute::{Options, Prepared, Target};
 use crate::output::Sink;
 use crate::plan::{Job, Merge};
 use crate::statistics::content;
-use crate::work::{pieces, Control, BLOCK};
+use crate::work::{pieces, pool, Control, Parallel, BLOCK};
+
+/// Threads that hash and write, for all outputs: one alone is slower than a bus.
+#[derive(Debug)]
+pub struct Writers(ThreadPool);
+
+impl Writers {
+    /// So many.
+    ///
+    /// # Errors
+    /// [`Error::Threads`](crate::Error::Threads)
+    pub fn new(threads: usize) -> Result<Self> {
+        pool(threads).map(Self)
+    }
+}
 
 /// The output of one plan, on its way into a sink.
 #[derive(Debug)]
@@ -66,7 +82,14 @@ impl<S: Sink> DeviceOutputs<S> {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Plan`] where these are no whole blocks of the tensor.
-    pub fn write(&self, prepared: &Prepared, job: usize, start: usize, bytes: &[u8]) -> Result<()> {
+    pub fn write(
+        &self,
+        prepared: &Prepared,
+        writers: &Writers,
+        job: usize,
+        start: usize,
+        bytes: &[u8],
+    ) -> Result<()> {
         let number = job;
         let (_, job) = prepared.job(self.plan, number)?;
         let size = job.out_dtype.bitsize() / 8;
@@ -78,7 +101,9 @@ impl<S: Sink> DeviceOutputs<S> {
         if !whole {
             return Err(missing("run of whole blocks"));
         }
-        for Range { start: at, end } in pieces(start..end, BLOCK) {
+        let blocks: Vec<_> = pieces(start..end, BLOCK).collect();
+        Parallel::Pool(&writers.0).map(blocks.len(), |block| {
+            let Range { start: at, end } = blocks[block].clone();
             let place = at / BLOCK;
             if matches!(&*lock(&self.jobs[number]), Hashes::Blocks(all) if all[place].is_none()) {
                 let bytes = &bytes[(at - start) * size..(end - start) * size];
@@ -87,7 +112,8 @@ impl<S: Sink> DeviceOutputs<S> {
                     all[place] = Some(hash);
                 }
             }
-        }
+            Ok(())
+        })?;
         if self.is_written(number) && !self.sink.knows_inputs(number) {
             self.sink.inputs_read(number, prepared.input_hash(self.plan, number)?)?;
         }
