@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import overload
 
-from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
+from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.heads import count_params, embedding, head_of
+from mergeplan.inspection.on_demand import OnDemand
 
 # The first factor of a module's update, of r rows.
 _FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?A(?:\.|$)")
@@ -32,40 +32,6 @@ class TensorFacts:
     shape: tuple[int, ...]
     file: str
     n_bytes: int
-
-
-class TensorList(Sequence[TensorFacts]):
-    """The headers of all tensors of a checkpoint, each made when it is looked at: of a hundred
-    thousand most never are."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = tensors
-        self._names = tuple(tensors)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, place: int) -> TensorFacts: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[TensorFacts, ...]: ...
-    def __getitem__(self, place: int | slice) -> TensorFacts | tuple[TensorFacts, ...]:
-        if isinstance(place, slice):
-            return tuple(map(self._facts, self._names[place]))
-        return self._facts(self._names[place])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TensorList) and self._tensors == other._tensors
-
-    def __hash__(self) -> int:
-        return hash(self._names)
-
-    def __repr__(self) -> str:
-        return repr(tuple(self))
-
-    def _facts(self, name: str) -> TensorFacts:
-        tensor = self._tensors[name]
-        return TensorFacts(name, tensor.dtype, tensor.shape, tensor.file, tensor.n_bytes)
 
 
 @dataclass(frozen=True)
@@ -133,7 +99,7 @@ class CheckpointFacts:
     architecture: str | None
     vocabulary: int | None
     head: str
-    tensors: TensorList
+    tensors: Sequence[TensorFacts]
     adapter: AdapterFacts | None = None
 
 
@@ -142,6 +108,11 @@ def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
     tensors = checkpoint.tensors
     architectures = checkpoint.config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
+
+    def facts_of(name: str) -> TensorFacts:
+        tensor = tensors[name]
+        return TensorFacts(name, tensor.dtype, tensor.shape, tensor.file, tensor.n_bytes)
+
     return CheckpointFacts(
         name=checkpoint.name,
         path=checkpoint.path,
@@ -153,7 +124,7 @@ def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
         architecture=None if first is None else str(first),
         vocabulary=_vocabulary(checkpoint),
         head=head_of(checkpoint),
-        tensors=TensorList(tensors),
+        tensors=OnDemand(tuple(tensors), facts_of),
         adapter=next(map(_adapter, filter(_is_adapter, checkpoint.sources)), None),
     )
 

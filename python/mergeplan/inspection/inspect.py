@@ -34,6 +34,7 @@ from mergeplan.inspection.inspection import (
     OutputFacts,
     TensorOptions,
 )
+from mergeplan.inspection.on_demand import OnDemand
 from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.preflight import check_fallback
 from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
@@ -153,7 +154,7 @@ def _inspect_merge(given: AnyConfig, options: MergeOptions, out: Path | None) ->
         warnings=tuple(dict.fromkeys([*config.warnings, *warnings])),
         output=planned.output if planned else None,
         forecast=planned.forecast if planned else None,
-        tensors=tuple(_options_of(tensor) for tensor in planned.resolved) if planned else (),
+        tensors=OnDemand(planned.resolved if planned else (), _options_of),
     )
 
 

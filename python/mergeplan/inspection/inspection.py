@@ -61,7 +61,7 @@ class MergeInspection:
     warnings: tuple[str, ...]
     output: OutputFacts | None
     forecast: MergeForecast | None
-    tensors: tuple[TensorOptions, ...]
+    tensors: Sequence[TensorOptions]
 
 
 @dataclass(frozen=True, repr=False)

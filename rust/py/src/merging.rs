@@ -13,6 +13,7 @@ use mergeplan_core::plan::{Job, Merge, Plan};
 use mergeplan_core::work::{Control, DEFAULT_CHUNK};
 use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PyList};
 use safetensors::Dtype;
 
@@ -40,7 +41,7 @@ pub(crate) struct Family {
 impl Family {
     fn open(
         py: Python<'_>,
-        plans: &[String],
+        plans: &[PyBackedStr],
         headers: &[Bound<'_, Headers>],
     ) -> PyResult<Arc<Self>> {
         let read = Headers::by_place(headers);
@@ -212,7 +213,11 @@ impl PreparedMerge {
 impl PreparedMerge {
     #[new]
     #[pyo3(signature = (plan_json, headers = vec![]))]
-    fn new(py: Python<'_>, plan_json: String, headers: Vec<Bound<'_, Headers>>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        plan_json: PyBackedStr,
+        headers: Vec<Bound<'_, Headers>>,
+    ) -> PyResult<Self> {
         Ok(Self { family: Family::open(py, &[plan_json], &headers)?, number: 0 })
     }
 
@@ -324,7 +329,7 @@ impl PreparedFamily {
     #[pyo3(signature = (plans_json, headers = vec![]))]
     fn new(
         py: Python<'_>,
-        plans_json: Vec<String>,
+        plans_json: Vec<PyBackedStr>,
         headers: Vec<Bound<'_, Headers>>,
     ) -> PyResult<Self> {
         Ok(Self { family: Family::open(py, &plans_json, &headers)? })
