@@ -1,4 +1,4 @@
-"""`mergeplan similarity` on four experts of Qwen2.5-0.5B's shape, beside a plain read of the files.
+"""`mergeplan similarity` on eight experts of Qwen2.5-0.5B's shape, beside a read of their files.
 
     pytest tests/bench/bench_similarity.py -s
 
@@ -19,7 +19,7 @@ from mergeplan.bench.models import SHAPES, make_pool
 from mergeplan.pool.geometry.compare import geometry_of
 from mergeplan.pool.pool import PoolSize
 
-EXPERTS = 4
+EXPERTS = 8
 THREADS = 2
 ROUNDS = 5
 PIECE = 1 << 22
@@ -45,7 +45,7 @@ def read(path: Path) -> int:
     return total
 
 
-def test_four_experts(size):
+def test_eight_experts(size):
     files = [folder / "model.safetensors" for folder in (size.base, *size.experts.values())]
     seconds: dict[str, list[float]] = {"read": [], "similarity": []}
     for number in range(ROUNDS + 1):
