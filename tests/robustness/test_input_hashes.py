@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from mergeplan import MergeOptions
 from mergeplan.merging.options import MergeRequest
-from mergeplan.merging.preflight import check_merges
+from mergeplan.merging.turns import check_merges
 from tests.support.checkpoints import save_checkpoint
 from tests.support.fp8 import save_fp8
 from tests.support.merges import config_text
@@ -31,7 +31,7 @@ def tensors(seed: int) -> dict[str, torch.Tensor]:
 
 def opened(text: str, tmp_path: Path):
     request = MergeRequest(yaml.safe_load(text), tmp_path / "out")
-    return check_merges([request], MergeOptions()).merges[0].prepared
+    return check_merges([request], MergeOptions())[0].prepared
 
 
 def stored(folder: Path, seed: int) -> Path:

@@ -17,8 +17,8 @@ from mergeplan.merging.licence import Licence, Unreadable, licence_of
 from mergeplan.merging.licences import Licences
 from mergeplan.merging.manifest import NAME, load_manifest
 from mergeplan.merging.options import MergeOptions, MergeRequest
-from mergeplan.merging.preflight import check_merges
 from mergeplan.merging.public import PublicNames
+from mergeplan.merging.turns import check_merges
 from tests.support.checkpoints import save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
 
@@ -85,7 +85,7 @@ def test_what_is_published_of_such_a_merge_names_no_path(tmp_path):
     out = merge_with_adapter(tmp_path, str(place), place, write_model_card=True)
     config = load_manifest(out).config
     options = MergeOptions(resume=True)
-    (checked,) = check_merges([MergeRequest(parse_config(config), out)], options).merges
+    (checked,) = check_merges([MergeRequest(parse_config(config), out)], options)
     card = Card(checked.config, checked.plan, "mit")
     files = files_of(checked, card, "title", load_manifest(out))
     assert [one["model"] for one in json.loads(files[NAME])["inputs"]] == ["a", "base", "lora"]

@@ -10,7 +10,7 @@ from mergeplan.hub import push as hub_push
 from mergeplan.hub.client import telling
 from mergeplan.hub.push import Push
 from mergeplan.merging.options import MergeOptions, MergeRequest
-from mergeplan.merging.preflight import check_merges
+from mergeplan.merging.turns import check_merges
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x")])
@@ -29,7 +29,7 @@ def push(auth_check, config, monkeypatch):
     )
     monkeypatch.setattr(hub_push, "open_hub", lambda *, quiet: client)
     request = MergeRequest(load_config(config), config.parent / "out")
-    (merge,) = check_merges([request], MergeOptions()).merges
+    (merge,) = check_merges([request], MergeOptions())
     Push("org/name", licence="mit", quiet=True).prepare(merge)
 
 

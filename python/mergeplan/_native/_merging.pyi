@@ -1,6 +1,6 @@
 """Plans with their inputs open, and merging them into files or memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, final
 
@@ -117,7 +117,8 @@ class PreparedFamily:
     (thresholds, norms, streams of masks) is found once and kept.
 
     Args:
-        plans_json: The plans. All treat values that are not finite alike.
+        plans_json: The plans, each taken once the one before is read. All treat values that are not
+            finite alike.
         headers: Of their models, as far as they were read before.
 
     Raises:
@@ -125,7 +126,7 @@ class PreparedFamily:
         InputError, MissingInputError: An input does not fit its plan.
     """
 
-    def __new__(cls, plans_json: list[str], headers: list[Headers] = ...) -> PreparedFamily: ...
+    def __new__(cls, plans_json: Iterable[str], headers: list[Headers] = ...) -> PreparedFamily: ...
     @property
     def merges(self) -> list[PreparedMerge]:
         """Each plan by itself, with the inputs of all."""
@@ -139,6 +140,7 @@ class PreparedFamily:
         *,
         threads: int,
         memory_bytes: int,
+        open_files: int = ...,
         progress: Callable[[int], object] | None = None,
     ) -> list[dict[str, Any]]:
         """Merge into new files, and sync them.
@@ -146,6 +148,8 @@ class PreparedFamily:
         Args:
             outputs: Number of the plan, folder, journal and whether to resume, as in
                 `PreparedMerge.run`.
+            open_files: So many of the new files may be open at a time, journals apart; the others
+                are opened as their blocks come.
 
         Returns:
             What `PreparedMerge.run` returns, for each output; `read_bytes` and `sync_seconds` are

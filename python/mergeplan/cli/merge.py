@@ -140,7 +140,7 @@ def command(
     """
     from mergeplan.merging.merge import merge_many
     from mergeplan.merging.options import MergeOptions
-    from mergeplan.merging.preflight import check_merges
+    from mergeplan.merging.turns import check_merges
     from mergeplan.system.progress import ProgressLine
 
     options = MergeOptions(
@@ -176,7 +176,7 @@ def command(
     )
     wanted = _wanted(paths, many, options)
     if dry_run:
-        checked = check_merges(wanted, options).merges
+        checked = check_merges(wanted, options)
         found = push.prepare(checked[0], create=False) if push else None
         _say_what_would_be(checked, options, as_json, quiet, found)
         return

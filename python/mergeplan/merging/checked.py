@@ -50,6 +50,7 @@ class CheckedMerges:
         memory_limit: Bytes of anonymous memory for the whole process.
         core_memory: The core's share of them.
         work_bytes: Input bytes that the passes are expected to go over.
+        needed: Bytes that are still to be written, by the folder whose disk takes them.
     """
 
     merges: tuple[CheckedMerge, ...]
@@ -58,3 +59,4 @@ class CheckedMerges:
     memory_limit: int
     core_memory: int
     work_bytes: int
+    needed: dict[Path, int]

@@ -2,27 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeplan.config.config import AnyConfig
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import format_bytes
-from mergeplan.errors import ContentError, InputError, MissingInputError
-from mergeplan.merging.card import Card, write_card
 from mergeplan.merging.checked import CheckedMerge, CheckedMerges
-from mergeplan.merging.companions import copy_donated, write_config, write_index, write_planned
-from mergeplan.merging.fallback import write_given
-from mergeplan.merging.manifest import stored_hashes, write_manifest
+from mergeplan.merging.group_run import merge_and_publish
 from mergeplan.merging.options import MergeOptions, MergeRequest
-from mergeplan.merging.preflight import check_merges
-from mergeplan.merging.replacing import unknown_in
-from mergeplan.merging.runner import Result, Runner, nothing_done, run_here
-from mergeplan.merging.workfolder import refuse_removal
-from mergeplan.merging.workspace import Workspace, is_published, open_workspace, remove_leftover
-from mergeplan.system.files import clear_folder
+from mergeplan.merging.runner import Result, Runner, run_here
+from mergeplan.merging.turns import Turns
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress, Shown, shown_as_bar
 
@@ -151,46 +143,81 @@ def merge_many(
     """
     begun = time.perf_counter()
     options = options or MergeOptions()
-    checked = check_merges(wanted, options)
+    turns = Turns(wanted, options)
     devices = _devices(options) if runner is None else []
-    if approve is not None:
-        approve(checked)
-    planned = time.perf_counter()
-    watch = MemoryWatch()
     if runner is None:
         runner = _on_devices(devices) if devices else run_here
+    watch = MemoryWatch()
+    reports: list[MergeReport] = []
+    merging = syncing = publishing = 0.0
+    read = before = 0
     with shown_as_bar(progress, "B") as told:
-        done = _merge_and_publish(checked, options, told, watch, runner)
+        for group, checked in turns:
+            if approve is not None and not reports:
+                approve(checked)
+            shown = told and partial(_tell, told, before, turns.work_bytes - checked.work_bytes)
+            start = time.perf_counter()
+            done = merge_and_publish(checked, options, shown, watch, runner)
+            sync = max((result["sync_seconds"] for result in done.results), default=0.0)
+            syncing += sync
+            merging += done.merged - start - sync
+            publishing += time.perf_counter() - done.merged
+            read += max((result["read_bytes"] for result in done.results), default=0)
+            before += checked.work_bytes
+            each = zip(group, checked.merges, done.results, strict=True)
+            reports += [
+                _report(one, wanted[number].out, result, checked, devices)
+                for number, one, result in each
+            ]
+            del checked, done, each  # the next group begins without this one
     ended = time.perf_counter()
-    sync = max((result["sync_seconds"] for result in done.results), default=0.0)
+    planning = ended - begun - merging - syncing - publishing
     return [
-        MergeReport(
-            out=Path(want.out),
-            tensors=sum(len(tensors) for _, _, tensors in one.prepared.files),
-            files=tuple(name for name, _, _ in one.prepared.files),
-            read_bytes=result["read_bytes"],
-            written_bytes=sum(length for _, length, _ in one.prepared.files),
-            fallback_bytes=one.plan.fallback.n_bytes if one.plan.fallback else 0,
-            resumed_blocks=result["resumed_blocks"],
+        replace(
+            report,
+            read_bytes=read,
             seconds=ended - begun,
-            phases={
-                "plan": planned - begun,
-                "merge": done.merged - planned - sync,
-                "sync": sync,
-                "publish": ended - done.merged,
-            },
-            threads=checked.threads,
-            memory_limit_bytes=checked.memory_limit,
+            phases={"plan": planning, "merge": merging, "sync": syncing, "publish": publishing},
             peak_anonymous_bytes=watch.peak_anonymous_bytes(),
             peak_resident_bytes=watch.peak_resident_bytes(),
-            seed=one.plan.data.seed,
-            devices=tuple(device.name for device in devices),
-            device_bytes=result.get("device_bytes", 0),
-            peak_vram_bytes=result.get("peak_vram_bytes", 0),
-            warnings=(*one.warnings, *result.get("warnings", ())),
         )
-        for one, want, result in zip(checked.merges, wanted, done.results, strict=True)
+        for report in reports
     ]
+
+
+def _tell(told: Progress, before: int, others: int, done: int, total: int) -> None:
+    """How far all merges are, by how far a group of them is."""
+    told(before + done, others + total)
+
+
+def _report(
+    one: CheckedMerge,
+    out: str | Path,
+    result: Result,
+    checked: CheckedMerges,
+    devices: "list[Device]",
+) -> MergeReport:
+    """What a merge did, but for what is said of all together."""
+    return MergeReport(
+        out=Path(out),
+        tensors=sum(len(tensors) for _, _, tensors in one.prepared.files),
+        files=tuple(name for name, _, _ in one.prepared.files),
+        read_bytes=result["read_bytes"],
+        written_bytes=sum(length for _, length, _ in one.prepared.files),
+        fallback_bytes=one.plan.fallback.n_bytes if one.plan.fallback else 0,
+        resumed_blocks=result["resumed_blocks"],
+        seconds=0.0,
+        phases={},
+        threads=checked.threads,
+        memory_limit_bytes=checked.memory_limit,
+        peak_anonymous_bytes=0,
+        peak_resident_bytes=0,
+        seed=one.plan.data.seed,
+        devices=tuple(device.name for device in devices),
+        device_bytes=result.get("device_bytes", 0),
+        peak_vram_bytes=result.get("peak_vram_bytes", 0),
+        warnings=(*one.warnings, *result.get("warnings", ())),
+    )
 
 
 def _devices(options: MergeOptions) -> "list[Device]":
@@ -206,88 +233,3 @@ def _on_devices(devices: "list[Device]") -> Runner:
     from mergeplan.merging.torch.device_runner import DeviceRunner
 
     return DeviceRunner(devices)
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What the core reported of each merge, and when all of them were durable."""
-
-    results: list[Result]
-    merged: float
-
-
-def _merge_and_publish(
-    checked: CheckedMerges,
-    options: MergeOptions,
-    progress: Progress | None,
-    watch: MemoryWatch,
-    runner: Runner,
-) -> _Done:
-    results = [nothing_done() for _ in checked.merges]
-    open_works: dict[int, Workspace] = {}
-    try:
-        for number, one in enumerate(checked.merges):
-            if options.resume and is_published(one):
-                remove_leftover(one.out)
-                continue
-            resume, discard = options.resume, options.discard
-            open_works[number] = open_workspace(one, resume=resume, discard=discard)
-        to_merge = {i: work for i, work in open_works.items() if not work.is_publishing}
-        if to_merge:
-            for number, result in runner(checked, to_merge, progress, watch).items():
-                results[number] = result
-        merged = time.perf_counter()
-        for number, work in list(open_works.items()):
-            if number in to_merge:
-                one = checked.merges[number]
-                given = write_given(work.data, one.plan, one.prepared)
-                watch.sample()
-                hashes = {**results[number]["hashes"], **given}
-                files = one.prepared.files
-                hashes = stored_hashes(hashes, files, work.data, checked.threads)
-                results[number]["hashes"] = hashes
-                _write_companions(one, work.data, options, results[number])
-            if (stays := work.publish()) is not None:
-                told = f"`{stays}` stays: it holds what mergeplan did not put there"
-                results[number]["warnings"] = [*results[number].get("warnings", ()), told]
-            del open_works[number]
-    except ContentError:
-        for work in open_works.values():
-            with suppress(OSError):
-                work.remove()
-        raise
-    except BaseException as error:
-        refused = isinstance(error, InputError) and not isinstance(error, MissingInputError)
-        left = [work.folder for work in open_works.values() if work.leave()]
-        if left and not refused:
-            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-            note = f"what is done stays in `{left[0]}`{more}; `resume` goes on from there"
-            # What `add_note` of Python 3.11 does.
-            error.__notes__ = [*getattr(error, "__notes__", ()), note]
-        raise
-    return _Done(results, merged)
-
-
-def _write_companions(
-    checked: CheckedMerge, folder: Path, options: MergeOptions, result: Result
-) -> None:
-    from mergeplan._native import fault
-
-    prepared, plan, hashes = checked.prepared, checked.plan, result["hashes"]
-    files = {name: length for name, length, _ in prepared.files}
-    fault("companions")
-    # A run that was stopped here may have had other ideas of what goes beside the weights.
-    unknown = next(unknown_in(folder, checked.written, unfinished=True), None)
-    if unknown is not None:
-        refuse_removal(folder / unknown)
-    clear_folder(folder, keep=files)
-    write_index(folder, plan.data.stem, prepared.files, prepared.tensor_bytes)
-    fault("index")
-    write_config(folder, plan, hashes)
-    copy_donated(folder, plan, checked.copied)
-    if plan.companions is not None:
-        write_planned(folder, plan.companions)
-    if options.write_model_card:
-        write_card(folder, checked.out.name, Card(checked.config, plan, options.license))
-    inputs = checked.state.inputs
-    write_manifest(folder, plan, checked.config, inputs, files, hashes, result["inputs"])

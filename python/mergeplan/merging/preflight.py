@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mergeplan.config.config import MergeConfig, examined
-from mergeplan.config.seed import seed_of
+from mergeplan.config.config import MergeConfig
 from mergeplan.display.text import format_bytes
-from mergeplan.errors import InputError, raise_all
+from mergeplan.errors import InputError
 from mergeplan.merging.checked import CheckedMerge, CheckedMerges
 from mergeplan.merging.companions import companion_bytes, copied_names, missing_companions
 from mergeplan.merging.licences import licence_warnings
@@ -19,13 +17,9 @@ from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.publishing import refuse_occupied, refuse_overlap
 from mergeplan.merging.state import MergeState
 from mergeplan.merging.workspace import check_leftover, is_published, partial_folder
-from mergeplan.planning.opening import all_faultless
 from mergeplan.planning.plan import Fallback, MergePlan
-from mergeplan.planning.planner import build_plan
-from mergeplan.system.excerpts import with_excerpts
 from mergeplan.system.files import (
     allow_open_files,
-    check_space,
     creating,
     expanded,
 )
@@ -38,16 +32,35 @@ RESERVE_BYTES = 8 << 20
 SLACK_BYTES = 1 << 20
 
 
-def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> CheckedMerges:
-    """Check everything that can be checked before the first output byte.
+class TooManyError(Exception):
+    """Merges that do not fit into memory together."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A merge whose config has no faults.
+
+    Attributes:
+        seed: Of random masks.
+        notes: What the seed's choice passed over.
+    """
+
+    config: MergeConfig
+    out: Path
+    seed: int
+    notes: tuple[str, ...]
+
+
+def threads_of(options: MergeOptions) -> int:
+    return options.threads or os.cpu_count() or 1
+
+
+def check_places(wanted: Sequence[MergeRequest], options: MergeOptions) -> list[Path]:
+    """The output folder of each merge.
 
     Raises:
-        InputError: Config, headers, shapes, dtypes or options do not fit, or the memory limit is
-            too low.
-        SurroundingsError: An output is in the way, or has no room.
+        InputError: Two are in each other's way, or options exclude each other.
     """
-    from mergeplan._native import PreparedFamily
-
     if options.resume and options.discard:
         raise InputError("`resume` and `discard` exclude each other")
     if options.vram_limit is not None and options.device is None:
@@ -60,28 +73,43 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
             raise InputError(f"output `{place}` lies inside that of another merge")
         with creating(place):
             partial_folder(place).exists()  # a name that is too long for the system
-    reads = [partial(examined, one.config) for one in wanted]
-    configs = all_faultless(reads, options.planning().opening)
-    seeds = [
-        seed_of(config.random_seed, options.seed if one.seed is None else one.seed, "the config")
-        for config, one in zip(configs, wanted, strict=True)
-    ]
-    plans = _plans(configs, [seed for seed, _ in seeds], options)
+    return places
+
+
+def check_group(
+    some: Sequence[Candidate], plans: Sequence[MergePlan], options: MergeOptions, most_bytes: int
+) -> CheckedMerges:
+    """Check of planned merges what can be checked before the first output byte.
+
+    Args:
+        most_bytes: Anonymous memory that the process may take for several of them.
+
+    Raises:
+        InputError: Headers, shapes, dtypes or options do not fit, or the memory limit is too low.
+        SurroundingsError: An output is in the way, or has no room.
+        TooManyError: They are several, and do not fit into memory together.
+    """
+    from mergeplan._native import PreparedFamily
+
     allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
     headers = [one for plan in plans for one in plan.headers]
-    family = PreparedFamily([plan.json() for plan in plans], headers)
-    threads = options.threads or os.cpu_count() or 1
+    family = PreparedFamily((plan.json() for plan in plans), headers)
+    threads = threads_of(options)
     forecast = family.forecast(threads)
-    limit, core = _memory_limit(forecast["least_memory_bytes"], threads, options.memory_limit)
+    limit, core = _memory_limit(
+        forecast["least_memory_bytes"],
+        threads,
+        options.memory_limit,
+        most_bytes if len(some) > 1 else None,
+    )
     if not options.allow_fallback_memory:
         for plan in plans:
             check_fallback(plan, options.memory_limit)
     read = [path for plan in plans for path in plan.input_paths]
     merges = []
     needed: dict[Path, int] = {}
-    for config, plan, place, prepared, (_, differing) in zip(
-        configs, plans, places, family.merges, seeds, strict=True
-    ):
+    for one, plan, prepared in zip(some, plans, family.merges, strict=True):
+        place = one.out
         # Models that are derived from others have no files.
         models = [rows for rows in prepared.identities if rows]
         inputs: InputRows = [[(path_text(row[0]), *row[1:]) for row in rows] for rows in models]
@@ -92,60 +120,30 @@ def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> Check
         check_leftover(place, resume=options.resume, discard=options.discard)
         work = partial_folder(place)
         odd = licence_warnings(options.license) if options.write_model_card else []
-        warnings = (*plan.warnings, *differing, *missing_companions(plan), *odd)
-        one = CheckedMerge(config, plan, place, prepared, state, copied, {}, warnings)
-        ours = options.resume and (is_publishing(work, one) or is_published(one))
+        warnings = (*plan.warnings, *one.notes, *missing_companions(plan), *odd)
+        merge = CheckedMerge(one.config, plan, place, prepared, state, copied, {}, warnings)
+        ours = options.resume and (is_publishing(work, merge) or is_published(merge))
         if not ours:
-            before = refuse_occupied(place, one.written, overwrite=options.overwrite)
-            one = replace(one, before=before)
+            before = refuse_occupied(place, merge.written, overwrite=options.overwrite)
+            merge = replace(merge, before=before)
         beside = companion_bytes(plan, copied)  # in every case: they must be readable
         if not work.exists() and not ours:
             n_bytes = sum(length for _, length, _ in prepared.files) + beside
             spot = place if place.exists() else place.parent
             needed[spot] = needed.get(spot, 0) + n_bytes
-        merges.append(one)
-    for spot, n_bytes in needed.items():
-        check_space(spot, n_bytes)
+        merges.append(merge)
     work_bytes = forecast["work_bytes"]
-    return CheckedMerges(tuple(merges), family, threads, limit, core, work_bytes)
+    return CheckedMerges(tuple(merges), family, threads, limit, core, work_bytes, needed)
 
 
-def _plans(
-    configs: Sequence[MergeConfig], seeds: Sequence[int], options: MergeOptions
-) -> list[MergePlan]:
-    """Plan all merges.
-
-    Raises:
-        InputError: What is wrong with any of them; with several, by the config that has it first.
-    """
-    plans = []
-    faults: dict[tuple[str, str], InputError] = {}
-    for config, seed in zip(configs, seeds, strict=True):
-        try:
-            plan = build_plan(
-                config,
-                seed=seed,
-                max_shard_bytes=options.max_shard_bytes,
-                allow_nonfinite=options.allow_nonfinite,
-                options=options.planning(),
-            )
-            plans.append(plan)
-        except InputError as error:
-            if len(configs) == 1:
-                raise
-            named = f"`{config.file}`: " if config.file else ""
-            said = with_excerpts(error.faults, config.text, named) if named else error.faults
-            for fault, one in zip(error.faults, said, strict=True):
-                faults.setdefault((fault.about, fault.message), one)
-    if faults:
-        raise_all([*faults.values()])
-    return plans
-
-
-def _memory_limit(core_least: int, threads: int, wished: int | None) -> tuple[int, int]:
+def _memory_limit(
+    core_least: int, threads: int, wished: int | None, most: int | None
+) -> tuple[int, int]:
     """Bytes for the whole process, and those of them that are left for the core."""
     own = anonymous_bytes() + RESERVE_BYTES
     least = own + core_least
+    if most is not None and least > most:
+        raise TooManyError
     if wished is None:
         wished = max(least, default_limit(threads))
     if wished < least:

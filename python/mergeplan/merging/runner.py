@@ -7,7 +7,7 @@ from mergeplan.merging.checked import CheckedMerges
 from mergeplan.merging.shards import ShardRecord, merge_shard, record_of, run_of, write_plans
 from mergeplan.merging.workfolder import SHARDS
 from mergeplan.merging.workspace import Workspace
-from mergeplan.system.files import allow_open_files
+from mergeplan.system.files import allow_open_files, most_open_files
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 
@@ -20,6 +20,13 @@ Runner = Callable[
 ]
 
 
+# Open from a merge's start to its end: its lock and two journals.
+FILES_PER_MERGE = 3
+# What the process has open beside merges and their inputs, and a few of the outputs.
+RESERVED_FILES = 32
+_OUTPUTS = 8
+
+
 def run_here(
     checked: CheckedMerges,
     works: dict[int, Workspace],
@@ -29,7 +36,10 @@ def run_here(
     """Merge by the core, all of them in one pass; see `Runner`."""
     written = sum(len(checked.merges[number].prepared.files) for number in works)
     inputs = {file for one in checked.merges for c in one.plan.checkpoints for file in c.files}
-    allow_open_files(3 * len(works) + written + len(inputs))
+    always = FILES_PER_MERGE * len(works) + len(inputs)
+    allow_open_files(always + written)
+    most = most_open_files()
+    open_files = written if most is None else most - always - (RESERVED_FILES - _OUTPUTS)
 
     def report(done: int) -> None:
         watch.sample()
@@ -44,6 +54,7 @@ def run_here(
             [(number, work.data, work.journal, work.resumed) for number, work in begun.items()],
             threads=checked.threads,
             memory_bytes=checked.core_memory,
+            open_files=max(1, min(open_files, written)),
             progress=report,
         )
         done |= zip(begun, results, strict=True)

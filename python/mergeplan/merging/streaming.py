@@ -15,7 +15,7 @@ from mergeplan.merging.parameters import places_in, tie_as, ties_head
 from mergeplan.merging.pieces import Places, empty, pieces
 from mergeplan.merging.targets import bytes_of, check_apart, places_of, takes_as_it_is
 from mergeplan.planning.document import Job
-from mergeplan.planning.opening import faultless
+from mergeplan.planning.opening import SharedModels, faultless
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files
@@ -67,11 +67,12 @@ class Sweep:
             raise InputError(
                 f"`seeds`: expected {len(configs)}, one for each config, found {len(each)}"
             )
-        self._plans = [_plan(c, options, s) for c, s in zip(configs, each, strict=True)]
+        shared = SharedModels(options.planning().opening)
+        self._plans = [_plan(c, options, s, shared) for c, s in zip(configs, each, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
         headers = [one for plan in self._plans for one in plan.headers]
-        self._family = PreparedFamily([plan.json() for plan in self._plans], headers)
+        self._family = PreparedFamily((plan.json() for plan in self._plans), headers)
         self._on_devices = self._devices(options) if options.device else None
 
     def _devices(self, options: MergeOptions) -> "IntoMemory | None":
@@ -243,7 +244,9 @@ def give_weights(sweep: Sweep, targets: Sequence[tuple[int, "torch.nn.Module"]])
     sweep.merge_into([(n, places_in(model, sweep.shapes(n))) for n, model in targets])
 
 
-def _plan(config: AnyConfig, options: MergeOptions, seed: int | None) -> MergePlan:
+def _plan(
+    config: AnyConfig, options: MergeOptions, seed: int | None, shared: SharedModels
+) -> MergePlan:
     loaded = faultless(config, options.planning().opening)
     plan = build_plan(
         loaded,
@@ -251,6 +254,7 @@ def _plan(config: AnyConfig, options: MergeOptions, seed: int | None) -> MergePl
         max_shard_bytes=options.max_shard_bytes,
         allow_nonfinite=options.allow_nonfinite,
         options=options.planning(),
+        shared=shared,
     )
     if plan.fallback is not None:
         raise InputError(

@@ -56,6 +56,23 @@ def open_models(names: Iterable[str], opening: OpenOptions) -> list[Checkpoint]:
     return opened
 
 
+class SharedModels:
+    """Models that several merges name: the headers of each are read once."""
+
+    def __init__(self, opening: OpenOptions) -> None:
+        self._opening = opening
+        self._there: dict[str, Checkpoint] = {}
+
+    def of(self, names: Sequence[str]) -> list[Checkpoint]:
+        """The models of a merge, as `open_models` gives them."""
+        if any(name not in self._there for name in names):
+            for name, opened in zip(names, open_models(names, self._opening), strict=True):
+                self._there.setdefault(name, opened)
+        found = [self._there[name] for name in names]
+        refuse_duplicates(found)
+        return found
+
+
 def _as_input(error: MergeplanError) -> InputError:
     if isinstance(error, InputError):
         return error

@@ -22,7 +22,7 @@ from mergeplan.planning.document import Plan
 from mergeplan.planning.faults import job_faults, told
 from mergeplan.planning.jobs import Settled, make_job
 from mergeplan.planning.model_config import check_config, config_for, with_vocabulary
-from mergeplan.planning.opening import open_models
+from mergeplan.planning.opening import SharedModels
 from mergeplan.planning.options import PlanOptions
 from mergeplan.planning.outputs import Outputs, OutputTensor, find_outputs
 from mergeplan.planning.packing import looks_at_whole_tensors, packed_outputs, packings_of
@@ -62,12 +62,14 @@ def build_plan(
     options: PlanOptions | None = None,
     opened: Sequence[Checkpoint] = (),
     outputs: Outputs | None = None,
+    shared: SharedModels | None = None,
 ) -> MergePlan:
     """Open the headers of all models and resolve every option of every tensor.
 
     Args:
         opened: Those of `config.models`, where somebody has opened all of them already.
         outputs: Which of their tensors belong together, where that is known too.
+        shared: Opens them, where other merges have them too.
 
     Raises:
         InputError: Headers, shapes, dtypes, options or vocabularies that do not fit; no weight is
@@ -80,7 +82,8 @@ def build_plan(
     }
     options = options or PlanOptions()
     try:
-        return _checked(config, options, _plan(config, options, head, opened, outputs))
+        shared = shared or SharedModels(options.opening)
+        return _checked(config, options, _plan(config, options, head, opened, outputs, shared))
     except InputError as error:
         if config.file is not None:
             mark_lines(error.faults, config.text)
@@ -107,11 +110,12 @@ def _plan(
     head: dict[str, Any],
     opened: Sequence[Checkpoint],
     outputs: Outputs | None,
+    shared: SharedModels,
 ) -> MergePlan:
     if config.needs_mergekit:
         return _plan_by_mergekit(config, config.needs_mergekit, options, head)
     paths = [model.path for model in config.models]
-    checkpoints = list(opened) or open_models(paths, options.opening)
+    checkpoints = list(opened) or shared.of(paths)
     why = beyond_names(config, checkpoints)
     if why:
         return _plan_by_mergekit(config, why, options, head)

@@ -63,6 +63,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def most_open_files() -> int | None:
+    """How many files this process may have open at the most; `None` where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
 def allow_open_files(count: int) -> None:
     """Raise the soft limit on open files, as far as the hard one allows, if `count` needs it."""
     try:

@@ -106,8 +106,9 @@ impl OutputFiles {
         let writers = Writers::new(threads).map_err(|error| raise(py, error))?;
         let family = family.family.clone();
         let open = || {
+            let handles = Arc::default();
             let open = |output: &Output| {
-                let sink = family.sink(output)?;
+                let sink = family.sink(output, &handles)?;
                 Ok(Arc::new(DeviceOutputs::new(&family.prepared, output.0, sink)?))
             };
             outputs.iter().map(open).collect::<Result<_>>()

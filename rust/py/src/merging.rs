@@ -8,7 +8,9 @@ use std::time::Instant;
 use mergeplan_core::checkpoint::Identity;
 use mergeplan_core::execute::{Options, Prepared, Target};
 use mergeplan_core::lent::{self, Lent};
-use mergeplan_core::output::{syncing_early, FileSink, Layout, MemorySink, Place, Region, Sink};
+use mergeplan_core::output::{
+    syncing_early, FileSink, Handles, Layout, MemorySink, Place, Region, Sink,
+};
 use mergeplan_core::plan::{Job, Merge, Plan};
 use mergeplan_core::work::{Control, DEFAULT_CHUNK};
 use mergeplan_core::{Error, Result};
@@ -39,14 +41,19 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    fn open(
-        py: Python<'_>,
-        plans: &[PyBackedStr],
-        headers: &[Bound<'_, Headers>],
+    /// Each text is dropped before the next one is asked for: together they are as large as the plans.
+    fn open<'py>(
+        py: Python<'py>,
+        texts: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+        headers: &[Bound<'py, Headers>],
     ) -> PyResult<Arc<Self>> {
+        let plan = |text: PyResult<Bound<'py, PyAny>>| {
+            let text: PyBackedStr = text?.extract()?;
+            py.detach(|| Plan::from_json(&text)).map_err(|error| raise(py, error))
+        };
+        let plans = texts.map(plan).collect::<PyResult<_>>()?;
         let read = Headers::by_place(headers);
         let open = || {
-            let plans = plans.iter().map(|text| Plan::from_json(text)).collect::<Result<_>>()?;
             let prepared = Prepared::family(plans, &read)?;
             let layouts = prepared.plans().iter().map(|plan| Layout::new(plan).map(Arc::new));
             let layouts = layouts.collect::<Result<_>>()?;
@@ -65,10 +72,14 @@ impl Family {
         Ok(result)
     }
 
-    /// The files of one output.
-    pub(crate) fn sink(&self, (plan, folder, journal, resume): &Output) -> Result<FileSink> {
-        let open = if *resume { FileSink::resume } else { FileSink::create };
-        open(folder, &self.layouts[*plan], journal)
+    /// The files of one output, among those that are open.
+    pub(crate) fn sink(
+        &self,
+        (plan, folder, journal, resume): &Output,
+        handles: &Arc<Handles>,
+    ) -> Result<FileSink> {
+        let open = if *resume { FileSink::resume_among } else { FileSink::create_among };
+        open(handles, folder, &self.layouts[*plan], journal)
     }
 
     /// Merge into files, and sync them; one result for each output.
@@ -77,9 +88,11 @@ impl Family {
         py: Python<'py>,
         outputs: &[Output],
         options: Options,
+        handles: &Arc<Handles>,
         progress: Option<&Py<PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let done = watched(py, progress, |control| self.run_to_files(outputs, options, control))?;
+        let done =
+            watched(py, progress, |control| self.run_to_files(outputs, options, handles, control))?;
         let dict = |((plan, ..), (hashes, facts)): (&Output, (Vec<u64>, Facts))| {
             let result = PyDict::new(py);
             result.set_item("read_bytes", facts.read_bytes)?;
@@ -104,12 +117,16 @@ impl Family {
         &self,
         outputs: &[Output],
         options: Options,
+        handles: &Arc<Handles>,
         control: &Control,
     ) -> Result<Vec<(Vec<u64>, Facts)>> {
-        let sinks = outputs.iter().map(|output| self.sink(output)).collect::<Result<Vec<_>>>()?;
+        let sinks = outputs.iter().map(|output| self.sink(output, handles));
+        let sinks = sinks.collect::<Result<Vec<_>>>()?;
         let target = |(output, sink): (&Output, _)| self.prepared.target(output.0, sink);
         let sinks_of = sinks.iter().map(|sink| sink as &dyn Sink);
         let targets: Vec<Target> = outputs.iter().zip(sinks_of).map(target).collect();
+        // No other run follows.
+        let options = Options { keeps: false, ..options };
         let hashes = syncing_early(&sinks, || self.prepared.run(&targets, options, control))?;
         let begun = Instant::now();
         sinks.iter().try_for_each(Sink::finish)?;
@@ -213,12 +230,12 @@ impl PreparedMerge {
 impl PreparedMerge {
     #[new]
     #[pyo3(signature = (plan_json, headers = vec![]))]
-    fn new(
-        py: Python<'_>,
-        plan_json: PyBackedStr,
-        headers: Vec<Bound<'_, Headers>>,
+    fn new<'py>(
+        py: Python<'py>,
+        plan_json: Bound<'py, PyAny>,
+        headers: Vec<Bound<'py, Headers>>,
     ) -> PyResult<Self> {
-        Ok(Self { family: Family::open(py, &[plan_json], &headers)?, number: 0 })
+        Ok(Self { family: Family::open(py, std::iter::once(Ok(plan_json)), &headers)?, number: 0 })
     }
 
     #[getter]
@@ -314,7 +331,8 @@ impl PreparedMerge {
     ) -> PyResult<Bound<'py, PyDict>> {
         let options = Options::new(threads, chunk, memory_bytes).map_err(|e| raise(py, e))?;
         let outputs = [(self.number, out_dir, journal, resume)];
-        Ok(self.family.run(py, &outputs, options, progress.as_ref())?.remove(0))
+        let handles = Arc::default();
+        Ok(self.family.run(py, &outputs, options, &handles, progress.as_ref())?.remove(0))
     }
 }
 
@@ -327,12 +345,12 @@ pub(crate) struct PreparedFamily {
 impl PreparedFamily {
     #[new]
     #[pyo3(signature = (plans_json, headers = vec![]))]
-    fn new(
-        py: Python<'_>,
-        plans_json: Vec<PyBackedStr>,
-        headers: Vec<Bound<'_, Headers>>,
+    fn new<'py>(
+        py: Python<'py>,
+        plans_json: &Bound<'py, PyAny>,
+        headers: Vec<Bound<'py, Headers>>,
     ) -> PyResult<Self> {
-        Ok(Self { family: Family::open(py, &plans_json, &headers)? })
+        Ok(Self { family: Family::open(py, plans_json.try_iter()?, &headers)? })
     }
 
     #[getter]
@@ -345,18 +363,20 @@ impl PreparedFamily {
         self.family.forecast(py, threads)
     }
 
-    #[pyo3(signature = (outputs, *, threads, memory_bytes, progress = None))]
+    #[pyo3(signature = (outputs, *, threads, memory_bytes, open_files = usize::MAX, progress = None))]
     fn run<'py>(
         &self,
         py: Python<'py>,
         outputs: Vec<Output>,
         threads: usize,
         memory_bytes: u64,
+        open_files: usize,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let options = Options::new(threads, DEFAULT_CHUNK, memory_bytes);
         let options = options.map_err(|error| raise(py, error))?;
-        PyList::new(py, self.family.run(py, &outputs, options, progress.as_ref())?)
+        let handles = Arc::new(Handles::new(open_files));
+        PyList::new(py, self.family.run(py, &outputs, options, &handles, progress.as_ref())?)
     }
 
     fn check_writable(&self, py: Python<'_>, places: Vec<(String, usize, usize)>) -> PyResult<()> {

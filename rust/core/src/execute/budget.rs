@@ -31,9 +31,8 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// `kept` are bytes that stay between runs.
-    pub(crate) fn new(bundles: &[Bundle], threads: usize, kept: u64) -> Self {
-        let needs = Needs { bundles, threads, kept };
+    pub(crate) fn new(bundles: &[Bundle], threads: usize) -> Self {
+        let needs = Needs { bundles, threads, kept: 0 };
         let chunk = crate::work::DEFAULT_CHUNK;
         let statistics = |bundle: &Bundle| bundle.statistics_bytes(needs.inside(bundle)).1;
         Self {
@@ -55,25 +54,26 @@ pub(crate) struct Budget {
     pub members: usize,
     /// Bytes for statistics, all workers together.
     pub cache_bytes: usize,
-    /// Bytes for masks that stay between runs: what statistics leave.
+    /// Whether what is found out stays for later runs.
+    pub keeps: bool,
+    /// Bytes for masks that stay then: what statistics leave.
     pub masks_bytes: usize,
 }
 
 impl Budget {
-    /// Where the system gives less than the limit, that is the limit. `goes_on` says whether masks
-    /// serve later runs.
+    /// Where the system gives less than the limit, that is the limit. `kept` are bytes that would stay
+    /// between runs: where there is no room for them, nothing stays.
     ///
     /// # Errors
     /// [`Error::Memory`] where the limit is below the least; [`Error::NoMemory`] where the system
     /// does not give that.
-    pub(super) fn new(
-        bundles: &[Bundle],
-        options: Options,
-        kept: u64,
-        goes_on: bool,
-    ) -> Result<Self> {
-        let Options { threads, mut chunk, memory_bytes } = options;
-        let needs = Needs { bundles, threads, kept };
+    pub(super) fn new(bundles: &[Bundle], options: Options, kept: u64) -> Result<Self> {
+        let Options { threads, mut chunk, memory_bytes, .. } = options;
+        let mut needs = Needs { bundles, threads, kept };
+        let keeps = kept > 0 && needs.least(LEAST_CHUNK, 1) <= memory_bytes;
+        if !keeps {
+            needs.kept = 0;
+        }
         let limit = memory_within(memory_bytes, needs.least(LEAST_CHUNK, 1), threads)?;
         let mut members = bundles.iter().map(|b| b.members().len()).max().unwrap_or(1).max(1);
         // Another pass over inputs that are cached costs less than smaller chunks do.
@@ -89,10 +89,10 @@ impl Budget {
         }
         let left = limit - needs.workers(chunk, members) - needs.bookkeeping();
         let statistics = |bundle: &Bundle| bundle.statistics_bytes(needs.inside(bundle)).1;
-        let wanted = if goes_on { needs.largest_sum(statistics) } else { left };
+        let wanted = if keeps { needs.largest_sum(statistics) } else { left };
         let cache_bytes = usize::try_from(left.min(wanted)).unwrap_or(usize::MAX);
         let masks_bytes = usize::try_from(left).unwrap_or(usize::MAX) - cache_bytes;
-        Ok(Self { chunk, members, cache_bytes, masks_bytes })
+        Ok(Self { chunk, members, cache_bytes, keeps, masks_bytes })
     }
 }
 

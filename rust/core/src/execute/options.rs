@@ -11,6 +11,8 @@ pub struct Options {
     pub chunk: usize,
     /// Bytes of anonymous memory that the run may use.
     pub memory_bytes: u64,
+    /// Whether what a run of a family finds out about its inputs is kept for later ones.
+    pub keeps: bool,
 }
 
 impl Options {
@@ -26,6 +28,6 @@ impl Options {
             let reason = format!("no such way to run: {threads} threads, chunks of {chunk}");
             return Err(Error::Plan { reason });
         }
-        Ok(Self { threads, chunk, memory_bytes })
+        Ok(Self { threads, chunk, memory_bytes, keeps: true })
     }
 }

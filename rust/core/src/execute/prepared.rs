@@ -108,7 +108,7 @@ impl Prepared {
     /// None once [`Prepared::family`] has succeeded.
     pub fn forecast(&self, threads: usize) -> Result<Forecast> {
         let bundles = self.bind(&self.all())?;
-        Ok(Forecast::new(&bundles, threads, self.kept(&bundles)))
+        Ok(Forecast::new(&bundles, threads))
     }
 
     /// Merge into the targets' sinks, which are left to be finished: one pass over each tensor's
@@ -128,17 +128,15 @@ impl Prepared {
             targets.iter().map(|target| (target.plan, target.jobs.clone())).collect();
         let mut bundles = self.bind(&parts)?;
         bundles.sort_by_key(Bundle::position);
-        // Where all plans run at once, none comes later.
-        let goes_on = targets.len() < self.plans.len();
-        let budget = Budget::new(&bundles, options, self.kept(&bundles), goes_on)?;
-        self.known.lock().allow(budget.masks_bytes);
+        let budget = Budget::new(&bundles, options, self.kept(&bundles, options))?;
+        self.known.lock().allow(budget.keeps, budget.masks_bytes);
         let pool = pool(options.threads)?;
         let run = Run {
             targets,
             budget: &budget,
             control,
             pool: &Parallel::Pool(&pool),
-            known: self.is_family().then_some(&self.known),
+            known: budget.keeps.then_some(&self.known),
             prepared: self,
         };
         let hashes =
@@ -183,15 +181,10 @@ impl Prepared {
         &self.hashes
     }
 
-    /// Whether runs of other plans can use what a run finds out.
-    fn is_family(&self) -> bool {
-        self.plans.len() > 1
-    }
-
-    /// Bytes that stay between runs.
-    fn kept(&self, bundles: &[Bundle]) -> u64 {
+    /// Bytes of what stays for later runs, which other plans' runs can use.
+    fn kept(&self, bundles: &[Bundle], options: Options) -> u64 {
         let all: usize = bundles.iter().map(Bundle::known_bytes).sum();
-        if self.is_family() {
+        if options.keeps && self.plans.len() > 1 {
             all as u64
         } else {
             0

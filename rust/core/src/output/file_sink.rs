@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::error::{Error, Result};
+use crate::output::handles::OutputFile;
 use crate::output::journal::{Journal, Written};
-use crate::output::{Block, Layout, Sink};
+use crate::output::{Block, Handles, Layout, Sink};
 use crate::positional::{begin_sync, open_again, read_exact_at, write_all_at};
 
 /// Bytes of a file that the system is asked to begin to bring to the disk, once they are all written.
@@ -30,8 +31,7 @@ pub struct FileSink {
 /// A file that is being written.
 #[derive(Debug)]
 struct OutFile {
-    path: PathBuf,
-    file: File,
+    file: OutputFile,
     /// Whose turn it is to write: the file system lets one at a time, and has the others spin.
     turn: Mutex<()>,
     /// For each window of the file how much was written of what begins in it.
@@ -39,9 +39,9 @@ struct OutFile {
 }
 
 impl OutFile {
-    fn new(path: PathBuf, file: File, bytes: u64) -> Self {
+    fn new(file: OutputFile, bytes: u64) -> Self {
         let written = (0..bytes.div_ceil(WINDOW)).map(|_| AtomicU64::default()).collect();
-        Self { path, file, turn: Mutex::default(), written }
+        Self { file, turn: Mutex::default(), written }
     }
 }
 
@@ -51,6 +51,19 @@ impl FileSink {
     /// # Errors
     /// [`Error::Io`]: a file exists already, or the disk has no room for the whole layout.
     pub fn create(folder: &Path, layout: &Arc<Layout>, journal: &Path) -> Result<Self> {
+        Self::create_among(&Arc::default(), folder, layout, journal)
+    }
+
+    /// The same, with files of other outputs open.
+    ///
+    /// # Errors
+    /// As for [`FileSink::create`].
+    pub fn create_among(
+        handles: &Arc<Handles>,
+        folder: &Path,
+        layout: &Arc<Layout>,
+        journal: &Path,
+    ) -> Result<Self> {
         let mut files = Vec::with_capacity(layout.files.len());
         for file in &layout.files {
             let path = folder.join(&file.name);
@@ -64,7 +77,8 @@ impl FileSink {
             crate::fault::hit("layout").map_err(|source| failed("write", source))?;
             reserve(&handle, file.bytes).map_err(|source| failed("reserve space for", source))?;
             write_all_at(&handle, &file.header, 0).map_err(|source| failed("write", source))?;
-            files.push(OutFile::new(path, handle, file.bytes));
+            let opened = OutputFile::new(path, handle, handles);
+            files.push(OutFile::new(opened, file.bytes));
         }
         let inputs = Journal::create(&inputs_beside(journal), layout.places.len() as u64)?;
         let journal = Journal::create(journal, layout.blocks())?;
@@ -78,6 +92,19 @@ impl FileSink {
     /// # Errors
     /// [`Error::Resume`]: the files are not those of this layout.
     pub fn resume(folder: &Path, layout: &Arc<Layout>, journal: &Path) -> Result<Self> {
+        Self::resume_among(&Arc::default(), folder, layout, journal)
+    }
+
+    /// The same, with files of other outputs open.
+    ///
+    /// # Errors
+    /// As for [`FileSink::resume`].
+    pub fn resume_among(
+        handles: &Arc<Handles>,
+        folder: &Path,
+        layout: &Arc<Layout>,
+        journal: &Path,
+    ) -> Result<Self> {
         let mut files = Vec::with_capacity(layout.files.len());
         for file in &layout.files {
             let path = folder.join(&file.name);
@@ -94,7 +121,8 @@ impl FileSink {
                 let reason = "it is not the file that this merge would write".to_owned();
                 return Err(Error::Resume { path, reason });
             }
-            files.push(OutFile::new(path, handle, file.bytes));
+            let opened = OutputFile::new(path, handle, handles);
+            files.push(OutFile::new(opened, file.bytes));
         }
         let (inputs, known) = Journal::resume(&inputs_beside(journal))?;
         let (journal, mut written) = Journal::resume(journal)?;
@@ -102,7 +130,8 @@ impl FileSink {
         written.retain(|job, number, hash| {
             let Some((place, length)) = layout.block(job, number) else { return false };
             bytes.resize(length, 0);
-            read_exact_at(&files[place.file].file, &mut bytes, place.offset).is_ok()
+            let file = files[place.file].file.open();
+            file.is_ok_and(|file| read_exact_at(&file, &mut bytes, place.offset).is_ok())
                 && xxhash_rust::xxh3::xxh3_64(&bytes) == hash
         });
         let known = Mutex::new(known.of_jobs());
@@ -144,11 +173,12 @@ impl FileSink {
 
     /// Write a block in its turn, and note it.
     fn store(&self, block: Block, bytes: &[u8], hash: u64, turn: MutexGuard<()>) -> Result<()> {
-        let OutFile { path, file, written, .. } = self.file_of(block);
-        let failed = |source| Error::Io { path: path.clone(), action: "write", source };
+        let OutFile { file, written, .. } = self.file_of(block);
+        let failed = |source| Error::Io { path: file.path().into(), action: "write", source };
         crate::fault::hit("write").map_err(failed)?;
         let offset = self.layout.places[block.job].offset + block.offset;
-        write_all_at(file, bytes, offset).map_err(failed)?;
+        let open = file.open().map_err(failed)?;
+        write_all_at(&open, bytes, offset).map_err(failed)?;
         drop(turn);
         if let Some(window) = written.get((offset / WINDOW) as usize) {
             window.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -164,7 +194,9 @@ impl FileSink {
             for (number, window) in written.iter().enumerate() {
                 if window.load(Ordering::Relaxed) >= WINDOW - LONGEST && go_on() {
                     window.store(0, Ordering::Relaxed);
-                    begin_sync(file, number as u64 * WINDOW, WINDOW);
+                    if let Ok(file) = file.open() {
+                        begin_sync(&file, number as u64 * WINDOW, WINDOW);
+                    }
                 }
             }
         }
@@ -206,10 +238,10 @@ impl Sink for FileSink {
     }
 
     fn finish(&self) -> Result<()> {
-        for OutFile { path, file, .. } in &self.files {
-            let failed = |source| Error::Io { path: path.clone(), action: "sync", source };
+        for OutFile { file, .. } in &self.files {
+            let failed = |source| Error::Io { path: file.path().into(), action: "sync", source };
             crate::fault::hit("sync").map_err(failed)?;
-            file.sync_all().map_err(failed)?;
+            file.open().and_then(|file| file.sync_all()).map_err(failed)?;
         }
         Ok(())
     }

@@ -129,12 +129,16 @@ fn records(file: &File) -> std::io::Result<(u64, Written)> {
     let length = file.metadata()?.len();
     let mut written = Written::default();
     let mut whole = 0;
-    let mut record = [0; RECORD];
+    let mut records = [[0; RECORD]; 512];
     while whole + RECORD as u64 <= length {
-        read_exact_at(file, &mut record, whole)?;
-        let Some((job, number, hash)) = decode(&record) else { break };
-        written.blocks.insert((job, number), hash);
-        whole += RECORD as u64;
+        let some = records.len().min(((length - whole) / RECORD as u64) as usize);
+        let records = &mut records[..some];
+        read_exact_at(file, records.as_flattened_mut(), whole)?;
+        for record in &*records {
+            let Some((job, number, hash)) = decode(record) else { return Ok((whole, written)) };
+            written.blocks.insert((job, number), hash);
+            whole += RECORD as u64;
+        }
     }
     Ok((whole, written))
 }

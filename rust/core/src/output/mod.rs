@@ -4,6 +4,7 @@
 mod early_sync;
 mod exchange;
 mod file_sink;
+mod handles;
 mod journal;
 mod layout;
 mod memory_sink;
@@ -13,6 +14,7 @@ mod sink;
 pub use early_sync::syncing_early;
 pub use exchange::exchange;
 pub use file_sink::FileSink;
+pub use handles::Handles;
 pub use layout::{FileLayout, Layout, Place};
 pub use memory_sink::{MemorySink, Region};
 pub use rename_new::rename_new;

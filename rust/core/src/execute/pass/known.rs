@@ -69,8 +69,12 @@ impl Kept {
         self.taken
     }
 
-    /// Let masks take so many bytes from now on; where they take more, all are given up.
-    pub(crate) fn allow(&mut self, room: usize) {
+    /// Let masks take so many bytes from now on, or keep nothing at all. Where masks take more, all are
+    /// given up.
+    pub(crate) fn allow(&mut self, keeps: bool, room: usize) {
+        if !keeps {
+            *self = Self::default();
+        }
         self.room = room;
         if self.taken > room {
             self.taken = 0;

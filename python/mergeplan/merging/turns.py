@@ -1,0 +1,206 @@
+"""Many merges: as many at a time as memory and open files allow, one group after the other.
+
+```text
+plan each merge, and hold the plans until the next would not fit     a group
+check the group as a whole, and forget it; go on with the next
+for each group, in order: plan and check it again, merge, publish
+```
+All are checked before the first output byte. A list that fits, such as a hundred merges of models
+of 300 tensors, is one group, planned once and merged in one pass over the inputs. Each further
+group costs its planning a second time, and one more pass: with as many merges in it as there are
+models no more than what it writes.
+"""
+
+import ctypes
+import gc
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from mergeplan.config.config import MergeConfig, examined
+from mergeplan.config.seed import seed_of
+from mergeplan.errors import InputError, raise_all
+from mergeplan.merging.checked import CheckedMerge, CheckedMerges
+from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.merging.preflight import (
+    RESERVE_BYTES,
+    Candidate,
+    TooManyError,
+    check_group,
+    check_places,
+    threads_of,
+)
+from mergeplan.merging.runner import FILES_PER_MERGE, RESERVED_FILES
+from mergeplan.planning.opening import SharedModels, all_faultless
+from mergeplan.planning.plan import MergePlan
+from mergeplan.planning.planner import build_plan
+from mergeplan.system.excerpts import with_excerpts
+from mergeplan.system.files import check_space, most_open_files
+from mergeplan.system.memory import anonymous_bytes, default_limit
+
+# Of a plan, here and in the core, while it is merged: measured with jobs of one to eight inputs.
+_JOB_BYTES = 2100
+_INPUT_BYTES = 220
+# What plans may take of the memory that is left; a group that is too large all the same is halved.
+_SHARE = 0.8
+# What the command itself takes.
+_OWN_BYTES = 32 << 20
+
+
+class Turns:
+    """Merges in groups, each of which memory and files hold at once.
+
+    Iterating gives for each group the numbers of its merges, and them, checked. Whoever iterates
+    lets go of a group before asking for the next one.
+
+    Raises:
+        InputError, SurroundingsError: As for `preflight.check_group`, of any merge.
+    """
+
+    def __init__(self, wanted: Sequence[MergeRequest], options: MergeOptions) -> None:
+        self._options = options
+        places = check_places(wanted, options)
+        reads = [partial(examined, one.config) for one in wanted]
+        configs = all_faultless(reads, options.planning().opening)
+        seeds = [
+            seed_of(
+                config.random_seed, options.seed if one.seed is None else one.seed, "the config"
+            )
+            for config, one in zip(configs, wanted, strict=True)
+        ]
+        self._candidates = [
+            Candidate(config, place, seed, tuple(notes))
+            for config, place, (seed, notes) in zip(configs, places, seeds, strict=True)
+        ]
+        self._shared = SharedModels(options.planning().opening)
+        # What a program has in memory before it merges does not make its groups smaller.
+        usual = default_limit(threads_of(options))
+        more = max(0, anonymous_bytes() - _OWN_BYTES)
+        self._most_bytes = options.memory_limit or usual + more
+        self._groups: list[range] = []
+        self._kept: CheckedMerges | None = None
+        self.work_bytes = 0
+        self._check_all()
+
+    def __iter__(self) -> Iterator[tuple[range, CheckedMerges]]:
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            yield self._groups[0], kept
+            return
+        for group in self._groups:
+            give_back_memory()
+            yield from self._parts(group)
+
+    def _check_all(self) -> None:
+        room = _SHARE * (self._most_bytes - anonymous_bytes() - RESERVE_BYTES)
+        needed: dict[Path, int] = {}
+        faults: dict[tuple[str, str], InputError] = {}
+        held: list[MergePlan] = []
+        files: set[Path] = set()
+        first = taken = 0
+
+        def close(end: int) -> None:
+            if not faults:
+                for group, checked in self._parts(range(first, end), held):
+                    self._groups.append(group)
+                    self.work_bytes += checked.work_bytes
+                    for spot, n_bytes in checked.needed.items():
+                        needed[spot] = needed.get(spot, 0) + n_bytes
+                    self._kept = checked if len(self._groups) == 1 else None
+                    del checked
+            held.clear()
+
+        for number, candidate in enumerate(self._candidates):
+            try:
+                plan = self._plan(candidate)
+            except InputError as error:
+                if len(self._candidates) == 1:
+                    raise
+                _collect(error, candidate.config, faults)
+                continue
+            size = _plan_bytes(plan)
+            files |= {file for c in plan.checkpoints for file in c.files}
+            many = len(held) >= _most_at_once(len(files))
+            if held and (many or taken + size > room):
+                close(number)
+                self._kept = None
+                give_back_memory()
+                first, taken = number, 0
+            held.append(plan)
+            taken += size
+        if faults:
+            raise_all([*faults.values()])
+        close(len(self._candidates))
+        for spot, n_bytes in needed.items():
+            check_space(spot, n_bytes)
+
+    def _parts(
+        self, group: range, planned: list[MergePlan] | None = None
+    ) -> Iterator[tuple[range, CheckedMerges]]:
+        """A group, checked; in parts where it turns out to be too large."""
+        some = [self._candidates[number] for number in group]
+        plans = planned or [self._plan(one) for one in some]
+        with suppress(TooManyError):
+            yield group, check_group(some, plans, self._options, self._most_bytes)
+            return
+        # Here the error is gone, and with it what its frames held.
+        plans.clear()
+        for part in (group[: len(group) // 2], group[len(group) // 2 :]):
+            give_back_memory()
+            yield from self._parts(part)
+
+    def _plan(self, candidate: Candidate) -> MergePlan:
+        options = self._options
+        return build_plan(
+            candidate.config,
+            seed=candidate.seed,
+            max_shard_bytes=options.max_shard_bytes,
+            allow_nonfinite=options.allow_nonfinite,
+            options=options.planning(),
+            shared=self._shared,
+        )
+
+
+def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> list[CheckedMerge]:
+    """Check everything that can be checked before the first output byte, and keep all of it.
+
+    Raises:
+        InputError, SurroundingsError: As for `Turns`.
+    """
+    return [one for _, checked in Turns(wanted, options) for one in checked.merges]
+
+
+def _collect(
+    error: InputError, config: MergeConfig, faults: dict[tuple[str, str], InputError]
+) -> None:
+    """What is wrong with any of several merges is told by the config that has it first."""
+    named = f"`{config.file}`: " if config.file else ""
+    said = with_excerpts(error.faults, config.text, named) if named else error.faults
+    for fault, one in zip(error.faults, said, strict=True):
+        faults.setdefault((fault.about, fault.message), one)
+
+
+def _plan_bytes(plan: MergePlan) -> int:
+    """Memory of a plan while it is merged."""
+    return sum(
+        _JOB_BYTES + len(job.merge.references) * (_INPUT_BYTES + len(job.tensor))
+        for job in plan.data.jobs
+    )
+
+
+def _most_at_once(inputs: int) -> int:
+    """Merges that the limit on open files lets run together."""
+    most = most_open_files()
+    if most is None:
+        return sys.maxsize
+    return max(1, (most - RESERVED_FILES - inputs) // FILES_PER_MERGE)
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed: glibc keeps most of it, for what comes next."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        trim(0)
