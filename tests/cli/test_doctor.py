@@ -16,7 +16,13 @@ from mergeplan.onboarding import doctor as doctoring
 from mergeplan.onboarding import gpus
 from mergeplan.onboarding.packages import EXTRAS, REQUIRED, Package
 from mergeplan.onboarding.states import Check
-from mergeplan.system.machine import core_limit, file_system, memory_limit
+from mergeplan.system.machine import (
+    core_limit,
+    file_system,
+    memory_limit,
+    usable_cores,
+    worker_threads,
+)
 from tests.support.commands import cli, cli_process
 from tests.support.settings import ROOT
 
@@ -149,6 +155,7 @@ def test_the_limits_of_control_groups_count(tmp_path):
         },
     )
     assert (memory_limit(two), core_limit(two)) == (100_000_000, 1.5)
+    assert worker_threads(two) == min(usable_cores() or 1, 2)
     found = check("memory", two)
     assert (found.state, "a limit of 100 MB" in found.found) == ("slow", True)
     assert "`--memory-limit`" in found.hint
@@ -166,6 +173,7 @@ def test_the_limits_of_control_groups_count(tmp_path):
     write(one, {"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"})
     write(one, {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000"})
     assert (memory_limit(one), core_limit(one)) == (None, 0.5)
+    assert worker_threads(one) == 1
 
 
 def test_a_network_mount_is_told_by_the_longest_path_and_the_last_on_top(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A merge keeps to its memory limit, whatever its inputs' size; its bytes do not depend on it."""
 
+import json
 import os
 import re
 import resource
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mergeplan.bench.models import Shape, make_pool
 from mergeplan.config.methods import METHODS
+from tests.support.commands import cli_process
 from tests.support.merges import config_text
 from tests.support.runs import contents, end, make_vocabulary, start
 from tests.support.shares import spread
@@ -105,6 +108,27 @@ def check(cwd: Path, threads: int) -> tuple[int, int]:
 def test_the_limit_holds(name, k, dtype, models, tmp_path):
     write_config(tmp_path, models, name, k, dtype)
     check(tmp_path, 2)
+
+
+@pytest.fixture(scope="module")
+def many_tensors(tmp_path_factory) -> list[Path]:
+    """A base and two experts of 56 matrices, so that each of many threads has one to work on."""
+    root = tmp_path_factory.mktemp("many")
+    names = list(make_pool(root, Shape(512, 1024, 8, 1000, 64, 8), 2))
+    return [root / name for name in names]
+
+
+@pytest.mark.parametrize("threads", [16, 48])
+@pytest.mark.parametrize(("name", "dtype"), [("ties", "float32"), ("della", "bfloat16")])
+def test_many_threads_take_no_more_than_was_forecast(name, dtype, threads, many_tensors, tmp_path):
+    write_config(tmp_path, many_tensors, name, 2, dtype)
+    told = cli_process("inspect", tmp_path / "c.yml", "--threads", threads, "--json")
+    memory = json.loads(told.stdout)["merges"][0]["forecast"]["memory"]
+    report, seen = watched(tmp_path, "--threads", threads)
+    assert report["threads"] == threads
+    assert max(seen, report["peak_anonymous_bytes"]) <= memory["peak_bytes"]
+    # The default: 256 MiB at two threads, and 32 MiB for each more.
+    assert memory["peak_bytes"] <= memory["limit_bytes"] == (192 + 32 * threads) * MIB
 
 
 @pytest.mark.long

@@ -27,6 +27,7 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.options import BY_DOCUMENT, Cut
 from mergeplan.pool.pool import Pool
 from mergeplan.system.files import sha256_of
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.pathtext import path_text
 from mergeplan.system.ranges import version_is
 from mergeplan.system.reading import open_plain
@@ -191,7 +192,7 @@ def short_hash(data: Any) -> str:
 
 def _hash_files(paths: Sequence[Path]) -> list[str]:
     stop = Event()
-    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(paths)))) as threads:
+    with ThreadPoolExecutor(max(1, min(worker_threads(), len(paths)))) as threads:
         try:
             return list(threads.map(partial(_hash_file, stop=stop), paths))
         except BaseException:

@@ -25,7 +25,7 @@ class Setup:
         dtype: Of the arithmetic of the evaluation; `auto` for float32 on a CPU (for a calibration
             bfloat16 where no decision changes, see `dtype_trial`) and the base's own elsewhere.
         device: `auto`, `cpu` or `cuda`.
-        threads: For merging and evaluating; `None` for one on each core.
+        threads: For merging and evaluating; `None` for one a usable core.
         memory_limit: Bytes that merging may take beside the model; `None` for the default.
         lora_exact, allow_vocabulary_mismatch: As in `MergeOptions`.
         tasks: Of lm-evaluation-harness, to be run on each merge beside: names, or YAML files.

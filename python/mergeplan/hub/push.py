@@ -233,7 +233,7 @@ class Push:
 
         Args:
             prepared: Of a merge that has run.
-            threads: That hash; `None` for one on each core.
+            threads: That hash; `None` for one a usable core.
             progress: Called with bytes done and bytes in all.
 
         Returns:

@@ -1,6 +1,5 @@
 """How far are two checkpoints apart, tensor by tensor?"""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from mergeplan.inspection.tensor_diff import Side, Status, TensorDiff, diff_rows
 from mergeplan.inspection.vectors import UNMATCHED, VectorDistance, vector_distance
 from mergeplan.planning.document import to_json
 from mergeplan.system.files import expanded
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.progress import Shown, shown_as_bar
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def diff(
             and infinity stand at the same places.
         ignore_dtype: Tensors of different dtypes are equal where both are the same once rounded to
             the coarser dtype, so that a checkpoint equals its own in bfloat16.
-        threads: Worker threads; `None` for one on each core.
+        threads: Worker threads; `None` for one a usable core.
         progress: Called some ten times a second with bytes done and bytes in all; or true for a
             bar, false for none, `None` for one in a notebook.
 
@@ -190,7 +190,7 @@ def diff(
             to_json(one.planned({})),
             to_json(two.planned({})),
             pairs,
-            threads=threads or os.cpu_count() or 1,
+            threads=threads or worker_threads(),
             progress=(lambda done: told(done, total)) if told else None,
         )
     by_name = dict(zip(pairs, distances, strict=True))

@@ -1,6 +1,5 @@
 """What a merge will read, write, hold in memory and take in time, from headers alone."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from mergeplan.merging.preflight import RESERVE_BYTES, fallback_memory
 from mergeplan.planning.document import Delta, Group, Karcher, Multislerp, Wide
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import expanded
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.memory import anonymous_bytes, default_limit
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _time(
         exact = isinstance(job.merge, Wide) or getattr(job.merge, "dtype", None) == "float32"
         rate = wide if exact else narrow
         seconds += elements / (rate * 1e6)
-    seconds /= min(threads, os.cpu_count() or 1)
+    seconds /= min(threads, worker_threads())
     start = speeds.START_SECONDS + speeds.TENSOR_SECONDS * len(plan.data.jobs)
     disk = speeds.DISK
     return TimeForecast(

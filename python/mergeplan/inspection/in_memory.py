@@ -1,6 +1,5 @@
 """Plans whose tensors are made in memory, one batch at a time, and what a tensor begins with."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from mergeplan.planning.document import (
     Plan,
 )
 from mergeplan.planning.plan import MergePlan
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.memory import default_limit
 
 
@@ -26,7 +26,7 @@ class Source:
 
     def __init__(self, plan: Plan, options: MergeOptions) -> None:
         self._jobs = plan.jobs
-        self._threads = options.threads or os.cpu_count() or 1
+        self._threads = options.threads or worker_threads()
         self._memory = options.memory_limit or default_limit(self._threads)
         self._family = PreparedFamily([plan.json()])
         self._numbers = {job.tensor: number for number, job in enumerate(plan.jobs)}

@@ -1,6 +1,5 @@
 """What is in checkpoints, whether they fit, and what a merge of them will take: headers alone."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +45,7 @@ from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.planning.slicing import beyond_names
 from mergeplan.system.files import check_space, expanded
+from mergeplan.system.machine import worker_threads
 
 CONFIG_ENDINGS = (".yml", ".yaml")
 
@@ -204,7 +204,7 @@ def _plan(
         config,
         plan,
         prepared,
-        threads=options.threads or os.cpu_count() or 1,
+        threads=options.threads or worker_threads(),
         memory_limit=options.memory_limit,
         out=out,
         beside_bytes=companion_bytes(plan, copied),

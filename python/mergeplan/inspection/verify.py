@@ -1,6 +1,5 @@
 """Is a merged checkpoint still what its manifest says?"""
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from mergeplan.errors import InputError
 from mergeplan.merging.manifest import Manifest, load_manifest
 from mergeplan.system.files import expanded, sha256_of
 from mergeplan.system.jsontext import loads
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.pathtext import path_of
 from mergeplan.system.progress import Progress, Shown, shown_as_bar
 from mergeplan.system.reading import INDEX, read_bytes
@@ -98,7 +98,7 @@ def verify(
     Args:
         out: The merge's folder.
         inputs: Also check that the merged files still have the recorded length and time of change.
-        threads: Worker threads; `None` for one on each core.
+        threads: Worker threads; `None` for one a usable core.
         progress: Called some ten times a second with bytes done and bytes in all; or true for a
             bar, false for none, `None` for one in a notebook.
 
@@ -187,7 +187,7 @@ def _check_tensors(
         try:
             hashes = content_hashes(
                 folder / name,
-                threads=threads or os.cpu_count() or 1,
+                threads=threads or worker_threads(),
                 progress=_shifted(progress, before, total),
             )
         except InputError as error:

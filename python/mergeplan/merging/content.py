@@ -1,6 +1,5 @@
 """Inputs that look changed, by their length, times, inode or device: their content decides."""
 
-import os
 from dataclasses import astuple
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mergeplan.merging.shards import RECORD_OF_SHARD, ShardRecord
 from mergeplan.merging.state import changed_files
 from mergeplan.merging.workfolder import JOURNAL, RECORD, SHARDS
 from mergeplan.system.files import LOCK, clear_folder, lock
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.reading import RECORD as RECORD_FILE
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
@@ -32,7 +32,7 @@ def check_content(folder: Path, checked: CheckedMerge, changed: list[str]) -> No
     shards = folder / SHARDS
     journal = folder / JOURNAL
     before = _of_shards(shards) if shards.is_dir() else prepared.recorded_inputs(journal)
-    now = prepared.input_hashes(list(before), os.cpu_count() or 1)
+    now = prepared.input_hashes(list(before), worker_threads())
     for tensor, hash_ in before.items():
         if now.get(tensor) != hash_:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -70,5 +70,5 @@ def same_inputs(checked: CheckedMerge, manifest: Manifest) -> bool:
     if manifest.inputs_sha256 is None:
         return False
     jobs = [job.tensor for job in checked.plan.data.jobs]
-    read = checked.prepared.input_hashes(jobs, os.cpu_count() or 1)
+    read = checked.prepared.input_hashes(jobs, worker_threads())
     return content_of_inputs(read) == manifest.inputs_sha256

@@ -25,7 +25,7 @@ class MergeOptions:
 
     Attributes:
         seed: Seed of random masks, 0 to 2**64 - 1; `None` for the config's `random_seed`, else 0.
-        threads: Worker threads; `None` for one on each core.
+        threads: Worker threads; `None` for one a usable core.
         max_shard_bytes: Bytes of tensors in one output file.
         allow_nonfinite: Merge NaN and infinity instead of refusing them.
         memory_limit: Bytes of anonymous memory that the whole process may take, or a merge into

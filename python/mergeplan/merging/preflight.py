@@ -1,6 +1,5 @@
 """Everything that can be checked before the first output byte of a merge, or of several."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from mergeplan.system.files import (
     creating,
     expanded,
 )
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.memory import anonymous_bytes, available_bytes, default_limit
 from mergeplan.system.pathtext import path_text
 
@@ -52,7 +52,7 @@ class Candidate:
 
 
 def threads_of(options: MergeOptions) -> int:
-    return options.threads or os.cpu_count() or 1
+    return options.threads or worker_threads()
 
 
 def check_places(wanted: Sequence[MergeRequest], options: MergeOptions) -> list[Path]:

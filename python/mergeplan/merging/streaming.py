@@ -1,6 +1,5 @@
 """Merges into memory: tensor by tensor, into a loaded model, or many subsets in one pass."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from mergeplan.planning.opening import SharedModels, faultless
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.memory import default_limit
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Sweep:
         options = options or MergeOptions()
         if isinstance(configs, MergeConfig | Mapping | str | Path):
             configs = [configs]
-        self._threads = options.threads or os.cpu_count() or 1
+        self._threads = options.threads or worker_threads()
         self._memory = options.memory_limit or default_limit(self._threads)
         each = [options.seed] * len(configs) if seeds is None else seeds
         if len(each) != len(configs):

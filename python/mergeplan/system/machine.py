@@ -3,6 +3,7 @@
 Each function takes the folder in which `proc` and `sys` lie.
 """
 
+import math
 import os
 import platform
 import re
@@ -55,6 +56,16 @@ def usable_cores() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
+
+
+def worker_threads(root: Path = ROOT) -> int:
+    """How many threads can work at a time: the cores that this process may run on, or as many as
+    its control groups allow.
+
+    A container on a machine of 64 cores may have two: 62 threads more take memory and time.
+    """
+    cores, allowed = usable_cores() or 1, core_limit(root)
+    return max(1, cores if allowed is None else min(cores, math.ceil(allowed)))
 
 
 def memory_limit(root: Path = ROOT) -> int | None:

@@ -77,7 +77,7 @@ SEED = click.IntRange(0, 2**64 - 1)
 
 def threads_option(*aliases: str, what: str = "Worker threads.") -> Callable[[Any], Any]:
     """`--threads`, `None` where it is not given."""
-    text = f"{what} [default: one on each core]"
+    text = f"{what} [default: one for each core it may use]"
     return click.option("-j", "--threads", *aliases, type=click.IntRange(1, 1024), help=text)
 
 

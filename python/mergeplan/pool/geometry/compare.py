@@ -1,6 +1,5 @@
 """Compare the experts of a pool in one pass over their weights: norms, cosines, signs."""
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from mergeplan.pool.bases import check_bases
 from mergeplan.pool.geometry.geometry import Geometry, TensorGroup
 from mergeplan.pool.opening import refuse_closed
 from mergeplan.pool.pool import Pool, PoolSize, pool_of
+from mergeplan.system.machine import worker_threads
 from mergeplan.system.progress import Shown, shown_as_bar
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def similarity(
 
     Args:
         pool: Its file, or as `load_pool` gives it.
-        threads: Worker threads; `None` for one on each core. They change nothing of the result.
+        threads: Worker threads; `None` for one a usable core. They change nothing of the result.
         progress: Called some ten times a second with bytes read of a size, and all of them; or true
             for a bar, false for none, `None` for one in a notebook.
 
@@ -92,7 +92,7 @@ def geometry_of(size: PoolSize, *, threads: int | None = None, progress: Shown =
             len(experts),
             tensors,
             densities=list(DENSITIES),
-            threads=threads or os.cpu_count() or 1,
+            threads=threads or worker_threads(),
             progress=(lambda done: told(done, total)) if told else None,
         )
     parts = [_Part.of(one, len(names)) for one in found]
