@@ -6,6 +6,7 @@ function of the merge alone, so that it does not matter who makes them.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mergeplan.calibration.identity import models_of
@@ -71,7 +72,9 @@ class ClusterExecutor:
         remote = ray.remote(
             num_cpus=threads, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=-1
         )(_RemoteWorker)
-        one = replace(setup, threads=threads)
+        # A worker has another working folder than this process.
+        tasks = tuple(str(Path(t).absolute()) if Path(t).is_file() else t for t in setup.tasks)
+        one = replace(setup, threads=threads, tasks=tasks)
         self.workers = [remote.remote(pool, size, one) for _ in range(count)]
 
     def measure(

@@ -1,0 +1,36 @@
+"""`python -m tests.tools.cluster`."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import tests.tools.cluster as tool
+from tests.support.nodes import why_not
+from tests.tools.cluster.losses import lose
+from tests.tools.cluster.simulate import examples
+from tests.tools.cluster.traffic import measure
+
+
+def main() -> None:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=tool.__doc__, formatter_class=form)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("traffic", "losses"):
+        verbs.add_parser(verb).add_argument("folder", type=Path, help="to make, and to remove")
+    verbs.add_parser("simulate")
+    args = parser.parse_args()
+    if args.verb == "simulate":
+        print(examples())
+        return
+    if (reason := why_not()) is not None:
+        sys.exit(reason)
+    args.folder.mkdir()
+    try:
+        {"traffic": measure, "losses": lose}[args.verb](args.folder.resolve())
+    finally:
+        shutil.rmtree(args.folder)
+
+
+if __name__ == "__main__":
+    main()
