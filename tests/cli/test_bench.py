@@ -64,6 +64,9 @@ def test_another_mergeplan_takes_turns_and_is_compared_pair_by_pair():
     ratios = [theirs["seconds"] / ours["seconds"] for ours, theirs in pairs]
     assert data["table"][0]["against_over_mergeplan"] == ratios
     assert len(ratios) == 2
+    run = cli(*args, "--against", other)
+    assert "median of the pairs" in run.stdout
+    assert "is started and planned in" in run.stdout
 
 
 def test_the_serial_part_is_what_the_phases_of_each_run_say(tmp_path):

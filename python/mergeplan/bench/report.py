@@ -133,10 +133,11 @@ def _bound(report: BenchReport) -> list[str]:
     if (bound := report.bound) is None:
         return []
     ties = [case for case in _of(report, "mergeplan") if case.method == "ties"]
-    whole = ties[0].seconds * bound.large_factor if ties else None
-    share = bound.large_plan / whole if whole else 0.0
-    computed = f"{share:.1%} of the {whole:.3g} s of TIES at as many parameters (computed)"
-    of = f", {computed}" if whole else ""
+    of = ""
+    if ties:
+        whole = ties[0].seconds * bound.large_factor
+        share = bound.large_plan / whole
+        of = f", {share:.1%} of the {whole:.3g} s of TIES at as many parameters (computed)"
     return [
         f"One thread writes one output in {bound.write:.2g} s, and no merge into one file takes"
         f" less; shape `{bound.large_shape}` is started and planned in"
