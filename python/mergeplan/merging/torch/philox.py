@@ -4,8 +4,8 @@ Drawn by one kernel (`philox_fused`) where there is Triton, which is tried out a
 plain form, in torch's integers, is its oracle, and stands in for it: 130 or 260 operations for each
 half of a piece. Neither waits for the device.
 
-Tried and dropped: both halves always, in four parts, with the key on the device too: 1,390 operations
-for a piece of DARE instead of 292, for 6 bytes an element and expert instead of 10.
+Tried and dropped: both halves always, in four parts, with the key on the device too: 1,390
+operations for a piece of DARE instead of 292, for 6 bytes an element and expert instead of 10.
 """
 
 import functools
