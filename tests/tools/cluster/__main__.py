@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def main() -> None:
         return
     if (reason := why_not()) is not None:
         sys.exit(reason)
+    # So that a tool that is stopped cleans up too; its nodes end with it in any case.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args.folder.mkdir()
     try:
         {"traffic": measure, "losses": lose}[args.verb](args.folder.resolve())
