@@ -200,7 +200,8 @@ def test_merges_into_memory_have_the_head_that_is_written(tied, tmp_path):
     from transformers import AutoModelForCausalLM
 
     import mergeplan
-    from mergeplan.merging.streaming import Sweep, give_weights
+    from mergeplan.merging.copies import Copies
+    from mergeplan.merging.streaming import Sweep
 
     own = make_adapter(tied, tmp_path / "own", **MERGED["the embedding replaced"])
     plain = make_adapter(tied, tmp_path / "plain", 1, **Q)
@@ -212,10 +213,10 @@ def test_merges_into_memory_have_the_head_that_is_written(tied, tmp_path):
         )
         run_mergeplan(text, tmp_path / f"out-{adapter.name}")
         configs.append(yaml.safe_load(text))
-    sweep = Sweep(configs)
+    sweep, copies = Sweep(configs), Copies()
     model = AutoModelForCausalLM.from_pretrained(tied, dtype="auto").eval()
     for number in (0, 1, 0):
-        give_weights(sweep, [(number, model)])
+        copies.give(sweep, [(number, model)])
         with torch.no_grad():
             found = model(torch.arange(12)[None]).logits
         assert torch.equal(found, logits_of(tmp_path / f"out-{('own', 'plain')[number]}"))

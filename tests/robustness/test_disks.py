@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from mergeplan.errors import SurroundingsError
-from mergeplan.merging import preflight
+from mergeplan.merging import turns
 from tests.support.merges import run_mergeplan
 from tests.support.runs import contents, end, run, start_halted, succeed
 from tests.support.shares import spread
@@ -76,7 +76,7 @@ def test_a_disk_that_is_too_small_is_refused(mount, small, tmp_path, arguments):
 def test_room_that_is_gone_when_it_is_reserved(size, more, mount, small, tmp_path, monkeypatch):
     """Another program was quicker, or the count of files is what is short."""
     folder = mount(tmp_path / "disk", size, *more)
-    monkeypatch.setattr(preflight, "check_space", lambda *_: None)
+    monkeypatch.setattr(turns, "check_space", lambda *_: None)
     config, shard_bytes = small.pool.config("ties"), small.pool.shard_bytes
     with pytest.raises(SurroundingsError, match="No space left"):
         run_mergeplan(config, folder / "out", max_shard_bytes=shard_bytes)

@@ -8,7 +8,9 @@ from transformers.models.qwen2 import Qwen2ForCausalLM
 import mergeplan
 from mergeplan.config.config import parse_config
 from mergeplan.errors import InputError
+from mergeplan.merging import copies
 from mergeplan.merging.options import MergeOptions
+from mergeplan.merging.parameters import places_in
 from tests.support.checkpoints import load_tensors, save_checkpoint
 from tests.support.merges import config_text, run_mergeplan
 
@@ -87,6 +89,40 @@ def test_a_sweep_gives_each_subset_what_it_gets_alone(demo_pool):
                 )
                 for name, tensor in alone:
                     assert torch.equal(merged[name], tensor.float()), (method, number, name)
+
+
+def test_where_tensors_lie_is_looked_up_once_for_each_copy_of_a_model(demo_pool, monkeypatch):
+    looked: list[object] = []
+
+    def look(model, shapes):
+        looked.append(model)
+        return places_in(model, shapes)
+
+    monkeypatch.setattr(copies, "places_in", look)
+    subsets = [["python"], ["html", "python"], ["md"], ["html", "json", "md"]]
+    sweep = mergeplan.Sweep([config(demo_pool, names, "ties") for names in subsets])
+    load = AutoModelForCausalLM.from_pretrained
+    models = [load(demo_pool / "base", dtype=torch.float32) for _ in range(2)]
+    taken = copies.Copies()
+
+    def check(number, model):
+        expected = dict(sweep.stream(number))
+        for name, place in places_in(model, sweep.shapes(number)).items():
+            assert torch.equal(place, expected[name].float()), name
+
+    for numbers in ((0, 1), (2, 3), (3, 0)):
+        taken.give(sweep, list(zip(numbers, models, strict=True)))
+        for number, model in zip(numbers, models, strict=True):
+            check(number, model)
+    assert looked == models
+    # Parameters that lie elsewhere now are found there.
+    weight = models[0].get_input_embeddings().weight
+    weight.data = weight.data.clone()
+    taken.give(sweep, [(1, models[0])])
+    check(1, models[0])
+    assert looked == [*models, models[0]]
+    with pytest.raises(InputError, match="same memory"):
+        taken.give(sweep, [(0, models[0]), (1, models[0])])
 
 
 def test_memory_that_is_not_row_major_is_filled_all_the_same(demo_pool):

@@ -18,7 +18,8 @@ from mergeplan.evaluation.scores import Estimate, Scores, difference
 from mergeplan.measurements.file import read_rows
 from mergeplan.measurements.metrics import domains_of
 from mergeplan.measurements.rows import MACRO
-from mergeplan.merging.streaming import Sweep, give_weights
+from mergeplan.merging.copies import give_weights
+from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool, size_in
 from mergeplan.selection.selection import Selection, Selections
 from mergeplan.subset_law.spread import NINE_IN_TEN

@@ -13,7 +13,8 @@ from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.task_items import TaskItems
 from mergeplan.evaluation.texts import Texts
-from mergeplan.merging.streaming import Sweep, give_weights
+from mergeplan.merging.copies import Copies
+from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
 
@@ -52,6 +53,7 @@ class Worker:
         self._tokenizer = load_tokenizer(pool.sizes[size].base) if self._tasks else None
         self._model = load_for(pool.sizes[size].base, setup)
         self._replicas = [self._model]
+        self._copies = Copies()
         self._merges: list[SubsetMerge] = []
         self._sweep: Sweep | None = None
 
@@ -76,7 +78,7 @@ class Worker:
         models = self._models(len(some))
         for first in range(0, len(some), len(models)):
             batch = some[first : first + len(models)]
-            give_weights(sweep, list(zip(batch, models, strict=False)))
+            self._copies.give(sweep, list(zip(batch, models, strict=False)))
             merging = (time.perf_counter() - begun) / len(batch)
             for number, model in zip(batch, models, strict=False):
                 begun = time.perf_counter()

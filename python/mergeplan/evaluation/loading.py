@@ -10,8 +10,9 @@ from mergeplan.checkpoints.tokenizer import VOCABULARIES
 from mergeplan.errors import InputError, MissingInputError, raise_all
 from mergeplan.evaluation.options import DTYPES
 from mergeplan.evaluation.scorer import Scorer
+from mergeplan.merging.copies import give_weights
 from mergeplan.merging.options import MergeOptions
-from mergeplan.merging.streaming import Sweep, give_weights
+from mergeplan.merging.streaming import Sweep
 from mergeplan.system.devices import check_gpu, parse_device
 
 # No code from a model's folder runs, and nobody is asked whether it may.

@@ -63,17 +63,20 @@ def ties_head(model: "torch.nn.Module") -> bool:
     return weights[0] is not None and weights[0] is weights[1]
 
 
-def tie_as(model: Any, *, own_head: bool, stores_head: bool) -> None:
+def tie_as(model: Any, *, own_head: bool, stores_head: bool) -> bool:
     """Tie a model of transformers as a merge into it does, or untie it.
 
     Args:
         own_head: Whether the merge has a head that is not its embedding.
         stores_head: Whether it has a tensor for the head.
+
+    Returns:
+        Whether anything was changed.
     """
     import torch
 
     if getattr(model, "get_output_embeddings", lambda: None)() is None:
-        return  # it makes no words: there is nothing to tie
+        return False  # it makes no words: there is nothing to tie
     if own_head and ties_head(model):
         head = model.get_output_embeddings()
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
@@ -81,11 +84,14 @@ def tie_as(model: Any, *, own_head: bool, stores_head: bool) -> None:
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         model.all_tied_weights_keys = {n: to for n, to in tied.items() if n not in same}
         model.config.tie_word_embeddings = False
-    elif not own_head and not stores_head and not ties_head(model):
+        return True
+    if not own_head and not stores_head and not ties_head(model):
         model.config.tie_word_embeddings = True
         model.tie_weights()
         if hasattr(model, "get_expanded_tied_weights_keys"):
             model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+        return True
+    return False
 
 
 def _state(model: "torch.nn.Module") -> "Tensors":

@@ -24,12 +24,14 @@ class Places:
 
     Attributes:
         of_jobs: The place of each job's whole tensor, by its name.
+        given: The places, as they were given.
 
     Raises:
         InputError: A place is none that a merge can be written to, or has another shape.
     """
 
     def __init__(self, jobs: Sequence[Job], into: Mapping[str, "torch.Tensor"]) -> None:
+        self.given = into
         self.of_jobs: dict[str, torch.Tensor] = {}
         self._buffered: list[tuple[Job, Mapping[str, torch.Tensor]]] = []
         for job in jobs:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeplan.checkpoints.dtypes import STORED_NAMES
-from mergeplan.checkpoints.head_names import heads_in
 from mergeplan.config.config import AnyConfig, MergeConfig
 from mergeplan.config.seed import seed_of
 from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
-from mergeplan.merging.parameters import places_in, tie_as, ties_head
+from mergeplan.merging.parameters import places_in, ties_head
 from mergeplan.merging.pieces import Places, empty, pieces
 from mergeplan.merging.targets import bytes_of, check_apart, places_of, takes_as_it_is
 from mergeplan.planning.document import Job
@@ -130,11 +129,23 @@ class Sweep:
             if unknown := sorted(into.keys() - self.shapes(number).keys()):
                 raise InputError(f"the merge has no tensor `{unknown[0]}`")
         places = [Places(self.jobs(number), into) for number, into in targets]
-        all_places = [item for _, into in targets for item in into.items()]
-        check_apart(all_places)
-        self._family.check_writable(places_of(all_places))
-        read = self._merge_all([(n, p.of_jobs) for (n, _), p in zip(targets, places, strict=True)])
-        for place in places:
+        self.check_places(places)
+        return self.fill([(n, place) for (n, _), place in zip(targets, places, strict=True)])
+
+    def check_places(self, places: Sequence[Places]) -> None:
+        """Check that tensors which will be filled together share no memory, and can be written to.
+
+        Raises:
+            InputError: They do, or cannot.
+        """
+        every = [item for place in places for item in place.given.items()]
+        check_apart(every)
+        self._family.check_writable(places_of(every))
+
+    def fill(self, targets: Sequence[tuple[int, Places]]) -> int:
+        """Merge into places that were checked; returns what `merge_into` does."""
+        read = self._merge_all([(number, place.of_jobs) for number, place in targets])
+        for _, place in targets:
             place.hand_out()
         return read
 
@@ -234,14 +245,6 @@ def merge_into(
             "load the model with `tie_word_embeddings=False`",
         )
     sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
-
-
-def give_weights(sweep: Sweep, targets: Sequence[tuple[int, "torch.nn.Module"]]) -> None:
-    """Give each model the weights of its merge, in one pass, and tie or untie its head as that."""
-    for n, model in targets:
-        stores_head = bool(heads_in(sweep.shapes(n)))
-        tie_as(model, own_head=sweep.has_own_head(n), stores_head=stores_head)
-    sweep.merge_into([(n, places_in(model, sweep.shapes(n))) for n, model in targets])
 
 
 def _plan(
