@@ -1,4 +1,4 @@
-"""Loaded models that take one merge after another, as copies of one model do while a pool is measured.
+"""Loaded models that take one merge after another: the copies of a model that measure a pool.
 
 Where a model's tensors lie, and that they may be written to, is found once for each of them; that
 was four fifths of merging into a small model.

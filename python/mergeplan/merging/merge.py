@@ -123,10 +123,11 @@ def merge_many(
 ) -> list[MergeReport]:
     """Merge checkpoints into several new folders at once.
 
-    One pass over the inputs, as far as memory goes, serves all of them. Each gets the bytes that it
-    would get alone.
+    One pass over the inputs serves as many as the memory limit and the limit on open files hold;
+    the others follow. Each gets the bytes that it would get alone.
 
-    A run that is stopped leaves what is done of each; `resume` goes on from there.
+    A run that is stopped leaves what is done of each; `resume` goes on from there. Where inputs are
+    at fault, merges that were complete before stay.
 
     Args:
         options: For all of them.
