@@ -166,7 +166,7 @@ fn masks_stay_between_runs_where_the_limit_leaves_room() {
         prepared.kept_mask_bytes()
     };
     // One bit for each element, in whole groups; by ranks with the limits of a row's ranks too.
-    let mask = (ROWS * COLUMNS).div_ceil(2048) * 256;
+    let mask = (ROWS * COLUMNS).div_ceil(512) * 64;
     let (one, drawn) = (run(&[7], 256 << 20), run(&[6, 7, 9], 256 << 20));
     assert_eq!((one, drawn), (mask, 3 * mask));
     assert!(run(&[18, 19, 21], 256 << 20) >= drawn + 3 * mask);

@@ -1,21 +1,12 @@
-//! Random masks, one bit for each element, laid out for vector units.
-//!
-//! Elements stand in rows of 64 lanes, and 32 rows share 64 words: bit `row % 32` of word
-//! `64 · (row / 32) + lane` says whether element `64 · row + lane` is kept. So every step works lane
-//! by lane; bits in the order of the elements would have to be gathered across lanes.
-//!
-//! The loops over a row have no constant length on purpose: such a loop is unrolled first, and what
-//! is left is then vectorised across rows, with gathers, at a tenth of the speed.
+//! Random masks, one bit for each element, in the order of the elements: 64 of them to a word.
 
 use multiversion::multiversion;
 
-use crate::number::philox::{self, half, Stream};
+use crate::kernels::draw::{below, below_each};
+use crate::number::philox::{self, Stream, GROUP, ROWS};
 
 /// Masks are made and applied from multiples of this many elements on.
 pub(crate) const LANES: usize = philox::LANES;
-const ROWS: usize = 32;
-/// Elements that share [`LANES`] words.
-const GROUP: usize = LANES * ROWS;
 
 /// A probability as a limit on 32-bit words: an element is kept where its word is below the limit.
 /// The limit is 64 bits wide because probability 1 keeps every word.
@@ -26,124 +17,103 @@ pub(crate) fn limit(probability: f32) -> u64 {
 /// Which elements of a run are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mask {
-    words: Vec<u32>,
+    rows: Vec<u64>,
 }
 
 impl Mask {
     /// Bytes of a mask over `len` elements.
     pub(crate) fn bytes(len: usize) -> usize {
-        len.div_ceil(GROUP) * LANES * 4
+        len.div_ceil(GROUP) * ROWS * 8
     }
 
     /// Keeps none of `len` elements.
     pub(crate) fn new(len: usize) -> Self {
-        Self { words: vec![0; len.div_ceil(GROUP) * LANES] }
+        Self { rows: vec![0; len.div_ceil(GROUP) * ROWS] }
     }
 
     /// Keeps those of `len` elements, from element `start` on, whose word is below `limit`. `start` is a
     /// multiple of a [block](crate::work::BLOCK).
     pub(crate) fn drawn(len: usize, stream: Stream, start: usize, limit: u64) -> Self {
         let mut mask = Self::new(len);
-        draw(&mut mask.words, stream, start, limit);
+        let (groups, _) = mask.rows.as_chunks_mut();
+        for (number, rows) in groups.iter_mut().enumerate() {
+            *rows = draw(stream, start + number * GROUP, limit);
+        }
         mask
     }
 
-    /// Keep the elements from `start` on whose word is below their own limit. `halves` are the upper
-    /// halves of the words; `lower` gives the other one. `start` is a multiple of [`LANES`].
-    pub(crate) fn keep_below_each(
-        &mut self,
-        start: usize,
-        halves: &[u16],
-        limits: &[u32],
-        lower: impl Fn(usize) -> u32,
-    ) {
-        let rows = halves.chunks(LANES).zip(limits.chunks(LANES)).enumerate();
-        for (row, (halves, limits)) in rows {
-            let row = start / LANES + row;
-            let words = &mut self.words[row / ROWS * LANES..][..halves.len()];
-            if keep_below_each(words, row % ROWS, halves, limits) {
-                for (lane, (word, half)) in words.iter_mut().zip(halves).enumerate() {
-                    let (upper, rest) = (limits[lane] >> 16, limits[lane] & 0xffff);
-                    let kept = upper == u32::from(*half) && lower(row * LANES + lane) < rest;
-                    *word |= u32::from(kept) << (row % ROWS);
+    /// Draw the elements from `start` on, a multiple of [`GROUP`], each with a limit of its own; the
+    /// run's first element is the tensor's element `first`.
+    pub(crate) fn draw_each(&mut self, start: usize, stream: Stream, first: usize, limits: &[u32]) {
+        let (groups, _) = self.rows[start / LANES..].as_chunks_mut();
+        for (number, (rows, limits)) in groups.iter_mut().zip(limits.chunks(GROUP)).enumerate() {
+            let element = first + start + number * GROUP;
+            *rows = match limits.try_into() {
+                Ok(whole) => draw_each(stream, element, whole),
+                Err(_) => {
+                    let mut whole = [0; GROUP];
+                    whole[..limits.len()].copy_from_slice(limits);
+                    draw_each(stream, element, &whole)
                 }
-            }
+            };
         }
     }
 
-    /// The words of the row of element `start`, a multiple of [`LANES`], and the bit that is the row's.
-    pub(crate) fn row(&self, start: usize) -> (&[u32], usize) {
-        let row = start / LANES;
-        (&self.words[row / ROWS * LANES..][..LANES], row % ROWS)
+    /// The bits of the 64 elements from `start` on, a multiple of [`LANES`].
+    pub(crate) fn row(&self, start: usize) -> u64 {
+        self.rows[start / LANES]
+    }
+
+    /// The bits of the elements from `start` on, a multiple of [`LANES`].
+    pub(crate) fn rows(&self, start: usize) -> &[u64] {
+        &self.rows[start / LANES..]
     }
 
     /// Zero the elements of `deltas` that are not kept; the first of them is element `start`, a
     /// multiple of [`LANES`].
     pub(crate) fn apply(&self, start: usize, deltas: &mut [f32]) {
         debug_assert_eq!(start % LANES, 0);
-        apply(&self.words, start, deltas);
+        apply(&self.rows[start / LANES..], deltas);
     }
 }
 
-fn draw(mask: &mut [u32], stream: Stream, start: usize, limit: u64) {
-    let (upper, lower) = ((limit >> 16) as u32, limit as u32 & 0xffff);
-    for (number, mask) in mask.chunks_exact_mut(LANES).enumerate() {
-        let start = start + number * GROUP;
-        let (below, any_equal) = draw_upper(stream, start, upper);
-        mask.copy_from_slice(&below);
-        // A limit of 16 bits, as every bfloat16 from 2^-8 up is, leaves nothing more to decide.
-        if any_equal && lower != 0 {
-            let mut halves = [0; GROUP];
-            stream.upper(start as u64, &mut halves);
-            let equal = halves.iter().enumerate().filter(|(_, half)| u32::from(**half) == upper);
-            for (element, _) in equal {
-                let kept = stream.lower((start + element) as u64) < lower;
-                mask[element % LANES] |= u32::from(kept) << (element / LANES);
-            }
+/// Which elements of a group have a word below the limit.
+fn draw(stream: Stream, start: usize, limit: u64) -> [u64; ROWS] {
+    let lower = limit as u32 & 0xffff;
+    let Ok(upper) = u16::try_from(limit >> 16) else { return [u64::MAX; ROWS] };
+    let (mut rows, any_equal) = below(stream, (start / ROWS) as u64, upper);
+    // A limit of 16 bits, as every bfloat16 from 2^-8 up is, leaves nothing more to decide.
+    if any_equal && lower != 0 {
+        let mut halves = [0; GROUP];
+        stream.upper(start as u64, &mut halves);
+        for (element, _) in halves.iter().enumerate().filter(|(_, half)| **half == upper) {
+            let kept = stream.lower((start + element) as u64) < lower;
+            rows[element / LANES] |= u64::from(kept) << (element % LANES);
         }
     }
+    rows
 }
 
-/// Which of a group have an upper half below the limit's, and whether any has an equal one.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn draw_upper(stream: Stream, start: usize, upper: u32) -> ([u32; LANES], bool) {
-    let (mut below, mut nearest) = ([0; LANES], [u32::MAX; LANES]);
-    for part in 0..ROWS / philox::ROWS {
-        let first = (start / philox::ROWS + part * LANES) as u64;
-        for (lane, (below, nearest)) in below.iter_mut().zip(&mut nearest).enumerate() {
-            let block = stream.block(first + lane as u64);
-            for row in 0..philox::ROWS {
-                let half = half(block, row);
-                // The sign of the difference: a comparison would leave the vector registers. Each
-                // row's bit moves down as others come after it.
-                *below = *below >> 1 | half.wrapping_sub(upper) & 1 << 31;
-                *nearest = (half ^ upper).min(*nearest);
-            }
+fn draw_each(stream: Stream, start: usize, limits: &[u32; GROUP]) -> [u64; ROWS] {
+    let (mut rows, equal) = below_each(stream, (start / ROWS) as u64, limits);
+    for (row, (bits, mut equal)) in rows.iter_mut().zip(equal).enumerate() {
+        while equal != 0 {
+            let lane = equal.trailing_zeros() as usize;
+            let element = row * LANES + lane;
+            let kept = stream.lower((start + element) as u64) < limits[element] & 0xffff;
+            *bits |= u64::from(kept) << lane;
+            equal &= equal - 1;
         }
     }
-    (below, nearest.contains(&0))
-}
-
-/// Keep one row's elements whose half is below their limit's; whether any is equal to it.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn keep_below_each(mask: &mut [u32], row: usize, halves: &[u16], limits: &[u32]) -> bool {
-    let mut equal = 0;
-    for ((mask, half), limit) in mask.iter_mut().zip(halves).zip(limits) {
-        let (half, limit) = (u32::from(*half), limit >> 16);
-        *mask |= u32::from(half < limit) << row;
-        equal |= u32::from(half == limit);
-    }
-    equal != 0
+    rows
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn apply(mask: &[u32], start: usize, deltas: &mut [f32]) {
-    for (row, deltas) in deltas.chunks_mut(LANES).enumerate() {
-        let row = start / LANES + row;
-        let mask = &mask[row / ROWS * LANES..][..deltas.len()];
-        for (delta, mask) in deltas.iter_mut().zip(mask) {
-            // All bits of a lane that is kept, none of the others.
-            let kept = 0_u32.wrapping_sub(mask >> (row % ROWS) & 1);
+fn apply(rows: &[u64], deltas: &mut [f32]) {
+    for (bits, deltas) in rows.iter().zip(deltas.chunks_mut(LANES)) {
+        for (lane, delta) in deltas.iter_mut().enumerate() {
+            // All bits of an element that is kept, none of the others.
+            let kept = 0_u32.wrapping_sub((bits >> lane) as u32 & 1);
             *delta = f32::from_bits(delta.to_bits() & kept);
         }
     }
@@ -181,7 +151,7 @@ mod tests {
                 let tied = u64::from(upper[n / 2]) << 16;
                 for limit in [0, 1 << 31, tied + 1, tied + 0x8000, tied + 0xffff, 1 << 32] {
                     let mask = Mask::drawn(n, stream, start, limit);
-                    assert_eq!(mask.words.len() * 4, Mask::bytes(n));
+                    assert_eq!(mask.rows.len() * 8, Mask::bytes(n));
                     assert_eq!(kept(&mask, n), expected(stream, start, &vec![limit; n]));
                 }
                 let limits: Vec<u32> = upper[..n]
@@ -190,10 +160,8 @@ mod tests {
                     .map(|(i, half)| (u32::from(*half) << 16).wrapping_add(0x6000 * (i as u32 % 7)))
                     .collect();
                 let mut mask = Mask::new(n);
-                for (piece, limits) in limits.chunks(192).enumerate() {
-                    let at = 192 * piece;
-                    let lower = |i| stream.lower((start + i) as u64);
-                    mask.keep_below_each(at, &upper[at..at + limits.len()], limits, lower);
+                for (piece, limits) in limits.chunks(1024).enumerate() {
+                    mask.draw_each(1024 * piece, stream, start, limits);
                 }
                 let wide: Vec<u64> = limits.iter().map(|limit| u64::from(*limit)).collect();
                 assert_eq!(kept(&mask, n), expected(stream, start, &wide));

@@ -19,9 +19,9 @@
 use multiversion::multiversion;
 use xxhash_rust::xxh3::xxh3_64;
 
-const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-const ROUNDS: usize = 10;
+pub(crate) const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
+pub(crate) const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+pub(crate) const ROUNDS: usize = 10;
 const LOW: u64 = 0xffff_ffff;
 
 /// Elements of a row, and blocks that serve a [`GROUP`].
@@ -99,7 +99,7 @@ impl Stream {
     }
 
     #[inline(always)]
-    fn key(self) -> [u32; 2] {
+    pub(crate) fn key(self) -> [u32; 2] {
         [self.seed as u32, (self.seed >> 32) as u32]
     }
 }

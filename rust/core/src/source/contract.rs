@@ -5,11 +5,11 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Result;
-use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{
     add, add_magnitudes, scale, subtract, with_precision, SUM_LANES,
 };
 use crate::kernels::linear::accumulate;
+use crate::kernels::masked::Masked;
 use crate::number::{Bf16, Float, F16, F32};
 use crate::statistics::fingerprint::fingerprint;
 use crate::work::{pieces, BLOCK};
@@ -79,7 +79,7 @@ pub(crate) trait Source: Send + Sync + std::fmt::Debug {
     fn add_norms(
         &self,
         run: DeltaRun,
-        masked: (&Mask, usize),
+        masked: Masked,
         sums: &mut [[f64; SUM_LANES]; 2],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
@@ -91,28 +91,40 @@ pub(crate) trait Source: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
-    /// Add a run's delta to `sums`: zero where a mask, in which the run begins at a place, does not keep
-    /// it, then times each factor, rounded every time.
+    /// Add a run's delta to `sums`: zero where a mask does not keep it, then times each factor, rounded
+    /// every time.
     ///
     /// # Errors
     /// As for [`Source::read`].
     fn add_delta(
         &self,
         run: DeltaRun,
-        masked: Option<(&Mask, usize)>,
+        masked: Option<Masked>,
         factors: [f32; 2],
         sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
         let mut delta = vec![0.0; run.base.len()];
         self.read_delta(run, &mut delta, scratch)?;
-        if let Some((mask, start)) = masked {
-            mask.apply(start, &mut delta);
-        }
-        for factor in factors {
-            with_precision!(run.working, P => scale::<P>(&mut delta, factor));
-        }
+        finish(run.working, masked, factors, &mut delta);
         add(sums, &delta);
+        Ok(())
+    }
+
+    /// A run's delta: zero where a mask does not keep it, then times each factor, rounded every time.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    fn kept_delta(
+        &self,
+        run: DeltaRun,
+        masked: Masked,
+        factors: [f32; 2],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.read_delta(run, out, scratch)?;
+        finish(run.working, Some(masked), factors, out);
         Ok(())
     }
 
@@ -174,4 +186,14 @@ pub(crate) trait Source: Send + Sync + std::fmt::Debug {
     fn will_need(&self, elements: Range<usize>);
     /// See [`Source::will_need`].
     fn release(&self, elements: Range<usize>);
+}
+
+/// What is left of deltas under a mask, times each factor, rounded every time.
+fn finish(working: Float, masked: Option<Masked>, factors: [f32; 2], deltas: &mut [f32]) {
+    if let Some((mask, start)) = masked {
+        mask.apply(start, deltas);
+    }
+    for factor in factors.into_iter().filter(|factor| *factor != 1.0) {
+        with_precision!(working, P => scale::<P>(deltas, factor));
+    }
 }

@@ -6,9 +6,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::error::{Error, Result};
-use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{first_nonfinite, round_all, SUM_LANES};
 use crate::kernels::fused;
+use crate::kernels::masked::{self, Masked};
 use crate::number::Float;
 use crate::source::{DeltaRun, Source};
 use crate::statistics::fingerprint::fingerprint;
@@ -154,33 +154,50 @@ impl Source for StoredTensor<'_> {
     fn add_norms(
         &self,
         run: DeltaRun,
-        masked: (&Mask, usize),
+        mask: Masked,
         sums: &mut [[f64; SUM_LANES]; 2],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
         let DeltaRun { working, start, base } = run;
         let bytes = self.bytes(start, base.len(), scratch)?;
-        match fused::add_norms(self.dtype, working, bytes, base, masked, sums) {
+        match masked::add_norms(self.dtype, working, bytes, base, mask, sums) {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
-            None => Plain(self).add_norms(run, masked, sums, scratch),
+            None => Plain(self).add_norms(run, mask, sums, scratch),
         }
     }
 
     fn add_delta(
         &self,
         run: DeltaRun,
-        masked: Option<(&Mask, usize)>,
+        mask: Option<Masked>,
         factors: [f32; 2],
         sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
         let DeltaRun { working, start, base } = run;
         let bytes = self.bytes(start, base.len(), scratch)?;
-        match fused::add_delta(self.dtype, working, bytes, base, masked, factors, sums) {
+        match masked::deltas::<true>(self.dtype, working, bytes, base, mask, factors, sums) {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
-            None => Plain(self).add_delta(run, masked, factors, sums, scratch),
+            None => Plain(self).add_delta(run, mask, factors, sums, scratch),
+        }
+    }
+
+    fn kept_delta(
+        &self,
+        run: DeltaRun,
+        mask: Masked,
+        factors: [f32; 2],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        let DeltaRun { working, start, base } = run;
+        let bytes = self.bytes(start, base.len(), scratch)?;
+        match masked::deltas::<false>(self.dtype, working, bytes, base, Some(mask), factors, out) {
+            Some(true) => Ok(()),
+            Some(false) => self.check_finite(working, start, base.len()),
+            None => Plain(self).kept_delta(run, mask, factors, out, scratch),
         }
     }
 

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::SUM_LANES;
+use crate::kernels::masked::Masked;
 use crate::number::Float;
 use crate::source::{DeltaRun, Source, StoredTensor};
 
@@ -83,7 +83,7 @@ impl Source for Tensor<'_> {
     fn add_norms(
         &self,
         run: DeltaRun,
-        masked: (&Mask, usize),
+        masked: Masked,
         sums: &mut [[f64; SUM_LANES]; 2],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
@@ -93,12 +93,23 @@ impl Source for Tensor<'_> {
     fn add_delta(
         &self,
         run: DeltaRun,
-        masked: Option<(&Mask, usize)>,
+        masked: Option<Masked>,
         factors: [f32; 2],
         sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
         either!(self, tensor => tensor.add_delta(run, masked, factors, sums, scratch))
+    }
+
+    fn kept_delta(
+        &self,
+        run: DeltaRun,
+        masked: Masked,
+        factors: [f32; 2],
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
+        either!(self, tensor => tensor.kept_delta(run, masked, factors, out, scratch))
     }
 
     fn read_bytes(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {

@@ -10,6 +10,7 @@ pub mod fingerprint;
 pub(crate) mod magnitude;
 pub(crate) mod norm;
 pub(crate) mod ranks;
+pub(crate) mod row_counts;
 pub(crate) mod selection;
 
 pub(crate) use delta_walk::{DeltaWalk, Visit};

@@ -49,10 +49,13 @@ impl<'a> DeltaJob<'a> {
         let used = |expert| mixes.iter().any(|mixed| mixed.experts.contains(&expert));
         let mut maker = MaskMaker::new(self, chunk, control);
         made.resize(self.experts.len(), None);
-        for (expert, selection) in states.selections.iter().enumerate() {
-            if used(expert) && states.masks[expert].is_none() && made[expert].is_none() {
-                made[expert] = maker.mask(expert, selection, segment, None)?;
-            }
+        let selections = states.selections.iter().enumerate();
+        let missing = selections
+            .filter(|(i, _)| used(*i) && states.masks[*i].is_none() && made[*i].is_none())
+            .collect::<Vec<_>>();
+        let masks = maker.masks(&missing, segment, &mut [])?;
+        for ((expert, _), mask) in missing.into_iter().zip(masks) {
+            made[expert] = mask;
         }
         let cursor = |(expert, selection): (usize, &'b Selection)| {
             let kept = states.masks[expert].as_ref().map(|masks| &masks[segment.number]);
@@ -125,22 +128,31 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
             }
         }
         let mut read = job.base.dtype().size();
+        // Where there is one mix, nobody else wants these deltas without their weights.
+        let weight = |number: usize| match self.mixes {
+            [Mixed { experts, mix }] => {
+                experts.iter().position(|&expert| expert == number).map_or(1.0, |i| mix.weights[i])
+            }
+            _ => 1.0,
+        };
         for (number, expert) in job.experts.iter().enumerate() {
             let Some(cursor) = &mut self.cursors[number] else { continue };
             let delta = &mut self.deltas[number];
             delta.resize(base.len(), 0.0);
             let run = DeltaRun { working: job.dtype, start, base };
-            expert.tensor.read_delta(run, delta, &mut self.scratch)?;
-            cursor.apply(start, delta);
-            multiply::<P>(delta, self.scales[number]);
+            let factors = [self.scales[number], weight(number)];
+            if let Cursor::Mask { mask, start: first } = cursor {
+                let masked = (&**mask, start - *first);
+                expert.tensor.kept_delta(run, masked, factors, delta, &mut self.scratch)?;
+            } else {
+                expert.tensor.read_delta(run, delta, &mut self.scratch)?;
+                cursor.apply(start, delta);
+                factors.into_iter().for_each(|factor| multiply::<P>(delta, factor));
+            }
             read += expert.tensor.dtype().size();
         }
         self.control.add(read * base.len());
         if let [Mixed { experts, mix }] = self.mixes {
-            // Nobody else wants these deltas without their weights.
-            for (&expert, &weight) in experts.iter().zip(&mix.weights) {
-                multiply::<P>(&mut self.deltas[expert], weight);
-            }
             let deltas: Vec<&[f32]> = experts.iter().map(|&i| &self.deltas[i][..]).collect();
             combine::<P>(mix, &deltas, base);
             return Ok(());

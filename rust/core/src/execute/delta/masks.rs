@@ -5,10 +5,13 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::execute::delta::job::DeltaJob;
 use crate::kernels::drop::Mask;
-use crate::number::philox::{Stream, GROUP};
-use crate::source::{Behind, DeltaRun, Source};
+use crate::kernels::masked::add_kept;
+use crate::number::philox::Stream;
+use crate::number::Magnitude;
+use crate::source::{Behind, DeltaRun, Source, Tensor};
 use crate::statistics::norm::Leaves;
-use crate::statistics::ranks::{RankLimits, RowSorter};
+use crate::statistics::ranks::{RankLimits, RankRow, RowSorter};
+use crate::statistics::row_counts::{RowCounter, LONGEST};
 use crate::statistics::selection::{Chance, Selection};
 use crate::work::{pieces, segments, JobControl, Segment, BLOCK};
 
@@ -23,97 +26,108 @@ pub(super) struct MaskMaker<'a> {
     scratch: Vec<u8>,
     base: Vec<f32>,
     delta: Vec<f32>,
-    halves: Vec<u16>,
     limits: Vec<u32>,
-    sorter: RowSorter,
+}
+
+/// Buffers for the rows of a run.
+#[derive(Default)]
+struct Rows<M, R> {
+    magnitudes: Vec<M>,
+    row: Vec<M>,
+    limits: Vec<u32>,
+    ranks: R,
 }
 
 impl<'a> MaskMaker<'a> {
     pub(super) fn new(job: &'a DeltaJob<'a>, chunk: usize, control: &'a JobControl<'a>) -> Self {
-        Self {
-            job,
-            chunk,
-            control,
-            scratch: vec![],
-            base: vec![],
-            delta: vec![],
-            halves: vec![],
-            limits: vec![],
-            sorter: RowSorter::default(),
-        }
+        let (scratch, base, delta, limits) = (vec![], vec![], vec![], vec![]);
+        Self { job, chunk, control, scratch, base, delta, limits }
     }
 
     /// Bytes of the buffers at their largest.
     pub(super) fn bytes(job: &DeltaJob, chunk: usize) -> usize {
         match job.sparsify {
             crate::plan::Sparsify::Ranks => {
-                let slab = job.rows.slab().min(job.len);
+                let (slab, columns) = (job.rows.slab().min(job.len), job.rows.columns.min(job.len));
                 let widest = (run_elements(slab) + 2 * slab).min(job.len + slab);
-                3 * 4 * widest + 16 * job.rows.columns.min(job.len) + 2 * chunk.max(GROUP)
+                let (magnitude, ranks) = if counts(job) {
+                    (2, RowCounter::bytes(columns))
+                } else {
+                    (4, RowSorter::bytes(columns))
+                };
+                let strided = if job.rows.stride > 1 { (magnitude + 4) * columns } else { 0 };
+                (magnitude + 4) * widest + strided + ranks + 2 * 4 * chunk
             }
             _ => 0,
         }
     }
 
-    /// The mask of one expert over `segment`, or none where its selection is not random. Where ranks
-    /// are taken, the delta has to be read: then its norms are added to `leaves`.
-    pub(super) fn mask(
+    /// The masks of some experts over `segment`; none where a selection is not random. Where ranks are
+    /// taken, the deltas have to be read: then their norms are added to `leaves`, if there are any.
+    pub(super) fn masks(
         &mut self,
-        expert: usize,
-        selection: &Selection,
+        experts: &[(usize, &Selection)],
         segment: &Segment,
-        leaves: Option<&mut Leaves>,
-    ) -> Result<Option<Mask>> {
-        let Selection::Random { stream, chance } = selection else { return Ok(None) };
+        leaves: &mut [Leaves],
+    ) -> Result<Vec<Option<Mask>>> {
         let (start, length) = (segment.range.start, segment.range.len());
-        Ok(Some(match chance {
-            Chance::Same(limit) => Mask::drawn(length, *stream, start, *limit),
-            Chance::Ranked(table) => {
-                let mut mask = Mask::new(length);
-                self.ranked(expert, *stream, table, segment, &mut mask, leaves)?;
-                mask
-            }
-        }))
+        let mut masks = Vec::with_capacity(experts.len());
+        let mut ranked = Vec::new();
+        for (place, (expert, selection)) in experts.iter().enumerate() {
+            let Selection::Random { stream, chance } = selection else {
+                masks.push(None);
+                continue;
+            };
+            masks.push(Some(match chance {
+                Chance::Same(limit) => Mask::drawn(length, *stream, start, *limit),
+                Chance::Ranked(table) => {
+                    ranked.push((place, *expert, *stream, table));
+                    Mask::new(length)
+                }
+            }));
+        }
+        if !ranked.is_empty() && counts(self.job) {
+            self.ranked::<u16, RowCounter>(&ranked, segment, &mut masks, leaves)?;
+        } else if !ranked.is_empty() {
+            self.ranked::<u32, RowSorter>(&ranked, segment, &mut masks, leaves)?;
+        }
+        Ok(masks)
     }
 
-    fn ranked(
+    fn ranked<M: Magnitude, R: RankRow<M>>(
         &mut self,
-        expert: usize,
-        stream: Stream,
-        table: &RankLimits,
+        experts: &[(usize, usize, Stream, &RankLimits)],
         segment: &Segment,
-        mask: &mut Mask,
-        mut leaves: Option<&mut Leaves>,
+        masks: &mut [Option<Mask>],
+        leaves: &mut [Leaves],
     ) -> Result<()> {
-        let (rows, job) = (self.job.rows, self.job);
-        let slab = rows.slab();
-        let inputs = [&job.base, &job.experts[expert].tensor];
+        let (slab, job) = (self.job.rows.slab(), self.job);
+        let tensors = experts.iter().map(|(_, expert, ..)| &job.experts[*expert].tensor);
+        let inputs: Vec<&Tensor> = std::iter::once(&job.base).chain(tensors).collect();
         let mut behind = Behind::early(&inputs, segment, job.len);
+        let mut rows = Rows::<M, R>::default();
         for run in pieces(segment.range.clone(), run_elements(slab)) {
             self.control.check()?;
             behind.passed(run.start);
             let whole = run.start / slab * slab..run.end.next_multiple_of(slab);
-            self.read(expert, whole.clone())?;
-            self.limits.resize(whole.len(), 0);
-            for first in (0..whole.len()).step_by(slab) {
-                let (delta, limits) =
-                    (&self.delta[first..first + slab], &mut self.limits[first..first + slab]);
-                for place in (0..rows.stride).map(|lane| (lane, rows.stride)) {
-                    self.sorter.limits(table, delta, place, job.has_low_bits(), limits);
-                }
-            }
-            for range in pieces(run.clone(), self.chunk.max(GROUP)) {
-                self.halves.resize(range.len(), 0);
-                stream.upper(range.start as u64, &mut self.halves);
-                let inside = range.start - whole.start..range.end - whole.start;
-                let offset = range.start - segment.range.start;
-                let lower = |element| stream.lower((segment.range.start + element) as u64);
-                mask.keep_below_each(offset, &self.halves, &self.limits[inside.clone()], lower);
-                if let Some(leaves) = leaves.as_deref_mut() {
-                    let delta = &mut self.delta[inside];
-                    leaves.before(range.start, delta);
-                    mask.apply(offset, delta);
-                    leaves.after(range.start, delta);
+            for (place, expert, stream, table) in experts {
+                let Some(mask) = &mut masks[*place] else { continue };
+                self.read(*expert, whole.clone(), &mut rows.magnitudes)?;
+                self.limits.resize(whole.len(), 0);
+                rows.rank(table, slab, job.rows.stride, &mut self.limits);
+                for block in pieces(run.clone(), BLOCK) {
+                    let inside = block.start - whole.start..block.end - whole.start;
+                    let offset = block.start - segment.range.start;
+                    mask.draw_each(
+                        offset,
+                        *stream,
+                        segment.range.start,
+                        &self.limits[inside.clone()],
+                    );
+                    if let Some(leaves) = leaves.get_mut(*place) {
+                        let sums = leaves.sums(block.start);
+                        add_kept(&rows.magnitudes[inside], mask.rows(offset), sums);
+                    }
                 }
             }
         }
@@ -121,19 +135,46 @@ impl<'a> MaskMaker<'a> {
         Ok(())
     }
 
-    /// Fill `self.delta` with one expert's delta.
-    fn read(&mut self, expert: usize, range: Range<usize>) -> Result<()> {
+    /// Fill `magnitudes` with those of one expert's delta.
+    fn read<M: Magnitude>(
+        &mut self,
+        expert: usize,
+        range: Range<usize>,
+        magnitudes: &mut Vec<M>,
+    ) -> Result<()> {
         let (job, expert) = (self.job, &self.job.experts[expert].tensor);
-        self.base.resize(range.len(), 0.0);
-        self.delta.resize(range.len(), 0.0);
-        for part in pieces(0..range.len(), self.chunk) {
-            let start = range.start + part.start;
-            let (base, delta) = (&mut self.base[part.clone()], &mut self.delta[part]);
-            job.base.read(job.dtype, start, base, &mut self.scratch)?;
-            let run = DeltaRun { working: job.dtype, start, base };
-            expert.read_delta(run, delta, &mut self.scratch)?;
+        magnitudes.resize(range.len(), M::default());
+        for (part, out) in pieces(range, self.chunk).zip(magnitudes.chunks_mut(self.chunk)) {
+            self.base.resize(part.len(), 0.0);
+            self.delta.resize(part.len(), 0.0);
+            job.base.read(job.dtype, part.start, &mut self.base, &mut self.scratch)?;
+            let run = DeltaRun { working: job.dtype, start: part.start, base: &self.base };
+            expert.read_delta(run, &mut self.delta, &mut self.scratch)?;
+            M::all_of(&self.delta, out);
         }
         Ok(())
+    }
+}
+
+impl<M: Magnitude, R: RankRow<M>> Rows<M, R> {
+    /// The limits of whole slabs, by the rows' ranks.
+    fn rank(&mut self, table: &RankLimits, slab: usize, stride: usize, limits: &mut [u32]) {
+        for (magnitudes, limits) in
+            self.magnitudes.chunks_exact(slab).zip(limits.chunks_exact_mut(slab))
+        {
+            if stride == 1 {
+                self.ranks.limits(table, magnitudes, limits);
+                continue;
+            }
+            self.limits.resize(slab / stride, 0);
+            for lane in 0..stride {
+                self.row.clear();
+                self.row.extend(magnitudes.iter().skip(lane).step_by(stride));
+                self.ranks.limits(table, &self.row, &mut self.limits);
+                let places = limits.iter_mut().skip(lane).step_by(stride);
+                places.zip(&self.limits).for_each(|(limit, found)| *limit = *found);
+            }
+        }
     }
 }
 
@@ -146,6 +187,11 @@ impl DeltaJob<'_> {
         let longest = segments(self.len).first().map_or(0, |segment| segment.range.len());
         self.thinned().len() * Mask::bytes(longest) + MaskMaker::bytes(self, chunk)
     }
+}
+
+/// Whether ranks are counted, not sorted for.
+fn counts(job: &DeltaJob) -> bool {
+    !job.has_low_bits() && job.rows.columns <= LONGEST
 }
 
 /// Elements that are ranked at a time, whole blocks.

@@ -233,16 +233,9 @@ impl DeltaJob<'_> {
             let segment = &segments[number];
             let mut maker = MaskMaker::new(self, resources.chunk, resources.control);
             let mut leaves = vec![Leaves::new(segment); experts.len()];
-            let mut masks = Vec::with_capacity(experts.len());
-            for (&expert, leaves) in experts.iter().zip(&mut leaves) {
-                let selection = &states.selections[expert];
-                masks.push(maker.mask(
-                    expert,
-                    selection,
-                    segment,
-                    self.rescale.then_some(leaves),
-                )?);
-            }
+            let chosen: Vec<_> = experts.iter().map(|&i| (i, &states.selections[i])).collect();
+            let noted = if self.rescale { &mut leaves[..] } else { &mut [] };
+            let masks = maker.masks(&chosen, segment, noted)?;
             if self.rescale && self.sparsify == Sparsify::Random {
                 self.add_norms(experts, segment, &masks, &mut leaves, resources)?;
             } else if self.rescale {
