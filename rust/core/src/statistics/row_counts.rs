@@ -8,7 +8,7 @@
 //! 1. Two tables are counted in by turns: where a magnitude repeats, an increment of the same counter
 //!    must wait for the last one.
 //! 2. The counters that are not zero are listed, and cleared, without a branch on each: AVX-512 compacts
-//!    thirty-two at a time. Such branches are guessed wrong so often that they took half of DELLA's time.
+//!    thirty-two at a time. The loops with such a branch took half of DELLA's time.
 //! 3. A mean is one float64 division, which is exact: a sum of limits is below 2^53, and a quotient that
 //!    is no integer lies further below the next one than it is rounded by.
 //!
