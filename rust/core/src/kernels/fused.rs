@@ -13,7 +13,7 @@ pub(super) const EXPONENT: u32 = 0x7f80_0000;
 /// which stops at the end of each page and of each chunk.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn prefetch(row: &[u8]) {
+pub(crate) fn prefetch(row: &[u8]) {
     const AHEAD: usize = 2048;
     for line in (0..row.len()).step_by(64) {
         use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
@@ -24,7 +24,7 @@ pub(super) fn prefetch(row: &[u8]) {
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-pub(super) fn prefetch(_row: &[u8]) {}
+pub(crate) fn prefetch(_row: &[u8]) {}
 
 /// An element as it stands in a file.
 pub(super) trait Stored {

@@ -17,6 +17,9 @@ use crate::work::is_large;
 /// Bytes of a large tensor after which a fingerprint gives the pages behind it back.
 const RELEASE: u64 = 1 << 22;
 
+/// Elements that are widened at a time, while the bytes after them are asked for.
+const PIECE: usize = 512;
+
 /// A tensor in a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredTensor<'a> {
@@ -114,7 +117,11 @@ impl Source for StoredTensor<'_> {
         out: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
-        self.dtype.widen(self.bytes(start, out.len(), scratch)?, out);
+        let bytes = self.bytes(start, out.len(), scratch)?;
+        for (bytes, out) in bytes.chunks(PIECE * self.dtype.size()).zip(out.chunks_mut(PIECE)) {
+            fused::prefetch(bytes);
+            self.dtype.widen(bytes, out);
+        }
         if self.dtype != working {
             round_all(working, out);
         }
