@@ -12,7 +12,7 @@
 //! 2. Real deltas are lumpy: of bfloat16 weights of scale 0.02 with deltas of 1e-4, a fifth has the
 //!    magnitude of the threshold. The two most common magnitudes of a bracket are counted instead of
 //!    set aside; where there is still too much in it, there is no bracket.
-//! 3. All of a very small tensor is set aside: to clear tables took longer than to count in them.
+//! 3. All of a small tensor is set aside: where magnitudes have low bits, tables take two passes.
 
 use std::iter::once;
 
@@ -23,9 +23,7 @@ use crate::statistics::magnitude::{first, largest, Threshold, Wanted, HIGH};
 use crate::statistics::DeltaWalk;
 use crate::work::{Parallel, Segment, BLOCK};
 
-/// Tensors up to this many elements are set aside whole.
-const FEW: usize = 1 << 13;
-/// Tensors from this many elements on are worth a sample.
+/// Tensors from this many elements on are worth a sample; of smaller ones all is set aside.
 const MANY: usize = 8 * BLOCK;
 /// Runs of a sample, and elements of each.
 const RUNS: usize = 256;
@@ -42,7 +40,7 @@ pub(crate) const SAMPLE_BYTES: usize = 4 * (RUNS * RUN + HIGH);
 
 /// Bytes that it likes to set aside for one wanted rank.
 pub(crate) fn aside_bytes(len: usize) -> usize {
-    4 * if len <= FEW { len } else { len / SHARE }
+    4 * if len < MANY { len } else { len / SHARE }
 }
 
 /// The thresholds that can be found so; no more than `aside` bytes are set aside for a rank.
@@ -59,8 +57,13 @@ pub(super) fn thresholds(
     let len = segments.last().map_or(0, |last| last.range.end);
     let share = (aside / 4) as f64 / len as f64;
     let brackets = brackets(deltas, len, wanted, share)?;
+    // Where no rank is wanted the pass is made all the same: forecasts count it.
     let there = |stream: &usize| {
-        brackets.iter().zip(wanted).any(|(found, want)| want.stream == *stream && found.is_some())
+        wanted.is_empty()
+            || brackets
+                .iter()
+                .zip(wanted)
+                .any(|(found, want)| want.stream == *stream && found.is_some())
     };
     let streams: Vec<usize> = (0..deltas.streams()).filter(there).collect();
     if streams.is_empty() {
@@ -106,7 +109,7 @@ fn brackets(
     wanted: &[Wanted],
     share: f64,
 ) -> Result<Vec<Option<Bracket>>> {
-    if len <= FEW && share >= 1.0 {
+    if len < MANY && share >= 1.0 {
         let all = Bracket { low: 0, end: 1 << 31, lumps: [NO_LUMP; LUMPS] };
         return Ok(vec![Some(all); wanted.len()]);
     }
@@ -304,7 +307,7 @@ mod tests {
 
     #[test]
     fn thresholds_are_those_of_sorting() {
-        let lengths = [1, 2, 17, FEW, FEW + 1, MANY + 4097];
+        let lengths = [1, 2, 17, 9001, MANY + 4097];
         for len in lengths {
             // Also as if they were cut, as large tensors are.
             let cut: Vec<Segment> = pieces(0..len, len.div_ceil(5).next_multiple_of(BLOCK))

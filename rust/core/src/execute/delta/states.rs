@@ -17,7 +17,7 @@ use crate::statistics::norm::{l1_scales, scale_of, Leaves};
 use crate::statistics::ranks::RankLimits;
 use crate::statistics::selection::{Chance, Selection};
 use crate::statistics::{around, magnitude, DeltaWalk, Visit};
-use crate::work::{is_large, pieces, segments, Segment};
+use crate::work::{is_large, pieces, segments, Segment, BLOCK};
 
 /// What applying every expert needs to know of its whole tensor.
 #[derive(Default)]
@@ -325,6 +325,9 @@ impl DeltaWalk for Walk<'_> {
         let mut scratch = Vec::new();
         let experts: Vec<usize> = streams.iter().map(|&stream| self.experts[stream]).collect();
         let inputs = self.job.inputs_of(&experts);
+        // A sample is part of what a pass goes over, and not counted.
+        let Range { start, end } = segment.range;
+        let is_pass = start % BLOCK == 0 && (end % BLOCK == 0 || end == self.job.len);
         let mut behind = Behind::early(&inputs, segment, self.job.len);
         for range in pieces(segment.range.clone(), chunk) {
             behind.passed(range.start);
@@ -339,7 +342,9 @@ impl DeltaWalk for Walk<'_> {
                 visit(stream, range.start, delta)?;
                 read += tensor.dtype().size();
             }
-            control.add(range.len() * read);
+            if is_pass {
+                control.add(range.len() * read);
+            }
         }
         behind.finish();
         Ok(())
