@@ -9,11 +9,14 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+from mergeplan.merging import turns
+from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import subset_merge, write_subsets
 from tests.support.commands import COMMAND, cli_process
@@ -170,3 +173,28 @@ def test_few_files_may_be_open(tmp_path):
     reports = json.loads(run.stdout)["merges"]
     assert {len(report["files"]) for report in reports} == {5}
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_parts_of_a_group_that_is_too_large_are_not_held_together(tmp_path, monkeypatch):
+    csv = make_sweep(tmp_path, 20, 3)
+    configs = [tmp_path / line.split(",")[0] for line in csv.read_text().splitlines()[1:]]
+    wanted = [MergeRequest(c, tmp_path / "out" / str(i)) for i, c in enumerate(configs)]
+    (tmp_path / "out").mkdir()
+    made: list[weakref.ref] = []
+
+    def check_one(some, *rest):
+        assert not any(one() for one in made), "an earlier part is still held"
+        if len(some) > 1:
+            raise turns.TooManyError
+        checked = check_group(some, *rest)
+        made.append(weakref.ref(checked))
+        return checked
+
+    check_group = turns.check_group
+    monkeypatch.setattr(turns, "check_group", check_one)
+    groups = turns.Turns(wanted, MergeOptions())
+    assert len(made) == 3
+    for group, checked in groups:
+        assert len(group) == len(checked.merges) == 1
+        del checked
+    assert len(made) == 6

@@ -108,7 +108,8 @@ class Turns:
                     self.work_bytes += checked.work_bytes
                     for spot, n_bytes in checked.needed.items():
                         needed[spot] = needed.get(spot, 0) + n_bytes
-                    self._kept = checked if len(self._groups) == 1 else None
+                    # What is kept takes the memory of what is checked next.
+                    self._kept = checked if len(group) == len(self._candidates) else None
                     del checked
             held.clear()
 
@@ -125,7 +126,6 @@ class Turns:
             many = len(held) >= _most_at_once(len(files))
             if held and (many or taken + size > room):
                 close(number)
-                self._kept = None
                 give_back_memory()
                 first, taken = number, 0
             held.append(plan)
