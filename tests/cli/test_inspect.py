@@ -1,6 +1,7 @@
 """`mergeplan inspect` as a user meets it."""
 
 import json
+import pickle
 import re
 import shutil
 import struct
@@ -13,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+import mergeplan
 from mergeplan.config.methods import METHODS
 from mergeplan.merging import preflight
 from tests.support.checkpoints import save_checkpoint
@@ -42,6 +44,18 @@ def inspect(*args, cwd=None):
     run = cli("inspect", "--json", *args, cwd=cwd)
     assert run.returncode in (0, 1), run.stderr
     return run.returncode, json.loads(run.stdout)
+
+
+def test_what_was_found_can_be_sent_to_another_process(tmp_path):
+    for name in ("base", "a"):
+        save_checkpoint(tmp_path / name, {"model.norm.weight": torch.ones(4)}, {})
+    models = [{"model": str(tmp_path / "a")}]
+    config = {"merge_method": "task_arithmetic", "base_model": str(tmp_path / "base")}
+    config |= {"models": models, "parameters": {"weight": 1}}
+    found = mergeplan.inspect(str(tmp_path / "a"))
+    merge = mergeplan.inspect(config).merges[0]
+    assert [len(found.checkpoints[0].tensors), len(merge.tensors)] == [1, 1]
+    assert pickle.loads(pickle.dumps([found, merge])) == [found, merge]
 
 
 def test_a_checkpoint_is_counted(tmp_path):

@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
-from mergeplan.checkpoints.checkpoint import Checkpoint
+from mergeplan.checkpoints.checkpoint import Checkpoint, Tensor
 from mergeplan.checkpoints.heads import count_params, embedding, head_of
 from mergeplan.inspection.on_demand import OnDemand
 
@@ -108,11 +109,6 @@ def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
     tensors = checkpoint.tensors
     architectures = checkpoint.config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
-
-    def facts_of(name: str) -> TensorFacts:
-        tensor = tensors[name]
-        return TensorFacts(name, tensor.dtype, tensor.shape, tensor.file, tensor.n_bytes)
-
     return CheckpointFacts(
         name=checkpoint.name,
         path=checkpoint.path,
@@ -124,7 +120,7 @@ def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
         architecture=None if first is None else str(first),
         vocabulary=_vocabulary(checkpoint),
         head=head_of(checkpoint),
-        tensors=OnDemand(tuple(tensors), facts_of),
+        tensors=OnDemand(tuple(tensors), partial(_tensor_facts, tensors)),
         adapter=next(map(_adapter, filter(_is_adapter, checkpoint.sources)), None),
     )
 
@@ -170,6 +166,11 @@ def dtype_shares(kinds: Counter[tuple[str, tuple[int, ...], int]]) -> tuple[Dtyp
 def _shapes(counts: Counter[tuple[int, ...]]) -> tuple[ShapeCount, ...]:
     order = sorted(counts, key=lambda shape: (-counts[shape] * prod(shape), shape))
     return tuple(ShapeCount(shape, counts[shape]) for shape in order)
+
+
+def _tensor_facts(tensors: Mapping[str, Tensor], name: str) -> TensorFacts:
+    tensor = tensors[name]
+    return TensorFacts(name, tensor.dtype, tensor.shape, tensor.file, tensor.n_bytes)
 
 
 def _vocabulary(checkpoint: Checkpoint) -> int | None:
