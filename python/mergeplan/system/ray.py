@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mergeplan.errors import InputError, MissingInputError, SurroundingsError
@@ -97,8 +97,13 @@ def _alive(ray: Any) -> list[dict[str, Any]]:
         HeadLostError: Its head does not answer.
     """
     found: list[list[dict[str, Any]]] = []
+
+    def ask() -> None:
+        with suppress(Exception):  # or the thread would print it, with its stack
+            found.append(ray.nodes())
+
     # In a thread, since Ray waits for its head longer than it lets this process live without it.
-    asking = threading.Thread(target=lambda: found.append(ray.nodes()), daemon=True)
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_HEAD_SECONDS)
     if not found:
