@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     "--many",
     metavar="SUBSETS.csv",
     type=PATH,
-    help="Run every merge that `mergeplan sample` listed, in one pass: --many SUBSETS.csv OUT_ROOT."
-    " Each goes into a folder of OUT_ROOT that has its key as name.",
+    help="Run every merge that `mergeplan sample` listed, many in one pass: --many SUBSETS.csv"
+    " OUT_ROOT. Each goes into a folder of OUT_ROOT that has its key as name.",
 )
 @click.option(
     "--random-seed",
