@@ -71,6 +71,8 @@ def full_gpu(bench: Bench) -> Done:
         "device_count": lambda: 1,
         "empty_cache": lambda: None,
         "mem_get_info": lambda _: (3 << 30, 80 << 30),
+        "memory_reserved": lambda _: 0,
+        "get_per_process_memory_fraction": lambda _: 1.0,
     }
     for name, answer in cuda.items():
         bench.patch.setattr(torch.cuda, name, answer)
