@@ -159,20 +159,21 @@ def test_a_fault_in_the_last_config_is_found_before_the_first_output(large):
     assert not (large / "out").exists()
 
 
-def test_few_files_may_be_open(tmp_path):
-    """Thirty merges of five shards each, and sixty-four files for all."""
+@pytest.mark.parametrize(("device", "files"), [((), 64), (("--device", "cpu"), 128)], ids=str)
+def test_few_files_may_be_open(device, files, tmp_path):
+    """Thirty merges of five shards each."""
     make_sweep(tmp_path, 100, 30)
     size = ("--out-shard-size", "700")
     run = cli_process("merge", "--many", "subsets.csv", "whole", *size, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    command = [*COMMAND, "merge", "--many", "subsets.csv", "out", *size, "--json"]
+    command = [*COMMAND, "merge", "--many", "subsets.csv", "out", *size, *device, "--json"]
     run = subprocess.run(
         command,
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=100,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
     )
     assert run.returncode == 0, run.stderr
     reports = json.loads(run.stdout)["merges"]

@@ -53,6 +53,7 @@ class OutputFiles:
         outputs: Number of the merge, folder, journal and whether to resume, as in
             `PreparedMerge.run`.
         threads: That hash and write, for all calls together.
+        open_files: Of the outputs, how many may be open at a time.
 
     Raises:
         SurroundingsError: The disk has no room, or the files cannot be created.
@@ -63,6 +64,7 @@ class OutputFiles:
         family: PreparedFamily,
         outputs: list[tuple[int, Path | str, Path | str, bool]],
         threads: int,
+        open_files: int = ...,
     ) -> OutputFiles: ...
     def is_written(self, output: int, job: int) -> bool:
         """Whether a job's tensor is there as a whole."""

@@ -27,6 +27,17 @@ RESERVED_FILES = 32
 _OUTPUTS = 8
 
 
+def output_files(checked: CheckedMerges, works: dict[int, Workspace]) -> int:
+    """Raise the limit on open files, if need be; how many of the outputs may be open at a time."""
+    written = sum(len(checked.merges[number].prepared.files) for number in works)
+    inputs = {file for one in checked.merges for c in one.plan.checkpoints for file in c.files}
+    always = FILES_PER_MERGE * len(works) + len(inputs)
+    allow_open_files(always + written)
+    most = most_open_files()
+    left = written if most is None else most - always - (RESERVED_FILES - _OUTPUTS)
+    return max(1, min(left, written))
+
+
 def run_here(
     checked: CheckedMerges,
     works: dict[int, Workspace],
@@ -34,12 +45,6 @@ def run_here(
     watch: MemoryWatch,
 ) -> dict[int, Result]:
     """Merge by the core, all of them in one pass; see `Runner`."""
-    written = sum(len(checked.merges[number].prepared.files) for number in works)
-    inputs = {file for one in checked.merges for c in one.plan.checkpoints for file in c.files}
-    always = FILES_PER_MERGE * len(works) + len(inputs)
-    allow_open_files(always + written)
-    most = most_open_files()
-    open_files = written if most is None else most - always - (RESERVED_FILES - _OUTPUTS)
 
     def report(done: int) -> None:
         watch.sample()
@@ -54,7 +59,7 @@ def run_here(
             [(number, work.data, work.journal, work.resumed) for number, work in begun.items()],
             threads=checked.threads,
             memory_bytes=checked.core_memory,
-            open_files=max(1, min(open_files, written)),
+            open_files=output_files(checked, works),
             progress=report,
         )
         done |= zip(begun, results, strict=True)

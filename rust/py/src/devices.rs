@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mergeplan_core::execute::{run_some, DeviceInputs, DeviceOutputs, JobInput, Options, Writers};
-use mergeplan_core::output::{FileSink, Sink};
+use mergeplan_core::output::{FileSink, Handles, Sink};
 use mergeplan_core::work::DEFAULT_CHUNK;
 use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
@@ -97,16 +97,18 @@ impl OutputFiles {
 #[pymethods]
 impl OutputFiles {
     #[new]
+    #[pyo3(signature = (family, outputs, threads, open_files = usize::MAX))]
     fn new(
         py: Python<'_>,
         family: &PreparedFamily,
         outputs: Vec<Output>,
         threads: usize,
+        open_files: usize,
     ) -> PyResult<Self> {
         let writers = Writers::new(threads).map_err(|error| raise(py, error))?;
         let family = family.family.clone();
         let open = || {
-            let handles = Arc::default();
+            let handles = Arc::new(Handles::new(open_files));
             let open = |output: &Output| {
                 let sink = family.sink(output, &handles)?;
                 Ok(Arc::new(DeviceOutputs::new(&family.prepared, output.0, sink)?))

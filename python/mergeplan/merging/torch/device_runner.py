@@ -6,14 +6,13 @@ from functools import partial
 
 from mergeplan._native import InputReader, OutputFiles
 from mergeplan.merging.checked import CheckedMerges
-from mergeplan.merging.runner import Result
+from mergeplan.merging.runner import Result, output_files
 from mergeplan.merging.torch.device import Device
 from mergeplan.merging.torch.engine import Engine
 from mergeplan.merging.torch.splitting import LEAST_ELEMENTS, split
 from mergeplan.merging.torch.storing import FileStore
 from mergeplan.merging.torch.task import Task
 from mergeplan.merging.workspace import Workspace
-from mergeplan.system.files import allow_open_files
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 
@@ -42,13 +41,13 @@ class DeviceRunner:
         """Merge into the data folders of some workspaces, by number of the merge."""
         numbers = list(works)
         merges = [checked.merges[number] for number in numbers]
-        files = {file for one in merges for c in one.plan.checkpoints for file in c.files}
-        allow_open_files(2 * len(works) + len(files) + sum(len(m.prepared.files) for m in merges))
+        open_files = output_files(checked, works)
         reader = InputReader(checked.family, checked.threads)
         outputs = OutputFiles(
             checked.family,
             [(number, w.data, w.journal, w.resumed) for number, w in works.items()],
             checked.threads,
+            open_files,
         )
         plans = [one.plan.data for one in merges]
         jobs = [
