@@ -3,7 +3,8 @@
 A field whose name ends in `_` would be a word of Python; in the plan it has none.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
@@ -167,3 +168,35 @@ class Files:
 
 # An index or a safetensors file is its path.
 Model = str | Files | Listed | Derived | Scaled
+
+
+def cut_to(models: Sequence[Model], read: Iterable[tuple[int, str]]) -> tuple[Model, ...]:
+    """The same models, of which those that list their tensors list only what is needed.
+
+    Args:
+        read: Tensors by model's number and name; what they are computed from is needed too.
+    """
+    needed: list[set[str]] = [set() for _ in models]
+    unseen = list(read)
+    while unseen:
+        number, tensor = unseen.pop()
+        if tensor in needed[number]:
+            continue
+        needed[number].add(tensor)
+        match models[number]:
+            case Derived(derived):
+                unseen += [(other.model, other.tensor) for other in derived[tensor].references]
+            case Scaled(scaled, _, kinds):
+                # Not each tensor has scales: names that are not there are left out below.
+                endings = {"", *(kind.ending for kind in kinds)}
+                unseen += [(scaled, tensor + ending) for ending in endings]
+    return tuple(map(_cut, models, needed))
+
+
+def _cut(model: Model, names: set[str]) -> Model:
+    match model:
+        case Listed(_, tensors):
+            return replace(model, tensors={name: tensors[name] for name in names & tensors.keys()})
+        case Derived(derived):
+            return Derived({name: derived[name] for name in names})
+    return model
