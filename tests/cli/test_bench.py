@@ -112,6 +112,46 @@ def test_what_cannot_be_measured_is_a_matter_of_usage(args, words):
     assert words in run.stderr
 
 
+@pytest.mark.parametrize("methods", ["", "ties,,linear", "ties,"])
+def test_a_method_without_a_name_is_refused(methods):
+    run = cli("bench", "--methods", methods)
+    assert run.returncode == 2
+    assert "found ``" in run.stderr
+    assert "--methods" in run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="programs of another kind")
+def test_what_is_no_other_mergeplan_is_refused_before_anything_is_made(tmp_path):
+    own = Path(mergeplan.__file__).parent
+    unbuilt = tmp_path / "unbuilt" / "python" / "mergeplan"
+    unbuilt.mkdir(parents=True)
+    (unbuilt / "__init__.py").write_text("")
+    (unbuilt / "_native").mkdir()
+    (tmp_path / "empty").mkdir()
+    text = tmp_path / "notes.txt"
+    text.write_text("words")
+    # An interpreter that loads none of the packages beside it.
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -I "$@"\n')
+    bare.chmod(0o755)
+    given = {
+        tmp_path / "empty": "a folder without `python/mergeplan`",
+        unbuilt.parents[1]: "whose core cannot be loaded",
+        own: "a folder without `python/mergeplan`",
+        text: "a file that is no program",
+        bare: "No module named 'mergeplan'",
+        Path("/bin/true"): "a program that has none",
+    }
+    for place, found in given.items():
+        run = cli(*TINY, "--no-mergekit", "--against", place, "--dir", tmp_path / "models")
+        assert run.returncode == 2, place
+        assert run.stderr.startswith("error: --against: expected a checkout with its core built")
+        assert found in run.stderr
+        assert "\nhint: " in run.stderr
+        assert "--help" not in run.stderr
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_folder_with_models_of_someone_else_is_refused(small_models):
     run = cli(*TINY, "--no-mergekit", "--dir", small_models)
     assert run.returncode == 1

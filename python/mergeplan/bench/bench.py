@@ -14,12 +14,12 @@ from typing import Any
 
 from mergeplan.bench.machine import describe_machine
 from mergeplan.bench.models import SHAPES, make_headers, make_pool
+from mergeplan.bench.other import other_mergeplan
 from mergeplan.bench.processes import (
     Run,
     copy_floor,
     mergekit_command,
     mergeplan_command,
-    other_mergeplan,
     read_all,
     run_process,
     write_seconds,

@@ -203,15 +203,3 @@ def mergekit_command(config: Path, out: Path, threads: int) -> list[str]:
     main = "from mergekit.scripts.run_yaml import main; main()"
     command = [sys.executable, "-c", main, str(config), str(out)]
     return [*command, "--quiet", "--num-threads", str(threads)]
-
-
-def other_mergeplan(place: Path | None) -> tuple[str, dict[str, str]]:
-    """The interpreter that runs another mergeplan, and the variables that it needs.
-
-    Args:
-        place: A checkout, whose extension module is built, or an interpreter.
-    """
-    if place is None or not place.is_dir():
-        return str(place or sys.executable), {"PYTHONPATH": ""}
-    source = place / "python" if (place / "python").is_dir() else place
-    return sys.executable, {"PYTHONPATH": str(source)}

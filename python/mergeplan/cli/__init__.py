@@ -176,6 +176,7 @@ def _misused(error: click.ClickException) -> int:
     quoted = r"'(-[^']*)'" if "`" in message else r"'([^']*)'"
     message = re.sub(quoted, r"`\1`", message)
     hint = f"see `{context.command_path} --help`" if context is not None else None
+    hint = getattr(error, "hint", None) or hint
     return _fail(message[:1].lower() + message[1:], hint, error.exit_code)
 
 

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 import click
 
 from mergeplan.cli.documents import print_document
-from mergeplan.cli.messages import warn
+from mergeplan.cli.messages import MisuseError, warn
 from mergeplan.cli.options.units import Integers
+from mergeplan.errors import InputError
 
 
 @click.command("bench")
@@ -76,9 +77,10 @@ def command(
     from mergeplan.bench.bench import CASES, BenchOptions, bench
     from mergeplan.bench.machine import has_mergekit
     from mergeplan.bench.models import SHAPES
+    from mergeplan.bench.other import check_other
     from mergeplan.bench.report import bench_data, markdown
 
-    chosen = tuple(methods.split(",")) if methods else tuple(CASES)
+    chosen = tuple(CASES) if methods is None else tuple(methods.split(","))
     _check_choice("--shape", (shape,), list(SHAPES))
     _check_choice("--methods", chosen, list(CASES))
     if mergekit and not has_mergekit():
@@ -93,6 +95,11 @@ def command(
         raise click.UsageError(f"--mergekit-k {mergekit_k} is not among --k")
     chosen_k = mergekit_k if mergekit else None
     other = against.absolute() if against else None
+    if other is not None:
+        try:
+            check_other(other)
+        except InputError as error:
+            raise MisuseError(f"--against: {error}", error.hint) from error
     options = BenchOptions(shape, chosen, ks, threads, rounds, chosen_k, other)
 
     with ExitStack() as stack:

@@ -10,6 +10,14 @@ from mergeplan.errors import SurroundingsError, legible
 _TEXTS = 5  # that are named one by one
 
 
+class MisuseError(click.UsageError):
+    """Options that are no use as they were given, where a hint says more than the help."""
+
+    def __init__(self, message: str, hint: str | None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 def warn(message: str) -> None:
     """A warning on stderr."""
     click.echo(f"warning: {legible(message)}", err=True)
