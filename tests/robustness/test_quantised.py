@@ -128,6 +128,45 @@ def test_it_is_named_with_a_way_out(kind, tmp_path):
     assert open_stored(str(folder)).tensors.keys() == {*PLAIN, *tensors}
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("quantization_config.weight_block_size", [0, 128]),
+        ("quantization_config.weight_block_size", "x"),
+        ("quantization_config.weight_block_size", [128]),
+        ("quantization_config.weight_block_size", [True, 128]),
+        ("quantization_config.weight_block_size", [10**30, 128]),
+        ("text_config.quantization_config.weight_block_size", 128),
+        ("quantization_config", [1]),
+        ("compression_config", "fp8"),
+    ],
+)
+def test_settings_without_a_meaning_are_not_passed_over(key, value, tmp_path):
+    tensors = {"x.weight": F8.clone(), "x.weight_scale_inv": torch.ones(1, 1)}
+    config = value
+    for word in reversed(key.split(".")):
+        config = {word: config}
+        if word == "weight_block_size":
+            config["quant_method"] = "fp8"
+    folder = save_checkpoint(tmp_path / "m", {**PLAIN, **tensors}, config)
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(str(folder))
+    assert caught.value.message.startswith(f"`{folder / 'config.json'}`: `{key}`: expected ")
+    assert caught.value.message.endswith(f"found `{json.dumps(value)}`")
+    assert "config.json" in caught.value.hint
+
+
+@pytest.mark.parametrize("more", [{}, {"weight_block_size": None}])
+@pytest.mark.parametrize("settings", [None, {}, {"quant_method": "fp8"}])
+def test_without_a_block_in_the_settings_it_is_128_on_each_side(settings, more, tmp_path):
+    tensors = {"x.weight": torch.ones(130, 8).to(torch.float8_e4m3fn)}
+    tensors["x.weight_scale_inv"] = torch.ones(2, 1)
+    config = {"quantization_config": settings and {**settings, **more}}
+    folder = save_checkpoint(tmp_path / "m", tensors, config)
+    opened = open_checkpoint(str(folder))
+    assert opened.made.kinds[0].block == (128, 128)
+
+
 def test_every_way_to_a_merge_refuses_it_before_it_writes(tmp_path):
     tensors, settings, expected = KINDS["bnb 4 bits"]
     plain = save_checkpoint(tmp_path / "plain", PLAIN)

@@ -4,16 +4,18 @@ What a kind stores is told by `quantization_config` and by the names of its tens
 lost when models are saved anew, and names alone say nothing of a kind that nobody has met.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from mergeplan.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, Dequantised, Tensor
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, SCALED, STORED_NAMES, bits_of
 from mergeplan.checkpoints.passed_over import is_running_scale
 from mergeplan.checkpoints.plan_models import Scales
-from mergeplan.checkpoints.scales import block_sides, blocks_of, find_scales, is_scale
+from mergeplan.checkpoints.scales import block_sides, blocks_of, find_scales, is_block, is_scale
+from mergeplan.display.text import cut
 from mergeplan.errors import InputError
 
 # Where config.json says how a model is quantised; the second is compressed-tensors' old name.
@@ -64,10 +66,12 @@ def readable(stored: Checkpoint) -> Checkpoint:
     """A checkpoint as merges read it: an 8-bit tensor with scales is one of config.json's dtype.
 
     Raises:
+        InputError: What config.json says of it has no meaning.
         QuantisedError: It is quantised in a way that is not read.
     """
     if stored.made:
         return stored
+    _check_settings(stored)
     kind = next((_kind_of(found) for found in settings_of(stored.config)), None)
     eights = []
     given = set()
@@ -102,11 +106,17 @@ def readable(stored: Checkpoint) -> Checkpoint:
 
 def settings_of(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What a config says of quantisation, at its top or for a part (`text_config`)."""
+    found = (value for _, value in _entries(config))
+    return (dict(value) for value in found if isinstance(value, Mapping) and value)
+
+
+def _entries(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Each entry about quantisation, whatever it is, under the keys that lead to it."""
     for key, value in config.items():
-        if key in SETTINGS and isinstance(value, Mapping) and value:
-            yield dict(value)
+        if key in SETTINGS and value is not None:
+            yield place + key, value
         elif isinstance(value, Mapping):
-            yield from settings_of(value)
+            yield from _entries(value, f"{place}{key}.")
 
 
 def without_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +137,25 @@ def stated_dtype(config: Mapping[str, Any]) -> str:
             if name in FLOATS.values():
                 return name
     return "bfloat16"
+
+
+def _check_settings(stored: Checkpoint) -> None:
+    """Refuse what would be passed over, as if it were not there."""
+    for key, value in _entries(stored.config):
+        if not isinstance(value, Mapping):
+            _refuse_entry(stored, key, "a mapping", value)
+        block = value.get("weight_block_size")
+        if block is not None and not is_block(block):
+            expected = "the rows and columns of a block, such as [128, 128]"
+            _refuse_entry(stored, f"{key}.weight_block_size", expected, block)
+
+
+def _refuse_entry(stored: Checkpoint, key: str, expected: str, found: Any) -> NoReturn:
+    raise InputError(
+        f"`{stored.path / CONFIG_FILE}`: `{key}`: expected {expected}, found"
+        f" `{cut(json.dumps(found), 80)}`",
+        "fetch config.json again, or take the entry out: blocks are 128 x 128 where it says none",
+    )
 
 
 def _dequantised(stored: Checkpoint, scales: Mapping[str, str]) -> Checkpoint:

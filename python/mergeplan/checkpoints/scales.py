@@ -12,6 +12,8 @@ from mergeplan.errors import InputError
 _ENDINGS = ("_scale_inv", "_scale")
 # Of blocks, where the settings of `quant_method: fp8` give none, as in transformers.
 _BLOCK = (128, 128)
+# A block's side may exceed the tensor's; the product of two fits the core's numbers.
+_LONGEST_SIDE = 2**31 - 1
 
 
 def is_scale(ending: str) -> bool:
@@ -114,10 +116,23 @@ def _pairs(settings: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
     groups = groups.values() if isinstance(groups, Mapping) else ()
     weights = [group.get("weights") for group in groups if isinstance(group, Mapping)]
     own = [one for one in weights if isinstance(one, Mapping)]
-    given = [settings.get("weight_block_size"), *(one.get("block_structure") for one in own)]
+    given: list[Any] = [
+        settings.get("weight_block_size"),
+        *(one.get("block_structure") for one in own),
+    ]
     given += [(1, one.get("group_size")) for one in own]
     for pair in given:
-        if isinstance(pair, list | tuple) and len(pair) == 2:
+        if is_block(pair):
             rows, columns = pair
-            if isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0:
-                yield rows, columns
+            yield rows, columns
+
+
+def is_block(value: Any) -> bool:
+    """Whether it is the rows and columns of a block.
+
+    >>> is_block([128, 128]), is_block([0, 128]), is_block("x")
+    (True, False, False)
+    """
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    return all(type(side) is int and 1 <= side <= _LONGEST_SIDE for side in value)
