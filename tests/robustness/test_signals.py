@@ -54,6 +54,30 @@ def test_a_ctrl_c_inside_of_text_that_is_run_ends_with_130(tmp_path):
 
 
 @posix_only
+def test_a_second_sigterm_while_the_process_ends_says_nothing(tmp_path):
+    """It raised inside of `threading._shutdown`, which printed a traceback."""
+    (tmp_path / "stopped.py").write_text(
+        "import os, signal, threading, time\n"
+        "from mergeplan import cli\n"
+        "main = threading.main_thread()\n"
+        "def late():\n"
+        "    main.join()\n"
+        "    for _ in range(3):\n"
+        "        time.sleep(0.1)\n"
+        "        signal.pthread_kill(main.ident, signal.SIGTERM)\n"
+        "def run():\n"
+        "    threading.Thread(target=late).start()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(5)\n"
+        "cli._run = run\n"
+        "cli.main()\n"
+    )
+    command = [sys.executable, "-m", "stopped"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+@posix_only
 def test_a_killed_merge_leaves_no_output_and_the_next_says_how_to_go_on(long_merge):
     assert stop(long_merge, signal.SIGKILL).code == -signal.SIGKILL
     assert not (long_merge / "out").exists()

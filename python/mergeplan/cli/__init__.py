@@ -123,6 +123,10 @@ def main() -> None:
         signals.forget_interrupt()
         _say("stopped")
         code = 130
+    except SystemExit:
+        # Or the next signal would raise in the end of the interpreter, which prints a traceback.
+        signals.disarm()
+        raise
     sys.exit(code)
 
 

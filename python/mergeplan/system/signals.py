@@ -18,10 +18,16 @@ def arm() -> None:
 
 
 def disarm() -> None:
-    """Let both signals end the process at once: a command has done its work, or has failed."""
+    """Let both signals end the process at once: a command has done its work, or has failed.
+
+    Where SIGTERM has come, another changes nothing more: the process ends as it was asked to, with
+    the exit code of that, and removes what is temporary. Ctrl-C is the way out if that takes long.
+    """
+    ending = any(isinstance(one, SystemExit) for one in _asked)
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is _stop:
-            signal.signal(number, signal.SIG_DFL)
+            quiet = ending and number == signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if quiet else signal.SIG_DFL)
 
 
 def forget_interrupt() -> None:
