@@ -294,8 +294,8 @@ def test_merges_go_into_memory_of_any_layout_and_dtype(pool, tmp_path, expected)
     ("arguments", "code", "message"),
     [
         (("--device", "tpu"), 2, "device `tpu`: expected `auto`, `cpu`, `cuda` or `cuda:0`"),
-        (("--device", "cpu", "--vram-limit", "1MiB"), 1, "expected 64 MiB or more"),
-        (("--vram-limit", "1GiB"), 1, "`vram_limit` says nothing without a `device`"),
+        (("--device", "cpu", "--vram-limit", "1MiB"), 1, "expected 64 MiB or more, found 1 MiB"),
+        (("--vram-limit", "1GiB"), 2, "`--vram-limit` says nothing without `--device`"),
         (("--device", "cpu", "--ray", "local"), 2, "leave `--device` out"),
         (("--device", "auto"), 0, ""),
         (("--device", "cpu"), 0, ""),
@@ -308,9 +308,20 @@ def test_the_command_takes_devices_or_says_why_not(pool, tmp_path, arguments, co
     ended = cli("merge", config, tmp_path / "out", *arguments)
     assert ended.returncode == code
     assert message in ended.stderr
+    assert ("\nhint: " in ended.stderr) == (code != 0)
+    assert "--vram-limit" not in arguments or "--help" not in ended.stderr
     assert (" of it by cpu in " in ended.stdout) == (arguments == ("--device", "cpu"))
     assert (tmp_path / "out").exists() == (code == 0)
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_in_python_a_limit_without_a_device_has_its_python_name(pool, tmp_path):
+    config = tmp_path / "c.yml"
+    config.write_text(text_of(pool))
+    with pytest.raises(InputError, match="`vram_limit` says nothing without a `device`") as caught:
+        merge(config, tmp_path / "out", MergeOptions(vram_limit=1 << 30))
+    assert "`memory_limit`" in caught.value.hint
+    assert not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

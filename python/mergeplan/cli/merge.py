@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mergeplan.cli.documents import head, print_document
-from mergeplan.cli.messages import report, warn
+from mergeplan.cli.messages import MisuseError, report, warn
 from mergeplan.cli.options.mergekit_flags import mergekit_flags
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
@@ -164,6 +164,11 @@ def command(
     )
     if ray is not None and options.device is not None:
         raise click.UsageError("`--ray` spreads merges over CPUs: leave `--device` out")
+    if vram_limit is not None and options.device is None:
+        raise MisuseError(
+            "`--vram-limit` says nothing without `--device`",
+            "give `--device cuda` too, or `--memory-limit`, which bounds merges on the CPU",
+        )
     if resume and discard:
         raise click.UsageError("`--resume` and `--discard` exclude each other")
     push = push_to(

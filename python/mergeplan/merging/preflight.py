@@ -64,7 +64,10 @@ def check_places(wanted: Sequence[MergeRequest], options: MergeOptions) -> list[
     if options.resume and options.discard:
         raise InputError("`resume` and `discard` exclude each other")
     if options.vram_limit is not None and options.device is None:
-        raise InputError("`vram_limit` says nothing without a `device`")
+        raise InputError(
+            "`vram_limit` says nothing without a `device`",
+            'give `device="cuda"` too, or `memory_limit`, which bounds merges on the CPU',
+        )
     places = [expanded(one.out).resolve() for one in wanted]
     if len(set(places)) < len(places):
         raise InputError("two merges have the same output folder")

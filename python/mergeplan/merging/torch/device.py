@@ -65,7 +65,8 @@ def find_devices(name: str, vram_limit: int | None = None) -> list[Device]:
     if vram_limit is not None and vram_limit < LEAST_BYTES:
         raise InputError(
             f"the VRAM limit is too low: expected {LEAST_BYTES >> 20} MiB or more, found"
-            f" {vram_limit} bytes"
+            f" {vram_limit >> 20} MiB",
+            "raise it, or leave it out: then it is most of what is free",
         )
     kind, number = parse_device(name)
     if kind == "cpu":
