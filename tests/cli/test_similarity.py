@@ -1,8 +1,33 @@
 """`mergeplan similarity` as a user meets it."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from tests.support.commands import cli
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "hint"),
+    [
+        (["nope.yml"], "cannot open pool `nope.yml`", "`mergeplan init FOLDER` writes a pool.yml"),
+        (["empty"], "cannot read pool `empty`", "`mergeplan init FOLDER` writes a pool.yml"),
+        (["full"], "cannot read pool `full`", f"name the file in it: `{Path('full', 'pool.yml')}`"),
+        (["full/pool.yml", "-o", "no dir/g.json"], "no such folder", "`mkdir -p 'no dir'`"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_to_do(words, expected, hint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    # Models that are not there: an output without a folder is refused before they are opened.
+    text = "sizes:\n- {base: base, experts: {a: a, b: b}}\n"
+    (tmp_path / "full" / "pool.yml").write_text(text)
+    run = cli("similarity", *words, cwd=tmp_path)
+    assert run.returncode == 1
+    error, said = run.stderr.split("\n\nhint: ")
+    assert expected in error
+    assert hint in said
 
 
 def test_tables_numbers_and_a_picture(demo_pool, tmp_path):

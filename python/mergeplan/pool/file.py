@@ -11,7 +11,7 @@ from mergeplan.config.labels import method_of
 from mergeplan.display.text import parse_count
 from mergeplan.errors import InputError
 from mergeplan.system.excerpts import with_excerpts
-from mergeplan.system.files import expanded
+from mergeplan.system.files import expanded, is_there
 from mergeplan.system.ranges import Seed
 from mergeplan.system.reading import POOL, read_text
 from mergeplan.system.strict import CLOSED, fit_strictly
@@ -99,7 +99,7 @@ def find_pool(path: Path) -> PoolFound:
         MissingInputError: There is no such file.
         InputError: It cannot be read.
     """
-    text = read_text(path, POOL, given=True)
+    text = read_text(path, POOL, _hint(path), given=True)
     faults = []
     try:
         data = yaml_of(text, path, POOL)
@@ -130,6 +130,13 @@ def find_pool(path: Path) -> PoolFound:
     )
     found.faults.extend([*faults, *with_excerpts(own, text, f"`{path}`: ")])
     return found
+
+
+def _hint(path: Path) -> str:
+    """What to do where the pool cannot be read."""
+    if is_there(inside := path / "pool.yml"):
+        return f"name the file in it: `{inside}`"
+    return "`mergeplan init FOLDER` writes a pool.yml of the models, adapters and texts in a folder"
 
 
 def _mapping(value: object) -> dict[str, Any]:

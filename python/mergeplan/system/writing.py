@@ -10,6 +10,7 @@ Files that grow instead are opened by `open_own`, which looks at what was opened
 
 import io
 import os
+import shlex
 import shutil
 import stat
 import time
@@ -68,7 +69,10 @@ def refuse_existing(path: Path, *, overwrite: bool, inputs: Iterable[Path | None
             raise ExistsError(f"`{path}` exists", "choose another name, or pass `--overwrite`")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise MissingInputError(f"cannot write `{path}`: there is no such folder")
+        raise MissingInputError(
+            f"cannot write `{path}`: there is no such folder",
+            f"make it first, such as by `mkdir -p {shlex.quote(str(path.parent))}`",
+        )
     # A file that is replaced is made anew beside it.
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SurroundingsError(
