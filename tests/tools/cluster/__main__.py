@@ -28,7 +28,10 @@ def main() -> None:
         sys.exit(reason)
     # So that a tool that is stopped cleans up too; its nodes end with it in any case.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    args.folder.mkdir()
+    try:
+        args.folder.mkdir()
+    except OSError as error:
+        sys.exit(f"cannot make `{args.folder}`: {error.strerror}; name a folder to make")
     try:
         {"traffic": measure, "losses": lose}[args.verb](args.folder.resolve())
     finally:
