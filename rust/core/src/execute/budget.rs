@@ -62,7 +62,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Where the system gives less than the limit, that is the limit. `kept` are bytes that would stay
-    /// between runs: where there is no room for them, nothing stays.
+    /// between runs: where the limit has no room for them, or the system, nothing stays.
     ///
     /// # Errors
     /// [`Error::Memory`] where the limit is below the least; [`Error::NoMemory`] where the system
@@ -70,11 +70,17 @@ impl Budget {
     pub(super) fn new(bundles: &[Bundle], options: Options, kept: u64) -> Result<Self> {
         let Options { threads, mut chunk, memory_bytes, .. } = options;
         let mut needs = Needs { bundles, threads, kept };
-        let keeps = kept > 0 && needs.least(LEAST_CHUNK, 1) <= memory_bytes;
-        if !keeps {
-            needs.kept = 0;
-        }
-        let limit = memory_within(memory_bytes, needs.least(LEAST_CHUNK, 1), threads)?;
+        let least = needs.least(LEAST_CHUNK, 1);
+        let fits = kept > 0 && least <= memory_bytes;
+        let with_kept = fits.then(|| memory_within(memory_bytes, least, threads).ok()).flatten();
+        let keeps = with_kept.is_some();
+        let limit = match with_kept {
+            Some(limit) => limit,
+            None => {
+                needs.kept = 0;
+                memory_within(memory_bytes, needs.least(LEAST_CHUNK, 1), threads)?
+            }
+        };
         let mut members = bundles.iter().map(|b| b.members().len()).max().unwrap_or(1).max(1);
         // Another pass over inputs that are cached costs less than smaller chunks do.
         while members > 1 && needs.least(chunk, members) > limit {
@@ -141,5 +147,23 @@ impl Needs<'_> {
         };
         let tensors: u64 = self.bundles.iter().map(each).sum();
         THREAD_BYTES * (self.threads as u64 + 2) + tensors + self.kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_stay_is_dropped_where_the_limit_or_the_system_has_no_room() {
+        let keeps = |kept, memory_bytes| {
+            let options = Options::new(1, crate::work::DEFAULT_CHUNK, memory_bytes).unwrap();
+            Budget::new(&[], options, kept).unwrap().keeps
+        };
+        assert!(keeps(1 << 20, 1 << 25));
+        assert!(!keeps(1 << 26, 1 << 25));
+        assert!(!keeps(0, 1 << 25));
+        // More than a process can address, and less than the limit.
+        assert!(!keeps(1 << 60, 1 << 62));
     }
 }
