@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mergeplan_core::execute::{Options, Prepared};
 use mergeplan_core::output::{Block, FileSink, Layout, Sink};
-use mergeplan_core::plan::Plan;
+use mergeplan_core::plan::{Merge, Plan};
 use mergeplan_core::work::Control;
 use mergeplan_core::Error;
 
@@ -65,6 +65,21 @@ fn memory_and_files_get_the_same_bytes_at_any_thread_count() {
         assert_eq!(written.len() as u64, layout.bytes());
         assert_eq!(written[place..], memory[0]);
     }
+}
+
+#[test]
+fn no_pass_looks_for_what_is_kept_where_nothing_is() {
+    let folder = tempfile::tempdir().unwrap();
+    models(folder.path());
+    let mut plan = plan(folder.path(), "outliers");
+    let Merge::Delta { inputs, rescale, .. } = &mut plan.jobs[0].merge else { unreachable!() };
+    *rescale = false;
+    inputs.iter_mut().for_each(|input| input.density = 0.9 / ELEMENTS as f64);
+    let prepared = Prepared::new(plan).unwrap();
+    let control = Control::default();
+    run_into_memory(&prepared, 0, options(1, 4096), &control);
+    assert_eq!(control.done_bytes(), prepared.forecast(1).unwrap().input_bytes);
+    assert_eq!(control.done_bytes(), prepared.forecast(1).unwrap().work_bytes);
 }
 
 #[test]

@@ -57,13 +57,9 @@ pub(super) fn thresholds(
     let len = segments.last().map_or(0, |last| last.range.end);
     let share = (aside / 4) as f64 / len as f64;
     let brackets = brackets(deltas, len, wanted, share)?;
-    // Where no rank is wanted the pass is made all the same: forecasts count it.
     let there = |stream: &usize| {
-        wanted.is_empty()
-            || brackets
-                .iter()
-                .zip(wanted)
-                .any(|(found, want)| want.stream == *stream && found.is_some())
+        let mut found = brackets.iter().zip(wanted);
+        found.any(|(found, want)| want.stream == *stream && found.is_some())
     };
     let streams: Vec<usize> = (0..deltas.streams()).filter(there).collect();
     if streams.is_empty() {
@@ -72,7 +68,8 @@ pub(super) fn thresholds(
     let counted = parallel.map(segments.len(), |number| {
         let segment = &segments[number];
         let room = (share * segment.range.len() as f64) as usize;
-        let new = |bracket: &Option<Bracket>| bracket.map(|bracket| (bracket, Found::default()));
+        let new =
+            |bracket: &Option<Bracket>| bracket.map(|bracket| (bracket, Found::with_room(room)));
         let mut all: Vec<Option<(Bracket, Found)>> = brackets.iter().map(new).collect();
         deltas.walk(segment, &streams, &mut |stream, _, chunk| {
             for (want, one) in wanted.iter().zip(&mut all) {
@@ -115,16 +112,16 @@ fn brackets(
     }
     let run = |number: usize| {
         let start = (len - RUN) / (RUNS - 1) * number;
-        Segment { number: 0, range: start..start + RUN }
+        start..start + RUN
     };
-    let some = || (0..RUNS).step_by(8).map(|number| run(number).range).collect::<Vec<_>>();
+    let some = || (0..RUNS).step_by(8).map(run).collect::<Vec<_>>();
     if len < MANY || !deltas.is_at_hand(&some()) {
         return Ok(vec![None; wanted.len()]);
     }
     let streams: Vec<usize> = (0..deltas.streams()).collect();
     let mut samples = vec![Vec::with_capacity(RUNS * RUN); streams.len()];
     for number in 0..RUNS {
-        deltas.walk(&run(number), &streams, &mut |stream, _, chunk| {
+        deltas.sample(run(number), &streams, &mut |stream, _, chunk| {
             samples[stream].extend(chunk.iter().map(|delta| magnitude(*delta)));
             Ok(())
         })?;
@@ -205,7 +202,8 @@ fn within(bracket: &Bracket, found: &[&Found], rank: u64) -> Option<Threshold> {
             let mut counts = vec![0; BINS];
             aside().for_each(|bits| counts[bin(bits)] += 1);
             let (number, more) = largest(BINS, once(&counts[..]), rest);
-            let mut all: Vec<u32> = aside().filter(|bits| bin(*bits) == number).collect();
+            let mut all = Vec::with_capacity(counts[number] as usize);
+            all.extend(aside().filter(|bits| bin(*bits) == number));
             let index = all.len() - (rest - more) as usize;
             *all.select_nth_unstable(index).1
         }
@@ -249,6 +247,15 @@ mod tests {
                 }
             }
             Ok(())
+        }
+
+        fn sample(
+            &self,
+            run: Range<usize>,
+            streams: &[usize],
+            visit: &mut crate::statistics::Visit,
+        ) -> Result<()> {
+            self.walk(&Segment { number: 0, range: run }, streams, visit)
         }
 
         fn is_at_hand(&self, _runs: &[Range<usize>]) -> bool {
@@ -375,7 +382,7 @@ mod tests {
         let deltas = Deltas { streams: vec![(0..100).map(|i| i as f32).collect()], at_hand: true };
         let bracket =
             Bracket { low: 10.0_f32.to_bits(), end: 20.0_f32.to_bits(), lumps: [NO_LUMP; 2] };
-        let mut part = Found::default();
+        let mut part = Found::with_room(10);
         assert!(count_around(&deltas.streams[0], &bracket, 10, &mut part));
         for rank in 1..=100 {
             let found = within(&bracket, &[&part], rank).map(|found| f32::from_bits(found.bits));
@@ -383,5 +390,16 @@ mod tests {
             assert_eq!(found, (10.0..20.0).contains(&expected).then_some(expected));
         }
         assert!(!count_around(&deltas.streams[0], &bracket, 15, &mut part));
+    }
+
+    #[test]
+    fn what_is_set_aside_takes_the_room_that_is_counted_for_it() {
+        let all = Bracket { low: 0, end: 1 << 31, lumps: [NO_LUMP; LUMPS] };
+        let deltas = normal(9001, 3);
+        let mut found = Found::with_room(deltas.len());
+        for chunk in deltas.chunks(4096) {
+            assert!(count_around(chunk, &all, deltas.len(), &mut found));
+        }
+        assert_eq!(found.aside.capacity(), aside_bytes(deltas.len()) / 4);
     }
 }

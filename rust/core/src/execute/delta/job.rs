@@ -163,10 +163,12 @@ impl<'a> DeltaJob<'a> {
 
     /// Whether some elements of the expert are dropped, and some kept.
     pub(super) fn thins(&self, expert: &Expert) -> bool {
+        let (dropped, least) = self.wanted(expert);
         self.sparsify != Sparsify::None
             && expert.density > 0.0
             && expert.density < 1.0
             && self.len > 0
+            && dropped < least
     }
 
     /// The experts that statistics are needed of, by number.

@@ -17,7 +17,7 @@ use crate::statistics::norm::{l1_scales, scale_of, Leaves};
 use crate::statistics::ranks::RankLimits;
 use crate::statistics::selection::{Chance, Selection};
 use crate::statistics::{around, magnitude, DeltaWalk, Visit};
-use crate::work::{is_large, pieces, segments, Segment, BLOCK};
+use crate::work::{is_large, pieces, segments, Segment};
 
 /// What applying every expert needs to know of its whole tensor.
 #[derive(Default)]
@@ -142,7 +142,7 @@ impl DeltaJob<'_> {
     }
 
     /// How many of the largest are dropped, and how many are there down to the least that is kept.
-    fn wanted(&self, expert: &Expert) -> (u64, u64) {
+    pub(super) fn wanted(&self, expert: &Expert) -> (u64, u64) {
         let share = |part: f64| (part * self.len as f64) as u64;
         let (n, kept) = (self.len as u64, share(expert.density));
         match self.sparsify {
@@ -313,21 +313,21 @@ struct Walk<'a> {
     resources: &'a Resources<'a>,
 }
 
-impl DeltaWalk for Walk<'_> {
-    fn streams(&self) -> usize {
-        self.experts.len()
-    }
-
-    fn walk(&self, segment: &Segment, streams: &[usize], visit: &mut Visit) -> Result<()> {
+impl Walk<'_> {
+    /// Go over a run of elements; `is_pass` counts it as read.
+    fn go(
+        &self,
+        segment: &Segment,
+        is_pass: bool,
+        streams: &[usize],
+        visit: &mut Visit,
+    ) -> Result<()> {
         let Resources { chunk, control, .. } = *self.resources;
         let length = chunk.min(segment.range.len());
         let (mut base, mut delta) = (vec![0.0; length], vec![0.0; length]);
         let mut scratch = Vec::new();
         let experts: Vec<usize> = streams.iter().map(|&stream| self.experts[stream]).collect();
         let inputs = self.job.inputs_of(&experts);
-        // A sample is part of what a pass goes over, and not counted.
-        let Range { start, end } = segment.range;
-        let is_pass = start % BLOCK == 0 && (end % BLOCK == 0 || end == self.job.len);
         let mut behind = Behind::early(&inputs, segment, self.job.len);
         for range in pieces(segment.range.clone(), chunk) {
             behind.passed(range.start);
@@ -349,6 +349,21 @@ impl DeltaWalk for Walk<'_> {
         behind.finish();
         Ok(())
     }
+}
+
+impl DeltaWalk for Walk<'_> {
+    fn streams(&self) -> usize {
+        self.experts.len()
+    }
+
+    fn walk(&self, segment: &Segment, streams: &[usize], visit: &mut Visit) -> Result<()> {
+        self.go(segment, true, streams, visit)
+    }
+
+    fn sample(&self, run: Range<usize>, streams: &[usize], visit: &mut Visit) -> Result<()> {
+        self.go(&Segment { number: 0, range: run }, false, streams, visit)
+    }
+
     fn is_at_hand(&self, runs: &[Range<usize>]) -> bool {
         let inputs = self.job.inputs_of(self.experts);
         // Small tensors are read ahead of the work, and are there soon in any case.
