@@ -210,7 +210,10 @@ def test_a_memory_limit_is_judged_and_the_lowest_one_is_enough(config, small_mod
     assert inspect(config, "-j", 2, "--memory-limit", f"{lowest >> 20}MiB")[0] == 0
     args = ("-j", 2, "--memory-limit", f"{lowest >> 20}MiB")
     assert cli("merge", config, small_models / "out", *args).returncode == 0
-    assert "is too low" in cli("inspect", config, "--memory-limit", "1MiB").stdout
+    told = cli("inspect", config, "-j", 1, "--memory-limit", "1MiB").stdout
+    assert "is too low" in told
+    assert "with 1 thread;" in told
+    assert "with 1 thread," in told
 
 
 def test_an_output_in_the_way_and_a_full_disk_are_problems(config, small_models):

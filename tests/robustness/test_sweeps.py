@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mergeplan.merging import turns
+from mergeplan.errors import InputError
+from mergeplan.merging import preflight, turns
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import subset_merge, write_subsets
@@ -181,11 +182,85 @@ def test_few_files_may_be_open(device, files, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def requests(folder: Path, merges: int) -> list[MergeRequest]:
+    csv = make_sweep(folder, 20, merges)
+    configs = [folder / line.split(",")[0] for line in csv.read_text().splitlines()[1:]]
+    (folder / "out").mkdir()
+    return [MergeRequest(c, folder / "out" / str(i)) for i, c in enumerate(configs)]
+
+
+def test_the_least_memory_that_is_told_is_enough(tmp_path):
+    make_sweep(tmp_path, 600, 24)
+    words = ("merge", "--many", "subsets.csv", "out", "--threads", "2", "--json", "--memory-limit")
+    run = cli_process(*words, "5MB", cwd=tmp_path)
+    assert run.returncode == 1
+    assert not (tmp_path / "out").exists()
+    least = re.search(r"expected (\d+) MB or more with 2 threads, found 5 MB", run.stderr)[1]
+    run = cli_process(*words, f"{least}MB", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    reports = json.loads(run.stdout)["merges"]
+    assert len(reports) == 24
+    assert max(report["peak_anonymous_bytes"] for report in reports) <= int(least) * 1_000_000
+
+
+def test_the_growth_of_the_process_neither_raises_the_least_nor_refuses(tmp_path, monkeypatch):
+    wanted = requests(tmp_path, 6)
+    taken = 30 * MIB
+
+    def grows() -> int:
+        nonlocal taken
+        taken += MIB
+        return taken
+
+    monkeypatch.setattr(turns, "anonymous_bytes", lambda: 30 * MIB)
+    monkeypatch.setattr(preflight, "anonymous_bytes", grows)
+    told = set()
+    for limit in (5, 38, 45):
+        with pytest.raises(InputError, match="memory limit is too low") as caught:
+            turns.Turns(wanted, MergeOptions(threads=1, memory_limit=limit * 1_000_000))
+        told.add(re.search(r"expected (\d+) MB or more with 1 thread,", caught.value.message)[1])
+    assert len(told) == 1
+    limit = int(told.pop()) * 1_000_000
+    groups = turns.Turns(wanted, MergeOptions(threads=1, memory_limit=limit))
+    taken = limit
+    done = []
+    for group, checked in groups:
+        done += group
+        # What the core cannot do without, whatever the process takes by now.
+        assert checked.core_memory == checked.family.forecast(1)["least_memory_bytes"]
+        del checked
+    assert done == [*range(6)]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_too_few_open_files_are_told_with_how_many_are_needed(many, tmp_path):
+    csv = make_sweep(tmp_path, 20, 24)
+    last = csv.read_text().splitlines()[-1].split(",")[0]
+    words = ["--many", "subsets.csv", "out"] if many else [last, "out"]
+
+    def merged(files: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, "merge", *words, "--threads", "2", "--quiet"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
+        )
+
+    run = merged(10)
+    told = re.search(
+        r"too few files may be open at a time: expected (\d+) or more, found 10\n\n"
+        r"hint: .*`ulimit -n \1`",
+        run.stderr,
+    )
+    assert told, run.stderr
+    assert not (tmp_path / "out").exists()
+    assert merged(int(told[1])).returncode == 0
+
+
 def test_parts_of_a_group_that_is_too_large_are_not_held_together(tmp_path, monkeypatch):
-    csv = make_sweep(tmp_path, 20, 3)
-    configs = [tmp_path / line.split(",")[0] for line in csv.read_text().splitlines()[1:]]
-    wanted = [MergeRequest(c, tmp_path / "out" / str(i)) for i, c in enumerate(configs)]
-    (tmp_path / "out").mkdir()
+    wanted = requests(tmp_path, 3)
     made: list[weakref.ref] = []
 
     def check_one(some, *rest):

@@ -9,7 +9,7 @@ from typing import Any
 from mergeplan.checkpoints.checkpoint import Checkpoint
 from mergeplan.checkpoints.opening import open_checkpoint
 from mergeplan.config.config import AnyConfig, MergeConfig, examined
-from mergeplan.display.text import format_bytes
+from mergeplan.display.text import counted, format_bytes
 from mergeplan.errors import MergeplanError
 from mergeplan.inspection.compatibility import (
     Refusal,
@@ -235,7 +235,7 @@ def _surroundings(
     if memory.limit_given and not memory.holds:
         message = (
             f"the memory limit is too low: expected {format_bytes(memory.minimum_bytes)} or more"
-            f" with {found.threads} threads, found {format_bytes(memory.limit_bytes)}"
+            f" with {counted(found.threads, 'threads')}, found {format_bytes(memory.limit_bytes)}"
         )
         hint = "raise `--memory-limit`" + (", or use fewer threads" if found.threads > 1 else "")
         problems.append(Refusal("memory", None, None, message, hint))

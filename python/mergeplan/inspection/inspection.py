@@ -240,7 +240,8 @@ def _memory(memory: MemoryForecast, threads: int) -> str:
     else:
         verdict = f"more than the default limit of {limit}, which is raised"
     return (
-        f"at most {format_bytes(memory.peak_bytes)} of anonymous memory with {threads} threads;"
+        f"at most {format_bytes(memory.peak_bytes)} of anonymous memory with"
+        f" {counted(threads, 'threads')};"
         f" {verdict}; the lowest limit is {memory.minimum_bytes >> 20}MiB"
     )
 

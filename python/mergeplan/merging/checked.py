@@ -49,6 +49,7 @@ class CheckedMerges:
         family: The Rust core's view of all of them.
         memory_limit: Bytes of anonymous memory for the whole process.
         core_memory: The core's share of them.
+        least_memory: Bytes for the whole process below which they would be refused.
         work_bytes: Input bytes that the passes are expected to go over.
         needed: Bytes that are still to be written, by the folder whose disk takes them.
     """
@@ -58,5 +59,6 @@ class CheckedMerges:
     threads: int
     memory_limit: int
     core_memory: int
+    least_memory: int
     work_bytes: int
     needed: dict[Path, int]

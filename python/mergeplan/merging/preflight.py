@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergeplan.config.config import MergeConfig
-from mergeplan.display.text import format_bytes
+from mergeplan.display.text import counted, format_bytes
 from mergeplan.errors import InputError
 from mergeplan.merging.checked import CheckedMerge, CheckedMerges
 from mergeplan.merging.companions import companion_bytes, copied_names, missing_companions
@@ -34,6 +34,20 @@ SLACK_BYTES = 1 << 20
 
 class TooManyError(Exception):
     """Merges that do not fit into memory together."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Anonymous memory of a process that works through several merges.
+
+    Attributes:
+        most_bytes: What it may take for several at a time.
+        own_bytes: What it is taken to have at its least, whatever it merged before: what it had
+            before the first, what the plans take, and a reserve for its growth.
+    """
+
+    most_bytes: int
+    own_bytes: int
 
 
 @dataclass(frozen=True)
@@ -80,12 +94,16 @@ def check_places(wanted: Sequence[MergeRequest], options: MergeOptions) -> list[
 
 
 def check_group(
-    some: Sequence[Candidate], plans: Sequence[MergePlan], options: MergeOptions, most_bytes: int
+    some: Sequence[Candidate],
+    plans: Sequence[MergePlan],
+    options: MergeOptions,
+    room: Room | None = None,
 ) -> CheckedMerges:
     """Check of planned merges what can be checked before the first output byte.
 
     Args:
-        most_bytes: Anonymous memory that the process may take for several of them.
+        room: That of a process with other merges to do; it tells itself where the limit is below
+            the `least_memory` of one.
 
     Raises:
         InputError: Headers, shapes, dtypes or options do not fit, or the memory limit is too low.
@@ -99,12 +117,18 @@ def check_group(
     family = PreparedFamily((plan.json() for plan in plans), headers)
     threads = threads_of(options)
     forecast = family.forecast(threads)
-    limit, core = _memory_limit(
-        forecast["least_memory_bytes"],
-        threads,
-        options.memory_limit,
-        most_bytes if len(some) > 1 else None,
-    )
+    core_least = forecast["least_memory_bytes"]
+    own = anonymous_bytes()
+    least = RESERVE_BYTES + core_least + (own if room is None else room.own_bytes)
+    if room is not None and len(some) > 1:
+        if max(least, own + RESERVE_BYTES + core_least) > room.most_bytes:
+            raise TooManyError
+    elif room is None:
+        check_limit(least, options)
+    limit = options.memory_limit or max(least, default_limit(threads))
+    # Other merges of a list leave the process larger than it began. That makes the next buffers
+    # smaller, down to what a merge cannot do without, and refuses no merge once others are out.
+    core = max(core_least, limit - own - RESERVE_BYTES)
     if not options.allow_fallback_memory:
         for plan in plans:
             check_fallback(plan, options.memory_limit)
@@ -136,28 +160,24 @@ def check_group(
             needed[spot] = needed.get(spot, 0) + n_bytes
         merges.append(merge)
     work_bytes = forecast["work_bytes"]
-    return CheckedMerges(tuple(merges), family, threads, limit, core, work_bytes, needed)
+    return CheckedMerges(tuple(merges), family, threads, limit, core, least, work_bytes, needed)
 
 
-def _memory_limit(
-    core_least: int, threads: int, wished: int | None, most: int | None
-) -> tuple[int, int]:
-    """Bytes for the whole process, and those of them that are left for the core."""
-    own = anonymous_bytes() + RESERVE_BYTES
-    least = own + core_least
-    if most is not None and least > most:
-        raise TooManyError
-    if wished is None:
-        wished = max(least, default_limit(threads))
-    if wished < least:
+def check_limit(least: int, options: MergeOptions) -> None:
+    """Refuse a memory limit below the least.
+
+    Raises:
+        InputError: It is.
+    """
+    threads, limit = threads_of(options), options.memory_limit
+    if limit is not None and limit < least:
         # Whoever follows the message gets through, though the next process begins a little larger.
         enough = -(-(least + SLACK_BYTES) // 1_000_000)
         raise InputError(
-            f"the memory limit is too low: expected {enough} MB or more with {threads} threads,"
-            f" found {format_bytes(wished)}",
+            f"the memory limit is too low: expected {enough} MB or more with"
+            f" {counted(threads, 'threads')}, found {format_bytes(limit)}",
             "raise `--memory-limit`" + (", or use fewer `--threads`" if threads > 1 else ""),
         )
-    return wished, wished - own
 
 
 def fallback_memory(fallback: Fallback, limit: int | None) -> tuple[int, int | None]:

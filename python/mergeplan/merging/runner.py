@@ -27,6 +27,15 @@ RESERVED_FILES = 32
 _OUTPUTS = 8
 
 
+def files_needed(inputs: int, threads: int) -> int:
+    """How many files must be allowed to be open for one merge of so many input files.
+
+    Beside inputs and the merge's own: an output, which each thread and whoever syncs it may open
+    again, and one that is read for a moment.
+    """
+    return inputs + FILES_PER_MERGE + threads + 3
+
+
 def output_files(checked: CheckedMerges, works: dict[int, Workspace]) -> int:
     """Raise the limit on open files, if need be; how many of the outputs may be open at a time."""
     written = sum(len(checked.merges[number].prepared.files) for number in works)
