@@ -175,6 +175,8 @@ fn plans_that_cannot_run_are_refused() {
         move |plan: &mut serde_json::Value| *plan.pointer_mut(path).unwrap() = value.clone()
     };
     assert!(matches!(refused(&set("/version", 2.into())), Error::Plan { .. }));
+    let axes = refused(&set("/jobs/0/shape", vec![1; 65].into())).to_string();
+    assert!(axes.contains("more than 64 axes"), "{axes}");
     assert!(matches!(refused(&set("/jobs/0/merge/base/model", 9.into())), Error::Plan { .. }));
     assert!(matches!(
         refused(&set("/jobs/0/merge/inputs/0/density", 2.into())),

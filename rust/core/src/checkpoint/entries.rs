@@ -10,12 +10,11 @@ use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::error::readable;
+use crate::plan::MAX_AXES;
 
 /// Tensors of one checkpoint: twice what the largest that are known have. Every one takes some 300
 /// bytes here and in what is planned with it, and 100 MB of header have room for 1.8 million.
 pub(super) const MAX_TENSORS: usize = 500_000;
-/// Axes of a tensor: torch's own bound.
-const MAX_AXES: usize = 64;
 
 /// The tensors in the order of the text; a name may stand twice.
 pub(super) struct Tensors(pub Vec<(String, TensorInfo)>);

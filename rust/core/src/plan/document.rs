@@ -13,6 +13,9 @@ use crate::plan::{models, Input, Job, Merge, Model, Sparsify};
 /// Version of the plan's format.
 pub const VERSION: u32 = 1;
 
+/// Axes of a tensor: torch's own bound.
+pub(crate) const MAX_AXES: usize = 64;
+
 /// One merge: inputs, tensor jobs in the order in which they are packed into shards, and the seed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +70,10 @@ impl Plan {
         let mut bits = 0_u64;
         for job in &plan.jobs {
             let name = &job.tensor;
-            for (stored, _) in job.stored() {
+            for (stored, shape) in job.stored() {
+                if shape.len() > MAX_AXES {
+                    return Err(invalid(format!("tensor `{stored}`: more than {MAX_AXES} axes")));
+                }
                 // The format keeps this name for itself.
                 if stored == "__metadata__" {
                     return Err(invalid(format!("no tensor can be named `{stored}`")));

@@ -8,6 +8,7 @@ mod models;
 mod path_text;
 
 pub(crate) use document::is_plain;
+pub(crate) use document::MAX_AXES;
 pub use document::{Plan, VERSION};
 pub use group_method::{Along, GroupMethod};
 pub use job::{Input, Job, Merge, Part, Sparsify};
