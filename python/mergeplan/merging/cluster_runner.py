@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from mergeplan.errors import InputError, SurroundingsError
+from mergeplan.errors import InputError
 from mergeplan.merging.checked import CheckedMerges
 from mergeplan.merging.runner import Result, add_shard, nothing_done
 from mergeplan.merging.shards import lock_of, merge_shard, record_of, run_of, unlike, write_plans
@@ -18,7 +18,13 @@ from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import is_held
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
-from mergeplan.system.ray import HeadLostError, cpus_of_nodes, on_every_node, telling_of_ray
+from mergeplan.system.ray import (
+    HeadLostError,
+    check_large_enough,
+    cpus_of_nodes,
+    on_every_node,
+    telling_of_ray,
+)
 from mergeplan.system.writing import write_durably
 
 # A worker that was killed is gone within moments; one on a node that is lost may never be.
@@ -139,13 +145,7 @@ class _Tasks:
         if self._nodes.keys() - nodes.keys():
             self._lost = time.monotonic()
         self._nodes = nodes
-        most = max(nodes.values(), default=0)
-        if most < self._threads:
-            raise SurroundingsError(
-                f"nodes were lost: a shard needs {self._threads} CPUs, and no node is left with"
-                f" more than {most}",
-                "start nodes again, or give fewer `--threads`",
-            )
+        check_large_enough(nodes, self._threads, "a shard")
         for task, (name, asked) in list(self.left.items()):
             if asked < self._lost and not is_held(lock_of(self._folder, name)):
                 self._ray.cancel(task, force=True)

@@ -90,6 +90,25 @@ def cpus_of_nodes(ray: Any) -> dict[str, int]:
     return {node: count for node, count in counts.items() if count}
 
 
+def check_large_enough(nodes: dict[str, int], threads: int, what: str) -> None:
+    """Refuse to go on where no node is left that is large enough.
+
+    Args:
+        nodes: As `cpus_of_nodes` has them.
+        what: What needs so many threads.
+
+    Raises:
+        SurroundingsError: There is none.
+    """
+    most = max(nodes.values(), default=0)
+    if most < threads:
+        raise SurroundingsError(
+            f"nodes were lost: {what} needs {threads} CPUs, and no node is left with more than"
+            f" {most}",
+            "start nodes again, or give fewer `--threads`",
+        )
+
+
 def _alive(ray: Any) -> list[dict[str, Any]]:
     """The nodes on the cluster's list.
 
