@@ -18,7 +18,9 @@ import pytest
 
 from mergeplan.errors import InputError
 from mergeplan.merging import preflight, turns
+from mergeplan.merging.merge import merge_many
 from mergeplan.merging.options import MergeOptions, MergeRequest
+from mergeplan.merging.workspace import Workspace
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import subset_merge, write_subsets
 from mergeplan.system.private import is_private
@@ -294,3 +296,22 @@ def test_parts_of_a_group_that_is_too_large_are_not_held_together(tmp_path, monk
         assert len(group) == len(checked.merges) == 1
         del checked
     assert len(made) == 6
+
+
+@pytest.mark.parametrize("mlp", ["mlp", MLP], ids=len)
+def test_the_room_that_is_asked_for_is_what_is_needed(mlp, tmp_path, monkeypatch):
+    csv = make_sweep(tmp_path, 300, 12, mlp)
+    configs = [tmp_path / line.split(",")[0] for line in csv.read_text().splitlines()[1:]]
+    wanted = [MergeRequest(c, tmp_path / "out" / str(i)) for i, c in enumerate(configs)]
+    asked, taken = [], []
+    monkeypatch.setattr(turns, "check_space", lambda _, n_bytes: asked.append(n_bytes))
+    publish = Workspace.publish
+
+    def measured(work: Workspace) -> Path | None:
+        taken.append(sum(512 * path.lstat().st_blocks for path in work.folder.rglob("*")))
+        return publish(work)
+
+    monkeypatch.setattr(Workspace, "publish", measured)
+    merge_many(wanted, MergeOptions(max_shard_bytes=1 << 12))
+    assert len(taken) == 12
+    assert sum(taken) <= sum(asked) <= sum(taken) + 12 * 1.5 * MIB

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 
 from mergeplan._native import __version__
@@ -16,8 +17,13 @@ from mergeplan.planning.plan import Companions, MergePlan
 from mergeplan.system.files import check_readable
 from mergeplan.system.writing import copy_durably, write_durably
 
-# Room for what a merge writes beside the weights itself: config, index, card, manifest.
-OWN_BYTES = 64_000_000
+# Room for what does not grow with the model: card, config in some places, heads, locks.
+_OWN_BYTES = 1_000_000
+# Of record, manifest, index and two journals for a tensor; beside its name, for each time it stands
+# there; for an input file. The record has 130 + (inputs + 1) · (60 + name) for a tensor.
+_TENSOR_BYTES, _NAME_BYTES, _FILE_BYTES = 300, 60, 400
+# Of both journals for 65,536 elements.
+_BLOCK_BYTES = 48
 # So many files that stay behind are named.
 _NAMED = 8
 
@@ -72,12 +78,26 @@ def copied_names(plan: MergePlan, *, tokenizer: bool) -> list[str]:
 
 
 def companion_bytes(plan: MergePlan, names: Iterable[str]) -> int:
-    """Bytes of what lies beside the weights: files that are copied, and room for the others.
+    """Bytes beside the weights at most: files that are copied, and what the merge writes itself.
 
     Raises:
         MissingInputError, InputError: A file that would be copied cannot be read.
     """
-    return OWN_BYTES + sum(check_readable(plan.donor.path / name) for name in names)
+    copied = sum(check_readable(plan.donor.path / name) for name in names)
+    return _OWN_BYTES + copied + _written_bytes(plan)
+
+
+def _written_bytes(plan: MergePlan) -> int:
+    found = 2 * len(json.dumps(plan.model_config))
+    found += sum(_FILE_BYTES + 2 * len(str(path)) for path in plan.input_paths)
+    found += sum(2 * len(name) + len(why) for name, why in plan.left_out.items())
+    if plan.companions is not None:
+        found += sum(map(len, plan.companions.files.values()))
+    for job in plan.data.jobs:
+        often = len(job.merge.references) + 1 + 2  # in the record, the manifest and the index
+        blocks = -(-prod(job.shape) // 65_536)
+        found += _TENSOR_BYTES + often * (_NAME_BYTES + len(job.tensor)) + blocks * _BLOCK_BYTES
+    return found
 
 
 def copy_donated(folder: Path, plan: MergePlan, names: Iterable[str]) -> None:
