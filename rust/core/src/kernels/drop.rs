@@ -14,6 +14,11 @@ pub(crate) fn limit(probability: f32) -> u64 {
     (f64::from(probability) * 4_294_967_296.0).round() as u64
 }
 
+/// Bounds of a limit, as good as their upper halves: that of the most, then that of the least.
+pub(crate) fn bounds(least: u32, most: u32) -> u32 {
+    most & 0xffff_0000 | least >> 16
+}
+
 /// Which elements of a run are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mask {
@@ -42,18 +47,27 @@ impl Mask {
         mask
     }
 
-    /// Draw the elements from `start` on, a multiple of [`GROUP`], each with a limit of its own; the
+    /// Draw the elements from `start` on, a multiple of [`GROUP`], each with a limit of its own that
+    /// lies within [`bounds`]; `exact` gives the limits of those few that these leave open, by place. The
     /// run's first element is the tensor's element `first`.
-    pub(crate) fn draw_each(&mut self, start: usize, stream: Stream, first: usize, limits: &[u32]) {
+    pub(crate) fn draw_each(
+        &mut self,
+        start: usize,
+        stream: Stream,
+        first: usize,
+        bounds: &[u32],
+        exact: impl Fn(usize) -> u32,
+    ) {
         let (groups, _) = self.rows[start / LANES..].as_chunks_mut();
-        for (number, (rows, limits)) in groups.iter_mut().zip(limits.chunks(GROUP)).enumerate() {
+        for (number, (rows, some)) in groups.iter_mut().zip(bounds.chunks(GROUP)).enumerate() {
             let element = first + start + number * GROUP;
-            *rows = match limits.try_into() {
-                Ok(whole) => draw_each(stream, element, whole),
+            let exact = |place| exact(number * GROUP + place);
+            *rows = match some.try_into() {
+                Ok(whole) => draw_each(stream, element, whole, GROUP, exact),
                 Err(_) => {
                     let mut whole = [0; GROUP];
-                    whole[..limits.len()].copy_from_slice(limits);
-                    draw_each(stream, element, &whole)
+                    whole[..some.len()].copy_from_slice(some);
+                    draw_each(stream, element, &whole, some.len(), exact)
                 }
             };
         }
@@ -94,15 +108,23 @@ fn draw(stream: Stream, start: usize, limit: u64) -> [u64; ROWS] {
     rows
 }
 
-fn draw_each(stream: Stream, start: usize, limits: &[u32; GROUP]) -> [u64; ROWS] {
-    let (mut rows, equal) = below_each(stream, (start / ROWS) as u64, limits);
-    for (row, (bits, mut equal)) in rows.iter_mut().zip(equal).enumerate() {
-        while equal != 0 {
-            let lane = equal.trailing_zeros() as usize;
-            let element = row * LANES + lane;
-            let kept = stream.lower((start + element) as u64) < limits[element] & 0xffff;
-            *bits |= u64::from(kept) << lane;
-            equal &= equal - 1;
+fn draw_each(
+    stream: Stream,
+    start: usize,
+    bounds: &[u32; GROUP],
+    len: usize,
+    exact: impl Fn(usize) -> u32,
+) -> [u64; ROWS] {
+    let (mut rows, open) = below_each(stream, (start / ROWS) as u64, bounds);
+    for (row, (bits, mut open)) in rows.iter_mut().zip(open).enumerate() {
+        while open != 0 {
+            let lane = open.trailing_zeros() as usize;
+            open &= open - 1;
+            let place = row * LANES + lane;
+            if place < len {
+                let kept = stream.is_below((start + place) as u64, exact(place));
+                *bits |= u64::from(kept) << lane;
+            }
         }
     }
     rows
@@ -159,12 +181,19 @@ mod tests {
                     .enumerate()
                     .map(|(i, half)| (u32::from(*half) << 16).wrapping_add(0x6000 * (i as u32 % 7)))
                     .collect();
-                let mut mask = Mask::new(n);
-                for (piece, limits) in limits.chunks(1024).enumerate() {
-                    mask.draw_each(1024 * piece, stream, start, limits);
+                for spread in [0, 1, 0x4000_0000] {
+                    let within = |limit: &u32| {
+                        bounds(limit.saturating_sub(spread), limit.saturating_add(spread / 3))
+                    };
+                    let bounds: Vec<u32> = limits.iter().map(within).collect();
+                    let mut mask = Mask::new(n);
+                    for (piece, bounds) in bounds.chunks(1024).enumerate() {
+                        let exact = |place| limits[1024 * piece + place];
+                        mask.draw_each(1024 * piece, stream, start, bounds, exact);
+                    }
+                    let wide: Vec<u64> = limits.iter().map(|limit| u64::from(*limit)).collect();
+                    assert_eq!(kept(&mask, n), expected(stream, start, &wide));
                 }
-                let wide: Vec<u64> = limits.iter().map(|limit| u64::from(*limit)).collect();
-                assert_eq!(kept(&mask, n), expected(stream, start, &wide));
             }
         }
     }

@@ -93,9 +93,19 @@ impl Stream {
 
     /// The lower half of one element's word.
     pub(crate) fn lower(self, element: u64) -> u32 {
+        self.half(element, LOWER)
+    }
+
+    /// Whether one element's word is below a limit. The lower half is seldom looked at.
+    pub(crate) fn is_below(self, element: u64, limit: u32) -> bool {
+        let (half, upper) = (self.half(element, 0), limit >> 16);
+        half < upper || half == upper && self.lower(element) < limit & 0xffff
+    }
+
+    fn half(self, element: u64, which: u64) -> u32 {
         let (row, lane) = (element / LANES as u64, element % LANES as u64);
         let number = row / ROWS as u64 * LANES as u64 + lane;
-        half(self.block(number | LOWER), (row % ROWS as u64) as usize)
+        half(self.block(number | which), (row % ROWS as u64) as usize)
     }
 
     #[inline(always)]

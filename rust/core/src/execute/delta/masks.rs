@@ -10,8 +10,7 @@ use crate::number::philox::Stream;
 use crate::number::Magnitude;
 use crate::source::{Behind, DeltaRun, Source, Tensor};
 use crate::statistics::norm::Leaves;
-use crate::statistics::ranks::{RankLimits, RankRow, RowSorter};
-use crate::statistics::row_counts::{RowCounter, LONGEST};
+use crate::statistics::ranks::{RankLimits, RowRanks};
 use crate::statistics::selection::{Chance, Selection};
 use crate::work::{pieces, segments, JobControl, Segment, BLOCK};
 
@@ -26,22 +25,22 @@ pub(super) struct MaskMaker<'a> {
     scratch: Vec<u8>,
     base: Vec<f32>,
     delta: Vec<f32>,
-    limits: Vec<u32>,
 }
 
-/// Buffers for the rows of a run.
+/// Buffers for the rows of whole slabs.
 #[derive(Default)]
-struct Rows<M, R> {
+struct Slabs<M> {
     magnitudes: Vec<M>,
+    /// Of their limits.
+    bounds: Vec<u32>,
     row: Vec<M>,
-    limits: Vec<u32>,
-    ranks: R,
+    row_bounds: Vec<u32>,
+    ranks: RowRanks,
 }
 
 impl<'a> MaskMaker<'a> {
     pub(super) fn new(job: &'a DeltaJob<'a>, chunk: usize, control: &'a JobControl<'a>) -> Self {
-        let (scratch, base, delta, limits) = (vec![], vec![], vec![], vec![]);
-        Self { job, chunk, control, scratch, base, delta, limits }
+        Self { job, chunk, control, scratch: vec![], base: vec![], delta: vec![] }
     }
 
     /// Bytes of the buffers at their largest.
@@ -50,13 +49,9 @@ impl<'a> MaskMaker<'a> {
             crate::plan::Sparsify::Ranks => {
                 let (slab, columns) = (job.rows.slab().min(job.len), job.rows.columns.min(job.len));
                 let widest = (run_elements(slab) + 2 * slab).min(job.len + slab);
-                let (magnitude, ranks) = if counts(job) {
-                    (2, RowCounter::bytes(columns))
-                } else {
-                    (4, RowSorter::bytes(columns))
-                };
+                let magnitude = if job.has_low_bits() { 4 } else { 2 };
                 let strided = if job.rows.stride > 1 { (magnitude + 4) * columns } else { 0 };
-                (magnitude + 4) * widest + strided + ranks + 2 * 4 * chunk
+                (magnitude + 4) * widest + strided + RowRanks::bytes(columns) + 2 * 4 * chunk
             }
             _ => 0,
         }
@@ -86,47 +81,43 @@ impl<'a> MaskMaker<'a> {
                 }
             }));
         }
-        if !ranked.is_empty() && counts(self.job) {
-            self.ranked::<u16, RowCounter>(&ranked, segment, &mut masks, leaves)?;
+        if !ranked.is_empty() && self.job.has_low_bits() {
+            self.ranked::<u32>(&ranked, segment, &mut masks, leaves)?;
         } else if !ranked.is_empty() {
-            self.ranked::<u32, RowSorter>(&ranked, segment, &mut masks, leaves)?;
+            self.ranked::<u16>(&ranked, segment, &mut masks, leaves)?;
         }
         Ok(masks)
     }
 
-    fn ranked<M: Magnitude, R: RankRow<M>>(
+    fn ranked<M: Magnitude>(
         &mut self,
         experts: &[(usize, usize, Stream, &RankLimits)],
         segment: &Segment,
         masks: &mut [Option<Mask>],
         leaves: &mut [Leaves],
     ) -> Result<()> {
-        let (slab, job) = (self.job.rows.slab(), self.job);
+        let (job, slab, stride) = (self.job, self.job.rows.slab(), self.job.rows.stride);
         let tensors = experts.iter().map(|(_, expert, ..)| &job.experts[*expert].tensor);
         let inputs: Vec<&Tensor> = std::iter::once(&job.base).chain(tensors).collect();
         let mut behind = Behind::early(&inputs, segment, job.len);
-        let mut rows = Rows::<M, R>::default();
+        let mut slabs = Slabs::<M>::default();
         for run in pieces(segment.range.clone(), run_elements(slab)) {
             self.control.check()?;
             behind.passed(run.start);
             let whole = run.start / slab * slab..run.end.next_multiple_of(slab);
             for (place, expert, stream, table) in experts {
                 let Some(mask) = &mut masks[*place] else { continue };
-                self.read(*expert, whole.clone(), &mut rows.magnitudes)?;
-                self.limits.resize(whole.len(), 0);
-                rows.rank(table, slab, job.rows.stride, &mut self.limits);
+                self.read(*expert, whole.clone(), &mut slabs.magnitudes)?;
+                slabs.rank(table, slab, stride);
                 for block in pieces(run.clone(), BLOCK) {
                     let inside = block.start - whole.start..block.end - whole.start;
                     let offset = block.start - segment.range.start;
-                    mask.draw_each(
-                        offset,
-                        *stream,
-                        segment.range.start,
-                        &self.limits[inside.clone()],
-                    );
+                    let exact = |place| slabs.limit(table, slab, stride, inside.start + place);
+                    let bounds = &slabs.bounds[inside.clone()];
+                    mask.draw_each(offset, *stream, segment.range.start, bounds, exact);
                     if let Some(leaves) = leaves.get_mut(*place) {
                         let sums = leaves.sums(block.start);
-                        add_kept(&rows.magnitudes[inside], mask.rows(offset), sums);
+                        add_kept(&slabs.magnitudes[inside], mask.rows(offset), sums);
                     }
                 }
             }
@@ -156,25 +147,32 @@ impl<'a> MaskMaker<'a> {
     }
 }
 
-impl<M: Magnitude, R: RankRow<M>> Rows<M, R> {
-    /// The limits of whole slabs, by the rows' ranks.
-    fn rank(&mut self, table: &RankLimits, slab: usize, stride: usize, limits: &mut [u32]) {
-        for (magnitudes, limits) in
-            self.magnitudes.chunks_exact(slab).zip(limits.chunks_exact_mut(slab))
+impl<M: Magnitude> Slabs<M> {
+    /// Bounds for whole slabs, by the rows' ranks.
+    fn rank(&mut self, table: &RankLimits, slab: usize, stride: usize) {
+        self.bounds.resize(self.magnitudes.len(), 0);
+        for (magnitudes, bounds) in
+            self.magnitudes.chunks_exact(slab).zip(self.bounds.chunks_exact_mut(slab))
         {
             if stride == 1 {
-                self.ranks.limits(table, magnitudes, limits);
+                self.ranks.bounds(table, magnitudes, bounds);
                 continue;
             }
-            self.limits.resize(slab / stride, 0);
+            self.row_bounds.resize(slab / stride, 0);
             for lane in 0..stride {
                 self.row.clear();
                 self.row.extend(magnitudes.iter().skip(lane).step_by(stride));
-                self.ranks.limits(table, &self.row, &mut self.limits);
-                let places = limits.iter_mut().skip(lane).step_by(stride);
-                places.zip(&self.limits).for_each(|(limit, found)| *limit = *found);
+                self.ranks.bounds(table, &self.row, &mut self.row_bounds);
+                let places = bounds.iter_mut().skip(lane).step_by(stride);
+                places.zip(&self.row_bounds).for_each(|(bounds, found)| *bounds = *found);
             }
         }
+    }
+
+    /// The limit of one element.
+    fn limit(&self, table: &RankLimits, slab: usize, stride: usize, place: usize) -> u32 {
+        let row = &self.magnitudes[place / slab * slab..][..slab][place % stride..];
+        table.limit(row, stride, self.magnitudes[place])
     }
 }
 
@@ -187,11 +185,6 @@ impl DeltaJob<'_> {
         let longest = segments(self.len).first().map_or(0, |segment| segment.range.len());
         self.thinned().len() * Mask::bytes(longest) + MaskMaker::bytes(self, chunk)
     }
-}
-
-/// Whether ranks are counted, not sorted for.
-fn counts(job: &DeltaJob) -> bool {
-    !job.has_low_bits() && job.rows.columns <= LONGEST
 }
 
 /// Elements that are ranked at a time, whole blocks.
