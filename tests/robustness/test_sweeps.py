@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,7 @@ from mergeplan.merging import preflight, turns
 from mergeplan.merging.merge import merge_many
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.merging.workspace import Workspace
+from mergeplan.planning.plan import MergePlan
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import subset_merge, write_subsets
 from mergeplan.system.private import is_private
@@ -258,6 +260,32 @@ def test_the_growth_of_the_process_neither_raises_the_least_nor_refuses(tmp_path
         assert checked.core_memory == checked.family.forecast(1)["least_memory_bytes"]
         del checked
     assert done == [*range(6)]
+
+
+def test_what_is_left_to_mergekit_is_refused_before_the_first_output_or_not_at_all(
+    tmp_path, monkeypatch
+):
+    wanted = requests(tmp_path, 4)
+    taken = 30 * MIB
+    monkeypatch.setattr(turns, "anonymous_bytes", lambda: 30 * MIB)
+    monkeypatch.setattr(preflight, "anonymous_bytes", lambda: taken)
+    monkeypatch.setattr(turns, "_most_at_once", lambda _: 1)
+    build_plan = turns.build_plan
+
+    def with_fallback(*args: object, **options: object) -> MergePlan:
+        fallback = SimpleNamespace(memory_bytes=50 * MIB, tensors=["x"])
+        return replace(build_plan(*args, **options), fallback=fallback)
+
+    monkeypatch.setattr(turns, "build_plan", with_fallback)
+    # The growth that is expected of the process counts at once.
+    with pytest.raises(InputError, match="mergekit's executor.* too low"):
+        turns.Turns(wanted, MergeOptions(threads=1, memory_limit=85 * MIB))
+    groups = iter(turns.Turns(wanted, MergeOptions(threads=1, memory_limit=95 * MIB)))
+    for number in range(4):
+        group, checked = next(groups)
+        assert list(group) == [number]
+        del checked
+        taken += 10 * MIB
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])

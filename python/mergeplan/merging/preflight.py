@@ -131,7 +131,7 @@ def check_group(
     core = max(core_least, limit - own - RESERVE_BYTES)
     if not options.allow_fallback_memory:
         for plan in plans:
-            check_fallback(plan, options.memory_limit)
+            check_fallback(plan, options.memory_limit, room.own_bytes if room else 0)
     read = [path for plan in plans for path in plan.input_paths]
     merges = []
     needed: dict[Path, int] = {}
@@ -180,26 +180,33 @@ def check_limit(least: int, options: MergeOptions) -> None:
         )
 
 
-def fallback_memory(fallback: Fallback, limit: int | None) -> tuple[int, int | None]:
+def fallback_memory(
+    fallback: Fallback, limit: int | None, later_bytes: int = 0
+) -> tuple[int, int | None]:
     """Bytes that the process needs while mergekit's executor runs, and that it may take.
 
     Args:
         limit: That of the whole process; `None` for what the machine has free.
+        later_bytes: What the process may have by then, if that is more than it has now.
     """
     own = anonymous_bytes()
     free = available_bytes()
-    return own + fallback.memory_bytes, limit if limit is not None else free and own + free
+    needed = max(own, later_bytes) + fallback.memory_bytes
+    return needed, limit if limit is not None else free and own + free
 
 
-def check_fallback(plan: MergePlan, limit: int | None) -> None:
+def check_fallback(plan: MergePlan, limit: int | None, later_bytes: int = 0) -> None:
     """Refuse what mergekit's executor needs more memory for than there may be.
+
+    Args:
+        limit, later_bytes: As for `fallback_memory`.
 
     Raises:
         InputError: It does.
     """
     if plan.fallback is None:
         return
-    needed, allowed = fallback_memory(plan.fallback, limit)
+    needed, allowed = fallback_memory(plan.fallback, limit, later_bytes)
     if allowed is not None and needed > allowed:
         what = "memory limit is" if limit else "free memory is"
         raise InputError(

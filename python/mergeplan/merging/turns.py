@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -103,9 +104,12 @@ class Turns:
             kept, self._kept = self._kept, None
             yield self._groups[0], kept
             return
+        # Tensors left to mergekit were given their memory before the first output: what the process
+        # has grown by since then refuses none of a later group.
+        options = replace(self._options, allow_fallback_memory=True)
         for group in self._groups:
             give_back_memory()
-            yield from self._parts(group)
+            yield from self._parts(group, options)
 
     def _open_models(self) -> None:
         """Those of several merges; planning tells what is wrong with one."""
@@ -118,67 +122,71 @@ class Turns:
         give_back_memory()
 
     def _check_all(self) -> None:
-        room = _SHARE * (self._most_bytes - self._own_bytes - RESERVE_BYTES)
+        """Check group after group, and forget it, unless it is the only one."""
+        found = _Found()
         needed: dict[Path, int] = {}
-        faults: dict[tuple[str, str], InputError] = {}
-        held: list[MergePlan] = []
-        files: set[Path] = set()
-        first = taken = few = 0
-        most_files = most_open_files() or sys.maxsize
-
-        def close(end: int) -> None:
-            if not faults and not few:
-                for group, checked in self._parts(range(first, end), held):
-                    self._groups.append(group)
-                    self.work_bytes += checked.work_bytes
-                    self._least_bytes = max(self._least_bytes, checked.least_memory)
-                    for spot, n_bytes in checked.needed.items():
-                        needed[spot] = needed.get(spot, 0) + n_bytes
-                    # What is kept takes the memory of what is checked next.
-                    self._kept = checked if len(group) == len(self._candidates) else None
-                    del checked
-            held.clear()
-
-        for number, candidate in enumerate(self._candidates):
-            try:
-                plan = self._plan(candidate)
-            except InputError as error:
-                if len(self._candidates) == 1:
-                    raise
-                _collect(error, candidate.config, faults)
-                continue
-            except SurroundingsError as error:
-                if os.strerror(errno.EMFILE) not in error.message:
-                    raise
-                few = max(few, self._files_needed(_weight_files(candidate.config)))
-                continue
-            size = _plan_bytes(plan)
-            inputs = {file for c in plan.checkpoints for file in c.files}
-            if (least := self._files_needed(len(inputs))) > most_files:
-                few = max(few, least)
-                continue
-            files |= inputs
-            many = len(held) >= _most_at_once(len(files))
-            if held and (many or taken + size > room):
-                close(number)
-                give_back_memory()
-                first, taken = number, 0
-            held.append(plan)
-            taken += size
-        if faults:
-            raise_all([*faults.values()])
-        if few:
-            raise SurroundingsError(
-                f"too few files may be open at a time: expected {few} or more, found {most_files}",
-                f"raise the limit, as by `ulimit -n {few}`",
-            )
-        close(len(self._candidates))
+        for planned, plans in self._grouped(self._plans(found), found):
+            if found.any():
+                continue  # and be told all that is wrong
+            for group, checked in self._parts(planned, self._options, plans):
+                self._groups.append(group)
+                self.work_bytes += checked.work_bytes
+                self._least_bytes = max(self._least_bytes, checked.least_memory)
+                for spot, n_bytes in checked.needed.items():
+                    needed[spot] = needed.get(spot, 0) + n_bytes
+                # What is kept takes the memory of what is checked next.
+                self._kept = checked if len(group) == len(self._candidates) else None
+                del checked
+        found.raise_any()
         check_limit(self._least_bytes, self._options)
         for spot, n_bytes in needed.items():
             check_space(spot, n_bytes)
 
+    def _plans(self, found: "_Found") -> Iterator[tuple[int, MergePlan]]:
+        """The plan of each merge that has one; what is wrong with the others goes to `found`."""
+        for number, candidate in enumerate(self._candidates):
+            try:
+                yield number, self._plan(candidate)
+            except InputError as error:
+                if len(self._candidates) == 1:
+                    raise
+                _collect(error, candidate.config, found.faults)
+            except SurroundingsError as error:
+                if os.strerror(errno.EMFILE) not in error.message:
+                    raise
+                files = self._files_needed(_weight_files(candidate.config))
+                found.files_needed = max(found.files_needed, files)
+
+    def _grouped(
+        self, planned: Iterator[tuple[int, MergePlan]], found: "_Found"
+    ) -> Iterator[tuple[range, list[MergePlan]]]:
+        """As many at a time as memory and open files hold; a group is gone before the next."""
+        room = _SHARE * (self._most_bytes - self._own_bytes - RESERVE_BYTES)
+        most_files = most_open_files() or sys.maxsize
+        held: list[MergePlan] = []
+        files: set[Path] = set()
+        first = taken = 0
+        for number, plan in planned:
+            size = _plan_bytes(plan)
+            inputs = {file for c in plan.checkpoints for file in c.files}
+            if (least := self._files_needed(len(inputs))) > most_files:
+                found.files_needed = max(found.files_needed, least)
+                continue
+            files |= inputs
+            many = len(held) >= _most_at_once(len(files))
+            if held and (many or taken + size > room):
+                yield range(first, number), held
+                held.clear()
+                give_back_memory()
+                first, taken = number, 0
+            held.append(plan)
+            taken += size
+        if held:
+            yield range(first, len(self._candidates)), held
+            held.clear()
+
     def _parts(
-        self, group: range, planned: list[MergePlan] | None = None
+        self, group: range, options: MergeOptions, planned: list[MergePlan] | None = None
     ) -> Iterator[tuple[range, CheckedMerges]]:
         """A group, checked; in parts where it turns out to be too large."""
         some = [self._candidates[number] for number in group]
@@ -188,13 +196,13 @@ class Turns:
             own = self._own_bytes + sum(map(_plan_bytes, plans))
             room = Room(self._most_bytes, own)
         with suppress(TooManyError):
-            yield group, check_group(some, plans, self._options, room)
+            yield group, check_group(some, plans, options, room)
             return
         # Here the error is gone, and with it what its frames held.
         plans.clear()
         for part in (group[: len(group) // 2], group[len(group) // 2 :]):
             give_back_memory()
-            yield from self._parts(part)
+            yield from self._parts(part, options)
 
     def _files_needed(self, inputs: int) -> int:
         return self._files_before + files_needed(inputs, threads_of(self._options))
@@ -209,6 +217,32 @@ class Turns:
             options=options.planning(),
             shared=self._shared,
         )
+
+
+@dataclass
+class _Found:
+    """What is wrong with some of several merges.
+
+    Attributes:
+        faults: By what they are about, and what is said of it.
+        files_needed: How many files must be allowed to be open; 0 where it is enough.
+    """
+
+    faults: dict[tuple[str, str], InputError] = field(default_factory=dict)
+    files_needed: int = 0
+
+    def any(self) -> bool:
+        return bool(self.faults or self.files_needed)
+
+    def raise_any(self) -> None:
+        if self.faults:
+            raise_all([*self.faults.values()])
+        if needed := self.files_needed:
+            raise SurroundingsError(
+                f"too few files may be open at a time: expected {needed} or more,"
+                f" found {most_open_files()}",
+                f"raise the limit, as by `ulimit -n {needed}`",
+            )
 
 
 def check_merges(wanted: Sequence[MergeRequest], options: MergeOptions) -> list[CheckedMerge]:
