@@ -195,6 +195,32 @@ class PreparedFamily:
             SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
         """
 
+    def products(
+        self,
+        vectors: list[tuple[int, int, list[list[tuple[Bytes, str]]]]],
+        *,
+        threads: int,
+        memory_bytes: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[list[float]]]:
+        """Inner products of merged tensors with vectors, in place of the tensors.
+
+        Products and sums are in float64, in an order that no number of threads changes.
+
+        Args:
+            vectors: Number of the plan, number of its first job, and for each tensor from there on
+                vectors of as many elements, in row-major order, with their dtypes (as safetensors
+                spells them: `F64`, `F32`, `BF16` or `F16`). The caller lets nobody write to them
+                while the call lasts. A tensor without any is merged and dropped.
+
+        Returns:
+            For each entry of `vectors`, each tensor and each of its vectors the product.
+
+        Raises:
+            InternalError: A vector does not fit its tensor, or either holds no floats.
+            InputError, SurroundingsError, KeyboardInterrupt: As for `PreparedMerge.run`.
+        """
+
 def merge_tensors(
     plan_json: str,
     inputs: list[tuple[str, Bytes, str, list[int]]],

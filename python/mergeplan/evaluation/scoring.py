@@ -104,7 +104,7 @@ def score_batches(
     trained, _ = model.training, model.eval()
     try:
         with torch.inference_mode():
-            for batch, nll in zip(batches, _token_nll(model, batches), strict=True):
+            for batch, nll in zip(batches, token_nll(model, batches), strict=True):
                 found.append(nll)
                 done += len(batch.documents)
                 if progress is not None:
@@ -117,7 +117,11 @@ def score_batches(
     return np.asarray(sums, np.float64)  # (documents,)
 
 
-def _token_nll(model: Any, batches: list[Batch]) -> Iterator[torch.Tensor]:
+def token_nll(model: Any, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+    """The negative log-likelihood of each scored token of each batch, in nats, float32.
+
+    With gradients where torch is recording them.
+    """
     # Most architectures can leave out the logits of a long prompt.
     can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
     for batch in batches:

@@ -1,6 +1,6 @@
 """Held-out texts, encoded once for every model of a family."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,6 +196,41 @@ class Texts:
             some = [w for w in self._windows if part is None or parts[w.document] == part]
             self._batches[key] = make_batches(some, model.device, self._batch_tokens)
         return self._batches[key]
+
+    def batches_by_domain(
+        self,
+        device: "torch.device",
+        *,
+        batch_tokens: int | None = None,
+        chosen: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> dict[str, list["Batch"]]:
+        """Batches of one domain's documents each; documents are numbered over all domains.
+
+        Args:
+            batch_tokens: Most tokens of a batch; `None` for what the options say.
+            chosen: The documents of each domain that are wanted; `None` for all.
+        """
+        from mergeplan.evaluation.scoring import make_batches
+
+        ends = np.cumsum([len(domain.lines) for domain in self.domains.values()])
+        wanted = np.concatenate(
+            [
+                np.ones(len(one.lines), np.bool_) if chosen is None else chosen[name]
+                for name, one in self.domains.items()
+            ]
+        )
+        some: dict[str, list[Window]] = {name: [] for name in self.domains}
+        names = list(self.domains)
+        for window in self._windows:
+            if wanted[window.document]:
+                some[names[int(np.searchsorted(ends, window.document, "right"))]].append(window)
+        tokens = batch_tokens or self._batch_tokens
+        return {name: make_batches(found, device, tokens) for name, found in some.items()}
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest window."""
+        return self._longest
 
     @property
     def metric(self) -> str:

@@ -67,7 +67,7 @@ class Sweep:
                 f"`seeds`: expected {len(configs)}, one for each config, found {len(each)}"
             )
         shared = SharedModels(options.planning().opening)
-        self._plans = [_plan(c, options, s, shared) for c, s in zip(configs, each, strict=True)]
+        self._plans = [plan_of(c, options, s, shared) for c, s in zip(configs, each, strict=True)]
         files = {f for plan in self._plans for c in plan.checkpoints for f in c.files}
         allow_open_files(len(files))
         headers = [one for plan in self._plans for one in plan.headers]
@@ -247,7 +247,7 @@ def merge_into(
     sweep.merge_into([(0, places_in(model, sweep.shapes(0)))])
 
 
-def _plan(
+def plan_of(
     config: AnyConfig, options: MergeOptions, seed: int | None, shared: SharedModels
 ) -> MergePlan:
     loaded = faultless(config, options.planning().opening)

@@ -191,6 +191,44 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Slope:
+    """How a `Delta` moves with the weight of one of its inputs, in place of the merge.
+
+    Masks and elected signs are held as they are. Without consensus the weight is the one after
+    normalisation, so that the slope is lambda · sparsify(expert − base) whatever the weights are;
+    with consensus it is the weight as it is written.
+
+    Attributes:
+        slope: The input's place.
+    """
+
+    kind: ClassVar = "delta"
+
+    dtype: str
+    base: TensorRef
+    sparsify: str
+    consensus: bool
+    rescale: bool
+    normalize: bool
+    lambda_: float
+    inputs: tuple[Input, ...]
+    slope: int
+
+    @classmethod
+    def of(cls, merge: Delta, place: int) -> "Slope":
+        """Along an input of a merge; inputs that it does not depend on are left out."""
+        inputs, along = merge.inputs, place
+        if not merge.consensus:
+            inputs, along = inputs[place : place + 1], 0
+        own = {f.name: getattr(merge, f.name) for f in fields(Delta)}
+        return cls(**own | {"inputs": inputs}, slope=along)
+
+    @property
+    def references(self) -> tuple[TensorRef | Input, ...]:
+        return (self.base, *self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """A method that looks at whole vectors of the inputs."""
 
@@ -222,7 +260,7 @@ class Wide:
         return self.inputs if self.base is None else (self.base, *self.inputs)
 
 
-Merge = Given | Copy | Linear | Delta | Group | Wide
+Merge = Given | Copy | Linear | Delta | Slope | Group | Wide
 
 
 @dataclass(frozen=True, slots=True)

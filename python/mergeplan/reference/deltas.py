@@ -56,11 +56,8 @@ def merge_deltas(
     if not experts:
         return base
     factors = r.step(r.register(weights))  # (k,)
-    deltas = []
-    for number, (expert, density) in enumerate(zip(experts, densities, strict=True)):
-        delta = r.step(expert - base)
-        thin = _thin(delta, density, number, options, precision)
-        deltas.append(r.step(thin * factors[number]))
+    thinned = _all_thin(base, experts, densities, options, precision)
+    deltas = [r.step(thin * factor) for thin, factor in zip(thinned, factors, strict=True)]
 
     if options.consensus:
         sign = np.where(r.over_experts(deltas) >= 0, 1.0, -1.0)
@@ -77,6 +74,55 @@ def merge_deltas(
     if options.lambda_ != 1:
         mixed = r.step(mixed * r.register(options.lambda_))
     return r.step(base + mixed)
+
+
+def slopes(
+    base: Array,
+    experts: Sequence[Array],
+    weights: Sequence[float],
+    densities: Sequence[float],
+    options: DeltaOptions,
+) -> list[Array]:
+    """How `merge_deltas` moves with each expert's weight, in float64; masks and signs are held.
+
+    Without consensus the weight is that after normalisation, α in base + λ · Σ αᵢdᵢ; with it, it is
+    the weight as given.
+
+    Returns:
+        For each expert an array of the tensor's shape.
+    """
+    base = np.asarray(base, np.float64)
+    deltas = _all_thin(base, experts, densities, options, "float64")
+    if not options.consensus:
+        return [options.lambda_ * delta for delta in deltas]
+    weighted = [w * delta for w, delta in zip(weights, deltas, strict=True)]
+    sign = np.where(np.sum(weighted, axis=0) >= 0, 1.0, -1.0)
+    agrees = [np.sign(delta) == sign for delta in weighted]
+    # An expert of weight zero has no vote, and a part that begins.
+    own = [np.sign(delta) == sign for delta in deltas]
+    if not options.normalize:
+        return [options.lambda_ * np.where(a, d, 0.0) for a, d in zip(own, deltas, strict=True)]
+    divisor = np.sum([np.where(a, w, 0.0) for a, w in zip(agrees, weights, strict=True)], axis=0)
+    some = np.where(divisor == 0, 1.0, divisor)
+    mixed = np.sum([np.where(a, d, 0.0) for a, d in zip(agrees, weighted, strict=True)], axis=0)
+    return [
+        options.lambda_ * np.where(a & (divisor != 0), (delta - mixed / some) / some, 0.0)
+        for a, delta in zip(own, deltas, strict=True)
+    ]
+
+
+def _all_thin(
+    base: Array,
+    experts: Sequence[Array],
+    densities: Sequence[float],
+    options: DeltaOptions,
+    precision: str,
+) -> list[Array]:
+    step = Rounding(precision).step
+    return [
+        _thin(step(expert - base), density, number, options, precision)
+        for number, (expert, density) in enumerate(zip(experts, densities, strict=True))
+    ]
 
 
 def _thin(

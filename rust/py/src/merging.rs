@@ -9,7 +9,7 @@ use mergeplan_core::checkpoint::Identity;
 use mergeplan_core::execute::{Options, Prepared, Target};
 use mergeplan_core::lent::{self, Lent};
 use mergeplan_core::output::{
-    syncing_early, FileSink, Handles, Layout, MemorySink, Place, Region, Sink,
+    syncing_early, FileSink, Handles, Layout, MemorySink, Place, ProductSink, Region, Sink, Vector,
 };
 use mergeplan_core::plan::{Job, Merge, Plan};
 use mergeplan_core::work::{Control, DEFAULT_CHUNK};
@@ -33,6 +33,8 @@ type GivenRow = (String, String, u64, u64);
 pub(crate) type Output = (usize, PathBuf, PathBuf, bool);
 /// Number of the plan, its first job, and the memory for each tensor from there on, with its dtype.
 type Regions = (usize, usize, Vec<(Memory, String)>);
+/// Number of the plan, its first job, and for each tensor from there on some vectors, with their dtypes.
+type Vectors = (usize, usize, Vec<Vec<(Memory, String)>>);
 
 /// Plans with their inputs open, and the layout of each one's files.
 pub(crate) struct Family {
@@ -136,14 +138,17 @@ impl Family {
         Ok(hashes.into_iter().zip(facts).collect())
     }
 
+    /// Some consecutive jobs of a plan.
+    fn jobs(&self, plan: usize, first: usize, count: usize) -> Result<&[Job]> {
+        let plan = self.prepared.plans().get(plan);
+        let jobs = plan.zip(first.checked_add(count)).and_then(|(p, end)| p.jobs.get(first..end));
+        jobs.ok_or_else(|| Error::Plan { reason: "no such jobs".into() })
+    }
+
     fn run_into(&self, memory: &[Regions], options: Options, control: &Control) -> Result<u64> {
-        let jobs_of = |(plan, first, regions): &Regions| {
-            let jobs = regions.len().checked_add(*first).and_then(|end| {
-                self.prepared.plans().get(*plan).and_then(|plan| plan.jobs.get(*first..end))
-            });
-            jobs.ok_or_else(|| Error::Plan { reason: "no such jobs".into() })
-        };
-        let jobs = memory.iter().map(jobs_of).collect::<Result<Vec<_>>>()?;
+        let jobs =
+            memory.iter().map(|(plan, first, regions)| self.jobs(*plan, *first, regions.len()));
+        let jobs = jobs.collect::<Result<Vec<_>>>()?;
         let pairs = || jobs.iter().zip(memory).map(|(jobs, (.., regions))| (*jobs, regions));
         let outputs: Vec<_> = pairs()
             .flat_map(|(jobs, regions)| jobs.iter().zip(regions))
@@ -164,6 +169,33 @@ impl Family {
             memory.iter().zip(sinks.iter().map(|sink| sink as &dyn Sink)).map(target).collect();
         self.prepared.run(&targets, options, control)?;
         Ok(control.read_bytes())
+    }
+
+    /// The products of merges' tensors with vectors: by target, job and vector.
+    fn products(
+        &self,
+        given: &[Vectors],
+        options: Options,
+        control: &Control,
+    ) -> Result<Vec<Vec<Vec<f64>>>> {
+        let sink = |(plan, first, vectors): &Vectors| {
+            let jobs = self.jobs(*plan, *first, vectors.len())?;
+            let of = |(job, vectors): (&Job, &Vec<_>)| {
+                vectors.iter().map(|vector| vector_of(job, vector)).collect::<Result<_>>()
+            };
+            let vectors = jobs.iter().zip(vectors).map(of).collect::<Result<_>>()?;
+            ProductSink::new(*first, jobs, vectors)
+        };
+        let sinks = given.iter().map(sink).collect::<Result<Vec<_>>>()?;
+        let target = |((plan, first, vectors), sink): (&Vectors, _)| Target {
+            plan: *plan,
+            jobs: *first..first + vectors.len(),
+            sink,
+        };
+        let targets: Vec<Target> =
+            given.iter().zip(sinks.iter().map(|sink| sink as &dyn Sink)).map(target).collect();
+        self.prepared.run(&targets, options, control)?;
+        Ok(sinks.into_iter().map(ProductSink::products).collect())
     }
 }
 
@@ -196,11 +228,23 @@ fn by_name<'py>(
     Ok(result)
 }
 
+fn dtype_of(job: &Job, name: &str) -> Result<Dtype> {
+    serde_json::from_value(name.into()).map_err(|_| Error::Plan {
+        reason: format!("tensor `{}`: its dtype is not one of safetensors'", job.tensor),
+    })
+}
+
+/// A vector of the caller's.
+fn vector_of<'a>(job: &Job, (memory, dtype): &(Memory, String)) -> Result<Vector<'a>> {
+    let dtype = dtype_of(job, dtype)?;
+    // SAFETY: `PreparedFamily.products` obliges its caller to leave the memory alone while the call
+    // lasts, and nothing here writes to memory of the caller's.
+    Ok(Vector { bytes: unsafe { memory.bytes() }, dtype })
+}
+
 /// The caller's memory for a tensor, which `lent::check` has found to be no other's.
 pub(crate) fn region_of<'a>(job: &Job, (memory, dtype): &(Memory, String)) -> Result<Region<'a>> {
-    let dtype: Dtype = serde_json::from_value(dtype.as_str().into()).map_err(|_| Error::Plan {
-        reason: format!("tensor `{}`: its dtype is not one of safetensors'", job.tensor),
-    })?;
+    let dtype = dtype_of(job, dtype)?;
     // SAFETY: no other output or input of this call overlaps it, and `PreparedFamily.run_into` obliges
     // its caller to leave it alone while the call lasts.
     let bytes = unsafe { memory.bytes_mut(&job.tensor) }?;
@@ -404,5 +448,19 @@ impl PreparedFamily {
         let options = Options::new(threads, DEFAULT_CHUNK, memory_bytes);
         let options = options.map_err(|error| raise(py, error))?;
         watched(py, progress.as_ref(), |control| self.family.run_into(&memory, options, control))
+    }
+
+    #[pyo3(signature = (vectors, *, threads, memory_bytes, progress = None))]
+    fn products(
+        &self,
+        py: Python<'_>,
+        vectors: Vec<Vectors>,
+        threads: usize,
+        memory_bytes: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Vec<Vec<Vec<f64>>>> {
+        let options = Options::new(threads, DEFAULT_CHUNK, memory_bytes);
+        let options = options.map_err(|error| raise(py, error))?;
+        watched(py, progress.as_ref(), |control| self.family.products(&vectors, options, control))
     }
 }

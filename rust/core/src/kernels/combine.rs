@@ -31,7 +31,7 @@ pub(crate) struct Mix {
 }
 
 /// Elements that are mixed at a time: few enough for all buffers to stay in the first-level cache.
-const TILE: usize = 512;
+pub(super) const TILE: usize = 512;
 
 /// Mix `deltas` (each multiplied by its weight already) and add the result to `out`, which holds the
 /// base.
@@ -70,7 +70,7 @@ pub(crate) fn add_sum<P: Precision>(mix: &Mix, mixed: &[f32], out: &mut [f32]) {
 
 /// The sign bit where the vote is for minus.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn elect<P: Precision>(vote: &[f32; TILE]) -> [u32; TILE] {
+pub(super) fn elect<P: Precision>(vote: &[f32; TILE]) -> [u32; TILE] {
     let mut minus = [0; TILE];
     for (minus, vote) in minus.iter_mut().zip(vote) {
         *minus = if P::round(*vote) >= 0.0 { 0 } else { 1 << 31 };
@@ -79,7 +79,13 @@ fn elect<P: Precision>(vote: &[f32; TILE]) -> [u32; TILE] {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-fn add_agreeing(mixed: &mut [f32], divisor: &mut [f32], minus: &[u32], delta: &[f32], weight: f32) {
+pub(super) fn add_agreeing(
+    mixed: &mut [f32],
+    divisor: &mut [f32],
+    minus: &[u32],
+    delta: &[f32],
+    weight: f32,
+) {
     for (((mixed, divisor), minus), delta) in mixed.iter_mut().zip(divisor).zip(minus).zip(delta) {
         let agrees = f32::from_bits(delta.to_bits() ^ minus) > 0.0;
         *mixed += if agrees { *delta } else { 0.0 };

@@ -8,6 +8,7 @@ mod handles;
 mod journal;
 mod layout;
 mod memory_sink;
+mod product_sink;
 mod rename_new;
 mod sink;
 
@@ -17,5 +18,6 @@ pub use file_sink::FileSink;
 pub use handles::Handles;
 pub use layout::{FileLayout, Layout, Place};
 pub use memory_sink::{MemorySink, Region};
+pub use product_sink::{ProductSink, Vector};
 pub use rename_new::rename_new;
 pub use sink::{Block, Sink};

@@ -97,6 +97,9 @@ pub enum Merge {
         lambda: f64,
         /// The experts.
         inputs: Vec<Input>,
+        /// Not the merge, but its slope along the weight of this input: see `kernels::slope`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slope: Option<usize>,
     },
     /// The same without thinning, in float64: for tensors that hold float64, and for complex ones, whose
     /// parts are summed each for itself.

@@ -10,6 +10,7 @@ use crate::execute::pass::Apply;
 use crate::kernels::combine::{add_sum, combine};
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{add, scale};
+use crate::kernels::slope::slope_of;
 use crate::number::Precision;
 use crate::source::{DeltaRun, Source};
 use crate::statistics::selection::{Cursor, Selection};
@@ -122,7 +123,7 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
         let Some((base, others)) = outs.split_first_mut() else { return Ok(()) };
         let job = self.job;
         job.base.read(job.dtype, start, base, &mut self.scratch)?;
-        if let [mixed] = self.mixes {
+        if let [mixed @ Mixed { slope: None, .. }] = self.mixes {
             if !mixed.mix.consensus {
                 return self.add_up(mixed, start, base);
             }
@@ -130,7 +131,7 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
         let mut read = job.base.dtype().size();
         // Where there is one mix, nobody else wants these deltas without their weights.
         let weight = |number: usize| match self.mixes {
-            [Mixed { experts, mix }] => {
+            [Mixed { experts, mix, slope: None }] => {
                 experts.iter().position(|&expert| expert == number).map_or(1.0, |i| mix.weights[i])
             }
             _ => 1.0,
@@ -152,13 +153,13 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
             read += expert.tensor.dtype().size();
         }
         self.control.add(read * base.len());
-        if let [Mixed { experts, mix }] = self.mixes {
+        if let [Mixed { experts, mix, slope: None }] = self.mixes {
             let deltas: Vec<&[f32]> = experts.iter().map(|&i| &self.deltas[i][..]).collect();
             combine::<P>(mix, &deltas, base);
             return Ok(());
         }
         others.iter_mut().for_each(|out| out.copy_from_slice(base));
-        for (Mixed { experts, mix }, out) in self.mixes.iter().zip(outs) {
+        for (Mixed { experts, mix, slope }, out) in self.mixes.iter().zip(outs) {
             for ((&expert, &weight), weighted) in
                 experts.iter().zip(&mix.weights).zip(&mut self.weighted)
             {
@@ -179,7 +180,10 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
                     },
                 )
                 .collect();
-            combine::<P>(mix, &deltas, out);
+            match slope {
+                None => combine::<P>(mix, &deltas, out),
+                Some(along) => slope_of::<P>(mix, &deltas, &self.deltas[experts[*along]], out),
+            }
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ pub(crate) struct DeltaJob<'a> {
 pub(super) struct Mixed {
     pub(super) experts: Vec<usize>,
     pub(super) mix: Mix,
+    /// Not the merge is wanted, but its slope along the weight of this one of them.
+    pub(super) slope: Option<usize>,
 }
 
 /// An expert and how it is thinned.
@@ -114,13 +116,21 @@ impl<'a> DeltaJob<'a> {
         job: &'a Job,
         tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<()> {
-        let Merge::Delta { dtype, consensus, normalize, lambda, inputs, .. } = &job.merge else {
+        let Merge::Delta { dtype, consensus, normalize, lambda, inputs, slope, .. } = &job.merge
+        else {
             return Ok(());
         };
         let mut experts = Vec::new();
         let mut weights = Vec::new();
-        // A weight of zero changes neither sum nor divisor: such an expert is not read.
-        for input in inputs.iter().filter(|input| input.weight != 0.0) {
+        let mut along = None;
+        for (place, input) in inputs.iter().enumerate() {
+            // A weight of zero changes neither sum nor divisor: such an expert is not read.
+            if input.weight == 0.0 && *slope != Some(place) {
+                continue;
+            }
+            if *slope == Some(place) {
+                along = Some(experts.len());
+            }
             let Input { density, gamma, epsilon, .. } = *input;
             let tensor = tensor(input.model, &input.tensor)?;
             let expert = Expert { tensor, density, gamma, epsilon };
@@ -141,8 +151,13 @@ impl<'a> DeltaJob<'a> {
                 reason: format!("a weight or lambda is too large for `{}`", dtype.name()),
             });
         }
+        if slope.is_some() && along.is_none() {
+            let reason = format!("tensor `{}`: a slope along no input", job.tensor);
+            return Err(Error::Plan { reason });
+        }
         let (consensus, normalize, lambda) = (*consensus, *normalize, *lambda as f32);
-        self.mixes.push(Mixed { experts, mix: Mix { weights, consensus, normalize, lambda } });
+        let mix = Mix { weights, consensus, normalize, lambda };
+        self.mixes.push(Mixed { experts, mix, slope: along });
         Ok(())
     }
 
@@ -152,7 +167,8 @@ impl<'a> DeltaJob<'a> {
 
     /// Chunks that a worker holds while it computes so many mixes at a time.
     pub(crate) fn buffers(&self, at_once: usize) -> usize {
-        let weighted = if at_once > 1 { self.experts.len() } else { 0 };
+        let apart = at_once > 1 || self.mixes.iter().any(|mixed| mixed.slope.is_some());
+        let weighted = if apart { self.experts.len() } else { 0 };
         self.experts.len() + weighted + 3 + at_once
     }
 

@@ -1,0 +1,134 @@
+"""Losses of one loaded merge on texts, and how they move with the experts' weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mergeplan.errors import InputError
+from mergeplan.evaluation.scores import DomainScores, Scores
+from mergeplan.evaluation.scoring import Batch, token_nll
+from mergeplan.evaluation.texts import Texts
+from mergeplan.gradients.backward import Backward
+from mergeplan.gradients.memory import Holding, Needs, holding, token_bytes
+from mergeplan.merging.slopes import Slopes
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A merge's losses and their slopes.
+
+    Attributes:
+        scores: Of every document, by the same forward passes.
+        slopes: By domain, shape (n_tensors, n_experts): nats per token for one more of an expert's
+            weight, what each tensor adds to it.
+    """
+
+    scores: Scores
+    slopes: dict[str, Array]
+
+    def whole(self) -> dict[str, Array]:
+        """Of the whole model, shape (n_experts,)."""
+        return {name: slopes.sum(0) for name, slopes in self.slopes.items()}
+
+
+class Meter:
+    """One loaded model, texts, and the experts whose weights its losses depend on.
+
+    Args:
+        model: A causal language model of transformers; merges into it may follow each other.
+        texts: What it is scored on.
+        slopes: The experts.
+        memory_limit: Bytes of anonymous memory that gradients may take beside the model; `None`
+            for half of what the system could give.
+
+    Attributes:
+        holding: How gradients are held, and what they take; known before any backward pass.
+
+    Raises:
+        InputError: The model cannot run backward, or the experts do not fit it.
+        SurroundingsError: Gradients do not go into the memory.
+    """
+
+    def __init__(
+        self, model: Any, texts: Texts, slopes: Slopes, *, memory_limit: int | None = None
+    ) -> None:
+        texts.check(model)
+        _refuse_not_float(model)
+        self._model, self._texts = model, texts
+        self._backward = Backward(model, slopes)
+        self._counts = {name: int(domain.n_tokens.sum()) for name, domain in texts.domains.items()}
+        sizes = [job.n_elements for job in slopes.jobs]
+        self.holding: Holding = holding(
+            Needs(
+                gradient=4 * sum(sizes),
+                largest=4 * max(sizes),
+                token=token_bytes(model, self._probe()),
+                core=slopes.memory_bytes,
+                experts=slopes.n_bytes,
+            ),
+            self._counts,
+            texts.longest,
+            memory_limit,
+        )
+        self._batches = texts.batches_by_domain(
+            model.device, batch_tokens=self.holding.batch_tokens
+        )
+
+    def measure(self) -> Measured:
+        """Losses and slopes of what the model holds now.
+
+        Raises:
+            InputError: The model gives losses that are not finite, or inputs changed.
+        """
+        counts = [len(domain.lines) for domain in self._texts.domains.values()]
+        nll = np.zeros(sum(counts))
+        trained, _ = self._model.training, self._model.eval()
+        try:
+            slopes = self._backward.run(
+                {
+                    name: [self._step(batch, self._counts[name], nll) for batch in batches]
+                    for name, batches in self._batches.items()
+                },
+                at_once=self.holding.at_once,
+                each_batch=self.holding.each_batch,
+            )
+        finally:
+            self._model.train(trained)
+        parts = np.split(nll, np.cumsum(counts)[:-1])
+        scores = {
+            name: DomainScores(domain.lines, domain.n_tokens, part, domain.groups)
+            for (name, domain), part in zip(self._texts.domains.items(), parts, strict=True)
+        }
+        return Measured(Scores(scores), slopes)
+
+    def _step(self, batch: Batch, n_tokens: int, nll: Array) -> Any:
+        def step() -> torch.Tensor:
+            with torch.enable_grad():
+                found = next(token_nll(self._model, [batch]))
+                nll[:] += np.bincount(
+                    batch.documents, found.detach().cpu().double().numpy(), len(nll)
+                )
+                return found.sum() / n_tokens
+
+        return step
+
+    def _probe(self) -> Batch:
+        """The batch of the longest window."""
+        some = self._texts.batches_by_domain(self._model.device, batch_tokens=1)
+        batches = [batch for found in some.values() for batch in found]
+        return max(batches, key=lambda batch: batch.ids.numel())
+
+
+def _refuse_not_float(model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise InputError(
+                f"parameter `{name}` is {kind}: the model cannot run backward",
+                "load the model in a plain dtype",
+            )

@@ -1,0 +1,142 @@
+"""Inner products of gradients with what experts add to a merge, against plain numpy in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+import mergeplan
+from mergeplan.errors import InputError
+from mergeplan.merging.options import MergeOptions
+from mergeplan.merging.slopes import Slopes
+from mergeplan.reference.deltas import DeltaOptions, merge_deltas, slopes
+from tests.support.checkpoints import load_tensors
+
+NAMES = ("python", "json", "md", "perl")
+LINEAR = {
+    "linear": {},
+    "task_arithmetic": {"normalize": True, "lambda": 0.7},
+    "dare_linear": {"density": 0.6, "lambda": 0.9},
+    "della_linear": {"density": 0.5, "epsilon": 0.2},
+    "breadcrumbs": {"density": 0.6, "gamma": 0.05},
+}
+
+
+def config_of(pool, method, parameters, names=NAMES, weights=None, **top):
+    base = [{"model": str(pool / "base"), "parameters": {"weight": 0.0}}]
+    weights = weights or [1.0] * len(names)
+    models = [
+        {"model": str(pool / n), "parameters": {"weight": w}}
+        for n, w in zip(names, weights, strict=True)
+    ]
+    return {
+        "merge_method": method,
+        "base_model": str(pool / "base"),
+        "models": (base if method == "linear" else []) + models,
+        "parameters": {"normalize": True, **parameters},
+        "dtype": "float32",
+        "out_dtype": "bfloat16",
+        **top,
+    }
+
+
+def gradients_for(found, dtype=torch.float32, count=2):
+    torch.manual_seed(1)
+    return {
+        job.tensor: [torch.randn(job.shape, dtype=torch.float64).to(dtype) for _ in range(count)]
+        for job in found.jobs
+    }
+
+
+def products_by_hand(gradients, deltas):
+    return {
+        name: np.array(
+            [[float((g.double() * d[name].double()).sum()) for d in deltas] for g in some]
+        )
+        for name, some in gradients.items()
+    }
+
+
+def check(found, expected, gradients, deltas, tolerance):
+    for name, values in found.items():
+        norms = [
+            [float(g.double().norm() * d[name].double().norm()) for d in deltas]
+            for g in gradients[name]
+        ]
+        assert np.all(np.abs(values - expected[name]) <= tolerance * np.array(norms) + 1e-300), name
+
+
+@pytest.mark.parametrize("method", LINEAR)
+def test_products_are_with_what_each_expert_alone_adds(demo_pool, method):
+    found = Slopes(config_of(demo_pool, method, LINEAR[method]), MergeOptions(seed=5))
+    base = {name: tensor.double() for name, tensor in load_tensors(demo_pool / "base").items()}
+    deltas = []
+    for name in NAMES:
+        alone = config_of(demo_pool, method, LINEAR[method], [name], out_dtype="float32")
+        merged = dict(mergeplan.stream(alone, MergeOptions(seed=5)))
+        deltas.append({key: merged[key].double() - base[key] for key in merged})
+    gradients = gradients_for(found)
+    products = found.products(gradients)
+    assert products.keys() == base.keys()
+    # A merge is rounded to float32, where the base's size decides; a slope is not.
+    check(products, products_by_hand(gradients, deltas), gradients, deltas, 1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (0.5, 0.0, 2.0, -1.0)])
+def test_elected_signs_are_held(demo_pool, normalize, weights):
+    parameters = {"density": 0.3, "lambda": 0.8, "normalize": normalize}
+    found = Slopes(config_of(demo_pool, "ties", parameters, weights=weights))
+    base = load_tensors(demo_pool / "base")
+    experts = [load_tensors(demo_pool / name) for name in NAMES]
+    options = DeltaOptions("magnitude", consensus=True, normalize=normalize, lambda_=0.8)
+    deltas = [{} for _ in NAMES]
+    for name, tensor in base.items():
+        each = slopes(
+            tensor.double().numpy(),
+            [one[name].double().numpy() for one in experts],
+            weights,
+            [0.3] * len(NAMES),
+            options,
+        )
+        for own, slope in zip(deltas, each, strict=True):
+            own[name] = torch.from_numpy(slope)
+    gradients = gradients_for(found)
+    expected = products_by_hand(gradients, deltas)
+    check(found.products(gradients), expected, gradients, deltas, 1e-5)
+
+
+@pytest.mark.parametrize("consensus", [True, False])
+def test_the_reference_is_what_differences_give_where_no_sign_changes(consensus):
+    rng = np.random.default_rng(0)
+    base, experts = rng.normal(size=300), rng.normal(size=(3, 300))
+    options = DeltaOptions("magnitude", consensus=consensus, normalize=consensus, lambda_=0.7)
+    weights, step = np.array([0.7, 1.3, 0.4]), 1e-6
+
+    def merged(moved):
+        return merge_deltas(base, list(experts), list(moved), [0.5] * 3, options)
+
+    for expert, slope in enumerate(slopes(base, list(experts), list(weights), [0.5] * 3, options)):
+        move = step * np.eye(3)[expert]
+        differences = (merged(weights + move) - merged(weights - move)) / (2 * step)
+        off = np.abs(differences - slope) > 1e-6
+        assert off.mean() < (0.01 if consensus else 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_threads_and_company_change_no_bit_and_dtypes_are_read(demo_pool, dtype):
+    config = config_of(demo_pool, "ties", {"density": 0.4})
+    one = Slopes(config, MergeOptions(threads=1))
+    gradients = gradients_for(one, dtype)
+    whole = one.products(gradients)
+    several = Slopes(config, MergeOptions(threads=3)).products(gradients)
+    for name, some in gradients.items():
+        alone = one.products({name: some[1:]})[name]
+        assert np.array_equal(whole[name], several[name])
+        assert np.array_equal(whole[name][1:], alone)
+
+
+def test_what_has_no_slope_is_refused(demo_pool):
+    models = [{"model": str(demo_pool / name)} for name in NAMES]
+    stock = {"merge_method": "model_stock", "models": models, "dtype": "float32"}
+    with pytest.raises(InputError, match="is merged by no sum of deltas"):
+        Slopes({**stock, "base_model": str(demo_pool / "base")})
