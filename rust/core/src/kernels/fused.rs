@@ -70,17 +70,33 @@ pub(crate) fn subtract(
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 fn subtract_from<S: Stored, P: Precision>(bytes: &[u8], base: &[f32], out: &mut [f32]) -> bool {
-    let mut largest = 0;
-    let rows = out.chunks_mut(LANES).zip(base.chunks(LANES)).zip(bytes.chunks(LANES * S::BYTES));
-    for ((out, base), bytes) in rows {
+    // One for each lane: to fold the lanes of each row took 0.08 of 0.13 ns an element.
+    let mut largest = [0; LANES];
+    let (rows, rest) = out.as_chunks_mut::<LANES>();
+    let (base_rows, base_rest) = base.as_chunks::<LANES>();
+    let (row_bytes, rest_bytes) = bytes.split_at(rows.len() * LANES * S::BYTES);
+    let bytes_of = row_bytes.chunks_exact(LANES * S::BYTES);
+    for ((out, base), bytes) in rows.iter_mut().zip(base_rows).zip(bytes_of) {
         prefetch(bytes);
-        for ((out, base), b) in out.iter_mut().zip(base).zip(bytes.chunks_exact(S::BYTES)) {
-            let delta = P::round(S::load(b) - *base);
-            largest = largest.max(delta.to_bits() & EXPONENT);
-            *out = delta;
-        }
+        subtract_row::<S, P>(bytes, base, out, &mut largest);
     }
-    largest < EXPONENT
+    subtract_row::<S, P>(rest_bytes, base_rest, rest, &mut largest);
+    largest.iter().all(|largest| *largest < EXPONENT)
+}
+
+#[inline(always)]
+fn subtract_row<S: Stored, P: Precision>(
+    bytes: &[u8],
+    base: &[f32],
+    out: &mut [f32],
+    largest: &mut [u32; LANES],
+) {
+    let inputs = base.iter().zip(bytes.chunks_exact(S::BYTES));
+    for ((out, largest), (base, b)) in out.iter_mut().zip(largest).zip(inputs) {
+        let delta = P::round(S::load(b) - *base);
+        *largest = (*largest).max(delta.to_bits() & EXPONENT);
+        *out = delta;
+    }
 }
 
 /// `sums := fma(weight, stored, sums)` and whether all that was loaded is finite; `None` where these
@@ -110,4 +126,26 @@ fn accumulate_from<S: Stored>(bytes: &[u8], weight: f32, sums: &mut [f32]) -> bo
         *sum = value.mul_add(weight, *sum);
     }
     largest < EXPONENT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delta_that_is_not_finite_is_told_wherever_it_stands() {
+        for length in [1, LANES - 1, LANES, LANES + 1, 2 * LANES + 3] {
+            let base: Vec<f32> = (0..length).map(|i| i as f32).collect();
+            for at in 0..=length {
+                let stored = (0..length).map(|i| if i == at { f32::INFINITY } else { 2.0 });
+                let stored: Vec<f32> = stored.collect();
+                let bytes: Vec<u8> = stored.iter().flat_map(|value| value.to_le_bytes()).collect();
+                let mut out = vec![0.0; length];
+                let finite = subtract(Float::F32, Float::F32, &bytes, &base, &mut out);
+                assert_eq!(finite, Some(at == length), "{at} of {length}");
+                let expected: Vec<f32> = stored.iter().zip(&base).map(|(a, b)| a - b).collect();
+                assert_eq!(out, expected);
+            }
+        }
+    }
 }

@@ -14,6 +14,11 @@
 //! counting in the same loop as the signs, 0.27 for both; numbers of counters by vectors first, 0.24;
 //! the four counters of a bin beside each other, 0.23; two tables, 0.26; counters of 16 bits, 0.25; one
 //! counter for two neighbours in bins of an eighth of an octave, 0.17, whose bins are too wide.
+//! It is one step to memory a cycle (0.244 ns at 4.1 GHz), whatever else is changed: eight tables 0.25,
+//! sixteen 0.6, two deltas in turn 0.24, two elements a load 0.24 to 0.26, counters of a byte 0.22 to
+//! 0.27, or 0.20 to 0.22 with four of a bin in one word, before they are emptied each thousand elements.
+//! Nor does other work hide behind it: counting one delta while the next is subtracted takes 0.04 more
+//! than both in turn.
 
 use multiversion::multiversion;
 
