@@ -11,6 +11,10 @@
 //! 2. A row that is short is padded with zeros, whose delta is zero.
 //! 3. Where nothing is kept an accumulator stays as it is, and adding zero to it would give the same: it
 //!    is never negative.
+//!
+//! Tried and dropped: norms from a tensor's last block to its first, so that the second read finds the
+//! first blocks in the cache (dare_linear of the 0.5B shape 1.80 s for 1.81: two workers' inputs are
+//! twice 43 MB).
 
 use multiversion::multiversion;
 
