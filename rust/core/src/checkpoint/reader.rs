@@ -118,6 +118,11 @@ impl Reader {
         &self.identity.path
     }
 
+    /// Whether the bytes are in memory already.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.store, Store::Memory(_))
+    }
+
     /// What the file was when it was opened.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
@@ -243,7 +248,7 @@ impl Reader {
     /// # Errors
     /// [`Error::InputChanged`], [`Error::Io`]
     pub(crate) fn check_unchanged(&self) -> Result<()> {
-        if matches!(self.store, Store::Memory(_)) {
+        if self.is_memory() {
             return Ok(());
         }
         let metadata = std::fs::metadata(self.path()).map_err(|source| self.failed(source))?;

@@ -15,7 +15,7 @@ use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::with_precision;
 use crate::number::{Bf16, Float, F16, F32};
 use crate::plan::{Job, Merge};
-use crate::source::{Models, RawTensor, Source, Tensor};
+use crate::source::{Models, RawTensor, Source, Tensor, Windows};
 use crate::statistics::content;
 use crate::work::{segments, Segment, BLOCK};
 
@@ -154,6 +154,7 @@ impl<'a> Bundle<'a> {
         let widest = self.members.iter().map(|member| member.job.out_dtype.bitsize()).max();
         let out = block * widest.unwrap_or(0).div_ceil(8);
         let values = |n: usize| 4 * chunk * n;
+        let windows = || Windows::bytes(&self.inputs(), self.len(), chunk);
         let made = self.inputs().into_iter().map(|input| input.scratch_bytes(chunk)).max();
         // One block is computed while another waits for its turn to be written.
         2 * at_once * out
@@ -161,8 +162,11 @@ impl<'a> Bundle<'a> {
             + match &self.kind {
                 // Two blocks are compared where the files cannot be mapped.
                 Kind::Copy { .. } => 2 * out,
-                Kind::Linear(_) => values(2 + at_once),
-                Kind::Delta(delta) => values(delta.buffers(at_once)) + delta.mask_bytes(chunk),
+                Kind::Linear(_) => values(2 + at_once) + windows(),
+                Kind::Delta(delta) => {
+                    let windows = if delta.has_statistics() { 0 } else { windows() };
+                    values(delta.buffers(at_once)) + delta.mask_bytes(chunk) + windows
+                }
                 Kind::Group(group) => group.worker_bytes(chunk),
                 Kind::Wide(wide) => wide.worker_bytes(chunk),
             }
@@ -229,19 +233,28 @@ impl<'a> Bundle<'a> {
                 Ok(vec![wide.segment(segment, place, chunk, self.allow_nonfinite, control)?])
             })?,
             Kind::Linear(jobs) => each(&|segment, some, _| {
-                let mut apply = LinearApply::new(jobs, some.clone(), control);
-                out.segment(segment, some, &inputs, &mut apply)
+                let windows = Windows::new(&inputs, len, chunk);
+                let inputs = windows.over(&inputs);
+                let mut apply = LinearApply::new(jobs, some.clone(), &inputs, control);
+                out.segment(segment, some, &each_of(&inputs), &mut apply)
             })?,
             Kind::Delta(delta) => {
                 self.pass("statistics")?;
                 let states = delta.states_once(&segments, resources)?;
                 self.pass("apply")?;
+                // What statistics have read is still mapped.
+                let is_mapped = delta.has_statistics();
                 each(&|segment, some, masks| {
+                    let windows = match is_mapped {
+                        true => Windows::none(&inputs),
+                        false => Windows::new(&inputs, len, chunk),
+                    };
+                    let inputs = windows.over(&inputs);
                     with_precision!(delta.dtype(), P => {
                         let mixes = some.clone();
                         let mut apply =
-                            delta.apply::<P>(&states, mixes, segment, chunk, control, masks)?;
-                        out.segment(segment, some, &inputs, &mut apply)
+                            delta.apply::<P>(&inputs, &states, mixes, segment, resources, masks)?;
+                        out.segment(segment, some, &each_of(&inputs), &mut apply)
                     })
                 })?
             }
@@ -265,6 +278,10 @@ impl<'a> Bundle<'a> {
             source,
         })
     }
+}
+
+fn each_of<'a, 'b>(inputs: &'a [Tensor<'b>]) -> Vec<&'a Tensor<'b>> {
+    inputs.iter().collect()
 }
 
 /// Finds tensors of a job's shape.

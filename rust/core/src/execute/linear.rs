@@ -60,25 +60,34 @@ impl<'a> LinearJob<'a> {
 /// still holds for the next.
 pub(super) struct LinearApply<'a> {
     jobs: &'a [LinearJob<'a>],
+    /// For each sum its inputs and weights.
+    inputs: Vec<Vec<(&'a Tensor<'a>, f32)>>,
     control: &'a JobControl<'a>,
     scratch: Vec<u8>,
 }
 
 impl<'a> LinearApply<'a> {
+    /// `inputs` are those of all jobs, each once.
     pub(super) fn new(
         jobs: &'a [LinearJob<'a>],
         some: Range<usize>,
+        inputs: &'a [Tensor<'a>],
         control: &'a JobControl<'a>,
     ) -> Self {
-        Self { jobs: &jobs[some], control, scratch: vec![] }
+        let jobs = &jobs[some];
+        let find = |(tensor, weight): &(Tensor, f32)| {
+            inputs.iter().find(|input| input.is(tensor)).map(|input| (input, *weight))
+        };
+        let inputs = jobs.iter().map(|job| job.inputs.iter().filter_map(find).collect()).collect();
+        Self { jobs, inputs, control, scratch: vec![] }
     }
 }
 
 impl Apply for LinearApply<'_> {
     fn chunk(&mut self, start: usize, outs: &mut [Vec<f32>]) -> Result<()> {
-        for (job, out) in self.jobs.iter().zip(outs) {
+        for ((job, inputs), out) in self.jobs.iter().zip(&self.inputs).zip(outs) {
             out.fill(0.0);
-            for (tensor, weight) in &job.inputs {
+            for (tensor, weight) in inputs {
                 tensor.accumulate(job.dtype, start, *weight, out, &mut self.scratch)?;
                 self.control.add(out.len() * tensor.dtype().size());
             }

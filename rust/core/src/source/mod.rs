@@ -13,6 +13,7 @@ mod rows;
 mod stored;
 mod tensor;
 mod wide;
+mod window;
 
 pub(crate) use any::AnyTensor;
 pub(crate) use behind::Behind;
@@ -22,3 +23,4 @@ pub(crate) use open_models::{Models, RawTensor};
 pub(crate) use stored::StoredTensor;
 pub(crate) use tensor::Tensor;
 pub(crate) use wide::WideTensor;
+pub(crate) use window::Windows;

@@ -10,6 +10,7 @@ use crate::kernels::elementwise::{first_nonfinite, round_all, SUM_LANES};
 use crate::kernels::fused;
 use crate::kernels::masked::{self, Masked};
 use crate::number::Float;
+use crate::source::window::{Bytes, Window};
 use crate::source::{DeltaRun, Source};
 use crate::statistics::fingerprint::fingerprint;
 use crate::work::is_large;
@@ -27,7 +28,10 @@ pub(crate) struct StoredTensor<'a> {
     name: &'a str,
     dtype: Float,
     offset: u64,
+    bytes: u64,
     allow_nonfinite: bool,
+    /// Where its bytes are read into, instead of mapped.
+    window: Option<&'a Window>,
 }
 
 impl<'a> StoredTensor<'a> {
@@ -57,7 +61,13 @@ impl<'a> StoredTensor<'a> {
             expected: "F32, BF16 or F16",
             found: entry.dtype.to_string(),
         })?;
-        Ok(Self { reader, name, dtype, offset: entry.offset, allow_nonfinite })
+        let (offset, bytes) = (entry.offset, entry.bytes);
+        Ok(Self { reader, name, dtype, offset, bytes, allow_nonfinite, window: None })
+    }
+
+    /// The same tensor, read through a window.
+    pub(super) fn through(self, window: &'a Window) -> Self {
+        Self { window: Some(window), ..self }
     }
 
     /// What tells it from all other tensors that are open.
@@ -70,9 +80,15 @@ impl<'a> StoredTensor<'a> {
         start: usize,
         length: usize,
         scratch: &'b mut Vec<u8>,
-    ) -> Result<&'b [u8]> {
+    ) -> Result<Bytes<'b>> {
         let size = self.dtype.size();
-        self.reader.read(self.offset + (start * size) as u64, length * size, scratch)
+        let (offset, length) = (self.offset + (start * size) as u64, length * size);
+        match self.window {
+            Some(window) => {
+                window.read(self.reader, offset, length, self.offset + self.bytes, scratch)
+            }
+            None => self.reader.read(offset, length, scratch).map(Bytes::Plain),
+        }
     }
 
     fn byte_range(&self, elements: Range<usize>) -> Range<u64> {
@@ -89,7 +105,7 @@ impl<'a> StoredTensor<'a> {
         let mut scratch = Vec::new();
         let bytes = self.bytes(start, length, &mut scratch)?;
         let mut values = vec![0.0; length];
-        self.dtype.widen(bytes, &mut values);
+        self.dtype.widen(&bytes, &mut values);
         let mut rounded = values.clone();
         round_all(working, &mut rounded);
         match first_nonfinite(&rounded) {
@@ -117,10 +133,12 @@ impl Source for StoredTensor<'_> {
         out: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
-        let bytes = self.bytes(start, out.len(), scratch)?;
-        for (bytes, out) in bytes.chunks(PIECE * self.dtype.size()).zip(out.chunks_mut(PIECE)) {
-            fused::prefetch(bytes);
-            self.dtype.widen(bytes, out);
+        {
+            let bytes = self.bytes(start, out.len(), scratch)?;
+            for (bytes, out) in bytes.chunks(PIECE * self.dtype.size()).zip(out.chunks_mut(PIECE)) {
+                fused::prefetch(bytes);
+                self.dtype.widen(bytes, out);
+            }
         }
         if self.dtype != working {
             round_all(working, out);
@@ -133,8 +151,15 @@ impl Source for StoredTensor<'_> {
 
     fn read_delta(&self, run: DeltaRun, out: &mut [f32], scratch: &mut Vec<u8>) -> Result<()> {
         let DeltaRun { working, start, base } = run;
-        let bytes = self.bytes(start, out.len(), scratch)?;
-        match fused::subtract(self.dtype, working, bytes, base, out) {
+        // A statement of its own, whose bytes are let go of: what follows may read again.
+        let done = fused::subtract(
+            self.dtype,
+            working,
+            &self.bytes(start, out.len(), scratch)?,
+            base,
+            out,
+        );
+        match done {
             Some(true) => Ok(()),
             // A delta of finite values can overflow too; that shows in the output.
             Some(false) => self.check_finite(working, start, out.len()),
@@ -150,8 +175,14 @@ impl Source for StoredTensor<'_> {
         sums: &mut [f32],
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
-        let bytes = self.bytes(start, sums.len(), scratch)?;
-        match fused::accumulate(self.dtype, working, bytes, weight, sums) {
+        let done = fused::accumulate(
+            self.dtype,
+            working,
+            &self.bytes(start, sums.len(), scratch)?,
+            weight,
+            sums,
+        );
+        match done {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, sums.len()),
             None => Plain(self).accumulate(working, start, weight, sums, scratch),
@@ -166,8 +197,15 @@ impl Source for StoredTensor<'_> {
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
         let DeltaRun { working, start, base } = run;
-        let bytes = self.bytes(start, base.len(), scratch)?;
-        match masked::add_norms(self.dtype, working, bytes, base, mask, sums) {
+        let done = masked::add_norms(
+            self.dtype,
+            working,
+            &self.bytes(start, base.len(), scratch)?,
+            base,
+            mask,
+            sums,
+        );
+        match done {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
             None => Plain(self).add_norms(run, mask, sums, scratch),
@@ -183,8 +221,16 @@ impl Source for StoredTensor<'_> {
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
         let DeltaRun { working, start, base } = run;
-        let bytes = self.bytes(start, base.len(), scratch)?;
-        match masked::deltas::<true>(self.dtype, working, bytes, base, mask, factors, sums) {
+        let done = masked::deltas::<true>(
+            self.dtype,
+            working,
+            &self.bytes(start, base.len(), scratch)?,
+            base,
+            mask,
+            factors,
+            sums,
+        );
+        match done {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
             None => Plain(self).add_delta(run, mask, factors, sums, scratch),
@@ -200,8 +246,16 @@ impl Source for StoredTensor<'_> {
         scratch: &mut Vec<u8>,
     ) -> Result<()> {
         let DeltaRun { working, start, base } = run;
-        let bytes = self.bytes(start, base.len(), scratch)?;
-        match masked::deltas::<false>(self.dtype, working, bytes, base, Some(mask), factors, out) {
+        let done = masked::deltas::<false>(
+            self.dtype,
+            working,
+            &self.bytes(start, base.len(), scratch)?,
+            base,
+            Some(mask),
+            factors,
+            out,
+        );
+        match done {
             Some(true) => Ok(()),
             Some(false) => self.check_finite(working, start, base.len()),
             None => Plain(self).kept_delta(run, mask, factors, out, scratch),
@@ -228,7 +282,7 @@ impl Source for StoredTensor<'_> {
     }
 
     fn hash(&self, elements: Range<usize>, scratch: &mut Vec<u8>) -> Result<u64> {
-        Ok(xxh3_64(self.bytes(elements.start, elements.len(), scratch)?))
+        Ok(xxh3_64(&self.bytes(elements.start, elements.len(), scratch)?))
     }
 
     fn is_cached(&self, elements: Range<usize>) -> bool {
@@ -240,7 +294,9 @@ impl Source for StoredTensor<'_> {
     }
 
     fn release(&self, elements: Range<usize>) {
-        self.reader.release(self.byte_range(elements));
+        if self.window.is_none() {
+            self.reader.release(self.byte_range(elements));
+        }
     }
 }
 

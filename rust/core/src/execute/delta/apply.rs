@@ -6,19 +6,21 @@ use crate::error::Result;
 use crate::execute::delta::job::{DeltaJob, Mixed};
 use crate::execute::delta::masks::MaskMaker;
 use crate::execute::delta::states::States;
-use crate::execute::pass::Apply;
+use crate::execute::pass::{Apply, Resources};
 use crate::kernels::combine::{add_sum, combine};
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{add, scale};
 use crate::kernels::slope::slope_of;
 use crate::number::Precision;
-use crate::source::{DeltaRun, Source};
+use crate::source::{DeltaRun, Source, Tensor};
 use crate::statistics::selection::{Cursor, Selection};
 use crate::work::{JobControl, Segment};
 
 /// The work on one segment, once the statistics are known.
 pub(crate) struct DeltaApply<'a, P> {
     job: &'a DeltaJob<'a>,
+    /// The base and the experts, as they are read.
+    inputs: &'a [Tensor<'a>],
     mixes: &'a [Mixed],
     scales: &'a [f32],
     /// For each expert what walks over the segment; none where no mix takes it.
@@ -32,20 +34,21 @@ pub(crate) struct DeltaApply<'a, P> {
 }
 
 impl<'a> DeltaJob<'a> {
-    /// Compute `some` of the mixes. Masks that the states do not hold are made here, into `made`:
+    /// Compute `some` of the mixes from `inputs`, the base and the experts. Masks that the states do not hold are made here, into `made`:
     /// those of one segment, by expert, which serve the mixes that come next.
     ///
     /// # Errors
     /// Whatever reading gives.
     pub(crate) fn apply<'b, P: Precision>(
         &'b self,
+        inputs: &'b [Tensor<'b>],
         states: &'b States,
         some: Range<usize>,
         segment: &Segment,
-        chunk: usize,
-        control: &'b JobControl<'b>,
+        resources: &Resources<'b>,
         made: &'b mut Vec<Option<Mask>>,
     ) -> Result<DeltaApply<'b, P>> {
+        let Resources { chunk, control, .. } = *resources;
         let mixes = &self.mixes[some];
         let used = |expert| mixes.iter().any(|mixed| mixed.experts.contains(&expert));
         let mut maker = MaskMaker::new(self, chunk, control);
@@ -65,6 +68,7 @@ impl<'a> DeltaJob<'a> {
         let cursors = states.selections.iter().enumerate().map(cursor).collect();
         Ok(DeltaApply {
             job: self,
+            inputs,
             mixes,
             scales: &states.scales,
             cursors,
@@ -83,12 +87,12 @@ impl<P: Precision> DeltaApply<'_, P> {
     /// file's bytes into it without a buffer.
     fn add_up(&mut self, mixed: &Mixed, start: usize, out: &mut [f32]) -> Result<()> {
         let (job, mix) = (self.job, &mixed.mix);
-        let mut read = job.base.dtype().size();
+        let mut read = self.inputs[0].dtype().size();
         let sums = &mut self.sums;
         sums.clear();
         sums.resize(out.len(), 0.0);
         for (&expert, &weight) in mixed.experts.iter().zip(&mix.weights) {
-            let tensor = &job.experts[expert].tensor;
+            let tensor = &self.inputs[1 + expert];
             let factors = [self.scales[expert], weight];
             let run = DeltaRun { working: job.dtype, start, base: out };
             let scratch = &mut self.scratch;
@@ -122,13 +126,14 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
     fn chunk(&mut self, start: usize, outs: &mut [Vec<f32>]) -> Result<()> {
         let Some((base, others)) = outs.split_first_mut() else { return Ok(()) };
         let job = self.job;
-        job.base.read(job.dtype, start, base, &mut self.scratch)?;
+        let [base_tensor, experts @ ..] = self.inputs else { return Ok(()) };
+        base_tensor.read(job.dtype, start, base, &mut self.scratch)?;
         if let [mixed @ Mixed { slope: None, .. }] = self.mixes {
             if !mixed.mix.consensus {
                 return self.add_up(mixed, start, base);
             }
         }
-        let mut read = job.base.dtype().size();
+        let mut read = base_tensor.dtype().size();
         // Where there is one mix, nobody else wants these deltas without their weights.
         let weight = |number: usize| match self.mixes {
             [Mixed { experts, mix, slope: None }] => {
@@ -136,7 +141,7 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
             }
             _ => 1.0,
         };
-        for (number, expert) in job.experts.iter().enumerate() {
+        for (number, expert) in experts.iter().enumerate() {
             let Some(cursor) = &mut self.cursors[number] else { continue };
             let delta = &mut self.deltas[number];
             delta.resize(base.len(), 0.0);
@@ -144,13 +149,13 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
             let factors = [self.scales[number], weight(number)];
             if let Cursor::Mask { mask, start: first } = cursor {
                 let masked = (&**mask, start - *first);
-                expert.tensor.kept_delta(run, masked, factors, delta, &mut self.scratch)?;
+                expert.kept_delta(run, masked, factors, delta, &mut self.scratch)?;
             } else {
-                expert.tensor.read_delta(run, delta, &mut self.scratch)?;
+                expert.read_delta(run, delta, &mut self.scratch)?;
                 cursor.apply(start, delta);
                 factors.into_iter().for_each(|factor| multiply::<P>(delta, factor));
             }
-            read += expert.tensor.dtype().size();
+            read += expert.dtype().size();
         }
         self.control.add(read * base.len());
         if let [Mixed { experts, mix, slope: None }] = self.mixes {

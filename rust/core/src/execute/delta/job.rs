@@ -192,6 +192,11 @@ impl<'a> DeltaJob<'a> {
         (0..self.experts.len()).filter(|&i| self.thins(&self.experts[i])).collect()
     }
 
+    /// Whether passes come before the one that writes.
+    pub(crate) fn has_statistics(&self) -> bool {
+        !self.thinned().is_empty()
+    }
+
     pub(super) fn has_low_bits(&self) -> bool {
         self.dtype != Float::Bf16
     }
