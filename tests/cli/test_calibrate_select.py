@@ -18,7 +18,9 @@ from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.subset_report import summarize_choice
 from mergeplan.errors import InputError
+from mergeplan.evaluation.measured import read_scores
 from mergeplan.evaluation.options import EvaluationOptions
+from mergeplan.measurements.slopes import read_slopes
 from mergeplan.pool.geometry.file import load_grams
 from mergeplan.subset_law.fit import fit_few
 from tests.support.commands import COMMAND, cli
@@ -370,3 +372,60 @@ def test_where_needed_belongs_to_the_search_for_the_best_subset(tmp_path):
         CalibrateOptions(tokens="where-needed")
     with pytest.raises(InputError, match="there is no `where-neded`"):
         CalibrateOptions(tokens="where-neded")
+
+
+def test_gradients_are_kept_beside_the_values_and_say_how_these_move(tmp_path):
+    pool = write_pool(tmp_path, methods={"average": {}, "dare": {"density": 0.7}})
+    args = ("--for", "select", "--method", "average", "--budget", "8 merges")
+    plain = calibrate(pool, tmp_path / "plain", *args)
+    done = calibrate(pool, tmp_path / "run", *args, "--gradients", "--dtype", "float32")
+    assert (plain.returncode, done.returncode) == (0, 0), done.stderr
+    slopes = read_slopes(tmp_path / "run" / "gradients.csv")
+    assert not (tmp_path / "plain" / "gradients.csv").exists()
+    scored = {one.merge.merge_key: one for one in read_scores(tmp_path / "run")}
+    by_merge = {}
+    for row in slopes:
+        by_merge.setdefault((row.merge_key, row.domain), {})[row.expert] = row.slope_nats
+    # Every merge but the base, each domain, each expert.
+    assert len(by_merge) == 2 * (len(scored) - 1)
+    assert all(set(found) == set(NAMES) for found in by_merge.values())
+    # A mean of few differs from all by what the slopes between say, to second order.
+    values = {
+        (key, name): estimate.loss_nats
+        for key, one in scored.items()
+        for name, estimate in one.scores.estimates().items()
+    }
+    whole = next(key for key, _ in by_merge if len(key[3]) == len(NAMES))
+    for (key, domain), there in by_merge.items():
+        if len(key[3]) == 1:
+            away = {name: 1 / len(NAMES) - (name in key[3]) for name in NAMES}
+            mean = sum(away[n] * (there[n] + by_merge[whole, domain][n]) / 2 for n in NAMES)
+            assert mean == pytest.approx(values[whole, domain] - values[key, domain], rel=0.35)
+    # What was measured stays as it is, and goes on.
+    before = (tmp_path / "run" / "gradients.csv").read_bytes()
+    again = calibrate(pool, tmp_path / "run", *args, "--gradients", "--dtype", "float32")
+    assert again.returncode == 0
+    assert (tmp_path / "run" / "gradients.csv").read_bytes() == before
+    rows = macro_rows(tmp_path / "run")
+    assert len(rows) == len(scored)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--method", "ties"), "elect signs"),
+        (("--tokens", "where-needed", "--method", "average"), "on all documents"),
+        (("--scorer", "SCORER", "--method", "average"), "a scorer's measure has none"),
+        (("--memory-limit", "1MB", "--method", "average"), "gradients take"),
+    ],
+)
+def test_what_has_no_gradient_is_refused_before_anything_is_measured(tmp_path, more, message):
+    pool = write_pool(tmp_path, methods=METHODS)
+    scorer = tmp_path / "scorer.py"
+    scorer.write_text("def score(model, tokenizer, documents):\n    return [0.0]\n")
+    more = tuple(str(scorer) if word == "SCORER" else word for word in more)
+    done = calibrate(pool, tmp_path / "run", "--for", "select", "--gradients", *more)
+    assert done.returncode == 1
+    assert message in done.stderr
+    kept = tmp_path / "run" / "scores.jsonl"
+    assert not kept.exists() or not kept.read_text()

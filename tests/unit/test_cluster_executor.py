@@ -63,7 +63,7 @@ class Actor:
     def __init__(self, cluster) -> None:
         self.node = cluster.free.pop() if cluster.free else None
         self.begin = SimpleNamespace(remote=lambda *_: Call(self, None))
-        self.measure = SimpleNamespace(remote=lambda _, number, __: Call(self, number))
+        self.measure = SimpleNamespace(remote=lambda _, number, *__: Call(self, number))
 
 
 class Call:

@@ -5,7 +5,7 @@ merge alone, so that it does not matter who makes them.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ class ClusterExecutor:
         merges: Sequence[SubsetMerge],
         some: Sequence[int],
         parts: Sequence[range | None] | None = None,
+        slopes: Collection[int] = (),
     ) -> Iterator[MeasuredMerge]:
         """As `Worker.measure`, in the order in which the workers are done.
 
@@ -127,7 +128,7 @@ class ClusterExecutor:
                 while waiting or working:
                     while waiting and self._idle:
                         worker, number = self._idle.pop(), waiting.popleft()
-                        call = worker.actor.measure.remote(shared, number, parts)
+                        call = worker.actor.measure.remote(shared, number, parts, number in slopes)
                         working[call] = worker, number
                     calls = [*working, *self._busy]
                     ready, _ = self._ray.wait(calls, timeout=_LOOK_SECONDS)
@@ -213,6 +214,11 @@ class _RemoteWorker:
         return node
 
     def measure(
-        self, merges: list[SubsetMerge], number: int, parts: Sequence[range | None] | None
+        self,
+        merges: list[SubsetMerge],
+        number: int,
+        parts: Sequence[range | None] | None,
+        slopes: bool,
     ) -> MeasuredMerge:
-        return next(self._worker.measure(merges, [number], parts))
+        with_slopes = [number] if slopes else []
+        return next(self._worker.measure(merges, [number], parts, with_slopes))

@@ -14,6 +14,7 @@ from mergeplan.calibration.run_folder import has_measured, recorded_in
 from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.sizes import refuse_unlike_sizes, smaller_sizes
 from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.config.labels import elects
 from mergeplan.config.seed import seed_of
 from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest
@@ -72,6 +73,9 @@ class CalibrateOptions:
         listed: Measure these merges and no others, whatever they tell; `None` to go by rounds.
         tokens: `all` documents for every merge, or `where-needed`: few at first, and more where a
             merge may be the best; only for the best subset.
+        gradients: Whether merges are measured with the slopes of their losses along the experts'
+            weights, which takes about three times as long and says one number more for each
+            expert; only for the best subset, of methods that merge by weighted sums alone.
         half: Of the documents; `None` for the selection half where every domain has twelve
             documents or more in each, else for what `setup` says.
         ray: `local` or the address of a Ray cluster; `None` for this process.
@@ -88,6 +92,7 @@ class CalibrateOptions:
     also: tuple[tuple[str, ...], ...] = ()
     listed: tuple[SubsetMerge, ...] | None = None
     tokens: str = ALL
+    gradients: bool = False
     half: str | None = None
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
@@ -123,9 +128,28 @@ class CalibrateOptions:
                 "`tokens`: only the search for the best subset scores merges on fewer documents",
                 "ask for the best subset (`--for select`, without `--subsets`)",
             )
+        if self.gradients:
+            self._check_gradients()
         check_number(self.until, "until", 0, LARGEST_POOL, whole=True)
         if self.seed is not None:
             check_seed(self.seed)
+
+    def _check_gradients(self) -> None:
+        if self.setup.evaluation.scorer is not None:
+            raise InputError(
+                "gradients are of losses on texts, and a scorer's measure has none",
+                "leave out `--gradients`, or the scorer",
+            )
+        if self.choosing is None or self.listed is not None:
+            raise InputError(
+                "gradients serve the search for the best subset alone",
+                "ask for it (`--for select`, without `--subsets`), or leave out `--gradients`",
+            )
+        if self.partly:
+            raise InputError(
+                "gradients are of the losses on all documents",
+                "leave out `--gradients`, or `--tokens where-needed`",
+            )
 
 
 def settle(
@@ -145,6 +169,9 @@ def settle(
     if unasked:
         half = _half_of(load_pool(pool_file), folder, options.setup.evaluation)
     options = _with_half(options, half)
+    if options.gradients and options.setup.dtype == "auto" and options.setup.on_cpu():
+        # In bfloat16 a slope is a sum of numbers of three digits.
+        options = replace(options, setup=replace(options.setup, dtype="float32"))
     tried = _scored_bases(folder)
     checked = check_options(pool_file, options, tried)
     scored = (len(domain.lines) for text in checked.texts for domain in text.domains.values())
@@ -153,11 +180,26 @@ def settle(
         options = _with_half(options, "all")
         checked = check_options(pool_file, options, tried)
     before = _recorded(folder)
+    if options.gradients:
+        _refuse_elections(checked)
     settled = before and before.arithmetic.get(AUTO_DTYPE)
     if settled and options.setup.dtype in ("auto", settled):
         # What `auto` came to may also be said.
         checked = checked.where(DTYPE, "auto").where(AUTO_DTYPE, settled)
     return options, checked
+
+
+def _refuse_elections(checked: CheckedCalibration) -> None:
+    for label in checked.labels:
+        if elects(label, checked.pool.methods[label]):
+            known = [one for one, given in checked.pool.methods.items() if not elects(one, given)]
+            raise InputError(
+                f"merges by `{label}` elect signs, and are no sum of the experts' parts: slopes"
+                " along their weights do not follow",
+                f"take `--method {known[0]}`, or leave out `--gradients`"
+                if known
+                else "leave out `--gradients`",
+            )
 
 
 def _with_half(options: CalibrateOptions, half: str) -> CalibrateOptions:
@@ -278,6 +320,7 @@ def plans_of(
                 budget=options.budget,
                 seed=seed,
                 partly=options.partly,
+                gradients=options.gradients,
                 leaning=options.leaning and bool(smaller_sizes(checked.pool, size)),
                 smaller=tuple(smaller),
             )

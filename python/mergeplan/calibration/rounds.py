@@ -56,6 +56,7 @@ class Executor(Protocol):
         merges: Sequence[SubsetMerge],
         some: Sequence[int],
         parts: Sequence[range | None] | None = None,
+        slopes: Collection[int] = (),
     ) -> Iterator[MeasuredMerge]: ...
 
 
@@ -268,7 +269,8 @@ class Run:
         at_once = not self._options.partly
         given = [None if at_once and own.start == 0 else own for own in parts]
         upto = {merge.key: upto_part(n) for merge, n in wanted.items()}
-        for measured in executor.get().measure(merges, some, given):
+        slopes = [number for number in some if self._options.gradients and merges[number].k]
+        for measured in executor.get().measure(merges, some, given, slopes):
             store.add(replace(measured, parts=upto[measured.merge.key]))
             self.measured.append(measured)
             self._count(store.get(measured.merge))

@@ -25,6 +25,7 @@ from mergeplan.calibration.identity import RunIdentity
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import SurroundingsError
 from mergeplan.evaluation.measured import RUN, SCORES
+from mergeplan.measurements.slopes import GRADIENTS
 from mergeplan.selection.geometry import GEOMETRY
 from mergeplan.system.files import lock, make_folder, sha256_of, sync_folder
 from mergeplan.system.reading import RECORD
@@ -48,7 +49,18 @@ def beside(name: str, number: int = 0) -> str:
     return f"{stem}.new{number or ''}{dot}{ending}"
 
 
-_REPLACED = (MEASUREMENTS, LAW, PICTURE, CONFIG, HELD_BACK, GEOMETRY, PAGE, DTYPE_TRIAL, STATUS)
+_REPLACED = (
+    MEASUREMENTS,
+    GRADIENTS,
+    LAW,
+    PICTURE,
+    CONFIG,
+    HELD_BACK,
+    GEOMETRY,
+    PAGE,
+    DTYPE_TRIAL,
+    STATUS,
+)
 # All that a run writes. The lock is not among them: nothing is ever written into it.
 NAMES = (RUN, SCORES, _WRITTEN, *_REPLACED, *map(beside, _REPLACED))
 

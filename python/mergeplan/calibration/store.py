@@ -19,6 +19,7 @@ from mergeplan.evaluation.scores import Estimate, TaskScore
 from mergeplan.measurements.columns import COLUMNS, LARGEST_LOSS, SMALLEST_LOSS, write_se
 from mergeplan.measurements.file import table_text
 from mergeplan.measurements.rows import MACRO, PARTLY, Measurement, Measurements, domain_name
+from mergeplan.measurements.slopes import GRADIENTS, Slope, slopes_text
 from mergeplan.pool.geometry.compare import similarity
 from mergeplan.pool.geometry.file import Gram, geometry_data, grams_of
 from mergeplan.pool.pool import Pool
@@ -158,7 +159,27 @@ class RunStore:
         partly = any(row.text_se is not None for row in rows)
         columns = [one for one in _COLUMNS if one.about in about]
         columns = [one for one in columns if partly or one.name != "text_se"]
+        self.write_slopes()
         return self.folder.place(MEASUREMENTS, table_text(rows, columns))
+
+    def write_slopes(self) -> None:
+        """`gradients.csv` beside it, where merges were measured with slopes."""
+        rows = [
+            Slope(
+                one.merge.merge_key,
+                domain_name(domain),
+                expert,
+                slope,
+                self._pool_hash,
+                self._data_hashes[one.merge.size],
+            )
+            for one in self.all()
+            if one.slopes is not None
+            for domain, slopes in one.slopes.domains.items()
+            for expert, slope in zip(one.slopes.experts, slopes, strict=True)
+        ]
+        if rows:
+            self.folder.place(GRADIENTS, slopes_text(rows))
 
     def rows(self) -> list[Measurement]:
         """The table's rows, in canonical order."""

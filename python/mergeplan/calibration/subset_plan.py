@@ -46,6 +46,7 @@ class SubsetPlan:
         seed: Of the choice of subsets, and of random masks.
         partly: Whether merges are scored on few documents first, and on more where they may be the
             best; see `race`.
+        gradients: Whether merges are measured with the slopes of their losses.
         leaning: Whether a smaller size has the same experts, and this one is to lean on it.
         smaller: What was measured there.
     """
@@ -60,6 +61,7 @@ class SubsetPlan:
     per_round: int = 5
     seed: int = 0
     partly: bool = False
+    gradients: bool = False
     leaning: bool = False
     smaller: tuple[Measurement, ...] = ()
 

@@ -277,6 +277,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         also=tuple(tuple(name.strip() for name in one.split("+")) for one in given["also"]),
         listed=_listed(pool_file, given["subsets"]),
         tokens=given["tokens"],
+        gradients=given["gradients"],
         half=given["half"],
         setup=setup,
         ray=given["ray"],

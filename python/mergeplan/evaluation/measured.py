@@ -22,6 +22,24 @@ RUN, SCORES = "run.json", "scores.jsonl"
 
 
 @dataclass(frozen=True)
+class MergeSlopes:
+    """How a merge's losses move with the weights of its pool's experts.
+
+    Attributes:
+        experts: Names, those that are not merged too.
+        domains: For each domain a slope for each expert, in nats per token for one more of its
+            weight; see `measurements.slopes`.
+    """
+
+    experts: tuple[str, ...]
+    domains: dict[str, tuple[Number, ...]]
+
+    def __post_init__(self) -> None:
+        if any(len(slopes) != len(self.experts) for slopes in self.domains.values()):
+            raise ValueError("a slope for each expert")
+
+
+@dataclass(frozen=True)
 class MeasuredMerge:
     """A merge and its losses.
 
@@ -29,6 +47,7 @@ class MeasuredMerge:
         seconds: Time that merging and evaluating took.
         tasks: What downstream tasks came to, with each item's score.
         parts: Of the texts, that it was scored on, see `parts`; `None` where that is all.
+        slopes: Of its losses, where they were measured with them.
     """
 
     merge: SubsetMerge
@@ -36,6 +55,7 @@ class MeasuredMerge:
     seconds: tuple[float, float]
     tasks: tuple[TaskScore, ...] = ()
     parts: int | None = None
+    slopes: MergeSlopes | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,7 @@ class ScoresLine:
     scores: dict[str, DocumentLosses]
     tasks: tuple[TaskLine, ...] = ()
     parts: Annotated[int, Ge(1), Lt(N_PARTS)] | None = None
+    slopes: MergeSlopes | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +160,7 @@ def parse_lines(content: bytes, path: Path) -> tuple[list[MeasuredMerge], int]:
             data.seconds,
             tuple(task.score() for task in data.tasks),
             data.parts,
+            data.slopes,
         )
         found.append(measured)
     return found, end
@@ -148,12 +170,15 @@ def scores_line(measured: MeasuredMerge) -> bytes:
     """A line for `scores.jsonl`; groups and tasks stand in it where there are some."""
     tasks = tuple(map(TaskLine.of, measured.tasks))
     scores = measured.scores.to_data()
-    line = ScoresLine(measured.merge, measured.seconds, scores, tasks, measured.parts)
+    line = ScoresLine(
+        measured.merge, measured.seconds, scores, tasks, measured.parts, measured.slopes
+    )
     data = asdict(line)
     if not tasks:
         del data["tasks"]
-    if measured.parts is None:
-        del data["parts"]
+    for name in ("parts", "slopes"):
+        if data[name] is None:
+            del data[name]
     for domain in data["scores"].values():
         if not domain["groups"]:
             del domain["groups"]

@@ -13,7 +13,7 @@ from mergeplan.evaluation.options import TOKENS
 # Options that only one kind of question has.
 _ONLY = {
     "suggest": ("ks", "target_loss", "fraction", "until", "lambda_scan"),
-    "select": ("domains", "free_sum", "transfer", "tokens"),
+    "select": ("domains", "free_sum", "transfer", "tokens", "gradients"),
 }
 _OPTIONS = (
     click.option(
@@ -70,6 +70,13 @@ _OPTIONS = (
         show_default=True,
         help="For select: score every merge on all documents, or on few at first and on more where"
         " it may be the best.",
+    ),
+    click.option(
+        "--gradients",
+        is_flag=True,
+        help="For select: measure merges with the slopes of their losses along the experts'"
+        " weights: three times the work, and one number more for each expert (methods without"
+        " elected signs).",
     ),
     click.option(
         "--confidence",
