@@ -43,7 +43,8 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
     }
     short = _n_terms(len(law.experts)) <= MOST_TERMS
     most = MOST_ROWS if short else MOST_ROWS_OF_MANY
-    if len(law.values) <= most and law.smaller is None and law.noise is None:
+    plain = law.smaller is None and law.noise is None and law.slopes is None
+    if len(law.values) <= most and plain:
         return {**common, **_by_rows(law)}
     form = _by_terms(law) if short else None
     return None if form is None else {**common, **form}
@@ -100,7 +101,7 @@ def _by_terms(law: SubsetLaw) -> dict[str, Any] | None:
     features = terms(weights)
     inverse = np.linalg.pinv(features)
     coefficients = inverse @ own.predict(weights)
-    joint = own.covariances(weights) / law.scale**2 - law.variances[-1] * np.eye(len(weights))
+    joint = own.covariances(weights) / law.scale**2 - np.diag(own.misfits(weights))
     values, vectors = np.linalg.eigh(inverse @ joint @ inverse.T)
     roots = vectors * np.sqrt(np.maximum(values, 0))  # (n_terms, n_terms), the largest last
     parts = (features @ roots)[:, ::-1] ** 2

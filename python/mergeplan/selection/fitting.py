@@ -130,6 +130,7 @@ def fit_table(table: Table, name: str) -> SubsetLaw:
             gram=table.gram,
             shrinkages=table.shrinkages,
             noise=noise,
+            slopes=target.slopes,
         )
 
     law = without_outliers(of, target.values)

@@ -23,6 +23,8 @@ class Target:
         paired: Whether they do.
         text_errors: Standard errors of losses on this text, shape (n_rows,); 0 where all of it was
             scored, and `None` where it was for all.
+        slopes: Of values by the weight of each expert, shape (n_rows, n_experts), as
+            `fit_subset_law` has them; rows of NaN where a merge has none, `None` where none has.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Target:
     own: Array | None = None
     paired: bool = False
     text_errors: Array | None = None
+    slopes: Array | None = None
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -79,6 +82,7 @@ def mean_of(name: str, targets: Sequence[Target], shares: Sequence[float]) -> Ta
         _errors_of_mean(parts, [target.own for target in targets]),
         all(target.paired for target in targets),
         _errors_of_mean(parts, _known(targets)),
+        _slopes_of_mean(parts, [target.slopes for target in targets]),
     )
 
 
@@ -88,6 +92,12 @@ def _errors_of_mean(parts: Sequence[float], errors: Sequence[Array | None]) -> A
         (part * one) ** 2 for part, one in zip(parts, errors, strict=True) if one is not None
     ]
     return np.sqrt(np.sum(squares, axis=0)) if len(squares) == len(parts) else None
+
+
+def _slopes_of_mean(parts: Sequence[float], slopes: Sequence[Array | None]) -> Array | None:
+    """Of a weighted mean, NaN for a merge of which one of the values has none."""
+    known = [part * one for part, one in zip(parts, slopes, strict=True) if one is not None]
+    return np.asarray(np.sum(known, axis=0)) if len(known) == len(parts) else None
 
 
 def _known(targets: Sequence[Target]) -> list[Array | None]:

@@ -8,15 +8,11 @@ from numpy.typing import NDArray
 
 from mergeplan.display.text import counted
 from mergeplan.errors import InputError
-from mergeplan.subset_law.form import (
-    HIGHEST_DEGREE,
-    contrast_of,
-    gram_root,
-    points_of,
-)
-from mergeplan.subset_law.law import SubsetLaw, solved
+from mergeplan.subset_law.form import HIGHEST_DEGREE, contrast_of, gram_root
+from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.subset_law.rows import OWN
+from mergeplan.subset_law.solving import solved, standard
 from mergeplan.subset_law.variances import fit_variances, log_likelihood
-from mergeplan.subset_law.weightings import seen
 
 Array = NDArray[np.float64]
 
@@ -41,6 +37,7 @@ def fit_subset_law(
     gram: Array | None = None,
     shrinkages: tuple[float, ...] = (1.0,),
     noise: Array | None = None,
+    slopes: Array | None = None,
 ) -> SubsetLaw:
     """Fit one domain or metric.
 
@@ -52,21 +49,59 @@ def fit_subset_law(
         shrinkages: Powers of k to choose from, by the error of merges that are left out; the first
             of them where only one k above one was measured.
         noise: Known covariance of the values, shape (n, n); `None` for none.
+        slopes: Of values by the weight of each expert in base + Σ α_i v_i, whose sum is free, in
+            the values' unit per unit of weight, shape (n, n_experts); rows of NaN for merges that
+            have none, `None` where none has.
 
     Returns:
         The law, with what it predicts of each merge that is left out.
 
     Raises:
-        InputError: Too few merges, an expert in none of them, or only one k.
+        InputError: Too few merges, an expert in none of them, or only one k; slopes that the form
+            has no place for, see `refuse_slopes`.
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
     noise = None if noise is None else noise[np.ix_(there, there)]
+    slopes = None if slopes is None else slopes[there]
     refuse_too_few(weights, experts, name)
     return fit_few(
         weights, values, experts,
-        name=name, higher=higher, gram=gram, shrinkages=shrinkages, noise=noise,
+        name=name, higher=higher, gram=gram, shrinkages=shrinkages, noise=noise, slopes=slopes,
     )  # fmt: skip
+
+
+def refuse_slopes(
+    slopes: Array, shrinkages: tuple[float, ...], noise: Array | None, name: str
+) -> None:
+    """Whether slopes are of a form in the weights themselves, whole, and of the whole text.
+
+    Args:
+        slopes: Shape (n_rows, n_experts).
+        shrinkages: Powers of k to choose from.
+        noise: Known covariance of the rows' values, shape (n_rows, n_rows).
+        name: Of the domain or metric, for the message.
+
+    Raises:
+        InputError: They are not.
+    """
+    some = np.isfinite(slopes)
+    if not some.any():
+        return
+    if shrinkages != (1.0,):
+        raise InputError(
+            f"`{name}`: slopes by the experts' weights, of a method whose merges do not depend on"
+            " the weighted sum of the deltas alone",
+            "leave the slopes out: its law is of values",
+        )
+    whole = some.all(1)
+    if (some.any(1) & ~whole).any():
+        raise InputError(f"`{name}`: a merge has slopes by some experts, expected all or none")
+    if noise is not None and (np.diag(noise)[whole] > 0).any():
+        raise InputError(
+            f"`{name}`: slopes of a merge that was not scored on the whole text",
+            "leave its slopes out, or score it on all of the text",
+        )
 
 
 def refuse_too_few(weights: Array, experts: Sequence[str], name: str) -> None:
@@ -118,6 +153,7 @@ def fit_few(
     shrinkages: tuple[float, ...],
     smaller: SubsetLaw | None = None,
     noise: Array | None = None,
+    slopes: Array | None = None,
 ) -> SubsetLaw:
     """Fit whatever there is: what an expert does that no merge has is the prior's.
 
@@ -128,10 +164,17 @@ def fit_few(
         shrinkages: Powers of k to choose from.
         smaller: A law of a smaller size to lean on.
         noise: Known covariance of the values; `None` for none.
+        slopes: As for `fit_subset_law`.
 
     Returns:
         The law of the shrinkage with the least error at merges that are left out.
+
+    Raises:
+        InputError: As `refuse_slopes` has it.
     """
+    if slopes is not None:
+        refuse_slopes(slopes, shrinkages, noise, name)
+        slopes = slopes if np.isfinite(slopes).any() else None
     sizes = sizes_in(weights)
     if sum(k > 1 for k in sizes) < _SIZES_FOR_SHRINKAGE:
         shrinkages = shrinkages[:1]
@@ -149,6 +192,7 @@ def fit_few(
                 shrinkage,
                 smaller,
                 None if noise is None else noise[np.ix_(kept, kept)],
+                slopes,
             )
             for root in roots
         )
@@ -166,20 +210,20 @@ def _unfitted(
     shrinkage: float,
     smaller: SubsetLaw | None,
     noise: Array | None,
+    slopes: Array | None,
 ) -> SubsetLaw:
     contrast = contrast_of(weights, values)
     # Each further degree needs a further k, or nothing tells how the value changes along k.
-    degree = min(HIGHEST_DEGREE, len(sizes_in(weights)))
-    nothing = np.empty(0)
-    return SubsetLaw(
+    degree = min(HIGHEST_DEGREE, len(sizes_in(weights))) if slopes is None else HIGHEST_DEGREE
+    own, nothing = 0 if slopes is None else OWN, np.empty(0)
+    law = SubsetLaw(
         name="",
         experts=experts,
         weights=weights,
-        points=points_of(seen(weights, shrinkage), geometry, contrast),
         values=values,
         geometry=geometry,
         contrast=contrast,
-        variances=np.ones(degree + (smaller is not None) + 1),
+        variances=np.ones(degree + (smaller is not None) + own + 1),
         constant=0.0,
         duals=nothing,
         inverse=nothing,
@@ -188,16 +232,17 @@ def _unfitted(
         scale=1.0,
         shrinkage=shrinkage,
         smaller=smaller,
-        noise=noise if noise is not None and noise.any() else None,
+        slopes=slopes,
     )
+    if noise is None or not noise.any():
+        return law
+    return replace(law, noise=np.pad(noise, (0, len(law.observed) - len(noise))))
 
 
 def _fitted(law: SubsetLaw) -> SubsetLaw:
-    spread = float(np.std(law.values)) or 1.0
-    powers = law.fitted_powers
-    standard = (law.values - law.values.mean()) / spread
-    noise = None if law.noise is None else law.noise / spread**2
-    return solved(law, spread**2 * fit_variances(powers, standard, noise=noise), powers)
+    one = standard(law)
+    found = fit_variances(one.products, one.values, one.expected, one.noise, one.ones)
+    return solved(law, one.spread**2 * found, one.products)
 
 
 def evidence(law: SubsetLaw) -> float:
@@ -211,7 +256,6 @@ def evidence(law: SubsetLaw) -> float:
     Returns:
         The more, the likelier the values.
     """
-    spread = float(np.std(law.values)) or 1.0
-    standard = (law.values - law.values.mean()) / spread
-    noise = None if law.noise is None else law.noise / spread**2
-    return log_likelihood(law.fitted_powers, standard, law.variances / spread**2, noise)
+    one = standard(law)
+    variances = law.variances / one.spread**2
+    return log_likelihood(one.products, one.values, variances, one.expected, one.noise, one.ones)

@@ -80,6 +80,13 @@ class Coefficients:
         homogeneous: Array = self.constant + sums / 2 + self.quadratic
         return homogeneous
 
+    def at(self, weights: Array) -> Array:
+        """The series at weightings of shape (n, n_experts), shape (n,)."""
+        value = self.constant + weights @ self.linear
+        for share, q, t in zip(weights.T, self.quadratic, self.cubic, strict=True):
+            value = value + share * (weights @ q + ((weights @ t) * weights).sum(1))
+        return np.asarray(value)
+
 
 def gram_root(gram: Array | None, n_experts: int) -> Array:
     """L with L·Lᵀ the experts' geometry at a mean diagonal of 1; without a matrix, the identity.
@@ -189,42 +196,6 @@ def parts_of(points: Array) -> tuple[Array, list[Array]]:
     u, s1, s2, s3 = points[:, -_BESIDE:].T
     common = [(s1,), (s1**2, s2, u**2), (s1**3, s1 * s2, s3)]
     return points[:, :-_BESIDE], [np.stack(kinds, axis=1) for kinds in common]
-
-
-def coefficients(
-    constant: float,
-    duals: Array,
-    points: Array,
-    variances: Array,
-    geometry: Array,
-    contrast: Array,
-) -> Coefficients:
-    """The series of a fit in its dual form, constant + Σ_n duals_n · covariance with point n.
-
-    Args:
-        duals: Shape (n,).
-        points: See `points_of`.
-        variances: One for each degree.
-    """
-    by_degree = np.zeros(HIGHEST_DEGREE)
-    by_degree[: len(variances)] = variances
-    own, common = parts_of(points)
-    x = own @ geometry.T
-    (a,), (q, q_own, q_alike), (t, t_pair, t_own) = (COMMON * duals @ c for c in common)
-    n = x.shape[1]
-    eye, place = np.eye(n), np.arange(n)
-    quadratic = np.einsum("n,ni,nj->ij", duals, x, x, optimize=True) + q + q_own * eye
-    quadratic += q_alike * np.outer(contrast, contrast)
-    cubic = np.einsum("n,ni,nj,nl->ijl", duals, x, x, x, optimize=True) + t
-    # Each of the three ways to pair two equal experts with a third.
-    cubic += t_pair / 3 * (eye[:, :, None] + eye[:, None, :] + eye[None, :, :])
-    cubic[place, place, place] += t_own
-    return Coefficients(
-        constant=constant,
-        linear=by_degree[0] * (duals @ x + a),
-        quadratic=by_degree[1] * quadratic,
-        cubic=by_degree[2] * cubic,
-    )
 
 
 def cubic_of(function: Callable[[Array], Array], n_experts: int) -> Coefficients:

@@ -1,4 +1,4 @@
-"""Values that are left out one by one, and what the others predict of them."""
+"""Points that are left out one by one, and what the others predict of their values."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A Gaussian process with a constant mean, and its exact errors at each row without that row.
+    """A Gaussian process with a constant mean, and its exact errors at each point without it.
 
     Attributes:
         constant: The mean.
-        duals: The inverse covariance times what values differ from it, shape (n,).
-        errors: Values less what the other rows predict, shape (n,).
+        duals: The inverse covariance times what rows differ from it, shape (n_rows,).
+        errors: Values less what the other points predict, shape (n,).
         ratios: The same in their predicted standard deviations.
     """
 
@@ -25,18 +25,35 @@ class LeftOut:
     ratios: Array
 
 
-def leave_each_out(inverse: Array, values: Array) -> LeftOut:
-    """The process of some rows, and its errors where they are left out one by one.
+def leave_each_out(
+    inverse: Array, observed: Array, places: NDArray[np.intp] | None = None
+) -> LeftOut:
+    """The process of some rows, and its errors where points are left out one by one.
+
+    A point's slopes go with its value (Dubrule, 1983, leaves out blocks by the inverse's block).
 
     Args:
-        inverse: Of the rows' covariance, shape (n, n).
-        values: Shape (n,).
+        inverse: Of the rows' covariance, shape (n_rows, n_rows).
+        observed: Values, and then slopes, shape (n_rows,).
+        places: Of which point each row is; by default all are values.
 
     Returns:
         In the values' unit.
     """
-    sums = inverse.sum(1)
-    constant = float(sums @ values / sums.sum())
-    precision = np.maximum(np.diag(inverse) - sums**2 / sums.sum(), 1e-300)
-    duals = inverse @ (values - constant)
-    return LeftOut(constant, duals, duals / precision, duals / np.sqrt(precision))
+    n = len(observed) if places is None else int(places.max()) + 1
+    sums = inverse[:, :n].sum(1)
+    total = sums[:n].sum()
+    constant = float(sums @ observed / total)
+    precision = np.maximum(np.diag(inverse) - sums**2 / total, 1e-300)[:n]
+    away = observed.copy()
+    away[:n] -= constant
+    duals = inverse @ away
+    errors, ratios = duals[:n] / precision, duals[:n] / np.sqrt(precision)
+    for at in np.unique(places[n:]) if places is not None else ():
+        block = np.flatnonzero(places == at)
+        inside = inverse[np.ix_(block, block)] - np.outer(sums[block], sums[block]) / total
+        # The value's row comes first.
+        row = np.linalg.inv(inside)[0]
+        errors[at] = row @ duals[block]
+        ratios[at] = errors[at] / np.sqrt(max(row[0], 1e-300))
+    return LeftOut(constant, duals, errors, ratios)

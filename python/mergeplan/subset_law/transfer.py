@@ -1,5 +1,16 @@
 """Whether the law of a smaller size helps, and by how much.
 
+A law of a larger size may lean on that of a smaller one (Kennedy and O'Hagan, 2000):
+
+    large(α) = constant + ρ · small(α) + δ(α)
+
+with δ of the same form and prior, estimated anew. ρ has the prior N(0, v), and the small value is
+known as its own law knows it, m(α) ± C(α, α): to the covariance of two merges they add
+
+    v · (m(α)·m(β) + C(α, β))
+
+v is one more variance for the data to choose, near zero where the small size tells nothing.
+
 The share that carries over is that of a likelihood ratio (Magee, 1990), 1 - exp(-2 Δ / (n - 1)),
 with Δ what leaning on the smaller size adds to the logarithm of the restricted likelihood of the n
 measured merges: of the variance that they leave open alone, what the smaller size explains. Where
@@ -21,7 +32,7 @@ from mergeplan.config.transfer import LEAST_SHARE
 from mergeplan.subset_law.fit import FEWEST, evidence, fit_few, refuse_too_few, sizes_in
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.subset_law.transferred import Transfer
-from mergeplan.subset_law.variances import MOST_ROWS
+from mergeplan.subset_law.variances import n_used
 
 Array = NDArray[np.float64]
 
@@ -37,22 +48,25 @@ def fit_with_smaller(
     gram: Array | None = None,
     shrinkages: tuple[float, ...] = (1.0,),
     noise: Array | None = None,
+    slopes: Array | None = None,
 ) -> SubsetLaw:
     """Fit one domain or metric, and lean on a smaller size where enough carries over.
 
     Args:
-        weights, values, gram, shrinkages, noise: As for `fit_subset_law`.
+        weights, values, gram, shrinkages, noise, slopes: As for `fit_subset_law`.
         smaller: Laws of the same experts at smaller sizes, by their parameters.
 
     Returns:
         The law; its `transfer` says what the best of the smaller sizes tells.
 
     Raises:
-        InputError: Too few merges were measured, even with what the smaller size tells.
+        InputError: Too few merges were measured, even with what the smaller size tells; or the
+            form has no place for slopes.
     """
     there = np.isfinite(values)
     weights, values = weights[there], values[there]
     noise = None if noise is None else noise[np.ix_(there, there)]
+    slopes = None if slopes is None else slopes[there]
     # How single experts merge at this size nothing tells, and no left-out merge would show it.
     if not smaller or len(values) < FEWEST or max(sizes_in(weights)) < 2:
         refuse_too_few(weights, experts, name)
@@ -61,6 +75,7 @@ def fit_with_smaller(
         return fit_few(
             weights, values, experts,
             name=name, higher=higher, gram=gram, shrinkages=shrinkages, smaller=small, noise=noise,
+            slopes=slopes,
         )  # fmt: skip
 
     alone = fit(shrinkages)
@@ -83,7 +98,7 @@ def fit_with_smaller(
 def _share(with_it: SubsetLaw, without: SubsetLaw) -> float:
     gain = evidence(with_it) - evidence(without)
     # Likelihoods are of no more rows than that, less one for the constant.
-    n = min(len(without.values), MOST_ROWS) - 1
+    n = n_used(len(without.values), len(without.observed)) - 1
     return float(max(1 - np.exp(-2 * gain / n), 0.0))
 
 

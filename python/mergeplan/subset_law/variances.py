@@ -17,12 +17,15 @@ _DRAWN_MISFIT = -8.0
 _WIDE = np.log(1e7)
 # Misfit that keeps rounding from making a covariance indefinite, as a share of all variances.
 _ROUNDING = 1e-12
-# Rows that the likelihood is formed of at most: its cost is their number cubed, and variances need
-# no more.
-MOST_ROWS = 150
+# Values that the likelihood is formed of at most, and rows together with slopes: its cost is their
+# number cubed, and variances need no more.
+MOST_ROWS, MOST_SLOPED = 150, 200
 # Of the search for the likeliest: steps at most, a slope that is none, and the share of what the
 # slope promises that a step has to keep.
 _MOST_STEPS, _FLAT, _ENOUGH = 200, 1e-6, 1e-4
+_FLAT_WITH_SLOPES = 1e-2
+# Of the search: logarithms of the prior's variances, and of the misfit's.
+_STARTS = ((-1.0, -9.0), (-4.0, -5.0))
 # Proposals of the importance sampling, from a t distribution of so many degrees of freedom.
 _PROPOSALS, _FREEDOM = 200, 5
 
@@ -36,6 +39,7 @@ class Likelihood:
         values: Array,
         expected: tuple[float, ...] | None = None,
         noise: Array | None = None,
+        ones: Array | None = None,
     ) -> None:
         """Prepare the contrasts.
 
@@ -44,14 +48,17 @@ class Likelihood:
             values: Shape (n,), of variance about 1.
             expected: Of the logarithm of each part's variance; by default of order one.
             noise: Known covariance of the values beside the misfit, shape (n, n); `None` for none.
+            ones: What a constant mean adds to each, shape (n,): 1 to a value, 0 to a slope, which
+                come after the values; by default 1.
         """
-        if len(values) > MOST_ROWS:
-            some = np.random.default_rng(0).permutation(len(values))[:MOST_ROWS]
-            products, values = products[:, some][:, :, some], values[some]
+        ones = np.ones(len(values)) if ones is None else ones
+        some = _some(int(ones.sum()), len(ones))
+        if len(some) < len(values):
+            products, values, ones = products[:, some][:, :, some], values[some], ones[some]
             noise = None if noise is None else noise[np.ix_(some, some)]
         n = len(values)
         # All contrasts that a constant mean leaves.
-        contrasts = np.linalg.qr(np.ones((n, 1)), mode="complete")[0][:, 1:]  # (n, n - 1)
+        contrasts = np.linalg.qr(ones[:, None], mode="complete")[0][:, 1:]  # (n, n - 1)
         sizes = [max(float(np.mean(np.diag(part))), 1e-300) for part in products]
         self.sizes = np.array([*sizes, 1.0])
         parts = [
@@ -83,6 +90,29 @@ class Likelihood:
         return float(value), slopes * variances + away / _WIDTH
 
 
+def n_used(n_values: int, n_rows: int) -> int:
+    """How many rows the likelihood is of.
+
+    Args:
+        n_values: That there are.
+        n_rows: Values and slopes.
+
+    Returns:
+        All, or as many as it may be.
+    """
+    return len(_some(n_values, n_rows))
+
+
+def _some(n_values: int, n_rows: int) -> NDArray[np.intp]:
+    """Which rows the likelihood is of: all, or as many as it may be, values before slopes."""
+    rng = np.random.default_rng(0)
+    values = rng.permutation(n_values)[:MOST_ROWS]
+    if n_rows == n_values:
+        return values if n_values > MOST_ROWS else np.arange(n_values)
+    slopes = rng.permutation(np.arange(n_values, n_rows))[: max(MOST_SLOPED - len(values), 0)]
+    return np.sort(np.concatenate([values, slopes]))
+
+
 def _positive(part: Array) -> Array:
     """Without the negative eigenvalues that rounding leaves.
 
@@ -103,20 +133,23 @@ def fit_variances(
     values: Array,
     expected: tuple[float, ...] | None = None,
     noise: Array | None = None,
+    ones: Array | None = None,
 ) -> Array:
     """The variances that make the differences between values likeliest.
 
     Args:
-        products, values, expected, noise: See `Likelihood`.
+        products, values, expected, noise, ones: See `Likelihood`.
 
     Returns:
         One variance for each part, and the misfit's, shape (parts + 1,).
     """
-    likelihood = Likelihood(products, values, expected, noise)
-    # A rough and a smooth start: the likelihood may have a maximum in either.
-    starts = ((-1.0, -9.0), (-4.0, -5.0))
+    likelihood = Likelihood(products, values, expected, noise, ones)
+    # A rough and a smooth start: the likelihood may have a maximum in either. With slopes, which
+    # are ten times as many, both lead to one, and its hundredth in the logarithm is none.
+    sloped = ones is not None and not ones.all()
+    starts, flat = (_STARTS[:1], _FLAT_WITH_SLOPES) if sloped else (_STARTS, _FLAT)
     found = [
-        _lowest(likelihood.negative_log, np.array([prior] * len(products) + [misfit]))
+        _lowest(likelihood.negative_log, np.array([prior] * len(products) + [misfit]), flat)
         for prior, misfit in starts
     ]
     _, logs = min(found, key=lambda one: one[0])
@@ -125,23 +158,30 @@ def fit_variances(
 
 
 def log_likelihood(
-    products: Array, values: Array, variances: Array, noise: Array | None = None
+    products: Array,
+    values: Array,
+    variances: Array,
+    expected: tuple[float, ...] | None = None,
+    noise: Array | None = None,
+    ones: Array | None = None,
 ) -> float:
     """Logarithm of the restricted likelihood and of the prior, up to a constant of the values.
 
     Args:
-        products, values, noise: See `Likelihood`.
+        products, values, expected, noise, ones: See `Likelihood`.
         variances: As `fit_variances` gives them.
 
     Returns:
         The more, the likelier.
     """
-    likelihood = Likelihood(products, values, noise=noise)
+    likelihood = Likelihood(products, values, expected, noise, ones)
     logs = np.log(np.maximum(variances * likelihood.sizes, 1e-300))
     return -likelihood.negative_log(logs)[0]
 
 
-def _lowest(function: Callable[[Array], tuple[float, Array]], start: Array) -> tuple[float, Array]:
+def _lowest(
+    function: Callable[[Array], tuple[float, Array]], start: Array, flat: float
+) -> tuple[float, Array]:
     """The lowest value near a start, and where it is: BFGS with a halved step, within `_WIDE`.
 
     Four unknowns at most, with slopes: scipy's own takes half a second to import, a third of what
@@ -150,7 +190,7 @@ def _lowest(function: Callable[[Array], tuple[float, Array]], start: Array) -> t
     x, (value, slope) = start, function(start)
     inverse = np.eye(len(x))
     for _ in range(_MOST_STEPS):
-        if np.abs(slope).max() < _FLAT:
+        if np.abs(slope).max() < flat:
             break
         step = -inverse @ slope
         if step @ slope > 0:
@@ -158,7 +198,7 @@ def _lowest(function: Callable[[Array], tuple[float, Array]], start: Array) -> t
         while True:
             new = np.clip(x + step, -_WIDE, _WIDE)
             new_value, new_slope = function(new)
-            if new_value <= value + _ENOUGH * slope @ (new - x) or np.abs(step).max() < _FLAT:
+            if new_value <= value + _ENOUGH * slope @ (new - x) or np.abs(step).max() < flat:
                 break
             step = step / 2
         moved, turned = new - x, new_slope - slope
@@ -178,19 +218,20 @@ def draw_variances(
     count: int,
     expected: tuple[float, ...] | None = None,
     noise: Array | None = None,
+    ones: Array | None = None,
 ) -> Array:
     """Variances as likely as the values make them: the likeliest are not taken as known.
 
     Importance sampling around the maximum (Geweke, 1989), which needs no chain.
 
     Args:
-        products, values, expected, noise: See `Likelihood`.
+        products, values, expected, noise, ones: See `Likelihood`.
         likeliest: As `fit_variances` gives them.
 
     Returns:
         Shape (count, parts + 1).
     """
-    likelihood = Likelihood(products, values, expected, noise)
+    likelihood = Likelihood(products, values, expected, noise, ones)
     mode = np.log(likeliest * likelihood.sizes)
     n = len(mode)
     step = 0.2 * np.eye(n)
