@@ -25,6 +25,7 @@ from mergeplan.pool.geometry.file import Gram, geometry_data, grams_of
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import SubsetMerge
 from mergeplan.selection.geometry import GEOMETRY, grams_of_pool, is_geometry
+from mergeplan.selection.slopes import slopes_for
 from mergeplan.system.reading import SCORES as SCORES_KIND
 from mergeplan.system.reading import read_bytes
 from mergeplan.system.writing import open_own, saying
@@ -164,7 +165,12 @@ class RunStore:
 
     def write_slopes(self) -> None:
         """`gradients.csv` beside it, where merges were measured with slopes."""
-        rows = [
+        if rows := self.slopes(self.all()):
+            self.folder.place(GRADIENTS, slopes_text(rows))
+
+    def slopes(self, some: Iterable[MeasuredMerge]) -> list[Slope]:
+        """The rows of some measurements, of those that were made with slopes."""
+        return [
             Slope(
                 one.merge.merge_key,
                 domain_name(domain),
@@ -173,13 +179,11 @@ class RunStore:
                 self._pool_hash,
                 self._data_hashes[one.merge.size],
             )
-            for one in self.all()
+            for one in some
             if one.slopes is not None
             for domain, slopes in one.slopes.domains.items()
             for expert, slope in zip(one.slopes.experts, slopes, strict=True)
         ]
-        if rows:
-            self.folder.place(GRADIENTS, slopes_text(rows))
 
     def rows(self) -> list[Measurement]:
         """The table's rows, in canonical order."""
@@ -221,6 +225,7 @@ class RunStore:
                 self._row_of(merge),
                 loss_nats=round(mean.loss_nats, 8),
                 domain=domain,
+                slopes=_slopes_of(one.measured, domain),
                 **self._error_of(mean) | partly_scored(one, domain, self._data_hashes[merge.size]),
             )
             for domain, mean in means.items()
@@ -281,6 +286,18 @@ class RunStore:
 def _se(se: float) -> float | None:
     """In the digits of the table."""
     return float(text) if se <= LARGEST_LOSS and (text := write_se(se)) else None
+
+
+def _slopes_of(measured: MeasuredMerge, domain: str) -> tuple[tuple[str, float], ...]:
+    """What a row of a domain, or of their mean, has of them."""
+    slopes = measured.slopes
+    if slopes is None:
+        return ()
+    known = {
+        domain_name(name): dict(zip(slopes.experts, each, strict=True))
+        for name, each in slopes.domains.items()
+    }
+    return slopes_for(domain, known)
 
 
 def partly_scored(one: Completed, domain: str, data_hash: str) -> dict[str, Any]:

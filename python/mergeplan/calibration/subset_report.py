@@ -17,6 +17,7 @@ from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.select import select_each
 from mergeplan.selection.selection import Selection, Selections, Wish, worse_weights
 from mergeplan.selection.sizes import link_sizes
+from mergeplan.selection.slopes import rows_with_slopes
 from mergeplan.selection.table import tables_of
 from mergeplan.verdict.verdict import Verdict
 
@@ -104,7 +105,7 @@ def _by_method(table: Path, wish: Wish, transfer: str) -> Selections:
 
     `select` takes an average for a point of task arithmetic's surface and may name another subset.
     """
-    rows, _ = read_rows(table)
+    rows = rows_with_slopes(table, read_rows(table)[0])
     resampling = resampling_beside(table, rows)
     rows = of_known_items(rows, resampling)
     found: list[Selection] = []

@@ -45,6 +45,8 @@ class Measurement:
         data_hash: Which tokens were scored.
         own_se: What of a metric's error is this merge's own, where the scores of the items tell; no
             column of a table.
+        slopes: By how much the loss rises for one more of an expert's weight, by its name, see
+            `measurements.slopes`; no column of a table either.
     """
 
     row: int
@@ -68,6 +70,7 @@ class Measurement:
     data_hash: str = ""
     own_se: float | None = None
     text_se: float | None = None
+    slopes: tuple[tuple[str, float], ...] = ()
 
     @property
     def target(self) -> str:
@@ -133,6 +136,7 @@ class Measurements(Summarized):
             {
                 name: "+".join(map(str, value)) if isinstance(value, tuple) else value
                 for name, value in vars(row).items()
+                if name != "slopes"
             }
             for row in self.rows
         ]

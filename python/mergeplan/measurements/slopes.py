@@ -7,6 +7,7 @@ included: an average of k has α = 1/k. The weights of the others stay, so that 
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def _row(record: Mapping[str, str | None], where: str) -> Slope:
     except ValueError as error:
         raise fail("n_params", "a number of parameters") from error
     try:
-        parse_options(cells["options"])
+        options = json.dumps(parse_options(cells["options"]), sort_keys=True)
     except ValueError as error:
         raise fail("options", "a JSON object") from error
     try:
@@ -117,6 +118,6 @@ def _row(record: Mapping[str, str | None], where: str) -> Slope:
     if not abs(slope) <= LARGEST_LOSS:
         raise fail("slope_nats", f"a number from {-LARGEST_LOSS:,.0f} to {LARGEST_LOSS:,.0f}")
     subset = tuple(sorted(cells["subset"].split("+")))
-    key = n_params, cells["method"], cells["options"], subset, cells["seed"]
+    key = n_params, cells["method"], options, subset, cells["seed"]
     domain = domain_name(cells["domain"])
     return Slope(key, domain, cells["expert"], slope, cells["pool_hash"], cells["data_hash"])

@@ -21,6 +21,7 @@ from mergeplan.pool.pool import Pool, load_pool
 from mergeplan.selection.geometry import grams_beside
 from mergeplan.selection.select import select
 from mergeplan.selection.selection import Selections
+from mergeplan.selection.slopes import rows_with_slopes
 from mergeplan.system.files import expanded
 from mergeplan.verdict.answer import verdict_of
 from mergeplan.verdict.from_selections import verdict_from_selections
@@ -221,7 +222,7 @@ def open_source(
         raise InputError(
             f"`{table}` has rows of bases only", "measure some merges: `mergeplan calibrate`"
         )
-    rows = with_item_scores(table, rows)
+    rows = rows_with_slopes(table, with_item_scores(table, rows))
     grams_beside(table, rows)  # what is damaged is no page's matter
     resampling = resampling_beside(table, rows)
     rows = of_known_items(rows, resampling)

@@ -31,6 +31,7 @@ from mergeplan.selection.problem import Constraint, Problem
 from mergeplan.selection.selection import Selection, Selections, Wish, name_of_table
 from mergeplan.selection.settled import is_loss, settled_of, within_ends
 from mergeplan.selection.sizes import link_sizes, refuse_one_size
+from mergeplan.selection.slopes import rows_with_slopes
 from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.texts import texts_of
 from mergeplan.selection.weights import best_weights
@@ -94,7 +95,7 @@ def select(
         raise InputError(
             f"`{table_file}` has no rows", "measure some merges: `mergeplan calibrate`"
         )
-    rows = with_item_scores(table_file, rows)
+    rows = rows_with_slopes(table_file, with_item_scores(table_file, rows))
     resampling = resampling_beside(table_file, rows)
     rows = of_known_items(rows, resampling)
     wish = wish or Wish()

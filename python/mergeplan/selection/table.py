@@ -15,6 +15,7 @@ from mergeplan.measurements.gaps import gap_text
 from mergeplan.measurements.metrics import item_error, own_error, several_metrics
 from mergeplan.measurements.one_pool import refuse_two_pools
 from mergeplan.measurements.rows import MACRO, Measurement, MergeKey, parse_shares, target_name
+from mergeplan.selection.slopes import SlopesOfRows
 from mergeplan.selection.target import Target, mean_of
 from mergeplan.subset_law.law import SubsetLaw
 
@@ -101,8 +102,10 @@ class Table:
 
     @property
     def shrinkages(self) -> tuple[float, ...]:
-        """Powers of k to choose from: a linear method shrinks deltas by 1/k (`subset_law.form`)."""
-        return (1.0,) if self.linear else (1.0, 0.75, 0.5)
+        """Powers of k to choose from: a linear method shrinks deltas by 1/k (`subset_law.form`), as
+        do all that slopes are of."""
+        sloped = any(one.slopes is not None for one in self.targets.values())
+        return (1.0,) if self.linear or sloped else (1.0, 0.75, 0.5)
 
     @property
     def weighted(self) -> bool:
@@ -256,6 +259,7 @@ def _table(
     owns: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
     unpaired: set[str] = set()
     noise: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
+    slopes = SlopesOfRows(names, method, options)
     merges: dict[tuple[float, ...], dict[MergeKey, None]] = defaultdict(dict)
 
     def add(row: Measurement, factor: float) -> None:
@@ -266,6 +270,7 @@ def _table(
         if row.own_se is None:
             unpaired.add(name)
         noise[point, name].append(row.text_se or 0.0)
+        slopes.add(row, point, name, factor)
 
     for other, rows in groups.items():
         factor = 1.0
@@ -287,6 +292,7 @@ def _table(
             noise[point, MACRO] = [_of_mean([_of_mean(noise[point, one]) for one in domains])]
             cell[MACRO] = [float(np.mean([np.mean(cell[name]) for name in domains]))]
             kinds[MACRO] = "", False
+            slopes.add_mean(point, domains)
     points = sorted(cells)
     targets = {}
     for name in sorted(kinds, key=lambda name: (name != MACRO, name)):
@@ -307,6 +313,7 @@ def _table(
             own if told else None,
             bool(metric) and name not in unpaired,
             around if around.any() else None,
+            slopes.of(points, name),
         )
     weights = np.array(points, np.float64)
     keys = tuple(tuple(merges[point]) for point in points)

@@ -22,6 +22,7 @@ from mergeplan.pool.geometry.file import Gram
 from mergeplan.selection.fitting import Fits, fit_each
 from mergeplan.selection.geometry import geometry_beside, grams_beside
 from mergeplan.selection.sizes import link_sizes
+from mergeplan.selection.slopes import rows_with_slopes
 from mergeplan.selection.table import tables_of
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
@@ -117,7 +118,7 @@ def _fit(path: Path, domain: str | None, metric: str | None, method: str | None)
 
 def rows_of(path: Path, method: str | None) -> tuple[Measurement, ...]:
     """The rows of one method and of the bases; of all methods where none is named."""
-    rows = with_item_scores(path, read_rows(path)[0])
+    rows = rows_with_slopes(path, with_item_scores(path, read_rows(path)[0]))
     return tuple(row for row in rows if method is None or row.k == 0 or row.method == method)
 
 
