@@ -12,7 +12,8 @@ from mergeplan.errors import InputError
 from mergeplan.measurements.file import read_rows
 from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Problem
-from mergeplan.selection.table import tables_of
+from mergeplan.selection.sizes import link_sizes
+from mergeplan.selection.table import Table, tables_of
 from mergeplan.selection.target import Target, mean_of
 from mergeplan.selection.weights import gradient
 from mergeplan.subset_law.fit import fit_subset_law
@@ -228,6 +229,21 @@ def test_twenty_merges_of_a_real_pool_tell_the_other_subsets() -> None:
     assert target.values[(table.weights == best).all(1)][0] <= target.values.min() + 3e-5
     ratios = (found - truth) / law.deviations(table.weights[rest])
     assert 0.5 < np.sqrt(np.mean(ratios**2)) < 2
+
+
+def test_a_table_over_its_pools_experts_leaves_slopes_out() -> None:
+    law = fitted()
+    small = Table("average", "{}", 1e5, NAMES, MERGES, {"x": Target("x", law.values)})
+    own = Target("x", law.values, slopes=law.slopes)
+    kept = (MERGES[:, 4] == 0) & (MERGES.sum(1) > 0)
+    own = replace(own, values=own.values[kept], slopes=own.slopes[kept, :4])
+    large = Table("average", "{}", 1e6, NAMES[:4], MERGES[kept, :4], {"x": own}, pool_size=5)
+    _, wide = link_sizes([small, large])
+    assert wide.experts == NAMES
+    assert wide.targets["x"].slopes is None
+    assert wide.plain.targets["x"].slopes is not None
+    assert fit_table(wide, "x").slopes is None
+    assert fit_table(wide.plain, "x").slopes is not None
 
 
 def test_slopes_of_a_mean_are_the_mean_of_slopes() -> None:

@@ -84,7 +84,11 @@ def _widened(table: Table, below: Sequence[Table]) -> Table:
             weights = np.zeros((len(table.weights), len(one.experts)))
             weights[:, [one.experts.index(name) for name in table.experts]] = table.weights
             plain = replace(table, unlike=_unlike(table, one))
-            return replace(table, experts=one.experts, weights=weights, plain=plain)
+            # Slopes by an expert that no merge of the table has nobody took.
+            targets = {name: replace(each, slopes=None) for name, each in table.targets.items()}
+            return replace(
+                table, experts=one.experts, weights=weights, targets=targets, plain=plain
+            )
     return table
 
 
