@@ -24,8 +24,6 @@ MOST_ROWS, MOST_SLOPED = 150, 200
 # slope promises that a step has to keep.
 _MOST_STEPS, _FLAT, _ENOUGH = 200, 1e-6, 1e-4
 _FLAT_WITH_SLOPES = 1e-2
-# Of the search: logarithms of the prior's variances, and of the misfit's.
-_STARTS = ((-1.0, -9.0), (-4.0, -5.0))
 # Proposals of the importance sampling, from a t distribution of so many degrees of freedom.
 _PROPOSALS, _FREEDOM = 200, 5
 
@@ -144,10 +142,11 @@ def fit_variances(
         One variance for each part, and the misfit's, shape (parts + 1,).
     """
     likelihood = Likelihood(products, values, expected, noise, ones)
-    # A rough and a smooth start: the likelihood may have a maximum in either. With slopes, which
-    # are ten times as many, both lead to one, and its hundredth in the logarithm is none.
-    sloped = ones is not None and not ones.all()
-    starts, flat = (_STARTS[:1], _FLAT_WITH_SLOPES) if sloped else (_STARTS, _FLAT)
+    # A rough and a smooth start: the likelihood may have a maximum in either, and with slopes each
+    # gets stuck now and then.
+    starts = ((-1.0, -9.0), (-4.0, -5.0))
+    # A hundredth of the logarithm is little next to what hundreds of slopes tell.
+    flat = _FLAT if ones is None or ones.all() else _FLAT_WITH_SLOPES
     found = [
         _lowest(likelihood.negative_log, np.array([prior] * len(products) + [misfit]), flat)
         for prior, misfit in starts
@@ -198,7 +197,7 @@ def _lowest(
         while True:
             new = np.clip(x + step, -_WIDE, _WIDE)
             new_value, new_slope = function(new)
-            if new_value <= value + _ENOUGH * slope @ (new - x) or np.abs(step).max() < flat:
+            if new_value <= value + _ENOUGH * slope @ (new - x) or np.abs(step).max() < _FLAT:
                 break
             step = step / 2
         moved, turned = new - x, new_slope - slope
