@@ -5,7 +5,8 @@ What the commands do, these functions do, with the same names:
 measure     `init` (a pool of what is there), `sample`, `evaluate`, `compare` (several models),
             `calibrate`; `Pool`
 decide      `verdict_of` (what to do, by all that is known), `fit`, `suggest` (how many experts, by
-            the law), `select` (which experts and weights), `plot`, `similarity`
+            the law), `select` (which experts and weights), `tune` (weights by gradients), `plot`,
+            `similarity`
 merge       `merge` (a YAML, or a dict, into a folder), `merge_many`, `merge_into` (a loaded model),
             `stream` (tensor by tensor), `Sweep` (many merges of the same models)
 check       `doctor` (this machine), `inspect` (before), `verify` (after), `diff`; `replay`: is a

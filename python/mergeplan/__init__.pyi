@@ -84,6 +84,9 @@ from .selection.selection import Selection as Selection
 from .selection.selection import Selections as Selections
 from .selection.selection import Wish as Wish
 from .selection.write import config_of as config_of
+from .tuning.options import TuneOptions as TuneOptions
+from .tuning.result import Tuned as Tuned
+from .tuning.tune import tune as tune
 from .verdict.answer import verdict_of as verdict_of
 from .verdict.contenders import Contender as Contender
 from .verdict.verdict import Verdict as Verdict

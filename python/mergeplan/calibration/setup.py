@@ -46,13 +46,13 @@ class Setup:
 
         return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
 
-    def merging(self, model: Any) -> MergeOptions:
-        """How to merge into a model: where it is, but on a CPU by the core."""
-        device = next(model.parameters()).device
+    def merging(self, model: Any = None) -> MergeOptions:
+        """How to merge into a model: where it is, but on a CPU, or without one, by the core."""
+        device = None if model is None else next(model.parameters()).device
         return MergeOptions(
             threads=self.threads,
             memory_limit=self.memory_limit,
-            device=None if device.type == "cpu" else str(device),
+            device=None if device is None or device.type == "cpu" else str(device),
             lora_exact=self.lora_exact,
             allow_vocabulary_mismatch=self.allow_vocabulary_mismatch,
         )

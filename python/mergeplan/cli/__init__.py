@@ -40,6 +40,7 @@ COMMANDS = {
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "select": "name the best experts and weights, from measurements of a few merges",
+    "tune": "tune a merge's weights by gradients, for each expert or each of its layers",
     "similarity": "compare the experts of a pool by their weights, without any evaluation",
     "plot": "draw the fitted curves with their bands",
     "report": "one self-contained page of a run: verdict, law, subsets, experts",

@@ -32,6 +32,8 @@ VERSIONS = {
     "similarity": 1,
     "status": 1,
     "suggest": 1,
+    "tune": 1,
+    "tune_forecast": 1,
     "verify": 1,
 }
 

@@ -1,7 +1,8 @@
 """Held-out texts, encoded once for every model of a family."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,32 @@ class Texts:
                 some[names[int(np.searchsorted(ends, window.document, "right"))]].append(window)
         tokens = batch_tokens or self._batch_tokens
         return {name: make_batches(found, device, tokens) for name, found in some.items()}
+
+    def only(self, chosen: Mapping[str, NDArray[np.bool_]]) -> "Texts":
+        """Some of the documents of each domain, as texts of their own.
+
+        Args:
+            chosen: Of each domain; one or more.
+        """
+        from mergeplan.evaluation.scoring import Window
+
+        kept = np.concatenate([chosen[name] for name in self.domains])
+        numbers = np.cumsum(kept) - 1
+        domains = {
+            name: Domain(
+                one.lines[chosen[name]],
+                one.n_tokens[chosen[name]],
+                tuple(compress(one.groups, chosen[name])),
+                one.parts[chosen[name]],
+            )
+            for name, one in self.domains.items()
+        }
+        pieces = [
+            Window(int(numbers[window.document]), window.ids, window.scored)
+            for window in self._windows
+            if kept[window.document]
+        ]
+        return replace(self, domains=domains, _windows=pieces, _batches={})
 
     @property
     def longest(self) -> int:

@@ -75,6 +75,48 @@ def similarity(
 
 def geometry_of(size: PoolSize, *, threads: int | None = None, progress: Shown = None) -> Geometry:
     """The same for one size."""
+    compared = _compare(size, threads, progress)
+    names, parts = compared.experts, list(compared.parts.values())
+    layers: dict[int, list[_Part]] = defaultdict(list)
+    kinds: dict[str, list[_Part]] = defaultdict(list)
+    for name, part in compared.parts.items():
+        kinds[module_kind(name)].append(part)
+        if (place := layer_of(name)) is not None:
+            layers[place[1]].append(part)
+    return Geometry(
+        base=size.base,
+        experts=names,
+        n_params=size.count_params(),
+        densities=DENSITIES,
+        whole=_group(parts),
+        by_layer={layer: _group(layers[layer]) for layer in sorted(layers)},
+        by_kind={kind: _group(kinds[kind]) for kind in sorted(kinds)},
+        left_out=compared.left_out,
+        read_bytes=compared.read_bytes,
+    )
+
+
+def tensor_grams(
+    size: PoolSize, *, threads: int | None = None
+) -> tuple[tuple[str, ...], dict[str, Array]]:
+    """Inner products of the experts' deltas in each tensor, (experts, experts), in one pass.
+
+    Returns:
+        The experts in the order of the matrices, and the matrices by tensor.
+    """
+    compared = _compare(size, threads, False)
+    return compared.experts, {name: part.gram for name, part in compared.parts.items()}
+
+
+@dataclass(frozen=True)
+class _Compared:
+    experts: tuple[str, ...]
+    parts: dict[str, "_Part"]
+    left_out: dict[str, str]
+    read_bytes: int
+
+
+def _compare(size: PoolSize, threads: int | None, progress: Shown) -> _Compared:
     from mergeplan._native import tensor_similarities
 
     names = tuple(sorted(size.experts))
@@ -95,24 +137,8 @@ def geometry_of(size: PoolSize, *, threads: int | None = None, progress: Shown =
             threads=threads or worker_threads(),
             progress=(lambda done: told(done, total)) if told else None,
         )
-    parts = [_Part.of(one, len(names)) for one in found]
-    layers: dict[int, list[_Part]] = defaultdict(list)
-    kinds: dict[str, list[_Part]] = defaultdict(list)
-    for name, part in zip(tensors, parts, strict=True):
-        kinds[module_kind(name)].append(part)
-        if (place := layer_of(name)) is not None:
-            layers[place[1]].append(part)
-    return Geometry(
-        base=size.base,
-        experts=names,
-        n_params=size.count_params(),
-        densities=DENSITIES,
-        whole=_group(parts),
-        by_layer={layer: _group(layers[layer]) for layer in sorted(layers)},
-        by_kind={kind: _group(kinds[kind]) for kind in sorted(kinds)},
-        left_out=left_out,
-        read_bytes=total,
-    )
+    parts = {name: _Part.of(one, len(names)) for name, one in zip(tensors, found, strict=True)}
+    return _Compared(names, parts, left_out, total)
 
 
 def module_kind(tensor: str) -> str:

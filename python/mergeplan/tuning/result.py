@@ -1,0 +1,224 @@
+"""What tuning came to, in words, tables and data."""
+
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.display.summary import Summarized
+from mergeplan.display.table import align_columns
+from mergeplan.display.text import counted, listed
+from mergeplan.evaluation.scores import Scores
+from mergeplan.subset_law.spread import NINE_IN_TEN
+from mergeplan.tuning.aim import Aim
+from mergeplan.tuning.leaving_out import LeftOut
+
+Array = NDArray[np.float64]
+
+VERSION = 1
+# Weights so near to a bound lie at it.
+_AT_BOUND = 1e-4
+_MOST_ROWS = 60
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Something that the tuned merge is held against, on the reporting half.
+
+    Attributes:
+        value: Its own.
+        gain: By how much the tuned merge is better, with its paired 90 % interval; NaN where there
+            are too few documents.
+    """
+
+    name: str
+    value: float
+    gain: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, name: str, aim: Aim, scores: Scores, tuned: Scores) -> "Rival":
+        value = aim.value({n: one.loss_nats for n, one in scores.estimates().items()})
+        gain = aim.gain(scores, tuned)
+        margin = NINE_IN_TEN * gain.se
+        own = gain.loss_nats
+        return cls(name, value, own, own - margin, own + margin)
+
+
+@dataclass(frozen=True, repr=False)
+class Tuned(Summarized):
+    """A tuned merge.
+
+    Attributes:
+        aim: What it was tuned for.
+        by: Which tensors of an expert share a weight.
+        weights: Shape (n_experts, n_groups), in the order of `experts` and `groups`.
+        bounds: Least and largest weight.
+        penalty: Towards equal weights, by which these were found; 0 for none.
+        stopped: Why the search ended.
+        points: Points with slopes, base and equal weights among them.
+        kept: Points that an earlier run had measured.
+        tokens: Forward passes in all, in tokens; a backward pass counts two.
+        pass_tokens: Of one pass through the half that was tuned on.
+        scores: Of the tuned merge on the reporting half.
+        value: What counts of them.
+        left_out: What costs the least to leave out, measured.
+        effects: By domain, what each weight does to its loss; see `leaving_out.effects`.
+        config: The merge's YAML.
+    """
+
+    aim: str
+    by: str
+    method: str
+    experts: tuple[str, ...]
+    groups: tuple[str, ...]
+    weights: Array
+    bounds: tuple[float, float]
+    penalty: float
+    stopped: str
+    points: int
+    kept: int
+    tokens: int
+    pass_tokens: int
+    seconds: float
+    scores: Scores
+    rivals: tuple[Rival, ...]
+    value: float
+    left_out: tuple[LeftOut, ...]
+    effects: dict[str, Array] = field(repr=False)
+    config: Path
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passes(self) -> float:
+        """Forward passes through the half that was tuned on."""
+        return self.tokens / self.pass_tokens
+
+    @property
+    def next_command(self) -> str:
+        """What makes the merge."""
+        out = self.config.parent / "merged"
+        return shlex.join(["mergeplan", "merge", str(self.config), "-o", str(out)])
+
+    @property
+    def at_bound(self) -> tuple[str, ...]:
+        """Weights that lie at a bound, by expert, and group where there are several."""
+        low, high = self.bounds
+        places = np.argwhere((self.weights <= low + _AT_BOUND) | (self.weights >= high - _AT_BOUND))
+        one = len(self.groups) == 1
+        return tuple(
+            self.experts[i] if one else f"{self.experts[i]} in {self.groups[g]}" for i, g in places
+        )
+
+    @property
+    def doubts(self) -> list[str]:
+        """What a reader must know."""
+        found = list(self.warnings)
+        if names := self.at_bound:
+            low, high = self.bounds
+            found.append(
+                f"the best weights may lie beyond the bounds {low:g} and {high:g}:"
+                f" {listed(names, 5)}; wider ones are given by `--bounds`"
+            )
+        for one in self.rivals:
+            if one.gain < 0:
+                found.append(
+                    f"on documents that had no part in tuning, the tuned merge is worse than"
+                    f" {one.name}"
+                )
+        return found
+
+    def summary(self) -> str:
+        """Gains, then weights, then what could be left out."""
+        n_groups = len(self.groups)
+        unknowns = f"{counted(len(self.experts), 'experts')}"
+        if n_groups > 1:
+            unknowns += f" by {self.by.replace(',', ' and ')}, {self.weights.size} weights,"
+        head = (
+            f"tuned {unknowns} for {self.aim}: {counted(self.points, 'points')} with slopes,"
+            f" {self.passes:.1f} forward passes, {self.seconds:.0f} s; {self.stopped}"
+        )
+        documents = sum(one.n_documents for one in self.scores.estimates().values())
+        lines = [
+            head,
+            "",
+            f"on the other half, {counted(documents, 'documents')} that had no part in it:"
+            f" {self.value:.4f}",
+        ]
+        for one in self.rivals:
+            verb = "better" if one.gain >= 0 else "worse"
+            interval = ""
+            if np.isfinite(one.low):
+                interval = f", {one.low:+.4f} to {one.high:+.4f} (90 %, paired)"
+            lines.append(f"  {abs(one.gain):.4f} {verb} than {one.name}, {one.value:.4f}{interval}")
+        lines += ["", *self._weights(), "", *self._effects()]
+        if free := [one for one in self.left_out if one.free]:
+            lines += ["", "could be left out, each alone, and the texts would not tell:"]
+            lines += [f"  {one.what} {one.name}: {one.cost:+.4f} ± {one.se:.4f}" for one in free]
+        return "\n".join(lines)
+
+    def _weights(self) -> list[str]:
+        rows = [
+            (name, *(f"{w:.3f}" for w in self.weights[:, g]), f"{self.weights[:, g].sum():.3f}")
+            for g, name in enumerate(self.groups[:_MOST_ROWS])
+        ]
+        more = len(self.groups) - _MOST_ROWS
+        table = align_columns([("weights", *self.experts, "sum"), *rows], left=1)
+        return [*table, *([f"and {more} more, in tune.json"] if more > 0 else [])]
+
+    def _effects(self) -> list[str]:
+        rows = [
+            (name, *(f"{value:+.4f}" for value in values.sum(1)), f"{values.sum():+.4f}")
+            for name, values in self.effects.items()
+        ]
+        return align_columns([("effect on", *self.experts, "all"), *rows], left=1)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each weight."""
+        return [
+            {"expert": expert, "group": group, "weight": float(self.weights[i, g])}
+            for i, expert in enumerate(self.experts)
+            for g, group in enumerate(self.groups)
+        ]
+
+
+def result_data(found: Tuned) -> dict[str, Any]:
+    """What `tune.json` and `--json` have."""
+    return {
+        "version": VERSION,
+        "aim": found.aim,
+        "by": found.by,
+        "method": found.method,
+        "experts": list(found.experts),
+        "groups": list(found.groups),
+        "weights": found.weights.tolist(),
+        "bounds": list(found.bounds),
+        "at_bound": list(found.at_bound),
+        "penalty": found.penalty,
+        "stopped": found.stopped,
+        "points": found.points,
+        "passes": found.passes,
+        "seconds": found.seconds,
+        "value": found.value,
+        "domains": {n: one.loss_nats for n, one in found.scores.estimates().items()},
+        "rivals": [
+            {
+                key: value if not isinstance(value, float) or np.isfinite(value) else None
+                for key, value in asdict(one).items()
+            }
+            for one in found.rivals
+        ],
+        "left_out": [
+            {"what": one.what, "name": one.name, "cost": one.cost, "free": one.free}
+            | {"se": one.se if np.isfinite(one.se) else None}
+            for one in found.left_out
+        ],
+        "effects": {name: values.tolist() for name, values in found.effects.items()},
+        "config": str(found.config),
+        "next": found.next_command,
+        "warnings": found.doubts,
+    }

@@ -1,0 +1,199 @@
+"""The loop: weights, their losses and slopes, and the next weights."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.evaluation.scores import Scores
+from mergeplan.tuning.aim import Aim
+from mergeplan.tuning.curvature import chain, spread, start, updated
+from mergeplan.tuning.folder import Point, scores_of
+from mergeplan.tuning.recipe import rounded
+from mergeplan.tuning.step import Model, Region, best_step
+
+if TYPE_CHECKING:
+    from mergeplan.tuning.measuring import Measuring
+
+Array = NDArray[np.float64]
+
+# Of the penalty towards equal weights, in units of the loss's own curvature.
+PENALTIES = (0.03, 0.1, 0.3, 1.0)
+# A step is worth trusting further, or less far, by what it gained of what was promised.
+_GOOD, _POOR = 0.7, 0.25
+_LONGER, _SHORTER = 2.0, 0.35
+# Points in a row, that gain where slopes were taken and not where steps are accepted.
+_PATIENCE = 3
+TOLD, FITTED, SPENT, STUCK = (
+    "the next step would gain less than the texts can tell",
+    "steps no longer gained on the documents that accept them",
+    "the budget is spent",
+    "no step is left within the bounds",
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A measured point, as the loop needs it."""
+
+    weights: Array  # (n_experts, n_groups)
+    losses: dict[str, float]
+    slopes: dict[str, Array]  # (n,) each
+    accepting: Scores
+
+    @classmethod
+    def of(cls, point: Point) -> "Seen":
+        losses = {name: float(loss) for name, loss in (point.losses or {}).items()}
+        slopes = {name: np.array(one).ravel() for name, one in (point.slopes or {}).items()}
+        return cls(np.array(point.weights), losses, slopes, scores_of(point.accepting))
+
+    def slope(self, aim: Aim) -> Array:
+        """Of the mean that counts, shape (n,)."""
+        return np.asarray(sum(share * self.slopes[name] for name, share in aim.shares.items()))
+
+
+@dataclass
+class Found:
+    """What a search came to.
+
+    Attributes:
+        weights: Those that are best where steps are accepted.
+        penalty: By which they were found; 0 for none.
+        stopped: Why.
+        seen: Every point with slopes, in order: the base, equal weights, then steps.
+        accepted: The value of each on the accepting documents, and of those of penalties behind.
+        bend: The last curvature, shape (n, n).
+    """
+
+    weights: Array
+    penalty: float
+    stopped: str
+    seen: list[Seen]
+    accepted: list[float]
+    bend: Array
+    centre: Seen
+    told: float
+    scores: Scores = field(repr=False)
+
+
+def search(
+    measuring: "Measuring",
+    aim: Aim,
+    region: Region,
+    begin: Array,
+    grams: Array,
+    budget: int,
+    say: Callable[[str], object] = lambda _: None,
+) -> Found:
+    """Tune weights.
+
+    Args:
+        begin: Where to begin, shape (n_experts, n_groups).
+        grams: As for `curvature.start`.
+        budget: Most points with slopes.
+    """
+    base = Seen.of(measuring.at(np.zeros_like(begin)))
+    first = Seen.of(measuring.at(begin))
+    seen, centre, stopped = [base, first], first, SPENT
+    radius = min(max(2 / len(begin), 0.1), 0.5)
+    change = (first.slope(aim) - base.slope(aim)).reshape(begin.shape)
+    initial = start(grams, first.weights, change)
+    told, bend, worse = 0.0, initial, 0
+    while True:
+        pairs = chain([one.weights for one in seen], [one.slope(aim) for one in seen])
+        bend = updated(initial, pairs)
+        if len(seen) >= budget:
+            break
+        model = _model(aim, centre, bend, np.zeros_like(bend))
+        step = best_step(model, region, radius)
+        nothing = np.zeros_like(step)
+        promised = model.merit(nothing) - model.merit(step)
+        told = _told(aim, seen, bend, step)
+        if promised <= told:
+            stopped = TOLD
+            break
+        weights = rounded(centre.weights + step.reshape(begin.shape))
+        if any(np.array_equal(weights, one.weights) for one in seen):
+            stopped = STUCK
+            break
+        point = Seen.of(measuring.at(weights))
+        before = min(_accepted(aim, one) for one in seen)
+        seen.append(point)
+        gained = aim.merit(centre.losses) - aim.merit(point.losses)
+        say(
+            f"point {len(seen)}: {aim.value(point.losses):.4f} where slopes are taken,"
+            f" {_accepted(aim, point):.4f} where steps are accepted"
+        )
+        if gained > _GOOD * promised and np.abs(step).max() > 0.99 * radius:
+            radius *= _LONGER
+        elif gained < _POOR * promised:
+            radius = _SHORTER * float(np.abs(step).max())
+        worse = 0 if _accepted(aim, point) < before else worse + 1
+        if gained > 0:
+            centre = point
+        if worse >= _PATIENCE:
+            stopped = FITTED
+            break
+    return _with_penalty(measuring, aim, region, seen, centre, bend, stopped, told)
+
+
+def _with_penalty(
+    measuring: "Measuring",
+    aim: Aim,
+    region: Region,
+    seen: list[Seen],
+    centre: Seen,
+    bend: Array,
+    stopped: str,
+    told: float,
+) -> Found:
+    """The best of all points and of what penalties lead to, where steps are accepted."""
+    inside = [one for one in seen[1:] if _inside(region, one.weights)]
+    best = min(inside, key=lambda one: _accepted(aim, one))
+    found = Found(
+        best.weights, 0.0, stopped, seen, [_accepted(aim, one) for one in seen], bend, centre,
+        told, best.accepting,
+    )  # fmt: skip
+    for strength in PENALTIES:
+        model = _model(aim, centre, bend, strength * spread(bend))
+        step = best_step(model, region, region.high - region.low)
+        weights = rounded(centre.weights + step.reshape(centre.weights.shape))
+        scores = scores_of(measuring.at(weights, slopes=False).accepting)
+        value = _merit(aim, scores)
+        if value < min(found.accepted[1:]):
+            found.weights, found.penalty, found.scores = weights, strength, scores
+        found.accepted.append(value)
+    return found
+
+
+def _model(aim: Aim, at: Seen, bend: Array, penalty: Array) -> Model:
+    return Model(aim, at.weights, at.losses, at.slopes, bend, penalty)
+
+
+def _merit(aim: Aim, scores: Scores) -> float:
+    return aim.merit({name: one.loss_nats for name, one in scores.estimates().items()})
+
+
+def _accepted(aim: Aim, one: Seen) -> float:
+    return _merit(aim, one.accepting)
+
+
+def _inside(region: Region, weights: Array) -> bool:
+    inside = (weights >= region.low - 1e-9).all() and (weights <= region.high + 1e-9).all()
+    sums = region.total is None or np.allclose(weights.sum(0), region.total, atol=1e-3)
+    return bool(inside and sums)
+
+
+def _told(aim: Aim, seen: list[Seen], bend: Array, step: Array) -> float:
+    """What a step may gain by chance: the paired error of the last one, by how much each bends the
+    loss, which is how unlike documents answer to it too."""
+    before, last = seen[-2:]
+    went = (last.weights - before.weights).ravel()
+    error = aim.gain(before.accepting, last.accepting).se
+    bent, bends = float(went @ bend @ went), float(step @ bend @ step)
+    if not math.isfinite(error) or bent <= 0 or bends <= 0:
+        return 0.0
+    return error * math.sqrt(bends / bent)

@@ -1,0 +1,175 @@
+"""From a pool to a tuned merge."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergeplan.config.write import to_yaml
+from mergeplan.pool.geometry.compare import tensor_grams
+from mergeplan.pool.pool import Pool
+from mergeplan.tuning.folder import CONFIG, RESULT, TuneFolder, recorded_in, scores_of
+from mergeplan.tuning.leaving_out import effects, left_out
+from mergeplan.tuning.options import TuneOptions
+from mergeplan.tuning.prepared import Prepared, prepare
+from mergeplan.tuning.result import Rival, Tuned, result_data
+from mergeplan.tuning.search import search
+
+if TYPE_CHECKING:
+    from mergeplan.tuning.measuring import Measuring
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TuneForecast:
+    """What a run would take.
+
+    Attributes:
+        unknowns: Weights to tune.
+        points: Points with slopes, at most.
+        point_tokens: Forward passes of each in tokens; a backward pass counts two.
+        reads: How often base and experts are read for a point's slopes.
+        read_bytes: What those reads go over.
+        memory_bytes: Beside the model, at most.
+    """
+
+    unknowns: int
+    groups: tuple[str, ...]
+    points: int
+    point_tokens: int
+    reads: int
+    read_bytes: int
+    memory_bytes: int
+    warnings: tuple[str, ...]
+
+
+def forecast_tune(
+    pool: Pool | str | Path, folder: Path, options: TuneOptions | None = None
+) -> TuneForecast:
+    """What tuning would take; nothing is measured or written.
+
+    Raises:
+        MissingInputError, InputError, SurroundingsError: As for `tune`.
+    """
+    options = options or TuneOptions()
+    prepared = prepare(pool, options)
+    recorded_in(folder)
+    measuring = _measuring(prepared, options)
+    held = measuring.meter.holding
+    return TuneForecast(
+        prepared.equal.size,
+        prepared.recipe.groups.names,
+        options.budget,
+        measuring.point_tokens,
+        held.n_reads,
+        held.read_bytes,
+        held.memory_bytes,
+        prepared.warnings,
+    )
+
+
+def tune(
+    pool: Pool | str | Path,
+    folder: str | Path,
+    options: TuneOptions | None = None,
+    *,
+    say: Callable[[str], object] = lambda _: None,
+) -> Tuned:
+    """Tune the weights of a merge of a pool's experts by gradients.
+
+    Args:
+        pool: Its file, or as `load_pool` gives it.
+        folder: Of the run; one that exists goes on where it stopped.
+        say: Told of each point.
+
+    Returns:
+        The tuned weights, and what they gain on documents that had no part in tuning.
+
+    Raises:
+        MissingInputError: torch, transformers or a model is not there.
+        InputError: The pool, a model, a text or an option is at fault.
+        SurroundingsError: The folder is another's, or there is too little memory.
+    """
+    options, folder = options or TuneOptions(), Path(folder)
+    begun = time.perf_counter()
+    prepared = prepare(pool, options)
+    recorded_in(folder)
+    # Before the folder: what has no room is refused before anything is written.
+    measuring = _measuring(prepared, options)
+    run = TuneFolder(folder, prepared.identity)
+    try:
+        measuring.folder = run
+        kept = len(run.points)
+        found = search(
+            measuring, prepared.aim, prepared.region, prepared.equal, _grams(prepared, options),
+            options.budget, say,
+        )  # fmt: skip
+        out, helps = left_out(measuring, prepared, found), effects(measuring, prepared, found)
+        say("scoring the reporting half")
+        wanted = {
+            "the base": np.zeros_like(prepared.equal),
+            "equal weights": prepared.equal,
+            "tuned": found.weights,
+        }
+        reported = {name: scores_of(measuring.report(w).reported) for name, w in wanted.items()}
+        tuned = reported.pop("tuned")
+        config = prepared.recipe.config(found.weights)
+        words = [f"mergeplan tune, by {options.by}, for {prepared.aim.name}"]
+        path = run.write(CONFIG, to_yaml(config, words))
+        result = Tuned(
+            aim=prepared.aim.name,
+            by=options.by,
+            method=prepared.recipe.label,
+            experts=prepared.experts,
+            groups=prepared.recipe.groups.names,
+            weights=found.weights,
+            bounds=options.bounds,
+            penalty=found.penalty,
+            stopped=found.stopped,
+            points=len(found.seen),
+            kept=min(kept, len(run.points)),
+            tokens=sum(point.tokens for point in run.points),
+            pass_tokens=prepared.texts.gradient.n_tokens + prepared.texts.accepting.n_tokens,
+            seconds=time.perf_counter() - begun,
+            scores=tuned,
+            rivals=tuple(
+                Rival.of(name, prepared.aim, one, tuned) for name, one in reported.items()
+            ),
+            value=prepared.aim.value(
+                {name: one.loss_nats for name, one in tuned.estimates().items()}
+            ),
+            left_out=out,
+            effects=helps,
+            config=path,
+            warnings=prepared.warnings,
+        )
+        run.write(RESULT, json.dumps(result_data(result), allow_nan=False, indent=1) + "\n")
+        return result
+    finally:
+        run.close()
+
+
+def _measuring(prepared: Prepared, options: TuneOptions) -> "Measuring":
+    # It imports torch, without which `prepare` has said so.
+    from mergeplan.tuning.measuring import Measuring
+
+    return Measuring(prepared.recipe, prepared.slopes, prepared.texts, options.setup)
+
+
+def _grams(prepared: Prepared, options: TuneOptions) -> Array:
+    """Inner products of the experts by group; see `curvature.start`."""
+    size, groups = prepared.pool.sizes[prepared.size], prepared.recipe.groups
+    order, found = tensor_grams(size, threads=options.setup.threads)
+    places = [order.index(name) for name in prepared.experts]
+    grams = np.zeros((len(groups), len(places), len(places)))
+    for job in prepared.slopes.jobs:
+        for name in job.stored:
+            if name in found:
+                grams[groups.of[job.tensor]] += found[name][np.ix_(places, places)]
+    return grams

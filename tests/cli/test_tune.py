@@ -1,0 +1,139 @@
+"""`mergeplan tune`: weights by gradients, from a pool to a YAML."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.support.commands import cli
+from tests.support.pools import NAMES, write_pool
+from tests.support.settings import EVAL
+
+DOMAINS = ("html", "python")
+
+
+def pool_of(folder, **changes):
+    pool = write_pool(folder, **changes)
+    for domain in DOMAINS:
+        text = (EVAL / f"{domain}.jsonl").read_text("utf-8")
+        (folder / "texts" / f"{domain}.jsonl").write_text(text)
+    return pool
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A pool, its run, and what the run printed."""
+    folder = tmp_path_factory.mktemp("tuned")
+    pool = pool_of(folder)
+    done = cli("tune", pool, "-o", folder / "run", "--by", "layer", "-j", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_tuned_weights_are_better_on_documents_that_had_no_part_in_it(tuned):
+    folder, found = tuned
+    assert found["experts"] == list(NAMES)
+    assert np.shape(found["weights"]) == (len(NAMES), len(found["groups"]))
+    assert [one["name"] for one in found["rivals"]] == ["the base", "equal weights"]
+    assert all(one["low"] > 0 for one in found["rivals"])
+    # What weights do sums to what the merge does, on the documents that give slopes.
+    points = list(map(json.loads, (folder / "run" / "points.jsonl").read_text().splitlines()))
+    base = points[0]["losses"]
+    last = next(one["losses"] for one in points[::-1] if one["losses"])
+    for name, effect in found["effects"].items():
+        assert abs(np.sum(effect) - (last[name] - base[name])) < 0.2 * abs(np.sum(effect))
+    config = yaml.safe_load((folder / "run" / "merge.yml").read_text())
+    assert config["merge_method"] == "task_arithmetic"
+    kept = json.loads((folder / "run" / "tune.json").read_text())
+    assert kept["weights"] == found["weights"]
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_end(tuned, tmp_path):
+    folder, found = tuned
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tuning.json").write_bytes((folder / "run" / "tuning.json").read_bytes())
+    lines = (folder / "run" / "points.jsonl").read_text().splitlines(keepends=True)
+    (run / "points.jsonl").write_text("".join(lines[:2]) + lines[2][:50])
+    done = cli("tune", folder / "pool.yml", "-o", run, "--by", "layer", "-j", 1, "-q")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((run / "tune.json").read_text())
+    assert again["weights"] == found["weights"]
+    kept = (run / "points.jsonl").read_text().splitlines(keepends=True)
+    assert kept[:2] == lines[:2]
+    assert len(kept) == len(lines)
+    assert "could be left out" in done.stdout or not any(one["free"] for one in again["left_out"])
+    assert f"next: {again['next']}" in done.stdout
+
+
+def test_a_finished_run_measures_nothing_again_and_keeps_to_its_options(tuned):
+    folder, _ = tuned
+    before = (folder / "run" / "points.jsonl").read_bytes()
+    same = ("tune", folder / "pool.yml", "-o", folder / "run", "-j", 1, "-q")
+    done = cli(*same, "--by", "layer")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "run" / "points.jsonl").read_bytes() == before
+    done = cli(*same, "--by", "expert")
+    assert done.returncode == 1
+    assert "`--by`" in done.stderr
+
+
+def test_a_dry_run_writes_nothing(tuned, tmp_path):
+    folder, _ = tuned
+    args = ("tune", folder / "pool.yml", "-o", tmp_path / "run", "--by", "layer,kind", "--dry-run")
+    done = cli(*args, "--json")
+    found = json.loads(done.stdout)
+    assert found["unknowns"] == len(NAMES) * len(found["groups"])
+    assert found["reads"] == 1
+    assert "45 weights in 9 groups" in cli(*args).stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_tuned_is_refused_before_any_work(tmp_path):
+    pool = pool_of(tmp_path)
+    run = tmp_path / "run"
+
+    def refused(*more, pool=pool, code=1):
+        done = cli("tune", pool, "-o", run, "-j", 1, *more)
+        assert done.returncode == code, done.stderr
+        assert not run.exists()
+        return done.stderr
+
+    assert "no domain `java`" in refused("--domains", "java")
+    assert "gradients take" in refused("--memory-limit", "20MB")
+    assert "documents or groups" in refused("--max-tokens", "300")
+    assert "sum to 99" in refused("--sum", "99")
+    assert "in order" in refused("--bounds", "2,1")
+    assert "expected two numbers" in refused("--bounds", "2", code=2)
+    ties = write_pool(tmp_path / "ties", methods={"ties": {"density": 0.5}})
+    assert "elects signs" in refused(pool=ties)
+    few = write_pool(tmp_path / "few")
+    assert "fall" in refused(pool=few) or "documents or groups" in refused(pool=few)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note.txt").write_text("x")
+    done = cli("tune", pool, "-o", tmp_path / "mine")
+    assert "is no run of `tune`" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
+
+
+def test_without_torch_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = cli("tune", pool_of(tmp_path), "-o", tmp_path / "run")
+    assert done.returncode == 1
+    assert "needs torch" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_fixed_sums_and_the_worst_domain_are_kept_to(tmp_path):
+    pool = pool_of(tmp_path, methods={"dare": {"density": 0.7}})
+    more = ("--worst", "--sum", "1", "--bounds", "0,1", "--budget", "4", "--keep", "html<=2.2")
+    done = cli("tune", pool, "-o", tmp_path / "run", "-j", 1, "--json", "--seed", 3, *more)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    weights = np.array(found["weights"])
+    assert np.allclose(weights.sum(0), 1, atol=1e-4)
+    assert weights.min() >= 0
+    assert found["method"] == "dare"
+    assert yaml.safe_load((tmp_path / "run" / "merge.yml").read_text())["random_seed"] == 3
