@@ -231,6 +231,20 @@ def test_twenty_merges_of_a_real_pool_tell_the_other_subsets() -> None:
     assert 0.5 < np.sqrt(np.mean(ratios**2)) < 2
 
 
+def test_slopes_tell_what_changes_with_the_sum() -> None:
+    values, slopes = surface(MERGES), central(surface, MERGES)
+    table = Table("average", "{}", None, NAMES, MERGES, {"x": Target("x", values)})
+    assert table.largest_sum is None
+    sloped = replace(table, targets={"x": Target("x", values, slopes=slopes)})
+    assert sloped.largest_sum == 1
+    smaller = 0.4 * EVERY
+    assert np.abs(fit_table(sloped, "x").predict(smaller) - surface(smaller)).max() < 5e-3
+    assert np.abs(fit_table(table, "x").predict(smaller) - surface(smaller)).max() > 0.02
+    dare = replace(sloped, method="dare", options='{"density": 0.5}')
+    assert dare.weighted
+    assert dare.shrinkages == (1.0,)
+
+
 def test_a_table_over_its_pools_experts_leaves_slopes_out() -> None:
     law = fitted()
     small = Table("average", "{}", 1e5, NAMES, MERGES, {"x": Target("x", law.values)})

@@ -104,25 +104,32 @@ class Table:
     def shrinkages(self) -> tuple[float, ...]:
         """Powers of k to choose from: a linear method shrinks deltas by 1/k (`subset_law.form`), as
         do all that slopes are of."""
-        sloped = any(one.slopes is not None for one in self.targets.values())
-        return (1.0,) if self.linear or sloped else (1.0, 0.75, 0.5)
+        return (1.0,) if self.linear or self.sloped.any() else (1.0, 0.75, 0.5)
+
+    @property
+    def sloped(self) -> NDArray[np.bool_]:
+        """Which rows have slopes of some target, shape (n_rows,)."""
+        known = [one.slopes for one in self.targets.values() if one.slopes is not None]
+        every = [np.isfinite(one).all(1) for one in known]
+        return np.any(every, axis=0) if every else np.zeros(len(self.weights), np.bool_)
 
     @property
     def weighted(self) -> bool:
-        """Whether merges of unequal weights follow the form: by theory, or they were measured."""
+        """Whether merges of unequal weights follow the form: by theory, or they were measured, or
+        slopes by the weights were."""
         shares = self.weights[(self.weights > 0).sum(1) > 1]
         unequal = any(np.ptp(row[row > 0]) > 1e-6 for row in shares)
-        return self.linear or unequal
+        return self.linear or unequal or bool(self.sloped.any())
 
     @property
     def largest_sum(self) -> float | None:
         """Largest sum of weights that may be chosen freely; `None` where it has to be 1.
 
-        The sum is free where every expert was measured at a sum other than 1. Elsewhere nothing
-        tells apart what changes with the sum.
+        The sum is free where every expert was measured at a sum other than 1, or with slopes, which
+        are of a free sum. Elsewhere nothing tells apart what changes with the sum.
         """
         sums = self.weights.sum(1)
-        off = (np.abs(sums - 1) > 1e-6) & (sums > 0)
+        off = ((np.abs(sums - 1) > 1e-6) | self.sloped) & (sums > 0)
         covered = (self.weights[off] > 0).any(0).all() if off.any() else False
         return round(float(sums.max()), 9) if covered and self.weighted else None
 
