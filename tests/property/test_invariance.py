@@ -157,3 +157,19 @@ def test_density_zero_leaves_the_base(method, tmp_path):
     text = config_text(method, experts, base=base, parameters={"weight": 1, "density": 0})
     run_mergeplan(text, tmp_path / "out")
     assert weights_of(tmp_path / "out") == weights_of(base)
+
+
+def test_tensors_that_are_counted_in_tables_are_told(tmp_path):
+    """Those whose sample cannot tell where the threshold lies: one row in ten is loud."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (2048, 512)
+    loud = torch.where(torch.arange(2048) % 10 == 0, 100.0, 1.0)[:, None]
+    zeros = {"even": torch.zeros(shape), "rows": torch.zeros(shape)}
+    paths = [save_checkpoint(tmp_path / "base", zeros)]
+    for number in range(2):
+        even, rows = (torch.randn(shape, generator=generator) for _ in zeros)
+        paths.append(save_checkpoint(tmp_path / f"e{number}", {"even": even, "rows": rows * loud}))
+    options = {"weight": 0.5, "density": 0.2}
+    text = config_text("ties", paths[1:], base=paths[0], per_model=[options] * 2, dtype="float32")
+    report = run_mergeplan(text, tmp_path / "out")
+    assert (report.table_tensors, report.table_elements) == (2, 2 * 2048 * 512)

@@ -99,7 +99,9 @@ class PreparedMerge:
 
         Returns:
             `hashes`: the content hash of each output tensor, as 16 hexadecimal digits;
-            `read_bytes`: input bytes gone over, each as often as it was; `resumed_blocks`: blocks
+            `read_bytes`: input bytes gone over, each as often as it was; `table_tensors`,
+            `table_elements`: experts' tensors whose magnitudes were counted in tables, since no
+            sample told where their threshold lies, and their elements; `resumed_blocks`: blocks
             found whole; `sync_seconds`: time until the files were durable.
 
         Raises:

@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from mergeplan.merging.torch.device import Device
 
 
+# Counted for all merges of one pass together.
+_SHARED = ("read_bytes", "table_tensors", "table_elements")
+
+
 @dataclass(frozen=True, repr=False)
 class MergeReport(Summarized):
     """What a merge did.
 
     Attributes:
         read_bytes: Input bytes that were gone over by the core, each as often as it was.
+        table_tensors: Experts' tensors of which every magnitude was counted in a table, since no
+            sample told where their threshold lies: most often for what the page cache had lost of
+            large ones. It costs time and changes no byte. Not told of merges on devices.
+        table_elements: The elements of all of them.
         fallback_bytes: Bytes of the output's tensors that mergekit's executor computed; the core
             computed all others.
         resumed_blocks: Blocks of 65,536 output elements that an earlier run had left whole.
@@ -44,6 +52,8 @@ class MergeReport(Summarized):
     tensors: int
     files: tuple[str, ...]
     read_bytes: int
+    table_tensors: int
+    table_elements: int
     written_bytes: int
     fallback_bytes: int
     resumed_blocks: int
@@ -151,7 +161,8 @@ def merge_many(
     watch = MemoryWatch()
     reports: list[MergeReport] = []
     merging = syncing = publishing = 0.0
-    read = before = 0
+    before = 0
+    counts = dict.fromkeys(_SHARED, 0)
     with shown_as_bar(progress, "B") as told:
         for group, checked in turns:
             if approve is not None and not reports:
@@ -163,7 +174,8 @@ def merge_many(
             syncing += sync
             merging += done.merged - start - sync
             publishing += time.perf_counter() - done.merged
-            read += max((result["read_bytes"] for result in done.results), default=0)
+            for key in _SHARED:
+                counts[key] += max((result.get(key, 0) for result in done.results), default=0)
             before += checked.work_bytes
             each = zip(group, checked.merges, done.results, strict=True)
             reports += [
@@ -176,7 +188,9 @@ def merge_many(
     return [
         replace(
             report,
-            read_bytes=read,
+            read_bytes=counts["read_bytes"],
+            table_tensors=counts["table_tensors"],
+            table_elements=counts["table_elements"],
             seconds=ended - begun,
             phases={"plan": planning, "merge": merging, "sync": syncing, "publish": publishing},
             peak_anonymous_bytes=watch.peak_anonymous_bytes(),
@@ -203,7 +217,9 @@ def _report(
         out=Path(out),
         tensors=sum(len(tensors) for _, _, tensors in one.prepared.files),
         files=tuple(name for name, _, _ in one.prepared.files),
-        read_bytes=result["read_bytes"],
+        read_bytes=0,
+        table_tensors=0,
+        table_elements=0,
         written_bytes=sum(length for _, length, _ in one.prepared.files),
         fallback_bytes=one.plan.fallback.n_bytes if one.plan.fallback else 0,
         resumed_blocks=result["resumed_blocks"],

@@ -4,15 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 from mergeplan.merging.checked import CheckedMerges
-from mergeplan.merging.shards import ShardRecord, merge_shard, record_of, run_of, write_plans
+from mergeplan.merging.shards import (
+    COUNTS,
+    ShardRecord,
+    merge_shard,
+    record_of,
+    run_of,
+    write_plans,
+)
 from mergeplan.merging.workfolder import SHARDS
 from mergeplan.merging.workspace import Workspace
 from mergeplan.system.files import allow_open_files, most_open_files
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 
-# What is said of a merge: `read_bytes`, `resumed_blocks`, `sync_seconds`, `hashes`, `inputs`; of
-# one on devices `device_bytes`, `peak_vram_bytes` and `warnings` too.
+# What is said of a merge: `COUNTS`, `sync_seconds`, `hashes`, `inputs`; of one on devices
+# `device_bytes`, `peak_vram_bytes` and `warnings` too, and nothing of tables.
 Result = dict[str, Any]
 # Merges into the data folders of some workspaces, by number of the merge.
 Runner = Callable[
@@ -95,8 +102,8 @@ def _go_on(
 def nothing_done() -> Result:
     """What is said of a merge before its first shard."""
     return {
-        **{"read_bytes": 0, "resumed_blocks": 0, "sync_seconds": 0.0},
-        **{"hashes": {}, "inputs": {}},
+        **dict.fromkeys(COUNTS, 0),
+        **{"sync_seconds": 0.0, "hashes": {}, "inputs": {}},
     }
 
 

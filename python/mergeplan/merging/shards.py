@@ -29,6 +29,8 @@ from mergeplan.system.reading import RECORD, read_text
 from mergeplan.system.strict import load_strictly
 from mergeplan.system.writing import write_durably
 
+# What is said of a shard and of a whole merge, and adds up.
+COUNTS = ("read_bytes", "table_tensors", "table_elements", "resumed_blocks")
 RECORD_OF_SHARD = "record.json"
 _PLAN, _INPUTS = "plan.json", "inputs.json"
 # Ray ends the workers of a node that has lost the others only after a minute: until then such a
@@ -173,7 +175,7 @@ def merge_shard(
         run: What the driver has seen of `folder`: by now it may be that of another run.
 
     Returns:
-        `read_bytes` and `resumed_blocks`; all else is in the record.
+        `COUNTS`; all else is in the record.
 
     Raises:
         SurroundingsError: The place where it works leads elsewhere, or another works there.
@@ -190,7 +192,7 @@ def merge_shard(
         if record.exists() and final.exists():
             left = load_strictly(record, ShardRecord, RECORD)
             if content_hashes(final, threads=threads) == left.hashes:
-                return {"read_bytes": 0, "resumed_blocks": len(left.hashes)}
+                return dict.fromkeys(COUNTS, 0) | {"resumed_blocks": len(left.hashes)}
         merged, journal = own / WEIGHTS_FILE, own / "journal"
         resume = journal.exists() and merged.exists()
         if not resume:
@@ -206,6 +208,6 @@ def merge_shard(
         sync_folder(final.parent)
         left = ShardRecord(hashes, done["inputs"])
         write_durably(record, json.dumps(asdict(left)), replace=True)
-        return {key: done[key] for key in ("read_bytes", "resumed_blocks")}
+        return {key: done[key] for key in COUNTS}
     finally:
         held.close()

@@ -98,6 +98,8 @@ impl Family {
         let dict = |((plan, ..), (hashes, facts)): (&Output, (Vec<u64>, Facts))| {
             let result = PyDict::new(py);
             result.set_item("read_bytes", facts.read_bytes)?;
+            result.set_item("table_tensors", facts.tables.0)?;
+            result.set_item("table_elements", facts.tables.1)?;
             result.set_item("resumed_blocks", facts.sink.resumed_blocks())?;
             result.set_item("sync_seconds", facts.sync_seconds)?;
             let by_name = PyDict::new(py);
@@ -133,8 +135,8 @@ impl Family {
         let begun = Instant::now();
         sinks.iter().try_for_each(Sink::finish)?;
         let sync_seconds = begun.elapsed().as_secs_f64();
-        let read_bytes = control.read_bytes();
-        let facts = sinks.into_iter().map(|sink| Facts { read_bytes, sync_seconds, sink });
+        let (read_bytes, tables) = (control.read_bytes(), control.tables());
+        let facts = sinks.into_iter().map(|sink| Facts { read_bytes, tables, sync_seconds, sink });
         Ok(hashes.into_iter().zip(facts).collect())
     }
 
@@ -201,6 +203,7 @@ impl Family {
 
 struct Facts {
     read_bytes: u64,
+    tables: (u64, u64),
     sync_seconds: f64,
     sink: FileSink,
 }

@@ -26,6 +26,9 @@ pub(crate) trait DeltaWalk: Sync {
     /// As for [`DeltaWalk::walk`].
     fn sample(&self, run: Range<usize>, streams: &[usize], visit: &mut Visit) -> Result<()>;
 
-    /// Whether reading some runs, out of turn, makes no disk seek.
-    fn is_at_hand(&self, runs: &[Range<usize>]) -> bool;
+    /// Those of some runs that are read, out of turn, without a disk seek.
+    fn at_hand(&self, runs: Vec<Range<usize>>) -> Vec<Range<usize>>;
+
+    /// Told of the streams whose magnitudes are counted in tables.
+    fn counted_in_tables(&self, streams: usize);
 }

@@ -83,6 +83,7 @@ fn by_tables(
     if streams.is_empty() {
         return Ok(vec![]);
     }
+    deltas.counted_in_tables(streams.len());
     let place = |stream: usize| streams.iter().position(|&s| s == stream).unwrap_or_default();
     let counted = parallel.map(segments.len(), |number| {
         let mut tables: Vec<Tables> = streams.iter().map(|_| new_tables()).collect();

@@ -25,6 +25,8 @@ pub struct Control {
     done_bytes: AtomicU64,
     read_bytes: AtomicU64,
     touched_bytes: AtomicU64,
+    tables: AtomicU64,
+    table_elements: AtomicU64,
 }
 
 impl Control {
@@ -41,6 +43,12 @@ impl Control {
     /// Input bytes gone over so far, each as often as it was.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Experts' tensors whose magnitudes were counted in tables, since no sample told where their
+    /// threshold lies; and the elements of all of them.
+    pub fn tables(&self) -> (u64, u64) {
+        (self.tables.load(Ordering::Relaxed), self.table_elements.load(Ordering::Relaxed))
     }
 
     /// Input bytes that have been read for the first time.
@@ -96,6 +104,13 @@ impl<'a> JobControl<'a> {
         if own.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 >= OFTEN {
             self.tell(own.swap(0, Ordering::Relaxed));
         }
+    }
+
+    /// Magnitudes of some experts' tensors, of `len` elements each, are counted in tables.
+    pub(crate) fn add_tables(&self, tensors: usize, len: usize) {
+        let elements = (tensors * len) as u64;
+        self.control.tables.fetch_add(tensors as u64, Ordering::Relaxed);
+        self.control.table_elements.fetch_add(elements, Ordering::Relaxed);
     }
 
     fn tell(&self, bytes: u64) {

@@ -364,10 +364,16 @@ impl DeltaWalk for Walk<'_> {
         self.go(&Segment { number: 0, range: run }, false, streams, visit)
     }
 
-    fn is_at_hand(&self, runs: &[Range<usize>]) -> bool {
-        let inputs = self.job.inputs_of(self.experts);
+    fn at_hand(&self, mut runs: Vec<Range<usize>>) -> Vec<Range<usize>> {
         // Small tensors are read ahead of the work, and are there soon in any case.
-        !is_large(self.job.len)
-            || runs.iter().all(|run| inputs.iter().all(|i| i.is_cached(run.clone())))
+        if is_large(self.job.len) {
+            let inputs = self.job.inputs_of(self.experts);
+            runs.retain(|run| inputs.iter().all(|input| input.is_cached(run.clone())));
+        }
+        runs
+    }
+
+    fn counted_in_tables(&self, streams: usize) {
+        self.resources.control.add_tables(streams, self.job.len);
     }
 }
