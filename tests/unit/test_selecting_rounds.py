@@ -275,3 +275,14 @@ def test_on_few_documents_first_the_forecast_takes_fewer_tokens(pool):
     assert few.least.tokens == pytest.approx((4 + 27 / 8) * 800)
     assert few.least.merges == every.least.merges == 31
     assert few.most == every.most
+
+
+def test_a_first_round_with_slopes_has_fewer_subsets_between(pool):
+    def counts(plan):
+        found = Counter(merge.k for merge in first_subset_round(plan))
+        return found[0], found[1], found[len(plan.names)], sum(found.values())
+
+    plan = SubsetPlan(pool=pool, label="average")
+    n = len(plan.names)
+    assert counts(plan)[:3] == counts(replace(plan, gradients=True))[:3] == (1, n, 1)
+    assert counts(replace(plan, gradients=True))[3] == 1 + n + 1 + 10 < counts(plan)[3]

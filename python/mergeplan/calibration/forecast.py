@@ -15,7 +15,7 @@ from mergeplan.calibration.run_folder import recorded_in
 from mergeplan.calibration.sizes import in_order, not_alike
 from mergeplan.calibration.subset_plan import SubsetPlan
 from mergeplan.calibration.subset_rounds import subset_forecast
-from mergeplan.evaluation.measured import MeasuredMerge, read_scores
+from mergeplan.evaluation.measured import WITH_SLOPES, MeasuredMerge, read_scores
 from mergeplan.selection.geometry import GEOMETRY
 
 
@@ -109,7 +109,7 @@ def _at(
     checked: CheckedCalibration, options: CalibrateOptions, size: int, seconds_each: float = 0.0
 ) -> tuple[list[Part], bool]:
     """What a size takes by each method and by what is named, and whether it leans on another."""
-    tokens = checked.texts[size].n_tokens
+    tokens = checked.texts[size].n_tokens * (WITH_SLOPES if options.gradients else 1)
     found, leaning = [], False
     for plan in plans_of(checked, options, size) if options.listed is None else ():
         if isinstance(plan, SubsetPlan):

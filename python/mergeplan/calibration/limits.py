@@ -14,7 +14,8 @@ _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a calibration may take; `None` is no limit. Tokens are those scored."""
+    """The most that a calibration may take; `None` is no limit. Tokens are those scored, three
+    times over where slopes are measured with them."""
 
     merges: int | None = None
     tokens: float | None = None

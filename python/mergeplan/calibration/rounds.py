@@ -278,7 +278,7 @@ class Run:
 
     def _count(self, measured: MeasuredMerge | None) -> None:
         if measured is not None:
-            self._scored[measured.merge.key] = measured.scores.n_tokens
+            self._scored[measured.merge.key] = measured.n_tokens
 
     def _tell(self) -> None:
         """How far the run is: of what it takes at most, so that it never goes backwards."""
@@ -313,7 +313,7 @@ def _names(found: Round | Stop) -> str:
 
 def _spent(some: Collection[MeasuredMerge]) -> Spending:
     """Of what was measured so far."""
-    tokens = sum(one.scores.n_tokens for one in some)
+    tokens = sum(one.n_tokens for one in some)
     return Spending(len(some), tokens, sum(sum(one.seconds) for one in some))
 
 

@@ -28,6 +28,8 @@ _MIDDLE_HALVES = 5
 _OF_SINGLES = 3
 # Subsets of a first round beyond two for each expert, at most: 30 for nine of them.
 _BESIDE_TWICE = 12
+# Subsets between single experts and all together in a first round whose merges have slopes.
+_BETWEEN_WITH_SLOPES = 10
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
     names = plan.names
     n = len(names)
     count = max(min(ceil(n * (n + 1) / 3), 2 * n + _BESIDE_TWICE), with_singles(n))
+    if plan.gradients:
+        count = max(min(count, n + 1 + _BETWEEN_WITH_SLOPES), with_singles(n))
     if plan.budget.merges is not None:
         # What is cut off a larger design is none: it would leave single experts alone.
         count = min(count, max(plan.budget.merges - 1, 1))

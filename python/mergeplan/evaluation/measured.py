@@ -18,6 +18,8 @@ from mergeplan.system.reading import SCORES as KIND
 from mergeplan.system.reading import decode, read_bytes
 from mergeplan.system.strict import load_strictly, parse_strictly
 
+# Forward passes that a measurement with slopes takes the time of.
+WITH_SLOPES = 3
 RUN, SCORES = "run.json", "scores.jsonl"
 
 
@@ -56,6 +58,11 @@ class MeasuredMerge:
     tasks: tuple[TaskScore, ...] = ()
     parts: int | None = None
     slopes: MergeSlopes | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of forward passes that it took; a backward pass counts as two of them."""
+        return self.scores.n_tokens * (1 if self.slopes is None else WITH_SLOPES)
 
 
 @dataclass(frozen=True)
