@@ -378,7 +378,8 @@ def test_gradients_are_kept_beside_the_values_and_say_how_these_move(tmp_path):
     pool = write_pool(tmp_path, methods={"average": {}, "dare": {"density": 0.7}})
     args = ("--for", "select", "--method", "average", "--budget", "8 merges")
     plain = calibrate(pool, tmp_path / "plain", *args)
-    done = calibrate(pool, tmp_path / "run", *args, "--gradients", "--dtype", "float32")
+    more = ("--gradients", "--dtype", "float32", "--memory-limit", "1GB")
+    done = calibrate(pool, tmp_path / "run", *args, *more)
     assert (plain.returncode, done.returncode) == (0, 0), done.stderr
     slopes = read_slopes(tmp_path / "run" / "gradients.csv")
     assert not (tmp_path / "plain" / "gradients.csv").exists()

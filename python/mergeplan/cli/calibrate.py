@@ -95,7 +95,11 @@ if TYPE_CHECKING:
     " Repeatable.",
 )
 @threads_option(what="Threads of a worker.")
-@click.option("--memory-limit", type=BYTES, help="What merging may take beside the model.")
+@click.option(
+    "--memory-limit",
+    type=BYTES,
+    help="What merging, and gradients, may take beside the model.",
+)
 @click.option(
     "--lora-exact", is_flag=True, help="Keep base + adapter in float32 before merging, as in merge."
 )
