@@ -19,7 +19,7 @@ _WIDE = np.log(1e7)
 _ROUNDING = 1e-12
 # Values that the likelihood is formed of at most, and rows together with slopes: its cost is their
 # number cubed, and variances need no more.
-MOST_ROWS, MOST_SLOPED = 150, 200
+MOST_ROWS, MOST_SLOPED = 150, 250
 # Of the search for the likeliest: steps at most, a slope that is none, and the share of what the
 # slope promises that a step has to keep.
 _MOST_STEPS, _FLAT, _ENOUGH = 200, 1e-6, 1e-4
