@@ -1,6 +1,6 @@
 """How merges are measured, and on which texts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mergeplan.errors import InputError
@@ -56,6 +56,11 @@ class Setup:
             lora_exact=self.lora_exact,
             allow_vocabulary_mismatch=self.allow_vocabulary_mismatch,
         )
+
+    def streaming(self) -> MergeOptions:
+        """How to stream experts past gradients: in what a merge takes by default, for the limit is
+        that of gradients and all."""
+        return replace(self.merging(), memory_limit=None)
 
 
 def prepare_texts(pool: Pool, size: int, evaluation: EvaluationOptions) -> Measure:

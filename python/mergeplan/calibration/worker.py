@@ -162,9 +162,7 @@ def meter_of(pool: Pool, every: SubsetMerge, model: Any, texts: Measure, setup: 
             "gradients are of losses on texts, not of tasks or of a scorer's measure",
             "leave out `--gradients`",
         )
-    # The limit is for all of it; to stream the experts takes what a merge takes by default.
-    options = replace(setup.merging(model), memory_limit=None)
-    slopes = Slopes(every.config(pool), options, seed=every.seed)
+    slopes = Slopes(every.config(pool), setup.streaming(), seed=every.seed)
     return Meter(model, texts, slopes, memory_limit=setup.memory_limit)
 
 

@@ -92,7 +92,7 @@ def prepare(pool: Pool | str | Path, options: TuneOptions | None = None) -> Prep
         Groups(options.by, ("all",), {}),
         seed_for(label, settings, setup.evaluation.seed),
     )
-    slopes = Slopes(recipe.config(np.ones((len(size.experts), 1))), setup.merging())
+    slopes = Slopes(recipe.config(np.ones((len(size.experts), 1))), setup.streaming())
     groups = Groups.find([job.tensor for job in slopes.jobs], options.by)
     evaluation = setup.evaluation
     arithmetic = {
