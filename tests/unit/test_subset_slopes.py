@@ -1,6 +1,7 @@
 """Slopes by the experts' weights, beside values, in the law of single subsets."""
 
 import csv
+from base64 import b64decode
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from mergeplan.errors import InputError
 from mergeplan.measurements.file import read_rows
+from mergeplan.reporting.reduced import reduced, terms
 from mergeplan.selection.fitting import fit_table
 from mergeplan.selection.problem import Problem
 from mergeplan.selection.sizes import link_sizes
@@ -243,6 +245,28 @@ def test_slopes_tell_what_changes_with_the_sum() -> None:
     dare = replace(sloped, method="dare", options='{"density": 0.5}')
     assert dare.weighted
     assert dare.shrinkages == (1.0,)
+
+
+@pytest.mark.parametrize("gram", [None, np.diag([4.0, 1, 1, 1, 9]) + 0.5])
+def test_a_page_predicts_by_a_law_with_slopes(gram) -> None:
+    law = replace(fitted(), geometry=gram_root(gram, 5))
+    law = solved(law, law.variances, law.fitted_powers)
+    form = reduced(law)
+    assert form["kind"] == "terms"
+    assert (form["remainder"]["gram"] is None) == (gram is None)
+    weights = np.concatenate([EVERY, 0.3 * EVERY, np.zeros((1, 5))])
+    features = terms(weights)
+    beta = np.frombuffer(b64decode(form["coefficients"]), "<f8")
+    roots = np.frombuffer(b64decode(form["roots"]), "<f4").reshape(-1, form["rank"])
+    assert features @ beta == pytest.approx(law.predict(weights), abs=1e-6)
+    inner = np.eye(5)
+    if gram is not None:
+        inner = np.frombuffer(b64decode(form["remainder"]["gram"]), "<f8").reshape(5, 5)
+    square = np.einsum("ni,ij,nj->n", weights, inner, weights)
+    own = form["misfit"] + form["remainder"]["variance"] * square ** form["remainder"]["degree"]
+    assert own == pytest.approx(law.misfits(weights))
+    deviations = law.scale * np.sqrt(((features @ roots) ** 2).sum(1) + own)
+    assert deviations == pytest.approx(law.deviations(weights), rel=0.05)
 
 
 def test_a_table_over_its_pools_experts_leaves_slopes_out() -> None:

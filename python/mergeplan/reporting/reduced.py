@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.subset_law.law import OMITTED, SubsetLaw
+from mergeplan.subset_law.rows import OWN, REMAINDER
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.subset_law.weightings import seen
 
@@ -40,6 +41,7 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
         "quantile": NINE_IN_TEN,
         "scale": law.scale,
         "misfit": float(law.variances[-1]),
+        **_remainder(law),
     }
     short = _n_terms(len(law.experts)) <= MOST_TERMS
     most = MOST_ROWS if short else MOST_ROWS_OF_MANY
@@ -48,6 +50,15 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
         return {**common, **_by_rows(law)}
     form = _by_terms(law) if short else None
     return None if form is None else {**common, **form}
+
+
+def _remainder(law: SubsetLaw) -> dict[str, Any]:
+    """What a merge of few experts has for itself beside the misfit, of laws with slopes."""
+    if not law.n_own:
+        return {}
+    gram = packed(law.geometry @ law.geometry.T, "<f8") if law.by_geometry else None
+    variance = float(law.variances[-1 - OWN])
+    return {"remainder": {"variance": variance, "degree": REMAINDER, "gram": gram}}
 
 
 def packed(values: Array, dtype: str) -> str:
@@ -95,25 +106,25 @@ def _by_terms(law: SubsetLaw) -> dict[str, Any] | None:
     the form is not the law's: a law that leans on a smaller size may be lost in rounding.
     """
     own = law.in_seen_weights()
-    n = len(law.experts)
     rng = np.random.default_rng(0)
-    weights = _weightings(n, law.shrinkage, rng)
+    weights = _weightings(law, rng)
     features = terms(weights)
     inverse = np.linalg.pinv(features)
     coefficients = inverse @ own.predict(weights)
-    joint = own.covariances(weights) / law.scale**2 - np.diag(own.misfits(weights))
+    misfits = own.misfits(weights)
+    joint = own.covariances(weights) / law.scale**2 - np.diag(misfits)
     values, vectors = np.linalg.eigh(inverse @ joint @ inverse.T)
     roots = vectors * np.sqrt(np.maximum(values, 0))  # (n_terms, n_terms), the largest last
     parts = (features @ roots)[:, ::-1] ** 2
-    whole = parts.sum(1) + law.variances[-1]
-    left = whole[:, None] - np.cumsum(parts, axis=1) - law.variances[-1]
+    whole = parts.sum(1) + misfits
+    left = whole[:, None] - np.cumsum(parts, axis=1) - misfits[:, None]
     # A width is the root: half the relative error of its square.
     enough = np.flatnonzero((left / whole[:, None]).max(0) < 2 * _DROPPED)
     rank = int(enough[0]) + 1 if len(enough) else parts.shape[1]
-    fresh = _weightings(n, law.shrinkage, np.random.default_rng(1))[-_CHECKED:]
+    fresh = _weightings(law, np.random.default_rng(1))[-_CHECKED:]
     others = terms(fresh)
     off = np.abs(others @ coefficients - own.predict(fresh)).max()
-    variance = ((others @ roots[:, ::-1][:, :rank]) ** 2).sum(1) + law.variances[-1]
+    variance = ((others @ roots[:, ::-1][:, :rank]) ** 2).sum(1) + own.misfits(fresh)
     widths = law.scale * np.sqrt(variance) / own.deviations(fresh)
     if off > _ROUNDED or np.abs(widths - 1).max() > _PROMISED:
         return None
@@ -125,12 +136,19 @@ def _by_terms(law: SubsetLaw) -> dict[str, Any] | None:
     }
 
 
-def _weightings(n: int, shrinkage: float, rng: np.random.Generator) -> Array:
-    """Subsets and unequal weights, as the law sees them: twice as many as there are terms."""
+def _weightings(law: SubsetLaw, rng: np.random.Generator) -> Array:
+    """Subsets and unequal weights, as the law sees them: twice as many as there are terms.
+
+    Of slopes the sum is free: from the base on, every other one has another sum.
+    """
+    n = len(law.experts)
     count = max(2 * _n_terms(n), 200)
     chosen = (rng.random((count, n)) < rng.random((count, 1))).astype(float)
     chosen[:, 0] += chosen.sum(1) == 0
     uneven = chosen * rng.exponential(size=(count, n))
     pairs = np.eye(n)[np.array(list(itertools.combinations_with_replacement(range(n), 2)))].sum(1)
     every = np.concatenate([pairs, np.ones((1, n)), chosen[: count // 2], uneven[: count // 2]])
-    return seen(every / every.sum(1, keepdims=True), shrinkage)
+    weights = every / every.sum(1, keepdims=True)
+    if law.n_own:
+        weights[::2] *= np.linspace(0, 1, len(weights[::2]))[:, None]
+    return seen(weights, law.shrinkage)

@@ -25,11 +25,25 @@ function predictor(law) {
   };
 }
 
+// What a merge has for itself beside the misfit: see subset_law/rows.py; none without slopes.
+function remainderOf(law) {
+  if (!law.remainder) return () => 0;
+  const {variance, degree, gram} = law.remainder, n = law.experts.length;
+  const inner = gram && unpack(gram, "<f8");
+  return (x) => {
+    let square = 0;
+    for (let i = 0; i < n; i++)
+      for (let j = 0; j < n; j++) square += x[i] * x[j] * (inner ? inner[i * n + j] : +(i === j));
+    return variance * square ** degree;
+  };
+}
+
 function byTerms(law) {
   const beta = unpack(law.coefficients, "<f8"), roots = unpack(law.roots, "<f4");
+  const remainder = remainderOf(law);
   return (x) => {
     const terms = termsOf(x);
-    let value = 0, variance = law.misfit;
+    let value = 0, variance = law.misfit + remainder(x);
     for (let i = 0; i < terms.length; i++) value += beta[i] * terms[i];
     for (let j = 0; j < law.rank; j++) {
       let part = 0;
