@@ -76,6 +76,32 @@ class Point:
     seconds: Magnitude = 0.0
     tokens: Annotated[int, Ge(0)] = 0
 
+    def __post_init__(self) -> None:
+        matrices = [self.weights, *(self.slopes or {}).values()]
+        width = len(self.weights[0]) if self.weights else 0
+        if not width or any(
+            len(one) != len(self.weights) or {*map(len, one)} != {width} for one in matrices
+        ):
+            raise ValueError("a number for each expert and group")
+        if self.slopes is not None and self.slopes.keys() != (self.losses or {}).keys():
+            raise ValueError("slopes of each domain that has a loss")
+
+
+def read_points(path: Path) -> tuple[list[Point], int]:
+    """The points of a run, and where they end: the last line of a run that was killed may be torn.
+
+    Raises:
+        InputError: A line is damaged.
+    """
+    content = read_bytes(path, SCORES)
+    end = content.rfind(b"\n") + 1
+    lines = decode(content[:end], path).splitlines()
+    found = [
+        parse_strictly(line, Point, f"`{path}`, line {number}")
+        for number, line in enumerate(lines, 1)
+    ]
+    return found, end
+
 
 def recorded_in(folder: Path) -> RunIdentity | None:
     """Of the run that a folder holds; `None` of one that is empty or not there.
@@ -129,16 +155,8 @@ class TuneFolder:
                 sync_folder(path)
             self.identity = now
             self._file = undo.enter_context(open_own(path / POINTS, create=True))
-            content = read_bytes(path / POINTS, SCORES)
-            # The last line of a run that was killed may be torn.
-            end = content.rfind(b"\n") + 1
-            lines = decode(content[:end], path / POINTS).splitlines()
-            self.points = [
-                parse_strictly(line, Point, f"`{path / POINTS}`, line {number}")
-                for number, line in enumerate(lines, 1)
-            ]
-            if end < len(content):
-                self._file.truncate(end)
+            self.points, end = read_points(path / POINTS)
+            self._file.truncate(end)
             self.close = undo.pop_all().close
 
     def add(self, point: Point) -> None:

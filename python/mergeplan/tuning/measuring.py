@@ -95,7 +95,16 @@ class Measuring:
     def _known(self, weights: Array, wanted: Any) -> Point | None:
         same = rows(rounded(weights))
         points = self.folder.points if self.folder is not None else []
-        return next((one for one in points if one.weights == same and wanted(one)), None)
+        domains = self._texts.reporting.domains.keys()
+        for one in points:
+            parts = (one.accepting, one.slopes, one.reported)
+            if (
+                one.weights == same
+                and wanted(one)
+                and all(part is None or part.keys() == domains for part in parts)
+            ):
+                return one
+        return None
 
     def _kept(self, point: Point) -> Point:
         point = replace(point, weights=rows(rounded(np.array(point.weights))))

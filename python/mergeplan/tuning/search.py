@@ -174,7 +174,9 @@ def _model(aim: Aim, at: Seen, bend: Array, penalty: Array) -> Model:
 
 
 def _merit(aim: Aim, scores: Scores) -> float:
-    return aim.merit({name: one.loss_nats for name, one in scores.estimates().items()})
+    """Infinite where a loss is not finite."""
+    found = aim.merit({name: one.loss_nats for name, one in scores.estimates().items()})
+    return found if math.isfinite(found) else math.inf
 
 
 def _accepted(aim: Aim, one: Seen) -> float:

@@ -132,6 +132,7 @@ def targets(at: Path) -> list[Target]:
     from mergeplan.system.reading import RUN, STATUS
     from mergeplan.system.strict import load_strictly
     from mergeplan.system.yamlfile import read_yaml
+    from mergeplan.tuning.folder import read_points
 
     json_, bytes_, table = mutations.of_json, mutations.of_bytes, mutations.of_table
     tensors, yaml_ = mutations.of_safetensors, mutations.of_yaml
@@ -167,6 +168,14 @@ def targets(at: Path) -> list[Target]:
         "scores": {
             "code": {"lines": [1, 2], "n_tokens": [3, 4], "nll": [1.5, None], "groups": ["a", None]}
         },
+    }
+    point = {
+        "weights": [[0.5, 0.1], [0.2, 0.3]],
+        "accepting": line["scores"],
+        "losses": {"code": 1.5},
+        "slopes": {"code": [[0.5, 0.1], [0.2, 0.3]]},
+        "seconds": 0.5,
+        "tokens": 7,
     }
     said = {"answer": "base", "headline": "h", "text": "t", "exit_code": 4}
     status = {"command": "c", "folder": "/", "verdict": said}
@@ -205,6 +214,10 @@ def targets(at: Path) -> list[Target]:
         Target(
             *("scores", "run/scores.jsonl", ((json.dumps(line) + "\n").encode() * 2,)),
             *(mutations.of_lines, scores),
+        ),
+        Target(
+            *("points", "run/points.jsonl", ((json.dumps(point) + "\n").encode() * 2,)),
+            *(mutations.of_lines, lambda f: read_points(f / "run" / "points.jsonl")),
         ),
         Target(
             "texts",
