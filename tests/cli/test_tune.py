@@ -71,9 +71,12 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(tuned, tmp_path):
 def test_a_finished_run_measures_nothing_again_and_keeps_to_its_options(tuned):
     folder, _ = tuned
     before = (folder / "run" / "points.jsonl").read_bytes()
+    other = folder / "other.yml"
+    other.write_text((folder / "run" / "merge.yml").read_text())
     same = ("tune", folder / "pool.yml", "-o", folder / "run", "-j", 1, "-q")
-    done = cli(*same, "--by", "layer")
+    done = cli(*same, "--by", "layer", "--beside", other)
     assert done.returncode == 0, done.stderr
+    assert f"0.0000 better than {other}" in done.stdout
     assert (folder / "run" / "points.jsonl").read_bytes() == before
     done = cli(*same, "--by", "expert")
     assert done.returncode == 1
@@ -109,6 +112,7 @@ def test_what_cannot_be_tuned_is_refused_before_any_work(tmp_path):
     assert "expected two numbers" in refused("--bounds", "2", code=2)
     ties = write_pool(tmp_path / "ties", methods={"ties": {"density": 0.5}})
     assert "elects signs" in refused(pool=ties)
+    assert "no such" in refused("--beside", tmp_path / "none.yml")
     few = write_pool(tmp_path / "few")
     assert "fall" in refused(pool=few) or "documents or groups" in refused(pool=few)
     (tmp_path / "mine").mkdir()

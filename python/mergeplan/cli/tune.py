@@ -109,6 +109,13 @@ class Total(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     show_default=True,
     help="Most points to measure with their slopes; base and equal weights are two.",
 )
+@click.option(
+    "--beside",
+    multiple=True,
+    metavar="MERGE.yml",
+    type=PATH,
+    help="Hold the tuned merge against this one too, such as `select` wrote; may be given again.",
+)
 @evaluation_options(
     auto="float32 on a CPU, the base's own on a GPU",
     seed="Of masks, of the choice of documents and of what they are for.",
@@ -201,6 +208,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "TuneOptions":
         total=given["total"],
         bounds=given["bounds"],
         budget=given["budget"],
+        beside=given["beside"],
         n_params=n_params,
         setup=setup,
     )

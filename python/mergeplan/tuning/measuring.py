@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.worker import load_for
+from mergeplan.evaluation.scores import Scores
 from mergeplan.gradients.meter import Meter
 from mergeplan.merging.copies import Copies
 from mergeplan.merging.slopes import Slopes
@@ -91,6 +93,19 @@ class Measuring:
             rows(weights), reported=scores.to_data(), tokens=self._texts.reporting.n_tokens
         )
         return self._kept(replace(point, seconds=time.perf_counter() - begun))
+
+    def opened(self, config: Path) -> Sweep:
+        """Another merge, to be given to `others`.
+
+        Raises:
+            MissingInputError, InputError: The config or a model is at fault.
+        """
+        return Sweep([config], self._setup.merging(self._model))
+
+    def others(self, merge: Sweep) -> Scores:
+        """Its losses on the documents that had no part in tuning; they are not kept."""
+        self._copies.give(merge, [(0, self._model)])
+        return self._texts.reporting.score(self._model)
 
     def _known(self, weights: Array, wanted: Any) -> Point | None:
         same = rows(rounded(weights))

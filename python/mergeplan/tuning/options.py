@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mergeplan.calibration.setup import Setup
 from mergeplan.errors import InputError
@@ -26,6 +27,7 @@ class TuneOptions:
         total: What the weights of each group sum to; `None` for any sum.
         bounds: Least and largest weight.
         budget: Most points with slopes.
+        beside: YAMLs of other merges of these models, to be held against on the reporting half.
         n_params: Of the size to tune, where the pool has several.
         setup: How merges are measured.
     """
@@ -38,6 +40,7 @@ class TuneOptions:
     total: float | None = None
     bounds: tuple[float, float] = (-1.0, 2.0)
     budget: int = BUDGET
+    beside: tuple[Path, ...] = ()
     n_params: float | None = None
     setup: Setup = field(default_factory=Setup)
 

@@ -102,6 +102,7 @@ def tune(
     recorded_in(folder)
     # Before the folder: what has no room is refused before anything is written.
     measuring = _measuring(prepared, options)
+    beside = {str(path): measuring.opened(path) for path in options.beside}
     run = TuneFolder(folder, prepared.identity)
     try:
         measuring.folder = run
@@ -119,6 +120,7 @@ def tune(
         }
         reported = {name: scores_of(measuring.report(w).reported) for name, w in wanted.items()}
         tuned = reported.pop("tuned")
+        reported |= {name: measuring.others(merge) for name, merge in beside.items()}
         config = prepared.recipe.config(found.weights)
         words = [f"mergeplan tune, by {options.by}, for {prepared.aim.name}"]
         path = run.write(CONFIG, to_yaml(config, words))
