@@ -197,6 +197,10 @@ def test_curvature_is_what_gradients_show():
     found = updated(first, chain(points, gradients))
     assert np.linalg.eigvalsh(found).min() > 0
     assert np.linalg.norm(found - bend) < 0.2 * np.linalg.norm(first - bend)
+    # A group that was not compared is as steep as the others.
+    grams[1] = 0
+    blind = start(grams, points[1], (gradients[1] - gradients[0]).reshape(3, 2))
+    assert 0.1 < np.diag(blind)[1] / np.diag(first)[1] < 10
     penalty = spread(found)
     assert np.allclose(penalty @ np.ones(6), 0, atol=1e-9 * np.abs(penalty).max())
     assert np.linalg.eigvalsh(penalty).min() > -1e-9 * np.abs(penalty).max()

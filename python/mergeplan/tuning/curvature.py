@@ -38,6 +38,11 @@ def start(grams: Array, step: Array, change: Array) -> Array:
         Shape (n, n), of weights in the order of `step.ravel()`.
     """
     n_experts, n_groups = step.shape
+    unknown = (grams == 0).all(axis=(1, 2))
+    if unknown.any():
+        # What was not compared bends like the mean of the others.
+        mean = np.trace(grams, axis1=1, axis2=2).sum() / max(n_experts * (~unknown).sum(), 1)
+        grams = np.where(unknown[:, None, None], (mean or 1.0) * np.eye(n_experts), grams)
     lengths = np.einsum("ig,gij,jg->g", step, grams, step)
     met = (step * change).sum(0)
     whole = met.sum() / max(lengths.sum(), 1e-300)
