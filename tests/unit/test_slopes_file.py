@@ -9,6 +9,7 @@ KEY = (80592.0, "task_arithmetic", '{"lambda": 0.8}', ("js", "md"), "0")
 ROWS = (
     Slope(KEY, "html", "js", -0.08909478978482294, "p", "d"),
     Slope(KEY, "html", "md", 1e-17),
+    Slope((80592.0, "", "{}", (), ""), "html", "js", -0.5),
     Slope((None, "average", "{}", ("js",), ""), "html", "js", 3.0),
 )
 

@@ -89,3 +89,28 @@ def test_a_file_of_another_pool_is_refused(tmp_path):
     rows = rows_of()
     with pytest.raises(InputError, match="expected `pool_hash` `p`, as the table"):
         rows_with_slopes(run_of(tmp_path, rows, pool_hash="q"), rows)
+
+
+def test_the_bases_are_along_deltas_and_count_lambda_times(tmp_path):
+    base = tuple(
+        Measurement(0, 0, 2.0, domain=domain, pool_hash="p") for domain in (*DOMAINS, "macro")
+    )
+    (tmp_path / "run.json").write_text("{}")
+    slopes = [
+        Slope(base[0].merge_key, d, e, slope(d, e, ()), "p") for d in DOMAINS for e in EXPERTS
+    ]
+    (tmp_path / "gradients.csv").write_text(slopes_text(slopes))
+    for method, options, factor in (
+        ("average", "{}", 1.0),
+        ("task_arithmetic", '{"lambda": 0.5}', 0.5),
+        ("dare", "{}", None),
+    ):
+        rows = (*rows_of(method, options), *base)
+        (table,) = tables_of(rows_with_slopes(tmp_path / "measurements.csv", rows))
+        found = table.targets["y"].slopes
+        if factor is None:
+            assert found is None
+        else:
+            at = int(np.flatnonzero(table.weights.sum(1) == 0)[0])
+            assert np.array_equal(found[at], factor * (1.0 + 10 * np.arange(3)))
+            assert np.isnan(np.delete(found, at, 0)).all()

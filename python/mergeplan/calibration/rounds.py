@@ -27,6 +27,7 @@ from mergeplan.calibration.store import RunStore
 from mergeplan.calibration.subset_plan import SubsetPlan
 from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.calibration.worker import Worker
+from mergeplan.config.labels import method_of
 from mergeplan.config.seed import seed_of
 from mergeplan.display.text import counted, format_count
 from mergeplan.evaluation.measured import MeasuredMerge
@@ -36,6 +37,7 @@ from mergeplan.measurements.metrics import rows_of_known_items
 from mergeplan.measurements.rows import Measurement, Measurements
 from mergeplan.pool.file import BASE
 from mergeplan.pool.subsets import SubsetMerge
+from mergeplan.selection.table import LINEAR
 from mergeplan.system.progress import Progress
 from mergeplan.verdict.verdict import Verdict
 
@@ -269,12 +271,19 @@ class Run:
         at_once = not self._options.partly
         given = [None if at_once and own.start == 0 else own for own in parts]
         upto = {merge.key: upto_part(n) for merge, n in wanted.items()}
-        slopes = [number for number in some if self._options.gradients and merges[number].k]
+        slopes = [] if not self._options.gradients else [n for n in some if self._slopes(merges[n])]
         for measured in executor.get().measure(merges, some, given, slopes):
             store.add(replace(measured, parts=upto[measured.merge.key]))
             self.measured.append(measured)
             self._count(store.get(measured.merge))
             self._tell()
+
+    def _slopes(self, merge: SubsetMerge) -> bool:
+        """Whether a merge is measured with slopes: the base where its deltas' own say something."""
+        methods = self._checked.pool.methods
+        return bool(merge.k) or any(
+            method_of(label, methods[label])[0].name in LINEAR for label in self._checked.labels
+        )
 
     def _count(self, measured: MeasuredMerge | None) -> None:
         if measured is not None:

@@ -119,8 +119,9 @@ class Worker:
         return measured.scores, MergeSlopes(self._experts, whole)
 
     def _meter_for(self, merge: SubsetMerge) -> "Meter":
-        """Along the pool's experts, by the method of a merge."""
-        every = replace(merge, subset=self._experts)
+        """Along the pool's experts, by the method of a merge; of the base along their deltas."""
+        method = merge.method if merge.k else "average"
+        every = replace(merge, method=method, subset=self._experts)
         if self._meter is None or self._metered != every.key:
             self._meter = meter_of(self._pool, every, self._model, self.texts, self._setup)
             self._metered = every.key

@@ -2,7 +2,8 @@
 
 A row says of one merge and domain by how many nats per token the loss rises for one more of an
 expert's weight α, in base + Σ α v with v what the method makes of the expert's delta, lambda
-included: an average of k has α = 1/k. The weights of the others stay, so that their sum moves.
+included: an average of k has α = 1/k. The weights of the others stay, so that their sum moves. Rows
+of the base, which name no method and no subset, are along the deltas as they are.
 """
 
 import csv
@@ -100,7 +101,8 @@ def _row(record: Mapping[str, str | None], where: str) -> Slope:
         found = shown(cells[column]) if cells[column] else "nothing"
         return InputError(f"{where}, column `{column}`: expected {expected}, found {found}")
 
-    for column in ("method", "subset", "domain", "expert"):
+    is_base = not cells["method"] and not cells["subset"]
+    for column in ("domain", "expert") if is_base else ("method", "subset", "domain", "expert"):
         if not cells[column]:
             raise fail(column, "a name")
     try:
@@ -117,7 +119,7 @@ def _row(record: Mapping[str, str | None], where: str) -> Slope:
         slope = math.nan
     if not abs(slope) <= LARGEST_LOSS:
         raise fail("slope_nats", f"a number from {-LARGEST_LOSS:,.0f} to {LARGEST_LOSS:,.0f}")
-    subset = tuple(sorted(cells["subset"].split("+")))
+    subset = () if is_base else tuple(sorted(cells["subset"].split("+")))
     key = n_params, cells["method"], options, subset, cells["seed"]
     domain = domain_name(cells["domain"])
     return Slope(key, domain, cells["expert"], slope, cells["pool_hash"], cells["data_hash"])

@@ -75,10 +75,14 @@ class SlopesOfRows:
         experts: The table's, in its order.
         method, options: The table's. Of methods that elect signs nothing is gathered: their merges
             are no sums of parts.
+        strength: Factor on the mean of the deltas, for methods that merge by nothing else; `None`
+            for others, which get nothing of the base.
     """
 
-    def __init__(self, experts: Sequence[str], method: str, options: str) -> None:
-        self._experts = experts
+    def __init__(
+        self, experts: Sequence[str], method: str, options: str, strength: float | None
+    ) -> None:
+        self._experts, self._strength = experts, strength
         self._elects = elects(method, json.loads(options))
         self._found: dict[tuple[_Point, str], list[Array]] = defaultdict(list)
 
@@ -92,6 +96,10 @@ class SlopesOfRows:
                 another lambda.
         """
         known = dict(row.slopes)
+        if row.k == 0:  # along the deltas themselves, which are there lambda times
+            if not self._strength:
+                return
+            factor = 1 / self._strength
         if not self._elects and set(self._experts) <= known.keys():
             slopes = np.array([known[expert] for expert in self._experts])
             self._found[point, name].append(slopes / factor)

@@ -266,7 +266,7 @@ def _table(
     owns: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
     unpaired: set[str] = set()
     noise: dict[tuple[tuple[float, ...], str], list[float]] = defaultdict(list)
-    slopes = SlopesOfRows(names, method, options)
+    slopes = SlopesOfRows(names, method, options, strength)
     merges: dict[tuple[float, ...], dict[MergeKey, None]] = defaultdict(dict)
 
     def add(row: Measurement, factor: float) -> None:
