@@ -191,7 +191,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Slope:
+class Slope(Delta):
     """How a `Delta` moves with the weight of one of its inputs, in place of the merge.
 
     Masks and elected signs are held as they are. Without consensus the weight is the one after
@@ -202,16 +202,6 @@ class Slope:
         slope: The input's place.
     """
 
-    kind: ClassVar = "delta"
-
-    dtype: str
-    base: TensorRef
-    sparsify: str
-    consensus: bool
-    rescale: bool
-    normalize: bool
-    lambda_: float
-    inputs: tuple[Input, ...]
     slope: int
 
     @classmethod
@@ -220,12 +210,8 @@ class Slope:
         inputs, along = merge.inputs, place
         if not merge.consensus:
             inputs, along = inputs[place : place + 1], 0
-        own = {f.name: getattr(merge, f.name) for f in fields(Delta)}
+        own = {one.name: getattr(merge, one.name) for one in fields(Delta)}
         return cls(**own | {"inputs": inputs}, slope=along)
-
-    @property
-    def references(self) -> tuple[TensorRef | Input, ...]:
-        return (self.base, *self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +246,7 @@ class Wide:
         return self.inputs if self.base is None else (self.base, *self.inputs)
 
 
-Merge = Given | Copy | Linear | Delta | Slope | Group | Wide
+Merge = Given | Copy | Linear | Delta | Group | Wide
 
 
 @dataclass(frozen=True, slots=True)
