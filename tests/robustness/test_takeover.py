@@ -52,6 +52,7 @@ def test_all_that_a_run_writes_is_in_the_list_and_follows_the_umask(mask, tmp_pa
         store = RunStore(run, IDENTITY, (2,))
         own = (
             "measurements.csv",
+            "gradients.csv",
             "law.json",
             "law.png",
             "merge.yml",

@@ -408,6 +408,7 @@ REASONS = {
     "merging/shards.py": "a worker's folder in OUT.partial, held",
     "calibration/run_folder.py": "removes a file that the run wrote and nobody edited",
     "calibration/store.py": "cuts a torn line off the handle that `open_own` looked at",
+    "tuning/folder.py": "the same",
     "planning/mergekit/companions.py": "a temporary folder",
     "bench/bench.py": "a temporary folder",
     "bench/models.py": "cuts a new file that `writing` has opened",

@@ -104,7 +104,7 @@ impl Window {
     /// `length` bytes from `offset` of a file, in which the tensor ends at `end`.
     ///
     /// # Errors
-    /// [`crate::Error::Io`]
+    /// [`crate::error::Error::Io`]
     pub(super) fn read<'a>(
         &'a self,
         reader: &'a Reader,
@@ -165,7 +165,7 @@ mod tests {
         std::fs::write(&path, b"01").unwrap();
         for _ in 0..2 {
             let error = window.read(&reader, 4, 2, 10, &mut scratch).map(drop).unwrap_err();
-            assert!(matches!(error, crate::Error::Io { action: "read", .. }));
+            assert!(matches!(error, crate::error::Error::Io { action: "read", .. }));
         }
     }
 }
