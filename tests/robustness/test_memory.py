@@ -119,7 +119,10 @@ def many_tensors(tmp_path_factory) -> list[Path]:
 
 
 @pytest.mark.parametrize("threads", [16, 48])
-@pytest.mark.parametrize(("name", "dtype"), [("ties", "float32"), ("della", "bfloat16")])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("ties", "float32"), ("della", "bfloat16"), ("della", "float32"), ("linear", "bfloat16")],
+)
 def test_many_threads_take_no_more_than_was_forecast(name, dtype, threads, many_tensors, tmp_path):
     write_config(tmp_path, many_tensors, name, 2, dtype)
     told = cli_process("inspect", tmp_path / "c.yml", "--threads", threads, "--json")
