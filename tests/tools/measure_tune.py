@@ -27,7 +27,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.worker import load_for
@@ -142,7 +141,7 @@ def by_adam(bench, steps, entropy, seed, rate=1e-3):
 
 
 def by_select(pool, folder):
-    """The config that `select` writes, and the merges that were measured for it."""
+    """The YAML that `select` writes, and how many merges were measured for it."""
     size = pool.sizes[0]
     experts = {name: str(path) for name, path in size.experts.items()}
     data = {
@@ -156,7 +155,7 @@ def by_select(pool, folder):
     _run("calibrate", file, "-o", run, "--for", "select", "--free-sum", *half)
     table = run / "measurements.csv"
     _run("select", table, "--pool", file, "--weights", "free", "-o", out, "--anyway")
-    return yaml.safe_load(out.read_text()), len((run / "scores.jsonl").read_text().splitlines())
+    return out, len((run / "scores.jsonl").read_text().splitlines())
 
 
 def _run(*words):
@@ -167,16 +166,9 @@ def _run(*words):
         raise RuntimeError(done.stderr)
 
 
-def rivals(given, pool, setup, split, folder):
+def rivals(given, pool, setup, split):
     """Name, loss, passes and seconds of each way that is wanted."""
     n = len(pool.sizes[0].experts)
-    if given.select:
-        begun = time.perf_counter()
-        config, passes = by_select(pool, folder)
-        seconds = time.perf_counter() - begun
-        bench = Bench(pool, setup, "expert")
-        bench.copies.give(Sweep([config], setup.merging(bench.model)), [(0, bench.model)])
-        yield "select", (bench.reporting.score(bench.model).macro().loss_nats, passes, seconds)
     ways = {
         "subset": (given.subsets, "expert", best_subset, (n,)),
         "CMA-ES": (given.cma, "expert", by_cma, (n, given.cma, split)),
@@ -213,15 +205,23 @@ def main():
                 cut = [json.dumps({**one, "group": f"{split} {i}"}) for i, one in enumerate(lines)]
                 (folder / f"{domain}.jsonl").write_text("\n".join(cut) + "\n")
             cut_pool = replace(pool, data={d: folder / f"{d}.jsonl" for d in pool.data})
+            beside, cost = (), (0, 0)
+            if given.select:
+                begun = time.perf_counter()
+                written, passes = by_select(cut_pool, folder)
+                beside, cost = (written,), (passes, time.perf_counter() - begun)
             for by in given.by.split():
-                done = tune(cut_pool, folder / by, TuneOptions(by=by, setup=setup))
+                options = TuneOptions(by=by, setup=setup, beside=beside)
+                done = tune(cut_pool, folder / by, options)
                 table[f"tune by {by}"].append((done.value, done.passes, done.seconds))
+                print(split, by, table[f"tune by {by}"][-1])
                 for one in done.rivals:
-                    table[one.name].append((one.value, 0, 0))
-                gain = done.rivals[1]
-                row = table[f"tune by {by}"][-1]
-                print(split, by, row, f"over equal {gain.gain:.4f} {gain.low:.4f} {gain.high:.4f}")
-            for way, row in rivals(given, cut_pool, setup, split, folder):
+                    name, costs = (
+                        ("select", cost) if one.name.endswith(".yml") else (one.name, (0, 0))
+                    )
+                    table[name].append((one.value, *costs))
+                    print(f"  over {name} {one.gain:+.4f}, {one.low:+.4f} to {one.high:+.4f}")
+            for way, row in rivals(given, cut_pool, setup, split):
                 table[way].append(row)
                 print(split, way, row, flush=True)
     print(f"\n{'':24} loss     spread   passes  seconds")
