@@ -15,7 +15,12 @@ from mergeplan.cli.documents import VERSIONS, print_document
 from tests.support.documents import SCHEMAS, check_document, schema, validator
 
 # What a command prints in the place of the document of its own name.
-OTHERS = {"calibrate": {"forecast"}, "merge": {"merges", "plan"}, "verify": {"replay"}}
+OTHERS = {
+    "calibrate": {"forecast"},
+    "merge": {"merges", "plan"},
+    "tune": {"tune_forecast"},
+    "verify": {"replay"},
+}
 
 
 def commands_with_json() -> set[str]:

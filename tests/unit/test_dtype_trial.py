@@ -152,7 +152,7 @@ class FakeWorker:
     def __init__(self, pool, size, setup, texts=None, tasks=None):
         self.dtype, self.texts = setup.dtype, texts
 
-    def measure(self, merges, some, parts=None):
+    def measure(self, merges, some, parts=None, slopes=()):
         for number in some:
             if type(self).left <= 0:
                 raise Killed
@@ -365,7 +365,7 @@ def test_what_fails_in_bfloat16_is_scored_in_float32(trying, tmp_path, monkeypat
     pool, worker = trying
 
     class Failing(worker):
-        def measure(self, merges, some, parts=None):
+        def measure(self, merges, some, parts=None, slopes=()):
             if self.dtype == "bfloat16":
                 raise InputError("scorer `own.py`, line 9: TypeError: Got unsupported ScalarType")
             yield from super().measure(merges, some, parts)
@@ -420,7 +420,7 @@ def test_several_domains_must_agree_each_by_itself(trying, tmp_path, monkeypatch
     names = list(load_pool(pool).data)
 
     class OneTurns(worker):
-        def measure(self, merges, some, parts=None):
+        def measure(self, merges, some, parts=None, slopes=()):
             for one in super().measure(merges, some, parts):
                 domains = dict(one.scores.domains)
                 if self.dtype == "bfloat16":
@@ -441,7 +441,7 @@ def test_merges_that_are_scored_in_part_are_tried_in_part():
     given = []
 
     class Scoring:
-        def measure(self, merges, some, parts):
+        def measure(self, merges, some, parts, slopes):
             given.extend(parts)
             yield from (replace(WIDE[number], merge=merges[number]) for number in some)
 
