@@ -441,7 +441,7 @@ def test_merges_that_are_scored_in_part_are_tried_in_part():
     given = []
 
     class Scoring:
-        def measure(self, merges, some, parts, slopes):
+        def measure(self, merges, some, parts):
             given.extend(parts)
             yield from (replace(WIDE[number], merge=merges[number]) for number in some)
 
