@@ -1,6 +1,7 @@
 """`mergeplan tune`: weights by gradients, from a pool to a YAML."""
 
 import json
+import shlex
 import sys
 
 import numpy as np
@@ -66,6 +67,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(tuned, tmp_path):
     assert len(kept) == len(lines)
     assert "could be left out" in done.stdout or not any(one["free"] for one in again["left_out"])
     assert f"next: {again['next']}" in done.stdout
+    words = shlex.split(again["next"].replace("OUT_DIR", str(tmp_path / "merged")))
+    merged = cli(*words[1:])
+    assert merged.returncode == 0, merged.stderr
 
 
 def test_a_finished_run_measures_nothing_again_and_keeps_to_its_options(tuned):

@@ -101,8 +101,7 @@ class Tuned(Summarized):
     @property
     def next_command(self) -> str:
         """What makes the merge."""
-        out = self.config.parent / "merged"
-        return shlex.join(["mergeplan", "merge", str(self.config), "-o", str(out)])
+        return shlex.join(["mergeplan", "merge", str(self.config), "OUT_DIR"])
 
     @property
     def at_bound(self) -> tuple[str, ...]:
