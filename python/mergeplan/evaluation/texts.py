@@ -180,6 +180,11 @@ class Texts:
         nll = np.zeros(sum(counts))
         if batches:
             nll = score_batches(model, batches, sum(counts), progress)
+        return self.scores_of(nll)
+
+    def scores_of(self, nll: NDArray[np.float64]) -> Scores:
+        """Scores from each document's loss, (documents,), numbered over all domains."""
+        counts = [len(domain.lines) for domain in self.domains.values()]
         found = np.split(nll, np.cumsum(counts)[:-1])
         return Scores(
             {

@@ -79,8 +79,8 @@ def holding(
     Raises:
         SurroundingsError: It does not go into so little.
     """
-    there = available_bytes()
     if limit is None:
+        there = available_bytes()
         limit = int(_SHARE * there) if there is not None else 1 << 62
     least = max(longest, _FEWEST_TOKENS)
     fixed = needs.core + _WAITING * needs.largest

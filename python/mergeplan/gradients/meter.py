@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
-from mergeplan.evaluation.scores import DomainScores, Scores
+from mergeplan.evaluation.scores import Scores
 from mergeplan.evaluation.scoring import Batch, token_nll
 from mergeplan.evaluation.texts import Texts
 from mergeplan.gradients.backward import Backward
@@ -85,8 +85,7 @@ class Meter:
         Raises:
             InputError: The model gives losses that are not finite, or inputs changed.
         """
-        counts = [len(domain.lines) for domain in self._texts.domains.values()]
-        nll = np.zeros(sum(counts))
+        nll = np.zeros(sum(len(domain.lines) for domain in self._texts.domains.values()))
         trained, _ = self._model.training, self._model.eval()
         try:
             slopes = self._backward.run(
@@ -99,12 +98,7 @@ class Meter:
             )
         finally:
             self._model.train(trained)
-        parts = np.split(nll, np.cumsum(counts)[:-1])
-        scores = {
-            name: DomainScores(domain.lines, domain.n_tokens, part, domain.groups)
-            for (name, domain), part in zip(self._texts.domains.items(), parts, strict=True)
-        }
-        return Measured(Scores(scores), slopes)
+        return Measured(self._texts.scores_of(nll), slopes)
 
     def _step(self, batch: Batch, n_tokens: int, nll: Array) -> Any:
         def step() -> torch.Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.worker import load_for
+from mergeplan.evaluation.measured import WITH_SLOPES
 from mergeplan.evaluation.scores import Scores
 from mergeplan.gradients.meter import Meter
 from mergeplan.merging.copies import Copies
@@ -55,7 +56,7 @@ class Measuring:
     @property
     def point_tokens(self) -> int:
         """Forward passes of a point with its slopes, in tokens; a backward pass counts two."""
-        return 3 * self._texts.gradient.n_tokens + self._texts.accepting.n_tokens
+        return WITH_SLOPES * self._texts.gradient.n_tokens + self._texts.accepting.n_tokens
 
     def at(self, weights: Array, *, slopes: bool = True) -> Point:
         """A point by the documents that are tuned on; one that was measured is not again.
