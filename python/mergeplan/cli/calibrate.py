@@ -11,7 +11,7 @@ import click
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options, task_names
+from mergeplan.cli.options.evaluation import evaluation_options, setup_of
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.question import question_options, refuse_other_kind
 from mergeplan.cli.options.units import BYTES, Integers, threads_option
@@ -253,19 +253,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
     from mergeplan.calibration.decision import CurveGoal
     from mergeplan.calibration.limits import Budget, parse_budget, parse_until
     from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
-    from mergeplan.calibration.setup import Setup
-    from mergeplan.pool.pool import load_pool
 
-    setup = Setup(
-        evaluation_of(given, load_pool(pool_file).random_seed),
-        given["dtype"],
-        given["device"],
-        given["threads"],
-        given["memory_limit"],
-        given["lora_exact"],
-        given["allow_vocabulary_mismatch"],
-        task_names(given["tasks"]),
-    )
     choosing = given["kind"] == "select"
     return CalibrateOptions(
         methods=given["methods"],
@@ -283,7 +271,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "CalibrateOptions":
         tokens=given["tokens"],
         gradients=given["gradients"],
         half=given["half"],
-        setup=setup,
+        setup=setup_of(given, pool_file),
         ray=given["ray"],
     )
 

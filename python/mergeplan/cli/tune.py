@@ -10,7 +10,7 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.evaluation import evaluation_options, setup_of
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
@@ -180,21 +180,10 @@ def command(
 
 
 def _options(pool_file: Path, given: dict[str, Any]) -> "TuneOptions":
-    from mergeplan.calibration.setup import Setup
     from mergeplan.display.text import parse_count
-    from mergeplan.pool.pool import load_pool
     from mergeplan.selection.problem import parse_constraint
     from mergeplan.tuning.options import TuneOptions
 
-    setup = Setup(
-        evaluation_of(given, load_pool(pool_file).random_seed),
-        given["dtype"],
-        given["device"],
-        given["threads"],
-        given["memory_limit"],
-        given["lora_exact"],
-        given["allow_vocabulary_mismatch"],
-    )
     try:
         n_params = parse_count(given["size"]) if given["size"] else None
     except ValueError as error:
@@ -210,7 +199,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "TuneOptions":
         budget=given["budget"],
         beside=given["beside"],
         n_params=n_params,
-        setup=setup,
+        setup=setup_of(given, pool_file),
     )
 
 

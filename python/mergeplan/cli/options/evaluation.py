@@ -1,6 +1,7 @@
 """Options of the commands that score models."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from mergeplan.evaluation.options import DTYPES, HALVES, EvaluationOptions
 from mergeplan.evaluation.scorer import load_scorer
 
 if TYPE_CHECKING:
+    from mergeplan.calibration.setup import Setup
     from mergeplan.system.progress import ProgressLine
 
 _half = click.option(
@@ -90,6 +92,28 @@ def evaluation_of(given: dict[str, Any], written: int | None = None) -> Evaluati
     seed = written if given["seed"] is None else given["seed"]
     scorer = load_scorer(given["scorer"]) if given["scorer"] else None
     return EvaluationOptions(**chosen, seed=seed or 0, scorer=scorer)
+
+
+def setup_of(given: dict[str, Any], pool_file: Path) -> "Setup":
+    """How merges of a pool are measured.
+
+    Args:
+        given: With `tasks` of a command that runs some.
+        pool_file: Says the seed where none is given.
+    """
+    from mergeplan.calibration.setup import Setup
+    from mergeplan.pool.pool import load_pool
+
+    return Setup(
+        evaluation_of(given, load_pool(pool_file).random_seed),
+        given["dtype"],
+        given["device"],
+        given["threads"],
+        given["memory_limit"],
+        given["lora_exact"],
+        given["allow_vocabulary_mismatch"],
+        task_names(given.get("tasks", ())),
+    )
 
 
 def scoring_line(options: EvaluationOptions, quiet: bool) -> "ProgressLine":
