@@ -34,7 +34,7 @@ from mergeplan.selection.select import select, select_from
 from mergeplan.selection.selection import Selections, Wish
 from mergeplan.selection.table import tables_of
 from mergeplan.selection.weights import best_weights, gradient
-from mergeplan.subset_law import law as law_of_subsets
+from mergeplan.subset_law import prior as prior_of_subsets
 from mergeplan.subset_law.fit import fit_subset_law
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.subset_law.weightings import seen
@@ -159,7 +159,7 @@ def test_singles_and_pairs_of_a_quadratic_determine_it():
     values = 2 + weights @ rng.normal(size=5) + ((weights @ root) ** 2).sum(1)
     small = (weights > 0).sum(1) <= 2
     law = fit_subset_law(weights[small], values[small], tuple("abcde"))
-    assert law.degree == 2
+    assert law.prior.degree == 2
     assert np.abs(law.predict(weights) - values).max() < 0.02 * np.ptp(values)
     homogeneous = law.series.homogeneous()
     assert np.einsum("ni,nj,ij->n", weights, weights, homogeneous) == pytest.approx(
@@ -210,7 +210,7 @@ def test_beyond_the_measured_k_intervals_count_the_missing_degree_and_a_warning_
         return np.mean(errors <= NINE_IN_TEN * law.deviations(weights))
 
     assert coverage() > 0.85
-    monkeypatch.setattr(law_of_subsets, "OMITTED", 0.0)
+    monkeypatch.setattr(prior_of_subsets, "OMITTED", 0.0)
     assert coverage() < 0.2
     warnings = select_from(table, Wish()).warnings
     assert any("no merge of more than 2 experts was measured" in warning for warning in warnings)

@@ -20,6 +20,7 @@ from mergeplan.selection.target import Target, mean_of
 from mergeplan.selection.weights import gradient
 from mergeplan.subset_law.fit import fit_subset_law
 from mergeplan.subset_law.form import HIGHEST_DEGREE, gram_root
+from mergeplan.subset_law.leaning import Smaller
 from mergeplan.subset_law.rows import REMAINDER, Rows, covariances
 from mergeplan.subset_law.solving import by_values, solved
 from mergeplan.subset_law.transfer import fit_with_smaller
@@ -104,13 +105,14 @@ def test_slopes_say_all_of_a_cubic_where_values_do_not() -> None:
 
 def test_predictions_slopes_and_series_are_of_one_function() -> None:
     law = fitted()
-    cross = law._split(law._powers(Rows.of(EVERY)))[0]
+    cross = law.prior.split(law.prior.powers(Rows.of(EVERY), law.rows))[0]
     assert law.predict(EVERY) == pytest.approx(law.constant + cross @ law.duals, abs=1e-11)
     slopes = central(law.predict, EVERY)
     rows = Rows.of(EVERY, slopes)
     assert law.expected(rows)[len(EVERY) :] == pytest.approx(slopes.ravel(), abs=1e-7)
     assert gradient(law, EVERY[9]) == pytest.approx(slopes[9], abs=1e-7)
-    mean, covariance = law._joint(*law._to_join(EVERY))
+    own, joint = law.errors.joint(law.errors.join(EVERY))
+    mean, covariance = own @ law.observed, law.scale**2 * joint
     assert mean == pytest.approx(law.predict(EVERY), abs=1e-10)
     assert np.sqrt(np.diag(covariance)) == pytest.approx(law.deviations(EVERY), rel=1e-6)
     assert Problem(law).costs(MERGES) == pytest.approx(law.values)
@@ -133,7 +135,7 @@ def test_a_point_is_left_out_with_its_slopes() -> None:
         rest = np.delete(np.arange(len(MERGES)), gone)
         # The same prior: its contrast is that of all merges.
         less = replace(law, weights=MERGES[rest], values=law.values[rest], slopes=law.slopes[rest])
-        less = solved(less, law.variances, less.fitted_powers)
+        less = solved(less, law.variances, less.prior.parts(less.rows))
         expected = less.predict(MERGES[gone][None])[0]
         assert law.left_out[gone] == pytest.approx(expected, abs=1e-7)
 
@@ -165,7 +167,7 @@ def test_on_another_text_only_values_are_known_to_move() -> None:
     assert found.shape == (len(EVERY), len(MERGES))
     assert found.sum(1) == pytest.approx(1.0)
     assert by_values(law).slopes is None
-    ab = by_values(law)._shares(Rows.of(shares("ab")))[0][0]
+    ab = by_values(law).errors.shares(Rows.of(shares("ab"))).shares[0]
     assert found[EVERY[:, :2].sum(1) == 1] == pytest.approx(
         np.array([[0, 1, *[0] * 10], [0, 0, 1, *[0] * 9], ab])
     )
@@ -189,8 +191,11 @@ def test_a_larger_size_leans_on_a_smaller_one_by_slopes_too() -> None:
     slopes = central(found.predict, EVERY[:3], step=1e-3)
     rows = Rows.of(EVERY[:3], slopes)
     assert found.expected(rows)[3:] == pytest.approx(slopes.ravel(), abs=1e-3)
-    with_it = central(lambda w: small.moments(Rows.of(w), Rows.of(few)), EVERY[:3], step=1e-3)
-    assert small.moments(rows, Rows.of(few))[3:] == pytest.approx(with_it.reshape(15, 4), abs=1e-4)
+    with_it = central(
+        lambda w: Smaller(small).moments(Rows.of(w), Rows.of(few)), EVERY[:3], step=1e-3
+    )
+    found = Smaller(small).moments(rows, Rows.of(few))[3:]
+    assert found == pytest.approx(with_it.reshape(15, 4), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_slopes_tell_what_changes_with_the_sum() -> None:
 @pytest.mark.parametrize("gram", [None, np.diag([4.0, 1, 1, 1, 9]) + 0.5])
 def test_a_page_predicts_by_a_law_with_slopes(gram) -> None:
     law = replace(fitted(), geometry=gram_root(gram, 5))
-    law = solved(law, law.variances, law.fitted_powers)
+    law = solved(law, law.variances, law.prior.parts(law.rows))
     form = reduced(law)
     assert form["kind"] == "terms"
     assert (form["remainder"]["gram"] is None) == (gram is None)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.subset_law.law import OMITTED, SubsetLaw
+from mergeplan.subset_law.law import SubsetLaw
+from mergeplan.subset_law.prior import OMITTED
 from mergeplan.subset_law.rows import OWN, REMAINDER
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.subset_law.weightings import seen
@@ -67,7 +68,7 @@ def packed(values: Array, dtype: str) -> str:
 
 
 def _by_rows(law: SubsetLaw) -> dict[str, Any]:
-    fitted = [float(one) for one in law.variances[: law.degree]]
+    fitted = [float(one) for one in law.variances[: law.prior.degree]]
     n = len(law.values)
     return {
         "kind": "rows",

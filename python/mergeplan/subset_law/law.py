@@ -4,7 +4,8 @@ A deterministic merge on a fixed text has no noise: what the form does not expla
 enters as a variance of its own. The error of the text is the same for all rows and no part of it.
 A row that was not scored on the whole text has an error of its own, which is known: the merge's
 value is then no known one, and its misfit is that of its row.
-What a smaller size adds `transfer` says, and what slopes add `rows`.
+What it expects before any row is in `prior`, what is left open after all of them in `errors`; what
+a smaller size adds `transfer` and `leaning` say, and what slopes add `rows`.
 """
 
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.subset_law.form import HIGHEST_DEGREE, Coefficients, cubic_of, squares
+from mergeplan.subset_law.errors import Errors
+from mergeplan.subset_law.form import Coefficients, cubic_of
+from mergeplan.subset_law.leaning import Smaller
 from mergeplan.subset_law.merges import Merges
-from mergeplan.subset_law.rows import OWN, Points, Rows, coefficients, covariances
+from mergeplan.subset_law.prior import Prior
+from mergeplan.subset_law.rows import Points, Rows, coefficients
 from mergeplan.subset_law.solving import by_values, solved, standard
 from mergeplan.subset_law.transferred import Transfer
 from mergeplan.subset_law.variances import MOST_ROWS, draw_variances
@@ -24,9 +28,6 @@ from mergeplan.subset_law.weightings import seen
 
 Array = NDArray[np.float64]
 
-# Prior variance of a degree that could not be fitted, as a share of the next lower one's. On the
-# real pool the cubic term's was 0.03 to 0.4 of the quadratic one's.
-OMITTED = 0.3
 # Laws that stand for all variances which the rows allow.
 _DRAWN = 24
 _DRAWN_OF_MANY = 3
@@ -95,8 +96,21 @@ class SubsetLaw:
         return np.concatenate([self.values, slopes.ravel()])
 
     @cached_property
+    def prior(self) -> Prior:
+        """What is expected of any values and slopes before these rows."""
+        return Prior(
+            self.geometry, self.contrast, self.variances, self.shrinkage,
+            None if self.smaller is None else Smaller(self.smaller), self.slopes is not None,
+        )  # fmt: skip
+
+    @cached_property
+    def errors(self) -> Errors:
+        """What the rows leave open, if the prior is right."""
+        return Errors(self.prior, self.rows, self.inverse, self.noise, self._merges)
+
+    @cached_property
     def _seen_rows(self) -> Points:
-        return self._seen(self.rows)
+        return self.prior.seen(self.rows)
 
     @property
     def points(self) -> Array:
@@ -106,19 +120,15 @@ class SubsetLaw:
     @property
     def n_own(self) -> int:
         """Variances of what each point has for itself beside the misfit."""
-        return 0 if self.slopes is None else OWN
-
-    @property
-    def degree(self) -> int:
-        return len(self.variances) - 1 - (self.smaller is not None) - self.n_own
+        return self.prior.n_own
 
     @property
     def factor(self) -> float:
         """ρ: by how much a difference at the smaller size is one here."""
         if self.smaller is None:
             return 0.0
-        means = self.smaller.expected(self.rows) - self.smaller.values.mean() * self.rows.ones
-        return float(self.variances[self.degree] * means @ self.duals)
+        means = Smaller(self.smaller).expected(self.rows)
+        return float(self.variances[self.prior.degree] * means @ self.duals)
 
     @property
     def by_geometry(self) -> bool:
@@ -130,7 +140,7 @@ class SubsetLaw:
         """L0, a, Q and the cubic term, in the weights that `seen` gives."""
         if self.smaller is not None:
             return cubic_of(self.in_seen_weights().predict, len(self.experts))
-        prior = self.variances[: self.degree], self.geometry, self.contrast
+        prior = self.variances[: self.prior.degree], self.geometry, self.contrast
         return coefficients(self.constant, self.duals, self._seen_rows, *prior)
 
     @cached_property
@@ -186,10 +196,7 @@ class SubsetLaw:
         Args:
             weights: Shape (n, n_experts).
         """
-        found = np.full(len(weights), self.variances[-1])
-        if self.n_own:
-            found += self.variances[-1 - OWN] * self._seen(Rows.of(weights)).remainders()
-        return found
+        return self.prior.misfits(weights)
 
     def measured(self, weights: Array) -> Array:
         """What weightings were measured to give.
@@ -224,7 +231,7 @@ class SubsetLaw:
         if self.n_own and not len(rows.sloped) and self.smaller is None:
             # With slopes there are hundreds of rows to each weighting; the series says the same.
             return self.series.at(rows.weights) + own @ self.duals[:n_values]
-        cross = self._split(self._powers(rows))[0]
+        cross = self.prior.split(self.prior.powers(rows, self.rows))[0]
         cross[:n, :n_values] += own
         predicted: Array = self.constant * rows.ones + cross @ self.duals
         return predicted
@@ -239,7 +246,7 @@ class SubsetLaw:
             Shape (n, n_merges); a measured weighting is its own row, and nothing else. Of values
             alone where there are slopes: how these move on another text nothing tells.
         """
-        shares = by_values(self)._shares(Rows.of(weights))[0]
+        shares = by_values(self).errors.shares(Rows.of(weights)).shares
         self._merges.put_alone(shares, weights)
         return shares
 
@@ -254,25 +261,8 @@ class SubsetLaw:
         """
         n = max(_AT_ONCE // len(self.observed), 1) if self.n_own else len(weights) or 1
         parts = range(0, max(len(weights), 1), n)
-        return np.concatenate([self._deviations(weights[at : at + n]) for at in parts])
-
-    def _deviations(self, weights: Array) -> Array:
-        rows = Rows.of(weights)
-        own = squares(self._seen(rows).points, HIGHEST_DEGREE)
-        if self.smaller is not None:
-            own = np.concatenate([own, self.smaller.own_moments(weights)[None]])
-        prior, omitted = self._split(own)  # (n,), (n,)
-        same = self._merges.same(weights, len(self.observed))
-        misfits = self.misfits(weights)
-        shares, cross, cross_omitted = self._shares(rows, same=same)
-        variance = prior + omitted + misfits
-        variance -= 2 * ((cross + cross_omitted) * shares).sum(1)
-        variance += np.einsum("ij,jk,ik->i", shares, self._rows, shares, optimize=True)
-        # Differences of large numbers: rounding may leave them a little below the misfit, of which
-        # a row with noise leaves a part.
-        noise = same @ (np.zeros(len(self.observed)) if self.noise is None else np.diag(self.noise))
-        least = misfits * np.where(noise > 0, noise / (noise + misfits), 1.0)
-        return np.asarray(self.scale * np.sqrt(np.maximum(variance, least)))
+        each = [self.errors.variances(weights[at : at + n]) for at in parts]
+        return np.asarray(self.scale * np.sqrt(np.concatenate(each)))
 
     def covariances(self, weights: Array) -> Array:
         """Covariances of the predictions of several merges, misfit included.
@@ -283,120 +273,17 @@ class SubsetLaw:
         Returns:
             Shape (n, n), in the square of the values' unit.
         """
-        return self._joint(*self._to_join(weights))[1]
+        return self.scale**2 * self.errors.joint(self.errors.join(weights))[1]
 
     def joint_alike(self, weights: Array) -> Iterator[tuple[Array, Array]]:
         """Predictions and their covariances by each of the laws `alike`, (n,) and (n, n)."""
-        joined = self._to_join(weights)
+        joined = self.errors.join(weights)
         for law in self.alike:
-            yield law._joint(*joined)
-
-    def moments(self, left: Rows, right: Rows) -> Array:
-        """Expected products of what two rows measure, less a constant, shape (n, m).
-
-        Args:
-            left, right: Of n and m values and slopes.
-
-        Returns:
-            In the square of the values' unit.
-        """
-        here, there = self._shares(left), self._shares(right)
-        errors = np.add(*self._split(self._powers(left, right)))
-        errors = errors - (here[1] + here[2]) @ there[0].T - here[0] @ (there[1] + there[2]).T
-        errors += here[0] @ self._rows @ there[0].T
-        means = [
-            shares @ self.observed - self.values.mean() * rows.ones
-            for (shares, *_), rows in ((here, left), (there, right))
-        ]
-        return np.asarray(np.outer(*means) + self.scale**2 * errors)
-
-    def own_moments(self, weights: Array) -> Array:
-        """The diagonal of the moments of weightings with themselves, shape (n,).
-
-        Args:
-            weights: Shape (n, n_experts).
-
-        Returns:
-            In the square of the values' unit.
-        """
-        errors = self.deviations(weights) ** 2 - self.scale**2 * self.misfits(weights)
-        # Of a row with noise a part of the misfit is known.
-        value = self.predict(weights) - self.values.mean()
-        return np.asarray(value**2 + np.maximum(errors, 0.0))
-
-    def _to_join(self, weights: Array) -> tuple[Rows, Array, Array, Array]:
-        rows, same = Rows.of(weights), self._merges.same(weights, len(self.observed))
-        return rows, self._powers(rows, rows), self._powers(rows), same
-
-    def _joint(self, rows: Rows, own: Array, powers: Array, same: Array) -> tuple[Array, Array]:
-        """From products of unit variance, of the merges and of the merges with the rows."""
-        prior, omitted = self._split(own)
-        shares, cross, cross_omitted = self._shares(rows, powers, same)
-        joint = prior + omitted
-        joint[np.diag_indices(len(joint))] += self.misfits(rows.weights)
-        both = (cross + cross_omitted) @ shares.T
-        joint += shares @ self._rows @ shares.T - both - both.T
-        return shares @ self.observed, self.scale**2 * joint
-
-    def _seen(self, rows: Rows) -> Points:
-        return rows.seen(seen(rows.weights, self.shrinkage), self.geometry, self.contrast)
-
-    def _split(self, powers: Array) -> tuple[Array, Array]:
-        """Covariance of the degrees that were fitted, and of those that could not be.
-
-        Where too few k were measured for the highest degree, it is there all the same: it widens
-        intervals, beyond the measured k above all.
-        """
-        degree = self.degree
-        fitted = np.tensordot(self.variances[:degree], powers[:degree], 1)
-        if self.smaller is not None:
-            fitted += self.variances[degree] * powers[HIGHEST_DEGREE]
-        left = OMITTED * self.variances[degree - 1]
-        return fitted, left * powers[degree:HIGHEST_DEGREE].sum(0)
-
-    def _powers(self, left: Rows, right: Rows | None = None) -> Array:
-        """Covariances of unit variance, of each degree and by the smaller size; with its rows."""
-        theirs = self._seen_rows if right is None else self._seen(right)
-        powers = covariances(self._seen(left), theirs, HIGHEST_DEGREE)
-        if self.smaller is None:
-            return powers
-        moments = self.smaller.moments(left, self.rows if right is None else right)
-        return np.concatenate([powers, moments[None]])
-
-    @cached_property
-    def fitted_powers(self) -> Array:
-        """Of the rows, for each variance but the misfit's, shape (parts, n_rows, n_rows)."""
-        powers, own = self._powers(self.rows), self._seen_rows.own_parts()
-        return np.concatenate([powers[: self.degree], powers[HIGHEST_DEGREE:], own])
+            shares, joint = law.errors.joint(joined)
+            yield shares @ law.observed, law.scale**2 * joint
 
     def in_seen_weights(self) -> "SubsetLaw":
         """The same law of weights as `seen` gives them."""
         smaller = None if self.smaller is None else self.smaller.in_seen_weights()
         weights = seen(self.weights, self.shrinkage)
         return replace(self, weights=weights, shrinkage=1.0, smaller=smaller)
-
-    @cached_property
-    def _rows(self) -> Array:
-        """Covariance of the rows, shape (n_rows, n_rows)."""
-        fitted, omitted = self._split(self._powers(self.rows))
-        rows: Array = fitted + omitted + self.variances[-1] * np.eye(len(self.observed))
-        if self.n_own:
-            own = self.variances[-1 - OWN : -1]
-            rows += np.tensordot(own, self._seen_rows.own_parts(), 1)
-        return rows if self.noise is None else rows + self.noise
-
-    def _shares(
-        self, rows: Rows, powers: Array | None = None, same: Array | None = None
-    ) -> tuple[Array, Array, Array]:
-        """How a prediction is put together of its rows, and its covariances with them.
-
-        Returns:
-            Three of shape (n, n_rows): a prediction is the sum of `observed` by the first.
-        """
-        n = len(self.values)
-        cross, omitted = self._split(self._powers(rows) if powers is None else powers)
-        if same is not None:
-            cross = cross + self.misfits(rows.weights)[:, None] * same
-        sums = self.inverse[:, :n].sum(1)
-        left = rows.ones - cross @ sums
-        return cross @ self.inverse + np.outer(left, sums) / sums[:n].sum(), cross, omitted

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.subset_law.left_out import leave_each_out
+from mergeplan.subset_law.prior import Prior
 from mergeplan.subset_law.rows import Rows
 from mergeplan.subset_law.spread import spread_scale
 
@@ -34,9 +35,7 @@ class Law(Protocol):
     @property
     def observed(self) -> Array: ...
     @property
-    def fitted_powers(self) -> Array: ...
-    @property
-    def n_own(self) -> int: ...
+    def prior(self) -> Prior: ...
 
 
 L = TypeVar("L", bound=Law)
@@ -65,9 +64,9 @@ def standard(law: Law) -> Standard:
     spread, ones = float(np.std(law.values)) or 1.0, law.rows.ones
     return Standard(
         spread,
-        law.fitted_powers,
+        law.prior.parts(law.rows),
         (law.observed - law.values.mean() * ones) / spread,
-        (*[0.0] * (len(law.variances) - 1 - law.n_own), *_EXPECTED_OWN[: law.n_own]),
+        (*[0.0] * (len(law.variances) - 1 - law.prior.n_own), *_EXPECTED_OWN[: law.prior.n_own]),
         None if law.noise is None else law.noise / spread**2,
         ones,
     )
@@ -110,10 +109,10 @@ def by_values(law: L) -> L:
     Returns:
         Without slopes.
     """
-    if not law.n_own:
+    if not law.prior.n_own:
         return law
     n = len(law.values)
-    kept = np.delete(law.variances, np.arange(-1 - law.n_own, -1))
+    kept = np.delete(law.variances, np.arange(-1 - law.prior.n_own, -1))
     noise = None if law.noise is None else law.noise[:n, :n]
     alone = replace(law, slopes=None, variances=kept, noise=noise)
-    return solved(alone, kept, alone.fitted_powers)
+    return solved(alone, kept, alone.prior.parts(alone.rows))
