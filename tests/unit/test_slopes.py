@@ -1,5 +1,7 @@
 """Inner products of gradients with what experts add to a merge, against plain numpy in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -85,19 +87,17 @@ def test_products_are_with_what_each_expert_alone_adds(demo_pool, method):
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (0.5, 0.0, 2.0, -1.0)])
 def test_elected_signs_are_held(demo_pool, normalize, weights):
     parameters = {"density": 0.3, "lambda": 0.8, "normalize": normalize}
-    found = Slopes(config_of(demo_pool, "ties", parameters, weights=weights))
+    found = Slopes(config_of(demo_pool, "ties", parameters, weights=weights), with_lambda=True)
     base = load_tensors(demo_pool / "base")
     experts = [load_tensors(demo_pool / name) for name in NAMES]
     options = DeltaOptions("magnitude", consensus=True, normalize=normalize, lambda_=0.8)
-    deltas = [{} for _ in NAMES]
+    deltas = [{} for _ in (*NAMES, "lambda")]
     for name, tensor in base.items():
-        each = slopes(
-            tensor.double().numpy(),
-            [one[name].double().numpy() for one in experts],
-            weights,
-            [0.3] * len(NAMES),
-            options,
-        )
+        start = tensor.double().numpy()
+        ends = [one[name].double().numpy() for one in experts]
+        each = slopes(start, ends, weights, [0.3] * len(NAMES), options)
+        whole = replace(options, lambda_=1.0)
+        each.append(merge_deltas(start, ends, weights, [0.3] * len(NAMES), whole) - start)
         for own, slope in zip(deltas, each, strict=True):
             own[name] = torch.from_numpy(slope)
     gradients = gradients_for(found)
@@ -105,12 +105,36 @@ def test_elected_signs_are_held(demo_pool, normalize, weights):
     check(found.products(gradients), expected, gradients, deltas, 1e-5)
 
 
+@pytest.mark.parametrize("lambda_", [0.7, 0.0])
+@pytest.mark.parametrize("method", [*LINEAR, "ties", "dare_ties", "della", "breadcrumbs_ties"])
+def test_along_lambda_every_method_moves_as_its_merges_do(demo_pool, method, lambda_):
+    parameters = {"density": 0.5} | LINEAR.get(method, {})
+    weights, options = [0.5, 0.0, 2.0, 1.0], MergeOptions(seed=5)
+
+    def config(scale):
+        own = parameters | {"lambda": scale}
+        return config_of(demo_pool, method, own, weights=weights, out_dtype="float32")
+
+    if method == "linear":
+        with pytest.raises(InputError, match="`linear` has no lambda"):
+            Slopes(config(lambda_), options, with_lambda=True)
+        return
+    found = Slopes(config(lambda_), options, with_lambda=True)
+    # A merge is rounded to float32 where the base's size decides: less of a long step.
+    up, down = (dict(mergeplan.stream(config(scale), options)) for scale in (64.0, -64.0))
+    moved = {name: (up[name].double() - down[name].double()) / 128 for name in up}
+    gradients = gradients_for(found, torch.float64, count=1)
+    products = {name: one[:, -1:] for name, one in found.products(gradients).items()}
+    check(products, products_by_hand(gradients, [moved]), gradients, [moved], 1e-5)
+
+
 @pytest.mark.parametrize("consensus", [True, False])
-def test_the_reference_is_what_differences_give_where_no_sign_changes(consensus):
+@pytest.mark.parametrize("weights", [(0.7, 1.3, 0.4), (0.7, -1.3, 0.4)])
+def test_the_reference_is_what_differences_give_where_no_sign_changes(consensus, weights):
     rng = np.random.default_rng(0)
     base, experts = rng.normal(size=300), rng.normal(size=(3, 300))
     options = DeltaOptions("magnitude", consensus=consensus, normalize=consensus, lambda_=0.7)
-    weights, step = np.array([0.7, 1.3, 0.4]), 1e-6
+    weights, step = np.array(weights), 1e-6
 
     def merged(moved):
         return merge_deltas(base, list(experts), list(moved), [0.5] * 3, options)

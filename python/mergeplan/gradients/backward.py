@@ -73,13 +73,13 @@ class Backward:
             each_batch: Hold none: the experts are read once for each batch.
 
         Returns:
-            By aim, shape (n_jobs, n_experts), in the order of `Slopes.jobs`.
+            By aim, shape (n_jobs, n_slopes), in the order of `Slopes.jobs`.
 
         Raises:
             InputError: Inputs changed or hold values that are not finite.
         """
         names = list(aims)
-        shape = len(self._slopes.jobs), self._slopes.n_experts
+        shape = len(self._slopes.jobs), self._slopes.n_slopes
         found = {name: np.zeros(shape) for name in names}
         with self._watching() as watch:
             for first in range(0, len(names), at_once):

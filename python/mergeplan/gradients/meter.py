@@ -24,15 +24,15 @@ class Measured:
 
     Attributes:
         scores: Of every document, by the same forward passes.
-        slopes: By domain, shape (n_tensors, n_experts): nats per token for one more of an expert's
-            weight, what each tensor adds to it.
+        slopes: By domain, shape (n_tensors, n_slopes): nats per token for one more of an expert's
+            weight, and behind these of lambda where `Slopes` has it; what each tensor adds to it.
     """
 
     scores: Scores
     slopes: dict[str, Array]
 
     def whole(self) -> dict[str, Array]:
-        """Of the whole model, shape (n_experts,)."""
+        """Of the whole model, shape (n_slopes,)."""
         return {name: slopes.sum(0) for name, slopes in self.slopes.items()}
 
 

@@ -18,7 +18,7 @@ from mergeplan.errors import InputError
 from mergeplan.merging.options import MergeOptions
 from mergeplan.merging.streaming import plan_of
 from mergeplan.merging.targets import bytes_of
-from mergeplan.planning.document import Copy, Delta, Job, Slope
+from mergeplan.planning.document import Copy, Delta, Job, Mixed, Slope
 from mergeplan.planning.opening import SharedModels
 from mergeplan.system.files import allow_open_files
 from mergeplan.system.machine import worker_threads
@@ -36,17 +36,21 @@ class Slopes:
     Exact for methods that elect no signs (average, linear, task arithmetic, dare_linear,
     della_linear, breadcrumbs), where the slope is along the weight after normalisation and is the
     same at all weights. Where signs are elected it is along the weight as the config has it, at
-    these weights, the elected signs held as they are.
+    these weights, the elected signs held as they are; at a weight of zero that of more weight.
+    Along lambda it is exact whatever the method, at the config's weights and at any lambda, zero
+    too.
 
     Args:
         config: Of a merge of all experts, as `mergeplan.merge` takes it: data with `models` and a
             `base_model`.
         options: How to read them; a device is not used.
         seed: Of random masks; by default the one of the options, or of the config.
+        with_lambda: Whether the slope along lambda is wanted too.
 
     Attributes:
         jobs: The tensors that experts change, in the plan's order.
         n_experts: The models of the config but its base, in its order.
+        n_slopes: Theirs, and behind them lambda's where it is wanted.
         n_bytes: Of the files of base and experts.
         memory_bytes: Anonymous memory that reading them may take.
 
@@ -61,22 +65,26 @@ class Slopes:
         options: MergeOptions | None = None,
         *,
         seed: int | None = None,
+        with_lambda: bool = False,
     ) -> None:
         from mergeplan._native import PreparedFamily
 
+        if with_lambda and config["merge_method"] == "linear":
+            raise InputError("`linear` has no lambda", "write it as `task_arithmetic`")
         options = options or MergeOptions()
         self._threads = options.threads or worker_threads()
         self.memory_bytes = options.memory_limit or default_limit(self._threads)
         config = as_sum_of_deltas(config)
         self.n_experts = len(config["models"])
+        self.n_slopes = self.n_experts + with_lambda
         seed = options.seed if seed is None else seed
         plan = plan_of(config, options, seed, SharedModels(options.planning().opening))
         self.jobs = _with_deltas(plan.data.jobs, self.n_experts)
         self._places = {job.tensor: place for place, job in enumerate(self.jobs)}
         allow_open_files(len({file for one in plan.checkpoints for file in one.files}))
         plans = (
-            replace(plan.data, jobs=_along(self.jobs, expert)).json()
-            for expert in range(self.n_experts)
+            replace(plan.data, jobs=_along(self.jobs, number, self.n_experts)).json()
+            for number in range(self.n_slopes)
         )
         self._family = PreparedFamily(plans, plan.headers)
         stored = {file for one in plan.stored for file in one.files}
@@ -93,7 +101,7 @@ class Slopes:
                 CPU.
 
         Returns:
-            For each tensor the slopes, shape (n_gradients, n_experts).
+            For each tensor the slopes, shape (n_gradients, n_slopes).
 
         Raises:
             InputError: Inputs changed or hold values that are not finite.
@@ -108,16 +116,16 @@ class Slopes:
             for _, some in groupby(range(len(numbers)), key=lambda place: numbers[place] - place)
         ]
         asked = [
-            (expert, numbers[run[0]], [vectors[place] for place in run])
-            for expert in range(self.n_experts)
+            (along, numbers[run[0]], [vectors[place] for place in run])
+            for along in range(self.n_slopes)
             for run in runs
         ]
         found = self._family.products(asked, threads=self._threads, memory_bytes=self.memory_bytes)
-        by_expert = np.array([one for each in found for one in each])
+        products = np.array([one for each in found for one in each])
         # As asked: by expert, then by tensor.
-        by_expert = by_expert.reshape(self.n_experts, len(numbers), -1)
+        products = products.reshape(self.n_slopes, len(numbers), -1)
         return {
-            self.jobs[number].tensor: by_expert[:, place].T for place, number in enumerate(numbers)
+            self.jobs[number].tensor: products[:, place].T for place, number in enumerate(numbers)
         }
 
 
@@ -161,10 +169,14 @@ def _with_deltas(jobs: Sequence[Job], n_experts: int) -> tuple[Job, ...]:
     return tuple(found)
 
 
-def _along(jobs: Sequence[Job], expert: int) -> tuple[Job, ...]:
-    """Jobs whose tensors are the slopes along an expert's weight."""
+def _along(jobs: Sequence[Job], number: int, n_experts: int) -> tuple[Job, ...]:
+    """Jobs whose tensors are the slopes along an expert's weight, or behind these along lambda."""
+
+    def slope(merge: Delta) -> Delta:
+        return Slope.of(merge, number) if number < n_experts else Mixed.of(merge)
+
     return tuple(
-        replace(job, merge=Slope.of(job.merge, expert), parts=None)
+        replace(job, merge=slope(job.merge), parts=None)
         for job in jobs
         if isinstance(job.merge, Delta)
     )

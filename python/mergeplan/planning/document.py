@@ -215,6 +215,18 @@ class Slope(Delta):
 
 
 @dataclass(frozen=True, slots=True)
+class Mixed(Delta):
+    """The mixed delta without base and lambda, in place of the merge: its slope along lambda."""
+
+    mixed: bool
+
+    @classmethod
+    def of(cls, merge: Delta) -> "Mixed":
+        """Of a merge."""
+        return cls(**{one.name: getattr(merge, one.name) for one in fields(Delta)}, mixed=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """A method that looks at whole vectors of the inputs."""
 

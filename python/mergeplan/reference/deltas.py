@@ -86,7 +86,7 @@ def slopes(
     """How `merge_deltas` moves with each expert's weight, in float64; masks and signs are held.
 
     Without consensus the weight is that after normalisation, α in base + λ · Σ αᵢdᵢ; with it, it is
-    the weight as given.
+    the weight as given. Along λ the slope is what `merge_deltas` adds to the base at λ = 1.
 
     Returns:
         For each expert an array of the tensor's shape.
@@ -98,8 +98,11 @@ def slopes(
     weighted = [w * delta for w, delta in zip(weights, deltas, strict=True)]
     sign = np.where(np.sum(weighted, axis=0) >= 0, 1.0, -1.0)
     agrees = [np.sign(delta) == sign for delta in weighted]
-    # An expert of weight zero has no vote, and a part that begins.
-    own = [np.sign(delta) == sign for delta in deltas]
+    # An expert of weight zero has no vote, and a part that begins with more of it.
+    own = [
+        np.sign(delta) == (-sign if w < 0 else sign)
+        for w, delta in zip(weights, deltas, strict=True)
+    ]
     if not options.normalize:
         return [options.lambda_ * np.where(a, d, 0.0) for a, d in zip(own, deltas, strict=True)]
     divisor = np.sum([np.where(a, w, 0.0) for a, w in zip(agrees, weights, strict=True)], axis=0)

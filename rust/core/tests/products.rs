@@ -108,6 +108,18 @@ fn slopes_have_no_base_and_vectors_that_do_not_fit_are_refused() {
         .map(|&along| products(&slope(along).unwrap(), vec![vector], 2, 4096)[0])
         .sum();
     assert!(moved.abs() < 1e-6 * LEN as f64, "{moved}");
+    // Along lambda it is what a merge adds to the base, at a lambda of 1.
+    let mixed = Prepared::new(plan(folder.path(), "F32", r#","mixed":true"#)).unwrap();
+    let merged = Prepared::new(plan(folder.path(), "F32", "")).unwrap();
+    let whole =
+        run_into_memory(&merged, 0, Options::new(1, 4096, 256 << 20).unwrap(), &Control::default());
+    let merged: f64 = whole.1[0]
+        .chunks(4)
+        .map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())))
+        .sum();
+    let base: f64 = (0..LEN).map(|i| f64::from((i % 97) as f32 * 0.01)).sum();
+    let along = products(&mixed, vec![vector], 2, 4096)[0];
+    assert!((0.5 * along - (merged - base)).abs() < 1e-6 * LEN as f64, "{along}");
     assert!(slope(2).is_err_and(|error| error.to_string().contains("along no input")));
     let prepared = slope(0).unwrap();
     let jobs = &prepared.plans()[0].jobs;

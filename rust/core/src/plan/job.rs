@@ -100,6 +100,9 @@ pub enum Merge {
         /// Not the merge, but its slope along the weight of this input: see `kernels::slope`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slope: Option<usize>,
+        /// Not the merge, but its slope along lambda: the mixed delta, without base and lambda.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        mixed: bool,
     },
     /// The same without thinning, in float64: for tensors that hold float64, and for complex ones, whose
     /// parts are summed each for itself.

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::execute::delta::job::{DeltaJob, Mixed};
+use crate::execute::delta::job::{DeltaJob, Mixed, Wanted};
 use crate::execute::delta::masks::MaskMaker;
 use crate::execute::delta::states::States;
 use crate::execute::pass::{Apply, Resources};
-use crate::kernels::combine::{add_sum, combine};
+use crate::kernels::combine::{add_sum, combine, Mix};
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::{add, scale};
 use crate::kernels::slope::slope_of;
@@ -128,7 +128,7 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
         let job = self.job;
         let [base_tensor, experts @ ..] = self.inputs else { return Ok(()) };
         base_tensor.read(job.dtype, start, base, &mut self.scratch)?;
-        if let [mixed @ Mixed { slope: None, .. }] = self.mixes {
+        if let [mixed @ Mixed { wanted: Wanted::Merge, .. }] = self.mixes {
             if !mixed.mix.consensus {
                 return self.add_up(mixed, start, base);
             }
@@ -136,7 +136,7 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
         let mut read = base_tensor.dtype().size();
         // Where there is one mix, nobody else wants these deltas without their weights.
         let weight = |number: usize| match self.mixes {
-            [Mixed { experts, mix, slope: None }] => {
+            [Mixed { experts, mix, wanted: Wanted::Merge }] => {
                 experts.iter().position(|&expert| expert == number).map_or(1.0, |i| mix.weights[i])
             }
             _ => 1.0,
@@ -158,13 +158,13 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
             read += expert.dtype().size();
         }
         self.control.add(read * base.len());
-        if let [Mixed { experts, mix, slope: None }] = self.mixes {
+        if let [Mixed { experts, mix, wanted: Wanted::Merge }] = self.mixes {
             let deltas: Vec<&[f32]> = experts.iter().map(|&i| &self.deltas[i][..]).collect();
             combine::<P>(mix, &deltas, base);
             return Ok(());
         }
         others.iter_mut().for_each(|out| out.copy_from_slice(base));
-        for (Mixed { experts, mix, slope }, out) in self.mixes.iter().zip(outs) {
+        for (Mixed { experts, mix, wanted }, out) in self.mixes.iter().zip(outs) {
             for ((&expert, &weight), weighted) in
                 experts.iter().zip(&mix.weights).zip(&mut self.weighted)
             {
@@ -185,9 +185,16 @@ impl<P: Precision> Apply for DeltaApply<'_, P> {
                     },
                 )
                 .collect();
-            match slope {
-                None => combine::<P>(mix, &deltas, out),
-                Some(along) => slope_of::<P>(mix, &deltas, &self.deltas[experts[*along]], out),
+            match *wanted {
+                Wanted::Merge => combine::<P>(mix, &deltas, out),
+                Wanted::Along(place) => {
+                    let own = (&self.deltas[experts[place]][..], mix.weights[place]);
+                    slope_of::<P>(mix, &deltas, own, out);
+                }
+                Wanted::Delta => {
+                    out.fill(0.0);
+                    combine::<P>(&Mix { lambda: 1.0, ..mix.clone() }, &deltas, out);
+                }
             }
         }
         Ok(())

@@ -27,8 +27,18 @@ pub(crate) struct DeltaJob<'a> {
 pub(super) struct Mixed {
     pub(super) experts: Vec<usize>,
     pub(super) mix: Mix,
-    /// Not the merge is wanted, but its slope along the weight of this one of them.
-    pub(super) slope: Option<usize>,
+    pub(super) wanted: Wanted,
+}
+
+/// What of a mix is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The merge.
+    Merge,
+    /// Its slope along the weight of one of the experts, by its place among them.
+    Along(usize),
+    /// Its slope along lambda: the mixed delta.
+    Delta,
 }
 
 /// An expert and how it is thinned.
@@ -116,7 +126,8 @@ impl<'a> DeltaJob<'a> {
         job: &'a Job,
         tensor: impl Fn(usize, &'a str) -> Result<Tensor<'a>>,
     ) -> Result<()> {
-        let Merge::Delta { dtype, consensus, normalize, lambda, inputs, slope, .. } = &job.merge
+        let Merge::Delta { dtype, consensus, normalize, lambda, inputs, slope, mixed, .. } =
+            &job.merge
         else {
             return Ok(());
         };
@@ -155,9 +166,14 @@ impl<'a> DeltaJob<'a> {
             let reason = format!("tensor `{}`: a slope along no input", job.tensor);
             return Err(Error::Plan { reason });
         }
+        let wanted = match along {
+            Some(place) => Wanted::Along(place),
+            None if *mixed => Wanted::Delta,
+            None => Wanted::Merge,
+        };
         let (consensus, normalize, lambda) = (*consensus, *normalize, *lambda as f32);
         let mix = Mix { weights, consensus, normalize, lambda };
-        self.mixes.push(Mixed { experts, mix, slope: along });
+        self.mixes.push(Mixed { experts, mix, wanted });
         Ok(())
     }
 
@@ -167,7 +183,7 @@ impl<'a> DeltaJob<'a> {
 
     /// Chunks that a worker holds while it computes so many mixes at a time.
     pub(crate) fn buffers(&self, at_once: usize) -> usize {
-        let apart = at_once > 1 || self.mixes.iter().any(|mixed| mixed.slope.is_some());
+        let apart = at_once > 1 || self.mixes.iter().any(|mixed| mixed.wanted != Wanted::Merge);
         let weighted = if apart { self.experts.len() } else { 0 };
         self.experts.len() + weighted + 3 + at_once
     }
