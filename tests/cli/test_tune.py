@@ -10,17 +10,10 @@ import yaml
 
 from tests.support.commands import cli
 from tests.support.pools import NAMES, write_pool
-from tests.support.settings import EVAL
-
-DOMAINS = ("html", "python")
 
 
 def pool_of(folder, **changes):
-    pool = write_pool(folder, **changes)
-    for domain in DOMAINS:
-        text = (EVAL / f"{domain}.jsonl").read_text("utf-8")
-        (folder / "texts" / f"{domain}.jsonl").write_text(text)
-    return pool
+    return write_pool(folder, n_texts=None, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
-"""A real Ray cluster: merges and calibrations are those of one process, also when workers die."""
+"""A real Ray cluster: what it makes is that of one process, also when workers die."""
 
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +20,8 @@ from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.merging.merge import merge_many
 from mergeplan.merging.options import MergeOptions, MergeRequest
 from mergeplan.system.files import lock
+from mergeplan.tuning.options import TuneOptions
+from mergeplan.tuning.tune import tune
 from tests.support.checkpoints import weights_of
 from tests.support.merges import config_text
 from tests.support.pools import write_pool
@@ -213,10 +216,10 @@ def test_a_killed_worker_loses_nothing(ray, alone, tmp_path):
 
 
 def test_a_node_that_sees_other_files_is_named(ray, tmp_path, monkeypatch):
-    from mergeplan.calibration import cluster_executor
+    from mergeplan.calibration import crew
 
     pool = write_pool(tmp_path)
-    monkeypatch.setattr(cluster_executor, "on_every_node", lambda *_: {"10.0.0.7": {}})
+    monkeypatch.setattr(crew, "on_every_node", lambda *_: {"10.0.0.7": {}})
     with pytest.raises(InputError, match=r"node `10.0.0.7` of the cluster does not see"):
         calibrate(pool, tmp_path / "run", calibration("local"))
     assert not (tmp_path / "run").exists()
@@ -239,3 +242,58 @@ def test_faults_of_a_worker_reach_the_user(ray, tmp_path):
     options = replace(calibration("local"), ks=(1, 2))
     with pytest.raises(InputError, match=r"model\.norm\.weight"):
         calibrate(pool, tmp_path / "run", options)
+
+
+def tuning(by, **more):
+    setup = Setup(EvaluationOptions(max_tokens=1500), threads=1)
+    return TuneOptions(by=by, budget=4, setup=setup, **more)
+
+
+def points_of(run):
+    """Points by their weights and what was measured; one that was measured twice stands twice."""
+    lines = (run / "points.jsonl").read_text().splitlines()
+    return sorted(json.dumps(json.loads(line) | {"seconds": 0}) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    pool = write_pool(folder, n_texts=None)
+    tune(pool, folder / "run", tuning("layer"))
+    return folder
+
+
+@pytest.mark.long
+def test_workers_tune_as_one_process(ray, tuned, tmp_path):
+    """To the last digit; a cluster goes on with what one process began, and the other way."""
+    pool, run = tuned / "pool.yml", tmp_path / "run"
+    shutil.copytree(tuned / "run", run)
+    lines = (run / "points.jsonl").read_text().splitlines(keepends=True)
+    for ray_at, n_kept in (("local", 1), (None, 3)):
+        (run / "points.jsonl").write_text("".join(lines[:n_kept]))
+        again = tune(pool, run, tuning("layer", ray=ray_at))
+        assert again.kept == n_kept
+        assert points_of(run) == points_of(tuned / "run")
+        assert (run / "merge.yml").read_bytes() == (tuned / "run" / "merge.yml").read_bytes()
+        lines = (run / "points.jsonl").read_text().splitlines(keepends=True)
+
+
+@pytest.mark.long
+def test_tuning_loses_nothing_with_a_killed_worker(ray, tuned, tmp_path):
+    killed = []
+
+    def kill_one(said):
+        processes = subprocess.run(
+            ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        workers = [line.split()[0] for line in processes if "_RemoteWorker" in line]
+        os.kill(int(workers[len(killed) % len(workers)]), signal.SIGKILL)
+        killed.append(said)
+
+    tune(tuned / "pool.yml", tmp_path / "run", tuning("layer", ray="local"), say=kill_one)
+    assert len(killed) >= 2
+    assert points_of(tmp_path / "run") == points_of(tuned / "run")
+    one = json.loads((tmp_path / "run" / "tune.json").read_text())
+    other = json.loads((tuned / "run" / "tune.json").read_text())
+    differs = {name for name in one if one[name] != other[name]}
+    assert differs <= {"seconds", "config", "next"}

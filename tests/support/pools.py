@@ -10,12 +10,12 @@ from tests.support.settings import DEMO_POOL, EVAL
 NAMES = ("html", "js", "md", "perl", "python")
 
 
-def write_pool(folder: Path, **changes: Any) -> Path:
-    """Five real experts, two domains of three texts, two methods; `changes` replace keys."""
+def write_pool(folder: Path, *, n_texts: int | None = 3, **changes: Any) -> Path:
+    """Five real experts, two domains of so many texts, two methods; `changes` replace keys."""
     texts = folder / "texts"
     texts.mkdir(parents=True, exist_ok=True)
     for domain in ("html", "python"):
-        lines = (EVAL / f"{domain}.jsonl").read_text("utf-8").splitlines()[:3]
+        lines = (EVAL / f"{domain}.jsonl").read_text("utf-8").splitlines()[:n_texts]
         (texts / f"{domain}.jsonl").write_text("\n".join(lines) + "\n")
     data = {
         "sizes": [

@@ -87,7 +87,7 @@ class Run:
         self._trial: DtypeTrial | None = None
         self._ray: Any = None
         if options.ray is not None:
-            from mergeplan.calibration.cluster_executor import check_paths
+            from mergeplan.calibration.crew import check_paths
             from mergeplan.system.ray import connect
 
             self._ray = connect(options.ray)

@@ -29,6 +29,7 @@ class Setup:
         memory_limit: Bytes that merging may take beside the model; `None` for the default.
         lora_exact, allow_vocabulary_mismatch: As in `MergeOptions`.
         tasks: Of lm-evaluation-harness, to be run on each merge beside: names, or YAML files.
+        sharers: Processes that do this on one machine, and share the memory that it could give.
     """
 
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
@@ -39,6 +40,7 @@ class Setup:
     lora_exact: bool = False
     allow_vocabulary_mismatch: bool = False
     tasks: tuple[str, ...] = ()
+    sharers: int = 1
 
     def on_cpu(self) -> bool:
         """Whether merges are scored on the CPU."""

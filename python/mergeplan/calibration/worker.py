@@ -164,7 +164,7 @@ def meter_of(pool: Pool, every: SubsetMerge, model: Any, texts: Measure, setup: 
             "leave out `--gradients`",
         )
     slopes = Slopes(every.config(pool), setup.streaming(), seed=every.seed)
-    return Meter(model, texts, slopes, memory_limit=setup.memory_limit)
+    return Meter(model, texts, slopes, memory_limit=setup.memory_limit, sharers=setup.sharers)
 
 
 def load_for(base: Path, setup: Setup) -> Any:

@@ -130,6 +130,7 @@ class Total(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     "--lora-exact", is_flag=True, help="Keep base + adapter in float32 before merging, as in merge."
 )
 @mismatch_option
+@click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what it would take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No word of points, no warnings.")
@@ -198,6 +199,7 @@ def _options(pool_file: Path, given: dict[str, Any]) -> "TuneOptions":
         bounds=given["bounds"],
         budget=given["budget"],
         beside=given["beside"],
+        ray=given["ray"],
         n_params=n_params,
         setup=setup_of(given, pool_file),
     )

@@ -67,7 +67,11 @@ class Holding:
 
 
 def holding(
-    needs: Needs, tokens: Mapping[str, int], longest: int, limit: int | None = None
+    needs: Needs,
+    tokens: Mapping[str, int],
+    longest: int,
+    limit: int | None = None,
+    sharers: int = 1,
 ) -> Holding:
     """The fewest reads that memory allows, then the largest batches.
 
@@ -75,13 +79,14 @@ def holding(
         tokens: Of each domain.
         longest: Tokens of the longest window, which is in one batch whatever it takes.
         limit: Bytes of memory beside the model; `None` for half of what the system could give.
+        sharers: Processes between which that half is parted.
 
     Raises:
         SurroundingsError: It does not go into so little.
     """
     if limit is None:
         there = available_bytes()
-        limit = int(_SHARE * there) if there is not None else 1 << 62
+        limit = int(_SHARE * there / sharers) if there is not None else 1 << 62
     least = max(longest, _FEWEST_TOKENS)
     fixed = needs.core + _WAITING * needs.largest
     free = limit - fixed - least * needs.token

@@ -1,5 +1,6 @@
 """Losses of one loaded merge on texts, and how they move with the experts' weights."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,7 @@ class Meter:
         slopes: The experts.
         memory_limit: Bytes of anonymous memory that gradients may take beside the model; `None`
             for half of what the system could give.
+        sharers: Processes between which that half is parted.
 
     Attributes:
         holding: How gradients are held, and what they take; known before any backward pass.
@@ -55,7 +57,13 @@ class Meter:
     """
 
     def __init__(
-        self, model: Any, texts: Texts, slopes: Slopes, *, memory_limit: int | None = None
+        self,
+        model: Any,
+        texts: Texts,
+        slopes: Slopes,
+        *,
+        memory_limit: int | None = None,
+        sharers: int = 1,
     ) -> None:
         texts.check(model)
         _refuse_not_float(model)
@@ -74,13 +82,18 @@ class Meter:
             self._counts,
             texts.longest,
             memory_limit,
+            sharers,
         )
         self._batches = texts.batches_by_domain(
             model.device, batch_tokens=self.holding.batch_tokens
         )
 
-    def measure(self) -> Measured:
+    def measure(self, domains: Collection[str] | None = None) -> Measured:
         """Losses and slopes of what the model holds now.
+
+        Args:
+            domains: Whose; what each has does not depend on which others have it measured. The
+                scores of the others are 0. `None` for all.
 
         Raises:
             InputError: The model gives losses that are not finite, or inputs changed.
@@ -92,6 +105,7 @@ class Meter:
                 {
                     name: [self._step(batch, self._counts[name], nll) for batch in batches]
                     for name, batches in self._batches.items()
+                    if domains is None or name in domains
                 },
                 at_once=self.holding.at_once,
                 each_batch=self.holding.each_batch,

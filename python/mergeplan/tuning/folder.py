@@ -2,7 +2,7 @@
 
 RUN/
   tuning.json   what is measured: models, texts, options; a folder that has it is such a run
-  points.jsonl  a line for each measured point, appended and synced
+  points.jsonl  a line for each measured point, appended and synced; in no certain order
   tune.json     what came of it
   merge.yml     the tuned merge, for `merge` and `mergekit-yaml`
   lock          held by the run that works here

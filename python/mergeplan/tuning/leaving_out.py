@@ -1,17 +1,15 @@
 """What could be left out of a tuned merge, and what each expert does: both after the search."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.tuning.folder import scores_of
+from mergeplan.tuning.points import Points
 from mergeplan.tuning.prepared import Prepared
 from mergeplan.tuning.search import Found, Seen
-
-if TYPE_CHECKING:
-    from mergeplan.tuning.measuring import Measuring
 
 Array = NDArray[np.float64]
 
@@ -39,8 +37,12 @@ class LeftOut:
         return self.cost <= self.se
 
 
-def left_out(measuring: "Measuring", prepared: Prepared, found: Found) -> tuple[LeftOut, ...]:
-    """What costs the least to leave out, measured; nothing is tuned again around it."""
+# Its kind, its name, and the weights without it.
+Without = tuple[str, str, Array]
+
+
+def without(prepared: Prepared, found: Found) -> list[Without]:
+    """What costs the least to leave out, by the curvature."""
     bend = found.bend
     slope = found.centre.slope(prepared.aim)
     at = found.weights - found.centre.weights
@@ -52,7 +54,7 @@ def left_out(measuring: "Measuring", prepared: Prepared, found: Found) -> tuple[
         after = float(slope @ step + 0.5 * step @ bend @ step)
         return after - float(slope @ here + 0.5 * here @ bend @ here)
 
-    tried = []
+    tried: list[Without] = []
     for what, names, axis in (
         ("expert", prepared.experts, 0),
         ("group", prepared.recipe.groups.names, 1),
@@ -64,11 +66,20 @@ def left_out(measuring: "Measuring", prepared: Prepared, found: Found) -> tuple[
         }
         changed = {n: w for n, w in all_without.items() if not np.array_equal(w, found.weights)}
         cheapest = sorted(changed, key=lambda name: cost(changed[name]))[:_TRIED]
-        for name in cheapest:
-            scores = scores_of(measuring.at(changed[name], slopes=False).accepting)
-            lost = prepared.aim.gain(scores, found.scores)
-            tried.append(LeftOut(what, name, lost.loss_nats, lost.se))
-    return tuple(tried)
+        tried += [(what, name, changed[name]) for name in cheapest]
+    return tried
+
+
+def left_out(
+    points: Points, prepared: Prepared, found: Found, tried: Sequence[Without]
+) -> tuple[LeftOut, ...]:
+    """What each costs, measured; nothing is tuned again around it."""
+    costs = []
+    for what, name, weights in tried:
+        scores = scores_of(points.at(weights, slopes=False).accepting)
+        lost = prepared.aim.gain(scores, found.scores)
+        costs.append(LeftOut(what, name, lost.loss_nats, lost.se))
+    return tuple(costs)
 
 
 def _without(weights: Array, place: int, axis: int) -> Array:
@@ -77,11 +88,11 @@ def _without(weights: Array, place: int, axis: int) -> Array:
     return found
 
 
-def effects(measuring: "Measuring", prepared: Prepared, found: Found) -> dict[str, Array]:
+def effects(points: Points, prepared: Prepared, found: Found) -> dict[str, Array]:
     """What each weight does to each domain's loss, shape (n_experts, n_groups): the mean of its
     slopes at the base and at the tuned weights, times the weight. They sum to what the merge does,
     to third order."""
-    tuned = Seen.of(measuring.at(found.weights))
+    tuned = Seen.of(points.at(found.weights))
     base = found.seen[0]
     return {
         name: found.weights * (base.slopes[name] + slopes).reshape(found.weights.shape) / 2

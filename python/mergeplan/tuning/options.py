@@ -28,6 +28,7 @@ class TuneOptions:
         bounds: Least and largest weight.
         budget: Most points with slopes.
         beside: YAMLs of other merges of these models, to be held against on the reporting half.
+        ray: `local` or the address of a Ray cluster; `None` for this process.
         n_params: Of the size to tune, where the pool has several.
         setup: How merges are measured.
     """
@@ -41,6 +42,7 @@ class TuneOptions:
     bounds: tuple[float, float] = (-1.0, 2.0)
     budget: int = BUDGET
     beside: tuple[Path, ...] = ()
+    ray: str | None = None
     n_params: float | None = None
     setup: Setup = field(default_factory=Setup)
 

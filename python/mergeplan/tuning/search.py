@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,9 @@ from mergeplan.evaluation.scores import Scores
 from mergeplan.tuning.aim import Aim
 from mergeplan.tuning.curvature import chain, spread, start, updated
 from mergeplan.tuning.folder import Point, scores_of
+from mergeplan.tuning.points import Ask, Points
 from mergeplan.tuning.recipe import rounded
 from mergeplan.tuning.step import Model, Region, best_step
-
-if TYPE_CHECKING:
-    from mergeplan.tuning.measuring import Measuring
 
 Array = NDArray[np.float64]
 
@@ -80,7 +77,7 @@ class Found:
 
 
 def search(
-    measuring: "Measuring",
+    points: Points,
     aim: Aim,
     region: Region,
     begin: Array,
@@ -95,8 +92,9 @@ def search(
         grams: As for `curvature.start`.
         budget: Most points with slopes.
     """
-    base = Seen.of(measuring.at(np.zeros_like(begin)))
-    first = Seen.of(measuring.at(begin))
+    points.measure([Ask(np.zeros_like(begin)), Ask(begin)])
+    base = Seen.of(points.at(np.zeros_like(begin)))
+    first = Seen.of(points.at(begin))
     seen, centre, stopped = [base, first], first, SPENT
     radius = min(max(2 / len(begin), 0.1), 0.5)
     change = (first.slope(aim) - base.slope(aim)).reshape(begin.shape)
@@ -119,7 +117,7 @@ def search(
         if any(np.array_equal(weights, one.weights) for one in seen):
             stopped = STUCK
             break
-        point = Seen.of(measuring.at(weights))
+        point = Seen.of(points.at(weights))
         before = min(_accepted(aim, one) for one in seen)
         seen.append(point)
         gained = aim.merit(centre.losses) - aim.merit(point.losses)
@@ -137,11 +135,11 @@ def search(
         if worse >= _PATIENCE:
             stopped = FITTED
             break
-    return _with_penalty(measuring, aim, region, seen, centre, bend, stopped, told)
+    return _with_penalty(points, aim, region, seen, centre, bend, stopped, told)
 
 
 def _with_penalty(
-    measuring: "Measuring",
+    points: Points,
     aim: Aim,
     region: Region,
     seen: list[Seen],
@@ -157,11 +155,14 @@ def _with_penalty(
         best.weights, 0.0, stopped, seen, [_accepted(aim, one) for one in seen], bend, centre,
         told, best.accepting,
     )  # fmt: skip
+    led = {}
     for strength in PENALTIES:
         model = _model(aim, centre, bend, strength * spread(bend))
         step = best_step(model, region, region.high - region.low)
-        weights = rounded(centre.weights + step.reshape(centre.weights.shape))
-        scores = scores_of(measuring.at(weights, slopes=False).accepting)
+        led[strength] = rounded(centre.weights + step.reshape(centre.weights.shape))
+    points.measure([Ask(weights, slopes=False) for weights in led.values()])
+    for strength, weights in led.items():
+        scores = scores_of(points.at(weights, slopes=False).accepting)
         value = _merit(aim, scores)
         if value < min(found.accepted[1:]):
             found.weights, found.penalty, found.scores = weights, strength, scores

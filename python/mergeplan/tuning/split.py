@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.errors import InputError
+from mergeplan.evaluation.measured import WITH_SLOPES
 from mergeplan.evaluation.scores import DomainScores
 from mergeplan.evaluation.texts import Texts
 
@@ -25,6 +26,11 @@ class TuneTexts:
     gradient: Texts
     accepting: Texts
     reporting: Texts
+
+    @property
+    def point_tokens(self) -> int:
+        """Forward passes of a point with its slopes, in tokens; a backward pass counts two."""
+        return WITH_SLOPES * self.gradient.n_tokens + self.accepting.n_tokens
 
 
 def split(texts: Texts, seed: int) -> Masks:

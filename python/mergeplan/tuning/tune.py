@@ -2,26 +2,26 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.config.write import to_yaml
+from mergeplan.merging.streaming import Sweep
 from mergeplan.pool.geometry.compare import tensor_grams
 from mergeplan.pool.pool import Pool
 from mergeplan.tuning.folder import CONFIG, RESULT, TuneFolder, recorded_in, scores_of
-from mergeplan.tuning.leaving_out import effects, left_out
+from mergeplan.tuning.leaving_out import effects, left_out, without
 from mergeplan.tuning.options import TuneOptions
+from mergeplan.tuning.points import Ask, Points
 from mergeplan.tuning.prepared import Prepared, prepare
 from mergeplan.tuning.result import Rival, Tuned, result_data
 from mergeplan.tuning.search import search
-
-if TYPE_CHECKING:
-    from mergeplan.tuning.measuring import Measuring
+from mergeplan.tuning.tasks import Executor
 
 Array = NDArray[np.float64]
 
@@ -60,13 +60,15 @@ def forecast_tune(
     options = options or TuneOptions()
     prepared = prepare(pool, options)
     recorded_in(folder)
-    measuring = _measuring(prepared, options)
-    held = measuring.meter.holding
+    # It imports torch, without which `prepare` has said so.
+    from mergeplan.tuning.measuring import Measuring
+
+    held = Measuring(prepared, options.setup).meter.holding
     return TuneForecast(
         prepared.equal.size,
         prepared.recipe.groups.names,
         options.budget,
-        measuring.point_tokens,
+        prepared.texts.point_tokens,
         held.n_reads,
         held.read_bytes,
         held.memory_bytes,
@@ -100,27 +102,32 @@ def tune(
     begun = time.perf_counter()
     prepared = prepare(pool, options)
     recorded_in(folder)
-    # Before the folder: what has no room is refused before anything is written.
-    measuring = _measuring(prepared, options)
-    beside = {str(path): measuring.opened(path) for path in options.beside}
-    run = TuneFolder(folder, prepared.identity)
-    try:
-        measuring.folder = run
+    for path in options.beside:
+        Sweep([path], options.setup.merging())
+    with ExitStack() as undo:
+        # Before the folder: what has no room is refused before anything is written.
+        executor = undo.enter_context(_executor(prepared, options))
+        run = TuneFolder(folder, prepared.identity)
+        undo.callback(run.close)
+        points = Points(executor, prepared.texts, run)
         kept = len(run.points)
         found = search(
-            measuring, prepared.aim, prepared.region, prepared.equal, _grams(prepared, options),
+            points, prepared.aim, prepared.region, prepared.equal, _grams(prepared, options),
             options.budget, say,
         )  # fmt: skip
-        out, helps = left_out(measuring, prepared, found), effects(measuring, prepared, found)
-        say("scoring the reporting half")
+        say("measuring what could be left out, and the reporting half")
+        tried = without(prepared, found)
         wanted = {
             "the base": np.zeros_like(prepared.equal),
             "equal weights": prepared.equal,
             "tuned": found.weights,
         }
-        reported = {name: scores_of(measuring.report(w).reported) for name, w in wanted.items()}
+        asks = [Ask(weights, slopes=False) for _, _, weights in tried]
+        asks += [Ask(found.weights), *(Ask(w, reported=True) for w in wanted.values())]
+        others = points.measure(asks, options.beside)
+        reported = {name: scores_of(points.report(w).reported) for name, w in wanted.items()}
         tuned = reported.pop("tuned")
-        reported |= {name: measuring.others(merge) for name, merge in beside.items()}
+        reported |= {str(path): others[path] for path in options.beside}
         config = prepared.recipe.config(found.weights)
         words = [f"mergeplan tune, by {options.by}, for {prepared.aim.name}"]
         path = run.write(CONFIG, to_yaml(config, words))
@@ -146,22 +153,29 @@ def tune(
             value=prepared.aim.value(
                 {name: one.loss_nats for name, one in tuned.estimates().items()}
             ),
-            left_out=out,
-            effects=helps,
+            left_out=left_out(points, prepared, found, tried),
+            effects=effects(points, prepared, found),
             config=path,
             warnings=prepared.warnings,
         )
         run.write(RESULT, json.dumps(result_data(result), allow_nan=False, indent=1) + "\n")
         return result
-    finally:
-        run.close()
 
 
-def _measuring(prepared: Prepared, options: TuneOptions) -> "Measuring":
-    # It imports torch, without which `prepare` has said so.
+@contextmanager
+def _executor(prepared: Prepared, options: TuneOptions) -> Iterator[Executor]:
+    """What measures: this process, or a cluster's workers."""
+    if options.ray is not None:
+        from mergeplan.tuning.cluster import ClusterMeasuring
+
+        with closing(ClusterMeasuring(options.ray, prepared, options)) as cluster:
+            yield cluster
+        return
     from mergeplan.tuning.measuring import Measuring
 
-    return Measuring(prepared.recipe, prepared.slopes, prepared.texts, options.setup)
+    measuring = Measuring(prepared, options.setup)
+    measuring.meter  # noqa: B018
+    yield measuring
 
 
 def _grams(prepared: Prepared, options: TuneOptions) -> Array:

@@ -1,14 +1,12 @@
-"""A calibration's workers on a cluster that loses some: a cluster is played here."""
+"""Workers on a cluster that loses some: a cluster is played here."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from mergeplan.calibration import cluster_executor
-from mergeplan.calibration.cluster_executor import ClusterExecutor
-from mergeplan.calibration.setup import Setup
+from mergeplan.calibration import crew
+from mergeplan.calibration.crew import Crew
 from mergeplan.errors import InputError, SurroundingsError
-from mergeplan.evaluation.options import EvaluationOptions
 
 
 class Lost(Exception):
@@ -16,11 +14,12 @@ class Lost(Exception):
 
 
 class Cluster:
-    """Ray, as far as the executor knows it: calls end in turn, each on one of some nodes.
+    """Ray, as far as a crew knows it: calls end in turn, each on one of some nodes.
 
     Attributes:
-        dies: Whether a merge loses its worker; asked for each call.
+        dies: Whether a call loses its worker; asked for each.
         silent: Nodes that owe all answers and are off the list.
+        small: Nodes whose worker makes no heavy calls.
     """
 
     exceptions = SimpleNamespace(RayActorError=Lost, RayTaskError=InputError, RayError=Lost)
@@ -28,8 +27,9 @@ class Cluster:
     def __init__(self, nodes: int, dies=lambda number: False) -> None:
         self.free = [f"n{i}" for i in range(nodes)]
         self.nodes, self.silent, self.dies = list(self.free), set(), dies
+        self.small: set[str] = set()
+        self.made_by: dict[int, str] = {}
         self.answers: dict[object, object] = {}
-        self.measured: list[int] = []
         self.killed = 0
 
     def cluster_resources(self):
@@ -38,21 +38,19 @@ class Cluster:
     def remote(self, **_):
         return lambda _: SimpleNamespace(remote=lambda: Actor(self))
 
-    def put(self, value):
-        return value
-
     def wait(self, calls, timeout):
         ready = [call for call in calls if call.node() and call.node() not in self.silent]
         return ready[:1], []
 
     def get(self, call):
         if call.number is None:
-            return call.node()
+            small = call.node() in self.small
+            return call.node(), SurroundingsError("too large") if small else None
         if self.dies(call.number):
             self.free.append(call.node())
             call.actor.node = None
             raise Lost
-        self.measured.append(call.number)
+        self.made_by[call.number] = call.node()
         return call.number
 
     def kill(self, actor):
@@ -63,7 +61,7 @@ class Actor:
     def __init__(self, cluster) -> None:
         self.node = cluster.free.pop() if cluster.free else None
         self.begin = SimpleNamespace(remote=lambda *_: Call(self, None))
-        self.measure = SimpleNamespace(remote=lambda _, number, *__: Call(self, number))
+        self.do = SimpleNamespace(remote=lambda number: Call(self, number))
 
 
 class Call:
@@ -76,26 +74,35 @@ class Call:
 
 @pytest.fixture
 def make(monkeypatch):
-    def made(cluster) -> ClusterExecutor:
+    def made(cluster):
         def alive(_):
             return {node: 1 for node in cluster.nodes if node not in cluster.silent}
 
-        monkeypatch.setattr(cluster_executor, "cpus_of_nodes", alive)
-        return ClusterExecutor(cluster, None, 0, Setup(EvaluationOptions(), threads=1))
+        monkeypatch.setattr(crew, "cpus_of_nodes", alive)
+        return Crew(cluster, None, (), threads=1)
 
     return made
 
 
-def test_the_merges_of_a_silent_node_go_to_the_others(make):
+def calls(numbers):
+    return [(number,) for number in numbers]
+
+
+def given(found):
+    """The numbers of the calls, and what they gave, which is their arguments here."""
+    return sorted(value for _, value in found)
+
+
+def test_the_calls_of_a_silent_node_go_to_the_others(make):
     """The worker that is started in its place finds no CPU, and holds nothing up."""
     cluster = Cluster(3)
-    found = make(cluster).measure(range(9), range(9))
+    found = make(cluster).each(calls(range(9)))
     first = next(found)
     cluster.silent.add("n1")
-    assert sorted([first, *found]) == [*range(9)]
+    assert given([first, *found]) == [*range(9)]
 
 
-def test_a_merge_whose_worker_is_lost_is_measured_again(make):
+def test_a_call_whose_worker_is_lost_is_made_again(make):
     left = {3: 2, 5: 1}
 
     def dies(number):
@@ -103,25 +110,41 @@ def test_a_merge_whose_worker_is_lost_is_measured_again(make):
         return left[number] >= 0
 
     cluster = Cluster(2, dies)
-    executor = make(cluster)
-    assert sorted(executor.measure(range(7), range(7))) == [*range(7)]
+    made = make(cluster)
+    assert given(made.each(calls(range(7)))) == [*range(7)]
     assert cluster.killed == 3
-    # The same workers measure the next round; what nobody waits for any more is passed over.
-    some = executor.measure(range(7), [1, 2, 4])
+    # The same workers make the next ones; what nobody waits for any more is passed over.
+    some = made.each(calls([1, 2, 4]))
     next(some)
     some.close()
-    assert sorted(executor.measure(range(7), [0, 6])) == [0, 6]
+    assert given(made.each(calls([0, 6]))) == [0, 6]
+
+
+def test_heavy_calls_go_to_those_that_can_make_them(make):
+    cluster = Cluster(3)
+    cluster.small = {"n0", "n2"}
+    made = make(cluster)
+    assert given(made.each(calls(range(6)), heavy=[0, 1, 4])) == [*range(6)]
+    assert {cluster.made_by[number] for number in (0, 1, 4)} == {"n1"}
+    assert cluster.made_by.keys() == {*range(6)}
+
+
+def test_what_is_too_heavy_for_everyone_is_told(make):
+    cluster = Cluster(2)
+    cluster.small = {"n0", "n1"}
+    with pytest.raises(SurroundingsError, match="too large"):
+        list(make(cluster).each(calls(range(3)), heavy=[2]))
 
 
 def test_workers_that_are_lost_for_ever_are_told(make):
-    executor = make(Cluster(2, dies=lambda number: number == 4))
+    made = make(Cluster(2, dies=lambda number: number == 4))
     with pytest.raises(SurroundingsError, match="workers were lost .* nothing measured between"):
-        list(executor.measure(range(5), range(5)))
+        list(made.each(calls(range(5))))
 
 
 def test_a_cluster_without_nodes_is_told(make):
     cluster = Cluster(2)
-    found = make(cluster).measure(range(9), range(9))
+    found = make(cluster).each(calls(range(9)))
     next(found)
     cluster.silent |= {"n0", "n1"}
     with pytest.raises(SurroundingsError, match="a worker needs 1 CPUs, and no node is left"):
