@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from mergeplan.tuning.options import TuneOptions
+from mergeplan.tuning.tune import tune
 from tests.support.commands import cli
 from tests.support.pools import NAMES, write_pool
 
@@ -80,6 +82,31 @@ def test_a_finished_run_measures_nothing_again_and_keeps_to_its_options(tuned):
     assert "`--by`" in done.stderr
 
 
+def test_elected_signs_are_tuned_by_slopes_that_say_what_they_are(tmp_path):
+    pool = pool_of(tmp_path, methods={"ties": {"density": 0.5, "lambda": 0.7}})
+    said = []
+    found = tune(pool, tmp_path / "run", TuneOptions(total=1.0, budget=3), say=said.append)
+    assert found.elects
+    assert found.bounds == (0.0, 2.0)
+    assert np.allclose(found.weights.sum(0), 1.0, atol=1e-3)
+    base, equal = found.rivals
+    assert base.gain > 0
+    assert equal.gain > 0
+    assert len(found.steps) == found.points - 2 > 0
+    assert 0.3 < found.kept_promises < 3
+    assert "that slopes promised" in said[0]
+    assert "slopes are approximate: `ties` elects signs" in found.summary()
+    config = yaml.safe_load((tmp_path / "run" / "merge.yml").read_text())
+    assert config["parameters"]["normalize"] is False
+    # Along lambda the loss goes on as it went from the base: a valley whose first slope is known.
+    points = list(map(json.loads, (tmp_path / "run" / "points.jsonl").read_text().splitlines()))
+    for one in points[1:]:
+        if one["slopes"]:
+            whole = {n: np.sum(np.multiply(s, one["weights"])) for n, s in one["slopes"].items()}
+            for name, value in one["along_lambda"].items():
+                assert abs(0.7 * value - whole[name]) < 0.1 * max(map(abs, whole.values()))
+
+
 def test_a_dry_run_writes_nothing(tuned, tmp_path):
     folder, _ = tuned
     args = ("tune", folder / "pool.yml", "-o", tmp_path / "run", "--by", "layer,kind", "--dry-run")
@@ -107,8 +134,8 @@ def test_what_cannot_be_tuned_is_refused_before_any_work(tmp_path):
     assert "sum to 99" in refused("--sum", "99")
     assert "in order" in refused("--bounds", "2,1")
     assert "expected two numbers" in refused("--bounds", "2", code=2)
-    ties = write_pool(tmp_path / "ties", methods={"ties": {"density": 0.5}})
-    assert "elects signs" in refused(pool=ties)
+    nothing = write_pool(tmp_path / "ties", methods={"ties": {"lambda": 0}})
+    assert "lambda of 0" in refused(pool=nothing)
     assert "no such" in refused("--beside", tmp_path / "none.yml")
     few = write_pool(tmp_path / "few")
     assert "fall" in refused(pool=few) or "documents or groups" in refused(pool=few)

@@ -14,6 +14,8 @@ from mergeplan.reference.deltas import DeltaOptions, merge_deltas, slopes
 from tests.support.checkpoints import load_tensors
 
 NAMES = ("python", "json", "md", "perl")
+# Of votes that count as what changes: `rust/core/src/kernels/slope.rs`.
+WIDTH = 0.05
 LINEAR = {
     "linear": {},
     "task_arithmetic": {"normalize": True, "lambda": 0.7},
@@ -85,7 +87,9 @@ def test_products_are_with_what_each_expert_alone_adds(demo_pool, method):
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (0.5, 0.0, 2.0, -1.0)])
-def test_elected_signs_are_held(demo_pool, normalize, weights):
+def test_where_signs_are_elected_they_are_held_or_change_by_near_votes(
+    demo_pool, normalize, weights
+):
     parameters = {"density": 0.3, "lambda": 0.8, "normalize": normalize}
     found = Slopes(config_of(demo_pool, "ties", parameters, weights=weights), with_lambda=True)
     base = load_tensors(demo_pool / "base")
@@ -95,7 +99,7 @@ def test_elected_signs_are_held(demo_pool, normalize, weights):
     for name, tensor in base.items():
         start = tensor.double().numpy()
         ends = [one[name].double().numpy() for one in experts]
-        each = slopes(start, ends, weights, [0.3] * len(NAMES), options)
+        each = slopes(start, ends, weights, [0.3] * len(NAMES), options, WIDTH)
         whole = replace(options, lambda_=1.0)
         each.append(merge_deltas(start, ends, weights, [0.3] * len(NAMES), whole) - start)
         for own, slope in zip(deltas, each, strict=True):
@@ -144,6 +148,27 @@ def test_the_reference_is_what_differences_give_where_no_sign_changes(consensus,
         differences = (merged(weights + move) - merged(weights - move)) / (2 * step)
         off = np.abs(differences - slope) > 1e-6
         assert off.mean() < (0.01 if consensus else 1e-9)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_near_votes_say_what_signs_that_change_do_to_a_sum(normalize):
+    """Of so many elements that their jumps are a slope: along a gradient like an expert's delta."""
+    rng = np.random.default_rng(0)
+    base, experts = np.zeros(100_000), list(rng.normal(size=(4, 100_000)))
+    options = DeltaOptions(consensus=True, normalize=normalize)
+    weights, gradient = np.full(4, 0.25), experts[0]
+
+    def merged(step):
+        moved = weights + np.array([step, 0, 0, 0])
+        return gradient @ merge_deltas(base, experts, list(moved), [1.0] * 4, options)
+
+    measured = (merged(0.01) - merged(-0.01)) / 0.02
+    found, held = (
+        gradient @ slopes(base, experts, list(weights), [1.0] * 4, options, width)[0]
+        for width in (WIDTH, 0.0)
+    )
+    assert abs(found - measured) < 0.05 * measured
+    assert held < 0.7 * measured
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -18,6 +18,7 @@ from mergeplan.selection.problem import parse_constraint
 from mergeplan.tuning.aim import Aim
 from mergeplan.tuning.curvature import chain, spread, start, updated
 from mergeplan.tuning.groups import BY, Groups
+from mergeplan.tuning.options import TuneOptions
 from mergeplan.tuning.recipe import Recipe, choose_method, setting
 from mergeplan.tuning.split import FEWEST, split
 from mergeplan.tuning.step import Model, Region, best_step
@@ -39,9 +40,17 @@ def weights_for(groups):
     return np.random.default_rng(3).uniform(-0.5, 1.0, (2, len(groups)))
 
 
-@pytest.mark.parametrize("by", BY)
-def test_merge_and_mergekit_write_the_bytes_that_were_measured(by, demo_pool, tmp_path):
-    one = recipe(demo_pool, by)
+@pytest.mark.parametrize(
+    ("by", "label"),
+    [
+        *((by, "task_arithmetic") for by in BY),
+        ("layer,kind", "ties"),
+        ("layer", "breadcrumbs_ties"),
+    ],
+)
+def test_merge_and_mergekit_write_the_bytes_that_were_measured(by, label, demo_pool, tmp_path):
+    own = {} if label == "task_arithmetic" else {"density": 0.5, "lambda": 0.7}
+    one = recipe(demo_pool, by, label, **own)
     weights = weights_for(one.groups)
     config = one.config(weights)
     model = AutoModelForCausalLM.from_pretrained(demo_pool / "base", dtype=torch.float32)
@@ -100,15 +109,23 @@ def test_two_stacks_of_layers_are_told_apart_by_whole_names():
         assert found == group
 
 
-def test_the_method_has_to_elect_no_signs(tmp_path):
-    pool = load_pool(write_pool(tmp_path, methods={"ties": {"density": 0.5}, "average": {}}))
+def test_exact_slopes_come_first_and_a_lambda_of_zero_is_refused(tmp_path):
+    methods = {"ties": {"density": 0.5}, "average": {}, "dare": {"lambda": 0}}
+    pool = load_pool(write_pool(tmp_path, methods=methods))
     assert choose_method(pool, None) == ("task_arithmetic", {})
-    for label, words in (("ties", "elects signs"), ("tiez", "no method `tiez`")):
+    assert choose_method(pool, "ties") == ("ties", {"density": 0.5})
+    for label, words in (("dare", "lambda of 0"), ("tiez", "no method `tiez`")):
         with pytest.raises(InputError, match=words):
             choose_method(pool, label)
     only = load_pool(write_pool(tmp_path, methods={"ties": {}}))
-    with pytest.raises(InputError, match="elects signs"):
-        choose_method(only, None)
+    assert choose_method(only, None)[0] == "ties"
+
+
+@pytest.mark.parametrize("elects", [True, False])
+def test_below_zero_weights_have_no_slope_where_signs_are_elected(elects):
+    options = TuneOptions()
+    assert options.region(3, elects=elects).low == (0.0 if elects else -1.0)
+    assert TuneOptions(bounds=(-0.5, 1.0)).region(3, elects=elects).low == -0.5
 
 
 class Domain:

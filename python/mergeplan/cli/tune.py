@@ -73,7 +73,11 @@ class Total(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     show_default=True,
     help="Which tensors of an expert share a weight: all, or those of a layer or a kind of module.",
 )
-@click.option("--method", help="A method of the pool. [default: its first that elects no signs]")
+@click.option(
+    "--method",
+    help="A method of the pool; slopes of those that elect signs, as TIES does, are approximate."
+    " [default: the first that elects none]",
+)
 @click.option("--size", help="The base to tune, by its parameters, where the pool has several.")
 @click.option(
     "--domains",
@@ -98,9 +102,7 @@ class Total(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option(
     "--bounds",
     type=Bounds(),
-    default="-1,2",
-    show_default=True,
-    help="Least and largest weight.",
+    help="Least and largest weight. [default: -1,2; 0,2 where signs are elected]",
 )
 @click.option(
     "--budget",

@@ -62,7 +62,12 @@ class Backward:
         self.n_reads = 0
 
     def run(
-        self, aims: Mapping[str, Sequence[Step]], *, at_once: int, each_batch: bool = False
+        self,
+        aims: Mapping[str, Sequence[Step]],
+        *,
+        at_once: int,
+        each_batch: bool = False,
+        slopes: Slopes | None = None,
     ) -> dict[str, Array]:
         """Slopes of each aim.
 
@@ -71,6 +76,7 @@ class Backward:
             at_once: Aims whose gradients are held together; the experts are read once for each
                 group of so many.
             each_batch: Hold none: the experts are read once for each batch.
+            slopes: Of these experts at other weights, where that is another thing.
 
         Returns:
             By aim, shape (n_jobs, n_slopes), in the order of `Slopes.jobs`.
@@ -79,7 +85,8 @@ class Backward:
             InputError: Inputs changed or hold values that are not finite.
         """
         names = list(aims)
-        shape = len(self._slopes.jobs), self._slopes.n_slopes
+        slopes = slopes or self._slopes
+        shape = len(slopes.jobs), slopes.n_slopes
         found = {name: np.zeros(shape) for name in names}
         with self._watching() as watch:
             for first in range(0, len(names), at_once):
@@ -90,15 +97,17 @@ class Backward:
                         last = place == len(group) - 1 and number == len(aims[name]) - 1
                         watch.adding = held[place]
                         past = [found[one] for one in group]
-                        watch.passing = self._passing(held, past) if last or each_batch else None
+                        watch.passing = (
+                            self._passing(slopes, held, past) if last or each_batch else None
+                        )
                         step().backward()
                         if watch.passing is not None:
                             watch.passing.finish()
                             self.n_reads += 1
         return found
 
-    def _passing(self, held: Sequence[_Held], found: Sequence[Array]) -> "_Passing":
-        return _Passing(self._slopes, self._pieces, self._jobs_of, held, found)
+    def _passing(self, slopes: Slopes, held: Sequence[_Held], found: Sequence[Array]) -> "_Passing":
+        return _Passing(slopes, self._pieces, self._jobs_of, held, found)
 
     @contextmanager
     def _watching(self) -> Iterator["_Watch"]:

@@ -88,12 +88,16 @@ class Meter:
             model.device, batch_tokens=self.holding.batch_tokens
         )
 
-    def measure(self, domains: Collection[str] | None = None) -> Measured:
+    def measure(
+        self, domains: Collection[str] | None = None, slopes: Slopes | None = None
+    ) -> Measured:
         """Losses and slopes of what the model holds now.
 
         Args:
             domains: Whose; what each has does not depend on which others have it measured. The
                 scores of the others are 0. `None` for all.
+            slopes: Of the same experts at the merge's own weights, where these count: where signs
+                are elected, and along lambda.
 
         Raises:
             InputError: The model gives losses that are not finite, or inputs changed.
@@ -101,7 +105,7 @@ class Meter:
         nll = np.zeros(sum(len(domain.lines) for domain in self._texts.domains.values()))
         trained, _ = self._model.training, self._model.eval()
         try:
-            slopes = self._backward.run(
+            found = self._backward.run(
                 {
                     name: [self._step(batch, self._counts[name], nll) for batch in batches]
                     for name, batches in self._batches.items()
@@ -109,10 +113,11 @@ class Meter:
                 },
                 at_once=self.holding.at_once,
                 each_batch=self.holding.each_batch,
+                slopes=slopes,
             )
         finally:
             self._model.train(trained)
-        return Measured(self._texts.scores_of(nll), slopes)
+        return Measured(self._texts.scores_of(nll), found)
 
     def _step(self, batch: Batch, n_tokens: int, nll: Array) -> Any:
         def step() -> torch.Tensor:

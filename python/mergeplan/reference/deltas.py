@@ -82,11 +82,16 @@ def slopes(
     weights: Sequence[float],
     densities: Sequence[float],
     options: DeltaOptions,
+    width: float = 0.0,
 ) -> list[Array]:
-    """How `merge_deltas` moves with each expert's weight, in float64; masks and signs are held.
+    """How `merge_deltas` moves with each expert's weight, in float64; masks are held.
 
     Without consensus the weight is that after normalisation, α in base + λ · Σ αᵢdᵢ; with it, it is
     the weight as given. Along λ the slope is what `merge_deltas` adds to the base at λ = 1.
+
+    Args:
+        width: Votes that are as small, in shares of Σ |wᵢdᵢ|, count as what changes its sign, as
+            `rust/core/src/kernels/slope.rs` says; 0 to hold elected signs as they are.
 
     Returns:
         For each expert an array of the tensor's shape.
@@ -103,14 +108,24 @@ def slopes(
         np.sign(delta) == (-sign if w < 0 else sign)
         for w, delta in zip(weights, deltas, strict=True)
     ]
-    if not options.normalize:
-        return [options.lambda_ * np.where(a, d, 0.0) for a, d in zip(own, deltas, strict=True)]
-    divisor = np.sum([np.where(a, w, 0.0) for a, w in zip(agrees, weights, strict=True)], axis=0)
-    some = np.where(divisor == 0, 1.0, divisor)
-    mixed = np.sum([np.where(a, d, 0.0) for a, d in zip(agrees, weighted, strict=True)], axis=0)
+    sums, divisors = [], []  # of what has the sign, and of what has the other
+    for side in (agrees, [np.sign(delta) == -sign for delta in weighted]):
+        sums.append(np.sum([np.where(a, d, 0.0) for a, d in zip(side, weighted, strict=True)], 0))
+        found = np.sum([np.where(a, w, 0.0) for a, w in zip(side, weights, strict=True)], axis=0)
+        divisors.append(found if options.normalize else np.ones(base.shape))
+    some = [np.where(divisor == 0, 1.0, divisor) for divisor in divisors]
+    mixed, other = (one / divisor for one, divisor in zip(sums, some, strict=True))
+    size = np.abs(sums[0]) + np.abs(sums[1])
+    near = np.abs(sums[0] + sums[1]) < width * size
+    flips = np.where(near, sign * (mixed - other), 0.0)
+    flips = flips / np.where(near, 2 * width * size, 1.0)
+    if options.normalize:
+        moved = [np.where(divisors[0] != 0, (d - mixed) / some[0], 0.0) for d in deltas]
+    else:
+        moved = deltas
     return [
-        options.lambda_ * np.where(a & (divisor != 0), (delta - mixed / some) / some, 0.0)
-        for a, delta in zip(own, deltas, strict=True)
+        options.lambda_ * (np.where(a, m, 0.0) + d * flips)
+        for a, m, d in zip(own, moved, deltas, strict=True)
     ]
 
 

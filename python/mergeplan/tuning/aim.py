@@ -75,6 +75,10 @@ class Aim:
             return max(losses[name] for name in self.shares)
         return sum(share * losses[name] for name, share in self.shares.items())
 
+    def mean(self, by_domain: Mapping[str, float]) -> float:
+        """Of what is linear in the losses; of the mean, where the worst domain counts."""
+        return sum(share * by_domain[name] for name, share in self.shares.items())
+
     def excess(self, losses: Mapping[str, float]) -> float:
         """By how much bounds are broken, in all."""
         return sum(max(losses[one.name] - one.limit, 0.0) for one in self.keep)

@@ -62,7 +62,8 @@ class Point:
         weights: By expert and group.
         accepting: Losses on the documents that accept steps; `None` of one that was only reported.
         losses: Of each domain on the documents that give gradients, and `slopes` along the weights
-            there, by expert and group; empty where none were taken.
+            there, by expert and group; empty where none were taken. `along_lambda` is theirs along
+            lambda.
         reported: Losses on the reporting half; `None` but for what is reported.
         seconds: That it took.
         tokens: Forward passes through so many; a backward pass counts two.
@@ -72,6 +73,7 @@ class Point:
     accepting: dict[str, DocumentLosses] | None = None
     losses: dict[str, Number] | None = None
     slopes: dict[str, Rows] | None = None
+    along_lambda: dict[str, Number] | None = None
     reported: dict[str, DocumentLosses] | None = None
     seconds: Magnitude = 0.0
     tokens: Annotated[int, Ge(0)] = 0

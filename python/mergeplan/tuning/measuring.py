@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.worker import load_for
 from mergeplan.gradients.meter import Meter
 from mergeplan.merging.copies import Copies
+from mergeplan.merging.slopes import Slopes
 from mergeplan.merging.streaming import Sweep
 from mergeplan.tuning.folder import Rows, rows
 from mergeplan.tuning.prepared import Prepared
 from mergeplan.tuning.tasks import GRADIENT, Done, Task
+
+Array = NDArray[np.float64]
 
 
 class Measuring:
@@ -33,7 +37,7 @@ class Measuring:
         if setup.threads:
             torch.set_num_threads(setup.threads)
         self._recipe, self._slopes, self._setup = prepared.recipe, prepared.slopes, setup
-        self._texts = prepared.texts
+        self._texts, self._equal = prepared.texts, prepared.equal
         self._jobs = [job.tensor for job in prepared.slopes.jobs]
         self._model: Any = load_for(prepared.recipe.base, setup)
         self._copies = Copies()
@@ -72,17 +76,32 @@ class Measuring:
         if task.part != GRADIENT:
             scores = getattr(self._texts, task.part).score(self._model)
             return Done(time.perf_counter() - begun, scores)
-        found = self.meter.measure(task.domains)
-        losses = found.scores.estimates()
-        slopes = {
-            name: rows(self._recipe.groups.sums(self._jobs, found.slopes[name]).T)
-            for name in task.domains
-        }
+        assert not isinstance(task.merge, Path)
+        weights = np.array(task.merge)
+        found = self.meter.measure(task.domains, self._slopes_at(weights))
+        losses, n = found.scores.estimates(), len(weights)
+        slopes, along = {}, {}
+        for name in task.domains:
+            each = found.slopes[name]
+            by_group = self._recipe.groups.sums(self._jobs, each[:, :n]).T
+            slopes[name] = rows(by_group)
+            # A sum of parts has what its weights have; see `Slopes`.
+            of_sum = float((weights * by_group).sum()) / self._recipe.strength
+            along[name] = float(each[:, n:].sum()) if self._recipe.elects else of_sum
         return Done(
             time.perf_counter() - begun,
             losses={name: losses[name].loss_nats for name in task.domains},
             slopes=slopes,
+            along_lambda=along,
         )
+
+    def _slopes_at(self, weights: Array) -> Slopes | None:
+        """Where signs are elected, by the merge's own weights, else the same for all. The base has
+        no signs: those of equal weights, along which the merges after it lie."""
+        if not self._recipe.elects:
+            return None
+        config = self._recipe.config(weights if weights.any() else self._equal)
+        return Slopes(config, self._setup.streaming(), with_lambda=True)
 
     def _merge(self, merge: Rows | Path) -> None:
         if isinstance(merge, Path):

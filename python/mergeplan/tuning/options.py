@@ -12,6 +12,7 @@ from mergeplan.tuning.step import Region
 
 # Points with slopes, of which base and equal weights are two. On tiny models three do.
 BUDGET = 20
+BOUNDS = (-1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class TuneOptions:
         worst: Whether the worst of those domains counts instead.
         keep: Upper bounds on the losses of domains.
         total: What the weights of each group sum to; `None` for any sum.
-        bounds: Least and largest weight.
+        bounds: Least and largest weight; `None` for `BOUNDS`, from 0 where signs are elected.
         budget: Most points with slopes.
         beside: YAMLs of other merges of these models, to be held against on the reporting half.
         ray: `local` or the address of a Ray cluster; `None` for this process.
@@ -39,7 +40,7 @@ class TuneOptions:
     worst: bool = False
     keep: tuple[Constraint, ...] = ()
     total: float | None = None
-    bounds: tuple[float, float] = (-1.0, 2.0)
+    bounds: tuple[float, float] | None = None
     budget: int = BUDGET
     beside: tuple[Path, ...] = ()
     ray: str | None = None
@@ -54,7 +55,7 @@ class TuneOptions:
         """
         if self.by not in BY:
             raise InputError(f"`by`: expected {'; '.join(BY)}, found `{self.by}`")
-        low, high = self.bounds
+        low, high = self.bounds or BOUNDS
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise InputError(f"`bounds`: expected two numbers in order, found {low:g} and {high:g}")
         if self.budget < 3:
@@ -65,13 +66,17 @@ class TuneOptions:
         if self.setup.evaluation.scorer is not None:
             raise InputError("a scorer of your own has no gradient", "leave `--scorer` out")
 
-    def region(self, n_experts: int) -> Region:
+    def region(self, n_experts: int, *, elects: bool = False) -> Region:
         """Where weights may lie.
+
+        Args:
+            elects: Whether experts elect signs. Of one whose weight falls below 0 other elements
+                take part: at 0 the loss has a bend.
 
         Raises:
             InputError: No weights within the bounds have the sum.
         """
-        low, high = self.bounds
+        low, high = self.bounds or (0.0 if elects else BOUNDS[0], BOUNDS[1])
         if self.total is not None and not low * n_experts <= self.total <= high * n_experts:
             raise InputError(
                 f"no {n_experts} weights from {low:g} to {high:g} sum to {self.total:g}"

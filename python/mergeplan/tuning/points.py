@@ -122,14 +122,17 @@ class Points:
             return Point(ask.rows, accepting, seconds=seconds, tokens=n_tokens)
         losses: dict[str, float] = {}
         slopes: dict[str, Rows] = {}
+        along: dict[str, float] = {}
         for _, done in parts:
             losses |= done.losses or {}
             slopes |= done.slopes or {}
+            along |= done.along_lambda or {}
         return Point(
             ask.rows,
             accepting,
             {name: losses[name] for name in self._domains},
             {name: slopes[name] for name in self._domains},
+            along_lambda={name: along[name] for name in self._domains},
             seconds=seconds,
             tokens=self._texts.point_tokens,
         )

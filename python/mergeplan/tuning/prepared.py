@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mergeplan.calibration.going_on import DTYPE, LORA_EXACT, MAX_TOKENS, SEED, WINDOWS
 from mergeplan.calibration.identity import RunIdentity, models_of
+from mergeplan.config.labels import elects
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import UNGROUPED
 from mergeplan.evaluation.loading import (
@@ -61,8 +62,8 @@ def prepare(pool: Pool | str | Path, options: TuneOptions | None = None) -> Prep
 
     Raises:
         MissingInputError: torch or transformers is not installed, or a model is not there.
-        InputError: The pool, a model, a text or an option is at fault; the method elects signs; or
-            a domain has too few documents.
+        InputError: The pool, a model, a text or an option is at fault, or a domain has too few
+            documents.
     """
     options = options or TuneOptions()
     options.check()
@@ -80,7 +81,7 @@ def prepare(pool: Pool | str | Path, options: TuneOptions | None = None) -> Prep
             "list each domain's held-out texts under `data`",
         )
     aim = Aim.of(pool.data, options.domains, worst=options.worst, keep=options.keep)
-    region = options.region(len(size.experts))
+    region = options.region(len(size.experts), elects=elects(label, settings))
     notes = [*check_bases(pool), *check_vocabularies(pool, allow=setup.allow_vocabulary_mismatch)]
     texts, more = _texts(pool, number, setup.evaluation.seed, options)
     recipe = Recipe(

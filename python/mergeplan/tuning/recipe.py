@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.checkpoints.layers import layer_of
-from mergeplan.config.labels import LABELS, draws_masks, elects, method_of
-from mergeplan.config.methods import METHODS
+from mergeplan.config.labels import draws_masks, elects, method_of
 from mergeplan.config.write import merge_config
-from mergeplan.display.text import listed
 from mergeplan.errors import InputError, nearest
 from mergeplan.planning.document import Delta, Job
 from mergeplan.pool.pool import Pool
@@ -48,6 +46,16 @@ class Recipe:
     out_dtype: str
     groups: Groups
     seed: int = 0
+
+    @property
+    def elects(self) -> bool:
+        """Whether slopes depend on the weights, by the signs that experts elect."""
+        return elects(self.label, self.options)
+
+    @property
+    def strength(self) -> float:
+        """Lambda."""
+        return float(method_of(self.label, self.options)[1].get("lambda", 1.0))
 
     def config(self, weights: Array) -> dict[str, Any]:
         """The mergekit configuration.
@@ -86,12 +94,13 @@ def rounded(weights: Array) -> Array:
 
 
 def choose_method(pool: Pool, label: str | None) -> tuple[str, dict[str, Any]]:
-    """The method to tune, and its options: by default the pool's first without election.
+    """The method to tune, and its options: by default the pool's first without election, whose
+    slopes are exact, or its first.
 
     An average is a sum of deltas here, whose weights need not sum to 1.
 
     Raises:
-        InputError: It elects signs, or the pool lacks it.
+        InputError: The pool lacks it, or its lambda is 0.
     """
     known = list(pool.methods)
     free = [one for one in known if not elects(one, pool.methods[one])]
@@ -104,13 +113,12 @@ def choose_method(pool: Pool, label: str | None) -> tuple[str, dict[str, Any]]:
         label = known[0]
     label = label or (free[0] if free else SUMS)
     options = dict(pool.methods.get(label, {}))
-    if elects(label, options):
-        able = [one for one, name in LABELS.items() if not METHODS[name].consensus]
+    method, settings = method_of(label, options)
+    if settings.get("lambda") == 0:
         raise InputError(
-            f"method `{label}` elects signs, which change with the weights: it has no gradient",
-            f"tune one of {listed(able, len(able))}, by `--method` or in the pool's `methods`",
+            f"method `{label}` has a lambda of 0: whatever the weights, it is the base"
         )
-    if method_of(label, options)[0].name == "linear":
+    if method.name == "linear":
         return SUMS, {}
     return label, options
 

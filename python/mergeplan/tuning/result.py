@@ -1,5 +1,6 @@
 """What tuning came to, in words, tables and data."""
 
+import math
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ VERSION = 1
 # Weights so near to a bound lie at it.
 _AT_BOUND = 1e-4
 _MOST_ROWS = 60
+# Of what approximate slopes promise, below which a reader must know.
+_KEPT = 0.5
+# Nats that a tenth of lambda has to do to be worth a line.
+_TELLING = 5e-4
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class Tuned(Summarized):
         value: What counts of them.
         left_out: What costs the least to leave out, measured.
         effects: By domain, what each weight does to its loss; see `leaving_out.effects`.
+        steps: What slopes promised of each step, and what it gained, where they were taken.
+        elects: Whether slopes are approximate, of a method that elects signs.
+        strength: Lambda.
+        along_lambda: By how much what counts rises for one more of it, where slopes were taken;
+            `None` of a run that an earlier version measured.
         config: The merge's YAML.
     """
 
@@ -90,6 +100,10 @@ class Tuned(Summarized):
     value: float
     left_out: tuple[LeftOut, ...]
     effects: dict[str, Array] = field(repr=False)
+    steps: tuple[tuple[float, float], ...]
+    elects: bool
+    strength: float
+    along_lambda: float | None
     config: Path
     warnings: tuple[str, ...] = ()
 
@@ -97,6 +111,12 @@ class Tuned(Summarized):
     def passes(self) -> float:
         """Forward passes through the half that was tuned on."""
         return self.tokens / self.pass_tokens
+
+    @property
+    def kept_promises(self) -> float:
+        """The share of what slopes promised of steps that these gained; NaN without steps."""
+        promised, gained = map(sum, zip(*self.steps, strict=True)) if self.steps else (0.0, 0.0)
+        return gained / promised if promised else math.nan
 
     @property
     def next_command(self) -> str:
@@ -123,6 +143,12 @@ class Tuned(Summarized):
                 f"the best weights may lie beyond the bounds {low:g} and {high:g}:"
                 f" {listed(names, 5)}; wider ones are given by `--bounds`"
             )
+        if self.elects and self.kept_promises < _KEPT:
+            found.append(
+                f"slopes of `{self.method}`, which elects signs, are approximate, and here they"
+                f" mislead: steps gained {self.kept_promises:.0%} of what was promised; what was"
+                " accepted is measured, but better weights may lie where no slope led"
+            )
         for one in self.rivals:
             if one.gain < 0:
                 found.append(
@@ -141,6 +167,10 @@ class Tuned(Summarized):
             f"tuned {unknowns} for {self.aim}: {counted(self.points, 'points')} with slopes,"
             f" {self.passes:.1f} forward passes, {self.seconds:.0f} s; {self.stopped}"
         )
+        if self.steps:
+            head += f"\nits steps gained {self.kept_promises:.0%} of what slopes promised"
+        if self.elects:
+            head += f"\nslopes are approximate: `{self.method}` elects signs, which change by jumps"
         documents = sum(one.n_documents for one in self.scores.estimates().values())
         lines = [
             head,
@@ -155,6 +185,9 @@ class Tuned(Summarized):
                 interval = f", {one.low:+.4f} to {one.high:+.4f} (90 %, paired)"
             lines.append(f"  {abs(one.gain):.4f} {verb} than {one.name}, {one.value:.4f}{interval}")
         lines += ["", *self._weights(), "", *self._effects()]
+        more = 0.1 * self.strength * (self.along_lambda or 0.0)
+        if abs(more) >= _TELLING:
+            lines += ["", f"a tenth more of lambda, {self.strength:g}, adds {more:+.4f}"]
         if free := [one for one in self.left_out if one.free]:
             lines += ["", "could be left out, each alone, and the texts would not tell:"]
             lines += [f"  {one.what} {one.name}: {one.cost:+.4f} ± {one.se:.4f}" for one in free]
@@ -216,6 +249,9 @@ def result_data(found: Tuned) -> dict[str, Any]:
             | {"se": one.se if np.isfinite(one.se) else None}
             for one in found.left_out
         ],
+        "steps": [{"promised": one, "gained": other} for one, other in found.steps],
+        "approximate": found.elects,
+        "lambda": {"value": found.strength, "slope": found.along_lambda},
         "effects": {name: values.tolist() for name, values in found.effects.items()},
         "config": str(found.config),
         "next": found.next_command,

@@ -63,6 +63,7 @@ class Found:
         seen: Every point with slopes, in order: the base, equal weights, then steps.
         accepted: The value of each on the accepting documents, and of those of penalties behind.
         bend: The last curvature, shape (n, n).
+        steps: What each step promised, and what it gained, where slopes were taken.
     """
 
     weights: Array
@@ -74,6 +75,7 @@ class Found:
     centre: Seen
     told: float
     scores: Scores = field(repr=False)
+    steps: list[tuple[float, float]] = field(default_factory=list)
 
 
 def search(
@@ -100,6 +102,7 @@ def search(
     change = (first.slope(aim) - base.slope(aim)).reshape(begin.shape)
     initial = start(grams, first.weights, change)
     told, bend, worse = 0.0, initial, 0
+    steps: list[tuple[float, float]] = []
     while True:
         pairs = chain([one.weights for one in seen], [one.slope(aim) for one in seen])
         bend = updated(initial, pairs)
@@ -121,9 +124,11 @@ def search(
         before = min(_accepted(aim, one) for one in seen)
         seen.append(point)
         gained = aim.merit(centre.losses) - aim.merit(point.losses)
+        steps.append((promised, gained))
         say(
             f"point {len(seen)}: {aim.value(point.losses):.4f} where slopes are taken,"
-            f" {_accepted(aim, point):.4f} where steps are accepted"
+            f" {_accepted(aim, point):.4f} where steps are accepted; gained {gained:.4f} of"
+            f" {promised:.4f} that slopes promised"
         )
         if gained > _GOOD * promised and np.abs(step).max() > 0.99 * radius:
             radius *= _LONGER
@@ -135,7 +140,9 @@ def search(
         if worse >= _PATIENCE:
             stopped = FITTED
             break
-    return _with_penalty(points, aim, region, seen, centre, bend, stopped, told)
+    found = _with_penalty(points, aim, region, seen, centre, bend, stopped, told)
+    found.steps = steps
+    return found
 
 
 def _with_penalty(

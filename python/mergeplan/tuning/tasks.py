@@ -33,13 +33,14 @@ class Done:
 
     Attributes:
         scores: Of every document; `None` of a task of gradients.
-        losses, slopes: By domain; empty but of a task of gradients.
+        losses, slopes, along_lambda: By domain; empty but of a task of gradients.
     """
 
     seconds: float
     scores: Scores | None = None
     losses: dict[str, float] | None = None
     slopes: dict[str, Rows] | None = None
+    along_lambda: dict[str, float] | None = None
 
 
 class Executor(Protocol):

@@ -128,6 +128,7 @@ def tune(
         reported = {name: scores_of(points.report(w).reported) for name, w in wanted.items()}
         tuned = reported.pop("tuned")
         reported |= {str(path): others[path] for path in options.beside}
+        along = points.at(found.weights).along_lambda
         config = prepared.recipe.config(found.weights)
         words = [f"mergeplan tune, by {options.by}, for {prepared.aim.name}"]
         path = run.write(CONFIG, to_yaml(config, words))
@@ -138,7 +139,7 @@ def tune(
             experts=prepared.experts,
             groups=prepared.recipe.groups.names,
             weights=found.weights,
-            bounds=options.bounds,
+            bounds=(prepared.region.low, prepared.region.high),
             penalty=found.penalty,
             stopped=found.stopped,
             points=len(found.seen),
@@ -155,6 +156,10 @@ def tune(
             ),
             left_out=left_out(points, prepared, found, tried),
             effects=effects(points, prepared, found),
+            steps=tuple(found.steps),
+            elects=prepared.recipe.elects,
+            strength=prepared.recipe.strength,
+            along_lambda=None if along is None else prepared.aim.mean(along),
             config=path,
             warnings=prepared.warnings,
         )
