@@ -107,6 +107,26 @@ def test_elected_signs_are_tuned_by_slopes_that_say_what_they_are(tmp_path):
                 assert abs(0.7 * value - whole[name]) < 0.1 * max(map(abs, whole.values()))
 
 
+def test_what_has_changed_is_named_before_anything_is_measured(tuned, tmp_path):
+    folder, _ = tuned
+    same = ("-o", folder / "run", "--by", "layer", "-j", 1, "-q")
+    before = (folder / "run" / "points.jsonl").read_bytes()
+    pool = pool_of(tmp_path)
+    data = json.loads(pool.read_text())
+    size = data["sizes"][0]
+    turned = {**size, "experts": dict(reversed(size["experts"].items()))}
+    # Points keep weights by place.
+    pool.write_text(json.dumps({**data, "sizes": [turned]}))
+    assert "the order of the experts has changed" in cli("tune", pool, *same).stderr
+    pool.write_text(json.dumps(data))
+    text = tmp_path / "texts" / "html.jsonl"
+    text.write_text("".join(text.read_text("utf-8").splitlines(keepends=True)[:-1]))
+    done = cli("tune", pool, *same)
+    assert "the text to report has changed" in done.stderr
+    assert "--half" not in done.stderr
+    assert (folder / "run" / "points.jsonl").read_bytes() == before
+
+
 def test_a_dry_run_writes_nothing(tuned, tmp_path):
     folder, _ = tuned
     args = ("tune", folder / "pool.yml", "-o", tmp_path / "run", "--by", "layer,kind", "--dry-run")

@@ -455,3 +455,11 @@ def test_whatever_writes_goes_one_way_or_has_a_reason():
     }
     assert {name: lines for name, lines in found.items() if name not in REASONS} == {}
     assert set(REASONS) - set(found) == set()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_line_that_a_full_disk_refuses_is_told_once(tmp_path):
+    """A buffer would be written again by closing, whose error has no name."""
+    refused = pytest.raises(SurroundingsError, match=r"cannot write .*points\.jsonl")
+    with Path("/dev/full").open("a+b") as file, refused:
+        writing.add_line(file, tmp_path / "points.jsonl", b"line")

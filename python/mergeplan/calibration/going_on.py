@@ -15,6 +15,8 @@ DTYPE, MAX_TOKENS, SEED, HALF = "`--dtype`", "`--max-tokens`", "`--seed`", "`--h
 # Where both dtypes were tried; see `dtype_trial`.
 AUTO_DTYPE = "what `--dtype auto` is"
 LORA_EXACT, WINDOWS = "`--lora-exact`", "the windows"
+# In which weights are kept by place.
+ORDER = "the order of the experts"
 _OPTIONS = (DTYPE, MAX_TOKENS, SEED, HALF, LORA_EXACT)
 _NEW_RUN = "begin a new run in another folder"
 
@@ -68,7 +70,7 @@ def _compare(
         if same or (name in found and _size_of(name) > n_sizes):
             continue
         hint = f"put it back, or {_NEW_RUN}"
-        if name in now.texts and HALF not in before.arithmetic:
+        if name in now.texts and SEED not in before.arithmetic:
             hint = f"put it back, and give `--seed` and `--half` as at first, or {_NEW_RUN}"
         if len(now.texts) > n_sizes:
             hint = (
@@ -87,7 +89,7 @@ def _compare_options(folder: Path, recorded: dict[str, Any], found: dict[str, An
     old, new = _by_option(recorded), _by_option(found)
     for name in sorted({*old, *new}):
         # What an earlier run does not record, the hash of its texts tells.
-        if old.get(name) == new.get(name) or (name in (SEED, HALF) and name not in old):
+        if old.get(name) == new.get(name) or (name in (SEED, HALF, ORDER) and name not in old):
             continue
         if name not in (*_OPTIONS, "`--max-length`", "`--stride`"):
             said = _changed(name, name in old, name in new, folder)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,7 +27,7 @@ from mergeplan.selection.geometry import GEOMETRY, grams_of_pool, is_geometry
 from mergeplan.selection.slopes import slopes_for
 from mergeplan.system.reading import SCORES as SCORES_KIND
 from mergeplan.system.reading import read_bytes
-from mergeplan.system.writing import open_own, saying
+from mergeplan.system.writing import add_line, open_own, saying
 
 # A calibration measures equally weighted merges.
 _COLUMNS = [column for column in COLUMNS if column.name != "weights"]
@@ -104,11 +103,7 @@ class RunStore:
             scores = before.scores.and_more(measured.scores)
             merging, evaluating = zip(before.seconds, measured.seconds, strict=True)
             measured = replace(measured, scores=scores, seconds=(sum(merging), sum(evaluating)))
-        line = scores_line(measured)
-        with saying(self.folder.path / SCORES):
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        add_line(self._file, self.folder.path / SCORES, scores_line(measured))
         self._found[measured.merge.key] = measured
         self._reached[measured.merge.key, measured.parts] = measured
 

@@ -277,6 +277,21 @@ def open_own(path: Path, *, create: bool = False) -> IO[bytes]:
         return os.fdopen(handle, "a+b" if create else "r+b")
 
 
+def add_line(file: IO[bytes], path: Path, line: bytes) -> None:
+    """Add to the end of what `open_own` has created, durably.
+
+    Past the file's buffer, which would be written once more when it is closed: on a full disk that
+    error, without a name, would stand for ours.
+
+    Raises:
+        SurroundingsError: The disk refuses it; a part of the line may be there.
+    """
+    with saying(path):
+        while line:
+            line = line[os.write(file.fileno(), line) :]
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def holding(path: Path) -> Iterator[bool]:
     """Hold a file of the user's while it is read and replaced: of two that add to it at once,

@@ -9,7 +9,6 @@ RUN/
 """
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -29,10 +28,10 @@ from mergeplan.system.ranges import Magnitude, Number
 from mergeplan.system.reading import RUN, SCORES, decode, read_bytes
 from mergeplan.system.strict import load_strictly, parse_strictly
 from mergeplan.system.writing import (
+    add_line,
     open_own,
     refuse_existing,
     remove_unfinished,
-    saying,
     write_durably,
 )
 
@@ -170,10 +169,7 @@ class TuneFolder:
         """
         go_on(self.path, self.identity, self.identity.as_found())
         line = json.dumps(asdict(point), allow_nan=False).encode() + b"\n"
-        with saying(self.path / POINTS):
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        add_line(self._file, self.path / POINTS, line)
         self.points.append(point)
 
     def write(self, name: str, text: str) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.calibration.going_on import DTYPE, LORA_EXACT, MAX_TOKENS, SEED, WINDOWS
+from mergeplan.calibration.going_on import DTYPE, LORA_EXACT, MAX_TOKENS, ORDER, SEED, WINDOWS
 from mergeplan.calibration.identity import RunIdentity, models_of
 from mergeplan.config.labels import elects
 from mergeplan.errors import InputError
@@ -104,6 +104,7 @@ def prepare(pool: Pool | str | Path, options: TuneOptions | None = None) -> Prep
         **({LORA_EXACT: True} if setup.lora_exact else {}),
         "`--by`": options.by,
         "the method": [label, settings],
+        ORDER: list(size.experts),
     }
     hashes = {
         "the text to tune on": texts.gradient.sha256[:16],
