@@ -430,3 +430,83 @@ def test_what_has_no_gradient_is_refused_before_anything_is_measured(tmp_path, m
     assert message in done.stderr
     kept = tmp_path / "run" / "scores.jsonl"
     assert not kept.exists() or not kept.read_text()
+
+
+SIX = (*NAMES, "json")
+SCORER = "def score(model, documents):\n    return [(1.0, 1) for _ in documents]\n"
+
+
+def pool_of_six(folder, **changes):
+    experts = {name: str(DEMO_POOL / name) for name in SIX}
+    sizes = [{"base": str(DEMO_POOL / "base"), "experts": experts}]
+    given = {"sizes": sizes, "methods": {"average": {}, "ties": {"density": 0.5}}}
+    return write_pool(folder, **given | changes)
+
+
+def unasked(pool, run, said, **changes):
+    """A search to which nothing was said of gradients."""
+    setup = Setup(evaluation=EvaluationOptions(max_tokens=60), threads=1)
+    given = {"choosing": ChoiceGoal(), "budget": Budget(merges=10), "setup": setup}
+    return calibrate_here(pool, run, CalibrateOptions(**given | changes), say=said.append)
+
+
+def test_of_six_experts_a_few_merges_have_slopes_unasked(tmp_path):
+    """Those of the first round, by the method that has some; cut back it goes on alike."""
+    pool, run = pool_of_six(tmp_path), tmp_path / "run"
+    said = []
+    unasked(pool, run, said)
+    sloped = {row.merge_key for row in read_slopes(run / "gradients.csv")}
+    assert {(key[1], len(key[3])) for key in sloped} == {("average", 3), ("average", 6)}
+    assert len(sloped) == 3
+    assert not [text for text in said if "without slopes" in text]
+    assert any("3 with slopes" in text for text in said)
+    made = {name: (run / name).read_bytes() for name in ("gradients.csv", "measurements.csv")}
+    lines = (run / "scores.jsonl").read_bytes().splitlines(keepends=True)
+    # The base and single experts alone, of which nothing tells that others have slopes.
+    (run / "scores.jsonl").write_bytes(b"".join(lines[:4]))
+    unasked(pool, run, said)
+    assert {name: (run / name).read_bytes() for name in made} == made
+    # Of another question nothing is changed by it.
+    unasked(pool, run, said, choosing=None, budget=Budget(merges=1))
+
+
+@pytest.mark.parametrize(
+    ("why", "pool", "options"),
+    [
+        ("gradients take", {}, {"memory_limit": 6 << 20}),
+        ("this is bfloat16", {}, {"dtype": "bfloat16"}),
+        ("elects signs", {"methods": {"ties": {"density": 0.5}}}, {}),
+        ("fewer than 6 experts", {"sizes": None}, {}),
+        ("all documents", {}, {"tokens": "where-needed"}),
+        ("losses on texts", {}, {"scorer": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_unasked_what_lacks_for_slopes_is_said_and_values_are_measured(
+    tmp_path, why, pool, options
+):
+    path = write_pool(tmp_path) if "sizes" in pool else pool_of_six(tmp_path, **pool)
+    given = {name: options[name] for name in ("memory_limit", "dtype") if name in options}
+    scorer = None
+    if "scorer" in options:
+        (tmp_path / "scorer.py").write_text(SCORER)
+        scorer = mergeplan.load_scorer(tmp_path / "scorer.py")
+    setup = Setup(
+        evaluation=EvaluationOptions(max_tokens=None if scorer else 60, scorer=scorer),
+        threads=1,
+        **given,
+    )
+    changes = {"tokens": options["tokens"], "half": "all"} if "tokens" in options else {}
+    said = []
+    unasked(path, tmp_path / "run", said, setup=setup, budget=Budget(merges=2), **changes)
+    assert [text for text in said if text.startswith("without slopes: ") and why in text]
+    assert not (tmp_path / "run" / "gradients.csv").exists()
+
+
+def test_a_run_that_began_without_slopes_goes_on_without_unless_it_is_told(tmp_path):
+    pool, run, said = pool_of_six(tmp_path, methods={"average": {}}), tmp_path / "run", []
+    unasked(pool, run, said, gradients=False, budget=Budget(merges=3))
+    assert not said or not any("without slopes" in text for text in said)
+    unasked(pool, run, said, budget=Budget(merges=4))
+    assert "without slopes: so this run began" in said
+    assert not (run / "gradients.csv").exists()

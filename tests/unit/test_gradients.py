@@ -204,6 +204,10 @@ def test_what_cannot_run_backward_is_refused(demo_pool):
     with pytest.raises(SurroundingsError, match="gradients take"):
         meter_of(demo_pool, config, memory_limit=1 << 20)
     meter, model, texts = meter_of(demo_pool, config)
+    cut = model.lm_head.register_forward_hook(lambda *given: given[-1].detach())
+    with pytest.raises(InputError, match="the model cannot run backward: "):
+        Meter(model, texts, Slopes(config))
+    cut.remove()
     model.register_parameter(
         "packed", torch.nn.Parameter(torch.zeros(3, dtype=torch.uint8), requires_grad=False)
     )

@@ -2,16 +2,19 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 
+import numpy as np
 import pytest
 
-from mergeplan.calibration.curve_rounds import Stop
+from mergeplan.calibration.curve_rounds import Round, Stop
 from mergeplan.calibration.limits import Budget, Spending
-from mergeplan.calibration.subset_plan import SubsetPlan, first_subset_round
-from mergeplan.calibration.subset_rounds import next_subset_round, subset_forecast
+from mergeplan.calibration.subset_begin import subset_forecast
+from mergeplan.calibration.subset_plan import SubsetPlan, first_subset_round, sloped_first
+from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.errors import InputError
 from mergeplan.measurements.file import read_rows
-from mergeplan.measurements.rows import MACRO, Measurements
+from mergeplan.measurements.rows import MACRO, Measurement, Measurements
 from mergeplan.pool.pool import load_pool
 from mergeplan.selection.table import tables_of
 from tests.support.settings import DATA
@@ -286,3 +289,63 @@ def test_a_first_round_with_slopes_has_fewer_subsets_between(pool):
     n = len(plan.names)
     assert counts(plan)[:3] == counts(replace(plan, gradients=True))[:3] == (1, n, 1)
     assert counts(replace(plan, gradients=True))[3] == 1 + n + 1 + 10 < counts(plan)[3]
+
+
+def bent(weights, lowest):
+    """A loss of any weights, whose best subset is known, and its slopes."""
+    away = weights - lowest
+    pull = np.array([1.3, 0.7, 1.0, 1.6, 0.9, 1.1, 0.8])[: len(weights)]
+    loss = 2 + pull @ away**2 + 0.5 * away.sum() ** 2 - 0.2 * away[0] * away[1]
+    slopes = 2 * pull * away + away.sum()
+    slopes[:2] -= 0.2 * away[1::-1]
+    return loss, slopes
+
+
+def test_a_few_slopes_find_the_best_subset_in_fewer_passes(pool):
+    names = sorted(pool.sizes[0].experts)[:7]
+    experts = {name: pool.sizes[0].experts[name] for name in names}
+    seven = replace(pool, sizes=(replace(pool.sizes[0], experts=experts),))
+    lowest = np.array([1, 1, 0, 1, 0, 1, 0]) / 4.4
+
+    def loss(subset):
+        weights = np.array([name in subset for name in names]) / max(len(subset), 1)
+        return bent(weights, lowest)
+
+    def row(merge, sloped):
+        value, slopes = loss(merge.subset)
+        known = tuple(zip(names, slopes.tolist(), strict=True)) if sloped else ()
+        return Measurement(
+            row=0,
+            k=merge.k,
+            loss_nats=value,
+            method=merge.method,
+            n_params=merge.n_params,
+            subset=merge.subset,
+            slopes=known,
+        )
+
+    passes = {}
+    for gradients in (False, None):
+        plan, rows, sloped = SubsetPlan(seven, gradients=gradients), [], set()
+        while isinstance(step := next_subset_round(Measurements(tuple(rows), ""), plan), Round):
+            rows += [row(merge, merge in step.sloped) for merge in step.merges]
+            sloped |= set(step.sloped)
+        best = min(
+            (s for k in range(1, 8) for s in combinations(names, k)), key=lambda s: loss(s)[0]
+        )
+        assert step.reason.startswith("+".join(best) + " has ")
+        # All together and three of half of the experts, and none in a later round.
+        assert sorted(merge.k for merge in sloped) == ([] if gradients is False else [3, 3, 3, 7])
+        passes[gradients] = len(rows) + 2 * len(sloped)
+    assert passes[None] < passes[False]
+
+
+def test_a_first_round_of_few_slopes_keeps_a_small_budget_and_is_forecast(pool):
+    plan = SubsetPlan(pool, gradients=None)
+    found = subset_forecast(plan, tokens_each=10)
+    # Base, nine alone, and all and three of half of them, which take three passes each.
+    assert (found.least.merges, found.least.tokens) == (14, (10 + 3 * 4) * 10)
+    assert found.most.tokens == (512 + 2 * 4) * 10
+    small = replace(plan, budget=Budget(merges=8))
+    assert len(first_subset_round(small)) == 8
+    assert 0 < len(sloped_first(small)) <= 4

@@ -153,6 +153,7 @@ def calibrate(
             checked.pool, say, threads=options.setup.threads, anew=options.choosing is not None
         )
         arithmetic = run.settle_dtype(store)
+        run.settle_slopes(store)
         reasons = [
             reason
             for size in in_order(checked.pool, leaning=options.leaning)

@@ -80,12 +80,14 @@ class Round:
         decision: As it stands before them; `None` in the first round.
         reason: One sentence for people.
         whole: Those to be scored on all documents where the others get their next part of them.
+        sloped: Those that are measured with the slopes of their losses.
     """
 
     merges: tuple[SubsetMerge, ...]
     reason: str
     decision: Decision | None = None
     whole: tuple[SubsetMerge, ...] = ()
+    sloped: tuple[SubsetMerge, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Final, Literal, Protocol
 
 from mergeplan.calibration.dtype_rule import LEAST_SPEEDUP, Asked, Compared, compare, speedup
-from mergeplan.calibration.going_on import AUTO_DTYPE
+from mergeplan.calibration.going_on import AUTO_DTYPE, GRADIENTS
 from mergeplan.calibration.identity import RunIdentity, short_hash
 from mergeplan.calibration.limits import Budget, Spending
 from mergeplan.calibration.run_folder import DTYPE_TRIAL, RunFolder
@@ -85,7 +85,8 @@ class DtypeTrial:
     """
 
     def __init__(self, folder: RunFolder, identity: RunIdentity) -> None:
-        arithmetic = {name: v for name, v in identity.arithmetic.items() if name != AUTO_DTYPE}
+        later = (AUTO_DTYPE, GRADIENTS)
+        arithmetic = {name: v for name, v in identity.arithmetic.items() if name not in later}
         measured = short_hash([identity.pool_hash(), identity.texts, arithmetic])
         self._folder = folder
         self.head = Head(measured)

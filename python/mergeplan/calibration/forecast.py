@@ -13,8 +13,8 @@ from mergeplan.calibration.options import CalibrateOptions, also_merges, plans_o
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.run_folder import recorded_in
 from mergeplan.calibration.sizes import in_order, not_alike
+from mergeplan.calibration.subset_begin import subset_forecast
 from mergeplan.calibration.subset_plan import SubsetPlan
-from mergeplan.calibration.subset_rounds import subset_forecast
 from mergeplan.evaluation.measured import WITH_SLOPES, MeasuredMerge, read_scores
 from mergeplan.selection.geometry import GEOMETRY
 
@@ -109,7 +109,7 @@ def _at(
     checked: CheckedCalibration, options: CalibrateOptions, size: int, seconds_each: float = 0.0
 ) -> tuple[list[Part], bool]:
     """What a size takes by each method and by what is named, and whether it leans on another."""
-    tokens = checked.texts[size].n_tokens * (WITH_SLOPES if options.gradients else 1)
+    tokens = checked.texts[size].n_tokens
     found, leaning = [], False
     for plan in plans_of(checked, options, size) if options.listed is None else ():
         if isinstance(plan, SubsetPlan):
@@ -117,6 +117,7 @@ def _at(
             found.append(subset_forecast(plan, tokens_each=tokens, seconds_each=seconds_each))
         else:
             found.append(curve_forecast(plan, tokens_each=tokens, seconds_each=seconds_each))
+    tokens *= WITH_SLOPES if options.gradients else 1
     # Every method's merges are counted with the base, which is measured once.
     again = -max(len(found) - 1, 0)
     base = Spending(again, again * tokens, again * seconds_each)

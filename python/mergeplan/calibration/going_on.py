@@ -17,6 +17,8 @@ AUTO_DTYPE = "what `--dtype auto` is"
 LORA_EXACT, WINDOWS = "`--lora-exact`", "the windows"
 # In which weights are kept by place.
 ORDER = "the order of the experts"
+# Whether some merges, or all, have slopes: a loss is the same with and without.
+GRADIENTS = "`--gradients`"
 _OPTIONS = (DTYPE, MAX_TOKENS, SEED, HALF, LORA_EXACT)
 _NEW_RUN = "begin a new run in another folder"
 
@@ -89,7 +91,8 @@ def _compare_options(folder: Path, recorded: dict[str, Any], found: dict[str, An
     old, new = _by_option(recorded), _by_option(found)
     for name in sorted({*old, *new}):
         # What an earlier run does not record, the hash of its texts tells.
-        if old.get(name) == new.get(name) or (name in (SEED, HALF, ORDER) and name not in old):
+        unsaid = name in (SEED, HALF, ORDER) and name not in old
+        if old.get(name) == new.get(name) or unsaid or name == GRADIENTS:
             continue
         if name not in (*_OPTIONS, "`--max-length`", "`--stride`"):
             said = _changed(name, name in old, name in new, folder)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mergeplan.calibration.automatic_slopes import settle_slopes, slopes_pay
 from mergeplan.calibration.curve_rounds import CurvePlan
 from mergeplan.calibration.decision import CurveGoal
 from mergeplan.calibration.going_on import AUTO_DTYPE, DTYPE, HALF
@@ -75,7 +76,8 @@ class CalibrateOptions:
             merge may be the best; only for the best subset.
         gradients: Whether merges are measured with the slopes of their losses along the experts'
             weights, which takes about three times as long and says one number more for each
-            expert; only for the best subset, of methods that merge by weighted sums alone.
+            expert; only for the best subset, of methods that merge by weighted sums alone. `None`
+            for a few merges, where that saves others; see `automatic_slopes`.
         half: Of the documents; `None` for the selection half where every domain has twelve
             documents or more in each, else for what `setup` says.
         ray: `local` or the address of a Ray cluster; `None` for this process.
@@ -92,7 +94,7 @@ class CalibrateOptions:
     also: tuple[tuple[str, ...], ...] = ()
     listed: tuple[SubsetMerge, ...] | None = None
     tokens: str = ALL
-    gradients: bool = False
+    gradients: bool | None = None
     half: str | None = None
     setup: Setup = field(default_factory=Setup)
     ray: str | None = None
@@ -106,6 +108,12 @@ class CalibrateOptions:
     def leaning(self) -> bool:
         """Whether a larger size may lean on a smaller one."""
         return self.choosing is not None and self.choosing.transfer != OFF
+
+    def gradients_of(self, pool: Pool, size: int, label: str) -> bool | None:
+        """The same of a method at a size: `None` only where a few save others."""
+        if self.gradients is None and not slopes_pay(pool, size, label, leaning=self.leaning):
+            return False
+        return self.gradients
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a value that cannot be, before anything is measured."""
@@ -180,6 +188,17 @@ def settle(
         options = _with_half(options, "all")
         checked = check_options(pool_file, options, tried)
     before = _recorded(folder)
+    if options.choosing is None or options.listed is not None:
+        options = replace(options, gradients=False)
+    else:
+        wanted, checked = settle_slopes(
+            checked,
+            options.gradients,
+            before,
+            partly=options.partly,
+            cluster=options.ray is not None,
+        )
+        options = replace(options, gradients=wanted)
     if options.gradients:
         _refuse_elections(checked)
     settled = before and before.arithmetic.get(AUTO_DTYPE)
@@ -320,7 +339,7 @@ def plans_of(
                 budget=options.budget,
                 seed=seed,
                 partly=options.partly,
-                gradients=options.gradients,
+                gradients=options.gradients_of(checked.pool, size, label),
                 leaning=options.leaning and bool(smaller_sizes(checked.pool, size)),
                 smaller=tuple(smaller),
             )

@@ -45,6 +45,8 @@ class CheckedCalibration:
         warnings: Documents that cannot be scored, halves that are not independent, vocabularies
             that differ, adapters whose own base is not here, files that are read unasked or passed
             over.
+        by_values: Why merges are measured without slopes where nothing was said of them; empty
+            where some are measured with them, or where it was said.
     """
 
     pool: Pool
@@ -53,6 +55,7 @@ class CheckedCalibration:
     identity: RunIdentity
     tasks: Tasks | None
     warnings: tuple[str, ...]
+    by_values: str = ""
 
     def where(self, name: str, value: object) -> "CheckedCalibration":
         """The same with one more option that decides what a loss is."""

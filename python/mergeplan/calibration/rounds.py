@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from mergeplan.calibration.automatic_slopes import WHERE_THEY_PAY, why_not_here
 from mergeplan.calibration.closing import still_to_measure, verdict_on
 from mergeplan.calibration.curve_rounds import CurvePlan, Round, Stop, next_round
 from mergeplan.calibration.dtype_of_run import settle_dtype
 from mergeplan.calibration.dtype_trial import DtypeTrial
 from mergeplan.calibration.forecast import most_of
-from mergeplan.calibration.going_on import AUTO_DTYPE
+from mergeplan.calibration.going_on import AUTO_DTYPE, GRADIENTS
 from mergeplan.calibration.held_back import HeldBack, Measure, held_back
 from mergeplan.calibration.limits import Budget, Spending, affordable
 from mergeplan.calibration.options import (
@@ -103,6 +104,18 @@ class Run:
         self._options, self._trial = found.options, found.trial
         self.measured += found.measured
         return found.words
+
+    def settle_slopes(self, store: RunStore) -> None:
+        """Find out whether a few merges have slopes, where nothing was said of them."""
+        options, why = self._options, self._checked.by_values
+        if options.gradients is None and GRADIENTS not in store.folder.identity.arithmetic:
+            why = why_not_here(self._checked, options.setup, leaning=options.leaning)
+            if why:
+                self._options = replace(options, gradients=False)
+            else:
+                store.folder.record(GRADIENTS, WHERE_THEY_PAY)
+        if why:
+            self._say(f"without slopes: {why}")
 
     def _budget(self, size: int) -> Budget:
         """Of each method, without what trying another dtype took."""
@@ -199,6 +212,7 @@ class Run:
         reasons = []
         while plans:
             wanted: dict[str, dict[SubsetMerge, int]] = {}
+            sloped: set[SubsetMerge] = set()
             for label, plan in list(plans.items()):
                 found = self._next(plan, store, seen[label])
                 told = f"{self._name(size)}{label}: {found.reason}{_names(found)}"
@@ -211,6 +225,7 @@ class Run:
                     reasons.append(told)
                     del plans[label]
                 else:
+                    sloped |= set(found.sloped)
                     wanted[label] = parts_wanted(
                         self._checked, found, seen[label], partly=self._options.partly
                     )
@@ -218,7 +233,7 @@ class Run:
                     if any(n > reached(store.get(one)) for one, n in wanted[label].items()):
                         self._say(told)
             merged = {merge: n for some in wanted.values() for merge, n in some.items()}
-            self._measure(merged, size, store, executor)
+            self._measure(merged, size, store, executor, sloped)
             for label, some in wanted.items():
                 got = [one for merge, n in some.items() if (one := store.at(merge, upto_part(n)))]
                 seen[label] |= {m.merge.key: m for m in got}
@@ -258,9 +273,14 @@ class Run:
         return next_round(measured, plan, spent)
 
     def _measure(
-        self, wanted: Mapping[SubsetMerge, int], size: int, store: RunStore, executor: "_Lazy"
+        self,
+        wanted: Mapping[SubsetMerge, int],
+        size: int,
+        store: RunStore,
+        executor: "_Lazy",
+        sloped: Collection[SubsetMerge] = (),
     ) -> None:
-        """Measure what is missing, each up to its part of the texts."""
+        """Measure what is missing, each up to its part of the texts, and some with slopes."""
         merges = list(wanted)
         parts = [range(reached(store.get(merge)), wanted[merge]) for merge in merges]
         some = [number for number, own in enumerate(parts) if own]
@@ -271,7 +291,8 @@ class Run:
         at_once = not self._options.partly
         given = [None if at_once and own.start == 0 else own for own in parts]
         upto = {merge.key: upto_part(n) for merge, n in wanted.items()}
-        slopes = [] if not self._options.gradients else [n for n in some if self._slopes(merges[n])]
+        every = [n for n in some if self._options.gradients and self._slopes(merges[n])]
+        slopes = every or [n for n in some if merges[n] in sloped]
         for measured in executor.get().measure(merges, some, given, slopes):
             store.add(replace(measured, parts=upto[measured.merge.key]))
             self.measured.append(measured)

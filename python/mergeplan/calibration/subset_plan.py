@@ -11,7 +11,7 @@ from mergeplan.calibration.limits import Budget
 from mergeplan.config.labels import method_of
 from mergeplan.law.posterior import CONFIDENCE
 from mergeplan.measurements.rows import Measurement, Measurements
-from mergeplan.pool.designs import Subset
+from mergeplan.pool.designs import Subset, choose_subsets
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.sampling import check_experts
 from mergeplan.pool.subsets import SubsetMerge, canonical_options, subset_merge
@@ -28,8 +28,10 @@ _MIDDLE_HALVES = 5
 _OF_SINGLES = 3
 # Subsets of a first round beyond two for each expert, at most: 30 for nine of them.
 _BESIDE_TWICE = 12
-# Subsets between single experts and all together in a first round whose merges have slopes.
+# Subsets between single experts and all together in a first round whose merges have slopes, and of
+# half of the experts, one for so many of these, in one where no others have: see `sloped_first`.
 _BETWEEN_WITH_SLOPES = 10
+_EXPERTS_EACH = 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class SubsetPlan:
         seed: Of the choice of subsets, and of random masks.
         partly: Whether merges are scored on few documents first, and on more where they may be the
             best; see `race`.
-        gradients: Whether merges are measured with the slopes of their losses.
+        gradients: Whether merges are measured with the slopes of their losses; `None` for those of
+            `sloped_first` alone.
         leaning: Whether a smaller size has the same experts, and this one is to lean on it.
         smaller: What was measured there.
     """
@@ -63,7 +66,7 @@ class SubsetPlan:
     per_round: int = 5
     seed: int = 0
     partly: bool = False
-    gradients: bool = False
+    gradients: bool | None = False
     leaning: bool = False
     smaller: tuple[Measurement, ...] = ()
 
@@ -116,10 +119,16 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
     count = max(min(ceil(n * (n + 1) / 3), 2 * n + _BESIDE_TWICE), with_singles(n))
     if plan.gradients:
         count = max(min(count, n + 1 + _BETWEEN_WITH_SLOPES), with_singles(n))
+    few = n + 1 + ceil(n / _EXPERTS_EACH)
+    if plan.gradients is None:
+        count = few
     if plan.budget.merges is not None:
         # What is cut off a larger design is none: it would leave single experts alone.
         count = min(count, max(plan.budget.merges - 1, 1))
     subsets = first_subsets(names, count, seed=plan.seed)
+    if plan.gradients is None and count == few:
+        half = choose_subsets("balanced", names, n // 2, few - n - 1, seed=plan.seed)
+        subsets = [tuple(names), *((name,) for name in names), *half]
     ends = sorted((s for s in subsets if len(s) in (1, len(names))), key=len, reverse=True)
     # In turn over the sizes, so that a budget which cuts the round leaves some of each.
     place: dict[int, int] = {}
@@ -139,6 +148,21 @@ def first_subset_round(plan: SubsetPlan) -> list[SubsetMerge]:
         merges += [plan.weaker(subset, _HALF) for subset in (*ends, *some)]
         merges.append(plan.weaker(names, _QUARTER))
     return merges + [plan.merge(subset) for subset in middle]
+
+
+def sloped_first(plan: SubsetPlan) -> list[SubsetMerge]:
+    """The merges of a first round that have slopes where only those have that save others.
+
+    All experts together, and one subset of half of them for each three: these show all pairs, as
+    ten more values would. Single experts lie far from what is to be chosen, and of the merges of
+    later rounds only their values count. On pools of six to nine experts, and of 18, no other
+    division of that kind found the best subset in fewer forward passes: docs/evidence/select.md.
+    """
+    if plan.gradients is not None:
+        return []
+    own = plan.merge(plan.names).options
+    several = [one for one in first_subset_round(plan) if one.k > 1 and one.options == own]
+    return several[: 1 + ceil(len(plan.names) / _EXPERTS_EACH)]
 
 
 def _spread(plan: SubsetPlan, singles: Sequence[Subset]) -> list[Subset]:

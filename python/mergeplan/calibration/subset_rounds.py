@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.calibration.curve_rounds import Round, Stop
-from mergeplan.calibration.limits import Spending, SpendingRange, affordable, most_merges
+from mergeplan.calibration.limits import Spending, affordable
 from mergeplan.calibration.race import Race, race
+from mergeplan.calibration.subset_begin import begin
 from mergeplan.calibration.subset_plan import SubsetPlan, below, first_subset_round, own_rows
 from mergeplan.display.text import chance_text, counted, format_count
 from mergeplan.evaluation.measured import MeasuredMerge
 from mergeplan.evaluation.partial import completed, covariance
-from mergeplan.evaluation.parts import SHARES
 from mergeplan.evaluation.resampling import Resampling
 from mergeplan.measurements.rows import (
     MACRO,
@@ -44,8 +44,6 @@ from mergeplan.system.blas import on_one_thread
 Array = NDArray[np.float64]
 
 _EVERY = "every expert, all, and some between"
-# Subsets of middle sizes that are scored on everything where the others are set against them.
-_ANCHORS = 2
 # Rivals on other texts that are scored further before the end, until a test tells them apart: of
 # twelve seeds on the 850 k pool one more names the best, for 2.5 % more tokens; two do no better.
 _CLOSEST = 1
@@ -98,7 +96,7 @@ def _next_round(
     first = first_subset_round(plan)
     kinds = "of all sizes, to lean on the smaller base" if plan.leaning else _EVERY
     if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
-        return _first(
+        return begin(
             plan, missing, left, f"first round: {counted(len(missing), 'merges')}, {kinds}"
         )
     fits = _laws(rows, plan, grams, scored)
@@ -106,7 +104,7 @@ def _next_round(
         first = first_subset_round(replace(plan, leaning=False))
         if missing := [merge for merge in first if (merge.subset, merge.options) not in have]:
             said = f"too little carries over from the smaller base: {len(missing)} more, {_EVERY}"
-            return _first(plan, missing, left, said)
+            return begin(plan, missing, left, said)
     if not fits.found and left == 0:
         said = f"the budget is spent, and no subset can be predicted: {fits.faults[0].message}"
         return Stop(said, None, True)
@@ -158,60 +156,6 @@ def _likely(sure: Confidence, plan: SubsetPlan) -> int:
     """How many subsets come into question: more documents of a merge that is hardly the best tell
     nothing, while a further merge tells of others too."""
     return max(sure.n_likely, 2) if plan.partly else len(sure.next)
-
-
-def subset_forecast(
-    plan: SubsetPlan, *, tokens_each: float = 0.0, seconds_each: float = 0.0
-) -> SpendingRange:
-    """What the calibration takes, before anything is measured.
-
-    Args:
-        tokens_each, seconds_each: Of one merge, with its evaluation.
-
-    Raises:
-        InputError: As for the first round.
-    """
-    first = first_subset_round(plan)
-    own = plan.merge(plan.names).options
-    weaker = sum(merge.options != own for merge in first if merge.k)
-    every = 1 + plan.n_subsets + weaker
-    most = most_merges(plan.budget, every, Spending(1, tokens_each, seconds_each))
-
-    def taken(merges: int) -> Spending:
-        return Spending(merges, merges * tokens_each, merges * seconds_each)
-
-    least = taken(min(len(first), most))
-    if plan.partly and most == every:  # no budget takes some away
-        n_whole = len(_begun(plan, first, "").whole)
-        share = (n_whole + SHARES[0] * (len(first) - n_whole)) / len(first)
-        least = replace(least, tokens=share * least.tokens, seconds=share * least.seconds)
-    return SpendingRange(least, taken(most))
-
-
-def _first(
-    plan: SubsetPlan, missing: Sequence[SubsetMerge], left: int | None, reason: str
-) -> Round | Stop:
-    """What is missing of a first round, as far as the budget goes."""
-    if left == 0:
-        return Stop("the budget is spent before the first round is complete", None, True)
-    return _begun(plan, missing[:left], reason)
-
-
-def _begun(plan: SubsetPlan, missing: Sequence[SubsetMerge], reason: str) -> Round:
-    """Merges of a first round, with those that are scored on everything at once."""
-    merges = tuple(sorted(missing, key=lambda merge: merge.order))
-    if not plan.partly:
-        return Round(merges, reason)
-    own = plan.merge(plan.names).options
-    some = [merge for merge in missing if 1 < merge.k < len(plan.names)]
-    anchors = {merge.key for merge in some[:_ANCHORS]}
-    whole = tuple(
-        merge
-        for merge in merges
-        if merge.k in (0, len(plan.names)) or merge.options != own or merge.key in anchors
-    )
-    said = f"{reason}; {len(whole)} on all documents, the others on an eighth"
-    return Round(merges, said, whole=whole)
 
 
 def _race(

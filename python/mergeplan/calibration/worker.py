@@ -89,10 +89,8 @@ class Worker:
         if slopes:  # whatever stands against them is told before anything is measured
             self._meter_for(merges[min(slopes)])
         sweep = self._sweep_of(list(merges))
-        # One model runs backward: what it takes beside its weights is more than they are.
-        models = self._models(1 if slopes else len(some))
-        for first in range(0, len(some), len(models)):
-            batch = some[first : first + len(models)]
+        for batch in self._batches(some, slopes):
+            models = self._models(len(batch))
             self._copies.give(sweep, list(zip(batch, models, strict=False)))
             merging = (time.perf_counter() - begun) / len(batch)
             for number, model in zip(batch, models, strict=False):
@@ -111,6 +109,14 @@ class Worker:
                 seconds = merging, time.perf_counter() - begun
                 yield MeasuredMerge(merges[number], scores, seconds, tuple(tasks), slopes=found)
             begun = time.perf_counter()
+
+    def _batches(self, some: Sequence[int], slopes: Collection[int]) -> Iterator[Sequence[int]]:
+        """Merges that are there together, those with slopes last. One model runs backward: what it
+        takes beside its weights is more than they are."""
+        values = [number for number in some if number not in slopes]
+        step = len(self._models(len(values)))
+        yield from (values[first : first + step] for first in range(0, len(values), step))
+        yield from ([number] for number in some if number in slopes)
 
     def _with_slopes(self, merge: SubsetMerge) -> tuple[Scores, MergeSlopes]:
         """What the model holds, scored with the slopes of its losses."""

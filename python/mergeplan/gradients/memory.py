@@ -118,7 +118,11 @@ def token_bytes(model: Any, batch: Batch) -> int:
     """What a token leaves for the backward pass, found by a forward pass of one batch.
 
     Tensors that a node keeps are counted once each, parameters not. The gradient of the logits, and
-    that of their softmax, come on top while the backward pass begins.
+    that of their softmax, come on top while the backward pass begins. It runs backward to the first
+    parameter, so that a model that cannot says so here.
+
+    Raises:
+        RuntimeError: It cannot.
     """
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
@@ -134,7 +138,9 @@ def token_bytes(model: Any, batch: Batch) -> int:
         for parameter, _ in required:
             parameter.requires_grad_(parameter.is_floating_point())
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            next(token_nll(model, [batch])).sum()
+            loss = next(token_nll(model, [batch])).sum()
+        floating = next(parameter for parameter, _ in required if parameter.requires_grad)
+        torch.autograd.grad(loss, floating, allow_unused=True)
     finally:
         for parameter, before in required:
             parameter.requires_grad_(before)

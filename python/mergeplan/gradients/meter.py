@@ -75,7 +75,7 @@ class Meter:
             Needs(
                 gradient=4 * sum(sizes),
                 largest=4 * max(sizes),
-                token=token_bytes(model, self._probe()),
+                token=_token_bytes(model, self._probe()),
                 core=slopes.memory_bytes,
                 experts=slopes.n_bytes,
             ),
@@ -135,6 +135,16 @@ class Meter:
         some = self._texts.batches_by_domain(self._model.device, batch_tokens=1)
         batches = [batch for found in some.values() for batch in found]
         return max(batches, key=lambda batch: batch.ids.numel())
+
+
+def _token_bytes(model: Any, probe: Batch) -> int:
+    try:
+        return token_bytes(model, probe)
+    except RuntimeError as error:  # what torch, and who writes an operator, says of such a one
+        said = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"the model cannot run backward: {said}", "measure without slopes (`--no-gradients`)"
+        ) from error
 
 
 def _refuse_not_float(model: Any) -> None:

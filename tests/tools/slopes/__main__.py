@@ -12,6 +12,7 @@ from mergeplan.pool.geometry.file import load_grams
 from mergeplan.selection.active import first_subsets
 from tests.tools.slopes.judge import Truth, line
 from tests.tools.slopes.oracle import Merges, Oracle
+from tests.tools.slopes.rounds import LATER, Pool, in_rounds
 
 SEEDS = range(5)
 # Seconds after which what was measured is written.
@@ -85,6 +86,37 @@ def judge(args):
             print(f"  domains hold {min(held[1:]):.2f} to {max(held[1:]):.2f}")
 
 
+def rounds(args):
+    """Of pools of some experts, drawn anew for each seed."""
+    merges, oracle = Merges.load(args.merges), None
+
+    def slopes_of(weights):
+        nonlocal oracle
+        if weights not in merges.slopes:
+            oracle = oracle or Oracle(args.pool, args.max_tokens)
+            merges.slopes[weights] = oracle.slopes(weights)
+        return merges.slopes[weights]
+
+    kinds = [("values", False, "values"), ("few", None, args.later), ("all", True, "values")]
+    for name, gradients, later in kinds:
+        found = []
+        for seed in range(args.seeds):
+            drawn = np.random.default_rng(seed).permutation(list(merges.experts))
+            some = sorted(drawn[: args.experts].tolist()) if args.experts else ()
+            found.append(
+                in_rounds(Pool(args.pool, merges, slopes_of, some), gradients, later, seed)
+            )
+        passes, n, error, regret = np.array(found).T
+        print(
+            f"{name:8} passes {passes.mean():5.1f} ({passes.max():.0f})  merges {n.mean():5.1f}"
+            f"  error {np.median(error) * 1e3:6.2f}  regret {regret.mean() * 1e3:6.3f}"
+            f" ({regret.max() * 1e3:.3f}) thousandths",
+            flush=True,
+        )
+    if oracle and args.keep:
+        merges.save()
+
+
 def main():
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=tool.__doc__, formatter_class=form)
@@ -104,8 +136,16 @@ def main():
     verb.add_argument("--domains", action="store_true", help="each by itself, too")
     verb.add_argument("--seeds", type=int, default=len(SEEDS))
     verb.add_argument("--geometry", type=Path, help="the experts', by `mergeplan similarity`")
+    verb = verbs.add_parser("rounds")
+    verb.add_argument("pool", type=Path, help="of the merges")
+    verb.add_argument("merges", type=Path, help="with the values of all subsets")
+    verb.add_argument("--experts", type=int, help="of pools of so many of them")
+    verb.add_argument("--seeds", type=int, default=len(SEEDS))
+    verb.add_argument("--later", choices=LATER, default="values", help="what few's later rounds do")
+    verb.add_argument("--max-tokens", type=int, help="as they were measured")
+    verb.add_argument("--keep", action="store_true", help="slopes that were not in the file")
     args = parser.parse_args()
-    {"measure": measure, "judge": judge}[args.verb](args)
+    {"measure": measure, "judge": judge, "rounds": rounds}[args.verb](args)
 
 
 if __name__ == "__main__":

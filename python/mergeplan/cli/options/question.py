@@ -72,11 +72,11 @@ _OPTIONS = (
         " it may be the best.",
     ),
     click.option(
-        "--gradients",
-        is_flag=True,
-        help="For select: measure merges with the slopes of their losses along the experts'"
-        " weights: three times the work, and one number more for each expert (methods without"
-        " elected signs).",
+        "--gradients/--no-gradients",
+        default=None,
+        help="For select: measure all merges with the slopes of their losses along the experts'"
+        " weights, three times the work for one number more for each expert, or none. [default:"
+        " those of the first round that say the most by them, where fewer passes are then enough]",
     ),
     click.option(
         "--confidence",
