@@ -17,7 +17,7 @@ RUN/
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mergeplan.calibration.going_on import go_on
@@ -73,6 +73,23 @@ _LARGE_BYTES = 1_000_000_000
 _Written = dict[str, tuple[str, ...]]
 
 
+def names_in(folder: Path, ours: Collection[str]) -> set[str]:
+    """What lies in a folder; nothing in one that is not there.
+
+    Raises:
+        SurroundingsError: It cannot be read, or what has a name of `ours` is no plain file.
+    """
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise SurroundingsError(f"cannot read `{folder}`: {error.strerror}") from error
+    for name in found.intersection(ours):
+        refuse_existing(folder / name, overwrite=True)
+    return found
+
+
 def recorded_in(folder: Path) -> RunIdentity | None:
     """What the run measures that a folder holds; `None` of one that a run can begin in.
 
@@ -80,18 +97,10 @@ def recorded_in(folder: Path) -> RunIdentity | None:
         InputError: The record is damaged, or of another version.
         SurroundingsError: It is no run, and has files where a run has its own.
     """
-    try:
-        found = {path.name for path in folder.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise SurroundingsError(f"cannot read `{folder}`: {error.strerror}") from error
-    ours = [name for name in NAMES if name in found]
-    for name in ours:
-        refuse_existing(folder / name, overwrite=True)
+    found = names_in(folder, NAMES)
     if RUN in found:
         return load_strictly(folder / RUN, RunIdentity, RUN_KIND)
-    if ours:
+    if ours := [name for name in NAMES if name in found]:
         raise SurroundingsError(
             f"`{folder}` is no run, since it has no `{RUN}`, and it holds `{ours[0]}`, which a run"
             " would write",

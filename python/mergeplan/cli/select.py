@@ -9,7 +9,7 @@ import click
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
-from mergeplan.cli.options.evaluation import evaluation_of, evaluation_options
+from mergeplan.cli.options.evaluation import evaluation_options, setup_of
 from mergeplan.cli.options.measurements import doubts_of_table
 from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
 from mergeplan.cli.options.path import PATH
@@ -257,15 +257,7 @@ def _checked(
 ) -> "Check":
     """What a merge comes to on the other half of the pool's documents."""
     from mergeplan.calibration.check_choice import check_choice
-    from mergeplan.calibration.setup import Setup
     from mergeplan.pool.pool import load_pool
 
-    pool = load_pool(pool_file)
-    setup = Setup(
-        evaluation_of(scoring, pool.random_seed),
-        scoring["dtype"],
-        scoring["device"],
-        lora_exact=scoring["lora_exact"],
-        allow_vocabulary_mismatch=scoring["allow_vocabulary_mismatch"],
-    )
+    pool, setup = load_pool(pool_file), setup_of(scoring, pool_file)
     return check_choice(one, verdict, selections, pool, source, setup)

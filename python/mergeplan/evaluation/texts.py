@@ -259,6 +259,13 @@ class Texts:
         ]
         return replace(self, domains=domains, _windows=pieces, _batches={})
 
+    def longest_batch(self, device: "torch.device") -> "Batch":
+        """A batch of the longest window alone."""
+        from mergeplan.evaluation.scoring import make_batches
+
+        longest = max(self._windows, key=lambda window: len(window.ids))
+        return make_batches([longest], device, None)[0]
+
     @property
     def longest(self) -> int:
         """Tokens of the longest window."""

@@ -75,7 +75,7 @@ class Meter:
             Needs(
                 gradient=4 * sum(sizes),
                 largest=4 * max(sizes),
-                token=_token_bytes(model, self._probe()),
+                token=_token_bytes(model, texts.longest_batch(model.device)),
                 core=slopes.memory_bytes,
                 experts=slopes.n_bytes,
             ),
@@ -129,12 +129,6 @@ class Meter:
                 return found.sum() / n_tokens
 
         return step
-
-    def _probe(self) -> Batch:
-        """The batch of the longest window."""
-        some = self._texts.batches_by_domain(self._model.device, batch_tokens=1)
-        batches = [batch for found in some.values() for batch in found]
-        return max(batches, key=lambda batch: batch.ids.numel())
 
 
 def _token_bytes(model: Any, probe: Batch) -> int:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mergeplan.calibration.going_on import go_on
 from mergeplan.calibration.identity import RunIdentity
+from mergeplan.calibration.run_folder import names_in
 from mergeplan.errors import SurroundingsError
 from mergeplan.evaluation.scores import DocumentLosses, Scores
 from mergeplan.system.files import lock, make_folder, sync_folder
@@ -30,7 +31,6 @@ from mergeplan.system.strict import load_strictly, parse_strictly
 from mergeplan.system.writing import (
     add_line,
     open_own,
-    refuse_existing,
     remove_unfinished,
     write_durably,
 )
@@ -111,15 +111,7 @@ def recorded_in(folder: Path) -> RunIdentity | None:
         InputError: The record is damaged.
         SurroundingsError: The folder holds something else.
     """
-    try:
-        found = {path.name for path in folder.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise SurroundingsError(f"cannot read `{folder}`: {error.strerror}") from error
-    for name in NAMES:
-        if name in found:
-            refuse_existing(folder / name, overwrite=True)
+    found = names_in(folder, NAMES)
     if IDENTITY in found:
         return load_strictly(folder / IDENTITY, RunIdentity, RUN)
     if others := sorted(name for name in found - {_LOCK} if not name.startswith(".")):

@@ -98,7 +98,7 @@ def setup_of(given: dict[str, Any], pool_file: Path) -> "Setup":
     """How merges of a pool are measured.
 
     Args:
-        given: With `tasks` of a command that runs some.
+        given: What a command has of threads, memory limit and `tasks`, and all else.
         pool_file: Says the seed where none is given.
     """
     from mergeplan.calibration.setup import Setup
@@ -108,8 +108,8 @@ def setup_of(given: dict[str, Any], pool_file: Path) -> "Setup":
         evaluation_of(given, load_pool(pool_file).random_seed),
         given["dtype"],
         given["device"],
-        given["threads"],
-        given["memory_limit"],
+        given.get("threads"),
+        given.get("memory_limit"),
         given["lora_exact"],
         given["allow_vocabulary_mismatch"],
         task_names(given.get("tasks", ())),
