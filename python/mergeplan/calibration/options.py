@@ -213,8 +213,8 @@ def _refuse_elections(checked: CheckedCalibration) -> None:
         if elects(label, checked.pool.methods[label]):
             known = [one for one, given in checked.pool.methods.items() if not elects(one, given)]
             raise InputError(
-                f"merges by `{label}` elect signs, and are no sum of the experts' parts: slopes"
-                " along their weights do not follow",
+                f"merges by `{label}` elect signs: slopes along their weights are approximate, and"
+                " three merges by their values tell more of the others than one with slopes",
                 f"take `--method {known[0]}`, or leave out `--gradients`"
                 if known
                 else "leave out `--gradients`",
