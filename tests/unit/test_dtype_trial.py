@@ -26,6 +26,7 @@ from mergeplan.measurements.file import read_rows
 from mergeplan.pool.pool import load_pool
 from mergeplan.pool.subsets import SubsetMerge, subset_merge
 from tests.support.pools import NAMES, write_pool
+from tests.support.settings import DEMO_POOL
 
 N_DOCUMENTS, EACH = 20, 100
 ASKED = Asked(("macro",))
@@ -139,12 +140,14 @@ class FakeWorker:
 
     Attributes:
         scored: Dtype and key of each merge.
+        sloped: k of those that were to have slopes.
         shift: Of a merge in bfloat16.
         faster: How many times bfloat16 is.
         left: Merges until it is killed.
     """
 
     scored: ClassVar[list] = []
+    sloped: ClassVar[list] = []
     shift = staticmethod(lambda _: 0.01)
     faster = 3.0
     left = math.inf
@@ -159,6 +162,7 @@ class FakeWorker:
             type(self).left -= 1
             merge = merges[number]
             type(self).scored.append((self.dtype, merge.key))
+            type(self).sloped += [merge.k] * (number in slopes)
             narrow = self.dtype == "bfloat16"
             loss = 2 - 0.3 * merge.k / (merge.k + 1) + 0.001 * len("".join(merge.subset))
             own = np.random.default_rng([merge.k, *map(ord, merge.key)]).normal(size=3)
@@ -179,6 +183,7 @@ def trying(tmp_path, monkeypatch):
 
     class Own(FakeWorker):
         scored: ClassVar[list] = []
+        sloped: ClassVar[list] = []
 
     monkeypatch.setattr(dtype_trial, "computes_bfloat16", lambda: True)
     monkeypatch.setattr(dtype_of_run, "LEAST_WORK", 0)
@@ -255,6 +260,21 @@ def test_where_a_decision_changes_all_is_scored_in_float32(trying, tmp_path):
     plain = calibrate(pool, tmp_path / "plain", given)
     assert plain.table.read_bytes() == done.table.read_bytes()
     assert (plain.arithmetic, len(worker.scored)) == ("float32: by `--dtype`", 17)
+
+
+def test_what_is_to_have_slopes_is_measured_anew_after_a_trial(trying, tmp_path):
+    _, worker = trying
+    worker.shift = staticmethod(lambda merge: 0.2 * (merge.k == 6))
+    experts = {name: str(DEMO_POOL / name) for name in (*NAMES, "json")}
+    sizes = [{"base": str(DEMO_POOL / "base"), "experts": experts}]
+    pool = write_pool(tmp_path, sizes=sizes, methods={"average": {}})
+    few = CalibrateOptions(
+        choosing=ChoiceGoal(), budget=Budget(merges=10), setup=Setup(device="cpu")
+    )
+    done = calibrate(pool, tmp_path / "run", few)
+    assert done.arithmetic.startswith("float32: ")
+    # All six together are among what the trial scored, without slopes.
+    assert sorted(worker.sloped) == [3, 3, 6]
 
 
 def test_every_size_must_agree(trying, tmp_path):

@@ -23,7 +23,7 @@ from mergeplan.calibration.parts_wanted import parts_wanted, upto_part
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.store import RunStore
-from mergeplan.calibration.subset_plan import SubsetPlan
+from mergeplan.calibration.subset_plan import SubsetPlan, sloped_first
 from mergeplan.calibration.subset_rounds import next_subset_round
 from mergeplan.checkpoints.opening import open_stored
 from mergeplan.evaluation.measured import MeasuredMerge
@@ -91,7 +91,9 @@ def settle_dtype(
         # A run has one dtype, and may be asked for something else than at first.
         words = f"{settled}, as this run began; by what is asked now a decision may change: {fault}"
     say(words)
-    new = [one for one in trial.found[settled].values() if store.get(one.merge) is None]
+    found = trial.found[settled].values()
+    sloped = _sloped(checked, options) if settled == FLOAT32 else ()
+    new = [one for one in found if store.get(one.merge) is None and one.merge not in sloped]
     for one in new:
         store.add(one)
     return DtypeOfRun(options, words, trial, tuple(new))
@@ -145,6 +147,17 @@ def _first(
         if isinstance(begun, Round):
             found |= parts_wanted(checked, begun, {}, partly=options.partly)
     return found
+
+
+def _sloped(checked: CheckedCalibration, options: CalibrateOptions) -> set[SubsetMerge]:
+    """Merges that are measured anew with slopes, which the trial's have not."""
+    return {
+        merge
+        for size in range(len(checked.pool.sizes))
+        for plan in plans_of(checked, options, size)
+        if isinstance(plan, SubsetPlan)
+        for merge in sloped_first(plan)
+    }
 
 
 def _work(checked: CheckedCalibration, rounds: _Rounds) -> float:
