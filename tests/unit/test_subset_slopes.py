@@ -21,6 +21,7 @@ from mergeplan.selection.weights import gradient
 from mergeplan.subset_law.fit import fit_subset_law
 from mergeplan.subset_law.form import HIGHEST_DEGREE, gram_root
 from mergeplan.subset_law.leaning import Smaller
+from mergeplan.subset_law.left_out import leave_each_out
 from mergeplan.subset_law.rows import REMAINDER, Rows, covariances
 from mergeplan.subset_law.solving import by_values, solved
 from mergeplan.subset_law.transfer import fit_with_smaller
@@ -140,6 +141,42 @@ def test_a_point_is_left_out_with_its_slopes() -> None:
         assert law.left_out[gone] == pytest.approx(expected, abs=1e-7)
 
 
+def test_errors_of_a_left_out_point_are_weighed_by_their_covariance() -> None:
+    law = fitted()
+    found = leave_each_out(law.inverse, law.observed, law.rows.places)
+    for gone in (0, 7):  # the base, and a merge
+        rest = np.delete(np.arange(len(MERGES)), gone)
+        less = replace(law, weights=MERGES[rest], values=law.values[rest], slopes=law.slopes[rest])
+        less = solved(less, law.variances, less.prior.parts(less.rows))
+        point = Rows.of(MERGES[[gone]], law.slopes[[gone]])
+        errors = np.append(law.values[gone], law.slopes[gone]) - less.expected(point)
+        shares = less.errors.shares(point)
+        covariance = less.errors.between(point, shares, point, shares)
+        own = point.seen(point.weights, law.geometry, law.contrast).own_parts()
+        covariance += np.tensordot(law.variances[3:5], own, 1) + law.variances[5] * np.eye(6)
+        square = errors @ np.linalg.solve(covariance, errors)
+        assert found.away[gone] ** 2 * 6 == pytest.approx(square, rel=1e-4)
+        assert found.variances[gone] == pytest.approx(covariance[0, 0], rel=1e-4)
+    assert list(found.sizes) == [6] * 12
+
+
+def test_intervals_widen_between_the_base_and_a_sum_of_one_where_the_form_bends_away() -> None:
+    def bent(weights: np.ndarray) -> np.ndarray:
+        return surface(weights) + 0.3 * np.exp(-3 * weights @ [1, 0.7, 1.3, 0.9, 1.1])
+
+    law = fit_subset_law(MERGES, bent(MERGES), NAMES, slopes=central(bent, MERGES))
+    assert law.below > 1.5
+    assert fitted().below < 1.1
+    plain, half = replace(law, below=1.0), 0.5 * EVERY
+    assert law.deviations(half) == pytest.approx(law.below * plain.deviations(half))
+    assert np.array_equal(law.deviations(EVERY), plain.deviations(EVERY))
+    # The more, the further from 1, and in full from three quarters down; no less beyond.
+    assert law.widening(np.array([[1.2], [1.0], [0.875], [0.5], [0.0]])) == pytest.approx(
+        [1, 1, (1 + law.below) / 2, law.below, law.below]
+    )
+    assert by_values(law).below == 1
+
+
 def test_some_merges_may_have_no_slopes_and_an_unmeasured_one_is_passed_over() -> None:
     values = surface(MERGES)
     slopes = central(surface, MERGES)
@@ -255,7 +292,7 @@ def test_slopes_tell_what_changes_with_the_sum() -> None:
 @pytest.mark.parametrize("gram", [None, np.diag([4.0, 1, 1, 1, 9]) + 0.5])
 def test_a_page_predicts_by_a_law_with_slopes(gram) -> None:
     law = replace(fitted(), geometry=gram_root(gram, 5))
-    law = solved(law, law.variances, law.prior.parts(law.rows))
+    law = replace(solved(law, law.variances, law.prior.parts(law.rows)), below=1.4)
     form = reduced(law)
     assert form["kind"] == "terms"
     assert (form["remainder"]["gram"] is None) == (gram is None)
@@ -270,7 +307,9 @@ def test_a_page_predicts_by_a_law_with_slopes(gram) -> None:
     square = np.einsum("ni,ij,nj->n", weights, inner, weights)
     own = form["misfit"] + form["remainder"]["variance"] * square ** form["remainder"]["degree"]
     assert own == pytest.approx(law.misfits(weights))
-    deviations = law.scale * np.sqrt(((features @ roots) ** 2).sum(1) + own)
+    wider = form["wider"]["by"] * np.maximum(1 - weights.sum(1), 0)
+    wider = 1 + (form["wider"]["most"] - 1) * np.minimum(wider, 1)
+    deviations = law.scale * wider * np.sqrt(((features @ roots) ** 2).sum(1) + own)
     assert deviations == pytest.approx(law.deviations(weights), rel=0.05)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mergeplan.subset_law.law import SubsetLaw
 from mergeplan.subset_law.prior import OMITTED
 from mergeplan.subset_law.rows import OWN, REMAINDER
-from mergeplan.subset_law.spread import NINE_IN_TEN
+from mergeplan.subset_law.spread import BETWEEN, NINE_IN_TEN
 from mergeplan.subset_law.weightings import seen
 
 Array = NDArray[np.float64]
@@ -54,12 +54,16 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
 
 
 def _remainder(law: SubsetLaw) -> dict[str, Any]:
-    """What a merge of few experts has for itself beside the misfit, of laws with slopes."""
+    """What a merge of few experts has for itself beside the misfit, and how intervals widen between
+    the base and a sum of 1, of laws with slopes."""
     if not law.n_own:
         return {}
     gram = packed(law.geometry @ law.geometry.T, "<f8") if law.by_geometry else None
     variance = float(law.variances[-1 - OWN])
-    return {"remainder": {"variance": variance, "degree": REMAINDER, "gram": gram}}
+    return {
+        "remainder": {"variance": variance, "degree": REMAINDER, "gram": gram},
+        "wider": {"most": law.below, "by": BETWEEN},
+    }
 
 
 def packed(values: Array, dtype: str) -> str:
@@ -113,7 +117,8 @@ def _by_terms(law: SubsetLaw) -> dict[str, Any] | None:
     inverse = np.linalg.pinv(features)
     coefficients = inverse @ own.predict(weights)
     misfits = own.misfits(weights)
-    joint = own.covariances(weights) / law.scale**2 - np.diag(misfits)
+    wider = own.widening(weights)
+    joint = own.covariances(weights) / (law.scale**2 * np.outer(wider, wider)) - np.diag(misfits)
     values, vectors = np.linalg.eigh(inverse @ joint @ inverse.T)
     roots = vectors * np.sqrt(np.maximum(values, 0))  # (n_terms, n_terms), the largest last
     parts = (features @ roots)[:, ::-1] ** 2
@@ -126,7 +131,7 @@ def _by_terms(law: SubsetLaw) -> dict[str, Any] | None:
     others = terms(fresh)
     off = np.abs(others @ coefficients - own.predict(fresh)).max()
     variance = ((others @ roots[:, ::-1][:, :rank]) ** 2).sum(1) + own.misfits(fresh)
-    widths = law.scale * np.sqrt(variance) / own.deviations(fresh)
+    widths = law.scale * own.widening(fresh) * np.sqrt(variance) / own.deviations(fresh)
     if off > _ROUNDED or np.abs(widths - 1).max() > _PROMISED:
         return None
     return {

@@ -22,6 +22,7 @@ from mergeplan.subset_law.merges import Merges
 from mergeplan.subset_law.prior import Prior
 from mergeplan.subset_law.rows import Points, Rows, coefficients
 from mergeplan.subset_law.solving import by_values, solved, standard
+from mergeplan.subset_law.spread import widening
 from mergeplan.subset_law.transferred import Transfer
 from mergeplan.subset_law.variances import MOST_ROWS, draw_variances
 from mergeplan.subset_law.weightings import seen
@@ -51,6 +52,7 @@ class SubsetLaw:
         left_out: What each merge is predicted to be by a fit without it, shape (n,).
         sizes: Different k that were measured.
         scale: Factor on standard deviations, from the merges left out one by one.
+        below: A further one between the base and a sum of 1, 1 or more; see `spread.widening`.
         shrinkage: Power of k by which a merge's deltas shrink; see `seen`.
         smaller: The law of a smaller size that this one leans on.
         transfer: What a smaller size tells; `None` where there is none.
@@ -83,6 +85,7 @@ class SubsetLaw:
     partly: bool = False
     aside: tuple[tuple[tuple[float, ...], float], ...] = ()
     slopes: Array | None = None
+    below: float = 1.0
 
     @cached_property
     def rows(self) -> Rows:
@@ -262,7 +265,11 @@ class SubsetLaw:
         n = max(_AT_ONCE // len(self.observed), 1) if self.n_own else len(weights) or 1
         parts = range(0, max(len(weights), 1), n)
         each = [self.errors.variances(weights[at : at + n]) for at in parts]
-        return np.asarray(self.scale * np.sqrt(np.concatenate(each)))
+        return np.asarray(self.scale * self.widening(weights) * np.sqrt(np.concatenate(each)))
+
+    def widening(self, weights: Array) -> Array:
+        """By how much deviations are wider than by `scale` alone, (n,); see `spread.widening`."""
+        return widening(self.below, weights.sum(1))
 
     def covariances(self, weights: Array) -> Array:
         """Covariances of the predictions of several merges, misfit included.
@@ -273,14 +280,16 @@ class SubsetLaw:
         Returns:
             Shape (n, n), in the square of the values' unit.
         """
-        return self.scale**2 * self.errors.joint(self.errors.join(weights))[1]
+        wider = self.scale**2 * np.outer(*[self.widening(weights)] * 2)
+        return np.asarray(wider * self.errors.joint(self.errors.join(weights))[1])
 
     def joint_alike(self, weights: Array) -> Iterator[tuple[Array, Array]]:
         """Predictions and their covariances by each of the laws `alike`, (n,) and (n, n)."""
         joined = self.errors.join(weights)
         for law in self.alike:
             shares, joint = law.errors.joint(joined)
-            yield shares @ law.observed, law.scale**2 * joint
+            wider = law.scale**2 * np.outer(*[law.widening(weights)] * 2)
+            yield shares @ law.observed, wider * joint
 
     def in_seen_weights(self) -> "SubsetLaw":
         """The same law of weights as `seen` gives them."""

@@ -20,10 +20,11 @@ class Law(Protocol):
     @property
     def observed(self) -> Array: ...
     @property
-    def scale(self) -> float: ...
-    @property
     def errors(self) -> Errors: ...
     def predict(self, weights: Array) -> Array: ...
+    @property
+    def scale(self) -> float: ...
+    def widening(self, weights: Array) -> Array: ...
     def deviations(self, weights: Array) -> Array: ...
     def expected(self, rows: Rows) -> Array: ...
 
@@ -54,7 +55,8 @@ class Smaller:
             shares @ law.observed - law.values.mean() * rows.ones
             for (shares, *_), rows in ((here, left), (there, right))
         ]
-        return np.asarray(np.outer(*means) + law.scale**2 * errors)
+        wider = [law.widening(rows.weights)[rows.places] for rows in (left, right)]
+        return np.asarray(np.outer(*means) + law.scale**2 * np.outer(*wider) * errors)
 
     def own_moments(self, weights: Array) -> Array:
         """The diagonal of the moments of weightings with themselves, shape (n,).
@@ -67,7 +69,8 @@ class Smaller:
         """
         law = self.law
         misfits = law.errors.prior.misfits(weights)
-        errors = law.deviations(weights) ** 2 - law.scale**2 * misfits
+        misfits = law.scale**2 * law.widening(weights) ** 2 * misfits
+        errors = law.deviations(weights) ** 2 - misfits
         # Of a row with noise a part of the misfit is known.
         value = law.predict(weights) - law.values.mean()
         return np.asarray(value**2 + np.maximum(errors, 0.0))

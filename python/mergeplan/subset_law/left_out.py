@@ -17,12 +17,19 @@ class LeftOut:
         duals: The inverse covariance times what rows differ from it, shape (n_rows,).
         errors: Values less what the other points predict, shape (n,).
         ratios: The same in their predicted standard deviations.
+        variances: Of the errors, if the covariance is right, shape (n,).
+        away: Root mean square of errors of a point's value and slopes, of unit variance each if the
+            covariance is right, shape (n,).
+        sizes: Values and slopes of each point, shape (n,).
     """
 
     constant: float
     duals: Array
     errors: Array
     ratios: Array
+    variances: Array
+    away: Array
+    sizes: Array
 
 
 def leave_each_out(
@@ -49,11 +56,15 @@ def leave_each_out(
     away[:n] -= constant
     duals = inverse @ away
     errors, ratios = duals[:n] / precision, duals[:n] / np.sqrt(precision)
+    variances, away, sizes = 1 / precision, np.abs(ratios), np.ones(n)
     for at in np.unique(places[n:]) if places is not None else ():
         block = np.flatnonzero(places == at)
         inside = inverse[np.ix_(block, block)] - np.outer(sums[block], sums[block]) / total
         # The value's row comes first.
-        row = np.linalg.inv(inside)[0]
+        covariance = np.linalg.inv(inside)
+        row, variances[at] = covariance[0], max(covariance[0, 0], 1e-300)
         errors[at] = row @ duals[block]
         ratios[at] = errors[at] / np.sqrt(max(row[0], 1e-300))
-    return LeftOut(constant, duals, errors, ratios)
+        square = float(duals[block] @ covariance @ duals[block])
+        away[at], sizes[at] = np.sqrt(max(square, 0.0) / len(block)), len(block)
+    return LeftOut(constant, duals, errors, ratios, variances, away, sizes)

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mergeplan.subset_law.left_out import leave_each_out
+from mergeplan.subset_law.left_out import LeftOut, leave_each_out
 from mergeplan.subset_law.prior import Prior
 from mergeplan.subset_law.rows import Rows
-from mergeplan.subset_law.spread import spread_scale
+from mergeplan.subset_law.spread import scale_by, spread_scale
 
 Array = NDArray[np.float64]
 
@@ -88,16 +88,34 @@ def solved(law: L, variances: Array, powers: Array) -> L:
         covariance = covariance + law.noise
     inverse = np.linalg.inv(covariance + variances[-1] * np.eye(len(law.observed)))
     found = leave_each_out(inverse, law.observed, law.rows.places)
-    merged = (law.weights > 0).sum(1) > 1
-    return replace(
+    solution = replace(
         law,
         variances=variances,
         constant=found.constant,
         duals=found.duals,
         inverse=inverse,
         left_out=law.values - found.errors,
-        scale=spread_scale(np.abs(found.ratios)[merged]),
     )
+    return replace(solution, **_scales(solution, found))
+
+
+def _scales(law: Law, found: LeftOut) -> dict[str, float]:
+    """Factors on deviations, by the points left out one by one.
+
+    With slopes, what is left open of a merge is mostly what all have in common: few coefficients of
+    the form. A merge then tells of the scale by the share of its variance that is its own. Between
+    the base and a sum of 1 the form is held by slopes at both ends alone, and by how much it bends
+    away in between the base tells, which is left out with its slopes.
+    """
+    k = (law.weights > 0).sum(1)
+    merged = k > 1
+    if not law.prior.sloped:
+        return {"scale": spread_scale(np.abs(found.ratios)[merged]), "below": 1.0}
+    own = law.prior.misfits(law.weights) / found.variances
+    scale = scale_by(found.ratios[merged] ** 2, np.minimum(own[merged], 1.0))
+    base = k == 0
+    below = scale_by(found.away[base] ** 2, found.sizes[base])
+    return {"scale": scale, "below": max(below / scale, 1.0)}
 
 
 def by_values(law: L) -> L:

@@ -7,7 +7,8 @@ r"""How well few merges predict all subsets of a pool where each tells its slope
 `measure` merges and scores in plain torch, with the whole pool in memory and slopes by autograd:
 it shares nothing with the package but the choice of documents and of designs. `--all` are values of
 all subsets, `--random N` of so many of each k, single experts and all beside them; slopes are taken
-at the merges of the designs, five seeds each. It goes on where it stopped. `judge` fits designs and
-scores them on all subsets that they do not measure. `rounds` lets the rounds for the best subset
-run to their end with slopes of no merges, of a few and of all, and counts forward passes.
+at the merges of the designs, five seeds each; `--free N` are values at 2 N weights of other sums.
+It goes on where it stopped. `judge` fits designs and scores them on all that they do not measure.
+`rounds` lets the rounds for the best subset run to their end with slopes of no merges, of a few and
+of all, and counts forward passes.
 """

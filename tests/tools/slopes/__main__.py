@@ -43,6 +43,18 @@ def wanted_values(experts, every, random):
     return sorted(found, key=lambda one: (len(one), one))
 
 
+def weightings(n_experts, count):
+    """Unequal weights of sums from 0.1 to 1.2, and as many subsets of such sums, (2 count, n)."""
+    rng = np.random.default_rng(5)
+    uneven = rng.dirichlet(np.ones(n_experts), count) * rng.uniform(0.1, 1.2, count)[:, None]
+    rng, equal = np.random.default_rng(6), np.zeros((count, n_experts))
+    for row in equal:
+        k = int(rng.integers(1, n_experts + 1))
+        row[rng.choice(n_experts, k, replace=False)] = 1 / k
+        row *= rng.uniform(0.1, 1.2)
+    return np.concatenate([uneven, equal])
+
+
 def measure(args):
     oracle = Oracle(args.pool, args.max_tokens, args.double)
     merges = Merges(args.out, oracle.experts, tuple(oracle.texts))
@@ -51,7 +63,8 @@ def measure(args):
     at = wanted_values(oracle.experts, args.all, args.random)
     designs = [design(oracle.experts, n, seed) for n in args.designs for seed in SEEDS]
     slopes_at = np.concatenate([*designs, weights_of(oracle.experts, at if args.slopes else [])])
-    values_at = np.concatenate([slopes_at, weights_of(oracle.experts, at)])
+    loose = weightings(len(oracle.experts), args.free)
+    values_at = np.concatenate([slopes_at, weights_of(oracle.experts, at), loose])
     begun = time.monotonic()
     for kind, rows in (("slopes", slopes_at), ("losses", values_at)):
         one = oracle.slopes if kind == "slopes" else oracle.loss
@@ -76,14 +89,15 @@ def judge(args):
     domains = dict(enumerate(merges.domains)) if args.domains else {}
     for setting in args.design:
         count, _, kind = setting.partition(":")
-        designs = [design(merges.experts, int(count), seed) for seed in SEEDS[: args.seeds]]
+        designs = [design(merges.experts, int(count), seed) for seed in range(args.seeds)]
         held = []
         for domain, name in {None: "macro", **domains}.items():
             scores = [truth.score(one, domain, kind == "slopes") for one in designs]
             held.append(np.mean([score.held for score in scores]))
             line(f"{setting} {name}", scores)
         if domains:
-            print(f"  domains hold {min(held[1:]):.2f} to {max(held[1:]):.2f}")
+            fair = np.mean(np.abs(np.array(held) - 0.9) <= 0.05)
+            print(f"  domains hold {min(held[1:]):.2f} to {max(held[1:]):.2f}, fair {fair:.2f}")
 
 
 def rounds(args):
@@ -126,6 +140,7 @@ def main():
     verb.add_argument("out", type=Path)
     verb.add_argument("--all", action="store_true", help="values of all subsets")
     verb.add_argument("--random", type=int, default=0, help="values of so many of each k")
+    verb.add_argument("--free", type=int, default=0, help="weights of other sums, twice so many")
     verb.add_argument("--designs", type=int, action="append", default=[], help="merges of each")
     verb.add_argument("--slopes", action="store_true", help="at all those subsets, too")
     verb.add_argument("--max-tokens", type=int, help="as the sweep was measured")

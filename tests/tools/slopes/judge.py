@@ -12,7 +12,8 @@ from mergeplan.subset_law.spread import NINE_IN_TEN
 
 @dataclass
 class Score:
-    """Of one design and target; `within` is the least R² of subsets of one k."""
+    """Of one design and target; `within` is the least R² of subsets of one k, `free` what `held` is
+    at weights of other sums than 1."""
 
     r2: float
     within: float
@@ -20,6 +21,7 @@ class Score:
     held: float
     regret: float
     seconds: float
+    free: float
 
 
 class Truth:
@@ -52,6 +54,9 @@ class Truth:
         # Of sizes of which enough subsets are there to have a variance.
         many = [one for one in np.unique(k) if (k == one).sum() > 3]
         inside = np.abs(found - truth) <= NINE_IN_TEN * law.deviations(self.weights[rest])
+        loose = np.flatnonzero(~plain & self.weights.any(1))
+        apart = np.abs(law.predict(self.weights[loose]) - values[loose])
+        within = apart <= NINE_IN_TEN * law.deviations(self.weights[loose])
         chosen = law.predict(self.weights)
         chosen[rows] = values[rows]
         chosen[~plain] = np.inf
@@ -62,6 +67,7 @@ class Truth:
             inside.mean(),
             values[np.argmin(chosen)] - values[plain].min(),
             seconds,
+            within.mean() if len(loose) else np.nan,
         )
 
 
@@ -71,11 +77,14 @@ def r2_of(found, truth):
 
 def line(label, scores):
     """Median of R², the worst within a k, coverage and regret, over designs."""
-    r2, within, rank, held, regret, seconds = np.array([list(vars(s).values()) for s in scores]).T
+    r2, within, rank, held, regret, seconds, free = np.array(
+        [list(vars(s).values()) for s in scores]
+    ).T
     print(
         f"{label:20} R2 {np.median(r2):7.4f} (worst {r2.min():7.4f})"
         f"  within {np.median(within):7.4f}"
         f" ({within.min():7.4f})  rank {np.median(rank):6.4f}  90 %: {held.mean():4.2f}"
+        f" free {free.mean():4.2f}"
         f"  regret {np.median(regret):.5f} ({regret.max():.5f})  {seconds.mean():.1f} s",
         flush=True,
     )

@@ -21,8 +21,16 @@ function predictor(law) {
   const inner = law.kind === "rows" ? byRows(law) : byTerms(law);
   return (weights) => {
     const [value, variance] = inner(seenBy(weights, law.shrinkage));
-    return {value, deviation: law.scale * Math.sqrt(Math.max(variance, law.misfit))};
+    const scale = law.scale * widening(law, weights);
+    return {value, deviation: scale * Math.sqrt(Math.max(variance, law.misfit))};
   };
+}
+
+// Between the base and a sum of 1, by slopes: see subset_law/spread.py.
+function widening(law, weights) {
+  if (!law.wider) return 1;
+  const {most, by} = law.wider;
+  return 1 + (most - 1) * Math.min(by * Math.max(1 - d3.sum(weights), 0), 1);
 }
 
 // What a merge has for itself beside the misfit: see subset_law/rows.py; none without slopes.
