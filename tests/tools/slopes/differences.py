@@ -135,7 +135,7 @@ def main():
     texts = Texts.prepare(data, load_tokenizer(size.base), options)
     label, settings = choose_method(pool, None)
     recipe = Recipe(
-        label, settings, size.base, tuple(size.experts.values()), size.out_dtype,
+        label, settings, size.base, tuple(size.experts.values()), "float32",
         Groups("expert", ("all",), {}),
     )  # fmt: skip
     config = recipe.config(weights[:, None])

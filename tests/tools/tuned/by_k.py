@@ -3,16 +3,20 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from mergeplan.merging.slopes import Slopes
 from mergeplan.pool.pool import load_pool
-from mergeplan.tuning.folder import scores_of
+from mergeplan.tuning.folder import TuneFolder, scores_of
+from mergeplan.tuning.measuring import Measuring
 from mergeplan.tuning.options import TuneOptions
+from mergeplan.tuning.points import Points
 from mergeplan.tuning.prepared import prepare
 from mergeplan.tuning.search import search
-from mergeplan.tuning.tune import _grams, _measuring
+from mergeplan.tuning.tune import _grams
 from tests.tools.tuned.memory import cut
 
 
@@ -26,12 +30,16 @@ def circle(n, seed):
 def tuned(pool, some, options):
     """What was found, its macro loss on the reporting half, and that of equal weights."""
     prepared = _prepared(pool, some, options)
-    measuring, alone = _measuring(prepared, options), len(some) == 1
-    if alone and options.total is not None:
-        return None, [_reported(measuring, prepared.equal)] * 2
-    grams = _grams(prepared, options)
-    found = search(measuring, prepared.aim, prepared.region, prepared.equal, grams, options.budget)
-    return found, [_reported(measuring, w) for w in (found.weights, prepared.equal)]
+    executor = Measuring(prepared, options.setup)
+    with TemporaryDirectory() as name:
+        points = Points(executor, prepared.texts, TuneFolder(Path(name) / "run", prepared.identity))
+        if len(some) == 1 and options.total is not None:
+            return None, [_reported(points, prepared.equal)] * 2
+        found = search(
+            points, prepared.aim, prepared.region, prepared.equal, _grams(prepared, options),
+            options.budget,
+        )  # fmt: skip
+        return found, [_reported(points, w) for w in (found.weights, prepared.equal)]
 
 
 def _prepared(pool, some, options):
@@ -54,8 +62,8 @@ def _prepared(pool, some, options):
     return replace(found, pool=few(some), experts=found.experts[:1], recipe=recipe, slopes=slopes)
 
 
-def _reported(measuring, weights):
-    return scores_of(measuring.report(weights).reported).macro().loss_nats
+def _reported(points, weights):
+    return scores_of(points.report(weights).reported).macro().loss_nats
 
 
 def expected(found, n):
