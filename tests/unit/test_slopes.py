@@ -167,7 +167,7 @@ def test_near_votes_say_what_signs_that_change_do_to_a_sum(normalize):
         gradient @ slopes(base, experts, list(weights), [1.0] * 4, options, width)[0]
         for width in (WIDTH, 0.0)
     )
-    assert abs(found - measured) < 0.05 * measured
+    assert abs(found - measured) < 0.08 * measured
     assert held < 0.7 * measured
 
 
