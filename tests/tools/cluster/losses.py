@@ -1,12 +1,14 @@
 """Nodes that are lost in the middle: what is said, how long it takes, what is there in the end."""
 
+import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.support.nodes import Nodes, nodes
+from tests.support.pools import write_pool
 from tests.support.runs import contents
 from tests.tools.cluster.models import write_calibration, write_merge
 from tests.tools.cluster.traffic import COMMAND, merge_words
@@ -28,6 +30,7 @@ def lose(folder: Path) -> None:
     """Lose each of them, and print what came of it; `--resume` completes what ended."""
     _lose_merges(folder)
     _lose_calibrations(folder)
+    lose_tunings(folder)
 
 
 def _lose_merges(folder: Path) -> None:
@@ -62,6 +65,30 @@ def _lose_calibrations(folder: Path) -> None:
             if _table(run) != expected:
                 _resumed(words, folder)  # what a run holds is never measured again
         assert _table(run) == expected
+
+
+def lose_tunings(folder: Path, losses: Mapping[str, Loss] = LOSSES) -> None:
+    """Some of them, in the middle of `tune`."""
+    pool = write_pool(folder / "tuned", n_texts=None)
+    run = folder / "tuning"
+    words = [*COMMAND, "tune", str(pool), "-o", "tuning", "--by", "layer", "--threads", "1"]
+    words += ["--max-tokens", "1500"]
+    _to_the_end(words, folder)
+    expected = _points(run)
+    for name, loss in losses.items():
+        shutil.rmtree(run)
+        with nodes(3) as cluster:
+            said = _lost(cluster, words, folder, loss, lambda: len(_points(run)) >= 3)
+            print(f"tune: {name}: {said}", flush=True)
+            if not (run / "tune.json").exists():
+                _resumed(words, folder)
+        assert _points(run) == expected
+
+
+def _points(run: Path) -> list[str]:
+    points = run / "points.jsonl"
+    whole = points.read_text().rpartition("\n")[0] if points.exists() else ""
+    return sorted(json.dumps(json.loads(line) | {"seconds": 0}) for line in whole.splitlines())
 
 
 def _table(run: Path) -> str:
