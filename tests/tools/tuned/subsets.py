@@ -42,7 +42,7 @@ def measure_all(args):
     nll = np.full((len(subsets), sum(map(len, lines.values()))), np.nan)
     if args.out.exists():
         with np.load(args.out) as file:
-            nll = file["nll"]
+            nll, tokens = file["nll"], file["tokens"]
     wanted = set(range(len(subsets)))
     if args.table:
         wanted = lowest(args.table, here.experts, subsets, args.lowest)
