@@ -9,6 +9,11 @@ from .calibration.options import ChoiceGoal as ChoiceGoal
 from .calibration.setup import Setup as Setup
 from .calibration.status import RunStatus as RunStatus
 from .calibration.status import status as status
+from .config.methods import Option as Option
+from .custom.block import Block as Block
+from .custom.declare import State as State
+from .custom.declare import method as method
+from .custom.loading import allow_methods as allow_methods
 from .demo.demo import DEMO_POOL as DEMO_POOL
 from .errors import ContentError as ContentError
 from .errors import InputError as InputError

@@ -5,7 +5,7 @@ Of a page's fenced blocks
 - `text` right behind one of them is what it prints, on both streams, but for `...`, a line that
   stands for any lines;
 - `console` is both in one: commands behind `$ `, and what each prints;
-- of any other kind, one whose first line is `# NAME` is that file;
+- of any other kind but `sh`, one whose first line is `# NAME` is that file, Python too;
 - behind a comment `<!-- not run: WHY -->` nothing is done with it.
 
 No line may fail, but the last one of a block where a comment says `exit code N`.
@@ -60,12 +60,12 @@ def steps_of(page: str) -> Iterator[Step]:
             continue
         elif kind == "console":
             yield from _console(text, line, found.start("text"))
+        elif kind != "sh" and (named := re.match(r"# ([\w./-]+\.\w+)\n", text)):
+            yield Step(line, named[1], text)
         elif kind in ("sh", "python"):
             code = re.search(r"#.* exit code (\d+)", text)
             program = "bash" if kind == "sh" else "python"
             step = Step(line, program, text, code=int(code[1]) if code else 0)
-        elif named := re.match(r"# ([\w./-]+\.\w+)\n", text):
-            yield Step(line, named[1], text)
     if step is not None:
         yield step
 

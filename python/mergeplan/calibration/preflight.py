@@ -1,6 +1,6 @@
 """What is checked before a calibration measures anything."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mergeplan.calibration.identity import RunIdentity, models_of
 from mergeplan.calibration.setup import Setup, measure_of
 from mergeplan.calibration.worker import load_for
 from mergeplan.config.config import parse_config
+from mergeplan.config.labels import method_of
 from mergeplan.config.write import to_yaml
 from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import UNGROUPED
@@ -124,6 +125,7 @@ def check_calibration(
             **({LORA_EXACT: True} if setup.lora_exact else {}),
             **({"`--scorer`": evaluation.scorer.sha256} if evaluation.scorer else {}),
             **(tasks.identity if tasks else {}),
+            **_own_methods(pool, labels),
         },
         halves=texts[0].cut,
         metric=texts[0].metric,
@@ -134,6 +136,12 @@ def check_calibration(
     ungrouped = [UNGROUPED] if identity.halves == BY_DOCUMENT and by_text else []
     warnings = (*bases, *vocabularies, *files, *left_out, *texts[0].faults, *ungrouped)
     return CheckedCalibration(pool, labels, texts, identity, tasks, warnings)
+
+
+def _own_methods(pool: Pool, labels: Sequence[str]) -> dict[str, str]:
+    """The code of the methods that are the user's own."""
+    methods = [method_of(label, pool.methods[label])[0] for label in labels]
+    return {f"method `{one.name}`": one.code.sha256 for one in methods if one.code is not None}
 
 
 def _try_on_base(base: Path, measure: Measure, tasks: Tasks | None, setup: Setup) -> None:

@@ -12,6 +12,7 @@ from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_options, setup_of
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.question import question_options, refuse_other_kind
 from mergeplan.cli.options.units import BYTES, Integers, threads_option
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
 @anyway_option
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what would be measured.")
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no word of rounds, no warnings.")
 def command(

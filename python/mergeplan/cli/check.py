@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.documents import print_document
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 
 
 @click.command("check")
 @click.argument("path", metavar="CONFIG_OR_POOL", type=PATH)
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def command(ctx: click.Context, path: Path, as_json: bool) -> None:

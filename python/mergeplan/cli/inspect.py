@@ -7,6 +7,7 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, threads_option
@@ -32,6 +33,7 @@ from mergeplan.cli.options.vocabulary import mismatch_option
 @tensor_options
 @click.option("--lora-exact", is_flag=True, help="Would it keep base + adapter in float32.")
 @mismatch_option
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No warnings.")
 @click.pass_context

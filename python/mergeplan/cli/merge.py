@@ -12,6 +12,7 @@ import click
 from mergeplan.cli.documents import head, print_document
 from mergeplan.cli.messages import MisuseError, report, warn
 from mergeplan.cli.options.mergekit_flags import mergekit_flags
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import BYTES, DEVICE, SEED, threads_option
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     help="Check everything, say what `inspect` says of the merge, write nothing; with --json, print"
     " the plan.",
 )
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "-q",

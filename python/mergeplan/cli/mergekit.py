@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import complete_files
 
 # What mergekit-yaml takes is mergekit's to say; only `--help` is ours.
@@ -15,6 +16,7 @@ PASS_ON = {"ignore_unknown_options": True}
 
 
 @click.command("mergekit", context_settings=PASS_ON)
+@allow_methods_option
 @click.argument(
     "arguments",
     metavar="CONFIG.yml OUT_DIR [FLAGS]",

@@ -7,6 +7,7 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import report, warn
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, Integers
 from mergeplan.cli.options.vocabulary import mismatch_option
@@ -50,6 +51,7 @@ from mergeplan.cli.options.vocabulary import mismatch_option
 )
 @mismatch_option
 @click.option("--dry-run", is_flag=True, help="Say how many merges it would be; write nothing.")
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def command(
     pool_file: Path,

@@ -12,6 +12,7 @@ from mergeplan.cli.options.anyway import anyway_option
 from mergeplan.cli.options.evaluation import evaluation_options, setup_of
 from mergeplan.cli.options.measurements import doubts_of_table
 from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.vocabulary import mismatch_option
 from mergeplan.config.transfer import AUTO, RULE, TRANSFER
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
 )
 @overwrite_option
 @anyway_option
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print the selection as JSON.")
 def command(
     source: Path,

@@ -7,6 +7,7 @@ import click
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import threads_option
 
@@ -24,6 +25,7 @@ _WARNINGS = 5  # tensors that are named one by one
 @click.option("--plot", "picture", type=PATH, help="A .png, .pdf or .svg file.")
 @overwrite_option
 @threads_option()
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(

@@ -16,6 +16,7 @@ from mergeplan.cli.options.measurements import (
     target_option,
 )
 from mergeplan.cli.options.overwrite import overwrite_option, refuse_outputs
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import SEED, CountList, NumberRange, Positive
 
@@ -62,6 +63,7 @@ from mergeplan.cli.options.units import SEED, CountList, NumberRange, Positive
     type=SEED,
     help="Seed of a random subset, and of masks.  [default: the pool's `random_seed`, or 0]",
 )
+@allow_methods_option
 @click.option("--json", "as_json", is_flag=True, help="Print the recommendation as JSON.")
 def command(
     source: Path,

@@ -11,7 +11,8 @@ import yaml
 
 from mergeplan.config.dialect import TOP_LEVEL, UNKNOWN, Faults, LayoutReader, Reader
 from mergeplan.config.dialect_values import NATIVE_DTYPES, check_tokenizer, dtype_name, model_name
-from mergeplan.config.methods import METHODS, Method
+from mergeplan.config.known import find_method
+from mergeplan.config.methods import KNOWN, Method
 from mergeplan.config.other_tools import refuse_other_tools, refuse_several
 from mergeplan.config.scopes import ModelInput, Module, Settings
 from mergeplan.config.seed import check_random_seed
@@ -241,11 +242,14 @@ def _mapping(text: str, faults: list[InputError]) -> dict[str, Any]:
 def _method(data: dict[str, Any]) -> Method:
     name = data.get("merge_method")
     if name is None:
-        raise InputError("`merge_method` is missing", f"one of: {', '.join(METHODS)}")
-    if not isinstance(name, str) or name not in METHODS:
-        hint = nearest(str(name), list(METHODS)) or f"known methods: {', '.join(METHODS)}"
+        raise InputError("`merge_method` is missing", f"one of: {', '.join(KNOWN)}")
+    method = find_method(name) if isinstance(name, str) else None
+    if method is None:
+        hint = nearest(str(name), list(KNOWN)) or (
+            f"known methods: {', '.join(KNOWN)}; `--allow-methods FILE` adds your own"
+        )
         raise InputError(f"`merge_method`: unknown method `{name}`", hint)
-    return METHODS[name]
+    return method
 
 
 def _check_tokenizers(data: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mergeplan.config.dialect_values import layer_range, model_name
-from mergeplan.config.methods import METHODS, Method
+from mergeplan.config.methods import KNOWN, METHODS, Method
 from mergeplan.config.scopes import ModelInput, Module, Settings, Slice
 from mergeplan.config.values import kind_of, read_setting
 from mergeplan.errors import InputError, nearest
@@ -74,9 +74,7 @@ class Faults(list[InputError]):
             here = "there" if where else "at the top level"
             if key in RETIRED:
                 self.add(f"`{name}` does nothing", RETIRED[key])
-            elif "parameters" in known and any(
-                key in method.options for method in METHODS.values()
-            ):
+            elif "parameters" in known and any(key in method.options for method in KNOWN.values()):
                 place = f"`{where}.parameters`" if where else f"`parameters`: `{key}`"
                 self.add(f"`{name}` does nothing {here}", f"put it under {place}")
             elif key in PLACES:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mergeplan.config.known import find_method
 from mergeplan.config.methods import METHODS, Method, check_epsilon
 from mergeplan.errors import InputError, nearest
 
@@ -87,11 +88,28 @@ def elects(label: str, options: Mapping[str, Any]) -> bool:
         return False
 
 
+def _labelled(name: str) -> Method | None:
+    if name in LABELS:
+        return METHODS[LABELS[name]]
+    method = find_method(name)
+    return method if method is not None and method.code is not None else None
+
+
+def _settled_once(method: Method) -> list[str]:
+    """The options that a label has: each has one value for all experts."""
+    if method.code is not None:
+        return [key for key in method.options if key not in ("weight", "normalize")]
+    # Task arithmetic thins nothing out: mergekit accepts a density there, and ignores it.
+    sparse = method.sparsify != "none"
+    return [key for key in _OPTIONS if key in method.options and (sparse or key == "lambda")]
+
+
 def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str, float]]:
     """The method of a label, and all its options with what is not given at its default.
 
     Args:
-        label: A key of `LABELS`, or any label whose options name one as `method`.
+        label: A key of `LABELS`, a method of the user's own, or any label whose options name one
+            of both as `method`.
 
     Raises:
         InputError: No such method or option, or a value out of its bounds.
@@ -102,14 +120,13 @@ def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str,
     """
     given = dict(options)
     name = given.pop("method", label)
-    if not isinstance(name, str) or name not in LABELS:
-        hint = nearest(str(name), list(LABELS)) or f"known: {', '.join(LABELS)}"
+    method = _labelled(name) if isinstance(name, str) else None
+    if method is None:
+        known = f"known: {', '.join(LABELS)}; `--allow-methods FILE` adds your own"
+        hint = nearest(str(name), list(LABELS)) or known
         raise InputError(f"cannot write a merge by `{name}`", hint)
-    method = METHODS[LABELS[name]]
     found = {}
-    # Task arithmetic thins nothing out: mergekit accepts a density there, and ignores it.
-    sparse = method.sparsify != "none"
-    for key in (key for key in _OPTIONS if key in method.options and (sparse or key == "lambda")):
+    for key in _settled_once(method):
         option = method.options[key]
         value = given.pop(key, option.default)
         low = -float("inf") if option.minimum is None else option.minimum

@@ -3,15 +3,17 @@
 Help, validation and planning read them from here; nothing else states a default.
 """
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from mergeplan.errors import InputError
 
 BasePolicy = Literal["required", "optional", "none"]
-Family = Literal["linear", "delta", "group", "passthrough"]
+Family = Literal["linear", "delta", "group", "passthrough", "custom"]
 Sparsify = Literal["none", "magnitude", "random", "outliers", "ranks"]
 
 
@@ -41,8 +43,32 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Where a method of the user's own comes from, and what it asks of the core; see `custom`.
+
+    Attributes:
+        file: Where its source is, or was.
+        source: The file's text, as it was run.
+        by_rows: Whether it gets whole rows along the last dimension.
+        statistics: What it is told of each model's whole tensor.
+        has_states: Whether it makes a state of each model's tensor.
+    """
+
+    file: Path
+    source: str = field(repr=False)
+    by_rows: bool = False
+    statistics: tuple[str, ...] = ()
+    has_states: bool = False
+
+    @property
+    def sha256(self) -> str:
+        """Of the text."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class Method:
-    """A merge method as mergekit names it.
+    """A merge method as mergekit names it, or one of the user's own.
 
     Attributes:
         family: Which kind of job it is in the plan.
@@ -51,6 +77,7 @@ class Method:
         min_inputs, max_inputs: How many models it takes, the base of the comparison not counted.
         sparsify: How a delta is thinned to its density.
         consensus: Whether a sign is elected for each element, as in TIES.
+        code: Of a method of the user's own.
     """
 
     name: str
@@ -63,14 +90,15 @@ class Method:
     max_inputs: int | None = None
     sparsify: Sparsify = "none"
     consensus: bool = False
+    code: Code | None = None
 
     def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
-        """There is one of each name."""
+        """There is one of each name; `custom` sends the user's own."""
         return _named, (self.name,)
 
 
 def _named(name: str) -> Method:
-    return METHODS[name]
+    return KNOWN[name]
 
 
 def check_epsilon(where: str, density: float, epsilon: float) -> None:
@@ -269,3 +297,5 @@ ALL = (
     ),
 )
 METHODS = {method.name: method for method in ALL}
+# With those of the user's own: `custom` adds to them.
+KNOWN = dict(METHODS)

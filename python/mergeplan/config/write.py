@@ -14,6 +14,7 @@ import yaml
 
 from mergeplan.checkpoints.adapters.folder import is_adapter
 from mergeplan.config.labels import method_of
+from mergeplan.config.methods import Method
 from mergeplan.display.text import is_unicode
 from mergeplan.errors import InputError
 
@@ -37,7 +38,7 @@ def merge_config(
     """The configuration of one merge, as data.
 
     Args:
-        label: A key of `LABELS`, or any label whose options name one as `method`.
+        label: As for `method_of`.
         options: `density`, `lambda` and what else the method has.
         out_dtype: Torch name of the base's dtype.
         weights: Of the experts; equal ones that sum to 1 where they are not given. Their sum is the
@@ -60,6 +61,8 @@ def merge_config(
         for path, share in zip(experts, shares, strict=True)
     ]
     parameters: dict[str, Any] = {"normalize": True, **settings}
+    if method.code is not None:
+        _fit_own(method, label, models, parameters)
     strength = 1.0 if weights is None else sum(shares)
     if abs(strength - 1) < _ROUNDING:
         strength = 1.0
@@ -80,6 +83,25 @@ def merge_config(
         "dtype": "float32",
         "out_dtype": out_dtype,
     }
+
+
+def _fit_own(
+    method: Method, label: str, models: list[dict[str, Any]], parameters: dict[str, Any]
+) -> None:
+    """Leave out what a method of the user's own does not have."""
+    if method.base == "none":
+        raise InputError(
+            f"method `{label}` has no base", 'pools are merged with theirs: `base="required"`'
+        )
+    if "normalize" not in method.options:
+        del parameters["normalize"]
+    if "weight" not in method.options:
+        weights = {model.pop("parameters")["weight"] for model in models}
+        if len(weights) > 1:
+            raise InputError(
+                f"method `{label}` has no `weight`: its experts have to count alike",
+                'declare `model_options={"weight": 1.0}`',
+            )
 
 
 def base_config(base: Path, out_dtype: str) -> dict[str, Any]:

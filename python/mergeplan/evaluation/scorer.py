@@ -16,8 +16,6 @@ What it measures is known by the hash of its file: another content is another me
 import hashlib
 import math
 import re
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -35,6 +33,7 @@ from mergeplan.system.descriptors import stdout_to_stderr
 from mergeplan.system.files import expanded
 from mergeplan.system.ranges import LARGEST, within
 from mergeplan.system.reading import CODE, read_text
+from mergeplan.system.users_code import failed, run_source
 
 _DIRECTIONS = ("lower", "higher")
 # Of a metric: it stands in headers and keys of tables, and in options such as `acc:code=2`.
@@ -197,21 +196,10 @@ class Scorer:
         return math.nan if None in within((value,)) else value, int(count)
 
     @cached_property
-    @stdout_to_stderr()
     def _names(self) -> Mapping[str, Any]:
         """What the file defines; it runs when they are first asked for."""
         module = ModuleType(f"mergeplan_scorer_{self.sha256[:16]}")
-        module.__file__ = str(self.path)
-        sys.modules[module.__name__] = module  # where data classes look for their module
-        try:
-            code = compile(self.source, str(self.path), "exec")
-            exec(code, module.__dict__)
-        except SyntaxError as error:
-            raise InputError(f"scorer `{self.path}`, line {error.lineno}: {error.msg}") from error
-        except (Exception, SystemExit) as error:
-            raise self._failed(error) from error
-        finally:
-            signals.raise_again()
+        run_source("scorer", self.path, self.source, module)
         names = vars(module)
         self._check_functions(names)
         self._check_direction(names.get("METRIC"), names.get("BETTER"))
@@ -257,17 +245,10 @@ class Scorer:
         except InputError:
             raise
         except (Exception, SystemExit) as error:
-            raise self._failed(error) from error
+            raise InputError(failed("scorer", self.path, error)) from error
         finally:
             # SIGTERM is a `SystemExit` too, of which a scorer makes what it likes.
             signals.raise_again()
-
-    def _failed(self, error: BaseException) -> InputError:
-        """An error of the scorer's own code, with the place in its file."""
-        trace = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in trace if frame.filename == str(self.path)]
-        where = f", line {lines[-1]}" if lines else ""
-        return InputError(f"scorer `{self.path}`{where}: {type(error).__name__}: {cut(error, 300)}")
 
     def _fault(self, what: str, hint: str | None = None) -> InputError:
         return InputError(f"scorer `{self.path}`: {what}", hint)

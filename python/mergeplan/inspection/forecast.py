@@ -216,7 +216,7 @@ def _disk(needed: int, out: Path | None) -> DiskForecast:
 def _time(
     config: MergeConfig, plan: MergePlan, input_bytes: int, written: int, threads: int
 ) -> TimeForecast:
-    narrow, wide = speeds.MILLION_ELEMENTS[config.method.name]
+    narrow, wide = speeds.MILLION_ELEMENTS.get(config.method.name, speeds.OWN)
     given = plan.fallback.n_bytes if plan.fallback else 0
     seconds = given / speeds.FALLBACK * threads  # which runs on one thread
     for job in plan.data.jobs:

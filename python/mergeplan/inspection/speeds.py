@@ -32,6 +32,8 @@ MILLION_ELEMENTS: dict[str, tuple[float, float]] = {
     "ramplus_tl": (1.28e03, 1.14e03),
     "passthrough": (1.3e03, 984),
 }
+# Of a method of the user's own: one that sums, in numpy. Others take what they take.
+OWN = (150.0, 150.0)
 # Bytes of output in a second where mergekit computes them: TIES of two experts in float64, 24e6.
 FALLBACK = 20e6
 # Of a process until it merges: in all, and for each tensor.

@@ -1,13 +1,15 @@
 """From mergekit's bound arguments to a plan of one tensor, and the core on torch's memory."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from mergeplan._native import merge_tensors
 from mergeplan.checkpoints.plan_models import TensorRef
-from mergeplan.config.methods import METHODS, Method
+from mergeplan.config.methods import KNOWN, Method
+from mergeplan.errors import InputError
 from mergeplan.merging.targets import bytes_of
 from mergeplan.planning.document import Job, Plan
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, lower
@@ -32,7 +34,7 @@ def why_not(
         out_dtype: What the result is cast to; `None` for `dtype`.
     """
     tensors = group.tensors
-    if not tensors or (METHODS[name].family == "delta" and not group.non_base):
+    if not tensors or (KNOWN[name].family == "delta" and not group.non_base):
         return "there is nothing to merge"
     for tensor in tensors:
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
@@ -46,7 +48,7 @@ def why_not(
     for one in (*(tensor.dtype for tensor in tensors), dtype, out_dtype or dtype):
         if one not in DTYPES:
             return f"{str(one).removeprefix('torch.')}"
-    return _odd_option(METHODS[name], values)
+    return _odd_option(KNOWN[name], values)
 
 
 def _odd_option(method: Method, values: dict[str, Any]) -> str | None:
@@ -72,8 +74,9 @@ def merge_group(
     Raises:
         InputError: Options do not fit each other, or values are not finite.
     """
-    method = METHODS[name]
-    base = group.base if method.family == "delta" else None
+    method = KNOWN[name]
+    has_base = method.family == "delta" or (method.code is not None and method.base != "none")
+    base = group.base if has_base else None
     # Only these know which tensor is which: mergekit's ids may be of any type.
     numbers = {entry.id: str(number) for number, entry in enumerate(group.entries)}
     inputs = [entry for entry in group.entries if entry is not base]
@@ -94,6 +97,35 @@ def merge_group(
     )
     names = [str(one).removeprefix("torch.") for one in (promoted, dtype, out_dtype)]
     return _run(tensor, Dtypes(*names), group.tensors, out_dtype)
+
+
+def merge_by_own(
+    name: str,
+    group: Any,
+    values: dict[str, Any],
+    dtype: torch.dtype | None,
+    out_dtype: torch.dtype | None,
+) -> torch.Tensor:
+    """Merge a group by a method of the user's own; arguments as for `why_not`.
+
+    Tensors that the core cannot read where they are come to it as copies: there is nobody else who
+    could merge them.
+
+    Raises:
+        InputError: The core cannot merge them; the message says why.
+    """
+    device = group.tensors[0].device
+    entries = [replace(one, tensor=_readable(one.tensor)) for one in group.entries]
+    group = replace(group, entries=tuple(entries))
+    reason = why_not(name, group, values, dtype, out_dtype)
+    if reason is not None or dtype is None:
+        raise InputError(f"method `{name}`, tensor `{group.metadata.name}`: {reason}")
+    return merge_group(name, group, values, dtype, out_dtype or dtype).to(device)
+
+
+def _readable(tensor: torch.Tensor) -> torch.Tensor:
+    found = tensor.detach().cpu().contiguous()
+    return found if found.dtype in DTYPES else found.float()
 
 
 def _options(method: Method, *, per_input: bool) -> list[str]:

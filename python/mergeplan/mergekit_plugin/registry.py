@@ -19,7 +19,7 @@ METHODS = (
 
 
 def register() -> Usage:
-    """Let mergeplan's core do the arithmetic of mergekit's `METHODS`.
+    """Let mergeplan's core do the arithmetic of mergekit's `METHODS`, and that of the user's own.
 
     A tensor that the core cannot take (on another device, not contiguous, float64, not finite, one
     that records gradients) is left to mergekit's own method. Random masks are drawn from
@@ -38,13 +38,21 @@ def register() -> Usage:
         >>> usage = mergekit_plugin.register()  # doctest: +SKIP
     """
     require_mergekit("mergekit with our kernels in it")
+    from mergeplan.mergekit_plugin.arithmetic import merge_by_own
     from mergeplan.mergekit_plugin.method import NativeMethod
+    from mergeplan.planning.mergekit.own_methods import register_own
 
     known = _registry()
     for method in known.values():
         if isinstance(method, NativeMethod):
             return method.usage
     usage = Usage()
+
+    def counted(*group: Any) -> Any:
+        usage.native += 1
+        return merge_by_own(*group)
+
+    register_own(counted)
     known.update({name: NativeMethod(known[name], usage) for name in METHODS})
     return usage
 

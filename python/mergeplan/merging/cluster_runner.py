@@ -66,7 +66,7 @@ class ClusterRunner:
             self._check_nodes(work)
             threads = threads_for(cpus_of_nodes(self._ray).values(), len(shards), checked.threads)
             remote = self._ray.remote(num_cpus=threads, max_retries=_RETRIES)(merge_shard)
-            rest = (work.folder, threads, checked.core_memory, run)
+            rest = (work.folder, threads, checked.core_memory, run, one.config.method)
             with telling_of_ray(self._ray):
                 tasks = _Tasks(self._ray, remote, rest, shards)
                 results[number] = _collect(tasks, shards, work, progress)

@@ -114,6 +114,7 @@ class Manifest:
             lists none.
         tensors: Content hash of each tensor: xxh3 of the stored bytes, over blocks of 65,536
             elements.
+        methods: SHA-256 of the code of each method of the user's own.
         left_out: Tensors that some model lacked and the output does too, each with the reason.
     """
 
@@ -128,6 +129,7 @@ class Manifest:
     headers: dict[PlainName, Sha256] = field(default_factory=dict)
     companions: dict[NameBelow, Sha256] = field(default_factory=dict)
     tensors: dict[str, Xxh3]
+    methods: dict[str, Sha256] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -225,6 +227,7 @@ def write_manifest(
     there = [path for path in walk(folder) if not stat.S_ISDIR(path.lstat().st_mode)]
     every = {path.relative_to(folder).as_posix() for path in there}
     beside = sorted(name for name in every - {*files} if not name.endswith(INDEX_ENDING))
+    code = config.method.code
     manifest = Manifest(
         mergeplan_version=__version__,
         manifest_version=VERSION,
@@ -240,6 +243,7 @@ def write_manifest(
         headers={name: header_sha256(folder / name) for name in files},
         companions={name: sha256_of(folder / name) for name in beside},
         tensors=hashes,
+        methods={} if code is None else {config.method.name: code.sha256},
         left_out=plan.left_out,
     )
     write_durably(folder / NAME, json.dumps(asdict(manifest), indent=2) + "\n", replace=True)

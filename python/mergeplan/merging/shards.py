@@ -19,6 +19,7 @@ from typing import IO
 
 from mergeplan.checkpoints.checkpoint import WEIGHTS_FILE
 from mergeplan.checkpoints.plan_models import cut_to
+from mergeplan.config.methods import Method
 from mergeplan.errors import MergeplanError, MissingInputError, SurroundingsError
 from mergeplan.merging.checked import CheckedMerge
 from mergeplan.merging.manifest import Xxh3, stored_hashes
@@ -167,12 +168,13 @@ def _lock(own: Path) -> IO[str]:
 
 
 def merge_shard(
-    name: str, folder: Path, threads: int, memory_bytes: int, run: Run
+    name: str, folder: Path, threads: int, memory_bytes: int, run: Run, method: Method | None = None
 ) -> dict[str, int]:
     """Merge one shard, unless a record says that it is there; runs on a worker.
 
     Args:
         run: What the driver has seen of `folder`: by now it may be that of another run.
+        method: The config's. A worker that is sent one of the user's own has it.
 
     Returns:
         `COUNTS`; all else is in the record.

@@ -115,6 +115,27 @@ class Passthrough:
     scale: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Custom:
+    """A method of the user's own.
+
+    Attributes:
+        sha256: Of its code.
+        densities: For the statistic `threshold`; else none.
+        options: `shared`, by name, and `each`, lists by name.
+    """
+
+    name: ClassVar = "custom"
+
+    method: str
+    sha256: str
+    by_rows: bool
+    has_states: bool
+    statistics: tuple[str, ...]
+    densities: tuple[float, ...]
+    options: dict[str, dict[str, Any]]
+
+
 GroupMethod = (
     Slerp
     | Nuslerp
@@ -127,6 +148,7 @@ GroupMethod = (
     | Ram
     | RamplusTl
     | Passthrough
+    | Custom
 )
 
 

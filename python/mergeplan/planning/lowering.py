@@ -7,9 +7,11 @@ from typing import Any
 from mergeplan.checkpoints.dtypes import FLOATS, promote
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import Method, check_epsilon
+from mergeplan.custom.rules import try_method
 from mergeplan.planning.document import (
     ArceeFusion,
     Copy,
+    Custom,
     Delta,
     Group,
     GroupMethod,
@@ -112,7 +114,7 @@ def lower(tensor: ResolvedTensor, dtypes: Dtypes) -> Merge:
     if method.name in ("multislerp", "karcher") and len(tensor.inputs) == 1:
         # A mean of one: mergekit returns it as it is.
         return _passthrough(tensor, dtypes, None)
-    how = GROUP_METHODS[method.name](tensor)
+    how = GROUP_METHODS[method.name](tensor) if method.code is None else _custom(tensor)
     return Group(dtypes.working, how, tensor.base, tensor.references)
 
 
@@ -200,6 +202,24 @@ def _multislerp(tensor: ResolvedTensor) -> Multislerp:
 def _same_names(kind: type[GroupMethod]) -> Callable[[ResolvedTensor], GroupMethod]:
     names = [field.name for field in fields(kind)]
     return lambda tensor: kind(**{name: tensor.shared[name] for name in names})
+
+
+def _custom(tensor: ResolvedTensor) -> Custom:
+    """A method of the user's own; it is tried before the first tensor of each set of options."""
+    method, code = tensor.method, tensor.method.code
+    if code is None:
+        raise ValueError(f"{method.name} is no method of the user's own")
+    each = {key: tensor.of_each(key) for key, one in method.options.items() if one.per_input}
+    try_method(method.name, len(tensor.inputs), tensor.base is not None, tensor.shared, each)
+    return Custom(
+        method.name,
+        code.sha256,
+        code.by_rows,
+        code.has_states,
+        code.statistics,
+        tuple(each["density"]) if "threshold" in code.statistics else (),
+        {"shared": tensor.shared, "each": each},
+    )
 
 
 GROUP_METHODS: dict[str, Callable[[ResolvedTensor], GroupMethod]] = {

@@ -232,6 +232,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A method of the caller's failed.
+    #[error("method `{method}`: tensor `{tensor}`: {reason}")]
+    Custom {
+        /// The method.
+        method: String,
+        /// The output tensor.
+        tensor: String,
+        /// What went wrong, in the method's words.
+        reason: String,
+    },
     /// The plan is not one that this version can run.
     #[error("invalid plan: {reason}")]
     Plan {

@@ -19,6 +19,7 @@ pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::NonFinite { .. }
         | Error::Overflow { .. }
         | Error::BufferDiffers { .. }
+        | Error::Custom { .. }
         | Error::InputChanged { .. } => "ContentError",
         Error::Cancelled => return PyKeyboardInterrupt::new_err(()),
         _ => "InputError",

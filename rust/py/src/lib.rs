@@ -7,6 +7,7 @@
 mod bus_errors;
 mod checkpoints;
 mod comparing;
+mod custom;
 mod devices;
 mod errors;
 mod memory;

@@ -20,6 +20,7 @@ use pyo3::types::{PyDict, PyList};
 use safetensors::Dtype;
 
 use crate::checkpoints::Headers;
+use crate::custom;
 use crate::errors::raise;
 use crate::memory::Memory;
 use crate::run::watched;
@@ -49,9 +50,12 @@ impl Family {
         texts: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
         headers: &[Bound<'py, Headers>],
     ) -> PyResult<Arc<Self>> {
-        let plan = |text: PyResult<Bound<'py, PyAny>>| {
+        let plan = |text: PyResult<Bound<'py, PyAny>>| -> PyResult<Plan> {
             let text: PyBackedStr = text?.extract()?;
-            py.detach(|| Plan::from_json(&text)).map_err(|error| raise(py, error))
+            let mut plan =
+                py.detach(|| Plan::from_json(&text)).map_err(|error| raise(py, error))?;
+            plan.give_functions(|name, sha256| custom::find(py, name, sha256))?;
+            Ok(plan)
         };
         let plans = texts.map(plan).collect::<PyResult<_>>()?;
         let read = Headers::by_place(headers);

@@ -10,6 +10,7 @@ use mergeplan_core::{Error, Result};
 use pyo3::prelude::*;
 use safetensors::Dtype;
 
+use crate::custom;
 use crate::errors::raise;
 use crate::memory::Memory;
 use crate::merging::region_of;
@@ -27,7 +28,8 @@ pub(crate) fn merge_tensors(
     output: (Memory, String),
     threads: usize,
 ) -> PyResult<()> {
-    let plan = Plan::from_json(plan_json).map_err(|error| raise(py, error))?;
+    let mut plan = Plan::from_json(plan_json).map_err(|error| raise(py, error))?;
+    plan.give_functions(|name, sha256| custom::find(py, name, sha256))?;
     watched(py, None, |control| run(plan.clone(), &inputs, &output, threads, control))
 }
 

@@ -14,7 +14,7 @@ from mergekit.tokenizer.truncate import TruncatedVocabulary
 
 from mergeplan.checkpoints.dtypes import BUFFERS, FLOATS, STORED_NAMES
 from mergeplan.checkpoints.plan_models import TensorRef
-from mergeplan.config.methods import METHODS
+from mergeplan.config.methods import KNOWN
 from mergeplan.errors import InputError, MissingInputError
 from mergeplan.planning.document import Copy, Given, Job, Merge, Part
 from mergeplan.planning.lowering import Dtypes, ResolvedTensor, dtypes_of, lower, uncopied
@@ -178,7 +178,7 @@ class JobMaker:
     def _is_ours(self, method: str, found: Tensors, dtypes: Dtypes) -> bool:
         """Whether our core does it."""
         return (
-            method in METHODS
+            method in KNOWN
             and {dtypes.inputs, dtypes.working, dtypes.output} <= {*FLOATS.values()}
             and all(tensor.reference is not None for tensor in found.values())
         )
@@ -187,7 +187,7 @@ class JobMaker:
         self, method: str, task: ExecuteMergeMethodTask, found: Tensors, dtypes: Dtypes
     ) -> Merge:
         """The arithmetic, from the values that mergekit resolved."""
-        ours = METHODS[method]
+        ours = KNOWN[method]
         base = task.base_model if ours.base != "none" else None
         others = [(model, tensor) for model, tensor in found.items() if model != base]
         shared: dict[str, Any] = {}

@@ -32,6 +32,7 @@ from mergeplan.planning.mergekit.models import (
     references_of,
     with_models,
 )
+from mergeplan.planning.mergekit.own_methods import register_own
 from mergeplan.planning.mergekit.repairs import Planner, ordered_vocabularies, with_whole_prefixes
 from mergeplan.planning.mergekit.silence import quietly
 from mergeplan.planning.opening import open_models
@@ -69,6 +70,7 @@ def plan(
 
 
 def _plan(config: MergeConfig, options: PlanOptions, head: dict[str, Any]) -> MergePlan:
+    register_own()
     asked = OrderedConfiguration.model_validate(yaml.safe_load(config.text))
     references = references_of(asked)
     checkpoints = open_models(map(str, references), options.opening)

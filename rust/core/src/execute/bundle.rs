@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::execute::blocks::Output;
 use crate::execute::delta::{alike, DeltaJob};
-use crate::execute::group::GroupJob;
+use crate::execute::group::{CustomJob, GroupJob};
 use crate::execute::input_hashes::InputHashes;
 use crate::execute::linear::{LinearApply, LinearJob};
 use crate::execute::pass::Resources;
@@ -14,7 +14,7 @@ use crate::execute::wide::WideJob;
 use crate::kernels::drop::Mask;
 use crate::kernels::elementwise::with_precision;
 use crate::number::{Bf16, Float, F16, F32};
-use crate::plan::{Job, Merge};
+use crate::plan::{GroupMethod, Job, Merge};
 use crate::source::{Models, RawTensor, Source, Tensor, Windows};
 use crate::statistics::content;
 use crate::work::{segments, Segment, BLOCK};
@@ -37,6 +37,7 @@ enum Kind<'a> {
     Linear(Vec<LinearJob<'a>>),
     Delta(DeltaJob<'a>),
     Group(GroupJob<'a>),
+    Custom(CustomJob<'a>),
     Wide(WideJob<'a>),
 }
 
@@ -61,6 +62,9 @@ impl<'a> Bundle<'a> {
             }
             Merge::Linear { .. } => Kind::Linear(vec![LinearJob::new(job, tensor)?]),
             Merge::Delta { .. } => Kind::Delta(DeltaJob::new(job, seed, tensor)?),
+            Merge::Group { method: GroupMethod::Custom(custom), .. } => {
+                Kind::Custom(CustomJob::new(job, custom, tensor)?)
+            }
             Merge::Group { .. } => Kind::Group(GroupJob::new(job, tensor)?),
             Merge::Wide { .. } => Kind::Wide(WideJob::new(job, models, allow_nonfinite)?),
             Merge::Given {} => return Err(no_input(job)),
@@ -120,6 +124,7 @@ impl<'a> Bundle<'a> {
             }
             Kind::Delta(delta) => delta.inputs().collect(),
             Kind::Group(group) => group.inputs().collect(),
+            Kind::Custom(custom) => custom.inputs().collect(),
             Kind::Wide(wide) => wide.narrow_inputs().collect(),
         }
     }
@@ -144,6 +149,7 @@ impl<'a> Bundle<'a> {
             Kind::Linear(jobs) => jobs.iter().flat_map(LinearJob::inputs).map(each).sum(),
             Kind::Delta(delta) => self.len() as u64 * delta.bytes_per_element(),
             Kind::Group(group) => self.len() as u64 * group.bytes_per_element(),
+            Kind::Custom(custom) => self.len() as u64 * custom.bytes_per_element(),
         }
     }
 
@@ -168,6 +174,7 @@ impl<'a> Bundle<'a> {
                     values(delta.buffers(at_once)) + delta.mask_bytes(chunk) + windows
                 }
                 Kind::Group(group) => group.worker_bytes(chunk),
+                Kind::Custom(custom) => custom.worker_bytes(),
                 Kind::Wide(wide) => wide.worker_bytes(chunk),
             }
     }
@@ -177,6 +184,7 @@ impl<'a> Bundle<'a> {
         match &self.kind {
             Kind::Delta(delta) => delta.statistics_bytes(threads),
             Kind::Group(group) => (group.statistics_bytes(), group.statistics_bytes()),
+            Kind::Custom(custom) => (custom.statistics_bytes(), custom.statistics_bytes()),
             _ => (0, 0),
         }
     }
@@ -185,6 +193,7 @@ impl<'a> Bundle<'a> {
     pub(crate) fn known_bytes(&self) -> usize {
         match &self.kind {
             Kind::Delta(delta) => delta.known_bytes(),
+            Kind::Custom(custom) => custom.known_bytes(),
             _ => 0,
         }
     }
@@ -265,6 +274,12 @@ impl<'a> Bundle<'a> {
                 each(&|segment, some, _| {
                     out.segment(segment, some, &inputs, &mut *ready.segment(segment))
                 })?
+            }
+            Kind::Custom(custom) => {
+                self.pass("statistics")?;
+                let ready = custom.prepare(resources)?;
+                self.pass("apply")?;
+                each(&|segment, some, _| out.segment(segment, some, &inputs, &mut ready.apply()))?
             }
         };
         Ok(combine(self.members.len(), blocks))

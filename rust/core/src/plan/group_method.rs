@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::{Custom, Statistic};
+
 /// Which vectors of a tensor are interpolated on their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,6 +84,8 @@ pub enum GroupMethod {
         /// The factor; null for none.
         scale: Option<f64>,
     },
+    /// A function of the caller's.
+    Custom(Custom),
 }
 
 impl GroupMethod {
@@ -96,6 +100,7 @@ impl GroupMethod {
             M::Sce { .. } | M::Ram { .. } | M::RamplusTl { .. } => (Some(true), 0..=usize::MAX),
             M::Karcher { .. } => (Some(false), 1..=usize::MAX),
             M::Passthrough { .. } => (Some(false), 1..=1),
+            M::Custom(_) => (None, 1..=usize::MAX),
         };
         if base.is_some_and(|needed| needed != has_base) {
             return Some(if has_base { "no base expected" } else { "a base expected" }.into());
@@ -112,6 +117,13 @@ impl GroupMethod {
                 Some("epsilon is negative".into())
             }
             M::Karcher { tol, .. } if *tol < 0.0 => Some("tol is negative".into()),
+            M::Custom(custom)
+                if custom.statistics.contains(&Statistic::Threshold)
+                    && (custom.densities.len() != inputs
+                        || custom.densities.iter().any(|d| !(0.0..=1.0).contains(d))) =>
+            {
+                Some(format!("expected {inputs} densities from 0 to 1"))
+            }
             M::Sce { density } if !(0.0..=1.0).contains(density) => {
                 Some("density out of range".into())
             }

@@ -103,6 +103,11 @@ impl<'a> GroupJob<'a> {
                 epsilon: *epsilon as f32,
                 plus: Some(ram::Plus { r: *r as f32, alpha: *alpha as f32 }),
             }),
+            GroupMethod::Custom(_) => {
+                return Err(Error::Plan {
+                    reason: format!("tensor `{}` is no merge of ours", job.tensor),
+                })
+            }
             GroupMethod::Passthrough { scale } => {
                 let scale = scale.map(|scale| scale as f32);
                 Bound::Passthrough(passthrough::Passthrough { scale })

@@ -5,6 +5,7 @@
 //! may stand for sums over normalised vectors.
 
 mod arcee_fusion;
+mod custom;
 mod job;
 mod karcher;
 mod lanes;
@@ -22,4 +23,5 @@ mod slerp;
 mod sweep;
 mod vectors;
 
+pub(super) use custom::CustomJob;
 pub(super) use job::GroupJob;

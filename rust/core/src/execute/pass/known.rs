@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::kernels::drop::Mask;
 use crate::number::Float;
-use crate::plan::Sparsify;
+use crate::plan::{Sparsify, State, Statistic};
 use crate::statistics::selection::Selection;
 
 /// What was found, by what it depends on.
@@ -21,6 +21,7 @@ pub(crate) struct Known(Mutex<Kept>);
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     entries: HashMap<Key, Entry>,
+    found: HashMap<FoundKey, Found>,
     /// Bytes for masks, and those that are taken.
     room: usize,
     taken: usize,
@@ -32,6 +33,23 @@ pub(crate) struct Entry {
     pub selection: Selection,
     pub scale: f32,
     pub masks: Option<Masks>,
+}
+
+/// What a method of the caller's is told of an input's whole tensor: numbers, and its own state.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub numbers: Vec<f64>,
+    pub state: Option<State>,
+}
+
+/// What that depends on: the method's name and hash, its statistics with the density of each, the base
+/// and the input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct FoundKey {
+    pub method: [String; 2],
+    pub statistics: Vec<(Statistic, u64)>,
+    pub base: Option<(usize, u64)>,
+    pub input: (usize, u64),
 }
 
 /// The masks of a tensor's segments, in order.
@@ -62,6 +80,14 @@ impl Kept {
 
     pub(crate) fn insert(&mut self, key: Key, entry: Entry) {
         self.entries.insert(key, entry);
+    }
+
+    pub(crate) fn found(&self, key: &FoundKey) -> Option<Found> {
+        self.found.get(key).cloned()
+    }
+
+    pub(crate) fn keep(&mut self, key: FoundKey, found: Found) {
+        self.found.insert(key, found);
     }
 
     /// Bytes that masks take.

@@ -6,5 +6,5 @@ mod known;
 mod resources;
 
 pub(super) use apply::Apply;
-pub(super) use known::{Entry, Key, Known, Masks};
+pub(super) use known::{Entry, Found, FoundKey, Key, Known, Masks};
 pub(super) use resources::Resources;

@@ -1,0 +1,86 @@
+"""Run a file of merge methods that the user allows, and have them in other processes too."""
+
+import copyreg
+import functools
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mergeplan.config.known import find_method
+from mergeplan.config.methods import Code, Method
+from mergeplan.custom.declare import DECLARED, being_run
+from mergeplan.errors import InputError
+from mergeplan.system.files import expanded
+from mergeplan.system.reading import CODE, read_text
+from mergeplan.system.users_code import run_source
+
+WORD = "methods"
+
+
+def allow_methods(file: Path | str) -> tuple[str, ...]:
+    """Run a file that declares methods; configs and pools can name them from then on.
+
+    Args:
+        file: Python source. It is run as it is, so it must be one that you trust.
+
+    Returns:
+        The methods' names.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It cannot be run, declares no method, or one whose name is taken.
+
+    Example:
+        >>> import mergeplan, pathlib
+        >>> file = pathlib.Path("mine.py")
+        >>> _ = file.write_text('''
+        ... import mergeplan
+        ... @mergeplan.method("halfway")
+        ... def halfway(block):
+        ...     return block.base + 0.5 * block.deltas.mean(axis=0)
+        ... ''')
+        >>> mergeplan.allow_methods(file)
+        ('halfway',)
+    """
+    path = expanded(file).resolve()
+    return _run(path, read_text(path, CODE, given=True))
+
+
+def _run(path: Path, source: str) -> tuple[str, ...]:
+    module = ModuleType(f"mergeplan_methods_{hashlib.sha256(source.encode()).hexdigest()[:16]}")
+    # Standard output is for data, and blocks are merged by many threads.
+    vars(module)["print"] = functools.partial(print, file=sys.stderr)
+    being_run.append((path, source))
+    try:
+        run_source(WORD, path, source, module)
+    finally:
+        being_run.pop()
+    found = tuple(name for name, one in DECLARED.items() if one.code.source == source)
+    if not found:
+        raise InputError(
+            f"{WORD} `{path}`: none are declared", "decorate a function with `@mergeplan.method`"
+        )
+    return found
+
+
+def load_again(name: str, code: Code) -> Method:
+    """The method that another process has, by the text that it has sent.
+
+    Raises:
+        InputError: It cannot be run here.
+    """
+    if name not in DECLARED or DECLARED[name].code.source != code.source:
+        find_method(name)  # of a package, which may import what is its own
+    if name not in DECLARED or DECLARED[name].code.source != code.source:
+        _run(code.file, code.source)
+    return DECLARED[name].method
+
+
+def _reduced(method: Method) -> tuple[Callable[..., Method], tuple[Any, ...]]:
+    return method.__reduce__() if method.code is None else (load_again, (method.name, method.code))
+
+
+copyreg.pickle(Method, _reduced)
