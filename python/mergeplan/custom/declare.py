@@ -86,6 +86,9 @@ def method(
             magnitudes; it needs a model option `density`).
         state: Something else that it finds out of each model's whole tensor.
 
+    Returns:
+        What decorates the function, which stays as it is.
+
     Raises:
         InputError: The name or an option cannot be that, or the name is taken.
 

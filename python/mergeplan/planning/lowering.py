@@ -7,7 +7,6 @@ from typing import Any
 from mergeplan.checkpoints.dtypes import FLOATS, promote
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import Method, check_epsilon
-from mergeplan.custom.rules import try_method
 from mergeplan.planning.document import (
     ArceeFusion,
     Copy,
@@ -206,6 +205,8 @@ def _same_names(kind: type[GroupMethod]) -> Callable[[ResolvedTensor], GroupMeth
 
 def _custom(tensor: ResolvedTensor) -> Custom:
     """A method of the user's own; it is tried before the first tensor of each set of options."""
+    from mergeplan.custom.rules import try_method  # numpy comes with it
+
     method, code = tensor.method, tensor.method.code
     if code is None:
         raise ValueError(f"{method.name} is no method of the user's own")
