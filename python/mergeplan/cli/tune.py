@@ -144,8 +144,10 @@ def command(
     One backward pass at a merge tells how the losses move with the weights of all experts in all
     layers. Half of the documents tune: two thirds of them give slopes, one third accepts steps. The
     other half is scored once, at the end. Each point is kept at once: the same command goes on
-    after a kill. Ends with merge.yml, which `merge` and `mergekit-yaml` both run, and tune.json.
+    after a kill. Ends with merge.yml, which `merge` and `mergekit-yaml` both run, tune.json, and
+    report.html, which shows the weights and what each does.
     """
+    from mergeplan.reporting.tuned_page import tuned_page
     from mergeplan.system.signals import raise_again
     from mergeplan.tuning.result import result_data
     from mergeplan.tuning.tune import forecast_tune, tune
@@ -166,6 +168,7 @@ def command(
 
     try:
         done = tune(pool_file, folder, options, say=say)
+        page = tuned_page(folder, pool_file)
     except (KeyboardInterrupt, SystemExit):
         click.echo(f"what is measured stays in `{folder}`; this goes on:", err=True)
         click.echo(f"  {shlex.join(['mergeplan', *sys.argv[1:]])}", err=True)
@@ -178,6 +181,7 @@ def command(
         click.echo(done.summary())
         click.echo(f"\nmerge: {done.config}, for `merge` and `mergekit-yaml`")
         click.echo(f"next: {done.next_command}")
+        click.echo(f"report: {page}, for a browser")
     for warning in () if quiet else done.doubts:
         warn(warning)
 

@@ -13,6 +13,8 @@ from mergeplan.reporting.core import core_data
 from mergeplan.reporting.page import page_text
 from mergeplan.reporting.panels import PANELS
 from mergeplan.reporting.source import Source, open_source
+from mergeplan.reporting.tuned import PANELS as TUNED_PANELS
+from mergeplan.reporting.tuned import TunedSource, is_tuning, open_tuned
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 from mergeplan.system.writing import refuse_existing, write_durably
@@ -56,7 +58,7 @@ def report(
     """Write one self-contained page: verdict, law, subsets, experts, and what they rest on.
 
     Args:
-        sources: Run folders of `calibrate`, or CSVs of measurements.
+        sources: Run folders of `calibrate` or `tune`, or CSVs of measurements.
         out: The page, a file of HTML.
         pool_file: The pool's YAML, for the merge's own and for commands.
         metric: What decides; by default the losses, or the first metric of a table without any.
@@ -86,13 +88,17 @@ def report(
     read = [file for path in paths for file in files_read(expanded(path))]
     read += [expanded(pool_file)] if pool_file else []
     refuse_existing(out, overwrite=overwrite, inputs=read)
-    some = [
-        open_source(path, pool_file=pool_file, metric=metric, pool_size=pool_size) for path in paths
+    pool_file = None if pool_file is None else expanded(pool_file)
+    some: list[Source | TunedSource] = [
+        open_tuned(path, pool_file)
+        if is_tuning(expanded(path))
+        else open_source(path, pool_file=pool_file, metric=metric, pool_size=pool_size)
+        for path in paths
     ]
-    room = some[0].room // len(some)
-    some = [replace(one, room=room) for one in some]
+    room = Source.room // len(some)
+    some = [replace(one, room=room) if isinstance(one, Source) else one for one in some]
     for one in some:
-        say(f"{one.name}: {len(one.rows):,} rows")
+        say(one.told)
         one.read()
     text, notes = report_text(some)
     write_durably(out, text, replace=overwrite)
@@ -100,15 +106,17 @@ def report(
 
 
 @on_one_thread
-def report_text(sources: Sequence[Source]) -> tuple[str, tuple[str, ...]]:
+def report_text(sources: Sequence[Source | TunedSource]) -> tuple[str, tuple[str, ...]]:
     """The page of some sources, and what did not fit on it.
 
     Raises:
         InputError: A table is at fault.
     """
-    runs = [_run(source) for source in sources]
+    runs = [one.run() if isinstance(one, TunedSource) else _run(one) for one in sources]
     notes = tuple(dict.fromkeys(note for run in runs for note in run["notes"]))
-    shown = [name for name in PANELS if any(name in run["panels"] for run in runs)]
+    shown = [
+        name for name in (*TUNED_PANELS, *PANELS) if any(name in run["panels"] for run in runs)
+    ]
     title = ", ".join(run["name"] for run in runs)
     data = {"format": FORMAT, "version": VERSION, "runs": runs}
     text = page_text(data, shown, f"{title} - mergeplan")

@@ -171,6 +171,11 @@ class Source:
         except InputError as error:
             return error
 
+    @property
+    def told(self) -> str:
+        """What is being shown, for people."""
+        return f"{self.name}: {len(self.rows):,} rows"
+
     def read(self) -> None:
         """Fit everything that the panels show."""
         _ = self.selections, self.curves, self.verdict

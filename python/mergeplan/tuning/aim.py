@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 # What a bound that is broken costs, as against the value: more than any slope of it.
 BROKEN = 10.0
+WORST = "the worst domain"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Aim:
     def name(self) -> str:
         """For people."""
         if self.worst:
-            return "the worst domain"
+            return WORST
         if len(set(self.shares.values())) == 1:
             return " and ".join(self.shares) if len(self.shares) < 3 else "the mean of the domains"
         return ", ".join(f"{name}={share:.3g}" for name, share in self.shares.items())

@@ -5,6 +5,8 @@ RUN/
   points.jsonl  a line for each measured point, appended and synced; in no certain order
   tune.json     what came of it
   merge.yml     the tuned merge, for `merge` and `mergekit-yaml`
+  report.html   all of it on one page
+  status.json   the command that goes on, and whether it has ended
   lock          held by the run that works here
 """
 
@@ -36,7 +38,8 @@ from mergeplan.system.writing import (
 )
 
 IDENTITY, POINTS, RESULT, CONFIG = "tuning.json", "points.jsonl", "tune.json", "merge.yml"
-NAMES = (IDENTITY, POINTS, RESULT, CONFIG)
+PAGE, STATUS = "report.html", "status.json"
+NAMES = (IDENTITY, POINTS, RESULT, CONFIG, PAGE, STATUS)
 # Held in the folder while a run works, and what a kill leaves.
 _LOCK = "lock"
 

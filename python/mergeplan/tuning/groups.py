@@ -24,11 +24,13 @@ class Groups:
         names: Of the groups: `layer 3`, `attention`, `layer 3 attention`, or `all`. With layers,
             what lies outside them goes by its kind.
         of: The group of each tensor.
+        parts: Of each group its layer and its kind, empty where it has none.
     """
 
     by: str
     names: tuple[str, ...]
     of: dict[str, int]
+    parts: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def find(cls, tensors: Sequence[str], by: str) -> "Groups":
@@ -38,8 +40,9 @@ class Groups:
         order = sorted(set(keys.values()), key=lambda key: (key[0] is None, key))
         places = {key: place for place, key in enumerate(order)}
         several = len({key[0][0] for key in order if key[0] is not None}) > 1
-        names = tuple(_name(key, several) for key in order)
-        return cls(by, names, {tensor: places[key] for tensor, key in keys.items()})
+        parts = tuple((_layer(key, several), key[1]) for key in order)
+        names = tuple(" ".join(filter(None, part)) for part in parts)
+        return cls(by, names, {tensor: places[key] for tensor, key in keys.items()}, parts)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,9 +66,8 @@ def _key(tensor: str, by: str) -> _Key:
     return place, "" if by == LAYER else module_kind(tensor)
 
 
-def _name(key: _Key, several: bool) -> str:
-    place, kind = key
+def _layer(key: _Key, several: bool) -> str:
+    place = key[0]
     if place is None:
-        return kind
-    stack = place[0] if several else ""
-    return f"{stack}layer {place[1]} {kind}".strip()
+        return ""
+    return f"{place[0] if several else ''}layer {place[1]}"

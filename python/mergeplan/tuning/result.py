@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from mergeplan.display.summary import Summarized
 from mergeplan.display.table import align_columns
-from mergeplan.display.text import counted, listed
-from mergeplan.evaluation.scores import Scores
+from mergeplan.display.text import counted, finite, listed
+from mergeplan.evaluation.scores import Estimate, Scores, difference
 from mergeplan.subset_law.spread import NINE_IN_TEN
 from mergeplan.tuning.aim import Aim
 from mergeplan.tuning.leaving_out import LeftOut
+from mergeplan.tuning.steps import Step
 
 Array = NDArray[np.float64]
 
@@ -37,6 +38,7 @@ class Rival:
         value: Its own.
         gain: By how much the tuned merge is better, with its paired 90 % interval; NaN where there
             are too few documents.
+        domains: The same of each domain: gain, low, high.
     """
 
     name: str
@@ -44,14 +46,20 @@ class Rival:
     gain: float
     low: float
     high: float
+    domains: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, aim: Aim, scores: Scores, tuned: Scores) -> "Rival":
         value = aim.value({n: one.loss_nats for n, one in scores.estimates().items()})
-        gain = aim.gain(scores, tuned)
-        margin = NINE_IN_TEN * gain.se
-        own = gain.loss_nats
-        return cls(name, value, own, own - margin, own + margin)
+        domains = {
+            domain: _interval(one) for domain, one in difference(scores, tuned).estimates().items()
+        }
+        return cls(name, value, *_interval(aim.gain(scores, tuned)), domains)
+
+
+def _interval(one: Estimate) -> tuple[float, float, float]:
+    margin = NINE_IN_TEN * one.se
+    return one.loss_nats, one.loss_nats - margin, one.loss_nats + margin
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,12 +81,15 @@ class Tuned(Summarized):
         value: What counts of them.
         left_out: What costs the least to leave out, measured.
         effects: By domain, what each weight does to its loss; see `leaving_out.effects`.
-        steps: What slopes promised of each step, and what it gained, where they were taken.
         elects: Whether slopes are approximate, of a method that elects signs.
         strength: Lambda.
         along_lambda: By how much what counts rises for one more of it, where slopes were taken;
             `None` of a run that an earlier version measured.
         config: The merge's YAML.
+        shares: Of the domains in what counts.
+        parts: Of each group its layer and its kind; see `Groups`.
+        steps: How the search went.
+        promised: What a further step would gain by the slopes, where the budget ended the search.
     """
 
     aim: str
@@ -100,11 +111,14 @@ class Tuned(Summarized):
     value: float
     left_out: tuple[LeftOut, ...]
     effects: dict[str, Array] = field(repr=False)
-    steps: tuple[tuple[float, float], ...]
     elects: bool
     strength: float
     along_lambda: float | None
     config: Path
+    shares: dict[str, float]
+    parts: tuple[tuple[str, str], ...]
+    steps: tuple[Step, ...] = field(repr=False)
+    promised: float = 0.0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -115,7 +129,8 @@ class Tuned(Summarized):
     @property
     def kept_promises(self) -> float:
         """The share of what slopes promised of steps that these gained; NaN without steps."""
-        promised, gained = map(sum, zip(*self.steps, strict=True)) if self.steps else (0.0, 0.0)
+        promised = sum(one.promised or 0.0 for one in self.steps)
+        gained = sum(one.gained or 0.0 for one in self.steps)
         return gained / promised if promised else math.nan
 
     @property
@@ -149,6 +164,11 @@ class Tuned(Summarized):
                 f" mislead: steps gained {self.kept_promises:.0%} of what was promised; what was"
                 " accepted is measured, but better weights may lie where no slope led"
             )
+        if self.promised > 0:
+            found.append(
+                f"the budget ended the search: by the slopes the next step gains"
+                f" {self.promised:.4f}, outside of what was measured; `--budget` allows more points"
+            )
         for one in self.rivals:
             if one.gain < 0:
                 found.append(
@@ -167,7 +187,7 @@ class Tuned(Summarized):
             f"tuned {unknowns} for {self.aim}: {counted(self.points, 'points')} with slopes,"
             f" {self.passes:.1f} forward passes, {self.seconds:.0f} s; {self.stopped}"
         )
-        if self.steps:
+        if np.isfinite(self.kept_promises):
             head += f"\nits steps gained {self.kept_promises:.0%} of what slopes promised"
         if self.elects:
             head += f"\nslopes are approximate: `{self.method}` elects signs, which change by jumps"
@@ -234,22 +254,20 @@ def result_data(found: Tuned) -> dict[str, Any]:
         "stopped": found.stopped,
         "points": found.points,
         "passes": found.passes,
+        "pass_tokens": found.pass_tokens,
         "seconds": found.seconds,
         "value": found.value,
         "domains": {n: one.loss_nats for n, one in found.scores.estimates().items()},
-        "rivals": [
-            {
-                key: value if not isinstance(value, float) or np.isfinite(value) else None
-                for key, value in asdict(one).items()
-            }
-            for one in found.rivals
-        ],
+        "shares": found.shares,
+        "parts": [{"layer": layer, "kind": kind} for layer, kind in found.parts],
+        "steps": [asdict(one) for one in found.steps],
+        "promised": found.promised,
+        "rivals": [finite(asdict(one)) for one in found.rivals],
         "left_out": [
             {"what": one.what, "name": one.name, "cost": one.cost, "free": one.free}
             | {"se": one.se if np.isfinite(one.se) else None}
             for one in found.left_out
         ],
-        "steps": [{"promised": one, "gained": other} for one, other in found.steps],
         "approximate": found.elects,
         "lambda": {"value": found.strength, "slope": found.along_lambda},
         "effects": {name: values.tolist() for name, values in found.effects.items()},

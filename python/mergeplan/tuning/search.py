@@ -64,6 +64,8 @@ class Found:
         accepted: The value of each on the accepting documents, and of those of penalties behind.
         bend: The last curvature, shape (n, n).
         steps: What each step promised, and what it gained, where slopes were taken.
+        promised: What the next step would gain; 0 where there is none.
+        tried: By each penalty what it leads to: its strength, weights, and scores.
     """
 
     weights: Array
@@ -76,6 +78,8 @@ class Found:
     told: float
     scores: Scores = field(repr=False)
     steps: list[tuple[float, float]] = field(default_factory=list)
+    promised: float = 0.0
+    tried: list[tuple[float, Array, Scores]] = field(default_factory=list, repr=False)
 
 
 def search(
@@ -106,19 +110,19 @@ def search(
     while True:
         pairs = chain([one.weights for one in seen], [one.slope(aim) for one in seen])
         bend = updated(initial, pairs)
-        if len(seen) >= budget:
-            break
         model = _model(aim, centre, bend, np.zeros_like(bend))
         step = best_step(model, region, radius)
         nothing = np.zeros_like(step)
         promised = model.merit(nothing) - model.merit(step)
         told = _told(aim, seen, bend, step)
         if promised <= told:
-            stopped = TOLD
+            stopped, promised = TOLD, 0.0
+            break
+        if len(seen) >= budget:
             break
         weights = rounded(centre.weights + step.reshape(begin.shape))
         if any(np.array_equal(weights, one.weights) for one in seen):
-            stopped = STUCK
+            stopped, promised = STUCK, 0.0
             break
         point = Seen.of(points.at(weights))
         before = min(_accepted(aim, one) for one in seen)
@@ -138,10 +142,10 @@ def search(
         if gained > 0:
             centre = point
         if worse >= _PATIENCE:
-            stopped = FITTED
+            stopped, promised = FITTED, 0.0
             break
     found = _with_penalty(points, aim, region, seen, centre, bend, stopped, told)
-    found.steps = steps
+    found.steps, found.promised = steps, promised
     return found
 
 
@@ -170,6 +174,7 @@ def _with_penalty(
     points.measure([Ask(weights, slopes=False) for weights in led.values()])
     for strength, weights in led.items():
         scores = scores_of(points.at(weights, slopes=False).accepting)
+        found.tried.append((strength, weights, scores))
         value = _merit(aim, scores)
         if value < min(found.accepted[1:]):
             found.weights, found.penalty, found.scores = weights, strength, scores

@@ -21,6 +21,7 @@ from mergeplan.tuning.points import Ask, Points
 from mergeplan.tuning.prepared import Prepared, prepare
 from mergeplan.tuning.result import Rival, Tuned, result_data
 from mergeplan.tuning.search import search
+from mergeplan.tuning.steps import steps_of
 from mergeplan.tuning.tasks import Executor
 
 Array = NDArray[np.float64]
@@ -156,11 +157,14 @@ def tune(
             ),
             left_out=left_out(points, prepared, found, tried),
             effects=effects(points, prepared, found),
-            steps=tuple(found.steps),
             elects=prepared.recipe.elects,
             strength=prepared.recipe.strength,
             along_lambda=None if along is None else prepared.aim.mean(along),
             config=path,
+            shares=prepared.aim.shares,
+            parts=prepared.recipe.groups.parts,
+            steps=steps_of(found, prepared.aim, run.points),
+            promised=found.promised,
             warnings=prepared.warnings,
         )
         run.write(RESULT, json.dumps(result_data(result), allow_nan=False, indent=1) + "\n")

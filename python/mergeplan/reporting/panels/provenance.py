@@ -32,17 +32,19 @@ def panel(source: Source) -> dict[str, Any]:
     if run is not None:
         lines += [["halves", str(run.halves)]]
         for name, value in sorted(run.arithmetic.items()):
-            if text := _as_text(value):
+            if text := as_text(value):
                 lines.append([name.replace("`", ""), text])
     return {"lines": lines}
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """An option's value; nothing of one that was not given.
 
-    >>> _as_text(0), _as_text([None, None]), _as_text(["a1", 60])
+    >>> as_text(0), as_text([None, None]), as_text(["a1", 60])
     ('0', '', 'a1, 60')
     """
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {as_text(one)}" for name, one in value.items())
     if isinstance(value, list):
-        return ", ".join(filter(None, map(_as_text, value)))
+        return ", ".join(filter(None, map(as_text, value)))
     return "" if value is None or value is False else str(value)

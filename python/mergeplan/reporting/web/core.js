@@ -94,7 +94,7 @@ function chanceText(chance) {
 
 // What the merges of the group in view are held against.
 function baseOf(run, group = state.group) {
-  const size = group < 0 ? null : run.groups[group].n_params;
+  const size = group < 0 || !run.groups[group] ? null : run.groups[group].n_params;
   const bases = run.merges.filter((one) => one.g < 0);
   return bases.find((one) => one.n === size) || (bases.length === 1 ? bases[0] : null);
 }

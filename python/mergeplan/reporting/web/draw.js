@@ -99,14 +99,14 @@ function cutName(text, most) {
   return whole.length > most ? `${whole.slice(0, most - 1)}…` : whole;
 }
 
-// A matrix of numbers on a scale that diverges about zero.
-function matrix(box, {names, columns = names, values, label, lowGood = true, digits = 3, size = 46}) {
+// A matrix of numbers on a scale that diverges about zero, up to `most`; `marked(i, j)` outlines a cell.
+function matrix(box, {names, columns = names, values, label, lowGood = true, digits = 3, size = 46, left = 110, most = null,
+  ends = lowGood ? ["var(--good)", "var(--bad)"] : ["var(--bad)", "var(--good)"], marked = () => false}) {
   // The last column's name leans out to the right.
   const beyond = Math.max(10, 5.6 * Math.min(14, columns[columns.length - 1].length) - size / 2);
-  const left = 110, top = 78, width = left + columns.length * size + beyond;
+  const top = 78, width = left + columns.length * size + beyond;
   const height = top + names.length * 26 + 26;
-  const most = d3.max(values.flat().filter(Number.isFinite), Math.abs) || 1;
-  const ends = lowGood ? ["var(--good)", "var(--bad)"] : ["var(--bad)", "var(--good)"];
+  most = most || d3.max(values.flat().filter(Number.isFinite), Math.abs) || 1;
   // Cells keep their size: what is wider than its place is scrolled.
   const place = el("div", {className: "wide", tabIndex: 0});
   box.append(place);
@@ -118,7 +118,7 @@ function matrix(box, {names, columns = names, values, label, lowGood = true, dig
   });
   names.forEach((name, i) => {
     svg.append("text").attr("x", left - 6).attr("y", top + i * 26 + 17).attr("text-anchor", "end")
-      .text(cutName(name, 16)).append("title").text(plain(name));
+      .text(cutName(name, Math.floor(left / 6.8))).append("title").text(plain(name));
     columns.forEach((other, j) => {
       const value = values[i][j];
       if (value === null || value === undefined) return;
@@ -128,9 +128,40 @@ function matrix(box, {names, columns = names, values, label, lowGood = true, dig
         .style("fill-opacity", `calc(var(--cell) * ${Math.abs(value) / most})`);
       cell.append("text").attr("x", size / 2).attr("y", 17).attr("text-anchor", "middle")
         .attr("font-size", 11).text(fixed(value, digits).replace(/^(−?)0\./, "$1."));
+      if (marked(i, j)) cell.append("rect").attr("x", 1).attr("y", 1).attr("width", size - 3).attr("height", 23)
+        .attr("fill", "none").attr("stroke", "var(--ink)").attr("stroke-width", 2);
       tip(cell, `${name}, ${other}: ${signed(value, 5)}`);
     });
   });
   svg.append("text").attr("class", "soft").attr("x", 0).attr("y", height - 6).text(plain(label));
   return svg;
+}
+
+// The numbers of a picture as a table that opens below it.
+function tableBelow(box, head, rows, digits = 4) {
+  const text = (value) => (typeof value === "number" ? fixed(value, digits) : value === null || value === undefined ? "–" : value);
+  box.append(el("details", {className: "noprint"}, [el("summary", {text: "as a table"}),
+    el("div", {className: "scroll", tabIndex: 0}, [el("table", {}, [
+      el("thead", {}, [el("tr", {}, head.map((name, i) => el("th", {className: i ? "" : "name", text: name})))]),
+      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((value, i) => el("td", {className: i ? "" : "name", text: text(value)})))))])])]));
+}
+
+// Matrices of experts by layer, one for each kind of module where a layer has several, and one of what
+// lies outside the layers; `values` by expert and group.
+function layerMaps(box, {experts, groups, parts, values, most, marked = () => false, ...more}) {
+  const both = parts.some((one) => one.layer && one.kind), places = d3.range(groups.length);
+  const inside = both ? places.filter((g) => parts[g].layer) : places;
+  const kinds = both ? [...new Set(inside.map((g) => parts[g].kind))] : [null];
+  const maps = kinds.map((kind) => [kind, inside.filter((g) => kind === null || parts[g].kind === kind),
+    (g) => (kind === null ? groups[g] : parts[g].layer)]);
+  const outside = both ? places.filter((g) => !parts[g].layer) : [];
+  if (outside.length) maps.push(["outside the layers", outside, (g) => groups[g]]);
+  const place = el("div", {className: maps.length > 1 ? "halves" : ""});
+  box.append(place);
+  for (const [title, some, name] of maps) {
+    const one = el("div", {}, [title ? el("h3", {text: title}) : null].filter(Boolean));
+    place.append(one);
+    matrix(one, {names: some.map(name), columns: experts, values: some.map((g) => experts.map((_, i) => values[i][g])),
+      most, marked: (row, i) => marked(i, some[row]), ...more});
+  }
 }

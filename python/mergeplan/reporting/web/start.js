@@ -18,11 +18,11 @@ function drawTop(changed) {
   const against = el("input", {type: "checkbox", key: "relative", checked: state.relative,
     onchange: (event) => set({relative: event.target.checked})});
   top.replaceChildren(
-    el("h1", {text: `${run.name}: what to merge`}),
+    el("h1", {text: `${run.name}: ${run.title || "what to merge"}`}),
     el("div", {className: "bar"}, [
       DATA.runs.length > 1 ? picker("run", "run", DATA.runs.map((one) => one.name)) : null,
-      picker("method and size", "group", run.groups.map((one) => one.label)),
-      picker("domain or metric", "target", run.targets.map((one) => one.label)),
+      run.groups.length ? picker("method and size", "group", run.groups.map((one) => one.label)) : null,
+      picker(run.groups.length ? "domain or metric" : "effects on", "target", run.targets.map((one) => one.label)),
       baseOf(run) ? el("label", {className: "row"}, [against, "against the base"]) : null,
     ]));
   if (again) {
