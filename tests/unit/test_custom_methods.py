@@ -51,9 +51,9 @@ squares = mergeplan.State(
 )
 
 
-@mergeplan.method("centred", by_rows=True, state=squares)
+@mergeplan.method("centred", by_rows=True, state=squares, model_options={"weight": 1.0})
 def centred(block):
-    scale = [[[total / n]] for n, total in block.states]
+    scale = [[[total / n]] for n, total in block.states] * block.model_options["weight"]
     mixed = (block.deltas * (scale / np.sum(scale))).sum(axis=0)
     return block.base + mixed - mixed.mean(axis=-1, keepdims=True)
 '''

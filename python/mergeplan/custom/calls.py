@@ -26,9 +26,9 @@ class Callee:
     declared: Declared
 
     def state(self, call: Call) -> Any:
-        """The state of one model's run."""
-        block = _block(call)
-        return self.state_of(block.models[0] if block.base is None else block.deltas[0])
+        """The state of one model's run; the options in the call are those of all models."""
+        models, base = _values(call)
+        return self.state_of(models[0] if base is None else models[0] - base)
 
     def state_of(self, values: NDArray[np.float32]) -> Any:
         """The state of a run's values."""
@@ -100,16 +100,14 @@ def _block(
     statistics: Sequence[Sequence[float]] = (),
     states: Sequence[Any] = (),
 ) -> Block:
-    tensor, shape, start, columns, options, base, models = call
-    form = (-1,) if columns is None else (-1, columns)
-    values = np.stack([np.frombuffer(model, "<f4").reshape(form) for model in models])
-    values.flags.writeable = False
-    broadcast = (len(models), *[1] * len(form))
+    tensor, shape, start, _, options, _, _ = call
+    models, base = _values(call)
+    broadcast = (len(models), *[1] * (models.ndim - 1))
     shared, each = _options(options)
     numbers = np.asarray(statistics, np.float64).reshape(len(statistics), len(names))
     return Block(
-        models=values,
-        base=None if base is None else np.frombuffer(base, "<f4").reshape(form),
+        models=models,
+        base=base,
         options=shared,
         model_options={key: array.reshape(broadcast) for key, array in each.items()},
         statistics={name: numbers[:, i].reshape(broadcast) for i, name in enumerate(names)},
@@ -118,6 +116,15 @@ def _block(
         shape=tuple(shape),
         start=start,
     )
+
+
+def _values(call: Call) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Of the models and of the base, read-only."""
+    *_, columns, _, base, models = call
+    form = (-1,) if columns is None else (-1, columns)
+    values = np.stack([np.frombuffer(model, "<f4").reshape(form) for model in models])
+    values.flags.writeable = False
+    return values, None if base is None else np.frombuffer(base, "<f4").reshape(form)
 
 
 @functools.lru_cache(maxsize=64)
