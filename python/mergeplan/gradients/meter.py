@@ -137,7 +137,8 @@ def _token_bytes(model: Any, probe: Batch) -> int:
     except RuntimeError as error:  # what torch, and who writes an operator, says of such a one
         said = str(error).strip().split("\n")[0]
         raise InputError(
-            f"the model cannot run backward: {said}", "measure without slopes (`--no-gradients`)"
+            f"the model cannot run backward: {said}",
+            "`calibrate --no-gradients` measures it by its losses alone",
         ) from error
 
 
