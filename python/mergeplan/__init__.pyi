@@ -91,6 +91,8 @@ from .selection.selection import Wish as Wish
 from .selection.write import config_of as config_of
 from .tuning.options import TuneOptions as TuneOptions
 from .tuning.result import Tuned as Tuned
+from .tuning.status import TuneStatus as TuneStatus
+from .tuning.status import tune_status as tune_status
 from .tuning.tune import tune as tune
 from .verdict.answer import verdict_of as verdict_of
 from .verdict.contenders import Contender as Contender

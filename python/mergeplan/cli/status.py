@@ -12,12 +12,23 @@ from mergeplan.cli.options.path import PATH
 @click.argument("run", metavar="RUN_DIR", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(run: Path, as_json: bool) -> None:
-    """Say how a run of `calibrate` stands: measured, at work or not, its verdict, and what goes on.
+    """Say how a run of `calibrate` or `tune` stands: measured, at work or not, and what goes on.
 
     Nothing is written, and a run that is at work is not disturbed.
     """
     from mergeplan.calibration.status import status
+    from mergeplan.tuning.status import is_tuning, tune_status
 
+    if is_tuning(run):
+        tuning = tune_status(run)
+        if not as_json:
+            click.echo(tuning.summary())
+            return
+        last = None if tuning.last is None else tuning.last.isoformat()
+        data = {**vars(tuning), "last": last, "next": tuning.next_command or None}
+        del data["next_command"]
+        print_document("tune_status", data)
+        return
     found = status(run)
     if not as_json:
         click.echo(found.summary())

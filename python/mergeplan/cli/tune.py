@@ -166,12 +166,13 @@ def command(
         if not quiet:
             click.echo(text, err=True)
 
+    command = shlex.join(["mergeplan", *sys.argv[1:]])
     try:
-        done = tune(pool_file, folder, options, say=say)
+        done = tune(pool_file, folder, options, say=say, command=command)
         page = tuned_page(folder, pool_file)
     except (KeyboardInterrupt, SystemExit):
         click.echo(f"what is measured stays in `{folder}`; this goes on:", err=True)
-        click.echo(f"  {shlex.join(['mergeplan', *sys.argv[1:]])}", err=True)
+        click.echo(f"  {command}", err=True)
         raise
     if as_json:
         data = result_data(done)

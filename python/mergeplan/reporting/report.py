@@ -14,10 +14,11 @@ from mergeplan.reporting.page import page_text
 from mergeplan.reporting.panels import PANELS
 from mergeplan.reporting.source import Source, open_source
 from mergeplan.reporting.tuned import PANELS as TUNED_PANELS
-from mergeplan.reporting.tuned import TunedSource, is_tuning, open_tuned
+from mergeplan.reporting.tuned import TunedSource, open_tuned
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
 from mergeplan.system.writing import refuse_existing, write_durably
+from mergeplan.tuning.status import is_tuning
 
 FORMAT, VERSION = "mergeplan.report", 1
 MOST_BYTES = 3_000_000

@@ -181,11 +181,6 @@ class TunedSource:
         return lines
 
 
-def is_tuning(path: Path) -> bool:
-    """Whether a folder is one that `tune` works in."""
-    return (path / IDENTITY).is_file()
-
-
 def open_tuned(path: str | Path, pool_file: Path | None = None) -> TunedSource:
     """A run of `tune`.
 

@@ -21,6 +21,7 @@ from mergeplan.tuning.points import Ask, Points
 from mergeplan.tuning.prepared import Prepared, prepare
 from mergeplan.tuning.result import Rival, Tuned, result_data
 from mergeplan.tuning.search import search
+from mergeplan.tuning.status import record_command
 from mergeplan.tuning.steps import steps_of
 from mergeplan.tuning.tasks import Executor
 
@@ -83,6 +84,7 @@ def tune(
     options: TuneOptions | None = None,
     *,
     say: Callable[[str], object] = lambda _: None,
+    command: str = "",
 ) -> Tuned:
     """Tune the weights of a merge of a pool's experts by gradients.
 
@@ -90,6 +92,7 @@ def tune(
         pool: Its file, or as `load_pool` gives it.
         folder: Of the run; one that exists goes on where it stopped.
         say: Told of each point.
+        command: That goes on with the run, for `status`.
 
     Returns:
         The tuned weights, and what they gain on documents that had no part in tuning.
@@ -110,6 +113,7 @@ def tune(
         executor = undo.enter_context(_executor(prepared, options))
         run = TuneFolder(folder, prepared.identity)
         undo.callback(run.close)
+        record_command(run, command)
         points = Points(executor, prepared.texts, run)
         kept = len(run.points)
         found = search(
