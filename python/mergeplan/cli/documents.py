@@ -34,6 +34,7 @@ VERSIONS = {
     "suggest": 1,
     "tune": 1,
     "tune_forecast": 1,
+    "tune_status": 1,
     "verify": 1,
 }
 
