@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -411,6 +412,15 @@ def test_gradients_are_kept_beside_the_values_and_say_how_these_move(tmp_path):
     assert len(rows) == len(scored)
 
 
+def test_gradients_without_torch_are_refused_by_name(tmp_path, monkeypatch):
+    pool = write_pool(tmp_path, methods={"average": {}})
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = calibrate(pool, tmp_path / "run", "--for", "select", "--gradients")
+    assert done.returncode == 1
+    assert "needs torch" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -475,7 +485,7 @@ def test_of_six_experts_a_few_merges_have_slopes_unasked(tmp_path):
     [
         ("gradients take", {}, {"memory_limit": 6 << 20}),
         ("this is bfloat16", {}, {"dtype": "bfloat16"}),
-        ("elects signs", {"methods": {"ties": {"density": 0.5}}}, {}),
+        ("elect signs", {"methods": {"ties": {"density": 0.5}}}, {}),
         ("fewer than 6 experts", {"sizes": None}, {}),
         ("all documents", {}, {"tokens": "where-needed"}),
         ("losses on texts", {}, {"scorer": True}),

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,15 @@ import torch
 import yaml
 
 import mergeplan
+from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
 from mergeplan.config.methods import KNOWN
 from mergeplan.custom.declare import DECLARED
 from mergeplan.errors import ContentError, InputError
+from mergeplan.tuning.recipe import choose_method
 from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli, cli_process
+from tests.support.pools import NAMES, write_pool
+from tests.support.settings import DEMO_POOL
 
 MINE = '''
 """Four methods, one of each kind."""
@@ -327,3 +332,24 @@ def test_a_package_s_method_is_imported_once_a_config_names_it(models, tmp_path,
     with pytest.raises(InputError, match="`a_package:squares` declares no method"):
         mergeplan.merge(config(models, "absent"), tmp_path / "other")
     monkeypatch.delitem(sys.modules, "a_package")
+
+
+def test_a_method_without_slopes_is_refused_where_they_are_asked_for_and_else_passed_over(tmp_path):
+    experts = {name: str(DEMO_POOL / name) for name in (*NAMES, "json")}
+    sizes = [{"base": str(DEMO_POOL / "base"), "experts": experts}]
+    methods = {"strongest": {}, "ties": {}, "average": {}}
+    pool = write_pool(tmp_path, sizes=sizes, methods=methods)
+    run, own = tmp_path / "run", ("--allow-methods", tmp_path / "mine.py", "-o", tmp_path / "run")
+    allow(tmp_path)
+    asked = ("--for", "select", "--gradients", "--method", "strongest")
+    for args in (("calibrate", pool, *own, *asked), ("tune", pool, *own, "--method", "strongest")):
+        done = cli(*args)
+        assert done.returncode == 1
+        assert "`strongest` is a method of your own: it has no slopes" in done.stderr
+        assert not run.exists()
+    # Unasked, and by default, another one of the pool is taken.
+    loaded, unasked = mergeplan.load_pool(pool), CalibrateOptions(choosing=ChoiceGoal())
+    slopes = [unasked.gradients_of(loaded, 0, label) for label in methods]
+    assert slopes == [False, False, None]
+    assert choose_method(loaded, None)[0] == "task_arithmetic"  # which an average is, tuned
+    assert choose_method(replace(loaded, methods={"strongest": {}}), None)[0] == "task_arithmetic"

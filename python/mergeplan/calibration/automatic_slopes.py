@@ -13,8 +13,8 @@ from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.setup import Setup
 from mergeplan.calibration.sizes import smaller_sizes
 from mergeplan.calibration.worker import load_for, meter_of
-from mergeplan.config.labels import elects
-from mergeplan.errors import MergeplanError
+from mergeplan.config.labels import elects, has_slopes
+from mergeplan.errors import InputError, MergeplanError
 from mergeplan.evaluation.texts import Texts
 from mergeplan.pool.pool import Pool
 from mergeplan.pool.subsets import subset_merge
@@ -34,7 +34,13 @@ def slopes_pay(pool: Pool, size: int, label: str, *, leaning: bool) -> bool:
     """
     leans = leaning and bool(smaller_sizes(pool, size))
     enough = len(pool.sizes[size].experts) >= LEAST_EXPERTS
-    return enough and not leans and not elects(label, pool.methods[label])
+    return enough and not leans and exact_slopes(pool, label)
+
+
+def exact_slopes(pool: Pool, label: str) -> bool:
+    """Whether slopes of a method are worth their passes: an approximation is not."""
+    options = pool.methods[label]
+    return has_slopes(label, options) and not elects(label, options)
 
 
 def settle_slopes(
@@ -55,6 +61,9 @@ def settle_slopes(
 
     Returns:
         As it was said, or `None` where a few may have them; with what to record.
+
+    Raises:
+        InputError: All are to have them, and a method has none, or approximate ones.
     """
     recorded = None if before is None else before.arithmetic.get(GRADIENTS, False)
     if wanted is None and recorded is None:
@@ -66,7 +75,24 @@ def settle_slopes(
         wanted = None if recorded == WHERE_THEY_PAY else True
     if wanted is False:
         return False, checked
+    if wanted:
+        _refuse_without_slopes(checked)
     return wanted, checked.where(GRADIENTS, wanted or WHERE_THEY_PAY)
+
+
+def _refuse_without_slopes(checked: CheckedCalibration) -> None:
+    methods = checked.pool.methods
+    known = [one for one in methods if exact_slopes(checked.pool, one)]
+    hint = (f"take `--method {known[0]}`, or " if known else "") + "leave out `--gradients`"
+    for label in checked.labels:
+        if not has_slopes(label, methods[label]):
+            raise InputError(f"`{label}` is a method of your own: it has no slopes", hint)
+        if elects(label, methods[label]):
+            raise InputError(
+                f"merges by `{label}` elect signs: slopes along their weights are approximate, and"
+                " three merges by their values tell more of the others than one with slopes",
+                hint,
+            )
 
 
 def _why_not(checked: CheckedCalibration, *, partly: bool, cluster: bool) -> str:
@@ -75,8 +101,8 @@ def _why_not(checked: CheckedCalibration, *, partly: bool, cluster: bool) -> str
         return "they are of the losses on all documents"
     if not all(isinstance(texts, Texts) for texts in checked.texts):
         return "they are of losses on texts"
-    if all(elects(label, pool.methods[label]) for label in checked.labels):
-        return "a merge that elects signs has none"
+    if not any(exact_slopes(pool, label) for label in checked.labels):
+        return "of methods that elect signs, and of your own, none are taken"
     if max(len(size.experts) for size in pool.sizes) < LEAST_EXPERTS:
         return f"of fewer than {LEAST_EXPERTS} experts they save nothing"
     if cluster:

@@ -15,7 +15,6 @@ from mergeplan.calibration.run_folder import has_measured, recorded_in
 from mergeplan.calibration.setup import Setup, hash_texts
 from mergeplan.calibration.sizes import refuse_unlike_sizes, smaller_sizes
 from mergeplan.calibration.subset_plan import SubsetPlan
-from mergeplan.config.labels import elects
 from mergeplan.config.seed import seed_of
 from mergeplan.config.transfer import AUTO, OFF, REQUIRED, check_transfer
 from mergeplan.errors import InputError, nearest
@@ -199,26 +198,11 @@ def settle(
             cluster=options.ray is not None,
         )
         options = replace(options, gradients=wanted)
-    if options.gradients:
-        _refuse_elections(checked)
     settled = before and before.arithmetic.get(AUTO_DTYPE)
     if settled and options.setup.dtype in ("auto", settled):
         # What `auto` came to may also be said.
         checked = checked.where(DTYPE, "auto").where(AUTO_DTYPE, settled)
     return options, checked
-
-
-def _refuse_elections(checked: CheckedCalibration) -> None:
-    for label in checked.labels:
-        if elects(label, checked.pool.methods[label]):
-            known = [one for one, given in checked.pool.methods.items() if not elects(one, given)]
-            raise InputError(
-                f"merges by `{label}` elect signs: slopes along their weights are approximate, and"
-                " three merges by their values tell more of the others than one with slopes",
-                f"take `--method {known[0]}`, or leave out `--gradients`"
-                if known
-                else "leave out `--gradients`",
-            )
 
 
 def _with_half(options: CalibrateOptions, half: str) -> CalibrateOptions:

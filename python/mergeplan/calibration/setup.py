@@ -7,7 +7,12 @@ from mergeplan.errors import InputError
 from mergeplan.evaluation.halves import cut_of
 from mergeplan.evaluation.harness import Tasks
 from mergeplan.evaluation.hashes import texts_sha256
-from mergeplan.evaluation.loading import context_of, load_model_config, load_tokenizer
+from mergeplan.evaluation.loading import (
+    context_of,
+    import_transformers,
+    load_model_config,
+    load_tokenizer,
+)
 from mergeplan.evaluation.measure import Measure
 from mergeplan.evaluation.options import EvaluationOptions
 from mergeplan.evaluation.own_documents import OwnDocuments, own_sha256, read_files
@@ -43,7 +48,12 @@ class Setup:
     sharers: int = 1
 
     def on_cpu(self) -> bool:
-        """Whether merges are scored on the CPU."""
+        """Whether merges are scored on the CPU.
+
+        Raises:
+            MissingInputError: torch or transformers is not installed.
+        """
+        import_transformers()
         import torch
 
         return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())

@@ -11,6 +11,7 @@ import click
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
 from mergeplan.cli.options.evaluation import evaluation_options, setup_of
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.units import BYTES, threads_option
 from mergeplan.cli.options.vocabulary import mismatch_option
@@ -132,6 +133,7 @@ class Total(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     "--lora-exact", is_flag=True, help="Keep base + adapter in float32 before merging, as in merge."
 )
 @mismatch_option
+@allow_methods_option
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, an address, `local`.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what it would take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

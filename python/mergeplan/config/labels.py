@@ -88,6 +88,15 @@ def elects(label: str, options: Mapping[str, Any]) -> bool:
         return False
 
 
+def has_slopes(label: str, options: Mapping[str, Any]) -> bool:
+    """Whether losses have slopes along the weights of a label's merges: of all methods but the
+    user's own, and those of no known method."""
+    try:
+        return method_of(label, options)[0].code is None
+    except InputError:
+        return False
+
+
 def _labelled(name: str) -> Method | None:
     if name in LABELS:
         return METHODS[LABELS[name]]

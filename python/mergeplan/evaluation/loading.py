@@ -235,8 +235,10 @@ def find_device(name: str) -> str:
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
+        MissingInputError: torch or transformers is not installed.
         InputError: torch finds no such GPU.
     """
+    import_transformers()
     import torch
 
     kind, number = parse_device(name)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeplan.checkpoints.layers import layer_of
-from mergeplan.config.labels import draws_masks, elects, method_of
+from mergeplan.config.labels import draws_masks, elects, has_slopes, method_of
 from mergeplan.config.write import merge_config
 from mergeplan.errors import InputError, nearest
 from mergeplan.planning.document import Delta, Job
@@ -95,20 +95,20 @@ def rounded(weights: Array) -> Array:
 
 def choose_method(pool: Pool, label: str | None) -> tuple[str, dict[str, Any]]:
     """The method to tune, and its options: by default the pool's first without election, whose
-    slopes are exact, or its first.
+    slopes are exact, or its first; a method of the user's own has none.
 
     An average is a sum of deltas here, whose weights need not sum to 1.
 
     Raises:
-        InputError: The pool lacks it, or its lambda is 0.
+        InputError: The pool lacks it, it is the user's own, or its lambda is 0.
     """
-    known = list(pool.methods)
+    known = [one for one in pool.methods if has_slopes(one, pool.methods[one])]
     free = [one for one in known if not elects(one, pool.methods[one])]
     if label is not None and label not in known:
-        raise InputError(
-            f"the pool has no method `{label}`",
-            nearest(label, known) or f"it has: {', '.join(known)}",
-        )
+        hint = f"it has: {', '.join(known)}" if known else f"leave it out to tune `{SUMS}`"
+        if label in pool.methods:
+            raise InputError(f"`{label}` is a method of your own: it has no slopes", hint)
+        raise InputError(f"the pool has no method `{label}`", nearest(label, known) or hint)
     if label is None and known and not free:
         label = known[0]
     label = label or (free[0] if free else SUMS)
