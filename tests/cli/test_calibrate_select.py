@@ -183,6 +183,14 @@ def test_a_dry_run_forecasts_and_writes_nothing(tmp_path):
     assert "are read once" in calibrate(pool, tmp_path / "run", *SELECT, "--dry-run").stdout
     curve = json.loads(calibrate(pool, tmp_path / "run", "--dry-run", "--json").stdout)
     assert curve["compared_bytes"] == 0
+    sloped = (*SELECT, "--gradients", "--dry-run")
+    (slopes,) = json.loads(calibrate(pool, tmp_path / "run", *sloped, "--json").stdout)["slopes"]
+    assert slopes["read_bytes"] == slopes["reads"] * sum(weights)
+    assert f"at most {slopes['memory_bytes'] / 1e6:.0f} MB" in (
+        calibrate(pool, tmp_path / "run", *sloped).stdout
+    )
+    few = ("--memory-limit", "1MB")
+    assert "gradients take" in calibrate(pool, tmp_path / "run", *sloped, *few).stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -438,8 +446,7 @@ def test_what_has_no_gradient_is_refused_before_anything_is_measured(tmp_path, m
     done = calibrate(pool, tmp_path / "run", "--for", "select", "--gradients", *more)
     assert done.returncode == 1
     assert message in done.stderr
-    kept = tmp_path / "run" / "scores.jsonl"
-    assert not kept.exists() or not kept.read_text()
+    assert not (tmp_path / "run").exists()
 
 
 SIX = (*NAMES, "json")

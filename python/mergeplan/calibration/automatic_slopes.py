@@ -5,7 +5,7 @@ the passes until the best subset is sure, on complete sweeps (docs/evidence/sele
 a few of them, `subset_plan.sloped_first`, and values of everything else.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mergeplan.calibration.going_on import GRADIENTS
 from mergeplan.calibration.identity import RunIdentity
@@ -23,6 +23,23 @@ from mergeplan.pool.subsets import subset_merge
 LEAST_EXPERTS = 6
 # What `run.json` says of a run to which nothing was said; of one that was asked, true.
 WHERE_THEY_PAY = "where they pay"
+
+
+@dataclass(frozen=True)
+class SlopesForecast:
+    """What the slopes of each merge take at a size.
+
+    Attributes:
+        n_params: Of its base.
+        reads: How often base and experts are read.
+        read_bytes: What those reads go over.
+        memory_bytes: Beside the model, at most.
+    """
+
+    n_params: float
+    reads: int
+    read_bytes: int
+    memory_bytes: int
 
 
 def slopes_pay(pool: Pool, size: int, label: str, *, leaning: bool) -> bool:
@@ -123,10 +140,23 @@ def why_not_here(checked: CheckedCalibration, setup: Setup, *, leaning: bool) ->
     for size in range(len(pool.sizes)):
         labels = [one for one in checked.labels if slopes_pay(pool, size, one, leaning=leaning)]
         for label in labels[:1]:
-            every = subset_merge(pool, size, label, pool.sizes[size].experts)
             try:
-                model = load_for(pool.sizes[size].base, setup)
-                meter_of(pool, every, model, checked.texts[size], setup)
+                what_slopes_take(checked, setup, size, label)
             except MergeplanError as error:
                 return error.message
     return ""
+
+
+def what_slopes_take(
+    checked: CheckedCalibration, setup: Setup, size: int, label: str
+) -> SlopesForecast:
+    """What a method's slopes take at a size, whose base is loaded and runs backward once.
+
+    Raises:
+        InputError, SurroundingsError: As for `meter_of`.
+    """
+    own = checked.pool.sizes[size]
+    every = subset_merge(checked.pool, size, label, own.experts)
+    meter = meter_of(checked.pool, every, load_for(own.base, setup), checked.texts[size], setup)
+    held = meter.holding
+    return SlopesForecast(own.count_params(), held.n_reads, held.read_bytes, held.memory_bytes)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeplan.calibration.closing import Command, verdict_on
+from mergeplan.calibration.forecast import forecast_slopes
 from mergeplan.calibration.held_back import HeldBack
 from mergeplan.calibration.options import (
     CalibrateOptions,
@@ -21,7 +22,7 @@ from mergeplan.calibration.options import (
 )
 from mergeplan.calibration.preflight import CheckedCalibration
 from mergeplan.calibration.rounds import EachMerge, Run, Say
-from mergeplan.calibration.run_folder import RunFolder
+from mergeplan.calibration.run_folder import RunFolder, has_measured
 from mergeplan.calibration.sizes import in_order
 from mergeplan.calibration.status import record_status
 from mergeplan.calibration.store import RunStore
@@ -139,6 +140,8 @@ def calibrate(
     pool_file, folder = Path(pool_file), Path(folder)
     options, checked = settle(pool_file, folder, options or CalibrateOptions())
     _, seed_warnings = seed_of(checked.pool.random_seed, options.seed, f"`{pool_file}`")
+    if not has_measured(folder):
+        forecast_slopes(checked, options)
     with ExitStack() as undo:
         told = undo.enter_context(shown_as_bar(progress, options.setup.evaluation.unit))
         # Before there is a folder: a node of a cluster may not see the models.

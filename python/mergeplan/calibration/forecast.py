@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mergeplan.calibration.automatic_slopes import SlopesForecast, what_slopes_take
 from mergeplan.calibration.curve_rounds import curve_forecast
 from mergeplan.calibration.going_on import go_on
 from mergeplan.calibration.identity import RunIdentity
@@ -42,6 +43,7 @@ class CalibrationForecast:
         seconds_each: Of one merge with its evaluation, from what the folder holds; else `None`.
         sizes: Least and most of each base, in the order in which they are measured.
         compared_bytes: Of the weights that are read to compare the experts; 0 where they are not.
+        slopes: Of each base, where all merges are measured with slopes by this process.
     """
 
     least: Spending
@@ -50,6 +52,7 @@ class CalibrationForecast:
     seconds_each: float | None
     sizes: tuple[SizeForecast, ...] = ()
     compared_bytes: int = 0
+    slopes: tuple[SlopesForecast, ...] = ()
 
 
 def forecast_calibration(
@@ -92,7 +95,23 @@ def forecast_calibration(
         mean if kept else None,
         tuple(sizes),
         compared_bytes=_weight_bytes(checked.identity) if compared else 0,
+        slopes=forecast_slopes(checked, options),
     )
+
+
+def forecast_slopes(
+    checked: CheckedCalibration, options: CalibrateOptions
+) -> tuple[SlopesForecast, ...]:
+    """What slopes take, where all merges are to have them.
+
+    Raises:
+        InputError: A model cannot run backward.
+        SurroundingsError: Gradients do not go into the memory.
+    """
+    if not options.gradients or options.ray is not None:
+        return ()
+    sizes = range(len(checked.pool.sizes))
+    return tuple(what_slopes_take(checked, options.setup, n, checked.labels[0]) for n in sizes)
 
 
 def most_of(checked: CheckedCalibration, options: CalibrateOptions) -> Spending:

@@ -318,6 +318,13 @@ def _forecast(found: "CalibrationForecast", unit: str) -> str:
             line("  at least", one.least),
             line("  at most", one.most),
         ]
+    for own in found.slopes:
+        lines += [
+            f"a merge with slopes counts three passes; for them base and experts"
+            f" ({format_count(own.n_params)}) are read {counted(own.reads, 'times')},"
+            f" {format_bytes(own.read_bytes)}; memory beside the model: at most"
+            f" {format_bytes(own.memory_bytes)}"
+        ]
     if found.compared_bytes:
         size = format_bytes(found.compared_bytes)
         lines.append(f"before that the experts are compared by their weights: {size} are read once")
