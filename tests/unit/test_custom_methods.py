@@ -16,6 +16,7 @@ import yaml
 import mergeplan
 from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
 from mergeplan.config.methods import KNOWN
+from mergeplan.config.write import merge_config
 from mergeplan.custom.declare import DECLARED
 from mergeplan.errors import ContentError, InputError
 from mergeplan.tuning.recipe import choose_method
@@ -196,6 +197,8 @@ def test_options_along_layers_and_sixteen_bits_are_rounded_once(models, tmp_path
         ("block.base / 0 if block.base is None else block.nothing", "line 8: AttributeError"),
         ("block.base.__iadd__(1)", "line 8: ValueError: output array is read-only"),
         ("block.base + np.float32(exit())", "line 8: SystemExit"),
+        ("exec('raise GeneratorExit')", "line 8: GeneratorExit"),
+        ("np.ma.masked_less(block.base, 0)", "expected an array, found MaskedArray"),
     ],
 )
 def test_what_a_function_may_not_do_is_told_before_a_merge_begins(body, told, models, tmp_path):
@@ -257,12 +260,76 @@ def odd(block):
         ("import mergeplan\nmergeplan.method('a', statistics=('l3',))", "no statistic `l3`"),
         ("import mergeplan\nmergeplan.method('a', statistics=('threshold',))", "needs a model"),
         ("import mergeplan\nmergeplan.method('a', options={'b': 'c'})", "a number or a bool"),
+        ("import mergeplan\nmergeplan.method('a', options={'b': 1e999})", "a finite number"),
+        (
+            "import mergeplan\nmergeplan.method('a', options={3: 1.0})",
+            "option `3`: expected a name",
+        ),
+        ("import mergeplan\nmergeplan.method('a', base='maybe')", "`base`: expected `required`"),
+        ("import mergeplan\nmergeplan.method('a', models=(5, 2))", "`models`: expected the fewest"),
+        ("import mergeplan\nmergeplan.method('a', models=3)", "`models`: expected the fewest"),
+        ("import mergeplan\nmergeplan.method('a', by_rows='yes')", "`by_rows`: expected a bool"),
+        ("import mergeplan\nmergeplan.method('a', statistics='l2')", "`statistics`: expected a tu"),
+        ("import mergeplan\nmergeplan.method('a', state=(1, 2, 3))", "`state`: expected a `merge"),
+        (
+            "import mergeplan\n"
+            "mergeplan.method('a', options={'b': mergeplan.Option(int, 3, maximum=2)})",
+            "its default 3 is out of its bounds",
+        ),
+        (
+            "import mergeplan\nfor one in (abs, all):\n    mergeplan.method('a')(one)",
+            "declares method `a` twice",
+        ),
+        ("import mergeplan\n\0", "null bytes"),
     ],
 )
 def test_files_that_declare_no_method_are_refused(text, told, tmp_path):
     with pytest.raises(InputError) as caught:
         allow(tmp_path, text)
     assert told in caught.value.message
+
+
+def test_the_share_that_a_threshold_keeps_has_bounds(models, tmp_path):
+    allow(tmp_path)
+    for density in (20, -1):
+        given = config(models, "trimmed", parameters={"density": density})
+        with pytest.raises(InputError, match="`parameters.density`: expected a number from 0 to 1"):
+            mergeplan.merge(given, tmp_path / "out")
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "GeneratorExit", "SystemExit(0)"])
+def test_what_a_function_raises_in_a_worker_is_its_own_fault(raised, models, tmp_path):
+    text = f"""
+import mergeplan
+@mergeplan.method("odd")
+def odd(block):
+    if block.tensor == "a":
+        raise {raised}
+    return block.base
+"""
+    allow(tmp_path, text)
+    with pytest.raises(ContentError, match="line 6: " + raised.partition("(")[0]):
+        mergeplan.merge(config(models, "odd"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["\ufeff" + MINE, MINE.replace("\n", "\r\n"), MINE])
+def test_the_hash_is_that_of_the_file_s_bytes(text, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_bytes(text.encode())
+    mergeplan.allow_methods(file)
+    assert DECLARED["centred"].code.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_merge_by_one_s_own_method_is_replayed_where_it_is_allowed(models, tmp_path):
+    allow(tmp_path)
+    (tmp_path / "merge.yml").write_text(yaml.safe_dump(config(models, "centred")))
+    mergeplan.merge(tmp_path / "merge.yml", tmp_path / "out")
+    replayed = cli(
+        "verify", "out", "--config", "merge.yml", "--allow-methods", "mine.py", cwd=tmp_path
+    )
+    assert replayed.returncode == 0, replayed.stderr
+    by_manifest = cli("verify", "out", "--allow-methods", "mine.py", cwd=tmp_path)
+    assert "--allow-methods goes with --config" in by_manifest.stderr
 
 
 def test_two_files_cannot_have_one_name_and_an_edited_one_takes_its_own_place(tmp_path):
@@ -304,6 +371,32 @@ def test_nothing_runs_unless_it_is_allowed_and_a_changed_file_refuses_to_resume(
     assert manifest["methods"] == {"trimmed": hashlib.sha256(text.encode()).hexdigest()}
 
 
+KINDS = """
+import mergeplan
+@mergeplan.method("kinds", options={"lambda": 1.0, "signed": True, "least": 2, "must":
+    mergeplan.Option(float, None)})
+def kinds(block):
+    return block.base
+"""
+
+
+def test_a_pool_s_options_keep_their_kinds(tmp_path):
+    allow(tmp_path, KINDS)
+    given = {"signed": False, "least": 3.0, "must": 1}
+    written = merge_config("kinds", given, Path("base"), [Path("x")], "float32")["parameters"]
+    assert written == {"lambda": 1.0, "signed": False, "least": 3, "must": 1.0}
+    assert [type(written[key]) for key in given] == [bool, int, float]
+    for wrong, told in (
+        ({"signed": 1}, "expected true or false as `signed`"),
+        ({"least": 1.5}, "expected a whole number as `least`"),
+        ({"must": True}, "expected a number as `must`"),
+    ):
+        with pytest.raises(InputError, match=told):
+            merge_config("kinds", given | wrong, Path("base"), [Path("x")], "float32")
+    with pytest.raises(InputError, match="method `kinds` needs `must`"):
+        merge_config("kinds", {}, Path("base"), [Path("x")], "float32")
+
+
 def test_a_method_goes_to_other_processes_by_its_text(tmp_path):
     file = allow(tmp_path)
     sent = tmp_path / "sent"
@@ -317,8 +410,10 @@ def test_a_method_goes_to_other_processes_by_its_text(tmp_path):
     assert found.stdout.strip() == KNOWN["centred"].code.sha256
 
 
-def test_a_package_s_method_is_imported_once_a_config_names_it(models, tmp_path, monkeypatch):
-    (tmp_path / "a_package.py").write_text(MINE)
+def test_a_package_s_method_is_imported_once_a_config_names_it(
+    models, tmp_path, monkeypatch, capfd
+):
+    (tmp_path / "a_package.py").write_text("print('imported')\n" + MINE)
     info = tmp_path / "a_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: a-package\nVersion: 1.0\n")
@@ -329,6 +424,8 @@ def test_a_package_s_method_is_imported_once_a_config_names_it(models, tmp_path,
     assert "a_package" not in sys.modules
     mergeplan.merge(config(models, "trimmed"), tmp_path / "out")
     assert "a_package" in sys.modules
+    printed = capfd.readouterr()
+    assert ("imported" in printed.out, "imported" in printed.err) == (False, True)
     with pytest.raises(InputError, match="`a_package:squares` declares no method"):
         mergeplan.merge(config(models, "absent"), tmp_path / "other")
     monkeypatch.delitem(sys.modules, "a_package")

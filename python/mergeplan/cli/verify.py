@@ -7,6 +7,7 @@ import click
 
 from mergeplan.cli.documents import print_document
 from mergeplan.cli.messages import warn
+from mergeplan.cli.options.own_methods import allow_methods_option
 from mergeplan.cli.options.path import PATH
 from mergeplan.cli.options.tensors import tensor_options
 from mergeplan.cli.options.units import SEED, NumberRange, threads_option
@@ -40,6 +41,7 @@ MOST_STEPS = 1e9
     "--random-seed", type=SEED, help="Seed of the replay's masks.  [default: the config's, or 0]"
 )
 @tensor_options
+@allow_methods_option
 @click.option("--all", "show_all", is_flag=True, help="List every tensor of a replay.")
 @threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -124,6 +126,7 @@ def _check_no_replay(ctx: click.Context) -> None:
         "random_seed": "--random-seed",
         "allow_left_out": "--allow-left-out",
         "packed_experts": "--packed-experts",
+        "allow_methods": "--allow-methods",
         "show_all": "--all",
     }
     for name, option in of_replay.items():

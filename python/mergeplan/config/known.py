@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from mergeplan.config.methods import KNOWN, Method
 from mergeplan.display.text import cut
 from mergeplan.errors import InputError
+from mergeplan.system.descriptors import stdout_to_stderr
 
 # Of entry points of installed packages: a method's name, and the function that is it.
 GROUP = "mergeplan.methods"
@@ -20,7 +21,8 @@ def find_method(name: str) -> Method | None:
         for point in entry_points(group=GROUP, name=name):
             what = f"method `{name}`: `{point.value}`"
             try:
-                point.load()
+                with stdout_to_stderr():
+                    point.load()
             except InputError:
                 raise
             except (Exception, SystemExit) as error:

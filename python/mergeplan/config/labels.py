@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mergeplan.config.known import find_method
-from mergeplan.config.methods import METHODS, Method, check_epsilon
+from mergeplan.config.methods import METHODS, Method, Option, check_epsilon
 from mergeplan.errors import InputError, nearest
 
 # Label -> mergekit's method. What each may be given is below; the defaults are mergekit's.
@@ -113,6 +113,23 @@ def _settled_once(method: Method) -> list[str]:
     return [key for key in _OPTIONS if key in method.options and (sparse or key == "lambda")]
 
 
+def _settled(label: str, key: str, option: Option, value: Any) -> float:
+    """An option's value, of the option's kind."""
+    low = -float("inf") if option.minimum is None else option.minimum
+    high = float("inf") if option.maximum is None else option.maximum
+    if option.kind is bool:
+        kind, fits = "true or false", isinstance(value, bool)
+    else:
+        kind = "a number" if option.kind is float else "a whole number"
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = fits and low <= value <= high and abs(value) <= _LARGEST
+        fits = fits and (option.kind is float or value == int(value))
+    if not fits:
+        bounds = "" if option.minimum is None else f" from {low:g} to {high:g}"
+        raise InputError(f"method `{label}`: expected {kind}{bounds} as `{key}`: `{value}`")
+    return option.kind(value)
+
+
 def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str, float]]:
     """The method of a label, and all its options with what is not given at its default.
 
@@ -137,14 +154,9 @@ def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str,
     found = {}
     for key in _settled_once(method):
         option = method.options[key]
-        value = given.pop(key, option.default)
-        low = -float("inf") if option.minimum is None else option.minimum
-        high = float("inf") if option.maximum is None else option.maximum
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not low <= value <= high or abs(value) > _LARGEST:
-            bounds = "" if option.minimum is None else f" from {low:g} to {high:g}"
-            raise InputError(f"method `{label}`: expected a number{bounds} as `{key}`: `{value}`")
-        found[key] = float(value)
+        if option.required and key not in given:
+            raise InputError(f"method `{label}` needs `{key}`")
+        found[key] = _settled(label, key, option, given.pop(key, option.default))
     for key in given:
         hint = nearest(str(key), list(found)) or f"it has: {', '.join(found) or 'no options'}"
         raise InputError(f"method `{label}` has no option `{key}`", hint)

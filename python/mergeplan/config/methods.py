@@ -48,22 +48,22 @@ class Code:
 
     Attributes:
         file: Where its source is, or was.
-        source: The file's text, as it was run.
+        source: The file's bytes, as they were run.
         by_rows: Whether it gets whole rows along the last dimension.
         statistics: What it is told of each model's whole tensor.
         has_states: Whether it makes a state of each model's tensor.
     """
 
     file: Path
-    source: str = field(repr=False)
+    source: bytes = field(repr=False)
     by_rows: bool = False
     statistics: tuple[str, ...] = ()
     has_states: bool = False
 
     @property
     def sha256(self) -> str:
-        """Of the text."""
-        return hashlib.sha256(self.source.encode()).hexdigest()
+        """Of the file."""
+        return hashlib.sha256(self.source).hexdigest()
 
 
 @dataclass(frozen=True)

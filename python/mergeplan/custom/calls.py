@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,7 +65,8 @@ class Callee:
         """
         found = self._run(self.declared.function, block)
         expected = block.models.shape[1:]
-        if not isinstance(found, np.ndarray):
+        # A masked array, for one, would lose its mask.
+        if type(found) is not np.ndarray:
             raise InputError(f"expected an array, found {type(found).__name__}")
         if found.shape != expected:
             raise InputError(f"expected an array of shape {expected}, found {found.shape}")
@@ -76,7 +78,10 @@ class Callee:
     def _run(self, function: Callable[..., T], *given: Any) -> T:
         try:
             return function(*given)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # Ctrl-C comes to the main thread; whatever else there is, no thread may end by it.
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise
             raise InputError(failed("in", self.declared.code.file, error)) from error
 
 

@@ -1,11 +1,14 @@
 """`@mergeplan.method`: a function becomes a merge method."""
 
+import functools
+import math
 import re
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,7 @@ from mergeplan.config.labels import LABELS
 from mergeplan.config.methods import KNOWN, METHODS, BasePolicy, Code, Method, Option
 from mergeplan.custom.block import Block
 from mergeplan.errors import InputError
-from mergeplan.system.reading import CODE, read_text
+from mergeplan.system.reading import CODE, read_bytes
 
 STATISTICS = ("l1", "l2", "largest", "threshold")
 Function = Callable[[Block], NDArray[Any]]
@@ -52,8 +55,19 @@ class Declared:
 
 # By name. A process has one method of each.
 DECLARED: dict[str, Declared] = {}
-# File and text of what is being run by `loading`.
-being_run: list[tuple[Path, str]] = []
+
+
+@dataclass(frozen=True)
+class Running:
+    """A file that is being run, and the methods that it has declared so far."""
+
+    file: Path
+    source: bytes
+    names: set[str] = field(default_factory=set)
+
+
+# By `loading`, the innermost last.
+being_run: list[Running] = []
 
 
 def method(
@@ -90,7 +104,7 @@ def method(
         What decorates the function, which stays as it is.
 
     Raises:
-        InputError: The name or an option cannot be that, or the name is taken.
+        InputError: The name, an option or another argument cannot be that, or the name is taken.
 
     Example:
         >>> import mergeplan
@@ -104,6 +118,7 @@ def method(
     if name in METHODS or name in LABELS:
         raise InputError(f"`{name}` is a method of mergeplan's own", "give yours another name")
     where = f"method `{name}`"
+    _check_arguments(where, base, models, by_rows, statistics, state)
     each = {key: _option(where, key, value, True) for key, value in (model_options or {}).items()}
     every = {key: _option(where, key, value, False) for key, value in (options or {}).items()}
     if both := sorted(each.keys() & every.keys()):
@@ -113,12 +128,19 @@ def method(
             raise InputError(
                 f"{where}: no statistic `{one!s:.100}`", f"there are: {', '.join(STATISTICS)}"
             )
-    if "threshold" in statistics and "density" not in each:
-        raise InputError(f"{where}: the statistic `threshold` needs a model option `density`")
+    if "threshold" in statistics:
+        if "density" not in each:
+            raise InputError(f"{where}: the statistic `threshold` needs a model option `density`")
+        each["density"] = _share(where, "density", each["density"])
 
     def declare(function: Function) -> Function:
-        file, source = being_run[-1] if being_run else _source_of(where, function)
-        code = Code(file, source, by_rows, tuple(statistics), state is not None)
+        running = being_run[-1] if being_run else _source_of(where, function)
+        if name in running.names:
+            raise InputError(f"`{running.file}` declares method `{name}` twice")
+        running.names.add(name)
+        # Standard output is for data, and blocks are merged by many threads.
+        getattr(function, "__globals__", {}).setdefault("print", _print)
+        code = Code(running.file, running.source, by_rows, tuple(statistics), state is not None)
         least, most = models
         made = Method(
             name,
@@ -137,22 +159,64 @@ def method(
     return declare
 
 
+_print = functools.partial(print, file=sys.stderr)
+
+
+def _check_arguments(
+    where: str, base: object, models: object, by_rows: object, statistics: object, state: object
+) -> None:
+    fewest, most = models if isinstance(models, tuple) and len(models) == 2 else (0, 0)
+    whole = isinstance(fewest, int) and (most is None or isinstance(most, int))
+    functions = (state.init, state.update, state.merge) if isinstance(state, State) else ()
+    for name, holds, expected in (
+        ("base", base in get_args(BasePolicy), "`required`, `optional` or `none`"),
+        ("models", whole and 1 <= fewest <= (most or fewest), "the fewest and the most"),
+        ("by_rows", isinstance(by_rows, bool), "a bool"),
+        ("statistics", isinstance(statistics, tuple | list), "a tuple of names"),
+        (
+            "state",
+            state is None or (len(functions) == 3 and all(map(callable, functions))),
+            "a `mergeplan.State` of three functions",
+        ),
+    ):
+        if not holds:
+            raise InputError(f"{where}: `{name}`: expected {expected}")
+
+
 def _option(where: str, key: str, value: OptionValue, per_input: bool) -> Option:
-    if isinstance(value, Option):
-        return replace(value, per_input=per_input)
-    if isinstance(value, bool | int | float):
-        return Option(type(value), value, per_input=per_input)
-    raise InputError(
-        f"{where}: option `{key}`: expected a number or a bool, found {type(value).__name__}"
+    where = f"{where}: option `{key!s:.100}`"
+    if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+        raise InputError(f"{where}: expected a name", "use a-z, 0-9 and _, a letter first")
+    if not isinstance(value, bool | int | float | Option):
+        raise InputError(f"{where}: expected a number or a bool, found {type(value).__name__}")
+    made = value if isinstance(value, Option) else Option(type(value), value)
+    if made.kind not in (bool, int, float):
+        raise InputError(f"{where}: expected bool, int or float as its kind")
+    default, low, high = made.default, made.minimum, made.maximum
+    if default is None:
+        return replace(made, per_input=per_input)
+    if not isinstance(default, bool | int | float) or not math.isfinite(default):
+        raise InputError(f"{where}: expected a finite number as its default, found {default}")
+    if not (-math.inf if low is None else low) <= default <= (math.inf if high is None else high):
+        raise InputError(f"{where}: its default {default:g} is out of its bounds")
+    return replace(made, default=made.kind(default), per_input=per_input)
+
+
+def _share(where: str, key: str, option: Option) -> Option:
+    """An option that the core reads as a share."""
+    least = max(0.0, option.minimum or 0.0)
+    most = 1.0 if option.maximum is None else min(1.0, option.maximum)
+    return _option(
+        where, key, replace(option, kind=float, minimum=least, maximum=most), option.per_input
     )
 
 
-def _source_of(where: str, function: Function) -> tuple[Path, str]:
+def _source_of(where: str, function: Function) -> Running:
     """Of a function whose module somebody has imported."""
     file = Path(getattr(function, "__code__", method.__code__).co_filename)
     if not hasattr(function, "__code__") or not file.is_file():
         raise InputError(f"{where}: its source is in no file", "put the function into a file")
-    return file.resolve(), read_text(file.resolve(), CODE)
+    return Running(file.resolve(), read_bytes(file.resolve(), CODE))
 
 
 def _register(declared: Declared) -> None:

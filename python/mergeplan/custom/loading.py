@@ -1,9 +1,7 @@
 """Run a file of merge methods that the user allows, and have them in other processes too."""
 
 import copyreg
-import functools
 import hashlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +9,10 @@ from typing import Any
 
 from mergeplan.config.known import find_method
 from mergeplan.config.methods import Code, Method
-from mergeplan.custom.declare import DECLARED, being_run
+from mergeplan.custom.declare import DECLARED, Running, being_run
 from mergeplan.errors import InputError
 from mergeplan.system.files import expanded
-from mergeplan.system.reading import CODE, read_text
+from mergeplan.system.reading import CODE, read_bytes
 from mergeplan.system.users_code import run_source
 
 WORD = "methods"
@@ -46,14 +44,12 @@ def allow_methods(file: Path | str) -> tuple[str, ...]:
         ('halfway',)
     """
     path = expanded(file).resolve()
-    return _run(path, read_text(path, CODE, given=True))
+    return _run(path, read_bytes(path, CODE, given=True))
 
 
-def _run(path: Path, source: str) -> tuple[str, ...]:
-    module = ModuleType(f"mergeplan_methods_{hashlib.sha256(source.encode()).hexdigest()[:16]}")
-    # Standard output is for data, and blocks are merged by many threads.
-    vars(module)["print"] = functools.partial(print, file=sys.stderr)
-    being_run.append((path, source))
+def _run(path: Path, source: bytes) -> tuple[str, ...]:
+    module = ModuleType(f"mergeplan_methods_{hashlib.sha256(source).hexdigest()[:16]}")
+    being_run.append(Running(path, source))
     try:
         run_source(WORD, path, source, module)
     finally:
@@ -67,7 +63,7 @@ def _run(path: Path, source: str) -> tuple[str, ...]:
 
 
 def load_again(name: str, code: Code) -> Method:
-    """The method that another process has, by the text that it has sent.
+    """The method that another process has, by the file that it has sent.
 
     Raises:
         InputError: It cannot be run here.

@@ -16,6 +16,7 @@ from mergeplan.custom.block import Block
 from mergeplan.custom.calls import Callee
 from mergeplan.custom.declare import DECLARED, Declared
 from mergeplan.errors import InputError
+from mergeplan.system import signals
 
 _ELEMENTS, _ROWS, _COLUMNS = 384, 12, 33
 # Vector units may round the ends of a vector otherwise.
@@ -38,7 +39,11 @@ def try_method(
     values = (*options.values(), *(one for each in model_options.values() for one in each))
     key = declared.code.source, n_models, has_base, values
     if key not in _tried:
-        check_rules(declared, n_models, has_base, options, model_options)
+        try:
+            check_rules(declared, n_models, has_base, options, model_options)
+        finally:
+            # SIGTERM is a `SystemExit` too, of which the function makes what it likes.
+            signals.raise_again()
         _tried.add(key)
 
 
@@ -164,7 +169,7 @@ def _check_state(callee: Callee, block: Block) -> None:
 
 
 def _near(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
-    scale = float(np.abs(expected).max(initial=0.0))
+    scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
     return bool(np.allclose(found, expected, rtol=_NEAR, atol=_NEAR * scale, equal_nan=True))
 
 
@@ -180,7 +185,7 @@ def _in_threads(work: Callable[[], NDArray[np.float32]]) -> list[NDArray[np.floa
             faults.append(error)
 
     run()
-    threads = [Thread(target=run) for _ in range(2)]
+    threads = [Thread(target=run, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

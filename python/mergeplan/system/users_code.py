@@ -12,11 +12,12 @@ from mergeplan.system.descriptors import stdout_to_stderr
 
 
 @stdout_to_stderr()
-def run_source(word: str, path: Path, source: str, module: ModuleType) -> None:
+def run_source(word: str, path: Path, source: str | bytes, module: ModuleType) -> None:
     """Run a file's text in a module; what it prints is no data of ours.
 
     Args:
         word: What it is, for messages.
+        source: Bytes are read as Python reads files.
 
     Raises:
         InputError: It is no Python, or raises.
@@ -26,7 +27,8 @@ def run_source(word: str, path: Path, source: str, module: ModuleType) -> None:
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except SyntaxError as error:
-        raise InputError(f"{word} `{path}`, line {error.lineno}: {error.msg}") from error
+        where = "" if error.lineno is None else f", line {error.lineno}"
+        raise InputError(f"{word} `{path}`{where}: {error.msg}") from error
     except InputError:
         raise
     except (Exception, SystemExit) as error:
