@@ -232,6 +232,16 @@ def test_an_aim_names_domains_of_the_pool():
         Aim.of("ab", keep=(parse_constraint("a>=1"),))
 
 
+def test_bounds_that_do_not_hold_are_told_apart_from_the_value():
+    aim = Aim.of("ab", "a", keep=(parse_constraint("b<=1.5"),))
+    assert aim.said({"a": 2.0, "b": 1.5}) == "2.0000"
+    assert aim.said({"a": 2.0, "b": 1.7}) == "2.0000 (bounds broken by 0.2000)"
+    assert aim.broken({"a": 2.0, "b": 1.5}) == ()
+    (said,) = aim.broken({"a": 2.0, "b": 1.7})
+    assert said.startswith("`b` has a loss of 1.7000")
+    assert "`--keep b<=1.5`" in said
+
+
 def test_a_setting_reads_back_from_yaml():
     names = ["e.weight", *(f"m.layers.{n}.mlp.w" for n in range(3))]
     found = setting(Groups.find(names, "layer"), np.array([1e-5, 0.2, 0.3, -1e-5]))

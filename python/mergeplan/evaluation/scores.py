@@ -207,6 +207,10 @@ class Scores(Summarized):
         """The loss of each domain."""
         return {name: domain.estimate() for name, domain in self.domains.items()}
 
+    def losses(self) -> dict[str, float]:
+        """The same without errors."""
+        return {name: one.loss_nats for name, one in self.estimates().items()}
+
     def macro(self) -> Estimate:
         """The mean over domains, each counting alike."""
         return self.mean(dict.fromkeys(self.domains, 1.0))

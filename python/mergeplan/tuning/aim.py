@@ -84,6 +84,20 @@ class Aim:
         """By how much bounds are broken, in all."""
         return sum(max(losses[one.name] - one.limit, 0.0) for one in self.keep)
 
+    def said(self, losses: Mapping[str, float]) -> str:
+        """The value for people, and whether bounds are broken."""
+        excess = self.excess(losses)
+        return f"{self.value(losses):.4f}" + (f" (bounds broken by {excess:.4f})" if excess else "")
+
+    def broken(self, losses: Mapping[str, float]) -> tuple[str, ...]:
+        """A sentence for each bound that does not hold on the reporting half."""
+        return tuple(
+            f"`{one.name}` has a loss of {losses[one.name]:.4f} on documents that had no part in"
+            f" tuning: `--keep {one}` does not hold there"
+            for one in self.keep
+            if losses[one.name] > one.limit
+        )
+
     def merit(self, losses: Mapping[str, float]) -> float:
         """The value, and what broken bounds cost."""
         return self.value(losses) + BROKEN * self.excess(losses)
@@ -97,5 +111,5 @@ class Aim:
         """The shares of the domains in the value of some scores."""
         if not self.worst:
             return self.shares
-        losses = {name: one.loss_nats for name, one in scores.estimates().items()}
+        losses = scores.losses()
         return {max(self.shares, key=losses.__getitem__): 1.0}

@@ -79,7 +79,7 @@ class Measuring:
         assert not isinstance(task.merge, Path)
         weights = np.array(task.merge)
         found = self.meter.measure(task.domains, self._slopes_at(weights))
-        losses, n = found.scores.estimates(), len(weights)
+        losses, n = found.scores.losses(), len(weights)
         slopes, along = {}, {}
         for name in task.domains:
             each = found.slopes[name]
@@ -90,7 +90,7 @@ class Measuring:
             along[name] = float(each[:, n:].sum()) if self._recipe.elects else of_sum
         return Done(
             time.perf_counter() - begun,
-            losses={name: losses[name].loss_nats for name in task.domains},
+            losses={name: losses[name] for name in task.domains},
             slopes=slopes,
             along_lambda=along,
         )

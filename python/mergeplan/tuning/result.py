@@ -50,7 +50,7 @@ class Rival:
 
     @classmethod
     def of(cls, name: str, aim: Aim, scores: Scores, tuned: Scores) -> "Rival":
-        value = aim.value({n: one.loss_nats for n, one in scores.estimates().items()})
+        value = aim.value(scores.losses())
         domains = {
             domain: _interval(one) for domain, one in difference(scores, tuned).estimates().items()
         }
@@ -257,7 +257,7 @@ def result_data(found: Tuned) -> dict[str, Any]:
         "pass_tokens": found.pass_tokens,
         "seconds": found.seconds,
         "value": found.value,
-        "domains": {n: one.loss_nats for n, one in found.scores.estimates().items()},
+        "domains": found.scores.losses(),
         "shares": found.shares,
         "parts": [{"layer": layer, "kind": kind} for layer, kind in found.parts],
         "steps": [asdict(one) for one in found.steps],

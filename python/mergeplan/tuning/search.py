@@ -130,9 +130,9 @@ def search(
         gained = aim.merit(centre.losses) - aim.merit(point.losses)
         steps.append((promised, gained))
         say(
-            f"point {len(seen)}: {aim.value(point.losses):.4f} where slopes are taken,"
-            f" {_accepted(aim, point):.4f} where steps are accepted; gained {gained:.4f} of"
-            f" {promised:.4f} that slopes promised"
+            f"point {len(seen)}: {aim.said(point.losses)} where slopes are taken,"
+            f" {aim.said(point.accepting.losses())} where steps are accepted;"
+            f" gained {gained:.4f} of {promised:.4f} that slopes promised"
         )
         if gained > _GOOD * promised and np.abs(step).max() > 0.99 * radius:
             radius *= _LONGER
@@ -188,7 +188,7 @@ def _model(aim: Aim, at: Seen, bend: Array, penalty: Array) -> Model:
 
 def _merit(aim: Aim, scores: Scores) -> float:
     """Infinite where a loss is not finite."""
-    found = aim.merit({name: one.loss_nats for name, one in scores.estimates().items()})
+    found = aim.merit(scores.losses())
     return found if math.isfinite(found) else math.inf
 
 

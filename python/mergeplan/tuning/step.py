@@ -59,7 +59,7 @@ class Region:
 
     Attributes:
         low, high: Of every weight.
-        total: What an expert's weights sum to in each group; `None` where any sum will do.
+        total: What the experts' weights sum to in each group; `None` where any sum will do.
     """
 
     low: float

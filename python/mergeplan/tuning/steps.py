@@ -85,7 +85,7 @@ def _against(
     aim: Aim, scores: Scores, equal: Scores
 ) -> tuple[float | None, float | None, float | None, float | None]:
     """Its value, and its gain over equal weights with the interval."""
-    value = aim.value({name: one.loss_nats for name, one in scores.estimates().items()})
+    value = aim.value(scores.losses())
     gain = aim.gain(equal, scores)
     margin = NINE_IN_TEN * gain.se
     low, high = gain.loss_nats - margin, gain.loss_nats + margin

@@ -156,9 +156,7 @@ def tune(
             rivals=tuple(
                 Rival.of(name, prepared.aim, one, tuned) for name, one in reported.items()
             ),
-            value=prepared.aim.value(
-                {name: one.loss_nats for name, one in tuned.estimates().items()}
-            ),
+            value=prepared.aim.value(tuned.losses()),
             left_out=left_out(points, prepared, found, tried),
             effects=effects(points, prepared, found),
             elects=prepared.recipe.elects,
@@ -169,7 +167,7 @@ def tune(
             parts=prepared.recipe.groups.parts,
             steps=steps_of(found, prepared.aim, run.points),
             promised=found.promised,
-            warnings=prepared.warnings,
+            warnings=(*prepared.warnings, *prepared.aim.broken(tuned.losses())),
         )
         run.write(RESULT, json.dumps(result_data(result), allow_nan=False, indent=1) + "\n")
         return result
