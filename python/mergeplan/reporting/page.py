@@ -17,7 +17,7 @@ from mergeplan.display.text import finite
 
 # d3 5.16.0, as Debian builds it (node-d3), under the licence that stands beside it.
 _LIBRARY = "d3.min.js"
-_SCRIPTS = ("forms.js", "core.js", "draw.js")
+_SCRIPTS = ("forms.js", "made.js", "core.js", "draw.js")
 
 
 def page_text(data: dict[str, Any], panels: Iterable[str], title: str) -> str:

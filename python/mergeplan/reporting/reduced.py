@@ -1,8 +1,9 @@
 """Laws of single subsets in a form that a page can evaluate for any ticks and weights.
 
-A law is a sum over its rows: few numbers where few merges were measured, too many for a page where
-there are hundreds. Then its cubic form is short, and with many rows little of its coefficients'
-covariance is left. Where there are neither few rows nor few experts, no interval is given.
+A law is a sum over its rows, and its intervals are by the inverse of their covariance: few numbers
+where few merges were measured. Of more the page has the rows alone, and makes that covariance and
+its factor itself (`web/made.js`). What leans on a smaller size, or has errors of its own, has its
+cubic form, which is short with few experts, and what is left of its coefficients' covariance.
 """
 
 import base64
@@ -20,9 +21,11 @@ from mergeplan.subset_law.weightings import seen
 
 Array = NDArray[np.float64]
 
-# Rows that a law is carried by, of 8 · n² / 2 bytes, where it has a short cubic form too and where
-# it has none; and terms of that form, of which eleven experts have 364.
-MOST_ROWS, MOST_ROWS_OF_MANY, MOST_TERMS = 120, 350, 400
+# Rows that a law is carried by with the inverse, of 8 · n² / 2 bytes; and terms of the cubic form,
+# of which eleven experts have 364.
+MOST_ROWS, MOST_TERMS = 120, 400
+# Rows whose covariance the page makes itself: its factor takes r³/6 products.
+MOST_MADE = 2000
 # Relative error of an interval's width that dropped directions may make; 5 % is promised.
 _DROPPED = 0.01
 # Weightings that a form is held against, and by how much its values and widths may be off.
@@ -33,7 +36,8 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
     """A law's predictions and their deviations, misfit included, as the page computes them.
 
     Returns:
-        `kind` is `rows`, exact, or `terms`, whose intervals are within 5 % of the exact width.
+        `kind` is `rows` or `made`, exact, or `terms`, whose intervals are within 5 % of the exact
+        width.
         `None` where neither is short enough.
     """
     common = {
@@ -44,12 +48,12 @@ def reduced(law: SubsetLaw) -> dict[str, Any] | None:
         "misfit": float(law.variances[-1]),
         **_remainder(law),
     }
-    short = _n_terms(len(law.experts)) <= MOST_TERMS
-    most = MOST_ROWS if short else MOST_ROWS_OF_MANY
-    plain = law.smaller is None and law.noise is None and law.slopes is None
-    if len(law.values) <= most and plain:
-        return {**common, **_by_rows(law)}
-    form = _by_terms(law) if short else None
+    if law.smaller is None and law.noise is None:
+        if law.slopes is None and len(law.values) <= MOST_ROWS:
+            return {**common, **_by_rows(law)}
+        if len(law.observed) <= MOST_MADE and _has_factor(law):
+            return {**common, **_made(law)}
+    form = _by_terms(law) if _n_terms(len(law.experts)) <= MOST_TERMS else None
     return None if form is None else {**common, **form}
 
 
@@ -86,6 +90,35 @@ def _by_rows(law: SubsetLaw) -> dict[str, Any]:
         "points": packed(law.points, "<f8"),
         "contrast": packed(law.contrast, "<f8"),
         "geometry": packed(law.geometry, "<f8") if law.by_geometry else None,
+    }
+
+
+def _has_factor(law: SubsetLaw) -> bool:
+    """Whether the covariance of the rows, which may be near singular, is none beyond rounding."""
+    powers = law.prior.parts(law.rows)
+    covariance = np.tensordot(law.variances[:-1], powers, 1)
+    covariance += law.variances[-1] * np.eye(len(covariance))
+    try:
+        least = np.diag(np.linalg.cholesky(covariance)).min()
+    except np.linalg.LinAlgError:
+        return False
+    return bool(least**2 > _ROUNDED**2 * covariance.diagonal().max() / len(covariance))
+
+
+def _made(law: SubsetLaw) -> dict[str, Any]:
+    """What was measured and the prior's variances: 8 bytes for each row, and for each weight."""
+    fitted = [float(one) for one in law.variances[: law.prior.degree]]
+    return {
+        "kind": "made",
+        "fitted": fitted,
+        "omitted": OMITTED * fitted[-1],
+        "own": [float(v) for v in law.variances[-1 - OWN : -1]] if law.n_own else [0.0, 0.0],
+        "constant": law.constant,
+        "duals": packed(law.duals, "<f8"),
+        "weights": packed(seen(law.weights, law.shrinkage), "<f8"),
+        "sloped": law.rows.sloped.tolist(),
+        "contrast": packed(law.contrast, "<f8"),
+        "gram": packed(law.geometry @ law.geometry.T, "<f8") if law.by_geometry else None,
     }
 
 
@@ -145,7 +178,8 @@ def _by_terms(law: SubsetLaw) -> dict[str, Any] | None:
 def _weightings(law: SubsetLaw, rng: np.random.Generator) -> Array:
     """Subsets and unequal weights, as the law sees them: twice as many as there are terms.
 
-    Of slopes the sum is free: from the base on, every other one has another sum.
+    Every other one has another sum, from the base on: of sums of 1 alone many forms say the same,
+    and of other sums they say anything else.
     """
     n = len(law.experts)
     count = max(2 * _n_terms(n), 200)
@@ -155,6 +189,5 @@ def _weightings(law: SubsetLaw, rng: np.random.Generator) -> Array:
     pairs = np.eye(n)[np.array(list(itertools.combinations_with_replacement(range(n), 2)))].sum(1)
     every = np.concatenate([pairs, np.ones((1, n)), chosen[: count // 2], uneven[: count // 2]])
     weights = every / every.sum(1, keepdims=True)
-    if law.n_own:
-        weights[::2] *= np.linspace(0, 1, len(weights[::2]))[:, None]
+    weights[::2] *= np.linspace(0, 1.5, len(weights[::2]))[:, None]
     return seen(weights, law.shrinkage)

@@ -18,11 +18,16 @@ function seenBy(weights, shrinkage) {
 
 // A function from weights, in the order of law.experts, to {value, deviation}.
 function predictor(law) {
-  const inner = law.kind === "rows" ? byRows(law) : byTerms(law);
+  const inner = {rows: byRows, made: byCovariance, terms: byTerms}[law.kind](law);
+  const known = new Map(); // each drawing asks for the same again
   return (weights) => {
-    const [value, variance] = inner(seenBy(weights, law.shrinkage));
-    const scale = law.scale * widening(law, weights);
-    return {value, deviation: scale * Math.sqrt(Math.max(variance, law.misfit))};
+    const key = weights.join();
+    if (!known.has(key)) {
+      const [value, variance] = inner(seenBy(weights, law.shrinkage));
+      const scale = law.scale * widening(law, weights);
+      known.set(key, {value, deviation: scale * Math.sqrt(Math.max(variance, law.misfit))});
+    }
+    return known.get(key);
   };
 }
 
