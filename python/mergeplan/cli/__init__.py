@@ -36,7 +36,7 @@ COMMANDS = {
     "compare": "several models by domains, and their completions of the same prompts",
     "sample": "choose subsets of a pool to measure, and write their YAMLs",
     "calibrate": "measure merges of a pool in memory until its law says how many to merge",
-    "status": "how a run of calibrate stands, and the command that goes on",
+    "status": "how a run of calibrate or tune stands, and the command that goes on",
     "fit": "fit the merging law to measured losses",
     "suggest": "recommend how many experts to merge, at which size, by which method",
     "select": "name the best experts and weights, from measurements of a few merges",
