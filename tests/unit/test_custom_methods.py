@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -393,6 +394,14 @@ def test_a_pool_s_options_keep_their_kinds(tmp_path):
     ):
         with pytest.raises(InputError, match=told):
             merge_config("kinds", given | wrong, Path("base"), [Path("x")], "float32")
+    for wrong, told in (
+        ("base='none'", "has no base"),
+        ("models=(2, None)", "any number of models"),
+    ):
+        allow(tmp_path, KINDS.replace("options=", f"{wrong}, options="))
+        with pytest.raises(InputError, match=told):
+            merge_config("kinds", given, Path("base"), [Path("x")], "float32")
+    allow(tmp_path, KINDS)
     with pytest.raises(InputError, match="method `kinds` needs `must`"):
         merge_config("kinds", {}, Path("base"), [Path("x")], "float32")
 
@@ -429,6 +438,13 @@ def test_a_package_s_method_is_imported_once_a_config_names_it(
     with pytest.raises(InputError, match="`a_package:squares` declares no method"):
         mergeplan.merge(config(models, "absent"), tmp_path / "other")
     monkeypatch.delitem(sys.modules, "a_package")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    given = {**os.environ, "PYTHONPATH": path}
+    send = "import pickle, sys; from mergeplan.config.known import find_method as find"
+    send += "; sys.stdout.buffer.write(pickle.dumps(find('trimmed')))"
+    receive = "import pickle, sys; pickle.load(sys.stdin.buffer)"
+    sent = subprocess.run([sys.executable, "-c", send], stdout=-1, check=True, env=given)
+    subprocess.run([sys.executable, "-c", receive], input=sent.stdout, check=True, env=given)
 
 
 def test_a_method_without_slopes_is_refused_where_they_are_asked_for_and_else_passed_over(tmp_path):

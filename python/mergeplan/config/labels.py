@@ -113,6 +113,16 @@ def _settled_once(method: Method) -> list[str]:
     return [key for key in _OPTIONS if key in method.options and (sparse or key == "lambda")]
 
 
+def _check_own(label: str, method: Method) -> None:
+    """Pools are merged with their base, in any number of experts."""
+    if method.base == "none":
+        raise InputError(f"method `{label}` has no base", 'declare it with `base="required"`')
+    if method.min_inputs > 1 or method.max_inputs is not None:
+        raise InputError(
+            f"method `{label}` does not merge any number of models", "declare it without `models`"
+        )
+
+
 def _settled(label: str, key: str, option: Option, value: Any) -> float:
     """An option's value, of the option's kind."""
     low = -float("inf") if option.minimum is None else option.minimum
@@ -151,6 +161,8 @@ def method_of(label: str, options: Mapping[str, Any]) -> tuple[Method, dict[str,
         known = f"known: {', '.join(LABELS)}; `--allow-methods FILE` adds your own"
         hint = nearest(str(name), list(LABELS)) or known
         raise InputError(f"cannot write a merge by `{name}`", hint)
+    if method.code is not None:
+        _check_own(label, method)
     found = {}
     for key in _settled_once(method):
         option = method.options[key]

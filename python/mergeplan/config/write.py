@@ -89,10 +89,6 @@ def _fit_own(
     method: Method, label: str, models: list[dict[str, Any]], parameters: dict[str, Any]
 ) -> None:
     """Leave out what a method of the user's own does not have."""
-    if method.base == "none":
-        raise InputError(
-            f"method `{label}` has no base", 'pools are merged with theirs: `base="required"`'
-        )
     if "normalize" not in method.options:
         del parameters["normalize"]
     if "weight" not in method.options:

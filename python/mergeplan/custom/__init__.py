@@ -10,3 +10,6 @@
 The core cuts every tensor into the same blocks whatever the threads, chunks and devices, so that
 the bytes of an output do not depend on them; see `rust/core/src/execute/group/custom.rs`.
 """
+
+# However a process has come by a method, by a file or a package, `loading` sends it to others.
+from mergeplan.custom import loading as loading
