@@ -30,6 +30,7 @@ from mergeplan.system.ray import HeadLostError
 COMMANDS = {
     "init": "write a pool.yml of the models, adapters and texts in some folders",
     "merge": "run a mergekit YAML",
+    "average": "average the checkpoints of a run, by one schedule or several",
     "check": "everything that is wrong with a config or a pool, or what it would do",
     "inspect": "what is in checkpoints, whether they fit, what a merge of them takes",
     "evaluate": "token cross-entropy on held-out text, in nats per token",
