@@ -201,7 +201,7 @@ def test_a_manifest_of_weights_that_were_changed_says_nothing_of_them(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
-        ("folder", "Is a directory"),
+        ("folder", "it is a folder"),
         ("pipe", "found a pipe"),
         ("device", "found a device"),
         ("dangling link", "no such file"),

@@ -28,6 +28,7 @@ from mergeplan.evaluation.measured import RUN, SCORES
 from mergeplan.measurements.slopes import GRADIENTS
 from mergeplan.selection.geometry import GEOMETRY
 from mergeplan.system.files import lock, make_folder, sha256_of, sync_folder
+from mergeplan.system.folders import what_is
 from mergeplan.system.reading import RECORD
 from mergeplan.system.reading import RUN as RUN_KIND
 from mergeplan.system.strict import load_strictly
@@ -101,6 +102,11 @@ def recorded_in(folder: Path) -> RunIdentity | None:
     if RUN in found:
         return load_strictly(folder / RUN, RunIdentity, RUN_KIND)
     if ours := [name for name in NAMES if name in found]:
+        if (other := what_is(folder)) is not None:
+            raise SurroundingsError(
+                f"`{folder}` is no run of `mergeplan calibrate`, but {other[0]}",
+                "choose another folder",
+            )
         raise SurroundingsError(
             f"`{folder}` is no run, since it has no `{RUN}`, and it holds `{ours[0]}`, which a run"
             " would write",

@@ -13,6 +13,7 @@ from mergeplan.display.text import counted
 from mergeplan.errors import MissingInputError, UnreachableError
 from mergeplan.evaluation.measured import SCORES, read_scores
 from mergeplan.system.files import LOCK, expanded, is_held
+from mergeplan.system.folders import what_is
 from mergeplan.system.reading import STATUS as STATUS_KIND
 from mergeplan.system.strict import load_strictly
 from mergeplan.verdict.verdict import Verdict
@@ -128,9 +129,9 @@ def status(run: str | Path) -> RunStatus:
     held = is_held(folder / LOCK)
     identity = recorded_in(folder)
     if identity is None:
-        raise MissingInputError(
-            f"`{folder}` is no run of `mergeplan calibrate`", "name the folder that `-o` named"
-        )
+        what, hint = what_is(folder) or ("", "name the folder that `-o` named")
+        but = f", but {what}" if what else ""
+        raise MissingInputError(f"`{folder}` is no run of `mergeplan calibrate`{but}", hint)
     path = folder / STATUS
     record = load_strictly(path, RunRecord, STATUS_KIND) if path.is_file() else None
     measured = read_scores(folder)

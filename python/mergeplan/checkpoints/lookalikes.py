@@ -10,6 +10,7 @@ from mergeplan.checkpoints.dtypes import FLOATS
 from mergeplan.checkpoints.files import Weights
 from mergeplan.checkpoints.weights import has_weights
 from mergeplan.errors import InputError, MergeplanError, MissingInputError
+from mergeplan.system.folders import what_is
 from mergeplan.system.reading import open_plain
 
 _PEFTS = "base_model."  # how peft's names of a wrapped model begin
@@ -147,6 +148,9 @@ def no_model(folder: Path) -> MergeplanError:
             " cache",
             f"fetch them: `hf download {_hub_id(folder.parent.parent)}`",
         )
+    if (ours := what_is(folder)) is not None:
+        what, hint = ours
+        return MissingInputError(f"`{folder}` is no checkpoint, but {what}", hint)
     return MissingInputError(
         f"no safetensors checkpoint in `{folder}`: expected `model.safetensors` or"
         " `model.safetensors.index.json`",

@@ -17,6 +17,7 @@ from mergeplan.measurements.one_pool import refuse_two_hashes
 from mergeplan.measurements.rows import LOSS_NAMES, PARTLY, Measurement, Measurements
 from mergeplan.system.csvtext import open_table
 from mergeplan.system.files import expanded
+from mergeplan.system.folders import folder_words
 from mergeplan.system.reading import TABLE, decode, read_bytes
 
 
@@ -60,8 +61,10 @@ def read_rows(path: str | Path) -> tuple[tuple[Measurement, ...], str]:
     path = expanded(path)
     if path.is_dir():
         there = path / "measurements.csv"
-        hint = f"give the table in it: `{there}`" if there.is_file() else "give a CSV file"
-        raise InputError(f"cannot read `{path}`: it is a folder", hint)
+        what, hint = folder_words(path, "give a CSV file")
+        if there.is_file():
+            what, hint = "a folder", f"give the table in it: `{there}`"
+        raise InputError(f"cannot read `{path}`: it is {what}", hint)
     raw = read_bytes(path, TABLE, given=True)
     return _parse_rows(decode(raw, path), str(path)), hashlib.sha256(raw).hexdigest()
 

@@ -23,6 +23,7 @@ from mergeplan.selection.select import select
 from mergeplan.selection.selection import Selections
 from mergeplan.selection.slopes import rows_with_slopes
 from mergeplan.system.files import expanded
+from mergeplan.system.folders import what_is
 from mergeplan.verdict.answer import verdict_of
 from mergeplan.verdict.from_selections import verdict_from_selections
 from mergeplan.verdict.verdict import Verdict
@@ -252,6 +253,8 @@ def _no_table(folder: Path) -> InputError:
             f" has no `{MEASUREMENTS}` yet",
             "wait for `mergeplan calibrate`, or give it the same command again: it goes on",
         )
+    if (other := what_is(folder)) is not None:
+        return MissingInputError(f"`{folder}` is no run, but {other[0]}", other[1])
     return MissingInputError(
         f"`{folder}` is no run: it has no `{RUN}` and no `{MEASUREMENTS}`",
         "name a folder that `mergeplan calibrate -o` wrote, or a CSV of measurements",

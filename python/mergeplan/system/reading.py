@@ -14,6 +14,7 @@ from typing import IO
 
 from mergeplan.display.text import format_bytes
 from mergeplan.errors import InputError, MissingInputError
+from mergeplan.system.folders import folder_words
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def read_bytes(
         raise InputError(error.message, error.hint or hint) from error
     except FileNotFoundError as error:
         raise MissingInputError(f"cannot open {named}: no such file", hint) from error
+    except IsADirectoryError as error:
+        what, hint = folder_words(path, hint)
+        raise InputError(f"cannot read {named}: it is {what}", hint) from error
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"cannot read {named}: {why}", hint) from error

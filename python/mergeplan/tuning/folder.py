@@ -27,6 +27,7 @@ from mergeplan.calibration.run_folder import names_in
 from mergeplan.errors import SurroundingsError
 from mergeplan.evaluation.scores import DocumentLosses, Scores
 from mergeplan.system.files import lock, make_folder, sync_folder
+from mergeplan.system.folders import what_is
 from mergeplan.system.ranges import Magnitude, Number
 from mergeplan.system.reading import RUN, SCORES, decode, read_bytes
 from mergeplan.system.strict import load_strictly, parse_strictly
@@ -118,8 +119,14 @@ def recorded_in(folder: Path) -> RunIdentity | None:
     if IDENTITY in found:
         return load_strictly(folder / IDENTITY, RunIdentity, RUN)
     if others := sorted(name for name in found - {_LOCK} if not name.startswith(".")):
+        ours = what_is(folder)
         raise SurroundingsError(
-            f"`{folder}` is no run of `tune`: it has no `{IDENTITY}`, and it holds `{others[0]}`",
+            f"`{folder}` is no run of `tune`: "
+            + (
+                f"it is {ours[0]}"
+                if ours
+                else f"it has no `{IDENTITY}`, and it holds `{others[0]}`"
+            ),
             "choose another folder",
         )
     return None
