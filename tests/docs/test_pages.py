@@ -54,7 +54,7 @@ def test_the_site_leaves_no_page_out():
 
 def test_the_page_of_commands_has_every_command():
     text = (DOCS / "commands.md").read_text("utf-8")
-    assert set(COMMANDS) == set(re.findall(r"^mergeplan (\w+)", text, re.M))
+    assert set(COMMANDS) == set(re.findall(r"^mergeplan ([\w-]+)", text, re.M))
 
 
 def test_every_column_of_a_table_of_measurements_is_on_its_page():
@@ -83,7 +83,7 @@ def test_every_option_of_a_command_that_is_shown_exists(page):
         r"^```(?:sh|console|bash)\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S
     ):
         for line in block.replace("\\\n", " ").splitlines():
-            if shown := re.search(r"(?:^|\$ |/)mergeplan (\w+)(.*)$", line.partition(" #")[0]):
+            if shown := re.search(r"(?:^|\$ |/)mergeplan (\w[\w-]*)(.*)$", line.partition(" #")[0]):
                 name, rest = shown.groups()
                 assert name in COMMANDS, line
                 if name != "mergekit":  # whose options are mergekit's

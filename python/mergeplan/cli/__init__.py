@@ -45,6 +45,7 @@ COMMANDS = {
     "similarity": "compare the experts of a pool by their weights, without any evaluation",
     "plot": "draw the fitted curves with their bands",
     "report": "one self-contained page of a run: verdict, law, subsets, experts",
+    "extract-lora": "what a model learned beyond its base, as a LoRA adapter",
     "verify": "check a merge against its manifest",
     "diff": "compare two checkpoints tensor by tensor, in ULPs",
     "mergekit": "run mergekit's own mergekit-yaml with mergeplan's kernels in it",
@@ -63,7 +64,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"mergeplan.cli.{cmd_name}").command
+        command: click.Command = import_module(
+            f"mergeplan.cli.{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -19,6 +19,7 @@ VERSIONS = {
     "diff": 1,
     "doctor": 1,
     "evaluate": 1,
+    "extract_lora": 1,
     "fit": 1,
     "forecast": 1,
     "init": 1,
