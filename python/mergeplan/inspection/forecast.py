@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from mergeplan.config.config import MergeConfig
 from mergeplan.inspection import speeds
 from mergeplan.merging.preflight import RESERVE_BYTES, fallback_memory
-from mergeplan.planning.document import Delta, Group, Karcher, Multislerp, Wide
+from mergeplan.planning.document import Delta, Group, Wide
+from mergeplan.planning.group_methods import Karcher, Multislerp
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.files import expanded
 from mergeplan.system.machine import worker_threads

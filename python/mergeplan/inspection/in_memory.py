@@ -10,12 +10,8 @@ from mergeplan.checkpoints.dtypes import FLOATS, bits_of
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.inspection.values import Bytes, Side
 from mergeplan.merging.options import MergeOptions
-from mergeplan.planning.document import (
-    Group,
-    Job,
-    Passthrough,
-    Plan,
-)
+from mergeplan.planning.document import Group, Job, Plan
+from mergeplan.planning.group_methods import Passthrough
 from mergeplan.planning.plan import MergePlan
 from mergeplan.system.machine import worker_threads
 from mergeplan.system.memory import default_limit

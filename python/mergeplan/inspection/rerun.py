@@ -22,16 +22,8 @@ from mergeplan.inspection.replayed import ReplayedTensor, Status, torch_name
 from mergeplan.inspection.thresholds import FEW, MOST, Mask, at_thresholds, excused
 from mergeplan.inspection.values import Side, Values, is_floating, pieces, rounded, values_differ
 from mergeplan.merging.options import MergeOptions
-from mergeplan.planning.document import (
-    ArceeFusion,
-    Copy,
-    Delta,
-    Group,
-    Job,
-    Merge,
-    Passthrough,
-    Sce,
-)
+from mergeplan.planning.document import Copy, Delta, Group, Job, Merge
+from mergeplan.planning.group_methods import ArceeFusion, Passthrough, Sce
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.files import allow_open_files

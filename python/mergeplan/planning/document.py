@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from mergeplan.checkpoints.dtypes import bits_of
 from mergeplan.checkpoints.plan_models import Model, TensorRef
+from mergeplan.planning.group_methods import GroupMethod
 from mergeplan.system.memory import collection_paused
 
 VERSION = 1
@@ -30,126 +31,6 @@ class Input:
     density: float | None = None
     gamma: float | None = None
     epsilon: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Slerp:
-    name: ClassVar = "slerp"
-
-    t: float
-
-
-@dataclass(frozen=True, slots=True)
-class Nuslerp:
-    """`along` is `tensor`, `last` or `first`."""
-
-    name: ClassVar = "nuslerp"
-
-    t: float
-    along: str
-
-
-@dataclass(frozen=True, slots=True)
-class Multislerp:
-    name: ClassVar = "multislerp"
-
-    weights: tuple[float, ...]
-    normalize: bool
-    eps: float
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStock:
-    name: ClassVar = "model_stock"
-
-    filter_wise: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Sce:
-    name: ClassVar = "sce"
-
-    density: float
-
-
-@dataclass(frozen=True, slots=True)
-class Karcher:
-    name: ClassVar = "karcher"
-
-    max_iter: int
-    tol: float
-
-
-@dataclass(frozen=True, slots=True)
-class Nearswap:
-    name: ClassVar = "nearswap"
-
-    t: float
-
-
-@dataclass(frozen=True, slots=True)
-class ArceeFusion:
-    name: ClassVar = "arcee_fusion"
-
-
-@dataclass(frozen=True, slots=True)
-class Ram:
-    name: ClassVar = "ram"
-
-    epsilon: float
-
-
-@dataclass(frozen=True, slots=True)
-class RamplusTl:
-    name: ClassVar = "ramplus_tl"
-
-    r: float
-    alpha: float
-    epsilon: float
-
-
-@dataclass(frozen=True, slots=True)
-class Passthrough:
-    name: ClassVar = "passthrough"
-
-    scale: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Custom:
-    """A method of the user's own.
-
-    Attributes:
-        sha256: Of its code.
-        densities: For the statistic `threshold`; else none.
-        options: `shared`, by name, and `each`, lists by name.
-    """
-
-    name: ClassVar = "custom"
-
-    method: str
-    sha256: str
-    by_rows: bool
-    has_states: bool
-    statistics: tuple[str, ...]
-    densities: tuple[float, ...]
-    options: dict[str, dict[str, Any]]
-
-
-GroupMethod = (
-    Slerp
-    | Nuslerp
-    | Multislerp
-    | ModelStock
-    | Sce
-    | Karcher
-    | Nearswap
-    | ArceeFusion
-    | Ram
-    | RamplusTl
-    | Passthrough
-    | Custom
-)
 
 
 @dataclass(frozen=True, slots=True)

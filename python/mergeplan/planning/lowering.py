@@ -7,17 +7,12 @@ from typing import Any
 from mergeplan.checkpoints.dtypes import FLOATS, promote
 from mergeplan.checkpoints.plan_models import TensorRef
 from mergeplan.config.methods import Method, check_epsilon
-from mergeplan.planning.document import (
+from mergeplan.planning.document import Copy, Delta, Group, Input, Linear, Merge, Wide
+from mergeplan.planning.group_methods import (
     ArceeFusion,
-    Copy,
     Custom,
-    Delta,
-    Group,
     GroupMethod,
-    Input,
     Karcher,
-    Linear,
-    Merge,
     ModelStock,
     Multislerp,
     Nearswap,
@@ -27,7 +22,6 @@ from mergeplan.planning.document import (
     RamplusTl,
     Sce,
     Slerp,
-    Wide,
 )
 
 # Weights of nuslerp that add up to less than this are taken as equal, as in mergekit.

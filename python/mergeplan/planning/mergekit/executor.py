@@ -13,7 +13,8 @@ from mergekit.io.tasks import SaveTensor
 from mergeplan.checkpoints.dtypes import FLOATS, STORED_NAMES, bits_of, torch_dtype
 from mergeplan.checkpoints.plan_models import Model, TensorRef
 from mergeplan.errors import InputError
-from mergeplan.planning.document import Copy, Group, Job, Merge, Passthrough, Plan
+from mergeplan.planning.document import Copy, Group, Job, Merge, Plan
+from mergeplan.planning.group_methods import Passthrough
 from mergeplan.planning.mergekit.models import CheckpointLoader, OpenModel, loaders
 from mergeplan.planning.mergekit.silence import quietly
 

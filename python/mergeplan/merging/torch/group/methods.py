@@ -15,22 +15,22 @@ from mergeplan.merging.torch.group.ram import Ram
 from mergeplan.merging.torch.group.sce import Sce
 from mergeplan.merging.torch.group.slerp import Slerp
 from mergeplan.merging.torch.program import Program
-from mergeplan.planning import document
+from mergeplan.planning import group_methods
 from mergeplan.planning.document import Group, Job
 
 # The plan's options are their further arguments.
-_METHODS: dict[type[document.GroupMethod], Callable[..., Program]] = {
-    document.Slerp: Slerp,
-    document.Nuslerp: Nuslerp,
-    document.Multislerp: Multislerp,
-    document.ModelStock: ModelStock,
-    document.Sce: Sce,
-    document.Karcher: Karcher,
-    document.Nearswap: Nearswap,
-    document.ArceeFusion: ArceeFusion,
-    document.Ram: Ram,
-    document.RamplusTl: Ram,
-    document.Passthrough: Passthrough,
+_METHODS: dict[type[group_methods.GroupMethod], Callable[..., Program]] = {
+    group_methods.Slerp: Slerp,
+    group_methods.Nuslerp: Nuslerp,
+    group_methods.Multislerp: Multislerp,
+    group_methods.ModelStock: ModelStock,
+    group_methods.Sce: Sce,
+    group_methods.Karcher: Karcher,
+    group_methods.Nearswap: Nearswap,
+    group_methods.ArceeFusion: ArceeFusion,
+    group_methods.Ram: Ram,
+    group_methods.RamplusTl: Ram,
+    group_methods.Passthrough: Passthrough,
 }
 
 
@@ -45,7 +45,7 @@ def group_program(job: Job, merge: Group) -> Program | None:
     # Nothing to interpolate with: the result is the one input, or the base.
     if count == 0:
         return Passthrough(GroupInputs(job, merge, [0]))
-    if count == 1 and isinstance(method, document.Multislerp | document.Karcher):
+    if count == 1 and isinstance(method, group_methods.Multislerp | group_methods.Karcher):
         return Passthrough(GroupInputs(job, merge, [int(has_base)]))
     every = GroupInputs(job, merge, list(range(has_base + count)))
     return make(every, **options)
