@@ -230,6 +230,12 @@ def test_an_aim_names_domains_of_the_pool():
         Aim.of("ab", "c")
     with pytest.raises(InputError, match="below a bound alone"):
         Aim.of("ab", keep=(parse_constraint("a>=1"),))
+    with pytest.raises(InputError, match="not for the worst domain"):
+        Aim.of("ab", "a=2,b", worst=True)
+    with pytest.raises(InputError, match="named twice"):
+        Aim.of("ab", "a=2,a")
+    assert Aim.of("abcd", "a,b,c").name == "a and b and c"
+    assert Aim.of("abcd").name == "the mean of the domains"
 
 
 def test_bounds_that_do_not_hold_are_told_apart_from_the_value():

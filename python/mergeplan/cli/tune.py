@@ -90,7 +90,8 @@ class Total(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     "--keep",
     multiple=True,
     metavar="CODE<=1.10",
-    help="An upper bound on a domain's loss where slopes are taken; may be given again.",
+    help="An upper bound on a domain's loss, where slopes are taken and where steps are accepted;"
+    " may be given again.",
 )
 @click.option(
     "--sum",

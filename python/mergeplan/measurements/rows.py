@@ -187,12 +187,12 @@ def parse_shares(text: str) -> dict[str, float]:
     """`code=2,math` as a share for each name, an alias by its own name.
 
     Raises:
-        InputError: A share is no positive number.
+        InputError: A share is no positive number, or a name is there twice.
 
     >>> parse_shares("code=2,math")
     {'code': 2.0, 'math': 1.0}
     """
-    shares = {}
+    shares: dict[str, float] = {}
     for part in text.split(","):
         name, _, share = part.partition("=")
         try:
@@ -201,5 +201,8 @@ def parse_shares(text: str) -> dict[str, float]:
             value = 0.0
         if not 0 < value < float("inf"):
             raise InputError(f"expected a positive share in `{part}`", "write code=2,math=1")
-        shares[domain_name(name.strip())] = value
+        name = domain_name(name.strip())
+        if name in shares:
+            raise InputError(f"domain `{name}` is named twice in `{text}`")
+        shares[name] = value
     return shares

@@ -27,11 +27,13 @@ class Aim:
         shares: Of the domains, summing to 1.
         worst: Whether the largest of their losses counts instead of the mean.
         keep: Bounds on the loss of domains, by their names.
+        some: Whether the pool has other domains too.
     """
 
     shares: dict[str, float]
     worst: bool = False
     keep: tuple[Constraint, ...] = ()
+    some: bool = False
 
     @classmethod
     def of(
@@ -45,7 +47,8 @@ class Aim:
         """From what a user names.
 
         Raises:
-            InputError: There is no such domain, or a bound is no upper one.
+            InputError: There is no such domain, a bound is no upper one, or the worst domain is
+                to have shares.
         """
         wanted = parse_shares(given) if given else {MACRO: 1.0}
         if set(wanted) == {MACRO}:
@@ -58,8 +61,14 @@ class Aim:
         for one in keep:
             if not one.below:
                 raise InputError(f"`{one}`: a loss can be kept below a bound alone")
+        if worst and len(set(wanted.values())) > 1:
+            raise InputError(
+                "shares count in a mean, and not for the worst domain",
+                f"name the domains alone, {','.join(wanted)}, or leave out `worst`",
+            )
         total = sum(wanted.values())
-        return cls({name: share / total for name, share in wanted.items()}, worst, tuple(keep))
+        shares = {name: share / total for name, share in wanted.items()}
+        return cls(shares, worst, tuple(keep), some=len(wanted) < len(domains))
 
     @property
     def name(self) -> str:
@@ -67,7 +76,8 @@ class Aim:
         if self.worst:
             return WORST
         if len(set(self.shares.values())) == 1:
-            return " and ".join(self.shares) if len(self.shares) < 3 else "the mean of the domains"
+            names = len(self.shares) < 3 or self.some
+            return " and ".join(self.shares) if names else "the mean of the domains"
         return ", ".join(f"{name}={share:.3g}" for name, share in self.shares.items())
 
     def value(self, losses: Mapping[str, float]) -> float:

@@ -61,7 +61,8 @@ def _accepting(name: str, domain: DomainScores, seed: int) -> NDArray[np.bool_]:
         raise InputError(
             f"domain `{name}`: {len(order)} documents or groups to tune on, {2 * FEWEST} are"
             f" needed: {FEWEST} for gradients and {FEWEST} to accept steps by",
-            f"give it {4 * FEWEST} documents or more: half of them only report",
+            f"give it some {6 * FEWEST} documents or more, unlike each other, and let"
+            " `--max-tokens` take them: about half of them, by a hash of their text, only report",
         )
     accepting = set(order[: max(FEWEST, len(order) // _SHARE)])
     return np.array([key in accepting for key in keys])

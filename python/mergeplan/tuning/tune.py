@@ -62,6 +62,7 @@ def forecast_tune(
     options = options or TuneOptions()
     prepared = prepare(pool, options)
     recorded_in(folder)
+    _check_beside(options)
     # It imports torch, without which `prepare` has said so.
     from mergeplan.tuning.measuring import Measuring
 
@@ -106,8 +107,7 @@ def tune(
     begun = time.perf_counter()
     prepared = prepare(pool, options)
     recorded_in(folder)
-    for path in options.beside:
-        Sweep([path], options.setup.merging())
+    _check_beside(options)
     with ExitStack() as undo:
         # Before the folder: what has no room is refused before anything is written.
         executor = undo.enter_context(_executor(prepared, options))
@@ -171,6 +171,11 @@ def tune(
         )
         run.write(RESULT, json.dumps(result_data(result), allow_nan=False, indent=1) + "\n")
         return result
+
+
+def _check_beside(options: TuneOptions) -> None:
+    for path in options.beside:
+        Sweep([path], options.setup.merging())
 
 
 @contextmanager
