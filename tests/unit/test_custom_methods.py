@@ -321,6 +321,24 @@ def test_the_hash_is_that_of_the_file_s_bytes(text, tmp_path):
     assert DECLARED["centred"].code.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_a_method_of_one_s_own_has_no_float64(demo_pool, tmp_path):
+    allow(tmp_path)
+    base, x = (str(demo_pool / name) for name in ("base", "js"))
+    given = {"merge_method": "trimmed", "base_model": base, "models": [{"model": x}]}
+    given["dtype"] = "float64"
+    with pytest.raises(InputError, match="`trimmed` merges in float32 at most"):
+        mergeplan.merge(given, tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe")
+def test_a_file_may_come_through_a_pipe():
+    reading, writing = os.pipe()
+    os.write(writing, MINE.encode())
+    os.close(writing)
+    assert "centred" in mergeplan.allow_methods(f"/dev/fd/{reading}")
+    os.close(reading)
+
+
 def test_a_merge_by_one_s_own_method_is_replayed_where_it_is_allowed(models, tmp_path):
     allow(tmp_path)
     (tmp_path / "merge.yml").write_text(yaml.safe_dump(config(models, "centred")))

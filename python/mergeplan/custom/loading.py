@@ -43,8 +43,10 @@ def allow_methods(file: Path | str) -> tuple[str, ...]:
         >>> mergeplan.allow_methods(file)
         ('halfway',)
     """
-    path = expanded(file).resolve()
-    return _run(path, read_bytes(path, CODE, given=True))
+    path = expanded(file)
+    source = read_bytes(path, CODE, given=True)
+    # What a pipe resolves to cannot be opened, or read again.
+    return _run(path.resolve() if path.is_file() else path, source)
 
 
 def _run(path: Path, source: bytes) -> tuple[str, ...]:

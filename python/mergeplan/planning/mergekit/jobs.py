@@ -93,6 +93,12 @@ class JobMaker:
         out_dtype = STORED_NAMES[dtypes.output]
         if self._is_ours(method, found, dtypes):
             return order, make(out_dtype, self._lower(method, task, found, dtypes))
+        if method in KNOWN and KNOWN[method].code is not None:
+            raise InputError(
+                f"tensor `{save.tensor_name}`: `{method}` merges in float32 at most, found"
+                f" {dtypes.working}, and {dtypes.output} to be written",
+                "say `dtype: float32`, and `out_dtype` for what is written",
+            )
         if save.dtype is None and method in _FLOAT32_RESULTS and dtypes.working in FLOATS.values():
             out_dtype = "F32"
         given = FallbackTensor(save, out_dtype, shape, len(found), dtypes.working)
