@@ -1,6 +1,8 @@
 """`average`: the oracle's numbers, and everything else as `merge` has it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from mergeplan.reference import averaging
 from tests.support.checkpoints import weights_of
-from tests.support.commands import cli, cli_process
+from tests.support.commands import COMMAND, cli, cli_process
 
 SHAPES = {"layers.0.weight": (40, 30), "layers.1.weight": (7,), "norm.weight": (1, 3)}
 
@@ -91,6 +93,26 @@ def test_a_stopped_average_goes_on(tmp_path):
     assert cli(*command, "--overwrite", cwd=tmp_path).returncode == 0
     for name in ("last-3", "last-5"):
         assert weights_of(tmp_path / "out" / name) == weights_of(tmp_path / "whole" / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_many_checkpoints_need_few_open_files(tmp_path):
+    import resource
+
+    make_run(tmp_path / "run", range(60))
+    command = ("average", "run/*", "--last", "60", "--last", "7", "-q", "-j", "2", "-o")
+    assert cli(*command, "whole", cwd=tmp_path).returncode == 0
+    few = subprocess.run(
+        [*COMMAND, *command, "few"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)),
+    )
+    assert few.returncode == 0, few.stderr
+    for name in ("last-60", "last-7"):
+        assert weights_of(tmp_path / "few" / name) == weights_of(tmp_path / "whole" / name)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mergeplan.system.files import (
     allow_open_files,
     creating,
     expanded,
+    kept_open,
 )
 from mergeplan.system.machine import worker_threads
 from mergeplan.system.memory import anonymous_bytes, available_bytes, default_limit
@@ -112,7 +113,8 @@ def check_group(
     """
     from mergeplan._native import PreparedFamily
 
-    allow_open_files(len({file for plan in plans for c in plan.checkpoints for file in c.files}))
+    files = {file for plan in plans for c in plan.checkpoints for file in c.files}
+    allow_open_files(kept_open(len(files)))
     headers = [one for plan in plans for one in plan.headers]
     family = PreparedFamily((plan.json() for plan in plans), headers)
     threads = threads_of(options)

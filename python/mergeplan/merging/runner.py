@@ -14,7 +14,7 @@ from mergeplan.merging.shards import (
 )
 from mergeplan.merging.workfolder import SHARDS
 from mergeplan.merging.workspace import Workspace
-from mergeplan.system.files import allow_open_files, most_open_files
+from mergeplan.system.files import MOST_KEPT_OPEN, allow_open_files, kept_open, most_open_files
 from mergeplan.system.memory import MemoryWatch
 from mergeplan.system.progress import Progress
 
@@ -34,20 +34,25 @@ RESERVED_FILES = 32
 _OUTPUTS = 8
 
 
-def files_needed(inputs: int, threads: int) -> int:
+def files_needed(inputs: int, threads: int, before: int) -> int:
     """How many files must be allowed to be open for one merge of so many input files.
 
     Beside inputs and the merge's own: an output, which each thread and whoever syncs it may open
-    again, and one that is read for a moment.
+    again, an input that each thread and whoever reads ahead may, and one that is read for a moment.
+    Of inputs a quarter of what is allowed stays open.
+
+    Args:
+        before: Open already.
     """
-    return inputs + FILES_PER_MERGE + threads + 3
+    others = before + FILES_PER_MERGE + 2 * threads + 4
+    return others + min(inputs, MOST_KEPT_OPEN, others // 3 + 1)
 
 
 def output_files(checked: CheckedMerges, works: dict[int, Workspace]) -> int:
     """Raise the limit on open files, if need be; how many of the outputs may be open at a time."""
     written = sum(len(checked.merges[number].prepared.files) for number in works)
     inputs = {file for one in checked.merges for c in one.plan.checkpoints for file in c.files}
-    always = FILES_PER_MERGE * len(works) + len(inputs)
+    always = FILES_PER_MERGE * len(works) + kept_open(len(inputs))
     allow_open_files(always + written)
     most = most_open_files()
     left = written if most is None else most - always - (RESERVED_FILES - _OUTPUTS)

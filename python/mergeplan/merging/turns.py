@@ -42,7 +42,7 @@ from mergeplan.planning.opening import SharedModels, all_faultless
 from mergeplan.planning.plan import MergePlan
 from mergeplan.planning.planner import build_plan
 from mergeplan.system.excerpts import with_excerpts
-from mergeplan.system.files import check_space, input_path, most_open_files, open_files
+from mergeplan.system.files import check_space, input_path, kept_open, most_open_files, open_files
 from mergeplan.system.memory import anonymous_bytes, default_limit
 
 # Of a plan, here and in the core, while it is merged: measured with jobs of one to eight inputs.
@@ -205,7 +205,7 @@ class Turns:
             yield from self._parts(part, options)
 
     def _files_needed(self, inputs: int) -> int:
-        return self._files_before + files_needed(inputs, threads_of(self._options))
+        return files_needed(inputs, threads_of(self._options), self._files_before)
 
     def _plan(self, candidate: Candidate) -> MergePlan:
         options = self._options
@@ -283,7 +283,7 @@ def _most_at_once(inputs: int) -> int:
     most = most_open_files()
     if most is None:
         return sys.maxsize
-    return max(1, (most - RESERVED_FILES - inputs) // FILES_PER_MERGE)
+    return max(1, (most - RESERVED_FILES - kept_open(inputs)) // FILES_PER_MERGE)
 
 
 def give_back_memory() -> None:

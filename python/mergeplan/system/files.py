@@ -15,6 +15,8 @@ from mergeplan.errors import InputError, MergeplanError, MissingInputError, Surr
 from mergeplan.system.reading import open_plain
 
 _PIECE_BYTES = 1 << 20
+# Input files that the core keeps open; it opens others for each read.
+MOST_KEPT_OPEN = 256
 
 
 def expanded(path: str | Path) -> Path:
@@ -71,6 +73,17 @@ def most_open_files() -> int | None:
         return None
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return None if hard == resource.RLIM_INFINITY else hard
+
+
+def kept_open(inputs: int) -> int:
+    """How many of so many input files the core keeps open at the most; see its `may_stay_open`."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return inputs
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = MOST_KEPT_OPEN if soft == resource.RLIM_INFINITY else min(MOST_KEPT_OPEN, soft // 4)
+    return min(inputs, most)
 
 
 def open_files() -> int:

@@ -70,7 +70,11 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum Store {
-    File { file: File, map: Option<Mmap> },
+    /// Without `file` it is opened again for each read, so that a merge may have any number of inputs.
+    File {
+        file: Option<File>,
+        map: Option<Mmap>,
+    },
     Memory(&'static [u8]),
 }
 
@@ -102,6 +106,7 @@ impl Reader {
             // Advice only: where it is refused, the merge is slower and no less right.
             let _ = map.advise(memmap2::Advice::Sequential);
         }
+        let file = may_stay_open(&file).then_some(file);
         Ok(Self { identity, store: Store::File { file, map } })
     }
 
@@ -180,13 +185,27 @@ impl Reader {
     pub(crate) fn copy(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match &self.store {
             Store::Memory(bytes) => out.copy_from_slice(self.slice(bytes, offset, out.len())?),
-            Store::File { file, .. } => {
+            Store::File { file: Some(file), .. } => {
                 let read =
                     crate::fault::hit("read").and_then(|()| read_exact_at(file, out, offset));
                 read.map_err(|source| self.failed(source))?;
             }
+            Store::File { file: None, .. } => {
+                crate::fault::hit("read").map_err(|source| self.failed(source))?;
+                let file = self.open_again()?;
+                read_exact_at(&file, out, offset).map_err(|source| self.failed(source))?;
+            }
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// [`Error::InputChanged`]: the path leads to another file now; [`Error::Io`]
+    fn open_again(&self) -> Result<File> {
+        let file = open_at_once(self.path()).map_err(|source| self.failed(source))?;
+        let metadata = file.metadata().map_err(|source| self.failed(source))?;
+        self.identity.expect(&Identity::of(self.path(), &metadata))?;
+        Ok(file)
     }
 
     fn slice<'a>(&self, all: &'a [u8], offset: u64, length: usize) -> Result<&'a [u8]> {
@@ -204,8 +223,12 @@ impl Reader {
     /// Whether a range seems to lie in memory; true where that cannot be asked.
     pub(crate) fn is_cached(&self, range: Range<u64>) -> bool {
         #[cfg(target_os = "linux")]
-        if let Store::File { file, .. } = &self.store {
-            return seems_cached(file, &range);
+        match &self.store {
+            Store::File { file: Some(file), .. } => return seems_cached(file, &range),
+            Store::File { file: None, .. } => {
+                return self.open_again().map_or(true, |file| seems_cached(&file, &range))
+            }
+            Store::Memory(_) => {}
         }
         let _ = range;
         true
@@ -214,11 +237,22 @@ impl Reader {
     /// Ask the system to fetch a range that will be read soon. Advice only.
     pub(crate) fn will_need(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
-        if let Store::File { file, .. } = &self.store {
-            if !seems_cached(file, &range) {
-                use rustix::fs::{fadvise, Advice};
-                let length = std::num::NonZeroU64::new(range.end - range.start);
-                let _ = fadvise(file, range.start, length, Advice::WillNeed);
+        {
+            let fetch = |file: &File| {
+                if !seems_cached(file, &range) {
+                    use rustix::fs::{fadvise, Advice};
+                    let length = std::num::NonZeroU64::new(range.end - range.start);
+                    let _ = fadvise(file, range.start, length, Advice::WillNeed);
+                }
+            };
+            match &self.store {
+                Store::File { file: Some(file), .. } => fetch(file),
+                Store::File { file: None, .. } => {
+                    if let Ok(file) = self.open_again() {
+                        fetch(&file);
+                    }
+                }
+                Store::Memory(_) => {}
             }
         }
         #[cfg(not(target_os = "linux"))]
@@ -261,6 +295,27 @@ impl Reader {
     /// [`Error::InputChanged`]
     pub(super) fn expect(self, was: &Identity) -> Result<Self> {
         was.expect(&self.identity).map(|()| self)
+    }
+}
+
+/// Inputs whose files stay open; of a low limit on open files they leave three quarters to others.
+/// That the others are opened again does not show in a merge's time (docs/evidence/speed.md).
+const MOST_KEPT: u64 = 256;
+
+/// Whether an input keeps its file open. Numbers of files are given from 0, so that a high one says
+/// that many are open.
+fn may_stay_open(file: &File) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::process::{getrlimit, Resource};
+        use std::os::fd::AsRawFd;
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        u64::try_from(file.as_raw_fd()).is_ok_and(|number| number < MOST_KEPT.min(limit / 4))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        true
     }
 }
 
@@ -350,10 +405,18 @@ mod tests {
         };
         assert!(map.is_some());
         let read = Reader { identity, store: Store::File { file, map: None } };
+        let closed = |map| Reader {
+            identity: read.identity.clone(),
+            store: Store::File { file: None, map },
+        };
+        let Reader { store: Store::File { map, .. }, .. } = Reader::open(&path).unwrap() else {
+            panic!("a file is no memory");
+        };
+        let (closed, only_mapped) = (closed(None), closed(map));
         let memory = Reader::over("m", b"0123456789");
         let mapped = Reader::open(&path).unwrap();
         let mut scratch = Vec::new();
-        for reader in [&mapped, &read, &memory] {
+        for reader in [&mapped, &read, &closed, &only_mapped, &memory] {
             assert_eq!(reader.read(3, 4, &mut scratch).unwrap(), b"3456");
             reader.will_need(0..10);
             reader.release(0..10);
@@ -378,6 +441,10 @@ mod tests {
         reader.check_unchanged().unwrap();
         std::fs::write(&path, b"0123456789a").unwrap();
         assert!(matches!(reader.check_unchanged().unwrap_err(), Error::InputChanged { .. }));
+        // Nor is another file read where the first is not kept open.
+        let identity = reader.identity.clone();
+        let closed = Reader { identity, store: Store::File { file: None, map: None } };
+        assert!(matches!(closed.copy(0, &mut [0; 4]).unwrap_err(), Error::InputChanged { .. }));
     }
 
     #[cfg(unix)]
