@@ -15,11 +15,13 @@ import torch
 import yaml
 
 import mergeplan
+from mergeplan.calibration.config_file import merging
 from mergeplan.calibration.options import CalibrateOptions, ChoiceGoal
 from mergeplan.config.methods import KNOWN
 from mergeplan.config.write import merge_config
 from mergeplan.custom.declare import DECLARED
 from mergeplan.errors import ContentError, InputError
+from mergeplan.system.users_code import ALLOWED
 from mergeplan.tuning.recipe import choose_method
 from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli, cli_process
@@ -73,6 +75,7 @@ def own_methods():
     """What a test allows is forgotten behind it."""
     before = dict(KNOWN), dict(DECLARED)
     yield
+    ALLOWED.clear()
     for known, kept in zip((KNOWN, DECLARED), before, strict=True):
         known.clear()
         known.update(kept)
@@ -484,3 +487,12 @@ def test_a_method_without_slopes_is_refused_where_they_are_asked_for_and_else_pa
     assert slopes == [False, False, None]
     assert choose_method(loaded, None)[0] == "task_arithmetic"  # which an average is, tuned
     assert choose_method(replace(loaded, methods={"strongest": {}}), None)[0] == "task_arithmetic"
+
+
+def test_a_command_that_comes_next_allows_the_same_methods(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    mergeplan.allow_methods("mine.py")
+    assert merging(Path("run/merge.yml")) == (
+        "mergeplan merge run/merge.yml OUT_DIR --allow-methods mine.py"
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mergeplan.calibration.run_folder import CONFIG, MEASUREMENTS, RunFolder
 from mergeplan.pool.pool import Pool
+from mergeplan.system.users_code import allowing
 from mergeplan.verdict.verdict import Verdict
 from mergeplan.verdict.write import contender_yaml, merge_to_write
 
@@ -27,11 +28,16 @@ def place_config(
     return run.place(CONFIG, contender_yaml(one, verdict, pool, by="calibrate"))
 
 
+def merging(config: Path) -> str:
+    """The command that runs a config."""
+    return " ".join(["mergeplan merge", str(config), "OUT_DIR", *allowing()])
+
+
 def next_of(verdict: Verdict | None, config: Path | None, otherwise: str) -> str:
     """The command that goes on: measure more, merge, or something else."""
     if verdict is not None and verdict.kind == "measure" and verdict.to_measure is not None:
         return verdict.to_measure.command or otherwise
-    return otherwise if config is None else f"mergeplan merge {config} OUT_DIR"
+    return otherwise if config is None else merging(config)
 
 
 @dataclass(frozen=True)

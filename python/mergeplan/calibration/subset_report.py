@@ -19,6 +19,7 @@ from mergeplan.selection.selection import Selection, Selections, Wish, worse_wei
 from mergeplan.selection.sizes import link_sizes
 from mergeplan.selection.slopes import rows_with_slopes
 from mergeplan.selection.table import tables_of
+from mergeplan.system.users_code import allowing
 from mergeplan.verdict.verdict import Verdict
 
 
@@ -78,7 +79,7 @@ def summarize_choice(
         None,
     )
     words += ["--weights", kind] if kind else []
-    next_command = shlex.join([*words, "--pool", str(pool_file), "-o", "weighted.yml"])
+    next_command = shlex.join([*words, "--pool", str(pool_file), "-o", "weighted.yml", *allowing()])
     files = ", ".join(map(str, filter(None, (table, config))))
     following = next_of(verdict, config, next_command)
     # Of ties other weights are none, and what comes next is said once.

@@ -58,6 +58,7 @@ def written(
     Raises:
         InputError: The pool lacks what the merge needs, or has other models than were measured.
     """
+    from mergeplan.calibration.config_file import merging
     from mergeplan.calibration.same_models import refuse_other_models
     from mergeplan.law.write import choose_merge
     from mergeplan.pool.pool import load_pool
@@ -66,7 +67,7 @@ def written(
 
     pool = load_pool(pool_file)
     one = merge_to_write(verdict, anyway=anyway, wanted=wanted)
-    next_command = f"wrote {out}; next: mergeplan merge {out} OUT_DIR"
+    next_command = f"wrote {out}; next: {merging(out)}"
     if one is not None:
         refuse_other_models(source, pool, one.merge.n_params, one.merge.subset)
         text = contender_yaml(one, verdict, pool, by=by, seed=seed)

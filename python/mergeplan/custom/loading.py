@@ -13,7 +13,7 @@ from mergeplan.custom.declare import DECLARED, Running, being_run
 from mergeplan.errors import InputError
 from mergeplan.system.files import expanded
 from mergeplan.system.reading import CODE, read_bytes
-from mergeplan.system.users_code import run_source
+from mergeplan.system.users_code import ALLOWED, run_source
 
 WORD = "methods"
 
@@ -46,7 +46,10 @@ def allow_methods(file: Path | str) -> tuple[str, ...]:
     path = expanded(file)
     source = read_bytes(path, CODE, given=True)
     # What a pipe resolves to cannot be opened, or read again.
-    return _run(path.resolve() if path.is_file() else path, source)
+    found = _run(path.resolve() if path.is_file() else path, source)
+    if path not in ALLOWED:
+        ALLOWED.append(path)
+    return found
 
 
 def _run(path: Path, source: bytes) -> tuple[str, ...]:

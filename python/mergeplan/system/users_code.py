@@ -10,6 +10,14 @@ from mergeplan.errors import InputError
 from mergeplan.system import signals
 from mergeplan.system.descriptors import stdout_to_stderr
 
+# Files of merge methods that were allowed, for the commands that come next.
+ALLOWED: list[Path] = []
+
+
+def allowing() -> list[str]:
+    """What a command needs to have the same merge methods."""
+    return [word for path in ALLOWED for word in ("--allow-methods", str(path))]
+
 
 @stdout_to_stderr()
 def run_source(word: str, path: Path, source: str | bytes, module: ModuleType) -> None:

@@ -26,6 +26,7 @@ from mergeplan.selection.slopes import rows_with_slopes
 from mergeplan.selection.table import tables_of
 from mergeplan.system.blas import on_one_thread
 from mergeplan.system.files import expanded
+from mergeplan.system.users_code import allowing
 from mergeplan.verdict.contenders import Bounds, Contender, Predictions, is_complete, predictions_of
 from mergeplan.verdict.decide import decide
 from mergeplan.verdict.field import Question
@@ -174,7 +175,8 @@ class MeasureCommand:
         run = self.table.parent
         folder = str(run) if (run / RUN).is_file() else "RUN_DIR"
         words = ["mergeplan", "calibrate", str(self.pool_file or "POOL.yml"), "-o", folder]
-        return shlex.join([*words, *self._question(), *_options_of(run), *also(merges)])
+        words += [*self._question(), *_options_of(run), *also(merges), *allowing()]
+        return shlex.join(words)
 
     def _question(self) -> list[str]:
         """What the run asks, told by what it has left: how experts lie is for the best subset."""
