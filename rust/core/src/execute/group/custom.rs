@@ -58,11 +58,11 @@ impl<'a> CustomJob<'a> {
         self.inputs.base.iter().chain(&self.inputs.tensors)
     }
 
-    /// Bytes of one worker's buffers: a run of every input and the result, copied for the function,
-    /// and as much again for what it makes of them.
+    /// Bytes of one worker's buffers: a run of every input and the result, copied for the function
+    /// twice, and five arrays of all inputs that it may make of them.
     pub(crate) fn worker_bytes(&self) -> usize {
         let run = self.columns().map_or(BLOCK, |columns| columns.max(BLOCK));
-        4 * run.min(self.inputs.len().max(1)) * (4 * self.inputs().count() + 8)
+        4 * run.min(self.inputs.len().max(1)) * (7 * self.inputs().count() + 8)
     }
 
     /// Bytes that the statistics hold, states apart.
