@@ -2,17 +2,20 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from mergeplan.tuning.options import TuneOptions
 from mergeplan.tuning.status import tune_status
 from mergeplan.tuning.tune import tune
 from tests.support.commands import cli
 from tests.support.pools import NAMES, write_pool
+from tests.support.settings import DEMO_POOL
 
 
 def pool_of(folder, **changes):
@@ -205,6 +208,26 @@ def test_a_tuning_says_how_it_stands(tuned, tmp_path):
     assert json.loads(told.stdout)["gains"].keys() >= {one["name"] for one in found["rivals"]}
     half = tmp_path / "half"
     half.mkdir()
-    for name in ("tuning.json", "points.jsonl", "status.json"):
+    for name in ("tuning.json", "points.jsonl", "tune.json"):
         (half / name).write_bytes((folder / name).read_bytes())
-    assert "no weights yet" in cli("status", half).stdout
+    record = json.loads((folder / "status.json").read_text())
+    (half / "status.json").write_text(json.dumps({**record, "ended": False}))  # begun again, killed
+    said = cli("status", half).stdout
+    assert "stopped" in said
+    assert "no weights yet" in said
+
+
+def test_values_that_are_not_finite_are_told_without_an_option_that_is_not_there(tmp_path):
+    pool = pool_of(tmp_path)
+    expert = tmp_path / "nan"
+    shutil.copytree(DEMO_POOL / NAMES[0], expert)
+    tensors = load_file(expert / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, expert / "model.safetensors", metadata={"format": "pt"})
+    text = yaml.safe_load(pool.read_text())
+    text["sizes"][0]["experts"][NAMES[0]] = str(expert)
+    pool.write_text(yaml.safe_dump(text))
+    done = cli("tune", pool, "-o", tmp_path / "run")
+    assert done.returncode == 1
+    assert "--allow-nonfinite" not in done.stderr
+    assert "leave that model out" in done.stderr

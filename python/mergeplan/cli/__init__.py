@@ -189,6 +189,20 @@ def _misused(error: click.ClickException) -> int:
     return _fail(message[:1].lower() + message[1:], hint, error.exit_code)
 
 
+def _possible(hint: str | None) -> str | None:
+    """A hint of the core, which does not know that few commands merge what is not finite."""
+    if hint is None or "`--allow-nonfinite`" not in hint or "--allow-nonfinite" in _options():
+        return hint
+    return "leave that model out, or mend its file"
+
+
+def _options() -> set[str]:
+    """Of the command that runs."""
+    context = click.Context(group)
+    command = group.get_command(context, sys.argv[1]) if len(sys.argv) > 1 else None
+    return {flag for option in (command.params if command else ()) for flag in option.opts}
+
+
 def _told(error: BaseException) -> int:
     """Say what is wrong; returns the exit code. A panic of the core is no `Exception`."""
     if isinstance(error, SeveralMetricsError):
@@ -201,7 +215,7 @@ def _told(error: BaseException) -> int:
             _say(f"error: and {counted(more, 'other faults')}")
         return error.exit_code
     if isinstance(error, InputError):
-        return _fail(error.message, error.hint, error.exit_code, error.excerpt)
+        return _fail(error.message, _possible(error.hint), error.exit_code, error.excerpt)
     if isinstance(error, HeadLostError):
         # A thread still waits for the head inside Ray, and the interpreter's end crashes over it.
         os._exit(_fail(error.message, error.hint, error.exit_code))

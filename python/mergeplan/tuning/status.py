@@ -33,10 +33,12 @@ class TuneCommand:
     Attributes:
         command: That began the run, or went on with it last; empty where none did.
         folder: Where that was given.
+        ended: Whether it came to its end.
     """
 
     command: str
     folder: str
+    ended: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,7 +133,8 @@ def tune_status(run: str | Path) -> TuneStatus:
     )
     points = read_points(folder / POINTS)[0] if (folder / POINTS).is_file() else []
     # The result of an earlier run stays until the next one has ended.
-    found: TuneRecord | None = read_result(folder) if (folder / RESULT).is_file() else None
+    ended = record.ended and (folder / RESULT).is_file()
+    found: TuneRecord | None = read_result(folder) if ended else None
     state: State = "at work" if held else "finished" if found else "stopped"
     going_on = record.command if found is None else found.next
     return TuneStatus(
@@ -150,13 +153,14 @@ def tune_status(run: str | Path) -> TuneStatus:
     )
 
 
-def record_command(run: TuneFolder, command: str) -> None:
+def record_command(run: TuneFolder, command: str, *, ended: bool) -> None:
     """Write `status.json`.
 
     Raises:
         SurroundingsError: It cannot be written.
     """
-    run.write(STATUS, json.dumps(asdict(TuneCommand(command, str(Path.cwd()))), indent=1) + "\n")
+    found = TuneCommand(command, str(Path.cwd()), ended)
+    run.write(STATUS, json.dumps(asdict(found), indent=1) + "\n")
 
 
 def _last(path: Path) -> datetime:

@@ -113,7 +113,7 @@ def tune(
         executor = undo.enter_context(_executor(prepared, options))
         run = TuneFolder(folder, prepared.identity)
         undo.callback(run.close)
-        record_command(run, command)
+        record_command(run, command, ended=False)
         points = Points(executor, prepared.texts, run)
         kept = len(run.points)
         found = search(
@@ -170,6 +170,7 @@ def tune(
             warnings=(*prepared.warnings, *prepared.aim.broken(tuned.losses())),
         )
         run.write(RESULT, json.dumps(result_data(result), allow_nan=False, indent=1) + "\n")
+        record_command(run, command, ended=True)
         return result
 
 
