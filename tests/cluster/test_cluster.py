@@ -90,13 +90,13 @@ def test_workers_are_gone_before_a_driver_that_was_stopped_is(ray, pool, tmp_pat
 
     original, begun = cluster_runner.merge_shard, tmp_path / "begun"
 
-    def goes_on(name, folder, threads, memory_bytes, run):
+    def goes_on(name, folder, threads, memory_bytes, run, method):
         own = folder / "shards" / name
         own.mkdir(parents=True, exist_ok=True)
         with lock(own, "worker"):
             begun.touch()
             time.sleep(60)
-        return original(name, folder, threads, memory_bytes, run)
+        return original(name, folder, threads, memory_bytes, run, method)
 
     def stop(done, total):
         if begun.exists():
@@ -121,7 +121,7 @@ def test_the_shard_of_a_killed_worker_is_done_again(left, ray, pool, tmp_path):
     killed = tmp_path / "killed"
     original = cluster_runner.merge_shard
 
-    def dies_once(name, folder, threads, memory_bytes, run):
+    def dies_once(name, folder, threads, memory_bytes, run, method):
         if not killed.exists():
             killed.write_text(name)
             time.sleep(0.1)
@@ -130,7 +130,7 @@ def test_the_shard_of_a_killed_worker_is_done_again(left, ray, pool, tmp_path):
                 own.mkdir(parents=True, exist_ok=True)
                 (own / file).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(name, folder, threads, memory_bytes, run)
+        return original(name, folder, threads, memory_bytes, run, method)
 
     runner = cluster_runner.ClusterRunner(ray)
     with pytest.MonkeyPatch.context() as patch:
