@@ -8,6 +8,8 @@ import csv
 import gc
 import os
 import signal
+import sys
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
@@ -56,6 +58,23 @@ def pytest_collection_finish():
 def full() -> bool:
     """Whether the long suites run in full, or the share of them that CI runs."""
     return FULL
+
+
+@pytest.fixture
+def own_methods() -> Iterator[None]:
+    """Merge methods that a test allows are forgotten behind it."""
+    from mergeplan.config.methods import KNOWN
+    from mergeplan.custom.declare import DECLARED
+    from mergeplan.system.users_code import ALLOWED
+
+    before = dict(KNOWN), dict(DECLARED)
+    yield
+    ALLOWED.clear()
+    for known, kept in zip((KNOWN, DECLARED), before, strict=True):
+        known.clear()
+        known.update(kept)
+    if "mergeplan.planning.mergekit.own_methods" in sys.modules:
+        sys.modules["mergeplan.planning.mergekit.own_methods"].register_own()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from mergeplan.config.methods import KNOWN
 from mergeplan.config.write import merge_config
 from mergeplan.custom.declare import DECLARED
 from mergeplan.errors import ContentError, InputError
-from mergeplan.system.users_code import ALLOWED
 from mergeplan.tuning.recipe import choose_method
 from tests.support.checkpoints import load_tensors, save_checkpoint, weights_of
 from tests.support.commands import cli, cli_process
@@ -70,15 +69,7 @@ def centred(block):
 SHAPES = {"a": (301, 701), "b": (7,), "c": (), "d": (0, 5), "e": (3, 70_000)}
 
 
-@pytest.fixture(autouse=True)
-def own_methods():
-    """What a test allows is forgotten behind it."""
-    before = dict(KNOWN), dict(DECLARED)
-    yield
-    ALLOWED.clear()
-    for known, kept in zip((KNOWN, DECLARED), before, strict=True):
-        known.clear()
-        known.update(kept)
+pytestmark = pytest.mark.usefixtures("own_methods")
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ def beside_a_pool(tmp_path_factory):
     return folder
 
 
+@pytest.mark.usefixtures("own_methods")
 @pytest.mark.parametrize("name", list(modules()))
 def test_examples_give_what_they_say(name, beside_a_pool, monkeypatch):
     monkeypatch.chdir(beside_a_pool)

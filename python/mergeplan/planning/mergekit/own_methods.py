@@ -57,7 +57,10 @@ class OwnMethod(MergeMethod):  # type: ignore[misc]  # mergekit has no types
 
 
 def register_own(merge_group: MergeGroup | None = None) -> None:
-    """Make the user's own methods known to mergekit by their names."""
+    """Make the user's own methods known to mergekit by their names, and no others of ours."""
+    for name, method in list(registry._METHODS.items()):
+        if isinstance(method, OwnMethod):
+            del registry._METHODS[name]
     for method in KNOWN.values():
         if method.code is not None:
             registry._METHODS[method.name] = OwnMethod(method, merge_group)
