@@ -151,14 +151,14 @@ def status(run: str | Path) -> RunStatus:
         n_scored=sum(one.scores.n_tokens for one in measured),
         unit=unit,
         seconds=sum(sum(one.seconds) for one in measured),
-        last=_last(folder / SCORES) if measured else None,
+        last=when_changed(folder / SCORES) if measured else None,
         verdict=verdict,
         next_command="" if record is None or state == "at work" else _next(folder, record),
         given_in=record.folder if record else "",
     )
 
 
-def _last(path: Path) -> datetime:
+def when_changed(path: Path) -> datetime:
     """When a line was added last, to the second."""
     return datetime.fromtimestamp(int(path.stat().st_mtime), timezone.utc)
 

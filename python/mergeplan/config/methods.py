@@ -6,6 +6,7 @@ Help, validation and planning read them from here; nothing else states a default
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -60,9 +61,9 @@ class Code:
     statistics: tuple[str, ...] = ()
     has_states: bool = False
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Of the file."""
+        """Of the file. The plan asks for it with each tensor."""
         return hashlib.sha256(self.source).hexdigest()
 
 

@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from mergeplan.calibration.status import State, when_changed
 from mergeplan.display.summary import Summarized
 from mergeplan.display.text import counted
 from mergeplan.errors import MissingInputError
@@ -22,8 +23,6 @@ from mergeplan.tuning.folder import (
     recorded_in,
 )
 from mergeplan.tuning.record import TuneRecord, read_result
-
-State = Literal["at work", "stopped", "finished"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def tune_status(run: str | Path) -> TuneStatus:
         with_slopes=sum(bool(one.slopes) for one in points),
         tokens=sum(one.tokens for one in points),
         seconds=sum(one.seconds for one in points),
-        last=_last(folder / POINTS) if points else None,
+        last=when_changed(folder / POINTS) if points else None,
         aim="" if found is None else found.aim,
         value=None if found is None else found.value,
         gains={} if found is None else {one.name: one.gain for one in found.rivals},
@@ -161,8 +160,3 @@ def record_command(run: TuneFolder, command: str, *, ended: bool) -> None:
     """
     found = TuneCommand(command, str(Path.cwd()), ended)
     run.write(STATUS, json.dumps(asdict(found), indent=1) + "\n")
-
-
-def _last(path: Path) -> datetime:
-    """When a line was added last, to the second."""
-    return datetime.fromtimestamp(int(path.stat().st_mtime), timezone.utc)
